@@ -1,0 +1,105 @@
+"""Every error that the domain raises on purpose.
+
+    DomainError
+    ├── InvalidError        the request can never work as it is
+    ├── MissingError        something that the request names does not exist
+    ├── ConflictError       somebody else was faster: look again, then decide
+    ├── StateError          the request could work in another state of the system
+    ├── OverloadError       try again later
+    ├── DrainingError       this server is going away: try another
+    ├── DeadlineError       the caller's deadline passed before the work was done
+    └── FaultError          something broke here; the caller did nothing wrong
+        ├── StoreError      an object could not be written or read
+        │   └── CorruptError    an object is not what was written
+        ├── BackboneError   a backbone cannot be used
+        └── WorkerError     a worker process failed
+
+They know nothing of gRPC: `rpc.errors` has the one table that gives each its status code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class DomainError(Exception):
+    """An error with a reason for programs and a message for people.
+
+    Attributes:
+        message: What was wrong, with what value, and what would be right. Shown to callers, so it must
+            never name a path of this machine or quote an internal error.
+        reason: UPPER_SNAKE_CASE, stable.
+        field: The path of the field at fault within the request, or "".
+        metadata: Further facts for programs.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, field: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.field = field
+        self.metadata = dict(metadata or {})
+
+
+class InvalidError(DomainError):
+    """The request can never work as it is."""
+
+
+class MissingError(DomainError):
+    """Something that the request names does not exist."""
+
+
+class ConflictError(DomainError):
+    """Somebody else was faster."""
+
+
+class StateError(DomainError):
+    """The request could work in another state of the system."""
+
+
+class OverloadError(DomainError):
+    """There is no room now.
+
+    Attributes:
+        retry_after_s: An honest estimate of when there will be, in seconds.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class DrainingError(DomainError):
+    """This server is going away."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; call again, here or elsewhere.", reason="DRAINING")
+
+
+class DeadlineError(DomainError):
+    """The caller's deadline passed before the work was done."""
+
+    def __init__(self) -> None:
+        super().__init__("The deadline passed before the request was answered.", reason="DEADLINE_EXCEEDED")
+
+
+class FaultError(DomainError):
+    """Something broke here; the caller did nothing wrong."""
+
+
+class StoreError(FaultError):
+    """An object could not be written or read."""
+
+
+class CorruptError(StoreError):
+    """An object is not what was written."""
+
+
+class BackboneError(FaultError):
+    """A backbone cannot be used."""
+
+
+class WorkerError(FaultError):
+    """A worker process failed."""
