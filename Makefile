@@ -1,0 +1,94 @@
+# What a person, and CI, can ask for. Everything runs from .venv, which `make setup` leaves.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup
+export VENV
+
+# Where an argument helps: make test ARGS='-k adapt -x', make bench ARGS='--help'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## the whole job on a small data set: start a server, stream examples in, predict
+	$(BIN)/python examples/demo.py $(ARGS)
+
+.PHONY: setup
+setup: $(SETUP) ## make .venv; quick when nothing changed
+
+$(SETUP): pyproject.toml constraints.txt scripts/setup.sh
+	@bash scripts/setup.sh
+	@touch $@
+
+.PHONY: test
+test: setup ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types imports proto-lint proto-breaking proto-check ## every static check
+
+.PHONY: lint
+lint: setup ## style and common mistakes (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: setup ## put the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: setup ## strict types (mypy)
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: setup ## which part may know which (import-linter; the rules are in pyproject.toml)
+	$(BIN)/lint-imports
+
+.PHONY: proto
+proto: setup ## generate the stubs in client/graft/v1 from protos/
+	bash scripts/generate.sh
+
+.PHONY: proto-lint
+proto-lint: setup ## the protos' style (buf)
+	$(BIN)/buf lint
+
+.PHONY: proto-breaking
+proto-breaking: setup ## the contract still serves the clients of the last release (buf)
+	bash scripts/proto-breaking.sh
+
+.PHONY: proto-check
+proto-check: proto ## the committed stubs are what the protos generate
+	@git diff --exit-code -- client/graft/v1
+	@test -z "$$(git status --porcelain -- client/graft/v1)" || \
+		{ git status --short -- client/graft/v1; echo "commit what 'make proto' generated" >&2; exit 1; }
+
+.PHONY: bench
+bench: setup ## the benchmarks; results go to benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: test-node
+test-node: setup ## the Node client against a live server
+	bash scripts/test-node.sh
+
+.PHONY: test-image
+test-image: setup ## the container image's steps, without a container engine
+	bash scripts/test-image.sh
+
+.PHONY: image
+image: ## the container image for CUDA; for the CPU: make image ARGS='--build-arg VARIANT=cpu'
+	docker build --tag graft $(ARGS) .
+
+.PHONY: lock
+lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+	bash scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove what the other targets leave, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf examples/clients/node/dist examples/clients/node/node_modules examples/clients/node/src/gen
