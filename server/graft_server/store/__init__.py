@@ -1,0 +1,1 @@
+"""Immutable objects, created once: examples, features, versions, aliases. Start reading at `objects`."""

@@ -1,0 +1,71 @@
+"""What clients teach with, as plain data: inputs, examples, and changes to them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing to classify, as raw as the caller has it."""
+
+    text: str
+
+    def digest(self) -> bytes:
+        """Returns 16 bytes that are equal for equal inputs; an input of another kind never has them."""
+        return hashlib.blake2b(b"text\0" + self.text.encode(), digest_size=16).digest()
+
+
+class Split(StrEnum):
+    """Which part an example plays."""
+
+    UNSPECIFIED = "unspecified"
+    TRAIN = "train"
+    VALIDATION = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class that a model can answer with."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled input."""
+
+    id: str
+    input: Input
+    label: str | None
+    """None: unlabelled."""
+    weight: float = 1.0
+    """Finite, >= 0."""
+    split: Split = Split.UNSPECIFIED
+    group: str = ""
+    """Examples with the same non-empty group are never torn apart by cross-validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Adds, replaces or removes one example. Exactly one of the two is not None."""
+
+    upsert: Example | None = None
+    delete_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one change was refused."""
+
+    sequence: int
+    reason: str
+    """UPPER_SNAKE_CASE."""
+    field: str
+    """The path of the field at fault within the change."""
+    detail: str
+    """For people; never quotes the input."""
+    writer_id: str

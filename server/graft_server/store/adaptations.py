@@ -1,0 +1,347 @@
+"""One adaptation's objects: its start, its writers' segments, features, commits, outcomes and events.
+
+All of it can be read back after a restart, by this server or another. What is derived (features, events)
+follows what it is derived from, so a crash may leave it out; `AdaptationStore.load` and `missing_features`
+find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import msgspec
+
+from graft_server.errors import DomainError, MissingError, StateError
+from graft_server.examples import Label
+from graft_server.names import shown
+from graft_server.store.events import (
+    AdaptationState,
+    Committed,
+    EventLog,
+    Finished,
+    Rejected,
+    StateChanged,
+)
+from graft_server.store.features import Features, encode_features
+from graft_server.store.numbered import NumberedLog
+from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
+from graft_server.store.segments import Segment, WriterLog, read_segment
+from graft_server.store.versions import Source, model_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a start asks for. A resumed start must ask for the same."""
+
+    backbone: str
+    """The backbone's name on the server, or "" while the first example has not decided it."""
+    labels: tuple[Label, ...] = ()
+    closed_labels: bool = False
+    method: str = "auto"
+    base_version: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How an adaptation began."""
+
+    settings: Settings
+    created: datetime
+    lineage: tuple[Source, ...] = ()
+    """The examples of base_version, kept here so that deleting that version changes nothing."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A durable wish for a version."""
+
+    commit_id: str
+    watermarks: dict[str, int]
+    """Writer to the sequence number below which its changes are meant."""
+    close: bool
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A domain error as data."""
+
+    kind: str
+    """The error's class, which decides its status code."""
+    reason: str
+    message: str
+    field: str = ""
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: DomainError) -> Failure:
+        """Returns the error as data."""
+        return cls(type(error).__name__, error.reason, error.message, error.field, error.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a commit: a version, or a failure."""
+
+    time: datetime
+    version: int = 0
+    failure: Failure | None = None
+
+
+def adaptation_folder(model: str, adaptation_id: str) -> str:
+    """Returns the prefix of all that belongs to an adaptation."""
+    return f"{model_folder(model)}adaptations/{adaptation_id}/"
+
+
+def writer_folder(model: str, adaptation_id: str, writer_id: str) -> str:
+    """Returns the prefix of a writer's segments."""
+    return f"{adaptation_folder(model, adaptation_id)}writers/{writer_id}/"
+
+
+def features_key(model: str, adaptation_id: str, encoder_id: str, writer_id: str, ordinal: int) -> str:
+    """Returns the key of the features of a segment."""
+    return f"{adaptation_folder(model, adaptation_id)}features/{encoder_id}/{writer_id}/{ordinal:020d}.bin"
+
+
+def list_adaptations(objects: Objects, model: str) -> list[str]:
+    """Returns the ids of a model's adaptations, sorted."""
+    names = objects.folders(f"{model_folder(model)}adaptations/")
+    # A folder without a start is what a deletion, or a crash before the start was durable, left.
+    return [it for it in names if objects.exists(_start_key(model, it))]
+
+
+def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
+    """Yields (model, adaptation_id) of every adaptation in the store, also of models without a version."""
+    unvisited = [""]
+    while unvisited:
+        namespace = unvisited.pop()
+        for segment in objects.folders(f"models/{namespace}"):
+            if segment == "_":
+                model = namespace.rstrip("/")
+                yield from ((model, it) for it in list_adaptations(objects, model))
+            else:
+                unvisited.append(f"{namespace}{segment}/")
+
+
+def remove_adaptations(objects: Objects, model: str) -> None:
+    """Deletes all adaptations of a model, with their examples and features: the starts first."""
+    objects.delete([_start_key(model, it) for it in list_adaptations(objects, model)])
+    objects.delete(objects.keys(f"{model_folder(model)}adaptations/"))
+
+
+class AdaptationStore:
+    """The stored state of one adaptation. Thread-safe; another server may write to it at the same time.
+
+    Attributes:
+        start: How it began.
+        events: What happened in it.
+    """
+
+    def __init__(self, objects: Objects, model: str, adaptation_id: str, start: Start) -> None:
+        """Use `create` or `load`."""
+        self.model = model
+        self.adaptation_id = adaptation_id
+        self.start = start
+        self._objects = objects
+        self._folder = adaptation_folder(model, adaptation_id)
+        self.events = EventLog(objects, f"{self._folder}events/")
+        self._lock = threading.Lock()
+        self._log: NumberedLog[Commit] = NumberedLog(objects, f"{self._folder}commits/", Commit)
+        self._commits: dict[str, Commit] = {}
+        self._ordinals: dict[str, int] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._writers: dict[str, WriterLog] = {}
+        self._cancelled = False
+
+    @classmethod
+    def create(cls, objects: Objects, model: str, adaptation_id: str, start: Start) -> AdaptationStore:
+        """Starts an adaptation, or loads it if it exists; compare `start.settings` with what was asked."""
+        with suppress(ObjectExistsError):
+            objects.create_json(_start_key(model, adaptation_id), start)
+        return cls.load(objects, model, adaptation_id)
+
+    @classmethod
+    def load(cls, objects: Objects, model: str, adaptation_id: str) -> AdaptationStore:
+        """Reads an adaptation back, but for its segments: `writer` reads those.
+
+        Raises:
+            MissingError: There is no such adaptation.
+            CorruptError: An object of it is damaged.
+        """
+        try:
+            start = objects.get_json(_start_key(model, adaptation_id), Start)
+        except ObjectMissingError:
+            raise MissingError(
+                f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists "
+                "those it has.",
+                reason="ADAPTATION_NOT_FOUND",
+                field="adaptation_id",
+            ) from None
+        loaded = cls(objects, model, adaptation_id, start)
+        loaded.refresh()
+        loaded._record_events()
+        return loaded
+
+    def refresh(self) -> None:
+        """Reads the commits, outcomes and the cancellation that other servers wrote since."""
+        with self._lock:
+            self._read_commits()
+            for commit_id in self._commits.keys() - self._outcomes.keys():
+                with suppress(ObjectMissingError):
+                    self._outcomes[commit_id] = self._objects.get_json(self._outcome_key(commit_id), Outcome)
+            self._cancelled = self._cancelled or self._objects.exists(self._cancelled_key)
+
+    @property
+    def state(self) -> AdaptationState:
+        """Where the adaptation stands, as last read."""
+        if self._cancelled:
+            return AdaptationState.CANCELLED
+        closed = any(it.close for it in self.commits.values())
+        return AdaptationState.CLOSED if closed else AdaptationState.OPEN
+
+    @property
+    def commits(self) -> Mapping[str, Commit]:
+        """Commits by id, oldest first, as last read."""
+        return MappingProxyType(dict(self._commits))
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """Outcomes by commit id, as last read."""
+        return MappingProxyType(dict(self._outcomes))
+
+    def sources(self, commit_id: str) -> tuple[Source, ...]:
+        """Returns the lineage that a commit asks to train on."""
+        return *self.start.lineage, Source(self.adaptation_id, self._commits[commit_id].watermarks)
+
+    def writer_ids(self) -> list[str]:
+        """Returns the writers that have segments, sorted."""
+        return self._objects.folders(f"{self._folder}writers/")
+
+    def writer(self, writer_id: str) -> WriterLog:
+        """Returns a writer's log, read on first use.
+
+        Raises:
+            CorruptError: A segment is damaged.
+            ObjectMissingError: A segment is missing.
+        """
+        with self._lock:
+            if writer_id not in self._writers:
+                folder = writer_folder(self.model, self.adaptation_id, writer_id)
+                log = WriterLog(self._objects, folder, writer_id)
+                for segment in log.load():
+                    self.record_rejections(segment)
+                self._writers[writer_id] = log
+            return self._writers[writer_id]
+
+    def record_rejections(self, segment: Segment) -> None:
+        """Records the event of a segment's rejections, if it has any. May come after the acknowledgement."""
+        if segment.rejections:
+            self.events.record(Rejected(segment.writer_id, segment.ordinal, segment.rejections))
+
+    def write_features(self, segment: Segment, encoder_id: str, features: Features) -> None:
+        """Stores the features of `segment.upserts`, in their order. Writing them again changes nothing."""
+        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.ordinal)
+        with suppress(ObjectExistsError):
+            self._objects.create(key, encode_features(features))
+
+    def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
+        """Returns (writer, ordinal) of segments without features; those without upserts need none."""
+        segments = self._names(f"{self._folder}writers/", ".seg")
+        done = self._names(f"{self._folder}features/{encoder_id}/", ".bin")
+        return sorted(segments - done)
+
+    def segment(self, writer_id: str, ordinal: int) -> Segment:
+        """Reads a segment."""
+        folder = writer_folder(self.model, self.adaptation_id, writer_id)
+        return read_segment(self._objects, folder, ordinal)
+
+    def commit(self, commit_id: str, watermarks: Mapping[str, int], *, close: bool = False) -> Commit:
+        """Makes a commit durable. A repeated commit_id returns the first commit of that id.
+
+        Raises:
+            StateError: The adaptation is closed or cancelled, and the commit is new.
+        """
+        with self._lock:
+            while True:
+                self._read_commits()
+                if commit_id in self._commits:
+                    break
+                self._require_open()
+                commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC))
+                with suppress(ObjectExistsError):
+                    self._know(self._log.append(commit), commit)
+            commit = self._commits[commit_id]
+        self._record_commit(commit)
+        return commit
+
+    def finish(self, commit_id: str, *, version: int = 0, failure: Failure | None = None) -> Outcome:
+        """Makes a commit's outcome durable, or returns the one that it has already."""
+        outcome = Outcome(datetime.now(UTC), version, failure)
+        key = self._outcome_key(commit_id)
+        try:
+            self._objects.create_json(key, outcome)
+        except ObjectExistsError:
+            outcome = self._objects.get_json(key, Outcome)
+        with self._lock:
+            self._outcomes[commit_id] = outcome
+        self.events.record(Finished(commit_id))
+        return outcome
+
+    def cancel(self) -> None:
+        """Cancels the adaptation for good. Repeating it changes nothing."""
+        with suppress(ObjectExistsError):
+            self._objects.create_json(self._cancelled_key, {"time": datetime.now(UTC)})
+        self._cancelled = True
+        self.events.record(StateChanged(AdaptationState.CANCELLED))
+
+    def _require_open(self) -> None:
+        state = self.state
+        if state is not AdaptationState.OPEN:
+            raise StateError(
+                f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start "
+                "another one, with base_version to go on from its examples.",
+                reason=f"ADAPTATION_{state.name}",
+            )
+
+    def _read_commits(self) -> None:
+        while commit := self._log.read_next():
+            self._know(self._log.next_number - 1, commit)
+
+    def _know(self, ordinal: int, commit: Commit) -> None:
+        self._commits[commit.commit_id] = commit
+        self._ordinals[commit.commit_id] = ordinal
+
+    def _record_commit(self, commit: Commit) -> None:
+        self.events.record(Committed(commit.commit_id, commit.watermarks))
+        if commit.close:
+            self.events.record(StateChanged(AdaptationState.CLOSED))
+
+    def _record_events(self) -> None:
+        """Records what a crash may have left out."""
+        for commit_id, commit in self.commits.items():
+            self._record_commit(commit)
+            if commit_id in self._outcomes:
+                self.events.record(Finished(commit_id))
+        if self._cancelled:
+            self.events.record(StateChanged(AdaptationState.CANCELLED))
+
+    def _names(self, prefix: str, suffix: str) -> set[tuple[str, int]]:
+        paths = (it.removeprefix(prefix).removesuffix(suffix) for it in self._objects.keys(prefix))
+        return {(writer, int(ordinal)) for writer, _, ordinal in (it.partition("/") for it in paths)}
+
+    def _outcome_key(self, commit_id: str) -> str:
+        return f"{self._folder}outcomes/{self._ordinals[commit_id]:020d}.json"
+
+    @property
+    def _cancelled_key(self) -> str:
+        return f"{self._folder}cancelled.json"
+
+
+def _start_key(model: str, adaptation_id: str) -> str:
+    return f"{adaptation_folder(model, adaptation_id)}start.json"

@@ -1,0 +1,377 @@
+"""Which models, versions and aliases there are: one numbered log that all servers share.
+
+A version number or an alias move is won by whoever creates the next entry; the loser reads it, checks its
+own wish against the new state, and tries the number after. Entries are small and are replayed at start.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from graft_server.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
+from graft_server.names import shown
+from graft_server.store.numbered import NumberedLog
+from graft_server.store.objects import ObjectExistsError, Objects
+from graft_server.store.versions import ManifestRef
+
+_LOG = logging.getLogger(__name__)
+
+LIVE = "live"
+"""The alias that serves where a request selects nothing."""
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish"):
+    """A version was published, and aliases moved to it."""
+
+    time: datetime
+    model: str
+    version: int
+    adaptation_id: str
+    commit_id: str
+    manifest: ManifestRef
+    aliases: tuple[str, ...]
+    summary: dict[str, Any]
+
+
+class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
+    """An alias was pointed at a version, or removed by version 0."""
+
+    time: datetime
+    model: str
+    alias: str
+    version: int
+
+
+class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):
+    """A version was deleted. Its number stays used."""
+
+    time: datetime
+    model: str
+    version: int
+
+
+class DeleteModel(msgspec.Struct, frozen=True, tag="delete_model"):
+    """A model was deleted. A new one of the same name goes on counting."""
+
+    time: datetime
+    model: str
+
+
+Entry = Publish | MoveAlias | DeleteVersion | DeleteModel
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A published version."""
+
+    model: str
+    number: int
+    adaptation_id: str
+    commit_id: str
+    manifest: ManifestRef
+    summary: Mapping[str, Any]
+    """Figures of its report, enough to list it without reading it."""
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model at one moment."""
+
+    name: str
+    created: datetime
+    """When its first version was published."""
+    versions: Mapping[int, Version]
+    """By number, ascending."""
+    aliases: Mapping[str, int]
+
+    @property
+    def latest_version(self) -> int:
+        """The highest number that still exists, or 0."""
+        return max(self.versions, default=0)
+
+    def version(self, number: int) -> Version:
+        """Returns a version, or raises MissingError."""
+        if number not in self.versions:
+            have = f"its newest is {self.latest_version}" if self.versions else "it has none"
+            raise MissingError(
+                f"Model {shown(self.name)} has no version {number}: {have}; ListVersions lists them.",
+                reason="VERSION_NOT_FOUND",
+                field="version",
+            )
+        return self.versions[number]
+
+    def alias(self, alias: str = LIVE) -> Version:
+        """Returns the version that an alias points at, or raises MissingError."""
+        if alias not in self.aliases:
+            raise _no_alias(self.name, alias)
+        return self.version(self.aliases[alias])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The catalogue at one moment. It never changes."""
+
+    models: Mapping[str, Model]
+    entries: int = 0
+    """How many entries of the log it comprises."""
+    damaged: tuple[str, ...] = ()
+    """Entries that could not be read. What they said is missing here, and nothing more can be written."""
+
+    def model(self, name: str) -> Model:
+        """Returns a model, or raises MissingError."""
+        if name not in self.models:
+            raise MissingError(
+                f"There is no model {shown(name)}: publish it through Adapt; ListModels lists what there is.",
+                reason="MODEL_NOT_FOUND",
+                field="model",
+            )
+        return self.models[name]
+
+
+class Catalogue:
+    """The catalogue of one store. Thread-safe; methods other than `snapshot` read or write the store."""
+
+    def __init__(self, objects: Objects) -> None:
+        """Reads the log as it stands."""
+        self._log: NumberedLog[Entry] = NumberedLog(objects, "catalogue/", Entry)
+        self._lock = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._last_numbers: dict[str, int] = {}
+        self._published: dict[tuple[str, str, str], Version] = {}
+        self._damaged: list[str] = []
+        self._snapshot = Snapshot({})
+        self._log.prefetch()
+        self.refresh()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state as last read. Costs nothing."""
+        return self._snapshot
+
+    def refresh(self) -> Snapshot:
+        """Reads the entries that were written since, and returns the state."""
+        with self._lock:
+            self._read()
+            return self._snapshot
+
+    def publish(
+        self,
+        *,
+        model: str,
+        adaptation_id: str,
+        commit_id: str,
+        manifest: ManifestRef,
+        summary: Mapping[str, Any],
+        aliases: tuple[str, ...] = (LIVE,),
+    ) -> Version:
+        """Gives a version the model's next number and moves aliases to it.
+
+        Calling it again for the same model, adaptation and commit returns the first version, even if that
+        was deleted since.
+        """
+
+        def wish() -> Entry | None:
+            if (model, adaptation_id, commit_id) in self._published:
+                return None
+            return Publish(
+                time=datetime.now(UTC),
+                model=model,
+                version=self._last_numbers.get(model, 0) + 1,
+                adaptation_id=adaptation_id,
+                commit_id=commit_id,
+                manifest=manifest,
+                aliases=aliases,
+                summary=dict(summary),
+            )
+
+        with self._lock:
+            self._write(wish)
+            return self._published[model, adaptation_id, commit_id]
+
+    def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
+        """Points an alias at a version, or removes it where version is 0.
+
+        Raises:
+            MissingError: There is no such model, version, or alias to remove.
+            ConflictError: The alias does not point at expected_version (0: nowhere).
+            InvalidError: "live" was to be removed.
+        """
+
+        def wish() -> Entry | None:
+            known = self._snapshot.model(model)
+            _check_move(known, alias, version, expected_version)
+            if known.aliases.get(alias) == version:
+                return None
+            return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=version)
+
+        with self._lock:
+            self._write(wish)
+            return self._snapshot.model(model)
+
+    def delete_version(self, model: str, version: int) -> Version:
+        """Deletes a version and returns what it was; its objects are the caller's to remove.
+
+        Raises:
+            MissingError: There is no such model or version.
+            StateError: An alias points at it.
+        """
+        deleted: list[Version] = []
+
+        def wish() -> Entry:
+            known = self._snapshot.model(model)
+            deleted[:] = [known.version(version)]
+            aliases = sorted(alias for alias, number in known.aliases.items() if number == version)
+            if aliases:
+                raise StateError(
+                    f"Version {version} of model {shown(model)} is what {', '.join(map(shown, aliases))} "
+                    "points at: point the alias elsewhere with SetAlias first.",
+                    reason="VERSION_IN_USE",
+                    field="version",
+                )
+            return DeleteVersion(time=datetime.now(UTC), model=model, version=version)
+
+        with self._lock:
+            self._write(wish)
+        return deleted[0]
+
+    def delete_model(self, model: str) -> Model:
+        """Deletes a model and returns what it was; its objects are the caller's to remove.
+
+        Raises:
+            MissingError: There is no such model.
+        """
+        deleted: list[Model] = []
+
+        def wish() -> Entry:
+            deleted[:] = [self._snapshot.model(model)]
+            return DeleteModel(time=datetime.now(UTC), model=model)
+
+        with self._lock:
+            self._write(wish)
+        return deleted[0]
+
+    def _write(self, wish: Callable[[], Entry | None]) -> None:
+        """Appends what `wish` makes of the newest state; None says that it is already so."""
+        while True:
+            self._read()
+            entry = wish()
+            if entry is None:
+                return
+            self._require_whole()
+            try:
+                self._log.append(entry)
+            except ObjectExistsError:
+                continue
+            self._apply(entry)
+            self._publish_snapshot()
+            return
+
+    def _require_whole(self) -> None:
+        # An entry that cannot be read may have used the version number that we would use now.
+        if self._damaged:
+            raise CorruptError(
+                f"The catalogue cannot be changed while its entry {self._damaged[0]} is damaged: restore it "
+                "from a copy of the store and restart the server. What is known of models is served.",
+                reason="CATALOGUE_CORRUPT",
+                metadata={"object": self._damaged[0]},
+            )
+
+    def _read(self) -> None:
+        before = self._log.next_number
+        while True:
+            try:
+                entry = self._log.read_next()
+            except CorruptError as error:
+                _LOG.error("catalogue: %s", error.message)
+                self._damaged.append(self._log.key(self._log.next_number))
+                self._log.skip()
+                continue
+            if entry is None:
+                break
+            self._apply(entry)
+        if self._log.next_number != before:
+            self._publish_snapshot()
+
+    def _publish_snapshot(self) -> None:
+        models = MappingProxyType(dict(self._models))
+        self._snapshot = Snapshot(models, self._log.next_number - 1, tuple(self._damaged))
+
+    def _apply(self, entry: Entry) -> None:
+        name = entry.model
+        model = self._models.get(name)
+        if isinstance(entry, Publish):
+            self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
+        elif model is None:
+            return  # what it speaks of was said by a damaged entry
+        elif isinstance(entry, MoveAlias):
+            aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
+            if entry.version:
+                aliases[entry.alias] = entry.version
+            self._models[name] = replace(model, aliases=MappingProxyType(aliases))
+        elif isinstance(entry, DeleteVersion):
+            versions = {number: it for number, it in model.versions.items() if number != entry.version}
+            self._models[name] = replace(model, versions=MappingProxyType(versions))
+        else:
+            del self._models[name]
+            # Its adaptations go with it, so their ids are free for new ones.
+            self._published = {key: it for key, it in self._published.items() if key[0] != name}
+
+    def _apply_publish(self, entry: Publish, model: Model) -> None:
+        version = Version(
+            model=entry.model,
+            number=entry.version,
+            adaptation_id=entry.adaptation_id,
+            commit_id=entry.commit_id,
+            manifest=entry.manifest,
+            summary=MappingProxyType(entry.summary),
+            created=entry.time,
+        )
+        self._published[entry.model, entry.adaptation_id, entry.commit_id] = version
+        self._last_numbers[entry.model] = entry.version
+        self._models[entry.model] = replace(
+            model,
+            versions=MappingProxyType({**model.versions, entry.version: version}),
+            aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
+        )
+
+
+def _no_alias(model: str, alias: str) -> MissingError:
+    return MissingError(
+        f"Model {shown(model)} has no alias {shown(alias)}: point it at a version with SetAlias, or select a "
+        "version by its number.",
+        reason="ALIAS_NOT_FOUND",
+        field="alias",
+    )
+
+
+def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:
+    current = model.aliases.get(alias, 0)
+    if expected_version is not None and expected_version != current:
+        where = f"points at version {current}" if current else "points nowhere"
+        raise ConflictError(
+            f"Alias {shown(alias)} of model {shown(model.name)} {where}, not at version {expected_version}: "
+            "look at the model again, then decide.",
+            reason="ALIAS_MOVED",
+            field="expected_version",
+            metadata={"version": str(current)},
+        )
+    if version:
+        model.version(version)
+    elif alias == LIVE:
+        raise InvalidError(
+            f"version is 0, which would remove the alias {shown(LIVE)}: point it at another version, or "
+            "delete the model.",
+            reason="ALIAS_REQUIRED",
+            field="version",
+        )
+    elif not current:
+        raise _no_alias(model.name, alias)

@@ -1,0 +1,117 @@
+"""What happened in an adaptation, numbered from 1 without gaps, for watchers that must miss nothing.
+
+Each fact is recorded once, by whoever comes first: an appender has read all events before its own, so it
+knows whether the fact is among them. That makes it safe to record facts again after a crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import msgspec
+
+from graft_server.examples import Rejection
+from graft_server.store.numbered import NumberedLog
+from graft_server.store.objects import ObjectExistsError, Objects
+
+
+class AdaptationState(StrEnum):
+    """Where an adaptation stands."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """The rejections of one segment."""
+
+    writer_id: str
+    ordinal: int
+    rejections: tuple[Rejection, ...]
+
+
+class Committed(msgspec.Struct, frozen=True, tag="committed"):
+    """A commit became durable."""
+
+    commit_id: str
+    watermarks: dict[str, int]
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """A commit has its outcome, which `AdaptationStore.outcomes` has."""
+
+    commit_id: str
+
+
+class StateChanged(msgspec.Struct, frozen=True, tag="state"):
+    """The adaptation came into a state."""
+
+    state: AdaptationState
+
+
+Fact = Rejected | Committed | Finished | StateChanged
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    time: datetime
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A numbered fact."""
+
+    number: int
+    time: datetime
+    fact: Fact
+
+
+class EventLog:
+    """The events of one adaptation. Thread-safe."""
+
+    def __init__(self, objects: Objects, folder: str) -> None:
+        self._log: NumberedLog[_Entry] = NumberedLog(objects, folder, _Entry)
+        self._lock = threading.Lock()
+        self._known: set[tuple[str, ...]] = set()
+
+    def record(self, fact: Fact) -> None:
+        """Appends the fact, unless it is there already."""
+        with self._lock:
+            while True:
+                self._catch_up()
+                if _identity(fact) in self._known:
+                    return
+                try:
+                    self._log.append(_Entry(datetime.now(UTC), fact))
+                except ObjectExistsError:
+                    continue
+                self._known.add(_identity(fact))
+                return
+
+    def read(self, first: int = 1) -> list[Event]:
+        """Returns all events from a number on, oldest first."""
+        events: list[Event] = []
+        with self._lock:
+            while entry := self._log.read(first + len(events)):
+                events.append(Event(first + len(events), entry.time, entry.fact))
+        return events
+
+    def _catch_up(self) -> None:
+        while entry := self._log.read_next():
+            self._known.add(_identity(entry.fact))
+
+
+def _identity(fact: Fact) -> tuple[str, ...]:
+    match fact:
+        case Rejected():
+            return "rejected", fact.writer_id, str(fact.ordinal)
+        case Committed():
+            return "committed", fact.commit_id
+        case Finished():
+            return "finished", fact.commit_id
+        case StateChanged():
+            return "state", fact.state

@@ -1,0 +1,36 @@
+"""Features as objects: the arrays of one segment's examples, by view.
+
+A msgpack header with the views' names and shapes, then the arrays' bytes, float16, little-endian, row-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Features = Mapping[str, NDArray[np.float16]]
+"""View name to features of shape (n, d); every view has the same n."""
+
+_DTYPE = np.dtype("<f2")
+_LENGTH_BYTES = 4
+
+
+def encode_features(features: Features) -> bytes:
+    """Returns the features as bytes."""
+    header = msgspec.msgpack.encode([(name, array.shape) for name, array in features.items()])
+    arrays = [np.ascontiguousarray(array, _DTYPE).tobytes() for array in features.values()]
+    return b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *arrays])
+
+
+def decode_features(data: bytes) -> dict[str, NDArray[np.float16]]:
+    """Returns read-only arrays over the bytes that `encode_features` gave."""
+    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header = msgspec.msgpack.decode(data[_LENGTH_BYTES:start], type=list[tuple[str, tuple[int, int]]])
+    features = {}
+    for name, (rows, width) in header:
+        features[name] = np.frombuffer(data, _DTYPE, rows * width, start).reshape(rows, width)
+        start += rows * width * _DTYPE.itemsize
+    return features

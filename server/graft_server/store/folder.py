@@ -1,0 +1,77 @@
+"""Durable, atomic creation of files in a local folder.
+
+A file is written and fsynced under a temporary name, hard-linked to its own (which fails if that exists),
+and the folder is fsynced: whoever sees the name sees the whole file, also after a power cut. Temporaries
+live in one folder at the root, so that sweeping them does not walk the store, and are locked by whoever
+writes them: a process id would say nothing across containers, where every server may be process 1.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+# obstore does not list names that end in "#" and digits, its own mark of a temporary.
+_WRITING = ".writing"
+
+
+def prepare(root: Path) -> None:
+    """Makes the folder if there is none, and sweeps temporaries that a killed process left."""
+    _make_folder(root / _WRITING)
+    for temporary in (root / _WRITING).iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+
+
+def create(root: Path, key: str, data: bytes) -> None:
+    """Creates the file `root/key`; it is there for good when this returns.
+
+    Raises:
+        FileExistsError: It exists already.
+        OSError: It could not be written; nothing of it is visible.
+    """
+    target = root / key
+    temporary, fd = _open_temporary(root / _WRITING)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+            try:
+                os.link(temporary, target)
+            except FileNotFoundError:
+                _make_folder(target.parent)
+                os.link(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _open_temporary(folder: Path) -> tuple[Path, int]:
+    while True:
+        path = folder / f"#{secrets.randbits(63)}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return path, fd
+        os.close(fd)  # swept between open and lock: try again
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,100 @@
+"""From a lineage of changes to the examples that count, with their features: what a version is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.examples import Example
+from graft_server.store.adaptations import features_key, writer_folder
+from graft_server.store.features import decode_features
+from graft_server.store.objects import Objects, corrupt
+from graft_server.store.segments import Segment, read_segment
+from graft_server.store.versions import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n examples. Row i of everything is example i."""
+
+    examples: tuple[Example, ...]
+    origins: tuple[tuple[str, int], ...]
+    """(writer, sequence) of the change that gave the example its present state."""
+    features: dict[str, NDArray[np.float16]]
+    """View name to features of shape (n, d); empty if n is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    example: Example
+    origin: tuple[str, int]
+    features_key: str
+    row: int
+    """The row among the segment's features."""
+
+
+def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
+    """Returns the examples of a lineage in their latest state, deleted ones left out.
+
+    The latest change of an id wins, by place of the adaptation in the lineage, then writer, then sequence;
+    rows come in that order too. So the result does not depend on how the writers' streams interleaved.
+
+    Raises:
+        ObjectMissingError: A segment or its features are missing.
+        CorruptError: A segment or its features are damaged. metadata["object"] names the object.
+    """
+    rows: dict[str, _Row] = {}
+    for source in sources:
+        for writer_id, next_sequence in sorted(source.watermarks.items()):
+            folder = writer_folder(model, source.adaptation_id, writer_id)
+            for segment in _segments(objects, folder, next_sequence):
+                key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.ordinal)
+                _apply(rows, segment, next_sequence, key)
+    kept = tuple(rows.values())
+    return Rows(
+        examples=tuple(it.example for it in kept),
+        origins=tuple(it.origin for it in kept),
+        features=_read_features(objects, kept),
+    )
+
+
+def _segments(objects: Objects, folder: str, next_sequence: int) -> Iterator[Segment]:
+    ordinal, sequence = 0, 0
+    while sequence < next_sequence:
+        segment = read_segment(objects, folder, ordinal)
+        yield segment
+        ordinal, sequence = ordinal + 1, segment.next_sequence
+
+
+def _apply(rows: dict[str, _Row], segment: Segment, next_sequence: int, key: str) -> None:
+    row = 0
+    for sequence, record in enumerate(segment.records, segment.first_sequence):
+        change = record.change
+        if sequence >= next_sequence:
+            break
+        if change is None:
+            continue
+        if change.delete_id is not None:
+            rows.pop(change.delete_id, None)
+        if change.upsert is not None:
+            rows.pop(change.upsert.id, None)  # so that it goes to the end
+            rows[change.upsert.id] = _Row(change.upsert, (segment.writer_id, sequence), key, row)
+            row += 1
+
+
+def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:
+    # Rows are in the order of their segments, so each segment's features are read once.
+    wanted: dict[str, list[int]] = {}
+    for row in rows:
+        wanted.setdefault(row.features_key, []).append(row.row)
+    pieces: dict[str, list[NDArray[np.float16]]] = {}
+    for key, indices in wanted.items():
+        features = decode_features(objects.get(key))
+        if pieces and pieces.keys() != features.keys():
+            raise corrupt(key, "it has other views than the features of other segments")
+        for view, array in features.items():
+            pieces.setdefault(view, []).append(array[indices])
+    return {view: np.concatenate(arrays) for view, arrays in pieces.items()}

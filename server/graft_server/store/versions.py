@@ -1,0 +1,110 @@
+"""The parts of a model version, and the manifest that makes them one.
+
+Parts lie under a random name, and the manifest, written last, names them with their digests: a crash leaves
+parts that nothing names, never a version that lacks one. The version has no number until the catalogue
+gives it one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from graft_server.examples import Label
+from graft_server.store.objects import Objects, corrupt, decode_json
+
+HEAD = "head.bin"
+"""The served parameters."""
+HEAD_ONNX = "head.onnx"
+REPORT = "report.json"
+
+
+def model_folder(model: str) -> str:
+    """Returns the prefix of all that belongs to a model and not to a model whose name it begins.
+
+    "_" cannot be a segment of a name, so it marks the name's end.
+    """
+    return f"models/{model}/_/"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Examples that a version was trained on: those of one adaptation, up to some point."""
+
+    adaptation_id: str
+    watermarks: dict[str, int]
+    """Writer to the sequence number below which its changes are meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version is. It never changes."""
+
+    model: str
+    adaptation_id: str
+    commit_id: str
+    backbone: str
+    """The backbone's name on the server that trained the version."""
+    encoder_id: str
+    labels: tuple[Label, ...]
+    """In output order."""
+    sources: tuple[Source, ...]
+    """The lineage, oldest adaptation first."""
+    seed: int
+    created: datetime
+    """With a time zone."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Name of each part to its SHA-256; filled in by `write_version`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRef:
+    """Where a manifest is, and the SHA-256 that it must have."""
+
+    key: str
+    sha256: str
+
+
+def write_version(objects: Objects, manifest: Manifest, parts: Mapping[str, bytes]) -> ManifestRef:
+    """Writes the parts, then the manifest, which makes them readable."""
+    folder = f"{model_folder(manifest.model)}versions/{secrets.token_hex(8)}/"
+    for name, data in parts.items():
+        objects.create(folder + name, data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    data = msgspec.json.encode(dataclasses.replace(manifest, parts=digests))
+    ref = ManifestRef(folder + "manifest.json", hashlib.sha256(data).hexdigest())
+    objects.create(ref.key, data)
+    return ref
+
+
+def read_manifest(objects: Objects, ref: ManifestRef) -> Manifest:
+    """Returns the manifest, or raises ObjectMissingError or CorruptError."""
+    return decode_json(ref.key, _verified(objects, ref.key, ref.sha256), Manifest)
+
+
+def read_part(objects: Objects, ref: ManifestRef, manifest: Manifest, name: str) -> bytes:
+    """Returns a part, or raises ObjectMissingError or CorruptError."""
+    return _verified(objects, _folder(ref) + name, manifest.parts[name])
+
+
+def remove_version(objects: Objects, ref: ManifestRef) -> None:
+    """Deletes a version's objects, the manifest first. The catalogue must no longer name them."""
+    objects.delete([ref.key])
+    objects.delete(objects.keys(_folder(ref)))
+
+
+def _folder(ref: ManifestRef) -> str:
+    return ref.key.removesuffix("manifest.json")
+
+
+def _verified(objects: Objects, key: str, sha256: str) -> bytes:
+    data = objects.get(key)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise corrupt(key, "it is not the object that was published")
+    return data
