@@ -1,0 +1,1 @@
+"""From examples to a head: ingest, selection, calibration, report."""

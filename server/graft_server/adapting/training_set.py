@@ -24,7 +24,7 @@ class TrainingSet:
     validation: NDArray[np.bool_]
     """shape (n,): held out by SPLIT_VALIDATION; never trained on."""
     groups: NDArray[np.int64]
-    """shape (n,): rows with the same number belong together; rows without a group have numbers of their own."""
+    """shape (n,): rows with the same number belong together; a row without a group has its own."""
     ids: tuple[str, ...]
     """The example's id."""
     origins: tuple[tuple[str, int], ...]

@@ -1,0 +1,11 @@
+"""Heads: small functions from an example's features to calibrated probabilities and a novelty.
+
+NumPy only: the serving process and the training workers compute a head with the very same code.
+`graph`, which writes a head as an ONNX graph, is imported by workers alone.
+"""
+
+from graft_server.heads.codec import decode, encode
+from graft_server.heads.head import Head, HeadOutput, KernelHead, LinearHead
+from graft_server.heads.novelty import Novelty
+
+__all__ = ["Head", "HeadOutput", "KernelHead", "LinearHead", "Novelty", "decode", "encode"]

@@ -1,0 +1,111 @@
+"""How good predictions are: the figures of a report, from probabilities of examples not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.reports import MAX_CONFUSIONS, ClassReport, Confusion
+
+BINS = 15
+"""Of the expected calibration error, as in Guo et al. 2017."""
+LEAST_PROBABILITY = 1e-7
+"""Log-loss takes no probability to be smaller: float32 would round it to 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Accuracy and its kin, each weighted by example weight."""
+
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    calibration_error: float
+
+
+def figures(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> Figures:
+    """The figures of n >= 1 predictions over k classes; all 0 where the weights are."""
+    total = float(weights.sum())
+    if total <= 0:
+        return Figures(0.0, 0.0, 0.0, 0.0)
+    predicted = probabilities.argmax(axis=1)
+    f1 = class_scores(confusion_matrix(labels, predicted, weights, probabilities.shape[1]))[2]
+    return Figures(
+        float(weights @ (predicted == labels)) / total,
+        float(f1[np.unique(labels[weights > 0])].mean()),
+        log_loss(probabilities, labels, weights),
+        calibration_error(probabilities, labels, weights),
+    )
+
+
+def log_loss(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> float:
+    """The weighted mean of -log(probability of the right label), in nats."""
+    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(weights @ -np.log(np.maximum(right, LEAST_PROBABILITY)) / weights.sum())
+
+
+def calibration_error(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> float:
+    """Expected calibration error of the best label over BINS equally wide bins of confidence."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    gaps = np.bincount(bins, weights * (right - confidence), BINS)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def confusion_matrix(
+    labels: NDArray[np.int32], predicted: NDArray[np.int64], weights: NDArray[np.float64], classes: int
+) -> NDArray[np.float64]:
+    """Shape (k, k): weight of the examples by right label (row) and predicted label (column)."""
+    cells: NDArray[np.float64] = np.bincount(
+        labels * np.int64(classes) + predicted, weights, classes * classes
+    )
+    return cells.reshape(classes, classes)
+
+
+def class_scores(
+    confusion: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Precision, recall and F1 of each class, each of shape (k,); 0 where there is nothing to divide by."""
+    right = confusion.diagonal()
+    precision = _ratio(right, confusion.sum(axis=0))
+    recall = _ratio(right, confusion.sum(axis=1))
+    return precision, recall, _ratio(2 * precision * recall, precision + recall)
+
+
+def class_reports(
+    names: tuple[str, ...],
+    examples: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    predicted: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> tuple[ClassReport, ...]:
+    """One entry a class, in output order; `examples` counts its training examples, shape (k,)."""
+    support = np.bincount(labels, minlength=len(names))
+    scores = class_scores(confusion_matrix(labels, predicted, weights, len(names)))
+    columns = zip(
+        names, examples.tolist(), support.tolist(), *(score.tolist() for score in scores), strict=True
+    )
+    return tuple(ClassReport(*column) for column in columns)
+
+
+def confusions(
+    names: tuple[str, ...], labels: NDArray[np.int32], predicted: NDArray[np.int64]
+) -> tuple[Confusion, ...]:
+    """The most frequent pairs of right and predicted label that differ, most frequent first."""
+    wrong = labels != predicted
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MAX_CONFUSIONS]
+    return tuple(Confusion(names[pairs[0, i]], names[pairs[1, i]], int(counts[i])) for i in order)
+
+
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

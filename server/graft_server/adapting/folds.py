@@ -1,0 +1,85 @@
+"""Cross-validation folds: classes spread evenly, rows that belong together never torn apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def bound_together(groups: NDArray[np.int64], digests: Sequence[bytes]) -> NDArray[np.int64]:
+    """Numbers, shape (n,), equal for rows of one group and for exact duplicates, across both relations.
+
+    A duplicate of a training row among the held-out ones would be predicted from memory.
+    """
+    n = len(groups)
+    _, by_group = np.unique(groups, return_inverse=True)
+    numbers: dict[bytes, int] = {}
+    by_digest = np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
+    rows = np.arange(n)
+    # Rows are nodes 0 to n - 1, then groups, then digests: what is connected belongs together.
+    ends = np.concatenate([n + by_group, 2 * n + by_digest])
+    edges = coo_array((np.ones(2 * n, np.int8), (np.concatenate([rows, rows]), ends)), shape=(3 * n, 3 * n))
+    _, components = connected_components(edges, directed=False)
+    _, numbered = np.unique(components[:n], return_inverse=True)
+    return numbered.astype(np.int64)
+
+
+def stratified_folds(
+    labels: NDArray[np.int32], bound: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.int32]:
+    """The fold of each row, shape (n,), from 0 to folds - 1.
+
+    Groups of several rows come first, largest first, each into the fold that has fewest rows of its classes;
+    single rows are then dealt out so that each fold gets its share of each class.
+    """
+    rng = np.random.default_rng(seed)
+    classes = int(labels.max()) + 1
+    fold_of = np.full(len(labels), -1, np.int32)
+    counts = np.zeros((folds, classes), np.int64)
+    _place_groups(labels, bound, counts, fold_of, rng)
+    single = np.flatnonzero(fold_of < 0)
+    single = single[rng.permutation(len(single))]
+    single = single[np.argsort(labels[single], kind="stable")]
+    for rows in np.split(single, np.flatnonzero(np.diff(labels[single])) + 1):
+        _deal(rows, labels, counts, fold_of)
+    return fold_of
+
+
+def _place_groups(
+    labels: NDArray[np.int32],
+    bound: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    fold_of: NDArray[np.int32],
+    rng: np.random.Generator,
+) -> None:
+    _, group_of, sizes = np.unique(bound, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(sizes)[:-1])
+    several = rng.permutation(np.flatnonzero(sizes > 1))
+    for group in several[np.argsort(-sizes[several], kind="stable")]:
+        rows = members[group]
+        of_its_classes = counts[:, labels[rows]].sum(axis=1)
+        fold = int(np.lexsort((counts.sum(axis=1), of_its_classes))[0])
+        fold_of[rows] = fold
+        np.add.at(counts[fold], labels[rows], 1)
+
+
+def _deal(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    fold_of: NDArray[np.int32],
+) -> None:
+    """Deals the rows of one class, emptiest fold first, ties to the fold that has fewest rows in all."""
+    if not len(rows):
+        return
+    label = labels[rows[0]]
+    folds = len(counts)
+    for start in range(0, len(rows), folds):
+        part = rows[start : start + folds]
+        order = np.lexsort((counts.sum(axis=1), counts[:, label]))
+        fold_of[part] = order[: len(part)]
+        counts[order[: len(part)], label] += 1
