@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Builds the Node client and runs it against a live server.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+client=examples/clients/node
+
+if ! node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' 2>/dev/null; then
+  echo "test-node: needs Node 20 or newer (node and npm on the PATH)" >&2
+  exit 1
+fi
+(cd "$client" && npm ci --no-fund --no-audit --ignore-scripts && npm run build)
+bash scripts/with-server.sh node "$client/dist/main.js" {} examples/intents/train.csv examples/intents/test.csv
