@@ -248,7 +248,7 @@ class AdaptationStore:
         """Stores the features of `segment.upserts`, in their order. Writing them again changes nothing."""
         key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.ordinal)
         with suppress(ObjectExistsError):
-            self._objects.create(key, encode_features(features))
+            self._objects.create(key, encode_features(features), lasting=False)
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
         """Returns (writer, ordinal) of segments without features; those without upserts need none."""

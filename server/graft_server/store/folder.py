@@ -27,8 +27,10 @@ def prepare(root: Path) -> None:
             temporary.unlink()
 
 
-def create(root: Path, key: str, data: bytes) -> None:
+def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
     """Creates the file `root/key`; it is there for good when this returns.
+
+    If not lasting, a power cut may still take it away, but never damage it; that saves half the time.
 
     Raises:
         FileExistsError: It exists already.
@@ -48,7 +50,8 @@ def create(root: Path, key: str, data: bytes) -> None:
                 os.link(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    if lasting:
+        _sync_folder(target.parent)
 
 
 def _open_temporary(folder: Path) -> tuple[Path, int]:

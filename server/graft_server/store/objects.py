@@ -80,8 +80,10 @@ class Objects:
             folder.prepare(root)
         return cls(LocalStore(root), root)
 
-    def create(self, key: str, data: bytes) -> None:
-        """Creates an object; on a local folder it survives a power cut once this returns.
+    def create(self, key: str, data: bytes, *, lasting: bool = True) -> None:
+        """Creates an object; it survives a power cut once this returns.
+
+        If not lasting, a power cut may still take it away: for what can be derived again.
 
         Raises:
             ObjectExistsError: The key exists.
@@ -93,7 +95,7 @@ class Objects:
                 if self._root is None:
                     obstore.put(self._store, key, sealed, mode="create")
                 else:
-                    folder.create(self._root, key, sealed)
+                    folder.create(self._root, key, sealed, lasting=lasting)
         except FileNotFoundError as error:
             raise _fault(key, error) from error  # the store's folder itself is gone
         except StoreError:
