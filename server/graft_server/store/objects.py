@@ -29,6 +29,8 @@ from graft_server.store import folder
 _LOG = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
 _SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
+# How obstore's local store tells of an operating system's error.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -198,8 +200,10 @@ def _faults(key: str) -> Iterator[None]:
 
 def _fault(key: str, error: Exception) -> StoreError:
     """Returns an error that names no path and says what to do; the log has the cause."""
-    _LOG.error("store: %s: %s", key, error)
+    _LOG.error("store: %s: %s", key, str(error).partition("\n")[0])
     number = getattr(error, "errno", None)
+    if match := _OS_ERROR.search(str(error)):
+        number = int(match[1])
     if number in _FULL:
         return StoreError(
             "The store has no space left: free or add some, then try again.", reason="STORE_FULL"
