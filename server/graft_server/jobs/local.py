@@ -65,7 +65,7 @@ class LocalJobs:
     async def start(self) -> None:
         """Starts the workers. Jobs may be run at once: they wait for the imports."""
         for _ in range(self._size):
-            self._idle.append(await self._spawn())
+            self._idle.append(await self._spawn(self._preload))
 
     async def run(self, job: Job, on_progress: OnProgress) -> Any:
         """Runs a job, when it is its turn; see `job.Jobs.run`."""
@@ -103,12 +103,14 @@ class LocalJobs:
 
     async def _take(self, *, fresh: bool) -> _Worker:
         self._raise_if_closed()
-        while self._idle and not fresh:
+        if fresh:
+            return await self._spawn(preload=())
+        while self._idle:
             worker = self._idle.pop()
             if worker.alive:
                 return worker
             self._all.discard(worker)
-        return await self._spawn()
+        return await self._spawn(self._preload)
 
     def _give_back(self, worker: _Worker, *, fresh: bool) -> None:
         if self._closed:
@@ -125,12 +127,12 @@ class LocalJobs:
         if fresh or self._closed or self._turns.waiting or len(self._all) >= self._size:
             return  # where jobs wait, the next one starts its own
         try:
-            self._idle.append(await self._spawn())
+            self._idle.append(await self._spawn(self._preload))
         except WorkerError as error:  # the next job tries again, and reports it
             _LOG.error("jobs: %s", error.message)
 
-    async def _spawn(self) -> _Worker:
-        command = [sys.executable, "-P", "-m", "graft_server.jobs.worker", str(os.getpid()), *self._preload]
+    async def _spawn(self, preload: Sequence[str]) -> _Worker:
+        command = [sys.executable, "-P", "-m", "graft_server.jobs.worker", str(os.getpid()), *preload]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
