@@ -34,9 +34,7 @@ def stray_print(payload, progress):
 
 
 def refuse(payload, progress):
-    raise StateError(
-        "One class only: send another.", reason="TOO_FEW_CLASSES", field="x", metadata={"n": "1"}
-    )
+    raise StateError("One class only.", reason="TOO_FEW_CLASSES", field="x", metadata={"n": "1"})
 
 
 def miss(payload, progress):
