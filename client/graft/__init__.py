@@ -1,0 +1,107 @@
+"""Graft's client: stream labelled examples in, get a served classifier back.
+
+    import graft
+
+    with graft.Client("127.0.0.1:50051") as client:
+        result = client.adapt("banking", [("my card was declined", "declined_card_payment"), ...])
+        for prediction in client.predict("banking", ["why was I charged twice?"]):
+            print(prediction.label, prediction.probability)
+
+Needs gRPC and protobuf and nothing else: neither torch nor NumPy. `AsyncClient` has the same methods,
+awaited. Everything that can be raised is under `graft.GraftError`.
+"""
+
+from graft._async_client import AsyncClient
+from graft._bundle import Bundle
+from graft._client import Client
+from graft._data import DataError, read_examples
+from graft._examples import Example, Label
+from graft._predictions import Prediction, Predictions, Score, Timings
+from graft._records import (
+    Adaptation,
+    AdaptProgress,
+    AdaptResult,
+    Backbone,
+    Event,
+    Model,
+    Progress,
+    Publication,
+    Rejection,
+    Version,
+)
+from graft._reports import (
+    Candidate,
+    ClassReport,
+    Confusion,
+    EvaluationRejection,
+    EvaluationResult,
+    HeadChoice,
+    Report,
+)
+from graft._version import __version__
+from graft.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    CancelledError,
+    DataLossError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    FieldViolation,
+    GraftError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+)
+
+__all__ = [
+    "AbortedError",
+    "AdaptProgress",
+    "AdaptResult",
+    "Adaptation",
+    "AlreadyExistsError",
+    "AsyncClient",
+    "Backbone",
+    "Bundle",
+    "CancelledError",
+    "Candidate",
+    "ClassReport",
+    "Client",
+    "Confusion",
+    "DataError",
+    "DataLossError",
+    "DeadlineExceededError",
+    "EvaluationRejection",
+    "EvaluationResult",
+    "Event",
+    "Example",
+    "FailedPreconditionError",
+    "FieldViolation",
+    "GraftError",
+    "HeadChoice",
+    "InternalError",
+    "InvalidArgumentError",
+    "Label",
+    "Model",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Prediction",
+    "Predictions",
+    "Progress",
+    "Publication",
+    "Rejection",
+    "Report",
+    "ResourceExhaustedError",
+    "Score",
+    "Timings",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "Version",
+    "__version__",
+    "read_examples",
+]

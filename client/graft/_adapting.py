@@ -1,0 +1,379 @@
+"""The client's side of one `Adapt`, without any I/O: what to send, what answers mean, when to give up.
+
+The surprising part is that one exchange outlives its calls. What was sent but not acknowledged is held; a
+new call of the same adaptation and writer says where the server is, and the exchange goes on from there.
+The commit is repeated with the same id, so that however often the call breaks, every example is learned
+once and one version is published.
+
+A driver (`_sync_adapt`, `_async_adapt`) owns the exchange, its lock, its threads or tasks, and the waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from graft._records import AdaptProgress, AdaptResult, Progress, Rejection, progress_of, rejection_of
+from graft._reports import report_of
+from graft._retry import Backoff, is_resumable
+from graft.errors import DataLossError, GraftError, UnavailableError, from_status
+from graft.v1 import adaptation_pb2, types_pb2
+
+MIB: Final = 1024 * 1024
+BATCH_EXAMPLES: Final = 256
+BATCH_BYTES: Final = MIB
+BATCH_WAIT_S: Final = 0.05
+"""How long an example waits for others to travel with."""
+SILENCE_S: Final = 60.0
+"""Servers send something every 20 s: when three in a row are missing, nobody is there."""
+_MAX_REJECTIONS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is held in memory, and how long is waited."""
+
+    window_examples: int = 8192
+    """Examples held until they are acknowledged; more wait."""
+    window_bytes: int = 16 * MIB
+    """The same in bytes; a single larger example is let through alone."""
+    connect_timeout_s: float = 20.0
+    """How long a first answer of the server is waited for."""
+    resume_timeout_s: float = 300.0
+    """How long a broken call is resumed without any progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    change: adaptation_pb2.ExampleChange
+    size: int
+
+
+class AdaptExchange:
+    """One adaptation's examples, its commit and its outcome, over all of its calls."""
+
+    def __init__(
+        self,
+        start: adaptation_pb2.AdaptStart,
+        commit_id: str,
+        *,
+        limits: Limits | None = None,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.result: AdaptResult | None = None
+        self.failure: GraftError | None = None
+        self._start = start
+        self._commit_id = commit_id
+        self._limits = limits or Limits()
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+
+        # Sequence numbers: _durable <= sent ones < _next. Held are those in between, oldest first.
+        self._durable = 0
+        self._next = 0
+        self._ended = False
+        self._unacknowledged: deque[_Held] = deque()
+        self._unsent: deque[_Held] = deque()
+        self._held_bytes = 0
+        self._unsent_bytes = 0
+        self._unsent_since = 0.0
+
+        # Of the present call.
+        self._reconnect = False
+        self._start_sent = False
+        self._started = False
+        self._commit_sent = False
+        self._last_heard = clock()
+
+        # Of all calls.
+        self._ever_started = False
+        self._calls = 0
+        self._resumed = False
+        self._last_progress = clock()
+        self._rejected: dict[int, Rejection] = {}
+        self._rejected_count = 0
+        self._committed = False
+        self._server_progress: Progress | None = None
+        self._trouble: GraftError | None = None
+
+    # What the caller brings.
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self.result is not None or self.failure is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another example may be held."""
+        held = len(self._unacknowledged) + len(self._unsent)
+        return held == 0 or (
+            held < self._limits.window_examples and self._held_bytes < self._limits.window_bytes
+        )
+
+    def add(self, example: types_pb2.Example) -> bool:
+        """Takes the next example; returns whether a sender that waits should look again."""
+        sequence = self._next
+        self._next += 1
+        if sequence < self._durable:  # An earlier process had it acknowledged already.
+            return False
+        change = adaptation_pb2.ExampleChange(upsert=example)
+        held = _Held(change, change.ByteSize() + 8)
+        if not self._unsent:
+            self._unsent_since = self._clock()
+        self._unsent.append(held)
+        self._unsent_bytes += held.size
+        self._held_bytes += held.size
+        return len(self._unsent) == 1 or self._has_full_batch
+
+    def end(self) -> None:
+        """Says that there are no more examples: commit when the last one is acknowledged."""
+        self._ended = True
+
+    # What to send.
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether nothing more is to be sent on this call."""
+        return self._commit_sent or self.done
+
+    def opened(self) -> None:
+        """Begins a new call."""
+        self._calls += 1
+        self._start_sent = self._started = self._commit_sent = False
+        self._reconnect = False
+        self._last_heard = self._clock()
+
+    def next_request(self) -> adaptation_pb2.AdaptRequest | None:
+        """The next message to send, or None if there is nothing to send yet."""
+        if not self._start_sent:
+            self._start_sent = True
+            return adaptation_pb2.AdaptRequest(start=self._start)
+        if not self._started or self.half_closed:
+            return None
+        if self._unsent and (self.wait_s() or 0.0) <= 0.0:
+            return adaptation_pb2.AdaptRequest(examples=self._take_batch())
+        if self._ended and self._durable >= self._next:
+            self._commit_sent = True
+            commit = adaptation_pb2.Commit(commit_id=self._commit_id, next_sequence=self._next, close=True)
+            return adaptation_pb2.AdaptRequest(commit=commit)
+        return None
+
+    def wait_s(self) -> float | None:
+        """In how many seconds `next_request` may have something although nothing happens; None: never."""
+        if not self._started or not self._unsent:
+            return None
+        if self._ended or self._has_full_batch:
+            return 0.0
+        return max(0.0, self._unsent_since + BATCH_WAIT_S - self._clock())
+
+    # What comes back.
+
+    @property
+    def wants_another_call(self) -> bool:
+        """Whether this call is to be given up: the server asked for it, or has not been heard for long."""
+        return self._reconnect or self._clock() - self._last_heard > SILENCE_S
+
+    @property
+    def may_lack_rejections(self) -> bool:
+        """Whether some were sent on a call that broke before they arrived; the events have them all."""
+        return self._resumed
+
+    def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
+        """Takes in one message from the server."""
+        self._last_heard = self._clock()
+        match message.WhichOneof("message"):
+            case "started":
+                self._receive_started(message.started)
+            case "accepted":
+                self._receive_accepted(message.accepted)
+            case "committed":
+                self._committed |= message.committed.commit_id == self._commit_id
+                self._advance()
+            case "published":
+                self._receive_published(message.published)
+            case "publication_failed":
+                self._receive_failed(message.publication_failed)
+            case "progress":
+                if message.progress.commit_id:
+                    self._server_progress = progress_of(message.progress)
+                self._advance()
+            case "reconnect":
+                self._reconnect = True
+            case _:  # From a newer server; nothing that we need.
+                pass
+
+    def closed(self, error: GraftError | None) -> float:
+        """Takes in the end of the call and returns how many seconds to wait before the next one.
+
+        Args:
+            error: What the call ended with; None where it ended well or was given up from here.
+        """
+        if self.done:
+            return 0.0
+        if error is not None and not is_resumable(error):
+            self.fail(error)
+            return 0.0
+        limit_s = self._limits.resume_timeout_s if self._ever_started else self._limits.connect_timeout_s
+        if (waited_s := self._clock() - self._last_progress) > limit_s:
+            self.fail(self._given_up(error, waited_s))
+            return 0.0
+        self._trouble = error or UnavailableError("The server closed the call.")
+        delay_s = self._backoff.next_s()
+        return max(delay_s, error.retry_after or 0.0) if error is not None else delay_s
+
+    def fail(self, error: GraftError) -> None:
+        """Ends the exchange without a version."""
+        if not self.done:
+            error.add_note(
+                f"adaptation_id={self._start.adaptation_id!r} of model {self._start.model!r}, "
+                f"{self._durable:,} examples acknowledged"
+            )
+            self.failure = error
+
+    def events_request(self) -> adaptation_pb2.WatchAdaptationRequest:
+        """What to ask for the adaptation's events."""
+        return adaptation_pb2.WatchAdaptationRequest(
+            model=self._start.model, adaptation_id=self._start.adaptation_id
+        )
+
+    def complete_rejections(self, events: Iterable[adaptation_pb2.WatchAdaptationResponse]) -> None:
+        """Replaces the rejections of a resumed adaptation by those of its events, which are all there."""
+        self._rejected.clear()
+        self._rejected_count = 0
+        for event in events:
+            for rejection in event.rejected.rejected:
+                if rejection.writer_id in ("", self._start.writer_id or "default"):
+                    self._reject(rejection_of(rejection))
+        if self.result is not None:
+            self.result = self._with_rejections(self.result)
+
+    def progress(self) -> AdaptProgress:
+        """How far it has come."""
+        server = self._server_progress
+        return AdaptProgress(
+            adaptation_id=self._start.adaptation_id,
+            stage=self._stage(),
+            sent=max(self._durable, self._next - len(self._unsent)),
+            acknowledged=self._durable,
+            rejected=self._rejected_count,
+            fraction=1.0 if self.result else server.fraction if server else 0.0,
+            metrics=server.metrics if server else {},
+            eta_s=server.eta_s if server else None,
+            reconnects=max(0, self._calls - 1),
+            trouble=None if self._started else self._trouble,
+        )
+
+    @property
+    def _has_full_batch(self) -> bool:
+        return len(self._unsent) >= BATCH_EXAMPLES or self._unsent_bytes >= BATCH_BYTES
+
+    def _take_batch(self) -> adaptation_pb2.ExampleBatch:
+        batch = adaptation_pb2.ExampleBatch(first_sequence=self._next - len(self._unsent))
+        size = 0
+        while self._unsent and len(batch.changes) < BATCH_EXAMPLES:
+            held = self._unsent[0]
+            if size and size + held.size > BATCH_BYTES:
+                break
+            self._unsent.popleft()
+            batch.changes.append(held.change)
+            self._unacknowledged.append(held)
+            size += held.size
+        self._unsent_bytes -= size
+        self._unsent_since = self._clock()
+        return batch
+
+    def _receive_started(self, started: adaptation_pb2.Started) -> None:
+        if started.next_sequence < self._durable:
+            self.fail(self._lost(started.next_sequence))
+            return
+        self._resumed |= started.next_sequence > 0
+        self._ever_started = self._started = True
+        self._trouble = None
+        self._acknowledge(started.next_sequence)
+        # What the broken call had sent and nobody acknowledged goes first, in its old order.
+        self._unsent.extendleft(reversed(self._unacknowledged))
+        self._unacknowledged.clear()
+        self._unsent_bytes = self._held_bytes
+        self._unsent_since = self._clock() - BATCH_WAIT_S
+
+    def _receive_accepted(self, accepted: adaptation_pb2.Accepted) -> None:
+        for rejection in accepted.rejected:
+            self._reject(rejection_of(rejection))
+        if accepted.next_sequence > self._durable:
+            self._acknowledge(accepted.next_sequence)
+            self._advance()
+
+    def _receive_published(self, published: adaptation_pb2.Published) -> None:
+        if published.commit_id == self._commit_id and not self.done:
+            result = AdaptResult(
+                model=published.model or self._start.model,
+                version=published.version,
+                adaptation_id=self._start.adaptation_id,
+                commit_id=self._commit_id,
+                report=report_of(published.summary),
+                rejected=(),
+                rejected_count=0,
+            )
+            self.result = self._with_rejections(result)
+        self._advance()
+
+    def _receive_failed(self, failed: adaptation_pb2.PublicationFailed) -> None:
+        if failed.commit_id == self._commit_id:
+            self.fail(from_status(failed.status))
+        self._advance()
+
+    def _acknowledge(self, next_sequence: int) -> None:
+        for queue in (self._unacknowledged, self._unsent):
+            while queue and self._durable < next_sequence:
+                held = queue.popleft()
+                self._held_bytes -= held.size
+                if queue is self._unsent:
+                    self._unsent_bytes -= held.size
+                self._durable += 1
+        self._durable = max(self._durable, next_sequence)
+
+    def _advance(self) -> None:
+        self._last_progress = self._clock()
+        self._backoff.reset()
+
+    def _reject(self, rejection: Rejection) -> None:
+        if rejection.sequence in self._rejected:
+            return
+        self._rejected_count += 1
+        if len(self._rejected) < _MAX_REJECTIONS:
+            self._rejected[rejection.sequence] = rejection
+
+    def _with_rejections(self, result: AdaptResult) -> AdaptResult:
+        rejected = tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
+        return replace(result, rejected=rejected, rejected_count=self._rejected_count)
+
+    def _stage(self) -> str:
+        if self.result is not None:
+            return "published"
+        if not self._started:
+            return "connecting"
+        if self._server_progress is not None and self._server_progress.stage:
+            return self._server_progress.stage
+        return "committed" if self._committed else "streaming"
+
+    def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
+        last = error.message if error is not None else "the server closed the call"
+        what = "no progress" if self._ever_started else "no answer"
+        return UnavailableError(
+            f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",
+            reason=error.reason if error is not None else "",
+            domain=error.domain if error is not None else "",
+        )
+
+    def _lost(self, next_sequence: int) -> GraftError:
+        return DataLossError(
+            f"The server had acknowledged {self._durable:,} examples and now asks to go on from "
+            f"{next_sequence:,}: it is not the same store.",
+            reason="ACKNOWLEDGED_EXAMPLES_LOST",
+            domain="graft",
+        )

@@ -1,0 +1,428 @@
+"""The asyncio client: the same methods as the blocking one, awaited."""
+
+# Deadlines travel to the server, which drops what comes too late; asyncio.timeout would not tell it.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from graft import _operations as ops
+from graft._adapting import AdaptExchange, Limits
+from graft._async_adapt import AsyncAdapt
+from graft._async_status import FinalStatus
+from graft._bundle import Bundle, BundleWriter
+from graft._channel import CHANNEL_OPTIONS, DEFAULT_TARGET, channel_target
+from graft._examples import ExampleLike, Input, LabelsLike, numbered_example_message
+from graft._operations import Batcher, Call, Operation, PredictSettings, Selector
+from graft._predictions import Prediction, Predictions, predictions_of
+from graft._records import (
+    Adaptation,
+    AdaptProgress,
+    AdaptResult,
+    Backbone,
+    Event,
+    Model,
+    Version,
+)
+from graft._reports import EvaluationResult, evaluation_of
+from graft._retry import overload_delay_s
+from graft._starting import new_exchange
+from graft._watching import WatchCursor
+from graft.errors import GraftError, from_rpc_error
+from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+
+T = TypeVar("T")
+M = TypeVar("M")
+
+LOG = logging.getLogger("graft")
+
+_EVENTS_TIMEOUT_S = 30.0
+"""For completing a resumed adaptation's rejections from its events."""
+
+
+class AsyncClient:
+    """A connection to a Graft server, for one event loop; make it where that loop runs.
+
+    The methods, their arguments and their errors are those of `Client`. Iterables of examples and inputs
+    may be asynchronous; one that is not must not block, since it is taken on the event loop.
+
+    Args:
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
+        metadata: Sent with every call, for example [("authorization", "Bearer ...")].
+        timeout: The default deadline of unary calls, in seconds; None: none.
+        connect_timeout: How long `adapt` waits for a first answer, in seconds.
+        resume_timeout: How long `adapt` and `watch` go on resuming without any progress, in seconds.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        timeout: float | None = 60.0,
+        connect_timeout: float = 20.0,
+        resume_timeout: float = 300.0,
+    ) -> None:
+        self.target = target
+        self._metadata = tuple(metadata)
+        self._timeout = timeout
+        self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
+        address = channel_target(target)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call and the connection."""
+        await self._channel.close()
+
+    async def adapt(
+        self,
+        model: str,
+        examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike],
+        *,
+        adaptation_id: str | None = None,
+        writer_id: str = "",
+        method: str = "auto",
+        backbone: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        seed: int = 0,
+        commit_id: str | None = None,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+    ) -> AdaptResult:
+        """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
+        exchange = new_exchange(
+            model,
+            adaptation_id=adaptation_id,
+            writer_id=writer_id,
+            method=method,
+            backbone=backbone,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            seed=seed,
+            commit_id=commit_id,
+            limits=self._limits,
+        )
+        drive = AsyncAdapt(exchange, lambda: self._adaptations.Adapt(metadata=self._metadata), on_progress)
+        result = await drive.run(examples)
+        return await self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Input | Iterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """Classifies inputs; one version answers all of them. See `Client.predict`."""
+        settings = PredictSettings(model, Selector(version, alias), top_k, include_features)
+        return await self._run(ops.predict(settings, inputs), timeout)
+
+    def predict_stream(
+        self,
+        model: str,
+        inputs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        chunk_size: int = ops.BULK_INPUTS,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Prediction]:
+        """Classifies any number of inputs as they come, in order; see `Client.predict_stream`."""
+        settings = PredictSettings(model, Selector(version, alias), top_k, include_features, chunk_size)
+        return self._predict_stream(settings, inputs, timeout)
+
+    async def evaluate(
+        self,
+        model: str,
+        examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> EvaluationResult:
+        """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
+        selector = Selector(version, alias)
+        # A status that comes while we write can be lost (see FinalStatus): no such model is told here.
+        await self._run(ops.get_version(model, selector), None)
+        call = self._models.EvaluateModel(timeout=self._seconds(timeout), metadata=self._metadata)
+        status = FinalStatus(call)
+        sent = 0
+        try:
+            await call.write(ops.first_evaluation_request(model, selector, []))
+            async for batch in _batches(examples, numbered_example_message, ops.example_batcher()):
+                await call.write(model_pb2.EvaluateModelRequest(examples=batch))
+                sent += len(batch)
+                if on_progress is not None:
+                    on_progress(sent)
+            await call.done_writing()
+            return evaluation_of(await call)
+        except asyncio.InvalidStateError:
+            raise status.error(await _failure_of(call)) from None
+        except grpc.RpcError as error:
+            raise status.error(error) from None
+        finally:
+            call.cancel()
+
+    async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
+        """Lists the models whose name starts with `prefix`, by name."""
+        return await self._run(ops.list_models(prefix), timeout)
+
+    async def model(self, model: str, *, timeout: float | None = None) -> Model:
+        """Describes one model."""
+        return await self._run(ops.get_model(model), timeout)
+
+    async def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
+        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
+        return await self._run(ops.list_versions(model), timeout)
+
+    async def version(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Describes one version with its full report; without version and alias, the one that is live."""
+        return await self._run(ops.get_version(model, Selector(version, alias)), timeout)
+
+    async def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Points an alias at a version; version 0 removes it. See `Client.set_alias`."""
+        return await self._run(ops.set_alias(model, alias, version, expected_version), timeout)
+
+    async def promote(
+        self,
+        model: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        return await self.set_alias(
+            model, "live", version, expected_version=expected_version, timeout=timeout
+        )
+
+    async def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
+        """Deletes a version that no alias points at. Its number is never used again."""
+        await self._run(ops.delete_version(model, version), timeout)
+
+    async def delete_model(self, model: str, *, timeout: float | None = None) -> None:
+        """Deletes a model with all of its versions, adaptations and examples."""
+        await self._run(ops.delete_model(model), timeout)
+
+    async def export(
+        self,
+        model: str,
+        directory: str | Path,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[str, int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> Bundle:
+        """Writes a self-contained bundle; see `Client.export`."""
+        request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
+        with await asyncio.to_thread(BundleWriter, directory) as writer:
+            call = self._models.ExportModel(request, timeout=self._seconds(timeout), metadata=self._metadata)
+            try:
+                async for piece in call:
+                    await asyncio.to_thread(writer.write, piece)
+                    if on_progress is not None:
+                        on_progress(piece.path, writer.received)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None
+            finally:
+                call.cancel()
+            return await asyncio.to_thread(writer.finish)
+
+    async def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
+        """Lists the pre-trained models that this server can adapt."""
+        return await self._run(ops.list_backbones(), timeout)
+
+    def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> AsyncIterator[Event]:
+        """Follows an adaptation's events, the past ones first; see `Client.watch`."""
+        cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
+        return self._watch(cursor)
+
+    async def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Describes one adaptation and its publications."""
+        return await self._run(ops.get_adaptation(model, adaptation_id), timeout)
+
+    async def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
+        """Lists a model's adaptations, newest first."""
+        return await self._run(ops.list_adaptations(model), timeout)
+
+    async def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Stops an adaptation's work. Versions that it published stay."""
+        return await self._run(ops.cancel_adaptation(model, adaptation_id), timeout)
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> str:
+        """Whether a service, or (empty) the whole server serves; see `Client.health`."""
+        return await self._run(ops.check_health(service), timeout)
+
+    async def _run(self, operation: Operation[T], timeout: float | None) -> T:
+        response: Any = None
+        while True:
+            try:
+                call = operation.send(response)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            response = await self._call(call, self._seconds(timeout))
+
+    async def _call(self, call: Call, timeout_s: float | None) -> Any:
+        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        retries = 0
+        while True:
+            left_s = None if timeout_s is None else max(0.0, ends - time.monotonic())
+            try:
+                return await self._method(call)(call.request, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as failed:
+                error = from_rpc_error(failed)
+            delay_s = overload_delay_s(error, retries, left_s)
+            if delay_s is None:
+                raise error
+            retries += 1
+            await asyncio.sleep(delay_s)
+
+    def _method(self, call: Call) -> grpc.aio.UnaryUnaryMultiCallable[Any, Any]:
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._channel.unary_unary(
+                call.path,
+                request_serializer=type(call.request).SerializeToString,
+                response_deserializer=call.response.FromString,
+            )
+            self._methods[call.path] = method
+        return method
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        seconds = self._timeout if timeout is None else timeout
+        return None if seconds is None or math.isinf(seconds) else seconds
+
+    async def _predict_stream(
+        self,
+        settings: PredictSettings,
+        inputs: Iterable[Input] | AsyncIterable[Input],
+        timeout: float | None,
+    ) -> AsyncIterator[Prediction]:
+        timeout_s = self._seconds(timeout)
+        source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
+        batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
+        pending: deque[asyncio.Task[Any]] = deque()
+        try:
+            async for batch in batches:
+                pending.append(asyncio.create_task(self._call(settings.call(batch), timeout_s)))
+                if len(pending) >= ops.BULK_IN_FLIGHT:
+                    for prediction in predictions_of(await pending.popleft()):
+                        yield prediction
+            while pending:
+                for prediction in predictions_of(await pending.popleft()):
+                    yield prediction
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _watch(self, cursor: WatchCursor) -> AsyncIterator[Event]:
+        while True:
+            call = self._adaptations.WatchAdaptation(cursor.request(), metadata=self._metadata)
+            try:
+                async for message in call:
+                    yield cursor.receive(message)
+            except grpc.RpcError as error:
+                delay_s = cursor.broken(from_rpc_error(error))
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
+        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+        call = self._adaptations.WatchAdaptation(
+            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._metadata
+        )
+        try:
+            exchange.complete_rejections([event async for event in call])
+        except grpc.RpcError as error:
+            LOG.warning("some rejections may be missing: %s", from_rpc_error(error))
+        if exchange.result is None:
+            raise GraftError("The adaptation has no result.")
+        return exchange.result
+
+
+async def _batches(
+    items: Iterable[T] | AsyncIterable[T], message_of: Callable[[int, T], M], batcher: Batcher[M]
+) -> AsyncIterator[list[M]]:
+    number = 0
+    async for item in _as_async(items):
+        if full := batcher.add(message_of(number, item)):
+            yield full
+        number += 1
+    if rest := batcher.take():
+        yield rest
+
+
+async def _as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def _failure_of(call: Any) -> grpc.RpcError:
+    """Why a call ended before it was written to for the last time."""
+    try:
+        await call
+    except grpc.RpcError as error:
+        return error
+    return grpc.RpcError("The server answered before it had every example.")

@@ -1,0 +1,521 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from graft import _operations as ops
+from graft._adapting import AdaptExchange, Limits
+from graft._bundle import Bundle, BundleWriter
+from graft._channel import CHANNEL_OPTIONS, DEFAULT_TARGET, channel_target
+from graft._examples import ExampleLike, Input, LabelsLike, example_messages
+from graft._operations import Call, Operation, PredictSettings, Selector
+from graft._predictions import Prediction, Predictions, predictions_of
+from graft._records import (
+    Adaptation,
+    AdaptProgress,
+    AdaptResult,
+    Backbone,
+    Event,
+    Model,
+    Version,
+)
+from graft._reports import EvaluationResult, evaluation_of
+from graft._retry import overload_delay_s
+from graft._starting import new_exchange
+from graft._sync_adapt import SyncAdapt
+from graft._watching import WatchCursor
+from graft.errors import GraftError, from_rpc_error
+from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("graft")
+
+_EVENTS_TIMEOUT_S = 30.0
+"""For completing a resumed adaptation's rejections from its events."""
+_FEED_LOOK_S = 0.2
+"""How often a full feed looks whether its call has ended."""
+
+
+class Client:
+    """A connection to a Graft server. Use it from as many threads as you like, and close it at the end.
+
+    Every method raises a `GraftError` where the server's answer is not a result. Unary calls have a
+    deadline, are retried by gRPC while the server is unavailable, and by the client for a bounded number of
+    times where an overloaded server says when to come back.
+
+    Args:
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
+        metadata: Sent with every call, for example [("authorization", "Bearer ...")].
+        timeout: The default deadline of unary calls, in seconds; None: none.
+        connect_timeout: How long `adapt` waits for a first answer, in seconds.
+        resume_timeout: How long `adapt` and `watch` go on resuming without any progress, in seconds.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        timeout: float | None = 60.0,
+        connect_timeout: float = 20.0,
+        resume_timeout: float = 300.0,
+    ) -> None:
+        self.target = target
+        self._metadata = tuple(metadata)
+        self._timeout = timeout
+        self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
+        address = channel_target(target)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every call and the connection."""
+        self._channel.close()
+
+    def adapt(
+        self,
+        model: str,
+        examples: Iterable[ExampleLike],
+        *,
+        adaptation_id: str | None = None,
+        writer_id: str = "",
+        method: str = "auto",
+        backbone: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        seed: int = 0,
+        commit_id: str | None = None,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+    ) -> AdaptResult:
+        """Streams examples in, commits, and waits until the new version is served.
+
+        The examples are taken one by one as the server can use them, so that a generator may be of any
+        length. A dropped connection, a restarted server or a killed worker cost time and nothing else. If
+        this process dies, the same call with the same `adaptation_id` goes on where it was: what the server
+        has acknowledged is skipped.
+
+        Args:
+            model: The model to publish to, for example "support/intents".
+            examples: Pairs (input, label), or `Example`s. Taken in the calling thread.
+            adaptation_id: Unique within the model. None: a new one.
+            writer_id: Which of several feeders of the same adaptation this is. Empty: "default".
+            method: "auto" or "frozen".
+            backbone: The backbone's name on the server. Empty: the server's default.
+            labels: Classes known in advance: names, (name, description) pairs, or a mapping.
+            closed_labels: Refuse examples with other labels.
+            base_version: Go on from the examples of this version. 0: start empty.
+            seed: Every random choice is derived from it.
+            commit_id: Repeating one returns its first outcome. None: derived from the adaptation's id.
+            on_progress: Called as it goes, from a background thread, one call at a time.
+
+        Returns:
+            The version, its report, and the examples that were refused.
+
+        Raises:
+            GraftError: There is no version. FailedPreconditionError, for example, with a single class.
+            TypeError: An example is not a pair or an `Example`, or its input or label is not a text.
+        """
+        exchange = new_exchange(
+            model,
+            adaptation_id=adaptation_id,
+            writer_id=writer_id,
+            method=method,
+            backbone=backbone,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            seed=seed,
+            commit_id=commit_id,
+            limits=self._limits,
+        )
+        drive = SyncAdapt(
+            exchange, lambda requests: self._adaptations.Adapt(requests, metadata=self._metadata), on_progress
+        )
+        result = drive.run(example_messages(examples))
+        return self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+
+    def predict(
+        self,
+        model: str,
+        inputs: Input | Iterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """Classifies inputs; one version answers all of them.
+
+        Args:
+            model: The model's name.
+            inputs: Texts, or one text. Any number: they are sent in as many requests as it takes.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            top_k: How many scores per input. 0: 5.
+            include_features: Also return the backbone's features.
+            timeout: Deadline of each request in seconds. None: the client's.
+
+        Returns:
+            One prediction per input, in order. A bad input has its own `error` and spoils no other.
+        """
+        settings = PredictSettings(model, Selector(version, alias), top_k, include_features)
+        return self._run(ops.predict(settings, inputs), timeout)
+
+    def predict_stream(
+        self,
+        model: str,
+        inputs: Iterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        chunk_size: int = ops.BULK_INPUTS,
+        timeout: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Classifies any number of inputs as they come; predictions come out in the same order.
+
+        Several requests are in flight, never more than a few, and each is retried by itself and spread over
+        the servers behind the target. Where the alias moves meanwhile, `Prediction.version` tells.
+
+        Args:
+            model: The model's name.
+            inputs: Texts. Taken in the calling thread, as far ahead as requests are in flight.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            top_k: How many scores per input. 0: 5.
+            include_features: Also return the backbone's features.
+            chunk_size: Inputs in a request.
+            timeout: Deadline of each request in seconds. None: the client's.
+        """
+        settings = PredictSettings(model, Selector(version, alias), top_k, include_features, chunk_size)
+        return self._predict_stream(settings, inputs, timeout)
+
+    def evaluate(
+        self,
+        model: str,
+        examples: Iterable[ExampleLike],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> EvaluationResult:
+        """Measures a version on labelled examples. Nothing is stored.
+
+        Args:
+            model: The model's name.
+            examples: Pairs (input, label), or `Example`s. Taken in the calling thread.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            on_progress: Called with the number of examples sent so far.
+            timeout: Deadline of the whole in seconds. By default there is none.
+        """
+        batches = ops.batched(example_messages(examples), ops.example_batcher())
+        feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
+        call = self._models.EvaluateModel.future(
+            iter(feed.get, None), timeout=self._seconds(timeout), metadata=self._metadata
+        )
+        sent = 0
+        try:
+            for request in ops.evaluation_requests(model, Selector(version, alias), batches):
+                if not _offer(feed, request, call):
+                    break
+                sent += len(request.examples)
+                if on_progress is not None:
+                    on_progress(sent)
+            _offer(feed, None, call)
+            return evaluation_of(call.result())
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()
+            _release(feed)
+
+    def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
+        """Lists the models whose name starts with `prefix`, by name."""
+        return self._run(ops.list_models(prefix), timeout)
+
+    def model(self, model: str, *, timeout: float | None = None) -> Model:
+        """Describes one model."""
+        return self._run(ops.get_model(model), timeout)
+
+    def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
+        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
+        return self._run(ops.list_versions(model), timeout)
+
+    def version(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Describes one version with its full report; without version and alias, the one that is live."""
+        return self._run(ops.get_version(model, Selector(version, alias)), timeout)
+
+    def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Points an alias at a version; version 0 removes it.
+
+        Args:
+            model: The model's name.
+            alias: The alias.
+            version: The version.
+            expected_version: Where the alias is believed to point now (0: nowhere). None: not checked.
+            timeout: Deadline in seconds. None: the client's.
+
+        Raises:
+            AbortedError: The alias points elsewhere (reason ALIAS_MOVED).
+        """
+        return self._run(ops.set_alias(model, alias, version, expected_version), timeout)
+
+    def promote(
+        self,
+        model: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        return self.set_alias(model, "live", version, expected_version=expected_version, timeout=timeout)
+
+    def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
+        """Deletes a version that no alias points at. Its number is never used again."""
+        self._run(ops.delete_version(model, version), timeout)
+
+    def delete_model(self, model: str, *, timeout: float | None = None) -> None:
+        """Deletes a model with all of its versions, adaptations and examples."""
+        self._run(ops.delete_model(model), timeout)
+
+    def export(
+        self,
+        model: str,
+        directory: str | Path,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[str, int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> Bundle:
+        """Writes a self-contained bundle: model.onnx, labels.json, tokenizer.json, report, sample runner.
+
+        Every file's size and SHA-256 are checked; the files appear together when all of them are right, and
+        those that were there stay as they were if not.
+
+        Args:
+            model: The model's name.
+            directory: Where to write; made if it does not exist.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            on_progress: Called with the present file's path in the bundle and the bytes received in all.
+            timeout: Deadline of the whole in seconds. By default there is none.
+
+        Raises:
+            DataLossError: What arrived is not what the server said that it sends.
+            OSError: The files cannot be written.
+        """
+        request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
+        with BundleWriter(directory) as writer:
+            call = self._models.ExportModel(request, timeout=self._seconds(timeout), metadata=self._metadata)
+            try:
+                for piece in call:
+                    writer.write(piece)
+                    if on_progress is not None:
+                        on_progress(piece.path, writer.received)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None
+            finally:
+                call.cancel()
+            return writer.finish()
+
+    def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
+        """Lists the pre-trained models that this server can adapt."""
+        return self._run(ops.list_backbones(), timeout)
+
+    def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> Iterator[Event]:
+        """Follows an adaptation's events, the past ones first, until it can have no more.
+
+        A dropped connection is resumed behind the last numbered event: none is missed, none comes twice.
+
+        Args:
+            model: The model.
+            adaptation_id: The adaptation.
+            from_event: The number of the first event. 0: all of them.
+        """
+        cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
+        return self._watch(cursor)
+
+    def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Describes one adaptation and its publications."""
+        return self._run(ops.get_adaptation(model, adaptation_id), timeout)
+
+    def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
+        """Lists a model's adaptations, newest first."""
+        return self._run(ops.list_adaptations(model), timeout)
+
+    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Stops an adaptation's work. Versions that it published stay."""
+        return self._run(ops.cancel_adaptation(model, adaptation_id), timeout)
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> str:
+        """Whether a service, for example "graft.v1.PredictionService", or (empty) the whole server serves.
+
+        Returns:
+            "serving", "not_serving" or "unknown".
+
+        Raises:
+            NotFoundError: There is no such service.
+        """
+        return self._run(ops.check_health(service), timeout)
+
+    def _run(self, operation: Operation[T], timeout: float | None) -> T:
+        response: Any = None
+        while True:
+            try:
+                call = operation.send(response)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            response = self._call(call, self._seconds(timeout))
+
+    def _call(self, call: Call, timeout_s: float | None) -> Any:
+        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        retries = 0
+        while True:
+            left_s = None if timeout_s is None else max(0.0, ends - time.monotonic())
+            try:
+                return self._method(call)(call.request, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as failed:
+                error = from_rpc_error(failed)
+            delay_s = overload_delay_s(error, retries, left_s)
+            if delay_s is None:
+                raise error
+            retries += 1
+            time.sleep(delay_s)
+
+    def _method(self, call: Call) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._channel.unary_unary(
+                call.path,
+                request_serializer=type(call.request).SerializeToString,
+                response_deserializer=call.response.FromString,
+            )
+            self._methods[call.path] = method
+        return method
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        seconds = self._timeout if timeout is None else timeout
+        return None if seconds is None or math.isinf(seconds) else seconds
+
+    def _predict_stream(
+        self, settings: PredictSettings, inputs: Iterable[Input], timeout: float | None
+    ) -> Iterator[Prediction]:
+        timeout_s = self._seconds(timeout)
+        pending: deque[tuple[Call, Any]] = deque()
+        try:
+            for call in ops.bulk_calls(settings, inputs):
+                future = self._method(call).future(call.request, timeout=timeout_s, metadata=self._metadata)
+                pending.append((call, future))
+                if len(pending) >= ops.BULK_IN_FLIGHT:
+                    yield from self._settled(*pending.popleft(), timeout_s)
+            while pending:
+                yield from self._settled(*pending.popleft(), timeout_s)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+    def _settled(self, call: Call, future: Any, timeout_s: float | None) -> Predictions:
+        try:
+            return predictions_of(future.result())
+        except grpc.RpcError as failed:
+            error = from_rpc_error(failed)
+        delay_s = overload_delay_s(error, 0, timeout_s)
+        if delay_s is None:
+            raise error
+        time.sleep(delay_s)
+        return predictions_of(self._call(call, timeout_s))
+
+    def _watch(self, cursor: WatchCursor) -> Iterator[Event]:
+        while True:
+            call = self._adaptations.WatchAdaptation(cursor.request(), metadata=self._metadata)
+            try:
+                for message in call:
+                    yield cursor.receive(message)
+            except grpc.RpcError as error:
+                delay_s = cursor.broken(from_rpc_error(error))
+            else:
+                return
+            finally:
+                call.cancel()
+            time.sleep(delay_s)
+
+    def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
+        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+        call = self._adaptations.WatchAdaptation(
+            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._metadata
+        )
+        try:
+            exchange.complete_rejections(list(call))
+        except grpc.RpcError as error:
+            LOG.warning("some rejections may be missing: %s", from_rpc_error(error))
+        if exchange.result is None:
+            raise GraftError("The adaptation has no result.")
+        return exchange.result
+
+
+def _offer(feed: queue.Queue[T], item: T, call: Any) -> bool:
+    """Puts an item where gRPC takes it from; False once the call has ended and nobody takes any more."""
+    while not call.done():
+        try:
+            feed.put(item, timeout=_FEED_LOOK_S)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _release(feed: queue.Queue[Any]) -> None:
+    """Lets the thread go that gRPC has waiting for the next item."""
+    while not feed.empty():
+        feed.get_nowait()
+    feed.put(None)

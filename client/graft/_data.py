@@ -1,0 +1,302 @@
+"""Reads labelled examples from CSV, TSV and JSON lines, a row at a time: files may be larger than memory.
+
+Formats go by the name's ending, also before ".gz"; "-" is standard input, as JSON lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self, TextIO
+
+from graft._examples import Example
+
+_FORMATS: Final = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+# The csv module's own limit is 128 KiB, and texts may be longer.
+_MAX_CELL_CHARACTERS: Final = 32 * 1024 * 1024
+
+
+class DataError(Exception):
+    """A data file is not as it must be; the message names the file, the line and the column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what."""
+
+    input: str
+    """What is to be classified."""
+    label: str
+    """What it should be answered with."""
+    id: str | None = None
+    """The example's id."""
+    weight: str | None = None
+    """How much it counts."""
+    group: str | None = None
+    """What must not be torn apart by cross-validation."""
+    split: str | None = None
+    """ "train" or "validation"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file."""
+
+    line: int
+    """The line on which it begins, from 1."""
+    values: Mapping[str, Any]
+    """Its values by column."""
+
+
+class DataFile:
+    """An open data file, read row by row."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        data_format: str | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8-sig",
+        stdin: BinaryIO | None = None,
+    ) -> None:
+        self.name = "standard input" if str(path) == "-" else str(path)
+        self.size = 0
+        self._format = data_format or _format_of(path, delimiter)
+        self._delimiter = delimiter or ("\t" if self._format == "tsv" else ",")
+        self._encoding = encoding
+        self._stack = ExitStack()
+        self._raw = self._open(path, stdin)
+        self._text = self._decoded(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file (as it is on disk) have been read; 0 where that cannot be told."""
+        try:
+            return self._raw.tell() if self.size and not self._raw.closed else 0
+        except OSError:
+            return 0
+
+    def rows(self) -> Iterator[Row]:
+        """The file's rows, as they are read.
+
+        Raises:
+            DataError: The file is not in its format.
+        """
+        line = 0
+        try:
+            rows = self._json_rows() if self._format == "jsonl" else self._table_rows()
+            for row in rows:
+                line = row.line
+                yield row
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.name}, after line {line}: byte 0x{error.object[error.start]:02x} is not "
+                f"{error.encoding}; save the file as UTF-8, or name its encoding"
+            ) from None
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise DataError(f"{self.name}, after line {line}: not a whole gzip file ({error})") from None
+
+    def _open(self, path: str | Path, stdin: BinaryIO | None) -> BinaryIO:
+        if str(path) == "-":
+            return stdin or sys.stdin.buffer
+        try:
+            raw = Path(path).open("rb")  # noqa: SIM115  (the stack closes it)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from None
+        self.size = Path(path).stat().st_size
+        return self._stack.enter_context(raw)
+
+    def _decoded(self, path: str | Path) -> TextIO:
+        zipped = str(path).lower().endswith(".gz")
+        stream: Any = self._raw
+        if zipped:
+            stream = self._stack.enter_context(gzip.GzipFile(fileobj=self._raw))
+        # Line ends inside quoted cells are the csv module's to read.
+        return io.TextIOWrapper(
+            stream, encoding=self._encoding, newline=None if self._format == "jsonl" else ""
+        )
+
+    def _table_rows(self) -> Iterator[Row]:
+        csv.field_size_limit(_MAX_CELL_CHARACTERS)
+        reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
+        line = 1
+        header: list[str] | None = None
+        try:
+            for cells in reader:
+                begins, line = line, reader.line_num + 1
+                if not cells:
+                    continue
+                if header is None:
+                    header = self._header(cells)
+                    continue
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{self.name}, line {begins}: {len(cells)} cells, but the header has {len(header)} "
+                        f"columns ({', '.join(header)}); quote cells that contain {self._delimiter!r}"
+                    )
+                yield Row(begins, dict(zip(header, cells, strict=True)))
+        except csv.Error as error:
+            raise DataError(f"{self.name}, line {line}: {error}") from None
+        if header is None:
+            raise DataError(f"{self.name}: empty; the first line must name the columns")
+
+    def _header(self, cells: list[str]) -> list[str]:
+        names = [cell.strip() for cell in cells]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"{self.name}, line 1: more than one column is named {twice[0]!r}")
+        return names
+
+    def _json_rows(self) -> Iterator[Row]:
+        for line, text in enumerate(self._text, start=1):
+            if not text.strip():
+                continue
+            try:
+                values = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{self.name}, line {line}, column {error.colno}: not JSON ({error.msg}); "
+                    "each line must be one object"
+                ) from None
+            if not isinstance(values, dict):
+                raise DataError(f"{self.name}, line {line}: {text.strip()!r:.60} is not a JSON object")
+            yield Row(line, values)
+
+
+def read_examples(
+    path: str | Path,
+    *,
+    input: str = "text",  # noqa: A002  (the column's name, as in the command line)
+    label: str = "label",
+    id: str | None = None,  # noqa: A002
+    weight: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    delimiter: str | None = None,
+) -> Iterator[Example]:
+    """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
+
+    Args:
+        path: The file; "-" reads JSON lines from standard input.
+        input: The column of what is to be classified.
+        label: The column of labels.
+        id: The column of ids, if there is one.
+        weight: The column of weights, if there is one.
+        group: The column of groups, if there is one.
+        split: The column that says "train" or "validation", if there is one.
+        delimiter: What separates cells, where the ending does not say.
+
+    Raises:
+        DataError: The file cannot be read as such; the message names the line and the column.
+    """
+    columns = Columns(input=input, label=label, id=id, weight=weight, group=group, split=split)
+    with DataFile(path, delimiter=delimiter) as data:
+        for row in data.rows():
+            yield example_of(data.name, row, columns)
+
+
+def example_of(name: str, row: Row, columns: Columns) -> Example:
+    """The example that a row of the file `name` holds.
+
+    Raises:
+        DataError: A column is missing, or a value is not of its kind.
+    """
+    cells = _Cells(name, row)
+    return Example(
+        input=cells.text(columns.input),
+        label=cells.word(columns.label),
+        id=cells.word(columns.id) if columns.id else "",
+        weight=cells.number(columns.weight) if columns.weight else None,
+        split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
+        group=cells.word(columns.group) if columns.group else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The values of one row, asked for by column."""
+
+    name: str
+    row: Row
+
+    def text(self, column: str) -> str:
+        value = self._value(column)
+        if not isinstance(value, str):
+            raise self._wrong(column, f"{value!r:.60} is not a text")
+        return value
+
+    def word(self, column: str) -> str:
+        # Labels and ids are often numbers in JSON; a fraction or a list is a mistake.
+        value = self._value(column)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self._wrong(column, f"{value!r:.60} is not a text")
+        return str(value)
+
+    def number(self, column: str) -> float | None:
+        value = self._value(column)
+        if value in (None, ""):
+            return None
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise self._wrong(column, f"{value!r:.60} is not a number") from None
+
+    def one_of(self, column: str, choices: tuple[str, ...]) -> str:
+        value = str(self._value(column) or "").strip().lower()
+        if value not in choices:
+            expected = ", ".join(repr(choice) for choice in choices if choice)
+            raise self._wrong(column, f"{value!r:.60} is none of {expected}, and not empty")
+        return value
+
+    def _value(self, column: str) -> Any:
+        try:
+            return self.row.values[column]
+        except KeyError:
+            raise DataError(
+                f"{self.name}, line {self.row.line}: no column {column!r}; "
+                f"the columns are: {_names(self.row.values)}"
+            ) from None
+
+    def _wrong(self, column: str, what: str) -> DataError:
+        return DataError(f"{self.name}, line {self.row.line}, column {column!r}: {what}")
+
+
+def _format_of(path: str | Path, delimiter: str | None) -> str:
+    if str(path) == "-":
+        return "jsonl"
+    suffix = Path(str(path).lower().removesuffix(".gz")).suffix
+    if suffix in _FORMATS:
+        return _FORMATS[suffix]
+    if delimiter is not None:
+        return "csv"
+    raise DataError(
+        f"{path}: the ending {suffix!r} does not say the format; use one of {', '.join(_FORMATS)} "
+        "(also with .gz), or give the delimiter"
+    )
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(columns) or "(none)"

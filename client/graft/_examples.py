@@ -1,0 +1,147 @@
+"""What callers hand in, and how it becomes protobuf: the one place that knows which inputs are accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from graft.v1 import types_pb2
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""What a server takes in one message."""
+_OVERHEAD_BYTES = 1024
+# An example travels in a message of its own where it must, with a little around it.
+_MAX_EXAMPLE_BYTES = MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
+
+Input: TypeAlias = str
+"""What can be classified: a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled input, with everything that can be said about it."""
+
+    input: Input
+    """What the label was given to: a text, not blank, at most 1,000,000 bytes of UTF-8."""
+    label: str | None = None
+    """What the input should be answered with; None: unlabelled."""
+    id: str = ""
+    """Unique within the model's lineage, at most 256 bytes; empty: the server derives one."""
+    weight: float | None = None
+    """How much the example counts in training, relative to the others: >= 0. None: 1."""
+    split: str = ""
+    """"train", "validation" (never trained on), or "": training, with cross-validation for the report."""
+    group: str = ""
+    """Examples with the same group are never torn apart by cross-validation. At most 256 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class that a model can answer with."""
+
+    name: str
+    """What Predict answers."""
+    description: str = ""
+    """What the class means, in words. At most 1,024 bytes."""
+
+
+ExampleLike: TypeAlias = Example | tuple[Input, str | None]
+LabelsLike: TypeAlias = Mapping[str, str] | Iterable[str | Label | tuple[str, str]]
+
+
+def input_message(value: object) -> types_pb2.Input:
+    """The protobuf form of one input; what else is accepted in future is added here.
+
+    Raises:
+        TypeError: The value is not something that can be classified.
+        ValueError: The text is not valid Unicode.
+    """
+    if isinstance(value, str):
+        try:
+            return types_pb2.Input(text=value)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
+    raise TypeError(f"an input must be a text (str), not {_kind(value)}")
+
+
+def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
+    """Turns examples into protobuf one by one, as they come; errors say which one is at fault."""
+    for number, example in enumerate(examples):
+        yield numbered_example_message(number, example)
+
+
+def numbered_example_message(number: int, example: ExampleLike) -> types_pb2.Example:
+    """The protobuf form of example `number`, counted from 0 in errors."""
+    try:
+        return _example_message(example)
+    except TypeError as error:
+        raise TypeError(f"example {number}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"example {number}: {error}") from None
+
+
+def label_messages(labels: LabelsLike | None) -> list[types_pb2.Label]:
+    """The protobuf form of labels given as names, pairs, Labels, or a mapping of name to description."""
+    if labels is None:
+        return []
+    if isinstance(labels, str):
+        raise TypeError(f"labels must be several names, not one text; did you mean [{labels!r}]?")
+    items = labels.items() if isinstance(labels, Mapping) else labels
+    return [_label_message(item) for item in items]
+
+
+def _example_message(example: ExampleLike) -> types_pb2.Example:
+    if not isinstance(example, Example):
+        if not isinstance(example, tuple | list) or len(example) != 2:
+            raise TypeError(
+                f"an example must be a pair (input, label) or a graft.Example, not {example!r:.80}"
+            )
+        example = Example(example[0], example[1])
+    if example.label is not None and not isinstance(example.label, str):
+        raise TypeError(f"a label must be a text (str), not {example.label!r:.80}; str() makes one")
+    message = types_pb2.Example(
+        id=example.id,
+        input=input_message(example.input),
+        weight=example.weight,
+        split=_split(example.split),
+        group=example.group,
+    )
+    if example.label is not None:
+        message.label = example.label
+    if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
+        raise ValueError(f"the example takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
+    return message
+
+
+def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:
+    if isinstance(label, str):
+        return types_pb2.Label(name=label)
+    if isinstance(label, Label):
+        return types_pb2.Label(name=label.name, description=label.description)
+    name, description = label
+    return types_pb2.Label(name=name, description=description)
+
+
+def _split(split: str) -> types_pb2.Split.ValueType:
+    splits = {
+        "": types_pb2.SPLIT_UNSPECIFIED,
+        "train": types_pb2.SPLIT_TRAIN,
+        "validation": types_pb2.SPLIT_VALIDATION,
+    }
+    try:
+        return splits[split]
+    except KeyError:
+        raise ValueError(f"split is {split!r}; it must be 'train', 'validation' or empty") from None
+
+
+def _kind(value: object) -> str:
+    # By module name: importing NumPy to ask would make it a dependency.
+    if type(value).__module__.partition(".")[0] == "numpy":
+        return "a NumPy array; this release has no models on features yet"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "bytes; this release has no models on images or audio yet (decode a text first)"
+    if isinstance(value, os.PathLike):
+        return "a path; this release has no models on images or audio yet (read a text file first)"
+    return f"{type(value).__name__}"

@@ -1,0 +1,123 @@
+"""What a model says of an input, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from graft._reports import seconds_of
+from graft.errors import GraftError, from_status
+from graft.v1 import prediction_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A label with its probability."""
+
+    label: str
+    """The label."""
+    probability: float
+    """Calibrated, 0 to 1; over all of a model's labels they sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went, in seconds. Batch-mates share the encoder's time."""
+
+    queue_s: float
+    """Waiting for the device."""
+    tokenize_s: float
+    """Turning text into tokens."""
+    encode_s: float
+    """In the encoder."""
+    head_s: float
+    """From features to probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one input."""
+
+    scores: tuple[Score, ...]
+    """The best labels, most probable first; empty where `error` is set."""
+    abstained: bool
+    """The input looks like nothing that the model was trained on: do not rely on the answer."""
+    novelty: float
+    """How unlike the training examples the input is: above 0.95, it is stranger than 95% of them. 0 to 1."""
+    truncated: bool
+    """The input was longer than the backbone reads, and its end was cut off."""
+    features: tuple[float, ...]
+    """The backbone's features, unit-norm, where they were asked for."""
+    error: GraftError | None
+    """Why this input could not be answered, or None. The others were."""
+    version: int
+    """The version that answered."""
+
+    @property
+    def label(self) -> str | None:
+        """The most probable label; None where `error` is set."""
+        return self.scores[0].label if self.scores else None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of `label`, 0 to 1; None where `error` is set."""
+        return self.scores[0].probability if self.scores else None
+
+
+class Predictions(list[Prediction]):
+    """One prediction for each input, in order: a list that also knows where it comes from.
+
+    Attributes:
+        model: The model's name.
+        version: The version that answered all of them.
+        timings: Where the time went.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction], model: str, version: int, timings: Timings) -> None:
+        super().__init__(predictions)
+        self.model = model
+        self.version = version
+        self.timings = timings
+
+
+def predictions_of(message: prediction_pb2.PredictResponse) -> Predictions:
+    """The predictions that a message carries."""
+    results = [_prediction_of(result, message.version) for result in message.results]
+    return Predictions(results, message.model, message.version, _timings_of(message.timings))
+
+
+def joined(parts: Iterable[Predictions], model: str) -> Predictions:
+    """The answers to a request that had to be sent in parts, as one. Times add up."""
+    whole = Predictions([], model, 0, Timings(0.0, 0.0, 0.0, 0.0))
+    for part in parts:
+        whole.extend(part)
+        whole.version = part.version
+        whole.timings = Timings(
+            queue_s=whole.timings.queue_s + part.timings.queue_s,
+            tokenize_s=whole.timings.tokenize_s + part.timings.tokenize_s,
+            encode_s=whole.timings.encode_s + part.timings.encode_s,
+            head_s=whole.timings.head_s + part.timings.head_s,
+        )
+    return whole
+
+
+def _prediction_of(message: prediction_pb2.Prediction, version: int) -> Prediction:
+    failed = message.WhichOneof("result") == "error"
+    return Prediction(
+        scores=tuple(Score(s.label, s.probability) for s in message.single_label.scores),
+        abstained=message.abstained,
+        novelty=message.novelty,
+        truncated=message.truncated,
+        features=tuple(message.features),
+        error=from_status(message.error) if failed else None,
+        version=version,
+    )
+
+
+def _timings_of(message: prediction_pb2.Timings) -> Timings:
+    return Timings(
+        queue_s=seconds_of(message.queue),
+        tokenize_s=seconds_of(message.tokenize),
+        encode_s=seconds_of(message.encode),
+        head_s=seconds_of(message.head),
+    )

@@ -1,0 +1,55 @@
+"""What a caller says about an adaptation, turned into the message that starts one."""
+
+from __future__ import annotations
+
+import uuid
+
+from graft._adapting import AdaptExchange, Limits
+from graft._examples import LabelsLike, label_messages
+from graft.v1 import adaptation_pb2, types_pb2
+
+
+def new_exchange(
+    model: str,
+    *,
+    adaptation_id: str | None,
+    writer_id: str,
+    method: str,
+    backbone: str,
+    labels: LabelsLike | None,
+    closed_labels: bool,
+    base_version: int,
+    seed: int,
+    commit_id: str | None,
+    limits: Limits,
+) -> AdaptExchange:
+    """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
+
+    Raises:
+        TypeError: A label is not a text.
+        ValueError: This release does not know the method.
+    """
+    adaptation_id = adaptation_id or uuid.uuid4().hex
+    start = adaptation_pb2.AdaptStart(
+        adaptation_id=adaptation_id,
+        writer_id=writer_id,
+        model=model,
+        backbone=backbone,
+        labels=label_messages(labels),
+        closed_labels=closed_labels,
+        method=_method(method),
+        base_version=base_version,
+        seed=seed,
+    )
+    # A caller who starts the same adaptation again, say after a crash, means the same commit.
+    commit_id = commit_id or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{model}\0{adaptation_id}\0{writer_id}").hex)
+    return AdaptExchange(start, commit_id, limits=limits)
+
+
+def _method(method: str) -> types_pb2.Method.ValueType:
+    known = {name.removeprefix("METHOD_").lower(): value for name, value in types_pb2.Method.items()}
+    del known["unspecified"]
+    try:
+        return known[method]
+    except KeyError:
+        raise ValueError(f"method is {method!r}; this release knows {', '.join(map(repr, known))}") from None
