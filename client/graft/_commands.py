@@ -1,0 +1,211 @@
+"""What each command of `graft` does. Arguments come parsed, errors leave as exceptions: see `cli`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+from graft._client import Client
+from graft._data import Columns, DataFile, example_of
+from graft._examples import Example
+from graft._predictions import Prediction
+from graft._terminal import AdaptBar, CountBar, Terminal, plain
+
+T = TypeVar("T")
+
+_MIB: Final = 1024 * 1024
+_INTERACTIVE_CHUNK: Final = 1
+_BULK_CHUNK: Final = 64
+
+
+class Interrupted(Exception):  # noqa: N818  (it is not an error)
+    """The user pressed Ctrl-C; says how to go on."""
+
+
+Command = Callable[[argparse.Namespace, Client, Terminal], None]
+
+
+def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams a data file in and prints the report of the version that comes of it."""
+    lines: array[int] = array("q")
+    with _open(args) as data, AdaptBar(terminal) as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
+        try:
+            result = client.adapt(
+                args.model,
+                _examples(data, _columns(args), bar.reading, lines),
+                adaptation_id=args.adaptation_id,
+                writer_id=args.writer_id,
+                method=args.method,
+                backbone=args.backbone,
+                labels=args.labels,
+                closed_labels=args.closed_labels,
+                base_version=args.base_version,
+                seed=args.seed,
+                on_progress=bar.show,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
+            ) from None
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.report(result.model, result.version, result.report, full=args.full)
+    terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
+def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Classifies the texts that were given, or the lines of standard input."""
+    if args.text == ["-"]:
+        _predict_lines(args, client, terminal)
+        return
+    predictions = client.predict(
+        args.model, args.text, version=args.version, alias=args.alias, top_k=args.top_k
+    )
+    if not args.json and terminal.out.is_terminal:
+        terminal.predictions(args.text, predictions)
+        return
+    for text, prediction in zip(args.text, predictions, strict=True):
+        _print_prediction(args, terminal, text, prediction)
+
+
+def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Measures a version on a data file."""
+    with _open(args) as data, CountBar(terminal, "evaluating:") as bar:
+        result = client.evaluate(
+            args.model,
+            _examples(data, _columns(args), bar.reading),
+            version=args.version,
+            alias=args.alias,
+            on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.evaluation(result, full=args.full)
+
+
+def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists models."""
+    _print(args, terminal, client.models(args.prefix), terminal.models)
+
+
+def versions(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists a model's versions."""
+    _print(args, terminal, client.versions(args.model), terminal.versions)
+
+
+def backbones(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists the server's backbones."""
+    _print(args, terminal, client.backbones(), terminal.backbones)
+
+
+def report(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Prints a version's report."""
+    version = client.version(args.model, args.version, alias=args.alias)
+    if args.json:
+        terminal.json(version)
+    else:
+        terminal.report(
+            version.model, version.version, version.report, aliases=version.aliases, full=args.full
+        )
+
+
+def promote(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Points an alias at a version."""
+    model = client.set_alias(args.model, args.alias, args.version, expected_version=args.expected_version)
+    if args.json:
+        terminal.json(model)
+    else:
+        terminal.line(f"{model.name}: {args.alias} is version {model.aliases.get(args.alias, 0)}")
+
+
+def export(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Writes a version's bundle to a folder."""
+    with CountBar(terminal, "exporting:") as bar:
+        bundle = client.export(
+            args.model,
+            args.directory,
+            version=args.version,
+            alias=args.alias,
+            on_progress=lambda path, received: bar.show(f"{path}, {received / _MIB:.1f} MiB"),
+        )
+    for path in bundle.files:
+        terminal.line(str(path))
+    terminal.say(f"{len(bundle.files)} files, {bundle.size / _MIB:.1f} MiB, checked against their SHA-256")
+
+
+def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Follows an adaptation's events."""
+    for event in client.watch(args.model, args.adaptation, from_event=args.from_event):
+        if args.json:
+            terminal.json(event)
+        else:
+            terminal.event(event)
+
+
+def _open(args: argparse.Namespace) -> DataFile:
+    return DataFile(args.data, delimiter=args.delimiter, encoding=args.encoding)
+
+
+def _columns(args: argparse.Namespace) -> Columns:
+    return Columns(
+        input=args.input, label=args.label, id=args.id, weight=args.weight, group=args.group, split=args.split
+    )
+
+
+def _examples(
+    data: DataFile, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
+) -> Iterator[Example]:
+    """The file's examples; `lines` takes the line of each, for those that the server refuses."""
+    for row in data.rows():
+        on_read(data.position / data.size if data.size else 0.0)
+        if lines is not None:
+            lines.append(row.line)
+        yield example_of(data.name, row, columns)
+
+
+def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    asked: deque[str] = deque()
+    predictions = client.predict_stream(
+        args.model,
+        _standard_input(asked),
+        version=args.version,
+        alias=args.alias,
+        top_k=args.top_k,
+        chunk_size=_INTERACTIVE_CHUNK if sys.stdin.isatty() else _BULK_CHUNK,
+    )
+    for prediction in predictions:
+        _print_prediction(args, terminal, asked.popleft(), prediction)
+
+
+def _standard_input(asked: deque[str]) -> Iterator[str]:
+    for line in sys.stdin:
+        if text := line.strip():
+            asked.append(text)
+            yield text
+
+
+def _print_prediction(
+    args: argparse.Namespace, terminal: Terminal, text: str, prediction: Prediction
+) -> None:
+    if args.json:
+        label, probability = prediction.label, prediction.probability
+        terminal.json({"input": text, "label": label, "probability": probability, **plain(prediction)})
+    else:
+        terminal.prediction_line(text, prediction)
+
+
+def _print(
+    args: argparse.Namespace, terminal: Terminal, items: list[T], table: Callable[[list[T]], None]
+) -> None:
+    if args.json:
+        for item in items:
+            terminal.json(item)
+    else:
+        table(items)

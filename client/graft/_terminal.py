@@ -1,0 +1,411 @@
+"""What the command line shows: tables, reports and progress. The one module that needs rich."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import time
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from graft._predictions import Prediction
+from graft._records import AdaptProgress, Backbone, Event, Model, Rejection, Version
+from graft._reports import ClassReport, Confusion, EvaluationResult, Report
+from graft.errors import GraftError
+
+_SHOWN_CLASSES: Final = 20
+_SHOWN_CONFUSIONS: Final = 8
+_SHOWN_REJECTIONS: Final = 5
+_QUIET_S: Final = 2.0
+"""Without a terminal, a line of progress is written no more often than this."""
+
+
+class Terminal:
+    """Standard output for results, standard error for everything else."""
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+    def say(self, text: str) -> None:
+        """A line about what is going on."""
+        self.err.print(escape(text))
+
+    def line(self, text: str) -> None:
+        """A line of the result, as it is."""
+        self.out.print(escape(text))
+
+    def error(self, text: str) -> None:
+        """What went wrong, in one line."""
+        self.err.print(f"[bold red]error:[/] {escape(text)}")
+
+    def json(self, value: Any) -> None:
+        """A result for programs, on one line."""
+        self.out.print(json.dumps(plain(value), ensure_ascii=False), markup=False)
+
+    def models(self, models: Iterable[Model]) -> None:
+        """A table of models."""
+        table = _table("model", "live", "latest", "versions", "other aliases", "created")
+        for model in models:
+            others = ", ".join(
+                f"{alias}={version}" for alias, version in model.aliases.items() if alias != "live"
+            )
+            _row(
+                table,
+                model.name,
+                model.aliases.get("live", ""),
+                model.latest_version or "",
+                model.versions,
+                others,
+                _time(model.create_time),
+            )
+        self.out.print(table)
+
+    def versions(self, versions: Iterable[Version]) -> None:
+        """A table of versions."""
+        table = _table(
+            "version", "aliases", "examples", "classes", "accuracy", "macro-F1", "backbone", "created"
+        )
+        for version in versions:
+            report = version.report
+            _row(
+                table,
+                version.version,
+                ", ".join(version.aliases),
+                f"{report.examples:,}",
+                report.classes,
+                _percent(report.accuracy),
+                _percent(report.macro_f1),
+                report.backbone,
+                _time(version.create_time),
+            )
+        self.out.print(table)
+
+    def backbones(self, backbones: Iterable[Backbone]) -> None:
+        """A table of backbones."""
+        table = _table(
+            "backbone", "state", "reads", "features", "tokens", "architecture", "layers", "encoder"
+        )
+        for backbone in backbones:
+            _row(
+                table,
+                backbone.name + (" (default)" if backbone.is_default else ""),
+                backbone.state,
+                backbone.modality,
+                backbone.feature_dimension,
+                backbone.max_tokens,
+                backbone.architecture,
+                backbone.layers,
+                backbone.encoder_id[:12],
+            )
+        self.out.print(table)
+
+    def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
+        """A table of predictions, one row an input."""
+        table = _table("input", "label", "probability", "next best", "")
+        for text, prediction in zip(inputs, predictions, strict=True):
+            if prediction.error is not None:
+                _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
+                continue
+            others = ", ".join(f"{score.label} {score.probability:.2f}" for score in prediction.scores[1:3])
+            _row(
+                table,
+                _cut(text),
+                prediction.label,
+                f"{prediction.probability:.3f}",
+                others,
+                _remarks(prediction),
+            )
+        self.out.print(table)
+
+    def prediction_line(self, text: str, prediction: Prediction) -> None:
+        """One prediction as tab-separated label, probability, input."""
+        if prediction.error is not None:
+            self.line(f"\t\t{text}\t{prediction.error.message}")
+        else:
+            self.line(f"{prediction.label}\t{prediction.probability:.4f}\t{text}")
+
+    def report(
+        self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
+    ) -> None:
+        """A version's report."""
+        names = f" ({', '.join(aliases)})" if aliases else ""
+        self.out.print(f"[bold]{escape(model)}[/] version [bold]{version}[/]{escape(names)}")
+        self.out.print(_facts(_report_facts(report)))
+        self._classes(report.per_class, full=full)
+        self._confusions(report.confusions, full=full)
+        if full and report.head.candidates:
+            self.out.print(_candidates(report))
+        for warning in report.warnings:
+            self.out.print(f"[yellow]warning:[/] {escape(warning)}")
+
+    def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
+        """What an evaluation found."""
+        self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
+        self.out.print(
+            _facts(
+                {
+                    "evaluated": f"{result.examples:,} examples",
+                    "accuracy": _percent(result.accuracy),
+                    "macro-F1": _percent(result.macro_f1),
+                    "log-loss": f"{result.log_loss:.3f} nats",
+                    "calibration error": _percent(result.calibration_error),
+                }
+            )
+        )
+        self._classes(result.per_class, full=full, trained=False)
+        self._confusions(result.confusions, full=full)
+        if result.rejected_count:
+            first = "; ".join(f"example {r.index}: {r.detail}" for r in result.rejected[:_SHOWN_REJECTIONS])
+            self.say(f"{result.rejected_count:,} examples could not be evaluated: {first}")
+
+    def rejections(
+        self, rejected: Sequence[Rejection], count: int, lines: Sequence[int] | array[int]
+    ) -> None:
+        """Which examples were refused: the first few, with their lines where these are known."""
+        if not count:
+            return
+        self.err.print(f"[yellow]{count:,} example{'s were' if count > 1 else ' was'} refused:[/]")
+        for rejection in rejected[:_SHOWN_REJECTIONS]:
+            known = rejection.sequence < len(lines)
+            where = f"line {lines[rejection.sequence]}" if known else f"example {rejection.sequence}"
+            self.say(f"  {where}: {rejection.detail} [{rejection.reason}]")
+        if count > _SHOWN_REJECTIONS:
+            self.say(f"  … and {count - _SHOWN_REJECTIONS:,} more")
+
+    def event(self, event: Event) -> None:
+        """One event of an adaptation, as a line."""
+        number = f"{event.number:>5}" if event.number else "     "
+        self.line(f"{number}  {_time(event.time)}  {describe(event)}".rstrip())
+
+    def _classes(self, classes: Sequence[ClassReport], *, full: bool, trained: bool = True) -> None:
+        if not classes:
+            return
+        ordered = sorted(classes, key=lambda c: (c.f1, c.label))
+        shown = ordered if full else ordered[:_SHOWN_CLASSES]
+        heads = ["class", *(["examples"] if trained else []), "evaluated", "precision", "recall", "F1"]
+        table = _table(*heads)
+        for entry in shown:
+            cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            _row(table, *cells, _percent(entry.precision), _percent(entry.recall), _percent(entry.f1))
+        self.out.print(table)
+        if len(shown) < len(ordered):
+            self.say(f"… and {len(ordered) - len(shown):,} classes that do better; --full shows all")
+
+    def _confusions(self, confusions: Sequence[Confusion], *, full: bool) -> None:
+        if not confusions:
+            return
+        table = _table("is", "was answered with", "times")
+        for confusion in confusions if full else confusions[:_SHOWN_CONFUSIONS]:
+            _row(table, confusion.label, confusion.predicted, confusion.count)
+        self.out.print(table)
+
+
+class AdaptBar:
+    """Shows how far an adaptation is: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._bar = _progress(terminal)
+        self._task = self._bar.add_task("connecting", total=None)
+        self._read = 0.0
+        self._last_line = time.monotonic()
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+
+    def reading(self, fraction: float) -> None:
+        """Notes which share of the data has been read, 0 to 1."""
+        self._read = fraction
+
+    def show(self, progress: AdaptProgress) -> None:
+        """Shows progress."""
+        what, done = _stage(progress, self._read)
+        self._bar.update(self._task, description=escape(what), total=1.0 if done else None, completed=done)
+        self._say(progress, what)
+
+    def _say(self, progress: AdaptProgress, what: str) -> None:
+        if self._terminal.err.is_terminal or progress.stage == self._said:
+            return
+        if time.monotonic() - self._last_line >= _QUIET_S or progress.trouble is not None:
+            self._terminal.say(what)
+            self._last_line = time.monotonic()
+            self._said = progress.stage
+
+
+class CountBar:
+    """Shows a count that grows."""
+
+    def __init__(self, terminal: Terminal, what: str) -> None:
+        self._bar = _progress(terminal)
+        self._what = what
+        self._task = self._bar.add_task(what, total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+
+    def reading(self, fraction: float) -> None:
+        """Notes which share is done, 0 to 1; 0 where that is not known."""
+        if fraction:
+            self._bar.update(self._task, total=1.0, completed=fraction)
+
+    def show(self, text: str) -> None:
+        """Shows the count."""
+        self._bar.update(self._task, description=escape(f"{self._what} {text}"))
+
+
+def plain(value: Any) -> Any:
+    """A value of the client as JSON knows it."""
+    if isinstance(value, GraftError):
+        return {"code": value.code.name, "reason": value.reason, "message": value.message}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def describe(event: Event) -> str:
+    """An event in words."""
+    match event.kind:
+        case "rejected":
+            first = event.rejected[0] if event.rejected else None
+            return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
+        case "published":
+            accuracy = f", accuracy {_percent(event.report.accuracy)}" if event.report else ""
+            return f"published version {event.version}{accuracy} (commit {event.commit_id})"
+        case "publication_failed":
+            return f"commit {event.commit_id} led to no version: {event.error}"
+        case "state":
+            return f"the adaptation is {event.state}"
+        case "progress" if event.progress is not None:
+            return f"{event.progress.stage or 'working'} {event.progress.fraction:.0%}"
+        case _:
+            return (
+                f"{event.kind} (commit {event.commit_id})"
+                if event.commit_id
+                else event.kind or "unknown event"
+            )
+
+
+def _stage(progress: AdaptProgress, read: float) -> tuple[str, float]:
+    if progress.trouble is not None:
+        return f"no connection, trying again: {progress.trouble.message:.80}", 0.0
+    refused = f", {progress.rejected:,} refused" if progress.rejected else ""
+    if progress.stage == "streaming":
+        return f"streaming: {progress.acknowledged:,} examples stored{refused}", read
+    if progress.stage == "published":
+        return f"published: {progress.acknowledged:,} examples{refused}", 1.0
+    eta = f", {progress.eta_s:.0f} s to go" if progress.eta_s else ""
+    return f"{progress.stage}{eta}", progress.fraction
+
+
+def _progress(terminal: Terminal) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=terminal.err, transient=True, disable=not terminal.err.is_terminal)
+
+
+def _report_facts(report: Report) -> dict[str, str]:
+    settings = ", ".join(f"{name}={value:g}" for name, value in report.head.settings.items())
+    held_out = f", {report.validation_examples:,} held out" if report.validation_examples else ""
+    return {
+        "trained on": f"{report.examples:,} examples of {report.classes:,} classes{held_out}",
+        "measured by": _measured(report),
+        "accuracy": _percent(report.accuracy),
+        "macro-F1": _percent(report.macro_f1),
+        "log-loss": f"{report.log_loss:.3f} nats",
+        "calibration error": _percent(report.calibration_error),
+        "head": f"{report.head.kind} on {report.head.view}" + (f" ({settings})" if settings else ""),
+        "backbone": f"{report.backbone} ({report.method})",
+        "training took": f"{report.training_duration_s:.2f} s",
+    }
+
+
+def _measured(report: Report) -> str:
+    if not report.evaluation:
+        return "nothing: too few examples"
+    how = report.evaluation.replace("_", "-")
+    folds = f", {report.evaluation_folds} folds" if report.evaluation_folds else ""
+    return f"{how}{folds}, {report.evaluated_examples:,} examples"
+
+
+def _candidates(report: Report) -> Table:
+    table = _table("tried", "reads", "settings", "log-loss", "accuracy")
+    for candidate in report.head.candidates:
+        settings = ", ".join(f"{name}={value:g}" for name, value in candidate.settings.items())
+        log_loss, accuracy = f"{candidate.log_loss:.3f}", _percent(candidate.accuracy)
+        _row(table, candidate.kind, candidate.view, settings, log_loss, accuracy)
+    return table
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[dim]{name}[/]", escape(value))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(escape(str(cell)) for cell in cells))
+
+
+def _remarks(prediction: Prediction) -> str:
+    remarks = ["unlike the training data"] if prediction.abstained else []
+    return ", ".join(remarks + (["cut off"] if prediction.truncated else []))
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _time(time_: dt.datetime | None) -> str:
+    return time_.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time_ else ""
+
+
+def _cut(text: str, limit: int = 70) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
