@@ -9,7 +9,7 @@ say() { printf '\033[1m%s\033[0m\n' "setup: $*"; }
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.14}; do
+  for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.14 /usr/bin/python3}; do
     if "$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       command -v "$candidate"
       return

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs a command against a server of its own: with-server.sh COMMAND [ARGUMENT ...], where the argument {} stands
-# for the server's HOST:PORT. The server's store is a temporary folder; it is gone afterwards, and so is the
-# server. SERVER names the server's command (.venv/bin/graft-server).
+# for the server's HOST:PORT. Its store is a temporary folder; both are gone afterwards. SERVER names the server's
+# command (.venv/bin/graft-server, from the current folder).
 set -euo pipefail
-server=${SERVER:-$(dirname "$0")/../${VENV:-.venv}/bin/graft-server}
+server=${SERVER:-${VENV:-.venv}/bin/graft-server}
 start_within_s=120 # exporting an encoder for the first time takes most of a minute on a slow machine
 
 work=$(mktemp -d)
