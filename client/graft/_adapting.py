@@ -223,8 +223,8 @@ class AdaptExchange:
             self.fail(self._given_up(error, waited_s))
             return 0.0
         self._trouble = error or UnavailableError("The server closed the call.")
-        delay_s = self._backoff.next_s()
-        return max(delay_s, error.retry_after or 0.0) if error is not None else delay_s
+        asked_s = (error.retry_after or 0.0) if error is not None else 0.0
+        return min(max(self._backoff.next_s(), asked_s), limit_s - waited_s)
 
     def fail(self, error: GraftError) -> None:
         """Ends the exchange without a version."""

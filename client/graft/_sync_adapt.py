@@ -105,6 +105,8 @@ class SyncAdapt:
         try:
             while not self._over:
                 error = self._converse()
+                if self._stopped:
+                    return
                 with self._changed:
                     delay_s = self._exchange.closed(error)
                     self._changed.notify_all()

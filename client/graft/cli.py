@@ -68,6 +68,9 @@ _REMEDY_BY_REASON: Final = {
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
+_CONNECT_TIMEOUT_S: Final = 10.0
+"""People wait less patiently for a first answer than programs do."""
+
 _NO_RICH: Final = (
     "graft: the command line needs the package 'rich', which is not installed.\n"
     "Install it with: pip install 'graft-serve[cli]'"
@@ -87,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     terminal = Terminal()
     try:
-        with Client(args.server, timeout=args.timeout) as client:
+        with Client(args.server, timeout=args.timeout, connect_timeout=_CONNECT_TIMEOUT_S) as client:
             getattr(_commands, args.command)(args, client, terminal)
     except _commands.Interrupted as interrupted:
         terminal.say(f"interrupted: {interrupted}")
@@ -124,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  (no public name)
 
 
 def _add(commands: _Commands, name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
