@@ -22,11 +22,13 @@ program should branch on within a class is `reason`, which is stable; messages a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -193,7 +195,9 @@ def from_status(status: status_pb2.Status) -> GraftError:
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     facts: dict[str, Any] = {}
     for detail in status.details:
-        _read_detail(detail, facts)
+        # Details pass through proxies; a broken one must not hide the error that it is about.
+        with contextlib.suppress(DecodeError):
+            _read_detail(detail, facts)
     return _CLASSES.get(code, GraftError)(status.message, code=code, **facts)
 
 
@@ -214,11 +218,11 @@ def from_rpc_error(error: grpc.RpcError) -> GraftError:
 
 
 def _parsed(serialized: bytes) -> status_pb2.Status | None:
-    # Trailers pass through proxies; a broken one must not hide the error that it was about.
     try:
-        return status_pb2.Status.FromString(serialized)
-    except ValueError:
+        status: status_pb2.Status = status_pb2.Status.FromString(serialized)
+    except DecodeError:
         return None
+    return status
 
 
 def _read_detail(detail: Any, facts: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ class Input(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """A text, valid UTF-8, not blank, at most 1,000,000 bytes. Tokens beyond the backbone's maximum
+    """A text, valid UTF-8, not blank, at most 1 MiB. Tokens beyond the backbone's maximum
     length are cut; Prediction.truncated says so.
     """
     def __init__(

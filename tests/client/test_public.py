@@ -1,0 +1,54 @@
+"""What `import graft` gives and what it costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import graft
+
+METHODS = {
+    "adapt", "adaptation", "adaptations", "backbones", "cancel", "close", "delete_model", "delete_version",
+    "evaluate", "export", "health", "model", "models", "predict", "predict_stream", "promote", "set_alias",
+    "version", "versions", "watch",
+}  # fmt: skip
+
+
+def test_the_exported_names_are_these_and_exist() -> None:
+    assert set(graft.__all__) == {
+        "AbortedError", "AdaptProgress", "AdaptResult", "Adaptation", "AlreadyExistsError", "AsyncClient",
+        "Backbone", "Bundle", "CancelledError", "Candidate", "ClassReport", "Client", "Confusion", "DataError",
+        "DataLossError", "DeadlineExceededError", "EvaluationRejection", "EvaluationResult", "Event", "Example",
+        "FailedPreconditionError", "FieldViolation", "GraftError", "HeadChoice", "InternalError",
+        "InvalidArgumentError", "Label", "Model", "NotFoundError", "PermissionDeniedError", "Prediction",
+        "Predictions", "Progress", "Publication", "Rejection", "Report", "ResourceExhaustedError", "Score",
+        "Timings", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "Version", "__version__",
+        "read_examples",
+    }  # fmt: skip
+    for name in graft.__all__:
+        assert getattr(graft, name) is not None
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    for client in (graft.Client, graft.AsyncClient):
+        methods = {name for name, _ in inspect.getmembers(client, inspect.isfunction) if name[0] != "_"}
+        assert methods == METHODS
+
+
+def test_both_clients_take_the_same_arguments() -> None:
+    for name in METHODS:
+        blocking = inspect.signature(getattr(graft.Client, name)).parameters
+        asynchronous = inspect.signature(getattr(graft.AsyncClient, name)).parameters
+        assert list(blocking) == list(asynchronous), name
+        for parameter in blocking:
+            assert blocking[parameter].default == asynchronous[parameter].default, (name, parameter)
+
+
+def test_importing_the_client_loads_neither_numpy_nor_torch_nor_rich() -> None:
+    script = "import sys, graft; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "grpc" in loaded
+    assert not {"numpy", "torch", "rich", "onnxruntime", "graft_server", "grpc_status"} & set(loaded)
