@@ -33,8 +33,8 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams a data file in and prints the report of the version that comes of it."""
     lines: array[int] = array("q")
     with _open(args) as data, AdaptBar(terminal) as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         try:
+            terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
             result = client.adapt(
                 args.model,
                 _examples(data, _columns(args), bar.reading, lines),

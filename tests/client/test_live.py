@@ -1,0 +1,559 @@
+"""The client against a real server: every method, both clients, the command line, and a bad network."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import graft
+
+INTENTS = Path(__file__).resolve().parents[2] / "examples" / "intents"
+TRAIN, TEST = INTENTS / "train.csv", INTENTS / "test.csv"
+SENTENCES = ["the lock does not open", "you charged me twice", "I forgot my password"]
+CUTS = 12
+
+
+def examples(path: Path = TRAIN) -> Iterator[graft.Example]:
+    return graft.read_examples(path, input="text", label="intent")
+
+
+def new_name() -> str:
+    return f"client-tests/{uuid.uuid4().hex}"
+
+
+def few(count: int = 24) -> list[tuple[str, str]]:
+    return [
+        (f"{'the lock is stuck' if n % 2 else 'my bill is wrong'} {n}", "lock" if n % 2 else "bill")
+        for n in range(count)
+    ]
+
+
+def proxy_module() -> ModuleType:
+    # Tests are imported by path, so that a module beside them is not importable by name.
+    spec = importlib.util.spec_from_file_location(
+        "cutting_proxy", Path(__file__).with_name("cutting_proxy.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PROXY = proxy_module()
+
+
+def random_cuts(seed: int, most_bytes: int) -> list[Any]:
+    generator = random.Random(seed)  # noqa: S311
+    # What the server sends is an order of magnitude less than what it is sent.
+    return [
+        PROXY.Cut(generator.randint(200, most_bytes // (1 if upstream else 20)), upstream)
+        for upstream in (generator.random() < 0.7 for _ in range(CUTS))
+    ]
+
+
+@pytest.fixture(scope="module")
+def target(server: Any) -> str:
+    return str(server.target)
+
+
+@pytest.fixture(scope="module")
+def client(target: str) -> Iterator[graft.Client]:
+    with graft.Client(target) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def trained(client: graft.Client) -> graft.AdaptResult:
+    return client.adapt(new_name(), examples(), seed=1)
+
+
+# The blocking client.
+
+
+def test_adapt_gives_a_version_with_its_report(trained: graft.AdaptResult) -> None:
+    assert trained.version == 1
+    assert (trained.report.examples, trained.report.classes) == (288, 12)
+    assert 0.5 < trained.report.accuracy <= 1.0
+    assert {entry.label for entry in trained.report.per_class} == {example.label for example in examples()}
+    assert trained.rejected == ()
+
+
+def test_adapt_tells_its_progress(client: graft.Client) -> None:
+    seen: list[graft.AdaptProgress] = []
+    client.adapt(new_name(), few(), on_progress=seen.append)
+    assert seen[-1].stage == "published"
+    assert seen[-1].acknowledged == 24
+    assert [progress.acknowledged for progress in seen] == sorted(progress.acknowledged for progress in seen)
+
+
+def test_an_error_of_the_progress_callback_reaches_the_caller(client: graft.Client) -> None:
+    def broken(progress: graft.AdaptProgress) -> None:
+        raise KeyError(progress.adaptation_id)
+
+    with pytest.raises(KeyError):
+        client.adapt(new_name(), few(), on_progress=broken)
+
+
+def test_an_error_of_the_examples_reaches_the_caller_and_the_adaptation_goes_on_later(
+    client: graft.Client,
+) -> None:
+    model, rows = new_name(), few()
+
+    def interrupted() -> Iterator[tuple[str, str]]:
+        yield from rows[:10]
+        raise LookupError("the data base went away")
+
+    with pytest.raises(LookupError, match="went away"):
+        client.adapt(model, interrupted(), adaptation_id="a")
+    result = client.adapt(model, rows, adaptation_id="a")
+    assert (result.version, result.report.examples) == (1, len(rows))
+
+
+def test_the_same_adaptation_again_gives_the_same_version(client: graft.Client) -> None:
+    model = new_name()
+    first = client.adapt(model, few(), adaptation_id="once")
+    again = client.adapt(model, few(), adaptation_id="once")
+    assert (first.version, again.version) == (1, 1)
+    assert len(client.versions(model)) == 1
+
+
+def test_bad_examples_are_refused_alone_and_known_by_their_sequence(client: graft.Client) -> None:
+    rows = few()
+    rows[5] = ("   ", "lock")
+    rows[9] = ("fine", "x" * 10_000)
+    result = client.adapt(new_name(), rows)
+    assert [rejection.sequence for rejection in result.rejected] == [5, 9]
+    assert result.rejected_count == 2
+    assert result.report.examples == len(rows) - 2
+
+
+def test_a_single_class_is_a_failed_precondition(client: graft.Client) -> None:
+    with pytest.raises(graft.FailedPreconditionError) as raised:
+        client.adapt(new_name(), [("a", "x"), ("b", "x")])
+    assert raised.value.reason
+    assert raised.value.domain == "graft"
+
+
+def test_a_bad_model_name_is_an_invalid_argument_with_its_field(client: graft.Client) -> None:
+    with pytest.raises(graft.InvalidArgumentError) as raised:
+        client.adapt("a/../b", few())
+    assert any("model" in violation.field for violation in raised.value.field_violations)
+
+
+def test_predictions_come_in_order_with_calibrated_scores(
+    client: graft.Client, trained: graft.AdaptResult
+) -> None:
+    predictions = client.predict(trained.model, SENTENCES, top_k=12)
+    assert [prediction.label for prediction in predictions] == [
+        "unlock_problem",
+        "billing_dispute",
+        "account_access",
+    ]
+    assert (predictions.model, predictions.version) == (trained.model, 1)
+    for prediction in predictions:
+        assert prediction.probability == max(score.probability for score in prediction.scores)
+        assert math.fsum(score.probability for score in prediction.scores) == pytest.approx(1.0, abs=1e-4)
+        assert prediction.error is None
+
+
+def test_a_bad_input_fails_alone(client: graft.Client, trained: graft.AdaptResult) -> None:
+    good, bad = client.predict(trained.model, ["the lock is stuck", "  "])
+    assert good.label is not None
+    assert isinstance(bad.error, graft.InvalidArgumentError)
+    assert (bad.label, bad.probability, bad.scores) == (None, None, ())
+
+
+def test_features_are_unit_norm(client: graft.Client, trained: graft.AdaptResult) -> None:
+    (prediction,) = client.predict(trained.model, "where is my refund", include_features=True)
+    assert math.hypot(*prediction.features) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_bulk_predictions_are_those_of_predict_in_order(
+    client: graft.Client, trained: graft.AdaptResult
+) -> None:
+    texts = [f"{example.input} {number}" for number in range(4) for example in examples(TEST)]
+    streamed = [
+        prediction.label for prediction in client.predict_stream(trained.model, iter(texts), chunk_size=50)
+    ]
+    assert streamed == [prediction.label for prediction in client.predict(trained.model, texts)]
+
+
+def test_bulk_prediction_reads_no_further_ahead_than_it_must(
+    client: graft.Client, trained: graft.AdaptResult
+) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[str]:
+        while True:
+            taken.append(len(taken))
+            yield "is this still going on"
+
+    predictions = client.predict_stream(trained.model, endless(), chunk_size=2)
+    assert next(predictions).label is not None
+    assert len(taken) <= 2 * 10
+
+
+def test_many_threads_share_one_client(client: graft.Client, trained: graft.AdaptResult) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        labels = list(pool.map(lambda _: client.predict(trained.model, SENTENCES[0])[0].label, range(64)))
+    assert set(labels) == {"unlock_problem"}
+
+
+def test_evaluation_measures_the_held_out_file(client: graft.Client, trained: graft.AdaptResult) -> None:
+    sent: list[int] = []
+    result = client.evaluate(trained.model, examples(TEST), on_progress=sent.append)
+    assert (result.version, result.examples, result.rejected_count) == (1, 96, 0)
+    assert result.accuracy > 0.5
+    assert sent[-1] == 96
+
+
+def test_versions_are_promoted_rolled_back_and_deleted(client: graft.Client) -> None:
+    model = new_name()
+    client.adapt(model, few())
+    second = client.adapt(model, few(30))
+    assert second.version == 2
+    assert [version.version for version in client.versions(model)] == [2, 1]
+    assert client.predict(model, "x").version == 2
+    assert client.promote(model, 1, expected_version=2).aliases["live"] == 1
+    assert client.predict(model, "x").version == 1
+    assert client.predict(model, "x", version=2).version == 2
+    with pytest.raises(graft.AbortedError) as moved:
+        client.promote(model, 2, expected_version=2)
+    assert moved.value.reason == "ALIAS_MOVED"
+    client.set_alias(model, "canary", 2)
+    assert client.predict(model, "x", alias="canary").version == 2
+    assert client.version(model, alias="canary").aliases == ("canary",)
+    client.set_alias(model, "canary", 0)
+    client.delete_version(model, 2)
+    assert [version.version for version in client.versions(model)] == [1]
+    client.delete_model(model)
+    with pytest.raises(graft.NotFoundError):
+        client.model(model)
+
+
+def test_a_version_names_its_labels_and_report(client: graft.Client, trained: graft.AdaptResult) -> None:
+    version = client.version(trained.model)
+    assert (version.version, version.adaptation_id, version.aliases) == (1, trained.adaptation_id, ("live",))
+    assert [label.name for label in version.labels] == [entry.label for entry in version.report.per_class]
+    assert version.report == trained.report
+
+
+def test_models_are_listed_by_prefix(client: graft.Client, trained: graft.AdaptResult) -> None:
+    (model,) = client.models(trained.model)
+    assert model == client.model(trained.model)
+    assert (model.latest_version, model.aliases) == (1, {"live": 1})
+    assert client.models("no-such-prefix") == []
+
+
+def test_what_does_not_exist_is_not_found(client: graft.Client) -> None:
+    for call in (
+        lambda: client.predict("no-such-model", "x"),
+        lambda: client.version("no-such-model"),
+        lambda: client.evaluate("no-such-model", few(5000)),
+        lambda: client.export("no-such-model", "build/none"),
+        lambda: list(client.watch("no-such-model", "none")),
+        lambda: client.adaptation("no-such-model", "none"),
+    ):
+        with pytest.raises(graft.NotFoundError) as raised:
+            call()
+        assert raised.value.domain == "graft"
+    assert not Path("build/none").exists()
+
+
+def test_an_export_is_checked_and_whole(
+    client: graft.Client, trained: graft.AdaptResult, tmp_path: Path
+) -> None:
+    received: list[int] = []
+    bundle = client.export(
+        trained.model, tmp_path / "bundle", on_progress=lambda _, count: received.append(count)
+    )
+    assert bundle.onnx.stat().st_size > 1_000_000
+    assert {"model.onnx", "labels.json", "tokenizer.json"} <= {path.name for path in bundle.files}
+    labels = json.loads((bundle.directory / "labels.json").read_text())
+    assert labels == [label.name for label in client.version(trained.model).labels]
+    assert received[-1] == bundle.size == sum(path.stat().st_size for path in bundle.files)
+
+
+def test_events_are_numbered_without_gaps_and_can_be_taken_up_again(
+    client: graft.Client, trained: graft.AdaptResult
+) -> None:
+    events = [event for event in client.watch(trained.model, trained.adaptation_id) if event.number]
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    kinds = [event.kind for event in events]
+    assert kinds.index("committed") < kinds.index("published")
+    published = events[kinds.index("published")]
+    assert (published.version, published.commit_id) == (1, trained.commit_id)
+    later = [
+        event.number
+        for event in client.watch(trained.model, trained.adaptation_id, from_event=2)
+        if event.number
+    ]
+    assert later == list(range(2, len(events) + 1))
+
+
+def test_an_adaptation_knows_its_writers_and_publications(
+    client: graft.Client, trained: graft.AdaptResult
+) -> None:
+    adaptation = client.adaptation(trained.model, trained.adaptation_id)
+    assert (adaptation.state, adaptation.writers) == ("closed", {"default": 288})
+    (publication,) = adaptation.publications
+    assert (publication.state, publication.version, publication.error) == ("published", 1, None)
+    assert client.adaptations(trained.model) == [adaptation]
+
+
+def test_a_cancelled_adaptation_ends_its_call(client: graft.Client) -> None:
+    model, started = new_name(), threading.Event()
+
+    def held_back() -> Iterator[tuple[str, str]]:
+        yield from few()
+        assert started.wait(60)
+        assert client.cancel(model, "stop").state == "cancelled"
+
+    def watch_start(progress: graft.AdaptProgress) -> None:
+        if progress.acknowledged:
+            started.set()
+
+    with pytest.raises(graft.GraftError) as raised:
+        client.adapt(model, held_back(), adaptation_id="stop", on_progress=watch_start)
+    assert not isinstance(raised.value, graft.UnavailableError)
+
+
+def test_the_server_is_healthy_and_has_a_default_backbone(client: graft.Client) -> None:
+    assert client.health() == "serving"
+    assert client.health("graft.v1.PredictionService") == "serving"
+    with pytest.raises(graft.NotFoundError):
+        client.health("no.such.Service")
+    (default,) = [backbone for backbone in client.backbones() if backbone.is_default]
+    assert (default.modality, default.state) == ("text", "ready")
+
+
+# The asyncio client.
+
+
+def test_the_async_client_does_the_same(target: str, tmp_path: Path) -> None:
+    async def rows() -> AsyncIterator[tuple[str, str]]:
+        for row in few():
+            yield row
+
+    async def everything() -> None:
+        async with graft.AsyncClient(target) as client:
+            model = new_name()
+            seen: list[str] = []
+            result = await client.adapt(
+                model, rows(), on_progress=lambda progress: seen.append(progress.stage)
+            )
+            assert (result.version, result.report.examples, seen[-1]) == (1, 24, "published")
+            texts = [text for text, _ in few(300)]
+            predictions = await client.predict(model, texts)
+            streamed = [
+                prediction.label async for prediction in client.predict_stream(model, texts, chunk_size=32)
+            ]
+            assert streamed == [prediction.label for prediction in predictions]
+            assert (await client.evaluate(model, rows())).examples == 24
+            await client.adapt(model, few(30))
+            assert (await client.promote(model, 1)).aliases["live"] == 1
+            assert [version.version for version in await client.versions(model)] == [2, 1]
+            assert (await client.version(model)).version == 1
+            assert [found.name for found in await client.models(model)] == [model]
+            bundle = await client.export(model, tmp_path / "bundle")
+            assert bundle.onnx.exists()
+            events = [event async for event in client.watch(model, result.adaptation_id)]
+            assert "published" in {event.kind for event in events}
+            assert (await client.adaptation(model, result.adaptation_id)).state == "closed"
+            assert len(await client.adaptations(model)) == 2
+            assert await client.health() == "serving"
+            await client.delete_version(model, 2)
+            await client.delete_model(model)
+
+    asyncio.run(everything())
+
+
+def test_the_async_client_raises_the_same_errors(target: str) -> None:
+    async def rows() -> AsyncIterator[tuple[str, str]]:
+        yield ("a", "x")
+        raise LookupError("the data base went away")
+
+    async def everything() -> None:
+        async with graft.AsyncClient(target) as client:
+            with pytest.raises(graft.FailedPreconditionError):
+                await client.adapt(new_name(), [("a", "x"), ("b", "x")])
+            with pytest.raises(graft.InvalidArgumentError):
+                await client.adapt("a/../b", few(5000))
+            with pytest.raises(LookupError):
+                await client.adapt(new_name(), rows())
+            with pytest.raises(graft.NotFoundError):
+                await client.evaluate("no-such-model", few(5000))
+            with pytest.raises(TypeError, match="example 0"):
+                await client.adapt(new_name(), [(b"bytes", "x")])  # type: ignore[list-item]
+
+    asyncio.run(everything())
+
+
+def test_cancelling_an_async_adaptation_leaves_it_to_be_resumed(target: str) -> None:
+    async def everything() -> None:
+        async with graft.AsyncClient(target) as client:
+            model, stored, never = new_name(), asyncio.Event(), asyncio.Event()
+
+            async def rows() -> AsyncIterator[tuple[str, str]]:
+                for row in few(10):
+                    yield row
+                await never.wait()
+
+            def watch(progress: graft.AdaptProgress) -> None:
+                if progress.acknowledged == 10:
+                    stored.set()
+
+            task = asyncio.create_task(client.adapt(model, rows(), adaptation_id="a", on_progress=watch))
+            await stored.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await client.adapt(model, few(), adaptation_id="a")).report.examples == 24
+
+    asyncio.run(everything())
+
+
+# A bad network.
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_that_breaks_at_random_costs_no_example_and_doubles_none(
+    client: graft.Client, target: str, seed: int
+) -> None:
+    rows = [(f"{example.input} ({copy})", example.label) for copy in range(3) for example in examples()]
+    rows[100] = ("", "refused")
+    with PROXY.cutting_proxy(target, random_cuts(seed, 40_000)) as proxy, graft.Client(proxy.target) as shaky:
+        result = shaky.adapt(new_name(), rows)
+        assert proxy.broken > 0
+    assert result.report.examples == len(rows) - 1
+    assert [rejection.sequence for rejection in result.rejected] == [100]
+    assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
+    assert [version.version for version in client.versions(result.model)] == [1]
+
+
+@pytest.mark.parametrize("seed", range(3, 6))
+def test_the_same_for_the_async_client(target: str, seed: int) -> None:
+    rows = [(f"{example.input} ({copy})", example.label) for copy in range(3) for example in examples()]
+
+    async def shaky_adapt(proxy_target: str) -> graft.AdaptResult:
+        async with graft.AsyncClient(proxy_target) as shaky:
+            return await shaky.adapt(new_name(), rows)
+
+    with PROXY.cutting_proxy(target, random_cuts(seed, 40_000)) as proxy:
+        result = asyncio.run(shaky_adapt(proxy.target))
+        assert proxy.broken > 0
+    assert (result.version, result.report.examples) == (1, len(rows))
+    assert result.rejected == ()
+
+
+# The command line.
+
+
+def graft_command(target: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "graft.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GRAFT_SERVER": target},
+        check=False,
+    )
+
+
+def test_the_commands_do_the_whole_job(target: str, tmp_path: Path) -> None:
+    model = new_name()
+
+    def run(*arguments: str, stdin: str = "") -> str:
+        ended = graft_command(target, *arguments, stdin=stdin)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    adapted = run("adapt", model, str(TRAIN), "--input", "text", "--label", "intent")
+    assert "288 examples of 12 classes" in adapted
+    assert "accuracy" in adapted
+    label, probability, text = run("predict", model, "the lock does not open").rstrip("\n").split("\t")
+    assert (label, text) == ("unlock_problem", "the lock does not open")
+    assert 0.0 < float(probability) <= 1.0
+    lines = run(
+        "predict", model, "-", "--json", stdin="you charged me twice\n\nI forgot my password\n"
+    ).splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["billing_dispute", "account_access"]
+    assert "evaluated" in run("evaluate", model, str(TEST), "--label", "intent")
+    assert model in run("models", "client-tests/")
+    assert json.loads(run("versions", model, "--json"))["version"] == 1
+    assert "macro-F1" in run("report", model, "--full")
+    assert run("promote", model, "1") == f"{model}: live is version 1\n"
+    exported = run("export", model, str(tmp_path / "bundle")).splitlines()
+    assert str(tmp_path / "bundle" / "model.onnx") in exported
+    adaptation = json.loads(run("report", model, "--json"))["adaptation_id"]
+    assert "published version 1" in run("watch", model, adaptation)
+    assert "(default)" in run("backbones")
+
+
+def test_the_command_names_the_lines_of_refused_rows(target: str, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    rows = [f'"{text}",{label}' for text, label in few()]
+    data.write_text("\n".join(["text,label", *rows[:3], '"first\nsecond",', *rows[3:]]) + "\n")
+    ended = graft_command(target, "adapt", new_name(), str(data))
+    assert ended.returncode == 0, ended.stderr
+    assert "1 example was refused" in ended.stderr
+    assert "line 5: " in ended.stderr
+
+
+def test_errors_of_the_server_are_one_line_with_a_remedy(target: str) -> None:
+    ended = graft_command(target, "predict", "no-such-model", "hello")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert "'graft models' lists the models" in ended.stderr
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_does(target: str) -> None:
+    model = new_name()
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in few()]
+    command = [
+        sys.executable,
+        "-m",
+        "graft.cli",
+        "adapt",
+        model,
+        "-",
+        "--adaptation-id",
+        "mine",
+        "--server",
+        target,
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.writelines(lines[:10])
+        process.stdin.flush()
+        assert process.stderr.readline().startswith(f"adaptation mine of {model}")
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130
+    assert "--adaptation-id mine" in said
+    assert "Traceback" not in said
+    ended = graft_command(
+        target, "adapt", model, "-", "--adaptation-id", "mine", "--json", stdin="".join(lines)
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["report"]["examples"] == len(lines)
