@@ -292,7 +292,8 @@ def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int
 
 def _remedy(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, UnavailableError):
-        return f"is a server at {args.server}? Start one with 'graft-server serve', or name it with --server"
+        resume = f"; go on with --adaptation-id {args.adaptation_id}" if args.command == "adapt" else ""
+        return f"is a server at {args.server}? Start one with 'graft-server serve', or name it with --server{resume}"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
         return f"try again in {error.retry_after:.0f} s"
     if isinstance(error, GraftError) and error.reason in _REMEDY_BY_REASON:
