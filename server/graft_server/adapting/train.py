@@ -1,0 +1,240 @@
+"""The job that turns a commit into the parts of a version, in a worker process that imports no torch.
+
+It reads the examples with their stored features, so no input is encoded again, and writes the version's parts.
+The version has no number yet: publishing it is the caller's, so a job that runs twice does no harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graft_server.adapting.selection import select_head
+from graft_server.adapting.training_set import TrainingSet
+from graft_server.errors import FaultError, StateError
+from graft_server.examples import Example, Label, Split
+from graft_server.heads import Head, Novelty, decode, encode
+from graft_server.heads.graph import to_onnx
+from graft_server.reports import Report
+from graft_server.store.objects import ObjectMissingError, Objects
+from graft_server.store.rows import Rows, read_rows
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, Manifest, Source, write_version
+
+PARITY_ROWS = 2000
+"""So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""
+PROBABILITY_PARITY = 1e-5
+NOVELTY_PARITY = 1e-4
+ROUNDING = 2e-6
+"""How far float32 may put a strangeness off, as a share of the largest: 16 units in the last place. Where the
+novelty's table is steep, that alone can move the novelty by more than NOVELTY_PARITY."""
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The job's payload."""
+
+    store: str
+    """Where the store is, for `Objects.open`."""
+    model: str
+    adaptation_id: str
+    commit_id: str
+    backbone: str
+    """The backbone's name on this server."""
+    encoder_id: str
+    """Whose features to train on."""
+    sources: tuple[Source, ...]
+    """The lineage, oldest adaptation first."""
+    labels: tuple[Label, ...] = ()
+    """The labels that were declared: they come first, in this order."""
+    closed_labels: bool = False
+    """Whether examples with other labels are left out."""
+    seed: int = 0
+
+
+def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
+    """Trains on everything that a commit names and writes the parts of a version.
+
+    Args:
+        payload: A `Task`, as builtins.
+        progress: Told `stage` ("reading", "selecting", "publishing"), `fraction`, 0 to 1, of the whole job, and
+            `metrics` where there are any.
+
+    Returns:
+        `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
+        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue.
+
+    Raises:
+        StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES).
+        FaultError: Features are missing (FEATURES_MISSING), the head's graph computes something else than the
+            served head (HEAD_PARITY), or the store failed.
+    """
+    started = time.monotonic()
+    task = msgspec.convert(payload, Task)
+    objects = Objects.open(task.store)
+    progress({"stage": "reading", "fraction": 0.0})
+    rows = _read(objects, task)
+    training_set, warnings = _training_set(task, rows)
+
+    metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.classes))}
+
+    def selecting(_stage: str, fraction: float) -> None:
+        progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
+
+    selection = select_head(training_set, seed=task.seed, progress=selecting)
+    progress({"stage": "publishing", "fraction": 0.9})
+    head, graph = encode(selection.head), to_onnx(selection.head)
+    views = selection.head.view.split("+")
+    features = np.concatenate([training_set.features[view] for view in views], axis=1)
+    check_parity(decode(head), graph, features)
+    report = dataclasses.replace(
+        selection.report,
+        warnings=(*warnings, *selection.report.warnings),
+        seed=task.seed,
+        method="frozen",
+        backbone=task.backbone,
+        encoder_id=task.encoder_id,
+        trained_time_s=time.time(),
+        training_duration_s=time.monotonic() - started,
+    )
+    encoded = msgspec.json.encode(report)
+    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: encoded}
+    manifest = write_version(objects, _manifest(task, training_set), parts)
+    progress({"stage": "publishing", "fraction": 1.0})
+    return {
+        "manifest": msgspec.to_builtins(manifest),
+        "report": encoded,
+        "summary": msgspec.to_builtins(_summary(report)),
+    }
+
+
+def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> None:
+    """Raises FaultError unless the ONNX graph computes what the head does on features of shape (n, d)."""
+    finite = features[np.isfinite(features).all(axis=1)]
+    every = max(1, -(-len(finite) // PARITY_ROWS))
+    rows = finite[::every].astype(np.float32)
+    served = head.scores(rows)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a tiny graph: threads cost more than they give
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    probabilities, novelty = session.run(["probabilities", "novelty"], {"features": rows})
+    off = float(np.abs(probabilities - served.probabilities).max(initial=0))
+    novelty_off = float(np.abs(novelty - served.novelty).max(initial=0))
+    allowed = NOVELTY_PARITY + _rounding(head.novelty)
+    if not (off <= PROBABILITY_PARITY and novelty_off <= allowed):  # so said, NaN fails too
+        raise FaultError(
+            "The new version's ONNX graph does not agree with the head that would be served: probabilities "
+            f"differ by up to {off:.1e} (at most {PROBABILITY_PARITY:.0e} is accepted), novelty by up to "
+            f"{novelty_off:.1e} ({allowed:.0e}). Nothing was published. Commit again; if it fails again, "
+            "report it.",
+            reason="HEAD_PARITY",
+        )
+
+
+def _rounding(novelty: Novelty) -> float:
+    """How far rounding alone can put the novelty off."""
+    steepest = (np.diff(novelty.shares) / np.diff(novelty.knots)).max()
+    return float(ROUNDING * np.abs(novelty.knots).max() * steepest)
+
+
+def _read(objects: Objects, task: Task) -> Rows:
+    try:
+        return read_rows(objects, task.model, task.sources, task.encoder_id)
+    except ObjectMissingError as error:
+        key = error.metadata["object"]
+        if f"/features/{task.encoder_id}/" not in key:
+            raise
+        raise FaultError(
+            "The features of some examples are not stored yet: commit again, and they are computed anew.",
+            reason="FEATURES_MISSING",
+            metadata={"object": key},
+        ) from error
+
+
+def _training_set(task: Task, rows: Rows) -> tuple[TrainingSet, list[str]]:
+    """The labelled examples as arrays, and warnings about those that were left out."""
+    declared = {label.name: label.description for label in reversed(task.labels)}
+    known = {label.name: declared[label.name] for label in task.labels}
+    labelled = [i for i, it in enumerate(rows.examples) if it.label is not None]
+    kept = [i for i in labelled if not task.closed_labels or rows.examples[i].label in known]
+    if not kept:
+        raise _no_examples(len(rows.examples), len(labelled))
+    examples = [rows.examples[i] for i in kept]
+    seen = {it.label for it in examples if it.label is not None}
+    known |= dict.fromkeys(sorted(seen - known.keys()), "")
+    number = {name: i for i, name in enumerate(known)}
+    training_set = TrainingSet(
+        classes=tuple(known),
+        descriptions=tuple(known.values()),
+        labels=np.array([number[it.label] for it in examples if it.label is not None], np.int32),
+        weights=np.array([it.weight for it in examples], np.float64),
+        validation=np.array([it.split is Split.VALIDATION for it in examples]),
+        groups=_groups(examples),
+        ids=tuple(it.id for it in examples),
+        origins=tuple(rows.origins[i] for i in kept),
+        input_digests=tuple(it.input.digest() for it in examples),
+        features={view: array[kept] for view, array in rows.features.items()},
+    )
+    return training_set, _left_out(len(rows.examples), len(labelled), len(kept))
+
+
+def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """One number a group; an example without one is a group of its own."""
+    numbers: dict[tuple[str, int], int] = {}
+    keys = ((it.group, -1) if it.group else ("", i) for i, it in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _left_out(examples: int, labelled: int, kept: int) -> list[str]:
+    warnings = []
+    if unlabelled := examples - labelled:
+        warnings.append(f"{unlabelled:,} examples were left out: they have no label.")
+    if others := labelled - kept:
+        warnings.append(f"{others:,} examples were left out: their labels are not among the closed ones.")
+    return warnings
+
+
+def _no_examples(examples: int, labelled: int) -> StateError:
+    if labelled:
+        found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
+    elif examples:
+        found = f"none of the {examples:,} examples carries a label"
+    else:
+        found = "there are no examples"
+    return StateError(
+        f"There is nothing to train on: {found}. At least 2 classes need training examples: send some, then "
+        "commit again.",
+        reason="TOO_FEW_CLASSES",
+        metadata={"classes": "0", "needed": "2"},
+    )
+
+
+def _manifest(task: Task, training_set: TrainingSet) -> Manifest:
+    labels = zip(training_set.classes, training_set.descriptions, strict=True)
+    return Manifest(
+        model=task.model,
+        adaptation_id=task.adaptation_id,
+        commit_id=task.commit_id,
+        backbone=task.backbone,
+        encoder_id=task.encoder_id,
+        labels=tuple(Label(name, description) for name, description in labels),
+        sources=task.sources,
+        seed=task.seed,
+        created=datetime.now(UTC),
+    )
+
+
+def _summary(report: Report) -> Report:
+    """The report without its lists: the catalogue, which is replayed at every start, stays small."""
+    head = dataclasses.replace(report.head, candidates=())
+    return dataclasses.replace(report, head=head, per_class=(), confusions=(), warnings=())
