@@ -1,0 +1,201 @@
+"""The job that composes a bundle: a folder with one ONNX model and all that it takes to run it without Graft.
+
+Before anything is handed out, the bundle is run as its user would run it, and compared with what is served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.text import TextTokenizer
+from graft_server.encoding.runtime import Encoder
+from graft_server.errors import BackboneError, CorruptError
+from graft_server.exporting import runner
+from graft_server.exporting.graph import INPUTS, OUTPUTS, write_graph
+from graft_server.exporting.parity import check_parity, probes
+from graft_server.heads import Head, decode
+from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.store.objects import Objects
+from graft_server.store.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    Manifest,
+    ManifestRef,
+    read_manifest,
+    read_part,
+)
+
+MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
+RUNNER, README = "predict.py", "README.md"
+
+MAX_CHARACTERS_PER_TOKEN = 64
+"""As `backbones.text` cuts texts before it tokenizes them; the bundle must cut at the same place."""
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TextBackbone:
+    """What a bundle needs to know of a backbone; see `backbones.source.Backbone`."""
+
+    name: str
+    folder: str
+    pooling: str
+    max_tokens: int
+    encoder_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The job's payload."""
+
+    store: str
+    """Where the store is, for `Objects.open`."""
+    model: str
+    version: int
+    manifest: ManifestRef
+    backbone: TextBackbone
+    cache: str
+    """The folder of the `EncoderCache`."""
+    target: str
+    """The folder to write to; made if it is missing. Files of a bundle that are there already are replaced."""
+
+
+def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
+    """Writes a version's bundle and checks that it answers as the server does.
+
+    Args:
+        payload: A `Task`, as builtins.
+        progress: Told `stage` ("composing", "checking") and `fraction`, 0 to 1.
+
+    Returns:
+        `files`: `path` (within the target), `size` in bytes and `sha256` of each file.
+
+    Raises:
+        BackboneError: The backbone is not the one that the version was trained with, its encoder is not
+            cached, or lacks the view that the head reads.
+        FaultError: The bundle does not answer as the server does (BUNDLE_PARITY), or the store failed.
+    """
+    task = msgspec.convert(payload, Task)
+    progress({"stage": "composing", "fraction": 0.0})
+    objects = Objects.open(task.store)
+    manifest = read_manifest(objects, task.manifest)
+    head = decode(read_part(objects, task.manifest, manifest, HEAD))
+    graph = _encoder_graph(task, manifest)
+    encoder = Encoder(graph, device="cpu", threads=0)
+    _require_fit(head, manifest, encoder)
+    tokenizer = TextTokenizer(Path(task.backbone.folder), task.backbone.max_tokens)
+    target = Path(task.target)
+    target.mkdir(parents=True, exist_ok=True)
+    head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
+    files = write_graph(graph, head_graph, head.view, target / MODEL)
+    texts = _texts(task, manifest, tokenizer, read_part(objects, task.manifest, manifest, REPORT))
+    for name, content in texts.items():
+        (target / name).write_text(content, "utf-8")
+    progress({"stage": "checking", "fraction": 0.6})
+    check_parity(target, encoder, head, probes(objects, manifest, head, tokenizer))
+    progress({"stage": "checking", "fraction": 1.0})
+    return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
+
+
+def _encoder_graph(task: Task, manifest: Manifest) -> Path:
+    encoder_id = task.backbone.encoder_id
+    if manifest.encoder_id != encoder_id:
+        raise BackboneError(
+            f"Backbone {task.backbone.name} is not the one that version {task.version} was trained with "
+            f"(encoder {manifest.encoder_id}, here {encoder_id}): configure the server with that one.",
+            reason="ENCODER_MISMATCH",
+        )
+    cache = EncoderCache(Path(task.cache))
+    if not cache.has(encoder_id):
+        raise BackboneError(
+            f"The encoder of backbone {task.backbone.name} is not in the server's cache: restart the server, "
+            "which exports it anew.",
+            reason="ENCODER_NOT_CACHED",
+        )
+    return cache.graph(encoder_id)
+
+
+def _require_fit(head: Head, manifest: Manifest, encoder: Encoder) -> None:
+    if not set(head.view.split("+")) <= set(encoder.views):
+        raise BackboneError(
+            f"The version's head reads the view {head.view}, but the encoder gives {', '.join(encoder.views)}.",
+            reason="VIEW_MISSING",
+        )
+    if head.classes != len(manifest.labels):
+        raise CorruptError(
+            f"The version's head has {head.classes} classes, but its manifest {len(manifest.labels)} labels.",
+            reason="HEAD_CORRUPT",
+        )
+
+
+def _texts(task: Task, manifest: Manifest, tokenizer: TextTokenizer, report: bytes) -> dict[str, str]:
+    """The small files by name."""
+    labels = [label.name for label in manifest.labels]
+    return {
+        LABELS: _json(labels),
+        TOKENIZER: tokenizer.to_json(),
+        PREPROCESSING: _json(_preprocessing(task)),
+        REPORT: _json(json.loads(report)),
+        RUNNER: Path(runner.__file__).read_text("utf-8"),
+        README: _readme(task, labels),
+    }
+
+
+def _preprocessing(task: Task) -> dict[str, Any]:
+    backbone = task.backbone
+    return {
+        "model": task.model,
+        "version": task.version,
+        "backbone": backbone.name,
+        "encoder_id": backbone.encoder_id,
+        "inputs": list(INPUTS),
+        "outputs": list(OUTPUTS),
+        "max_characters": MAX_CHARACTERS_PER_TOKEN * backbone.max_tokens,
+        "max_tokens": backbone.max_tokens,
+        "truncation": "right",
+        "padding": "right",
+        "pad_id": _pad_id(Path(backbone.folder)),
+        "pooling": backbone.pooling,
+        "normalisation": "l2",
+        "abstain_above": ABSTAIN_ABOVE,
+    }
+
+
+def _pad_id(folder: Path) -> int:
+    """The backbone's own. Any id would do: the graph drops what the mask says is padding."""
+    config = json.loads((folder / "config.json").read_bytes())
+    return int(config.get("pad_token_id") or 0)
+
+
+def _readme(task: Task, labels: Sequence[str]) -> str:
+    return f"""# {task.model}, version {task.version}
+
+A text classifier with {len(labels):,} labels, exported by Graft. Try it: `pip install onnxruntime tokenizers
+numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`.
+
+- `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right) to `probabilities`
+  (batch, labels; calibrated), `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
+- `{LABELS}`: what the columns of `probabilities` mean. `{TOKENIZER}`: for the library tokenizers.
+- `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.
+- `{RUNNER}`: a sample runner, to copy from.
+"""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.name, "size": path.stat().st_size, "sha256": digest}

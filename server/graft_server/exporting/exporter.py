@@ -1,0 +1,69 @@
+"""Bundles on demand: composed by a worker into a temporary folder, and gone once they have been read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from graft_server.encoding.trunk import Trunk
+from graft_server.jobs.job import Job, Jobs
+from graft_server.store.catalogue import Version
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """A file of a bundle."""
+
+    path: str
+    """Within the bundle, with "/" between its parts."""
+    size: int
+    """In bytes."""
+    sha256: str
+    """In lower-case hexadecimal digits."""
+    place: Path
+    """Where it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Composes bundles."""
+
+    jobs: Jobs
+    location: str
+    """Where the store is, for workers."""
+    cache: Path
+    """Where exported encoders are kept."""
+
+    @asynccontextmanager
+    async def bundle(self, version: Version, trunk: Trunk) -> AsyncIterator[list[BundleFile]]:
+        """Composes a version's bundle; its files exist for as long as the block runs.
+
+        Raises:
+            FaultError: The composed graph does not agree with the served version.
+        """
+        backbone = trunk.backbone
+        with tempfile.TemporaryDirectory(prefix="graft-bundle-") as folder:
+            payload = {
+                "store": self.location,
+                "model": version.model,
+                "version": version.number,
+                "manifest": {"key": version.manifest.key, "sha256": version.manifest.sha256},
+                "backbone": {
+                    "name": backbone.name,
+                    "folder": str(backbone.folder),
+                    "pooling": backbone.pooling,
+                    "max_tokens": backbone.max_tokens,
+                    "encoder_id": backbone.encoder_id,
+                },
+                "cache": str(self.cache),
+                "target": folder,
+            }
+            job = Job("graft_server.exporting.bundle:compose", payload, key=version.model)
+            result = await self.jobs.run(job, lambda _: None)
+            yield [
+                BundleFile(it["path"], it["size"], it["sha256"], Path(folder) / it["path"])
+                for it in result["files"]
+            ]

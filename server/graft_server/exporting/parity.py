@@ -1,0 +1,136 @@
+"""Whether a bundle answers as the server does, on the training inputs that are likeliest to tell them apart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from graft_server.backbones.text import TextTokenizer
+from graft_server.encoding.runtime import Encoder
+from graft_server.errors import CorruptError, FaultError
+from graft_server.exporting.runner import Classifier
+from graft_server.heads import Head
+from graft_server.store.objects import ObjectMissingError, Objects
+from graft_server.store.rows import Rows, read_rows
+from graft_server.store.versions import Manifest
+
+PROBES = 64
+PROBABILITY_PARITY = 1e-4
+CLEAR_MARGIN = 1e-3
+"""Where the two best labels differ by more, the bundle must answer with the same one."""
+
+TOKENS = 4096
+"""A batch's limit: with a backbone that reads long texts, attention over 16 of them would not fit in memory."""
+_PACKED, _PADDED = 8, 16
+"""Texts a batch, different on purpose: the answer may not depend on who shares the batch."""
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Sized)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """One input to compare the answers on."""
+
+    served: NDArray[np.int64]
+    """shape (tokens,): token ids as the server makes them."""
+    text: str | None
+    """None: there is no text, and the bundle gets the same token ids."""
+
+
+def probes(objects: Objects, manifest: Manifest, head: Head, tokenizer: TextTokenizer) -> list[Probe]:
+    """Up to 64 training inputs: the shortest, the longest, and those with the smallest margins.
+
+    Random token ids if the examples cannot be read any more: their version may be exported all the same.
+    """
+    try:
+        rows = read_rows(objects, manifest.model, manifest.sources, manifest.encoder_id)
+    except (ObjectMissingError, CorruptError) as error:
+        _log.warning("the bundle is checked on random tokens, not on training examples: %s", error.message)
+        return _random_probes(tokenizer)
+    if not rows.examples:
+        return _random_probes(tokenizer)
+    texts = [rows.examples[i].input.text for i in _telling(rows, head)]
+    return [Probe(tokenized.ids, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
+
+
+def check_parity(bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Probe]) -> None:
+    """Raises FaultError unless the bundle answers as encoder and head do.
+
+    Args:
+        bundle: A folder with all files of a bundle.
+        encoder: The encoder that serves.
+        head: The head that serves.
+        inputs: At least one.
+    """
+    classifier = Classifier(bundle)
+    ids = [
+        list(map(int, probe.served)) if probe.text is None else classifier.tokenize([probe.text])[0]
+        for probe in inputs
+    ]
+    served = np.concatenate(
+        [
+            head.scores(_read_by(head, encoder.encode(batch))).probabilities
+            for batch in _batches([it.served for it in inputs], _PACKED)
+        ]
+    )
+    bundled = np.concatenate([classifier.run(batch)[0] for batch in _batches(ids, _PADDED)])
+    off = float(np.abs(bundled - served).max())
+    best = np.sort(served, axis=1)
+    clear = best[:, -1] - best[:, -2] > CLEAR_MARGIN
+    other = int((bundled.argmax(axis=1) != served.argmax(axis=1))[clear].sum())
+    # Said so that NaN fails too.
+    if not (off <= PROBABILITY_PARITY and other == 0):
+        raise FaultError(
+            f"The composed bundle does not answer as the served version does: on {len(inputs)} inputs its "
+            f"probabilities differ by up to {off:.1e} (at most {PROBABILITY_PARITY:.0e} is accepted), and "
+            f"{other} labels are others. It was not handed out; please report it.",
+            reason="BUNDLE_PARITY",
+        )
+
+
+def _telling(rows: Rows, head: Head) -> list[int]:
+    """Indices of up to PROBES examples, without repeats, short and long ones mixed."""
+    lengths = np.array([len(example.input.text) for example in rows.examples])
+    best = np.sort(head.scores(_read_by(head, rows.features)).probabilities, axis=1)
+    shortest = np.argsort(lengths, kind="stable")
+    closest = np.argsort(best[:, -1] - best[:, -2], kind="stable")
+    chosen: dict[int, None] = {}
+    # In turns, so that every batch has a short, a long and a close one.
+    for three in zip(shortest, shortest[::-1], closest, strict=True):
+        chosen |= dict.fromkeys(map(int, three))
+        if len(chosen) >= PROBES:
+            break
+    return list(chosen)[:PROBES]
+
+
+def _read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """What the head reads of features by view, shape (n, d)."""
+    return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
+
+
+def _random_probes(tokenizer: TextTokenizer) -> list[Probe]:
+    vocabulary = Tokenizer.from_str(tokenizer.to_json()).get_vocab_size()
+    generator = np.random.default_rng(0)
+    # Mostly as short as real texts are, and now and then a long one.
+    lengths = np.minimum(2 + generator.geometric(1 / 16, PROBES), 128)
+    return [Probe(generator.integers(0, vocabulary, length), None) for length in lengths]
+
+
+def _batches(texts: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Up to `size` token sequences each, and not more than TOKENS with padding, unless one alone has more."""
+    start, longest = 0, 0
+    for end, text in enumerate(texts):
+        longest = max(longest, len(text))
+        if end - start == size or (end > start and (end - start + 1) * longest > TOKENS):
+            yield texts[start:end]
+            start, longest = end, len(text)
+    yield texts[start:]

@@ -1,0 +1,109 @@
+"""A model trained on real texts with the real default encoder, and the exported encoder itself."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graft_server.adapting.train import train
+from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text import TextTokenizer
+from graft_server.encoding.runtime import Encoder
+from graft_server.examples import Change, Example, Input
+from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.objects import Objects
+from graft_server.store.segments import Record, content_digest
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"
+EXPORT = (
+    "import json, sys\n"
+    "from graft_server.backbones.torch.export import export_encoder\n"
+    "export_encoder(json.loads(sys.argv[1]), lambda progress: None)"
+)
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
+
+
+@pytest.fixture(scope="session")
+def encoder_cache(backbone):
+    """The folder of the encoders that were exported, once a machine."""
+    folder = Path(os.environ.get("GRAFT_CACHE") or "~/.cache/graft").expanduser()
+    if not EncoderCache(folder).has(backbone.encoder_id):
+        payload = {**described(backbone), "cache": str(folder)}
+        subprocess.run([sys.executable, "-c", EXPORT, json.dumps(payload)], check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_cache, backbone):
+    return Encoder(EncoderCache(encoder_cache).graph(backbone.encoder_id), device="cpu", threads=0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(backbone):
+    return TextTokenizer(backbone.folder, backbone.max_tokens)
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """(text, label) pairs: real ones, and some that are much longer than what the encoder reads."""
+    with EXAMPLES.open(encoding="utf-8", newline="") as file:
+        pairs = [(row["text"], row["intent"]) for row in csv.DictReader(file)]
+    pairs = pairs[:120]
+    words = [f"{i:0>200}" for i in range(300)]
+    return [*pairs, (" ".join(text for text, _ in pairs), pairs[0][1]), (" ".join(words), pairs[1][1])]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, texts, encoder, tokenizer, backbone):
+    """Where the store is, and the manifest of a version that was trained on the texts."""
+    location = str(tmp_path_factory.mktemp("exporting") / "store")
+    start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+    store = AdaptationStore.create(Objects.open(location), "shop/intents", "job", start)
+    examples = [Example(f"id-{i}", Input(text), label) for i, (text, label) in enumerate(texts)]
+    records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]
+    segment = store.writer("w").append(records)
+    ids = [it.ids for it in tokenizer.many([text for text, _ in texts])]
+    pooled = np.concatenate([encoder.encode([it])["pooled"] for it in ids]).astype(np.float16)
+    store.write_features(segment, backbone.encoder_id, {"pooled": pooled})
+    task = {
+        "store": location,
+        "model": "shop/intents",
+        "adaptation_id": "job",
+        "commit_id": "one",
+        "backbone": backbone.name,
+        "encoder_id": backbone.encoder_id,
+        "sources": [{"adaptation_id": "job", "watermarks": {"w": segment.next_sequence}}],
+    }
+    return location, train(task, lambda _: None)["manifest"]
+
+
+@pytest.fixture(scope="session")
+def payload(trained, encoder_cache, backbone):
+    """What `compose` is given for that version, but for the target."""
+    location, manifest = trained
+    return {
+        "store": location,
+        "model": "shop/intents",
+        "version": 4,
+        "manifest": manifest,
+        "backbone": described(backbone),
+        "cache": str(encoder_cache),
+    }
+
+
+def described(backbone):
+    wanted = {"name", "folder", "pooling", "max_tokens", "encoder_id"}
+    fields = {name: value for name, value in asdict(backbone).items() if name in wanted}
+    return fields | {"folder": str(backbone.folder)}

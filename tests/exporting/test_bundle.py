@@ -1,0 +1,258 @@
+"""A composed bundle against what is served, run as its user runs it."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from graft_server.errors import BackboneError, CorruptError, FaultError
+from graft_server.exporting.bundle import compose
+from graft_server.exporting.parity import PROBES, probes
+from graft_server.exporting.runner import Classifier
+from graft_server.heads import decode, encode
+from graft_server.heads.graph import to_onnx
+from graft_server.store.objects import Objects
+from graft_server.store.versions import ManifestRef, read_manifest, read_part, write_version
+
+QUESTIONS = ["where is my money", "I lost something", "", "hello " * 700, "größer als 10 € 🙂"]
+ISOLATED = (
+    "import importlib.util, json, sys\n"
+    "spec = importlib.util.spec_from_file_location('predict', sys.argv[1])\n"
+    "bundle = importlib.util.module_from_spec(spec)\n"
+    "spec.loader.exec_module(bundle)\n"
+    "answers = bundle.predict(json.loads(sys.argv[2]))\n"
+    "found = sorted({name.partition('.')[0] for name in sys.modules})\n"
+    "print(json.dumps([[it._asdict() for it in answers], found]))"
+)
+
+
+@pytest.fixture(scope="session")
+def bundle(payload, tmp_path_factory):
+    target = tmp_path_factory.mktemp("bundle") / "new"
+    files = compose(payload | {"target": str(target)}, silent)["files"]
+    return target, files
+
+
+@pytest.fixture(scope="session")
+def served(payload, encoder, tokenizer):
+    """Answers of what is served, one text at a time."""
+    _, _, manifest, head = opened(payload)
+
+    def served(texts):
+        features = [encoder.encode([tokenizer(text).ids])[head.view] for text in texts]
+        return head.scores(np.concatenate(features)), [it.name for it in manifest.labels]
+
+    return served
+
+
+def silent(progress):
+    pass
+
+
+def opened(payload):
+    objects = Objects.open(payload["store"])
+    ref = ManifestRef(**payload["manifest"])
+    manifest = read_manifest(objects, ref)
+    return objects, ref, manifest, decode(read_part(objects, ref, manifest, "head.bin"))
+
+
+def skewed(graph):
+    """The graph of a head with another bias."""
+    model = onnx.load_model_from_string(graph)
+    bias = next(it for it in model.graph.initializer if "bias" in it.name)
+    values = numpy_helper.to_array(bias)
+    skew = np.linspace(0, 0.05, len(values), dtype=np.float32)
+    bias.CopyFrom(numpy_helper.from_array(values + skew, bias.name))
+    return model.SerializeToString()
+
+
+def republished(payload, head=None, graph=None, **changes):
+    """The payload of a version with another head or another graph, whose digests are in order."""
+    objects, ref, manifest, old = opened(payload)
+    parts = {
+        "head.bin": encode(head or old),
+        "head.onnx": graph or to_onnx(head or old),
+        "report.json": read_part(objects, ref, manifest, "report.json"),
+    }
+    written = write_version(objects, replace(manifest, **changes), parts)
+    return payload | {"manifest": {"key": written.key, "sha256": written.sha256}}
+
+
+def test_the_files_are_named_with_their_digests(bundle):
+    target, files = bundle
+    assert {it["path"] for it in files} == {
+        "model.onnx",
+        "labels.json",
+        "tokenizer.json",
+        "preprocessing.json",
+        "report.json",
+        "predict.py",
+        "README.md",
+    }
+    assert {it.name for it in target.iterdir()} == {it["path"] for it in files}
+    for it in files:
+        data = (target / it["path"]).read_bytes()
+        assert (it["size"], it["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_one_graph_goes_from_token_ids_to_probabilities(bundle):
+    model = onnx.load(bundle[0] / "model.onnx")
+    shapes = {
+        it.name: [dim.dim_param or dim.dim_value for dim in it.type.tensor_type.shape.dim]
+        for it in (*model.graph.input, *model.graph.output)
+    }
+    classes = len(json.loads((bundle[0] / "labels.json").read_text()))
+    assert shapes == {
+        "input_ids": ["batch", "length"],
+        "attention_mask": ["batch", "length"],
+        "probabilities": ["batch", classes],
+        "novelty": ["batch"],
+        "features": ["batch", 384],
+    }
+    assert not any(it.data_location == onnx.TensorProto.EXTERNAL for it in model.graph.initializer)
+    # The exporter notes source lines, with paths of its machine.
+    assert b"stack_trace" not in (bundle[0] / "model.onnx").read_bytes()
+
+
+def test_the_settings_are_what_is_served(bundle, backbone):
+    settings = json.loads((bundle[0] / "preprocessing.json").read_text())
+    assert settings["inputs"] == ["input_ids", "attention_mask"]
+    assert (settings["max_tokens"], settings["pooling"]) == (256, "mean")
+    assert (settings["model"], settings["version"]) == ("shop/intents", 4)
+    assert settings["encoder_id"] == backbone.encoder_id
+    tokenizer = json.loads((bundle[0] / "tokenizer.json").read_text())
+    assert tokenizer["padding"] is None
+    assert tokenizer["truncation"]["max_length"] == 256
+    assert json.loads((bundle[0] / "report.json").read_text())["examples"] == 122
+
+
+def test_mixed_lengths_in_one_padded_batch_get_the_served_answers(bundle, served, texts):
+    some = [text for text, _ in texts[:20]] + QUESTIONS
+    classifier = Classifier(bundle[0])
+    probabilities, novelty, features = classifier.run(classifier.tokenize(some))
+    output, labels = served(some)
+    assert classifier.labels == labels
+    assert np.abs(probabilities - output.probabilities).max() < 1e-4
+    assert np.abs(novelty - output.novelty).max() < 1e-3
+    assert np.abs(np.linalg.norm(features, axis=1) - 1).max() < 1e-4
+
+
+def test_padding_beyond_the_longest_text_changes_nothing(bundle):
+    session = onnxruntime.InferenceSession(bundle[0] / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = np.array([[101, 2073, 2003, 102], [101, 7592, 102, 0]])
+    mask = (ids > 0).astype(np.int64)
+    tight = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    wide = [np.pad(it, ((0, 0), (0, 9)), constant_values=fill) for it, fill in ((ids, 77), (mask, 0))]
+    padded = session.run(None, {"input_ids": wide[0], "attention_mask": wide[1]})
+    for one, other in zip(tight, padded, strict=True):
+        assert np.abs(one - other).max() < 1e-5
+
+
+def test_the_bundle_cuts_and_tokenizes_as_the_server_does(bundle, tokenizer, texts):
+    classifier = Classifier(bundle[0])
+    for text in [*QUESTIONS, *(text for text, _ in texts[-2:]), " " * 20_000 + "far away"]:
+        assert classifier.tokenize([text])[0] == tokenizer(text).ids.tolist()
+
+
+def test_the_sample_runner_needs_neither_torch_nor_this_server(bundle, served, tmp_path):
+    moved = shutil.copytree(bundle[0], tmp_path / "elsewhere")
+    command = [sys.executable, "-I", "-c", ISOLATED, str(moved / "predict.py"), json.dumps(QUESTIONS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd="/")
+    assert done.returncode == 0, done.stderr
+    answers, modules = json.loads(done.stdout)
+    assert not {"torch", "transformers", "onnx", "graft_server", "graft"} & set(modules)
+    output, labels = served(QUESTIONS)
+    for answer, probabilities, novelty in zip(answers, output.probabilities, output.novelty, strict=True):
+        assert answer["label"] == labels[probabilities.argmax()]
+        assert answer["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
+        assert sum(score for _, score in answer["scores"]) == pytest.approx(1, abs=1e-4)
+        assert answer["abstained"] == (novelty > 0.95)
+
+
+def test_the_sample_runner_prints_a_label_and_a_probability_a_text(bundle, served):
+    command = [sys.executable, "-I", str(bundle[0] / "predict.py"), *QUESTIONS[:2]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd="/")
+    output, labels = served(QUESTIONS[:2])
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [labels[i] for i in output.probabilities.argmax(axis=1)]
+    assert [float(line[1]) for line in lines] == pytest.approx(output.probabilities.max(axis=1), abs=2e-4)
+    assert [line[2] for line in lines] == QUESTIONS[:2]
+
+
+def test_composing_again_gives_the_same_files(bundle, payload, tmp_path):
+    assert compose(payload | {"target": str(tmp_path)}, silent)["files"] == bundle[1]
+
+
+def test_the_probes_are_the_shortest_the_longest_and_the_closest(payload, texts, tokenizer):
+    objects, _, manifest, head = opened(payload)
+    chosen = [it.text for it in probes(objects, manifest, head, tokenizer)]
+    assert len(set(chosen)) == PROBES
+    by_length = sorted((text for text, _ in texts), key=len)
+    assert {by_length[0], by_length[1], by_length[-2], by_length[-1]} <= set(chosen)
+
+
+def test_a_graph_that_answers_otherwise_is_refused(payload, tmp_path):
+    wrong = republished(payload, graph=skewed(to_onnx(opened(payload)[3])))
+    with pytest.raises(FaultError, match="does not answer") as raised:
+        compose(wrong | {"target": str(tmp_path)}, silent)
+    assert raised.value.reason == "BUNDLE_PARITY"
+
+
+def test_a_version_whose_examples_are_gone_is_checked_on_random_tokens(payload, tmp_path):
+    orphan = republished(payload, sources=())
+    gone = republished(payload, sources=(replace(opened(payload)[2].sources[0], adaptation_id="deleted"),))
+    for number, case in enumerate((orphan, gone)):
+        target = tmp_path / str(number)
+        assert compose(case | {"target": str(target)}, silent)["files"]
+    wrong = republished(payload, graph=skewed(to_onnx(opened(payload)[3])), sources=())
+    with pytest.raises(FaultError) as raised:
+        compose(wrong | {"target": str(tmp_path)}, silent)
+    assert raised.value.reason == "BUNDLE_PARITY"
+
+
+def test_a_flipped_head_part_is_refused(payload, tmp_path):
+    published = republished(payload)
+    objects, ref, manifest, _ = opened(published)
+    key = ref.key.replace("manifest.json", "head.bin")
+    data = bytearray(read_part(objects, ref, manifest, "head.bin"))
+    data[len(data) // 2] ^= 1
+    objects.delete([key])
+    objects.create(key, bytes(data))
+    with pytest.raises(CorruptError, match=r"head\.bin"):
+        compose(published | {"target": str(tmp_path)}, silent)
+
+
+def test_a_head_whose_view_the_encoder_lacks_is_refused(payload, tmp_path):
+    head = replace(opened(payload)[3], view="layer3")
+    with pytest.raises(BackboneError, match="layer3") as raised:
+        compose(republished(payload, head=head) | {"target": str(tmp_path)}, silent)
+    assert raised.value.reason == "VIEW_MISSING"
+
+
+def test_another_encoder_than_the_versions_is_refused(payload, tmp_path):
+    with pytest.raises(BackboneError) as raised:
+        compose(republished(payload, encoder_id="f" * 32) | {"target": str(tmp_path)}, silent)
+    assert raised.value.reason == "ENCODER_MISMATCH"
+    with pytest.raises(BackboneError) as raised:
+        compose(payload | {"target": str(tmp_path), "cache": str(tmp_path / "empty")}, silent)
+    assert raised.value.reason == "ENCODER_NOT_CACHED"
+
+
+def test_the_job_imports_neither_torch_nor_grpc(payload, tmp_path):
+    code = (
+        "import json, sys\n"
+        "from graft_server.exporting.bundle import compose\n"
+        "compose(json.loads(sys.argv[1]), lambda progress: None)\n"
+        "print(sorted({'torch', 'transformers', 'grpc'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(payload | {"target": str(tmp_path)})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
