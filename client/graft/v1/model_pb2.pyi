@@ -745,7 +745,7 @@ class EvaluateModelResponse(_message.Message):
     """The mean over the classes in the examples of F1, 0 to 1."""
     log_loss: _builtins.float
     """The mean of -log(probability given to the right label), in nats. A label that the version does not
-    know counts as probability 1e-12.
+    know counts as probability 1e-7.
     """
     calibration_error: _builtins.float
     """Expected calibration error over 15 equally wide bins of confidence, 0 to 1."""

@@ -1,1 +1,4 @@
-"""From examples to a head: ingest, selection, calibration, report."""
+"""From streams of examples to versions: ingest, publication, and what the worker does to find the best head.
+
+`adaptations` and `session` live in the server; `train` and what it uses run in a worker.
+"""

@@ -1,0 +1,1 @@
+"""Inputs to features: the batcher, and the encoder that it feeds. Used by serving and adapting alike."""

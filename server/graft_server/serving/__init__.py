@@ -1,0 +1,1 @@
+"""From features to predictions: which version answers, and with which head."""

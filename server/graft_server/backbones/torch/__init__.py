@@ -1,0 +1,1 @@
+"""What needs torch: loading and exporting backbones. Imported by worker processes only."""

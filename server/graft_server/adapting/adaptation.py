@@ -1,0 +1,399 @@
+"""One adaptation while this server has a hand in it: its callers, its commits, and those who watch.
+
+A commit outlives its caller: once it is durable it is carried out, also by the next server after a crash.
+Commits that wait behind a running one are answered by the newest of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.adapting.mailbox import (
+    Committed,
+    Mailbox,
+    Progress,
+    PublicationFailed,
+    Published,
+    Reconnect,
+)
+from graft_server.adapting.publishing import Publisher
+from graft_server.encoding.trunk import Trunk
+from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
+from graft_server.names import shown
+from graft_server.reports import Report
+from graft_server.store.adaptations import AdaptationStore, Failure
+from graft_server.store.events import AdaptationState
+from graft_server.store.segments import Segment, WriterLog
+
+_log = logging.getLogger(__name__)
+
+CANCELLED = "ADAPTATION_CANCELLED"
+"""The reason of commits that a cancellation gave up."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterPosition:
+    """How far a writer is."""
+
+    writer_id: str
+    next_sequence: int
+
+
+class Adaptation:
+    """One adaptation.
+
+    Attributes:
+        store: What is stored of it.
+        trunk: The backbone that it uses.
+        running: The commit that a worker trains, or "".
+    """
+
+    def __init__(self, store: AdaptationStore, trunk: Trunk, publisher: Publisher) -> None:
+        self.store = store
+        self.trunk = trunk
+        self.running = ""
+        self._publisher = publisher
+        self._embedder = Embedder(store, trunk)
+        self._sessions: dict[str, Session] = {}
+        self._joining = asyncio.Lock()
+        self._queue: list[str] = []
+        self._runner: asyncio.Task[None] | None = None
+        self._waiting: dict[str, set[Mailbox]] = {}
+        self._watchers: set[Watcher] = set()
+        self._chores: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would notice if this object were made anew."""
+        return not (self._sessions or self._watchers or self._queue or self.running)
+
+    async def join(self, writer_id: str) -> Session:
+        """Begins a call of a writer. An older call of the same writer ends with WRITER_SUPERSEDED.
+
+        Raises:
+            StateError: The adaptation is cancelled.
+        """
+        if self.store.state is AdaptationState.CANCELLED:
+            raise self._not_open()
+        async with self._joining:
+            older = self._sessions.get(writer_id)
+            if older is not None:
+                older.mailbox.fail(_superseded(writer_id))
+                await older.close()
+            log = await asyncio.to_thread(self._read_writer, writer_id)
+            session = Session(self, writer_id, log, self._embedder)
+            self._sessions[writer_id] = session
+            return session
+
+    def leave(self, session: Session) -> None:
+        """Ends a call."""
+        if self._sessions.get(session.writer_id) is session:
+            del self._sessions[session.writer_id]
+        for mailboxes in self._waiting.values():
+            mailboxes.discard(session.mailbox)
+
+    async def positions(self) -> list[WriterPosition]:
+        """How far each writer is, sorted by writer."""
+
+        def read() -> list[WriterPosition]:
+            logs = [self._read_writer(writer_id) for writer_id in self.store.writer_ids()]
+            return [WriterPosition(log.writer_id, log.next_sequence) for log in logs]
+
+        return await asyncio.to_thread(read)
+
+    async def commit(self, commit_id: str, own: WriterPosition, close: bool) -> WriterPosition:
+        """Makes a commit durable and sees to it that it is carried out.
+
+        Args:
+            commit_id: Its id. A known one is not made again.
+            own: The committing writer, and the number below which its changes are meant.
+            close: Whether the adaptation takes no more changes.
+
+        Returns:
+            The committing writer, and the number below which its changes are part of it.
+        """
+        watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
+        watermarks[own.writer_id] = own.next_sequence
+        commit = await asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close)
+        self._enqueue(commit_id)
+        self._notify()
+        return WriterPosition(own.writer_id, commit.watermarks.get(own.writer_id, 0))
+
+    async def deliver_outcome(self, commit_id: str, mailbox: Mailbox) -> None:
+        """Puts a commit's outcome into the mailbox, now or when there is one."""
+        if commit_id in self.store.outcomes:
+            mailbox.put(await self.outcome(commit_id))
+        else:
+            self._waiting.setdefault(commit_id, set()).add(mailbox)
+
+    async def outcome(self, commit_id: str) -> Published | PublicationFailed:
+        """What became of a commit that has an outcome."""
+        outcome = self.store.outcomes[commit_id]
+        if outcome.failure is not None:
+            return PublicationFailed(commit_id, outcome.failure)
+        report = await asyncio.to_thread(self._publisher.report, self.store.model, outcome.version)
+        return Published(commit_id, self.store.model, outcome.version, report)
+
+    def resume(self) -> None:
+        """Carries out the commits that have no outcome yet: those that a server left unfinished."""
+        for commit_id in self.store.commits:
+            self._enqueue(commit_id)
+
+    async def cancel(self) -> None:
+        """Stops the adaptation's work for good. Versions that it published stay."""
+        await asyncio.to_thread(self.store.cancel)
+        for session in list(self._sessions.values()):
+            session.mailbox.fail(self._not_open())
+        unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
+        await self._stop_runner()
+        for commit_id in unfinished:
+            await self._finish(commit_id, self._not_open())
+        self._notify()
+
+    def reconnect(self) -> None:
+        """Asks all callers to call again."""
+        for session in self._sessions.values():
+            session.mailbox.put(Reconnect(session.next_sequence))
+
+    async def close(self) -> None:
+        """Stops working on it, here and now; what is durable is taken up by the next server."""
+        for session in list(self._sessions.values()):
+            session.mailbox.fail(DrainingError())
+            await session.close()
+        await self._stop_runner()
+        await self._embedder.close()
+        self._notify()
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[Watcher]:
+        """Gives a watcher, for as long as the block runs."""
+        watcher = Watcher()
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def note(self, segment: Segment) -> None:
+        """Tells watchers of a segment's rejections."""
+        if segment.rejections:
+            task = asyncio.create_task(self._record(segment))
+            self._chores.add(task)
+            task.add_done_callback(self._chores.discard)
+
+    def require_open(self) -> None:
+        """Raises StateError if the adaptation takes no more changes."""
+        if self.store.state is not AdaptationState.OPEN:
+            raise self._not_open()
+
+    def _not_open(self) -> StateError:
+        state = self.store.state
+        return StateError(
+            f"Adaptation {shown(self.store.adaptation_id)} of model {shown(self.store.model)} is {state}: "
+            "start another one, with base_version to go on from its examples.",
+            reason=f"ADAPTATION_{state.name}",
+        )
+
+    async def _record(self, segment: Segment) -> None:
+        try:
+            await asyncio.to_thread(self.store.record_rejections, segment)
+        except StoreError as error:
+            # The rejections are durable with their segment; the event is recorded when it is read again.
+            _log.warning("an event was not recorded: %s", error.message)
+        self._notify()
+
+    def _read_writer(self, writer_id: str) -> WriterLog:
+        log = self.store.writer(writer_id)
+        for segment in log.load():  # what other servers wrote since
+            self.store.record_rejections(segment)
+        return log
+
+    def _enqueue(self, commit_id: str) -> None:
+        if commit_id in self.store.outcomes or commit_id in self._queue or commit_id == self.running:
+            return
+        self._queue.append(commit_id)
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._queue:
+            *older, newest = self._queue
+            self.running = newest
+            try:
+                await self._publish(newest, [it for it in older if self._covers(newest, it)])
+            finally:
+                self.running = ""
+            self._notify()
+
+    def _covers(self, newer: str, older: str) -> bool:
+        """Whether a commit trains on everything that another one asks for."""
+        commits = self.store.commits
+        watermarks = commits[newer].watermarks
+        return all(watermarks.get(writer, 0) >= end for writer, end in commits[older].watermarks.items())
+
+    async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
+        result: tuple[int, Report] | DomainError
+        try:
+            version, report = await self._publisher.publish(
+                self.store, self.trunk, self._embedder, commit_id, self._progress
+            )
+            result = version.number, report
+        except DrainingError:
+            self._queue.clear()  # the next server goes on
+            return
+        except DomainError as error:
+            result = error
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
+            _log.exception("publishing %s of %s", commit_id, self.store.model)
+            result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
+        for it in (*coalesced, commit_id):
+            await self._finish(it, result)
+        # Commits that came in meanwhile stay, and so do older ones that this one does not cover.
+        self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
+
+    async def _finish(self, commit_id: str, result: tuple[int, Report] | DomainError) -> None:
+        message: Published | PublicationFailed
+        failure: Failure | None
+        if isinstance(result, DomainError):
+            message = PublicationFailed(commit_id, Failure.of(result))
+            version, failure = 0, message.failure
+        else:
+            message = Published(commit_id, self.store.model, *result)
+            version, failure = message.version, None
+        try:
+            await asyncio.to_thread(self.store.finish, commit_id, version=version, failure=failure)
+        except StoreError as error:
+            # Without an outcome the commit is carried out again by the next start, to the same version.
+            _log.error("the outcome of %s could not be stored: %s", commit_id, error.message)
+        for mailbox in self._waiting.pop(commit_id, set()):
+            mailbox.put(message)
+        for session in self._sessions.values():
+            session.settle(commit_id)
+        self._notify()
+
+    async def _stop_runner(self) -> None:
+        self._queue.clear()
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+
+    def _progress(self, progress: Progress) -> None:
+        for session in self._sessions.values():
+            session.mailbox.put(progress)
+        for watcher in self._watchers:
+            watcher.progress = progress
+        self._notify()
+
+    def _notify(self) -> None:
+        for watcher in self._watchers:
+            watcher.changed.set()
+
+
+class Watcher:
+    """Somebody who wants to know when something happened.
+
+    Attributes:
+        changed: Set when there may be new events, or progress.
+        progress: The newest progress that has not been read, or None.
+    """
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self.progress: Progress | None = None
+
+
+class Session:
+    """One call of Adapt.
+
+    Attributes:
+        writer_id: Which writer it is.
+        mailbox: What waits to be sent to the caller.
+    """
+
+    def __init__(self, adaptation: Adaptation, writer_id: str, log: WriterLog, embedder: Embedder) -> None:
+        self.writer_id = writer_id
+        self.mailbox = Mailbox()
+        self._adaptation = adaptation
+        self._log = log
+        self._stream = WriterStream(log, embedder, self._on_durable)
+        self._open_commits: set[str] = set()
+        self._half_closed = False
+
+    @property
+    def next_sequence(self) -> int:
+        """Every change below this number is durable."""
+        return self._log.next_sequence
+
+    async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
+        """Takes changes in; see `WriterStream.put`. They are acknowledged through the mailbox.
+
+        Raises:
+            StateError: The adaptation takes no more changes.
+        """
+        known = self._log.next_sequence
+        if first_sequence + len(changes) > known:
+            self._adaptation.require_open()
+        await self._stream.put(first_sequence, changes)
+        if first_sequence + len(changes) <= known:
+            self.mailbox.accept(known, ())  # a repeat: say again how far we are
+
+    async def commit(self, commit_id: str, next_sequence: int | None, close: bool) -> None:
+        """Commits what was put so far; acknowledged, and later answered, through the mailbox.
+
+        Raises:
+            StateError: The adaptation takes no more commits.
+            ConflictError: next_sequence is beyond what was put.
+        """
+        await self._stream.flush()
+        end = self._log.next_sequence if next_sequence is None else next_sequence
+        if end > self._log.next_sequence:
+            raise ConflictError(
+                f"commit.next_sequence is {end}, but only examples below {self._log.next_sequence} have been "
+                "sent: send the others first.",
+                reason="SEQUENCE_GAP",
+                metadata={"next_sequence": str(self._log.next_sequence)},
+            )
+        # Before the commit is durable, so that its outcome cannot come in between.
+        self._open_commits.add(commit_id)
+        meant = await self._adaptation.commit(commit_id, WriterPosition(self.writer_id, end), close)
+        self.mailbox.put(Committed(commit_id, meant.next_sequence))
+        await self._adaptation.deliver_outcome(commit_id, self.mailbox)
+        if commit_id in self._adaptation.store.outcomes:
+            self.settle(commit_id)
+
+    def settle(self, commit_id: str) -> None:
+        """Notes that a commit has been answered."""
+        self._open_commits.discard(commit_id)
+        self._end_if_done()
+
+    async def half_close(self) -> None:
+        """Notes that the caller sends no more: the mailbox ends when all is acknowledged and answered."""
+        await self._stream.flush()
+        self._half_closed = True
+        self._end_if_done()
+
+    async def close(self) -> None:
+        """Ends the call, whatever state it is in."""
+        self._adaptation.leave(self)
+        await self._stream.close()
+
+    def _end_if_done(self) -> None:
+        if self._half_closed and not self._open_commits:
+            self.mailbox.end()
+
+    def _on_durable(self, segment: Segment) -> None:
+        self.mailbox.accept(segment.next_sequence, segment.rejections)
+        self._adaptation.note(segment)
+
+
+def _superseded(writer_id: str) -> ConflictError:
+    return ConflictError(
+        f"A newer call of writer {shown(writer_id)} has taken over: give each concurrent call a writer_id of "
+        "its own.",
+        reason="WRITER_SUPERSEDED",
+    )

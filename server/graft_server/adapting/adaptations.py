@@ -1,0 +1,206 @@
+"""All adaptations that this server has a hand in: opening, resuming, finding, recovering them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.publishing import Publisher
+from graft_server.encoding.trunk import Trunks
+from graft_server.errors import DomainError, InvalidError, StateError
+from graft_server.examples import Label
+from graft_server.names import check_identifier, check_model, clean_label, shown
+from graft_server.store.adaptations import (
+    AdaptationStore,
+    Settings,
+    Start,
+    list_adaptations,
+    list_all_adaptations,
+)
+from graft_server.store.versions import Source, read_manifest
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_WRITER = "default"
+MAX_LABELS = 10_000
+MAX_DESCRIPTION_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a caller of Adapt begins with."""
+
+    model: str
+    adaptation_id: str
+    """"": the server picks one."""
+    writer_id: str
+    settings: Settings
+    """Its backbone is a name, or "" for the default."""
+
+
+class Adaptations:
+    """The adaptations of this server."""
+
+    def __init__(self, publisher: Publisher, trunks: Trunks) -> None:
+        self._publisher = publisher
+        self._trunks = trunks
+        self._open: dict[tuple[str, str], Adaptation] = {}
+        self._loading: dict[tuple[str, str], asyncio.Lock] = {}
+
+    def check(self, request: StartRequest) -> StartRequest:
+        """Returns the request with its defaults filled in, or raises InvalidError or MissingError."""
+        check_model(request.model, "start.model")
+        adaptation_id = request.adaptation_id or secrets.token_hex(8)
+        check_identifier(adaptation_id, "start.adaptation_id")
+        writer_id = request.writer_id or DEFAULT_WRITER
+        check_identifier(writer_id, "start.writer_id")
+        trunk = self._trunks.get(request.settings.backbone)
+        settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
+        if settings.closed_labels and not settings.labels:
+            raise InvalidError(
+                "start.closed_labels is set, but start.labels is empty: name the labels.",
+                reason="LABELS_EMPTY",
+                field="start.labels",
+            )
+        return replace(request, adaptation_id=adaptation_id, writer_id=writer_id, settings=settings)
+
+    async def start(self, request: StartRequest) -> Adaptation:
+        """Opens or resumes an adaptation, as a checked request says.
+
+        Raises:
+            StateError: It exists with other settings (START_MISMATCH).
+            MissingError: There is no version base_version.
+        """
+        lineage = await self._lineage(request)
+        start = Start(request.settings, datetime.now(UTC), lineage)
+        key = (request.model, request.adaptation_id)
+        async with self._lock(key):
+            adaptation = self._open.get(key)
+            if adaptation is None:
+                store = await asyncio.to_thread(AdaptationStore.create, self._publisher.objects, *key, start)
+                adaptation = self._adopt(store)
+            _require_same(adaptation.store.start.settings, request)
+            return adaptation
+
+    async def get(self, model: str, adaptation_id: str) -> Adaptation:
+        """Finds an adaptation, as its newest state is.
+
+        Raises:
+            MissingError: There is none.
+        """
+        check_model(model)
+        check_identifier(adaptation_id, "adaptation_id")
+        key = (model, adaptation_id)
+        async with self._lock(key):
+            adaptation = self._open.get(key)
+            if adaptation is None:
+                store = await asyncio.to_thread(AdaptationStore.load, self._publisher.objects, *key)
+                return self._adopt(store)
+        await asyncio.to_thread(adaptation.store.refresh)
+        return adaptation
+
+    async def of_model(self, model: str) -> list[Adaptation]:
+        """All adaptations of a model, newest first."""
+        check_model(model)
+        ids = await asyncio.to_thread(list_adaptations, self._publisher.objects, model)
+        found = [await self.get(model, adaptation_id) for adaptation_id in ids]
+        return sorted(found, key=lambda it: (it.store.start.created, it.store.adaptation_id), reverse=True)
+
+    def release(self, adaptation: Adaptation) -> None:
+        """Forgets an adaptation that nobody uses; it can be loaded again."""
+        key = (adaptation.store.model, adaptation.store.adaptation_id)
+        if adaptation.idle and self._open.get(key) is adaptation:
+            del self._open[key]
+
+    async def recover(self) -> None:
+        """Takes up the commits that a server left unfinished."""
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(self._publisher.objects)))
+        for model, adaptation_id in found:
+            try:
+                adaptation = await self.get(model, adaptation_id)
+            except DomainError as error:
+                # One damaged adaptation must not keep the others from being served.
+                _log.error("adaptation %s of %s cannot be read: %s", adaptation_id, model, error.message)
+                continue
+            adaptation.resume()
+            self.release(adaptation)
+
+    async def forget(self, model: str) -> None:
+        """Cancels and forgets all adaptations of a model that is being deleted."""
+        for adaptation in await self.of_model(model):
+            await adaptation.cancel()
+            self._open.pop((model, adaptation.store.adaptation_id), None)
+
+    def reconnect(self) -> None:
+        """Asks all callers to call again."""
+        for adaptation in self._open.values():
+            adaptation.reconnect()
+
+    async def close(self) -> None:
+        """Stops working; what is durable is taken up by the next server."""
+        for adaptation in list(self._open.values()):
+            await adaptation.close()
+
+    def _adopt(self, store: AdaptationStore) -> Adaptation:
+        trunk = self._trunks.get(store.start.settings.backbone)
+        adaptation = Adaptation(store, trunk, self._publisher)
+        self._open[store.model, store.adaptation_id] = adaptation
+        return adaptation
+
+    def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
+        return self._loading.setdefault(key, asyncio.Lock())
+
+    async def _lineage(self, request: StartRequest) -> tuple[Source, ...]:
+        number = request.settings.base_version
+        if not number:
+            return ()
+        snapshot = self._publisher.catalogue.snapshot
+        version = snapshot.model(request.model).version(number)
+        manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
+        return manifest.sources
+
+
+def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:
+    if len(labels) > MAX_LABELS:
+        raise InvalidError(
+            f"start.labels has {len(labels):,} entries: at most {MAX_LABELS:,} are accepted.",
+            reason="TOO_MANY_LABELS",
+            field="start.labels",
+        )
+    cleaned: dict[str, Label] = {}
+    for index, label in enumerate(labels):
+        field = f"start.labels[{index}]"
+        name = clean_label(label.name, f"{field}.name")
+        if name in cleaned:
+            raise InvalidError(
+                f"{field}.name is {shown(name)}, which an earlier entry has: name each label once.",
+                reason="LABEL_REPEATED",
+                field=f"{field}.name",
+            )
+        if len(label.description.encode()) > MAX_DESCRIPTION_BYTES:
+            raise InvalidError(
+                f"{field}.description has {len(label.description.encode()):,} bytes: at most "
+                f"{MAX_DESCRIPTION_BYTES:,} are accepted.",
+                reason="DESCRIPTION_TOO_LONG",
+                field=f"{field}.description",
+            )
+        cleaned[name] = Label(name, label.description)
+    return tuple(cleaned.values())
+
+
+def _require_same(known: Settings, request: StartRequest) -> None:
+    asked = request.settings
+    differing = [name for name in Settings.__slots__ if getattr(known, name) != getattr(asked, name)]
+    if differing:
+        raise StateError(
+            f"Adaptation {shown(request.adaptation_id)} of model {shown(request.model)} was started with "
+            f"another {', '.join(differing)}: resume it with the same settings, or choose another "
+            "adaptation_id.",
+            reason="START_MISMATCH",
+            field=f"start.{differing[0]}",
+        )

@@ -1,0 +1,212 @@
+"""Examples on their way in: from a writer's stream to durable segments, and from those to features.
+
+The disk is its own batching window, as the encoder is: whatever arrives while one segment is written is the
+next segment. Features follow behind; a writer waits only when too much is waiting for the encoder, which slows
+its client down through the transport's flow control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graft_server.encoding.batcher import Lane
+from graft_server.encoding.trunk import Trunk
+from graft_server.errors import BackboneError, StoreError
+from graft_server.examples import Change, Rejection
+from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.features import Features
+from graft_server.store.segments import Record, Segment, WriterLog
+
+_log = logging.getLogger(__name__)
+
+MAX_UNENCODED_BYTES = 4 << 20
+"""A stream waits while texts of this size wait for the encoder: some seconds of its work."""
+
+STORED_TYPE = "float16"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A change as a client sent it, checked."""
+
+    digest: int
+    """`store.segments.content_digest` of what was sent."""
+    result: Change | Rejection
+
+    @property
+    def record(self) -> Record:
+        """What is stored of it."""
+        if isinstance(self.result, Rejection):
+            return Record(self.digest, rejection=self.result)
+        return Record(self.digest, change=self.result)
+
+    @property
+    def size(self) -> int:
+        """What it weighs while it waits for the encoder, in bytes."""
+        if isinstance(self.result, Change) and self.result.upsert:
+            return len(self.result.upsert.input.text) + 64
+        return 0
+
+
+class Embedder:
+    """Computes the features of one adaptation's segments, behind the stream."""
+
+    def __init__(self, store: AdaptationStore, trunk: Trunk) -> None:
+        self._store = store
+        self._trunk = trunk
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0
+        self._room = asyncio.Condition()
+
+    async def room_for(self, size: int) -> None:
+        """Waits until `size` more bytes may wait for the encoder, and counts them in."""
+        async with self._room:
+            await self._room.wait_for(
+                lambda: not self._waiting_bytes or self._waiting_bytes + size <= MAX_UNENCODED_BYTES
+            )
+            self._waiting_bytes += size
+
+    async def release(self, size: int) -> None:
+        """Counts bytes out again."""
+        async with self._room:
+            self._waiting_bytes -= size
+            self._room.notify_all()
+
+    def follow(self, segment: Segment, size: int) -> None:
+        """Computes the segment's features in the background; `size` bytes were counted in for it."""
+        task = asyncio.create_task(self._follow(segment, size))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def complete(self, on_progress: Callable[[int, int], None]) -> None:
+        """Returns when every segment has its features, computing those that were lost.
+
+        Args:
+            on_progress: Told how many segments are done, of how many.
+        """
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        missing = await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id)
+        for done, (writer_id, ordinal) in enumerate(missing):
+            on_progress(done, len(missing))
+            segment = await asyncio.to_thread(self._store.segment, writer_id, ordinal)
+            await self._embed(segment)
+
+    async def close(self) -> None:
+        """Gives up what has not been computed; it is computed when it is needed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, segment: Segment, size: int) -> None:
+        try:
+            await self._embed(segment)
+        except (BackboneError, StoreError) as error:
+            # Features are derived: `complete` computes them when they are needed, and fails if it must.
+            _log.warning("features of a segment were not stored: %s", error.message)
+        finally:
+            await self.release(size)
+
+    async def _embed(self, segment: Segment) -> None:
+        upserts = segment.upserts
+        features: Features = {}
+        if upserts:
+            texts = await self._trunk.tokenize_all([example.input.text for example in upserts])
+            encoded = await self._trunk.encode(texts, lane=Lane.ADAPT)
+            features = {view: array.astype(STORED_TYPE) for view, array in encoded.features.items()}
+        await asyncio.to_thread(self._store.write_features, segment, self._trunk.encoder_id, features)
+
+
+class WriterStream:
+    """Writes one writer's changes in order, many at a time."""
+
+    def __init__(self, log: WriterLog, embedder: Embedder, on_durable: Callable[[Segment], None]) -> None:
+        """Starts writing.
+
+        Args:
+            log: The writer's segments.
+            embedder: Computes features behind.
+            on_durable: Told of each segment once it is durable.
+        """
+        self._log = log
+        self._embedder = embedder
+        self._on_durable = on_durable
+        self._pending: list[Incoming] = []
+        self._writing: list[Incoming] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._wakeup = asyncio.Event()
+        self._error: Exception | None = None
+        self._closing = False
+        self._task = asyncio.create_task(self._write())
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number that the next new change must have."""
+        return self._log.next_sequence + len(self._writing) + len(self._pending)
+
+    async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
+        """Takes changes in; returns when there is room for more.
+
+        Raises:
+            ConflictError: A gap, a repeat with other content, or a newer call of the same writer.
+            StoreError: Earlier changes could not be stored.
+        """
+        self._raise()
+        if first_sequence != self.next_sequence:
+            await self.flush()
+            repeated = self._log.repeated(first_sequence, [change.digest for change in changes])
+            changes = changes[repeated:]
+        if not changes:
+            return
+        await self._embedder.room_for(sum(change.size for change in changes))
+        self._pending.extend(changes)
+        self._idle.clear()
+        self._wakeup.set()
+
+    async def flush(self) -> None:
+        """Returns when everything taken in is durable.
+
+        Raises:
+            StoreError: It could not be stored.
+            ConflictError: A newer call of the same writer was faster.
+        """
+        await self._idle.wait()
+        self._raise()
+
+    async def close(self) -> None:
+        """Ends the stream. What is being written becomes durable; what waited is as if it had not arrived."""
+        dropped, self._pending = self._pending, []
+        self._closing = True
+        self._wakeup.set()
+        # A write cannot be called back, and the next stream of this writer must find it done.
+        await asyncio.shield(self._task)
+        await self._embedder.release(sum(change.size for change in (*self._writing, *dropped)))
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _write(self) -> None:
+        while not self._closing:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            while self._pending:
+                self._writing, self._pending = self._pending, []
+                try:
+                    await self._write_segment()
+                except Exception as error:  # noqa: BLE001 - raised to the stream's owner
+                    self._error = error
+                    self._idle.set()
+                    return
+            self._idle.set()
+
+    async def _write_segment(self) -> None:
+        records = [change.record for change in self._writing]
+        segment = await asyncio.to_thread(self._log.append, records)
+        size, self._writing = sum(change.size for change in self._writing), []
+        self._embedder.follow(segment, size)
+        self._on_durable(segment)

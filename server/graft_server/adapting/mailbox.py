@@ -1,0 +1,133 @@
+"""What waits to be sent to one caller of Adapt. It stays small however slowly the caller reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graft_server.examples import Rejection
+from graft_server.reports import Report
+from graft_server.store.adaptations import Failure
+
+REJECTIONS_AT_ONCE = 1_000
+"""An acknowledgement names at most so many rejections, so that it stays under 1 MiB; the rest follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Everything below next_sequence is durable or rejected."""
+
+    next_sequence: int
+    rejected: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit is durable."""
+
+    commit_id: str
+    next_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version is being served."""
+
+    commit_id: str
+    model: str
+    version: int
+    report: Report | None
+    """None if the version has been deleted since."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationFailed:
+    """A commit did not lead to a version."""
+
+    commit_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Work is being done."""
+
+    commit_id: str = ""
+    stage: str = ""
+    fraction: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """The server is about to end the call."""
+
+    next_sequence: int
+
+
+Message = Accepted | Committed | Published | PublicationFailed | Progress | Reconnect
+
+
+class Mailbox:
+    """Messages for one caller. Unread acknowledgements and unread progress coalesce to the newest."""
+
+    def __init__(self) -> None:
+        self._accepted: int | None = None
+        self._rejected: deque[Rejection] = deque()
+        self._progress: Progress | None = None
+        self._others: deque[Message] = deque()
+        self._error: Exception | None = None
+        self._ended = False
+        self._wakeup = asyncio.Event()
+
+    def accept(self, next_sequence: int, rejected: Sequence[Rejection]) -> None:
+        """Acknowledges everything below next_sequence."""
+        self._accepted = next_sequence
+        self._rejected.extend(rejected)
+        self._wakeup.set()
+
+    def put(self, message: Message) -> None:
+        """Adds a message."""
+        if isinstance(message, Progress):
+            self._progress = message
+        else:
+            self._others.append(message)
+        self._wakeup.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the mailbox with an error, at once; what is unread is dropped."""
+        self._error = self._error or error
+        self._wakeup.set()
+
+    def end(self) -> None:
+        """Ends the mailbox once everything in it has been read."""
+        self._ended = True
+        self._wakeup.set()
+
+    async def get(self) -> Message | None:
+        """The next message; None: there will be no more."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            message = self._next()
+            if message is not None:
+                return message
+            if self._ended:
+                return None
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def _next(self) -> Message | None:
+        # Acknowledgements first: a commit's message must not overtake that of its examples.
+        if self._accepted is not None:
+            count = min(len(self._rejected), REJECTIONS_AT_ONCE)
+            accepted = Accepted(self._accepted, tuple(self._rejected.popleft() for _ in range(count)))
+            if not self._rejected:
+                self._accepted = None
+            return accepted
+        if self._others:
+            return self._others.popleft()
+        progress, self._progress = self._progress, None
+        return progress

@@ -1,0 +1,122 @@
+"""From a commit to a served version: complete the features, train in a worker, enter it in the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from graft_server.adapting.ingest import Embedder
+from graft_server.adapting.mailbox import Progress
+from graft_server.encoding.trunk import Trunk
+from graft_server.jobs.job import Job, Jobs
+from graft_server.reports import Report
+from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.catalogue import Catalogue, Version
+from graft_server.store.objects import Objects
+from graft_server.store.versions import REPORT, ManifestRef, Source, read_manifest, read_part
+
+OnProgress = Callable[[Progress], None]
+
+_ENCODED, _TRAINED = 0.3, 0.95
+"""How much of a commit's work is done when the features are complete, and when the head is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Publishes the commits of all adaptations."""
+
+    objects: Objects
+    location: str
+    """Where the objects are, for workers."""
+    catalogue: Catalogue
+    jobs: Jobs
+    on_published: Callable[[Version], Awaitable[None]]
+    """Puts a version in service; the commit counts as published once it returns."""
+
+    async def publish(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        embedder: Embedder,
+        commit_id: str,
+        on_progress: OnProgress,
+    ) -> tuple[Version, Report]:
+        """Trains and publishes a commit. Repeating it gives the same version.
+
+        Raises:
+            DomainError: It cannot be published, and why.
+        """
+        sources = store.sources(commit_id)
+        await self._complete_features(store, trunk, embedder, commit_id, on_progress)
+        payload = self._payload(store, trunk, commit_id, sources)
+        result = await self.jobs.run(
+            Job("graft_server.adapting.train:train", payload, key=store.model),
+            lambda report: on_progress(_progress(commit_id, report)),
+        )
+        on_progress(Progress(commit_id, "publishing", _TRAINED))
+        version = await asyncio.to_thread(
+            self.catalogue.publish,
+            model=store.model,
+            adaptation_id=store.adaptation_id,
+            commit_id=commit_id,
+            manifest=ManifestRef(**result["manifest"]),
+            summary=result["summary"],
+        )
+        await self.on_published(version)
+        return version, msgspec.json.decode(result["report"], type=Report)
+
+    def report(self, model: str, number: int) -> Report | None:
+        """Reads a version's report; None if the version has been deleted."""
+        known = self.catalogue.snapshot.models.get(model)
+        if known is None or number not in known.versions:
+            return None
+        manifest = known.versions[number].manifest
+        data = read_part(self.objects, manifest, read_manifest(self.objects, manifest), REPORT)
+        return msgspec.json.decode(data, type=Report)
+
+    async def _complete_features(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        embedder: Embedder,
+        commit_id: str,
+        on_progress: OnProgress,
+    ) -> None:
+        def report(done: int, of: int) -> None:
+            on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
+
+        on_progress(Progress(commit_id, "encoding"))
+        await embedder.complete(report)
+        for source in store.start.lineage:
+            earlier = await asyncio.to_thread(
+                AdaptationStore.load, self.objects, store.model, source.adaptation_id
+            )
+            await Embedder(earlier, trunk).complete(report)
+
+    def _payload(
+        self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]
+    ) -> dict[str, Any]:
+        settings = store.start.settings
+        return {
+            "store": self.location,
+            "model": store.model,
+            "adaptation_id": store.adaptation_id,
+            "commit_id": commit_id,
+            "backbone": trunk.name,
+            "encoder_id": trunk.encoder_id,
+            "sources": [
+                {"adaptation_id": source.adaptation_id, "watermarks": source.watermarks} for source in sources
+            ],
+            "labels": [{"name": label.name, "description": label.description} for label in settings.labels],
+            "closed_labels": settings.closed_labels,
+            "seed": settings.seed,
+        }
+
+
+def _progress(commit_id: str, report: Mapping[str, Any]) -> Progress:
+    fraction = _ENCODED + (_TRAINED - _ENCODED) * float(report.get("fraction", 0.0))
+    return Progress(commit_id, str(report.get("stage", "")), fraction, dict(report.get("metrics", {})))

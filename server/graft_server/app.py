@@ -1,0 +1,176 @@
+"""Start here: everything the server consists of is made and connected in this module, once.
+
+rpc          requests and answers        AdaptationService, PredictionService, ModelService
+adapting     examples to versions        Adaptations -> Publisher -> jobs -> Catalogue
+serving      features to predictions     Versions, Predictor
+encoding     inputs to features          Trunks, shared by the two above
+store, jobs  what is kept; where training runs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.publishing import Publisher
+from graft_server.encoding.trunk import Trunks, TrunkSettings
+from graft_server.errors import StoreError
+from graft_server.exporting.exporter import Exporter
+from graft_server.jobs.local import LocalJobs
+from graft_server.rpc.adaptation import AdaptationService
+from graft_server.rpc.model import ModelService
+from graft_server.rpc.prediction import PredictionService
+from graft_server.rpc.service import add_service
+from graft_server.serving.predictor import Predictor
+from graft_server.serving.removal import Removal
+from graft_server.serving.versions import Versions
+from graft_server.settings import Settings
+from graft_server.store.catalogue import Catalogue
+from graft_server.store.objects import Objects
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 32 << 20
+SERVICES = {
+    descriptor.full_name: descriptor
+    for descriptor in (
+        adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"],
+        prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"],
+        model_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    )
+}
+_WORKER_MODULES = ("graft_server.adapting.train", "graft_server.exporting.bundle")
+
+
+class App:
+    """A server, from its settings to its end."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        self._settings = settings
+        location = _location(settings.store)
+        objects = Objects.open(location)
+        catalogue = Catalogue(objects)
+        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES)
+        self._trunks = Trunks(
+            settings.backbones,
+            settings.default_backbone,
+            TrunkSettings(
+                cache=settings.cache_folder,
+                device=settings.device,
+                cores=settings.cores or len(os.sched_getaffinity(0)),
+                budget=settings.batch_tokens,
+                queued_requests=settings.queued_requests,
+            ),
+        )
+        self._versions = Versions(objects, catalogue, self._trunks)
+        predictor = Predictor(self._versions)
+        publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
+        self._adaptations = Adaptations(publisher, self._trunks)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options(settings))
+        services = (
+            AdaptationService(self._adaptations),
+            PredictionService(predictor),
+            ModelService(
+                catalogue,
+                self._versions,
+                predictor,
+                self._trunks,
+                Exporter(self._jobs, location, settings.cache_folder),
+                self._adaptations,
+                Removal(objects, catalogue, self._versions),
+            ),
+        )
+        for service, descriptor in zip(services, _descriptors(services), strict=True):
+            add_service(self._server, service, descriptor)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self._recovery: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Starts everything, and returns HOST:PORT once requests are served.
+
+        Raises:
+            BackboneError: The default backbone cannot be used.
+            StoreError: The port cannot be used.
+        """
+        host, _, _ = self._settings.listen.rpartition(":")
+        try:
+            port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError as error:
+            raise StoreError(
+                f"The address {self._settings.listen} cannot be listened on; is another server using it?",
+                reason="ADDRESS_IN_USE",
+            ) from error
+        await self._jobs.start()
+        await self._trunks.open(self._jobs)
+        await self._versions.preload()
+        self._versions.start()
+        self._recovery = asyncio.create_task(self._recover())
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    async def stop(self) -> None:
+        """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._adaptations.reconnect()
+        stopping = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
+        await self._adaptations.close()
+        await stopping
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._versions.close()
+        await self._jobs.close()
+        await self._trunks.close()
+
+    async def _recover(self) -> None:
+        try:
+            await self._adaptations.recover()
+        except StoreError as error:
+            _log.error("unfinished commits could not be looked for: %s", error.message)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", *SERVICES):
+            await self._health.set(name, status)
+
+
+def _location(store: str) -> str:
+    return store if "://" in store else str(Path(store).expanduser().resolve())
+
+
+def _descriptors(services: tuple[object, ...]) -> list[ServiceDescriptor]:
+    by_name = {descriptor.name: descriptor for descriptor in SERVICES.values()}
+    return [by_name[type(service).__name__] for service in services]
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # Two servers on one port would silently share its connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+    if settings.max_connection_age_seconds:
+        age_ms = round(settings.max_connection_age_seconds * 1000)
+        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
+    return options

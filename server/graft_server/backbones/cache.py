@@ -1,0 +1,51 @@
+"""Exported encoders on disk, by encoder_id: made once, then loaded by every start.
+
+An entry appears whole or not at all: it is written beside its place and renamed. Two processes that export the
+same encoder at once make the same entry; the second rename loses, harmlessly.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+GRAPH = "encoder.onnx"
+
+
+class EncoderCache:
+    """A folder of exported encoders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def graph(self, encoder_id: str) -> Path:
+        """Where the encoder's graph is, or would be."""
+        return self._folder / "encoders" / encoder_id / GRAPH
+
+    def has(self, encoder_id: str) -> bool:
+        """Whether the encoder has been exported."""
+        return self.graph(encoder_id).is_file()
+
+    def discard(self, encoder_id: str) -> None:
+        """Removes an entry that turned out to be unusable."""
+        shutil.rmtree(self.graph(encoder_id).parent, ignore_errors=True)
+
+    @contextmanager
+    def new_entry(self, encoder_id: str) -> Iterator[Path]:
+        """Gives a folder to write the entry's files to; it becomes the entry if the block succeeds."""
+        place = self.graph(encoder_id).parent
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{encoder_id}.", dir=place.parent))
+        try:
+            yield temporary
+            for path in temporary.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            with suppress(OSError):  # somebody else was faster
+                temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

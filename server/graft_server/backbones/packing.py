@@ -1,0 +1,32 @@
+"""Token sequences to the encoder graph's inputs: one row of tokens, no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def pack(texts: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Packs n texts of together t tokens, the longest of l, for the graph of `backbones.torch.export`.
+
+    Args:
+        texts: At least one; each of shape (tokens,), at least one token.
+
+    Returns:
+        `input_ids` (t,), `position_ids` (t,), `rows` (n, l), `cells` (t,).
+    """
+    lengths = np.array([len(text) for text in texts])
+    count, total, longest = len(texts), int(lengths.sum()), int(lengths.max())
+    text_of_token = np.repeat(np.arange(count), lengths)
+    positions = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    cells = text_of_token * longest + positions
+    rows = np.full(count * longest, -1)
+    rows[cells] = np.arange(total)
+    return {
+        "input_ids": np.concatenate(texts),
+        "position_ids": positions,
+        "rows": rows.reshape(count, longest),
+        "cells": cells,
+    }

@@ -1,0 +1,131 @@
+"""The command `graft-server`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from graft_server.app import App
+from graft_server.encoding.trunk import Trunks, TrunkSettings
+from graft_server.errors import DomainError
+from graft_server.jobs.local import LocalJobs
+from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
+
+_PREPARE = {"backbones", "device", "cache", "cores", "log_level"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.command == "health":
+            return asyncio.run(_health(asked.target))
+        settings = load(vars(asked), os.environ, asked.config)
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        asyncio.run(_serve(settings) if asked.command == "serve" else _prepare(settings))
+    except DomainError as error:
+        print(f"graft-server: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    app = App(settings)
+    starting = asyncio.create_task(app.start())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        print(f"listening on {starting.result()}", flush=True)
+        await waiting
+    else:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    await app.stop()
+
+
+async def _prepare(settings: Settings) -> None:
+    """Exports the encoders into the cache and measures how to drive them."""
+    jobs = LocalJobs(1)
+    cores = settings.cores or len(os.sched_getaffinity(0))
+    trunks = Trunks(
+        settings.backbones,
+        settings.default_backbone,
+        TrunkSettings(cache=settings.cache_folder, device=settings.device, cores=cores),
+    )
+    await trunks.open(jobs)
+    for trunk in trunks:
+        print(f"{trunk.name}: ready as encoder {trunk.encoder_id}")
+    await trunks.close()
+    await jobs.close()
+
+
+async def _health(target: str) -> int:
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.aio.AioRpcError as error:
+            print(f"{target}: {error.code().name}", file=sys.stderr)
+            return 1
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    print(f"{target}: {name}")
+    return 0 if name == "SERVING" else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graft-server",
+        description="Serves Graft: streams of labelled examples in, classifiers out.",
+        epilog=f"Every flag of serve is also an environment variable ({ENVIRONMENT_PREFIX}LISTEN, "
+        f"{ENVIRONMENT_PREFIX}STORE, …) and a key of the TOML file; flags win over variables, those over the file.",
+    )
+    parser.add_argument("--version", action="version", version=version("graft-serve"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="run the server until it is told to stop")
+    _add_settings(serve, {it.name for it in fields(Settings)})
+    prepare = commands.add_parser(
+        "prepare", help="export the backbones' encoders into the cache, so that the first start is quick"
+    )
+    _add_settings(prepare, _PREPARE)
+    check = commands.add_parser("health", help="ask a server whether it is serving; exit code 0: it is")
+    check.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
+    for declared in fields(Settings):
+        if declared.name not in names:
+            continue
+        repeated = declared.name == "backbones"
+        default = getattr(Settings(), declared.name)
+        text = str(declared.metadata["help"]) + ("" if repeated else f" (default: {default})")
+        parser.add_argument(
+            "--" + flag_of(declared.name),
+            dest=declared.name,
+            action="append" if repeated else "store",
+            metavar="NAME=SOURCE" if repeated else declared.name.rpartition("_")[2].upper(),
+            help=text.replace("%", "%%"),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

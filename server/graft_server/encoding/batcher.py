@@ -1,0 +1,296 @@
+"""The batcher: whatever arrives while the device is busy is the next batch.
+
+There is no timer to tune. A worker that becomes free takes its share of what is queued, up to the budget: under
+low load that is one text at once, under high load a full batch. Work of two lanes is queued: predictions go
+first, and adaptation's embedding work is guaranteed a share of the device.
+
+Everything but the encoding itself happens on the event loop, so there are no locks. A work whose future is done
+(its caller left, or another part of it failed) or whose deadline has passed is dropped when its turn comes,
+before it costs anything; its batch-mates are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.encoding.runtime import Encoder, Features
+from graft_server.errors import BackboneError, DeadlineError, OverloadError
+
+Tokens = NDArray[np.int64]
+
+
+class Lane(enum.Enum):
+    """Who waits for the features."""
+
+    PREDICT = 0
+    ADAPT = 1
+
+
+ADAPT_SHARE = 1 / 8
+"""The part of the device's time that adaptation gets while predictions queue."""
+
+_DRAIN_MEMORY = 0.9
+"""How much of the drain rate's estimate is kept at each batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much work may be queued or run at once."""
+
+    budget: float
+    """The cost of a batch, in tokens; see `cost`."""
+    workers: int
+    """Batches that run at the same time."""
+    queued_tokens: int = 400_000
+    """Predictions beyond this many queued tokens are refused."""
+    queued_requests: int = 4_096
+    """Predictions beyond this many queued requests are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The features of one submission, and what getting them took."""
+
+    features: Features
+    """View name to features of shape (n, d), in the order of the submission."""
+    queue_s: float
+    """From submission to the start of the first batch, in seconds."""
+    encode_s: float
+    """The time of the batches that the texts rode in, in seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One submission: its texts ride in one batch or in several."""
+
+    texts: Sequence[Tokens]
+    order: Sequence[int]
+    future: asyncio.Future[Encoded]
+    deadline: float
+    submitted: float
+    cursor: int = 0
+    remaining: int = 0
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    works: deque[_Work] = field(default_factory=deque)
+    tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    texts: list[Tokens]
+    parts: list[tuple[_Work, list[int]]]
+    """Which texts of which work the batch's rows are, in order."""
+    lane: Lane
+    tokens: int
+
+
+def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
+    """What a batch costs, in tokens' worth of matrix products.
+
+    A layer of a transformer spends 12 d² multiplications on a token, and attention 2 d on each pair of places;
+    attention works on texts padded to the longest of the batch.
+    """
+    return tokens + count * longest * longest / (6 * dimension)
+
+
+class Batcher:
+    """Owns the queue in front of one encoder, and the threads that run it."""
+
+    def __init__(self, encoder: Encoder, limits: Limits, dimension: int) -> None:
+        self._encoder = encoder
+        self._limits = limits
+        self._dimension = dimension
+        self._queues = {lane: _Queue() for lane in Lane}
+        self._adapt_credit = 0.0
+        self._drain_rate = 0.0
+        self._wakeup = asyncio.Event()
+        self._executor = ThreadPoolExecutor(limits.workers, thread_name_prefix="encoder")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Starts the workers."""
+        self._tasks = [
+            asyncio.create_task(self._work(), name=f"encoder-{n}") for n in range(self._limits.workers)
+        ]
+
+    async def close(self) -> None:
+        """Ends the workers; what is still queued fails."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for queue in self._queues.values():
+            for work in queue.works:
+                work.future.cancel()
+            queue.works.clear()
+        self._executor.shutdown(wait=True)
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens of predictions that wait."""
+        return self._queues[Lane.PREDICT].tokens
+
+    async def encode(
+        self, texts: Sequence[Tokens], *, lane: Lane = Lane.PREDICT, deadline: float = math.inf
+    ) -> Encoded:
+        """Gives the features of n >= 1 token sequences.
+
+        Args:
+            texts: Each of shape (tokens,).
+            lane: Who waits for them.
+            deadline: On the clock of time.monotonic(): texts that have not been encoded by then never are.
+
+        Raises:
+            OverloadError: Too much is queued already.
+            DeadlineError: The deadline passed first.
+            BackboneError: The encoder failed.
+        """
+        queue = self._queues[lane]
+        if lane is Lane.PREDICT:
+            self._admit(queue)
+        order = range(len(texts))
+        # Batch-mates of one length waste nothing on attention's padding.
+        by_length = sorted(order, key=lambda row: len(texts[row])) if len(texts) > 2 else order
+        work = _Work(
+            texts=texts,
+            order=by_length,
+            future=asyncio.get_running_loop().create_future(),
+            deadline=deadline,
+            submitted=time.monotonic(),
+            remaining=len(texts),
+        )
+        queue.works.append(work)
+        queue.tokens += sum(map(len, texts))
+        self._wakeup.set()
+        return await work.future
+
+    def _admit(self, queue: _Queue) -> None:
+        limits = self._limits
+        if queue.tokens < limits.queued_tokens and len(queue.works) < limits.queued_requests:
+            return
+        drain_s = queue.tokens / self._drain_rate if self._drain_rate else 1.0
+        raise OverloadError(
+            f"The server has {len(queue.works):,} requests queued, about {drain_s:.1f} s of work: try again "
+            "after that, or add servers.",
+            reason="QUEUE_FULL",
+            retry_after_s=min(max(drain_s, 0.05), 30.0),
+        )
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = self._take()
+            if batch is None:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+                continue
+            started = time.monotonic()
+            for work, _ in batch.parts:
+                work.queue_s = work.queue_s or started - work.submitted
+            try:
+                features = await loop.run_in_executor(self._executor, self._encoder.encode, batch.texts)
+            except BackboneError as error:
+                for work, _ in batch.parts:
+                    _fail(work, error)
+                continue
+            self._account(batch, time.monotonic() - started)
+            _deliver(batch, features, time.monotonic() - started)
+
+    def _take(self) -> _Batch | None:
+        """The next batch, or None if nothing waits."""
+        for lane in self._lanes():
+            batch = self._take_from(lane)
+            if batch.texts:
+                return batch
+        return None
+
+    def _lanes(self) -> tuple[Lane, Lane]:
+        if self._adapt_credit >= self._limits.budget:
+            return (Lane.ADAPT, Lane.PREDICT)
+        return (Lane.PREDICT, Lane.ADAPT)
+
+    def _take_from(self, lane: Lane) -> _Batch:
+        queue = self._queues[lane]
+        # A worker's share of the queue, so that the others do not starve.
+        share = min(self._limits.budget, math.ceil(queue.tokens / self._limits.workers))
+        batch = _Batch([], [], lane, 0)
+        longest = 0
+        now = time.monotonic()
+        while queue.works:
+            work = queue.works[0]
+            if work.future.done() or work.deadline < now:
+                self._drop(queue)
+                continue
+            part: list[int] = []
+            batch.parts.append((work, part))
+            while work.cursor < len(work.order):
+                row = work.order[work.cursor]
+                text = work.texts[row]
+                longest = max(longest, len(text))
+                price = cost(len(batch.texts) + 1, batch.tokens + len(text), longest, self._dimension)
+                if batch.texts and price > share:
+                    if not part:
+                        batch.parts.pop()
+                    return batch
+                batch.texts.append(text)
+                part.append(row)
+                batch.tokens += len(text)
+                queue.tokens -= len(text)
+                work.cursor += 1
+            queue.works.popleft()
+        return batch
+
+    def _drop(self, queue: _Queue) -> None:
+        work = queue.works.popleft()
+        queue.tokens -= sum(len(work.texts[row]) for row in work.order[work.cursor :])
+        _fail(work, DeadlineError())
+
+    def _account(self, batch: _Batch, seconds: float) -> None:
+        rate = batch.tokens * self._limits.workers / max(seconds, 1e-6)
+        self._drain_rate = _DRAIN_MEMORY * self._drain_rate + (1 - _DRAIN_MEMORY) * rate
+        if batch.lane is Lane.ADAPT:
+            self._adapt_credit = max(0.0, self._adapt_credit - batch.tokens)
+        elif self._queues[Lane.ADAPT].works:
+            self._adapt_credit += batch.tokens * ADAPT_SHARE / (1 - ADAPT_SHARE)
+
+
+def _fail(work: _Work, error: Exception) -> None:
+    if not work.future.done():
+        work.future.set_exception(error)
+
+
+def _deliver(batch: _Batch, features: Features, seconds: float) -> None:
+    start = 0
+    for work, rows in batch.parts:
+        end = start + len(rows)
+        _receive(work, rows, {view: array[start:end] for view, array in features.items()}, seconds)
+        start = end
+
+
+def _receive(work: _Work, rows: list[int], features: Features, seconds: float) -> None:
+    work.encode_s += seconds
+    work.remaining -= len(rows)
+    if len(rows) == len(work.texts) == 1:
+        work.features = dict(features)
+    else:
+        for view, array in features.items():
+            if view not in work.features:
+                work.features[view] = np.empty((len(work.texts), array.shape[1]), np.float32)
+            work.features[view][rows] = array
+    if work.remaining == 0 and not work.future.done():
+        work.future.set_result(Encoded(work.features, work.queue_s, work.encode_s))

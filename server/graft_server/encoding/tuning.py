@@ -1,0 +1,131 @@
+"""Chooses how many batches run at once, on how many threads, and how large they are: by measuring.
+
+Measured on the device itself, once per encoder and machine: the answer is kept beside the exported graph.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graft_server.encoding.batcher import cost
+from graft_server.encoding.runtime import Encoder
+
+_log = logging.getLogger(__name__)
+
+_CPU_BUDGETS = (64, 128, 192, 256, 384)
+_GPU_BUDGETS = (2048, 8192, 16384, 32768)
+_MEASURE_S = 0.15
+"""How long each setting is measured at a time. Differences below a few percent do not matter."""
+_PASSES = 3
+"""All settings are measured in turn so many times, and the best of each counts: others may use the machine."""
+_WORTH = 1.03
+"""A larger budget makes everybody wait longer, so it has to be faster by this factor to be chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an encoder is driven."""
+
+    workers: int
+    """Batches that run at the same time."""
+    threads: int
+    """Threads of each."""
+    budget: int
+    """The cost of a batch, in tokens; see `encoding.batcher.cost`."""
+
+
+def tuned(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
+    """The best layout for this graph on this machine: remembered, or measured now (a few seconds)."""
+    memory = graph.parent / f"layout-{_machine(device, cores)}.json"
+    try:
+        return Layout(**json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    layout = _measure(graph, device=device, cores=cores, dimension=dimension)
+    temporary = memory.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(layout)))
+    temporary.replace(memory)
+    return layout
+
+
+def _machine(device: str, cores: int) -> str:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    words = f"{device}-{cores}-{cpu}-{onnxruntime.__version__}"
+    return "".join(letter if letter.isalnum() else "_" for letter in words)
+
+
+def _measure(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
+    rates: dict[Layout, float] = {}
+    for workers, threads in dict.fromkeys([(cores, 1), (1, cores)]):
+        encoder = Encoder(graph, device=device, threads=threads)
+        on_gpu = encoder.device == "cuda"
+        # While the GPU computes one batch, the next is prepared.
+        layouts = [
+            Layout(2 if on_gpu else workers, threads, budget)
+            for budget in (_GPU_BUDGETS if on_gpu else _CPU_BUDGETS)
+        ]
+        for layout in layouts * _PASSES:
+            rates[layout] = max(rates.get(layout, 0.0), _rate(encoder, layout, dimension))
+        if on_gpu:
+            break
+    best = next(iter(rates))
+    for layout, rate in rates.items():
+        _log.info("measured %s: %.0f tokens/s", layout, rate)
+        if rate > rates[best] * _WORTH:
+            best = layout
+    return best
+
+
+def _rate(encoder: Encoder, layout: Layout, dimension: int) -> float:
+    """Tokens per second."""
+    batches = _batches(layout.budget, dimension)
+    encoder.encode(batches[0])
+    started = time.monotonic()
+    end = started + _MEASURE_S
+
+    def run(worker: int) -> int:
+        done, turn = 0, worker
+        while time.monotonic() < end:
+            batch = batches[turn % len(batches)]
+            encoder.encode(batch)
+            done += sum(map(len, batch))
+            turn += layout.workers
+        return done
+
+    with ThreadPoolExecutor(layout.workers) as executor:
+        total = sum(executor.map(run, range(layout.workers)))
+    return total / (time.monotonic() - started)
+
+
+def _batches(budget: int, dimension: int) -> list[list[NDArray[np.int64]]]:
+    """Batches of made-up texts, as long as sentences are: 15 tokens in the middle, now and then 60."""
+    generator = np.random.default_rng(0)
+    batches: list[list[NDArray[np.int64]]] = [[]]
+    tokens = longest = 0
+    while len(batches) < 32:
+        length = int(np.clip(generator.lognormal(2.6, 0.5), 3, 64))
+        longest = max(longest, length)
+        if batches[-1] and cost(len(batches[-1]) + 1, tokens + length, longest, dimension) > budget:
+            batches.append([])
+            tokens, longest = 0, length
+        batches[-1].append(generator.integers(1000, 2000, length))
+        tokens += length
+    return batches[:-1]

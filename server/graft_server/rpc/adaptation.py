@@ -1,0 +1,286 @@
+"""AdaptationService."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+
+from graft.v1 import adaptation_pb2 as pb
+from graft_server.adapting import mailbox
+from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher
+from graft_server.adapting.adaptations import Adaptations, StartRequest
+from graft_server.adapting.ingest import Incoming
+from graft_server.errors import InvalidError
+from graft_server.examples import Rejection
+from graft_server.names import check_identifier
+from graft_server.rpc import converters
+from graft_server.rpc.errors import failure_status
+from graft_server.rpc.paging import page
+from graft_server.rpc.service import Context
+from graft_server.store.adaptations import Commit
+from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
+
+KEEP_ALIVE_S = 20.0
+"""An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""
+MAX_CHANGES = 10_000
+POLL_S = 2.0
+"""How often a watcher looks for what other servers recorded."""
+
+_STATES = {
+    AdaptationState.OPEN: pb.ADAPTATION_STATE_OPEN,
+    AdaptationState.CLOSED: pb.ADAPTATION_STATE_CLOSED,
+    AdaptationState.CANCELLED: pb.ADAPTATION_STATE_CANCELLED,
+}
+
+
+class AdaptationService:
+    """Implements graft.v1.AdaptationService."""
+
+    def __init__(self, adaptations: Adaptations) -> None:
+        self._adaptations = adaptations
+
+    async def Adapt(
+        self, requests: AsyncIterator[pb.AdaptRequest], _: Context
+    ) -> AsyncIterator[pb.AdaptResponse]:
+        """Reads examples and commits while it answers with what became of them."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "start":
+            raise InvalidError(
+                "The first message of Adapt must be start: it names the model.",
+                reason="START_MISSING",
+                field="start",
+            )
+        request = self._adaptations.check(converters.start_request(first.start))
+        labels = {it.name for it in request.settings.labels} if request.settings.closed_labels else None
+        if first.start.validate_only:
+            async for response in _validate(requests, request, labels):
+                yield response
+            return
+        adaptation = await self._adaptations.start(request)
+        session = await adaptation.join(request.writer_id)
+        reader = asyncio.create_task(_read(requests, session, labels))
+        try:
+            yield _started(request, session.next_sequence)
+            async for message in _messages(session.mailbox):
+                yield converters.adapt_response(message)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await session.close()
+            self._adaptations.release(adaptation)
+
+    async def GetAdaptation(self, request: pb.GetAdaptationRequest, _: Context) -> pb.GetAdaptationResponse:
+        """Describes one adaptation."""
+        adaptation = await self._adaptations.get(request.model, request.adaptation_id)
+        return pb.GetAdaptationResponse(adaptation=await _describe(adaptation))
+
+    async def ListAdaptations(
+        self, request: pb.ListAdaptationsRequest, _: Context
+    ) -> pb.ListAdaptationsResponse:
+        """Lists a model's adaptations."""
+        adaptations = await self._adaptations.of_model(request.model)
+        shown_now, token = page(adaptations, request.page_size, request.page_token)
+        return pb.ListAdaptationsResponse(
+            adaptations=[await _describe(it) for it in shown_now], next_page_token=token
+        )
+
+    async def WatchAdaptation(
+        self, request: pb.WatchAdaptationRequest, _: Context
+    ) -> AsyncIterator[pb.WatchAdaptationResponse]:
+        """Streams events, those of the past first."""
+        if request.from_event < 0:
+            raise InvalidError(
+                f"from_event is {request.from_event}: events count from 1; 0 sends all.",
+                reason="EVENT_INVALID",
+                field="from_event",
+            )
+        adaptation = await self._adaptations.get(request.model, request.adaptation_id)
+        following = max(request.from_event, 1)
+        async with adaptation.watched() as watcher:
+            while True:
+                watcher.changed.clear()
+                events = await asyncio.to_thread(adaptation.store.events.read, following)
+                for event in events:
+                    yield await _event(adaptation, event)
+                    following = event.number + 1
+                if not events and _finished(adaptation):
+                    return
+                if watcher.progress is not None:
+                    progress, watcher.progress = watcher.progress, None
+                    yield pb.WatchAdaptationResponse(progress=converters.progress(progress))
+                await _changed(watcher)
+
+    async def CancelAdaptation(
+        self, request: pb.CancelAdaptationRequest, _: Context
+    ) -> pb.CancelAdaptationResponse:
+        """Stops an adaptation's work."""
+        adaptation = await self._adaptations.get(request.model, request.adaptation_id)
+        await adaptation.cancel()
+        return pb.CancelAdaptationResponse(adaptation=await _describe(adaptation))
+
+
+async def _read(
+    requests: AsyncIterator[pb.AdaptRequest], session: Session, labels: Collection[str] | None
+) -> None:
+    """Takes in what the client sends; what is wrong with it ends the call through the mailbox."""
+    try:
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "examples":
+                    batch = request.examples
+                    changes = _incoming(batch, session.writer_id, labels)
+                    await session.put(batch.first_sequence, changes)
+                case "commit":
+                    commit = request.commit
+                    commit_id = check_identifier(commit.commit_id or secrets.token_hex(8), "commit.commit_id")
+                    end = commit.next_sequence if commit.HasField("next_sequence") else None
+                    await session.commit(commit_id, end, commit.close)
+                case which:
+                    session.mailbox.fail(_misplaced(which))
+                    return
+        await session.half_close()
+    except Exception as error:  # noqa: BLE001 - raised again by whoever reads the mailbox
+        session.mailbox.fail(error)
+
+
+async def _validate(
+    requests: AsyncIterator[pb.AdaptRequest], request: StartRequest, labels: Collection[str] | None
+) -> AsyncIterator[pb.AdaptResponse]:
+    """The answers of a call that stores nothing."""
+    yield _started(request, 0)
+    following = 0
+    async for message in requests:
+        match message.WhichOneof("message"):
+            case "examples":
+                changes = _incoming(message.examples, request.writer_id, labels)
+                following = message.examples.first_sequence + len(changes)
+                rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
+                yield converters.adapt_response(mailbox.Accepted(following, rejected))
+            case "commit":
+                yield converters.adapt_response(mailbox.Committed(message.commit.commit_id, following))
+            case which:
+                raise _misplaced(which)
+
+
+def _incoming(batch: pb.ExampleBatch, writer_id: str, labels: Collection[str] | None) -> list[Incoming]:
+    if batch.first_sequence < 0:
+        raise InvalidError(
+            f"examples.first_sequence is {batch.first_sequence}: sequences count from 0.",
+            reason="SEQUENCE_INVALID",
+            field="examples.first_sequence",
+        )
+    if len(batch.changes) > MAX_CHANGES:
+        raise InvalidError(
+            f"examples.changes has {len(batch.changes):,} entries: at most {MAX_CHANGES:,} a message are accepted.",
+            reason="TOO_MANY_EXAMPLES",
+            field="examples.changes",
+        )
+    return [
+        converters.incoming(change, writer_id, sequence, labels)
+        for sequence, change in enumerate(batch.changes, batch.first_sequence)
+    ]
+
+
+def _misplaced(which: str | None) -> InvalidError:
+    if which == "start":
+        return InvalidError(
+            "start was sent a second time: one call is one adaptation. Open another call.",
+            reason="START_REPEATED",
+            field="start",
+        )
+    return InvalidError(
+        "The message is empty: send examples or commit.", reason="MESSAGE_EMPTY", field="message"
+    )
+
+
+async def _messages(box: mailbox.Mailbox) -> AsyncIterator[mailbox.Message]:
+    """What is put into the mailbox, and a sign of life where that is long in coming."""
+    while True:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                message = await box.get()
+        except TimeoutError:
+            message = mailbox.Progress()
+        if message is None:
+            return
+        yield message
+
+
+def _started(request: StartRequest, next_sequence: int) -> pb.AdaptResponse:
+    return pb.AdaptResponse(
+        started=pb.Started(
+            adaptation_id=request.adaptation_id,
+            next_sequence=next_sequence,
+            writer_id=request.writer_id,
+            backbone=request.settings.backbone,
+        )
+    )
+
+
+async def _changed(watcher: Watcher) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            await watcher.changed.wait()
+
+
+def _finished(adaptation: Adaptation) -> bool:
+    store = adaptation.store
+    return store.state is not AdaptationState.OPEN and not (store.commits.keys() - store.outcomes.keys())
+
+
+async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResponse:
+    response = pb.WatchAdaptationResponse(event=event.number, time=converters.timestamp(event.time))
+    match event.fact:
+        case Rejected(rejections=rejections):
+            response.rejected.rejected.extend(map(converters.rejection, rejections))
+        case Committed(commit_id=commit_id, watermarks=watermarks):
+            response.committed.commit_id = commit_id
+            response.committed.next_sequence = sum(watermarks.values())
+        case Finished(commit_id=commit_id):
+            outcome = await adaptation.outcome(commit_id)
+            if isinstance(outcome, mailbox.Published):
+                response.published.CopyFrom(converters.published(outcome))
+            else:
+                response.publication_failed.commit_id = commit_id
+                response.publication_failed.status.CopyFrom(failure_status(outcome.failure))
+        case StateChanged(state=state):
+            response.state = _STATES[state]
+    return response
+
+
+async def _describe(adaptation: Adaptation) -> pb.Adaptation:
+    store = adaptation.store
+    return pb.Adaptation(
+        model=store.model,
+        adaptation_id=store.adaptation_id,
+        state=_STATES[store.state],
+        backbone=store.start.settings.backbone,
+        create_time=converters.timestamp(store.start.created),
+        writers=[
+            pb.Writer(writer_id=it.writer_id, next_sequence=it.next_sequence)
+            for it in await adaptation.positions()
+        ],
+        publications=[_publication(adaptation, commit) for commit in store.commits.values()],
+    )
+
+
+def _publication(adaptation: Adaptation, commit: Commit) -> pb.Publication:
+    publication = pb.Publication(
+        commit_id=commit.commit_id,
+        state=pb.PUBLICATION_STATE_QUEUED,
+        create_time=converters.timestamp(commit.time),
+    )
+    outcome = adaptation.store.outcomes.get(commit.commit_id)
+    if outcome is None:
+        if adaptation.running == commit.commit_id:
+            publication.state = pb.PUBLICATION_STATE_TRAINING
+    elif outcome.failure is None:
+        publication.state = pb.PUBLICATION_STATE_PUBLISHED
+        publication.version = outcome.version
+    else:
+        cancelled = outcome.failure.reason == CANCELLED
+        publication.state = pb.PUBLICATION_STATE_CANCELLED if cancelled else pb.PUBLICATION_STATE_FAILED
+        publication.status.CopyFrom(failure_status(outcome.failure))
+    return publication

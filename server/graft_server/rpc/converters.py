@@ -1,0 +1,390 @@
+"""Messages to plain data, and plain data to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, report_pb2, types_pb2
+from graft_server import examples
+from graft_server.adapting import mailbox
+from graft_server.adapting.adaptations import StartRequest
+from graft_server.adapting.ingest import Incoming
+from graft_server.adapting.validation import check_change, check_input
+from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.errors import DomainError, InvalidError
+from graft_server.examples import Change, Example, Input, Label, Rejection, Split
+from graft_server.reports import Candidate, ClassReport, Confusion, EvaluationMethod, HeadChoice, Report
+from graft_server.rpc.errors import failure_status, to_status
+from graft_server.serving.predictor import Prediction, Predictions
+from graft_server.serving.versions import Selector, aliases_of
+from graft_server.store.adaptations import Settings
+from graft_server.store.catalogue import Model, Version
+from graft_server.store.segments import content_digest
+
+METHODS = {
+    types_pb2.METHOD_UNSPECIFIED: "auto",
+    types_pb2.METHOD_AUTO: "auto",
+    types_pb2.METHOD_FROZEN: "frozen",
+}
+_METHOD_NUMBERS = {"auto": types_pb2.METHOD_AUTO, "frozen": types_pb2.METHOD_FROZEN}
+_SPLITS = {
+    types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
+    types_pb2.SPLIT_TRAIN: Split.TRAIN,
+    types_pb2.SPLIT_VALIDATION: Split.VALIDATION,
+}
+_EVALUATION_METHODS = {
+    EvaluationMethod.NONE: report_pb2.EVALUATION_METHOD_UNSPECIFIED,
+    EvaluationMethod.CROSS_VALIDATION: report_pb2.EVALUATION_METHOD_CROSS_VALIDATION,
+    EvaluationMethod.HELD_OUT: report_pb2.EVALUATION_METHOD_HELD_OUT,
+}
+_TRUNK_STATES = {
+    TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
+    TrunkState.READY: model_pb2.BACKBONE_STATE_READY,
+    TrunkState.FAILED: model_pb2.BACKBONE_STATE_FAILED,
+}
+
+
+# ------------------------------------------------------------------------------------------- messages to data
+
+
+def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
+    """What a caller of Adapt begins with, not yet checked."""
+    if message.method not in METHODS:
+        raise InvalidError(
+            f"start.method is {message.method}, which this server does not know: use METHOD_AUTO or METHOD_FROZEN.",
+            reason="ENUM_UNKNOWN",
+            field="start.method",
+        )
+    if message.base_version < 0:
+        raise InvalidError(
+            f"start.base_version is {message.base_version}: versions count from 1; 0 starts empty.",
+            reason="VERSION_INVALID",
+            field="start.base_version",
+        )
+    settings = Settings(
+        backbone=message.backbone,
+        labels=tuple(Label(label.name, label.description) for label in message.labels),
+        closed_labels=message.closed_labels,
+        method=METHODS[message.method],
+        base_version=message.base_version,
+        seed=message.seed,
+    )
+    return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
+
+
+def incoming(
+    message: adaptation_pb2.ExampleChange, writer_id: str, sequence: int, labels: Collection[str] | None
+) -> Incoming:
+    """A change, checked: one that cannot be accepted becomes a rejection."""
+    digest = content_digest(message.SerializeToString(deterministic=True))
+    try:
+        checked = check_change(_change(message), writer_id=writer_id, sequence=sequence, labels=labels)
+    except InvalidError as error:
+        return Incoming(digest, Rejection(sequence, error.reason, error.field, error.message, writer_id))
+    return Incoming(digest, checked)
+
+
+def labelled(message: types_pb2.Example) -> Example:
+    """An example as it was sent, not yet checked."""
+    return Example(
+        id=message.id,
+        input=input_of(message.input, "upsert.input"),
+        label=message.label if message.WhichOneof("target") else None,
+        weight=message.weight if message.HasField("weight") else 1.0,
+        split=_split(message.split),
+        group=message.group,
+    )
+
+
+def input_of(message: types_pb2.Input, field: str) -> Input:
+    """An input, or InvalidError where none is set."""
+    if message.WhichOneof("kind") is None:
+        raise InvalidError(
+            f"{field} is not set: give a text in {field}.text.", reason="INPUT_MISSING", field=field
+        )
+    return Input(message.text)
+
+
+def text_or_error(message: types_pb2.Input, field: str) -> str | DomainError:
+    """An input's text, or what is wrong with it."""
+    try:
+        return check_input(input_of(message, field), field).text
+    except InvalidError as error:
+        return error
+
+
+def selector(
+    message: prediction_pb2.PredictRequest
+    | model_pb2.GetVersionRequest
+    | model_pb2.ExportModelRequest
+    | model_pb2.EvaluateModelRequest,
+) -> Selector:
+    """Which version a request means."""
+    which = message.WhichOneof("selector")
+    if which == "version":
+        if message.version < 1:
+            raise InvalidError(
+                f"version is {message.version}: versions count from 1. Leave it unset for the alias 'live'.",
+                reason="VERSION_INVALID",
+                field="version",
+            )
+        return Selector(version=message.version)
+    if which == "alias" and not message.alias:
+        raise InvalidError(
+            "alias is empty: name one, or leave it unset.", reason="ALIAS_INVALID", field="alias"
+        )
+    return Selector(alias=message.alias if which == "alias" else "")
+
+
+def _change(message: adaptation_pb2.ExampleChange) -> Change:
+    match message.WhichOneof("change"):
+        case "upsert":
+            return Change(upsert=labelled(message.upsert))
+        case "delete_id":
+            return Change(delete_id=message.delete_id)
+        case _:
+            raise InvalidError(
+                "The change is empty: set upsert or delete_id.", reason="CHANGE_MISSING", field="change"
+            )
+
+
+def _split(number: types_pb2.Split.ValueType) -> Split:
+    if number not in _SPLITS:
+        raise InvalidError(
+            f"upsert.split is {number}, which this server does not know: use SPLIT_TRAIN or SPLIT_VALIDATION.",
+            reason="ENUM_UNKNOWN",
+            field="upsert.split",
+        )
+    return _SPLITS[number]
+
+
+# ------------------------------------------------------------------------------------------- data to messages
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A moment with a time zone."""
+    message = Timestamp()
+    message.FromDatetime(moment.astimezone(UTC))
+    return message
+
+
+def duration(seconds: float) -> Duration:
+    """A length of time."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def rejection(value: examples.Rejection) -> adaptation_pb2.Rejection:
+    """A refused example."""
+    return adaptation_pb2.Rejection(
+        sequence=value.sequence,
+        reason=value.reason,
+        field=value.field,
+        detail=value.detail,
+        writer_id=value.writer_id,
+    )
+
+
+def adapt_response(value: mailbox.Message) -> adaptation_pb2.AdaptResponse:
+    """What Adapt answers."""
+    response = adaptation_pb2.AdaptResponse()
+    match value:
+        case mailbox.Accepted():
+            response.accepted.next_sequence = value.next_sequence
+            response.accepted.rejected.extend(rejection(it) for it in value.rejected)
+        case mailbox.Committed():
+            response.committed.commit_id = value.commit_id
+            response.committed.next_sequence = value.next_sequence
+        case mailbox.Published():
+            response.published.CopyFrom(published(value))
+        case mailbox.PublicationFailed():
+            response.publication_failed.commit_id = value.commit_id
+            response.publication_failed.status.CopyFrom(failure_status(value.failure))
+        case mailbox.Progress():
+            response.progress.CopyFrom(progress(value))
+        case mailbox.Reconnect():
+            response.reconnect.next_sequence = value.next_sequence
+    return response
+
+
+def published(value: mailbox.Published) -> adaptation_pb2.Published:
+    """A version that is being served."""
+    return adaptation_pb2.Published(
+        commit_id=value.commit_id,
+        model=value.model,
+        version=value.version,
+        summary=None if value.report is None else report(value.report),
+    )
+
+
+def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
+    """Work that is being done."""
+    return adaptation_pb2.Progress(
+        commit_id=value.commit_id, stage=value.stage, fraction=value.fraction, metrics=dict(value.metrics)
+    )
+
+
+def report(value: Report) -> report_pb2.Report:
+    """A report, whole."""
+    return report_pb2.Report(
+        examples=value.examples,
+        validation_examples=value.validation_examples,
+        classes=value.classes,
+        accuracy=value.accuracy,
+        macro_f1=value.macro_f1,
+        log_loss=value.log_loss,
+        calibration_error=value.calibration_error,
+        evaluation=report_pb2.Evaluation(
+            method=_EVALUATION_METHODS[value.evaluation.method],
+            folds=value.evaluation.folds,
+            examples=value.evaluation.examples,
+        ),
+        method=_METHOD_NUMBERS[value.method],
+        head=_head_choice(value.head),
+        per_class=class_reports(value.per_class),
+        confusions=confusions(value.confusions),
+        warnings=value.warnings,
+        backbone=value.backbone,
+        encoder_id=value.encoder_id,
+        seed=value.seed,
+        trained_time=timestamp(datetime.fromtimestamp(value.trained_time_s, UTC)),
+        training_duration=duration(value.training_duration_s),
+    )
+
+
+def class_reports(values: Collection[ClassReport]) -> list[report_pb2.ClassReport]:
+    """How well each class is recognised."""
+    return [
+        report_pb2.ClassReport(
+            label=it.label,
+            examples=it.examples,
+            support=it.support,
+            precision=it.precision,
+            recall=it.recall,
+            f1=it.f1,
+        )
+        for it in values
+    ]
+
+
+def confusions(values: Collection[Confusion]) -> list[report_pb2.Confusion]:
+    """What is taken for what."""
+    return [report_pb2.Confusion(label=it.label, predicted=it.predicted, count=it.count) for it in values]
+
+
+def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
+    """What Predict answers."""
+    timings = value.timings
+    return prediction_pb2.PredictResponse(
+        model=value.served.version.model,
+        version=value.served.version.number,
+        results=[_prediction(it) for it in value.results],
+        timings=prediction_pb2.Timings(
+            queue=duration(timings.queue_s),
+            tokenize=duration(timings.tokenize_s),
+            encode=duration(timings.encode_s),
+            head=duration(timings.head_s),
+        ),
+    )
+
+
+def model(value: Model) -> model_pb2.Model:
+    """A model."""
+    return model_pb2.Model(
+        name=value.name,
+        latest_version=value.latest_version,
+        aliases=dict(value.aliases),
+        versions=len(value.versions),
+        create_time=timestamp(value.created),
+    )
+
+
+def version(value: Version, owner: Model, full: Report | None = None) -> model_pb2.Version:
+    """A version: with its full report, or with the figures that the catalogue has."""
+    message = model_pb2.Version(
+        model=value.model,
+        version=value.number,
+        adaptation_id=value.adaptation_id,
+        commit_id=value.commit_id,
+        create_time=timestamp(value.created),
+        aliases=aliases_of(owner.aliases, value.number),
+    )
+    if full is not None:
+        message.report.CopyFrom(report(full))
+    else:
+        for name, figure in value.summary.items():
+            if name in _SUMMARY_FIGURES:
+                setattr(message.report, name, figure)
+        message.report.warnings.extend(value.summary.get("warnings", ()))
+    return message
+
+
+_SUMMARY_FIGURES = {
+    "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
+    "backbone", "encoder_id", "seed",
+}  # fmt: skip
+
+
+def labels(values: Collection[Label]) -> list[types_pb2.Label]:
+    """Labels, in output order."""
+    return [types_pb2.Label(name=it.name, description=it.description) for it in values]
+
+
+def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:
+    """A backbone, as far as it is known."""
+    message = model_pb2.Backbone(
+        name=trunk.name,
+        modality=model_pb2.MODALITY_TEXT,
+        state=_TRUNK_STATES[trunk.state],
+        is_default=is_default,
+    )
+    known = trunk.description
+    if known is not None:
+        message.encoder_id = known.encoder_id
+        message.feature_dimension = known.dimension
+        message.max_tokens = known.max_tokens
+        message.architecture = known.architecture
+        message.layers = known.layers
+    return message
+
+
+def _prediction(value: Prediction | DomainError) -> prediction_pb2.Prediction:
+    if isinstance(value, DomainError):
+        return prediction_pb2.Prediction(error=to_status(value))
+    return prediction_pb2.Prediction(
+        single_label=prediction_pb2.SingleLabel(
+            scores=[
+                prediction_pb2.Score(label=label, probability=probability)
+                for label, probability in value.scores
+            ]
+        ),
+        abstained=value.abstained,
+        novelty=value.novelty,
+        truncated=value.truncated,
+        features=None if value.features is None else value.features.tolist(),
+    )
+
+
+def _head_choice(value: HeadChoice) -> report_pb2.HeadChoice:
+    return report_pb2.HeadChoice(
+        kind=value.kind,
+        view=value.view,
+        settings=dict(value.settings),
+        temperature=value.temperature,
+        candidates=[_candidate(it) for it in value.candidates],
+    )
+
+
+def _candidate(value: Candidate) -> report_pb2.Candidate:
+    return report_pb2.Candidate(
+        kind=value.kind,
+        view=value.view,
+        settings=dict(value.settings),
+        log_loss=value.log_loss,
+        accuracy=value.accuracy,
+    )

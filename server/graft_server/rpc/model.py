@@ -1,0 +1,198 @@
+"""ModelService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from graft.v1 import model_pb2 as pb
+from graft.v1 import types_pb2
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.validation import check_input, check_weight
+from graft_server.encoding.trunk import Trunks
+from graft_server.errors import InvalidError
+from graft_server.exporting.exporter import BundleFile, Exporter
+from graft_server.names import check_alias, check_model, clean_label
+from graft_server.rpc import converters
+from graft_server.rpc.paging import page
+from graft_server.rpc.service import Context
+from graft_server.serving.evaluator import Evaluator, Measured
+from graft_server.serving.predictor import Predictor
+from graft_server.serving.removal import Removal
+from graft_server.serving.versions import Versions
+from graft_server.store.catalogue import Catalogue
+
+CHUNK_BYTES = 1 << 20
+MAX_EXAMPLES = 10_000
+MAX_REJECTIONS = 100
+MAX_CLASS_REPORTS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelService:
+    """Implements graft.v1.ModelService."""
+
+    catalogue: Catalogue
+    versions: Versions
+    predictor: Predictor
+    trunks: Trunks
+    exporter: Exporter
+    adaptations: Adaptations
+    removal: Removal
+
+    async def ListModels(self, request: pb.ListModelsRequest, _: Context) -> pb.ListModelsResponse:
+        """Lists models by name."""
+        models = self.catalogue.snapshot.models
+        names = sorted(name for name in models if name.startswith(request.prefix))
+        shown, token = page(names, request.page_size, request.page_token)
+        return pb.ListModelsResponse(
+            models=[converters.model(models[name]) for name in shown], next_page_token=token
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, _: Context) -> pb.GetModelResponse:
+        """Describes one model."""
+        known = self.catalogue.snapshot.model(check_model(request.model))
+        return pb.GetModelResponse(model=converters.model(known))
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, _: Context) -> pb.ListVersionsResponse:
+        """Lists a model's versions, newest first."""
+        known = self.catalogue.snapshot.model(check_model(request.model))
+        newest_first = sorted(known.versions.values(), key=lambda version: -version.number)
+        shown, token = page(newest_first, request.page_size, request.page_token)
+        return pb.ListVersionsResponse(
+            versions=[converters.version(version, known) for version in shown], next_page_token=token
+        )
+
+    async def GetVersion(self, request: pb.GetVersionRequest, _: Context) -> pb.GetVersionResponse:
+        """Describes one version, with its full report."""
+        version = self.versions.resolve(request.model, converters.selector(request))
+        manifest, report = await self.versions.report(version)
+        message = converters.version(version, self.catalogue.snapshot.model(version.model), report)
+        message.labels.extend(converters.labels(manifest.labels))
+        return pb.GetVersionResponse(version=message)
+
+    async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
+        """Points an alias at a version."""
+        check_model(request.model)
+        check_alias(request.alias)
+        expected = request.expected_version if request.HasField("expected_version") else None
+        if request.version:
+            # Loaded before it is promoted, so that nobody waits, and nothing broken is promoted.
+            known = self.catalogue.snapshot.model(request.model)
+            await self.versions.serve(known.version(request.version))
+        moved = await asyncio.to_thread(
+            self.catalogue.move_alias, request.model, request.alias, request.version, expected
+        )
+        return pb.SetAliasResponse(model=converters.model(moved))
+
+    async def DeleteVersion(self, request: pb.DeleteVersionRequest, _: Context) -> pb.DeleteVersionResponse:
+        """Takes a version out of service."""
+        await self.removal.version(check_model(request.model), request.version)
+        return pb.DeleteVersionResponse()
+
+    async def DeleteModel(self, request: pb.DeleteModelRequest, _: Context) -> pb.DeleteModelResponse:
+        """Deletes a model with all that belongs to it."""
+        self.catalogue.snapshot.model(check_model(request.model))
+        await self.adaptations.forget(request.model)
+        await self.removal.model(request.model)
+        return pb.DeleteModelResponse()
+
+    async def ExportModel(
+        self, request: pb.ExportModelRequest, _: Context
+    ) -> AsyncIterator[pb.ExportModelResponse]:
+        """Streams a bundle."""
+        version = self.versions.resolve(request.model, converters.selector(request))
+        served = await self.versions.serve(version)
+        async with self.exporter.bundle(version, served.trunk) as files:
+            for file in files:
+                async for response in _chunks(file):
+                    yield response
+
+    async def EvaluateModel(
+        self, requests: AsyncIterator[pb.EvaluateModelRequest], _: Context
+    ) -> pb.EvaluateModelResponse:
+        """Measures a version on examples that the client streams in."""
+        first = await anext(requests, None)
+        if first is None:
+            raise InvalidError(
+                "EvaluateModel got no message: the first names the model.",
+                reason="MESSAGE_EMPTY",
+                field="model",
+            )
+        version = self.versions.resolve(first.model, converters.selector(first))
+        served = await self.versions.serve(version)
+        evaluator = Evaluator(self.predictor, served)
+        response = pb.EvaluateModelResponse(model=version.model, version=version.number)
+        place = await _evaluate(evaluator, first, 0, response)
+        async for request in requests:
+            place = await _evaluate(evaluator, request, place, response)
+        return _measured(await evaluator.measure(), response)
+
+    async def ListBackbones(self, _: pb.ListBackbonesRequest, __: Context) -> pb.ListBackbonesResponse:
+        """Describes the backbones that this server has."""
+        return pb.ListBackbonesResponse(
+            backbones=[converters.backbone(trunk, trunk.name == self.trunks.default) for trunk in self.trunks]
+        )
+
+
+async def _chunks(file: BundleFile) -> AsyncIterator[pb.ExportModelResponse]:
+    with file.place.open("rb") as opened:
+        while True:
+            chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
+            # An empty file is told by one empty chunk.
+            if chunk or not file.size:
+                yield pb.ExportModelResponse(path=file.path, size=file.size, sha256=file.sha256, chunk=chunk)
+            if len(chunk) < CHUNK_BYTES:
+                return
+
+
+async def _evaluate(
+    evaluator: Evaluator, request: pb.EvaluateModelRequest, place: int, response: pb.EvaluateModelResponse
+) -> int:
+    """Takes in one message's examples, the first of which is the stream's number `place`."""
+    if len(request.examples) > MAX_EXAMPLES:
+        raise InvalidError(
+            f"examples has {len(request.examples):,} entries: at most {MAX_EXAMPLES:,} a message are accepted.",
+            reason="TOO_MANY_EXAMPLES",
+            field="examples",
+        )
+    texts: list[str] = []
+    labels: list[str] = []
+    weights: list[float] = []
+    for index, message in enumerate(request.examples, place):
+        try:
+            text, label, weight = _labelled(message)
+        except InvalidError as error:
+            _reject(response, index, error)
+            continue
+        texts.append(text)
+        labels.append(label)
+        weights.append(weight)
+    await evaluator.add(texts, labels, weights)
+    return place + len(request.examples)
+
+
+def _labelled(message: types_pb2.Example) -> tuple[str, str, float]:
+    example = converters.labelled(message)
+    text = check_input(example.input, "input").text
+    if example.label is None:
+        raise InvalidError("label is not set: give the right answer.", reason="LABEL_EMPTY", field="label")
+    return text, clean_label(example.label, "label"), check_weight(example.weight, "weight")
+
+
+def _reject(response: pb.EvaluateModelResponse, index: int, error: InvalidError) -> None:
+    response.rejected_count += 1
+    if len(response.rejected) < MAX_REJECTIONS:
+        response.rejected.add(index=index, reason=error.reason, detail=error.message)
+
+
+def _measured(measured: Measured, response: pb.EvaluateModelResponse) -> pb.EvaluateModelResponse:
+    response.examples = measured.examples
+    response.accuracy = measured.figures.accuracy
+    response.macro_f1 = measured.figures.macro_f1
+    response.log_loss = measured.figures.log_loss
+    response.calibration_error = measured.figures.calibration_error
+    response.per_class.extend(converters.class_reports(measured.per_class[:MAX_CLASS_REPORTS]))
+    response.confusions.extend(converters.confusions(measured.confusions))
+    return response

@@ -1,0 +1,111 @@
+"""PredictionService."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+
+from graft.v1 import prediction_pb2 as pb
+from graft_server.errors import DomainError, InvalidError
+from graft_server.rpc import converters
+from graft_server.rpc.errors import to_status
+from graft_server.rpc.service import Context
+from graft_server.serving.predictor import Predictor
+
+MAX_INPUTS = 10_000
+DEFAULT_TOP_K = 5
+STREAM_REQUESTS = 64
+"""Requests of one stream that are worked on at once; the client's others wait in the transport."""
+
+
+class PredictionService:
+    """Implements graft.v1.PredictionService."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
+        """Answers for some inputs of one model."""
+        return await self._predict(request, _deadline(context))
+
+    async def PredictStream(
+        self, requests: AsyncIterator[pb.PredictStreamRequest], context: Context
+    ) -> AsyncIterator[pb.PredictStreamResponse]:
+        """Answers many requests, each when it is ready."""
+        deadline = _deadline(context)
+        # As large as what may be in work, so that a client who does not read stops what is read from it.
+        answers: asyncio.Queue[pb.PredictStreamResponse | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
+
+        async def read() -> None:
+            room = asyncio.Semaphore(STREAM_REQUESTS)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for request in requests:
+                        await room.acquire()
+                        task = group.create_task(answer(request))
+                        task.add_done_callback(lambda _: room.release())
+                await answers.put(None)
+            except Exception as error:  # noqa: BLE001 - raised again below
+                await answers.put(error)
+
+        async def answer(request: pb.PredictStreamRequest) -> None:
+            response = pb.PredictStreamResponse(request_id=request.request_id)
+            try:
+                response.response.CopyFrom(await self._predict(request.request, deadline))
+            except DomainError as error:
+                response.error.CopyFrom(to_status(error))
+            await answers.put(response)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (item := await answers.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _predict(self, request: pb.PredictRequest, deadline: float) -> pb.PredictResponse:
+        selector = converters.selector(request)
+        _check(request)
+        inputs = [
+            converters.text_or_error(message, f"inputs[{place}]")
+            for place, message in enumerate(request.inputs)
+        ]
+        predictions = await self._predictor.predict(
+            request.model,
+            selector,
+            inputs,
+            top_k=request.top_k or DEFAULT_TOP_K,
+            include_features=request.include_features,
+            deadline=deadline,
+        )
+        return converters.predict_response(predictions)
+
+
+def _check(request: pb.PredictRequest) -> None:
+    if not request.inputs:
+        raise InvalidError(
+            f"inputs is empty: give 1 to {MAX_INPUTS:,}.", reason="INPUTS_EMPTY", field="inputs"
+        )
+    if len(request.inputs) > MAX_INPUTS:
+        raise InvalidError(
+            f"inputs has {len(request.inputs):,} entries: at most {MAX_INPUTS:,} a request are accepted.",
+            reason="TOO_MANY_INPUTS",
+            field="inputs",
+        )
+    if request.top_k < 0:
+        raise InvalidError(
+            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
+            reason="TOP_K_INVALID",
+            field="top_k",
+        )
+
+
+def _deadline(context: Context) -> float:
+    """On the clock of time.monotonic()."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else time.monotonic() + remaining

@@ -1,0 +1,127 @@
+"""How a servicer's methods become gRPC handlers: every call's way in and out, in one place.
+
+Requests are parsed here and not by gRPC, whose own failure to parse would reach the caller as UNKNOWN and
+without details. Errors leave through the table in `rpc.errors`; what the domain did not raise on purpose is
+logged and told as INTERNAL, without its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from graft_server.errors import DomainError, FaultError, InvalidError
+from graft_server.rpc.errors import abort
+
+_log = logging.getLogger(__name__)
+
+Context = Any
+"""grpc.aio.ServicerContext, of whatever request and response."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Bytes that are not a message of the type that they should be."""
+
+    kind: str
+
+    def error(self) -> InvalidError:
+        return InvalidError(
+            f"The request is not a valid {self.kind}: its bytes cannot be parsed. Are all strings UTF-8, and is it "
+            "made with the current protos?",
+            reason="REQUEST_MALFORMED",
+        )
+
+
+def add_service(server: grpc.aio.Server, servicer: object, descriptor: ServiceDescriptor) -> None:
+    """Registers all methods of a service, each implemented by the servicer's method of the same name."""
+    handlers = {
+        method.name: _handler(getattr(servicer, method.name), method) for method in descriptor.methods
+    }
+    server.add_registered_method_handlers(descriptor.full_name, handlers)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
+
+
+def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
+    if descriptor.client_streaming and descriptor.server_streaming:
+        make = grpc.stream_stream_rpc_method_handler
+    elif descriptor.client_streaming:
+        make = grpc.stream_unary_rpc_method_handler
+    elif descriptor.server_streaming:
+        make = grpc.unary_stream_rpc_method_handler
+    else:
+        make = grpc.unary_unary_rpc_method_handler
+    wrap = _streaming if descriptor.server_streaming else _single
+    incoming = _messages if descriptor.client_streaming else _message
+    return make(wrap(method, incoming, descriptor.full_name), parse, Message.SerializeToString)
+
+
+def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
+    def parse(data: bytes) -> Message | _Malformed:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return _Malformed(kind.DESCRIPTOR.full_name)
+
+    return parse
+
+
+def _message(request: Message | _Malformed) -> Message:
+    if isinstance(request, _Malformed):
+        raise request.error()
+    return request
+
+
+async def _messages(requests: AsyncIterator[Message | _Malformed]) -> AsyncIterator[Message]:
+    async for request in requests:
+        yield _message(request)
+
+
+def _single(
+    method: Callable[..., Awaitable[Message]], incoming: Callable[..., Any], name: str
+) -> Callable[..., Awaitable[Message]]:
+    async def handle(request: Any, context: Context) -> Message:
+        try:
+            return await method(incoming(request), context)
+        except Exception as error:
+            await _fail(error, context, name)
+            raise
+
+    return handle
+
+
+def _streaming(
+    method: Callable[..., AsyncIterator[Message]], incoming: Callable[..., Any], name: str
+) -> Callable[..., AsyncIterator[Message]]:
+    async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
+        try:
+            # Closed here and now when the caller leaves, not when the garbage collector finds it.
+            async with aclosing(method(incoming(request), context)) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    yield response
+        except Exception as error:
+            await _fail(error, context, name)
+            raise
+
+    return handle
+
+
+async def _fail(error: Exception, context: Context, name: str) -> None:
+    if isinstance(error, DomainError):
+        await abort(context, error)
+    if isinstance(error, grpc.aio.AbortError) or asyncio.current_task() is None:
+        return
+    _log.error("unexpected error in %s", name, exc_info=error)
+    await abort(
+        context, FaultError("Something failed here; the server's log has the details.", reason="INTERNAL")
+    )

@@ -1,0 +1,170 @@
+"""The versions in service: each one's head, loaded when it is first asked for.
+
+A head is kilobytes to a few megabytes and needs no session, so a new version is live as soon as its parameters
+have been read, and nothing else notices. Requests hold the version that they resolved until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from graft_server.encoding.trunk import Trunk, Trunks
+from graft_server.errors import DomainError, StateError
+from graft_server.examples import Label
+from graft_server.heads import Head, decode
+from graft_server.names import check_alias, check_model, shown
+from graft_server.reports import Report
+from graft_server.store.catalogue import LIVE, Catalogue, Version
+from graft_server.store.objects import Objects
+from graft_server.store.versions import HEAD, REPORT, Manifest, read_manifest, read_part
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+"""How often the catalogue is read for what other servers wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which version of a model is meant: a number, an alias, or neither: the alias "live"."""
+
+    version: int = 0
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedVersion:
+    """A version with its head."""
+
+    version: Version
+    manifest: Manifest
+    labels: tuple[Label, ...]
+    head: Head
+    trunk: Trunk
+
+
+class Versions:
+    """Finds versions, and loads what serving them takes."""
+
+    def __init__(self, objects: Objects, catalogue: Catalogue, trunks: Trunks) -> None:
+        self._objects = objects
+        self._catalogue = catalogue
+        self._trunks = trunks
+        self._served: dict[str, ServedVersion] = {}
+        self._loading: dict[str, asyncio.Task[ServedVersion]] = {}
+        self._poller: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to follow what other servers publish."""
+        self._poller = asyncio.create_task(self._poll())
+
+    async def close(self) -> None:
+        """Stops following."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+
+    def resolve(self, model: str, selector: Selector) -> Version:
+        """Finds a version in the catalogue, without reading anything.
+
+        Raises:
+            InvalidError: The name is not one.
+            MissingError: There is no such model, version or alias.
+        """
+        known = self._catalogue.snapshot.model(check_model(model))
+        if selector.version:
+            return known.version(selector.version)
+        return known.alias(check_alias(selector.alias) if selector.alias else LIVE)
+
+    async def serve(self, version: Version) -> ServedVersion:
+        """Returns a version with its head, loading it if need be.
+
+        Raises:
+            StateError: Its features come from another encoder than this server has under that name.
+            CorruptError: A part of it is damaged.
+        """
+        served = self._served.get(version.manifest.key)
+        if served is not None:
+            return served
+        key = version.manifest.key
+        task = self._loading.get(key)
+        if task is None:
+            # One task for all who ask, so that a caller who leaves does not take it away from the others.
+            task = asyncio.create_task(self._load(version))
+            self._loading[key] = task
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def put_in_service(self, version: Version) -> None:
+        """Loads a version ahead of its first request."""
+        await self.serve(version)
+
+    def forget(self, version: Version) -> None:
+        """Takes a deleted version out of service."""
+        self._served.pop(version.manifest.key, None)
+
+    async def report(self, version: Version) -> tuple[Manifest, Report]:
+        """Reads a version's manifest and report."""
+        return await asyncio.to_thread(self._read_report, version)
+
+    async def preload(self) -> None:
+        """Loads the versions that "live" points at."""
+        for model in self._catalogue.snapshot.models.values():
+            try:
+                if LIVE in model.aliases:
+                    await self.serve(model.alias(LIVE))
+            except DomainError as error:
+                _log.error("model %s cannot be served: %s", model.name, error.message)
+
+    async def _load(self, version: Version) -> ServedVersion:
+        manifest, head = await asyncio.to_thread(self._read_head, version)
+        trunk = self._trunk_of(version, manifest)
+        served = ServedVersion(version, manifest, manifest.labels, head, trunk)
+        self._served[version.manifest.key] = served
+        return served
+
+    def _trunk_of(self, version: Version, manifest: Manifest) -> Trunk:
+        trunk = self._trunks.get(manifest.backbone)
+        if trunk.encoder_id != manifest.encoder_id:
+            raise StateError(
+                f"Version {version.number} of model {shown(version.model)} was trained on features of encoder "
+                f"{manifest.encoder_id}, but backbone {shown(trunk.name)} of this server is "
+                f"{trunk.encoder_id}: serve the former, or adapt the model again.",
+                reason="ENCODER_MISMATCH",
+            )
+        return trunk
+
+    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
+        manifest = read_manifest(self._objects, version.manifest)
+        return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
+
+    def _read_report(self, version: Version) -> tuple[Manifest, Report]:
+        manifest = read_manifest(self._objects, version.manifest)
+        data = read_part(self._objects, version.manifest, manifest, REPORT)
+        return manifest, msgspec.json.decode(data, type=Report)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                snapshot = await asyncio.to_thread(self._catalogue.refresh)
+            except DomainError as error:
+                _log.warning("the catalogue cannot be read: %s", error.message)
+                continue
+            existing = {
+                version.manifest.key
+                for model in snapshot.models.values()
+                for version in model.versions.values()
+            }
+            for key in self._served.keys() - existing:
+                del self._served[key]
+
+
+def aliases_of(aliases: Mapping[str, int], number: int) -> list[str]:
+    """The aliases that point at a version, sorted."""
+    return sorted(alias for alias, version in aliases.items() if version == number)

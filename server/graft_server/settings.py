@@ -1,0 +1,160 @@
+"""What can be set, from where: flags over environment variables over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+from graft_server.errors import InvalidError
+
+ENVIRONMENT_PREFIX = "GRAFT_"
+
+
+def _default_cache() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "graft")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server runs. Every field is a flag, an environment variable GRAFT_… and a key of the TOML file."""
+
+    listen: str = field(
+        default="127.0.0.1:50051",
+        metadata={"help": "address and port to listen on; port 0 picks a free one"},
+    )
+    store: str = field(
+        default="graft-store",
+        metadata={"help": "where examples and models are kept: a folder, or s3://, gs:// or az:// …"},
+    )
+    backbones: Mapping[str, str] = field(
+        default_factory=lambda: {DEFAULT_NAME: DEFAULT_SOURCE},
+        metadata={
+            "flag": "backbone",
+            "help": "a backbone as NAME=SOURCE, where SOURCE is a folder, a hub id or package:NAME; may be "
+            f"repeated (default: {DEFAULT_NAME}={DEFAULT_SOURCE}); the first is the default one",
+        },
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    cache: str = field(
+        default_factory=_default_cache, metadata={"help": "folder for exported encoders, made once each"}
+    )
+    workers: int = field(default=1, metadata={"help": "training jobs that run at once"})
+    cores: int = field(default=0, metadata={"help": "processor cores for the encoder; 0: all"})
+    batch_tokens: int = field(
+        default=0, metadata={"help": "tokens in an encoder batch; 0: measured on this machine"}
+    )
+    queued_requests: int = field(
+        default=4096, metadata={"help": "Predict requests that may wait before others are refused"}
+    )
+    drain_seconds: float = field(
+        default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
+    )
+    max_connection_age_seconds: float = field(
+        default=0.0,
+        metadata={"help": "age at which connections are renewed, so that clients find new servers; 0: never"},
+    )
+    log_level: str = field(default="info", metadata={"help": "debug, info, warning or error"})
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder for exported encoders."""
+        return Path(self.cache).expanduser().resolve()
+
+    @property
+    def default_backbone(self) -> str:
+        """The backbone that is used where a request names none."""
+        return next(iter(self.backbones))
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a field, without dashes in front."""
+    declared = next(it for it in fields(Settings) if it.name == name)
+    return str(declared.metadata.get("flag", name)).replace("_", "-")
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Puts the settings together.
+
+    Args:
+        flags: By field name; None means not given.
+        environment: The process's environment.
+        file: A TOML file, or None.
+
+    Raises:
+        InvalidError: A value is not what it should be, or a key is unknown.
+    """
+    values = _from_file(file) if file is not None else {}
+    for declared in fields(Settings):
+        variable = ENVIRONMENT_PREFIX + flag_of(declared.name).replace("-", "_").upper()
+        if variable in environment:
+            values[declared.name] = _parsed(declared.name, environment[variable], variable)
+        if flags.get(declared.name) is not None:
+            values[declared.name] = _parsed(
+                declared.name, flags[declared.name], "--" + flag_of(declared.name)
+            )
+    return _checked(Settings(**values))
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise _invalid(f"the file {file} cannot be read: {error}", str(file)) from error
+    names = {flag_of(it.name).replace("-", "_"): it.name for it in fields(Settings)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = names.get(key.replace("-", "_"), key if key in names.values() else None)
+        if name is None:
+            raise _invalid(f"{key} in {file} is not a setting; there are {', '.join(sorted(names))}", key)
+        values[name] = _parsed(name, value, f"{key} in {file}")
+    return values
+
+
+def _parsed(name: str, value: Any, where: str) -> Any:
+    default = Settings.__dataclass_fields__[name].type
+    try:
+        if name == "backbones":
+            return _backbones(value)
+        return {"str": str, "int": int, "float": float}[str(default)](value)
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"{where} is {value!r}: {error}", name) from error
+
+
+def _backbones(value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {str(name): str(source) for name, source in value.items()}
+    entries = value.split(",") if isinstance(value, str) else list(value)
+    pairs = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    if len(pairs) != len(entries):
+        raise ValueError("give NAME=SOURCE, each name once")
+    return pairs
+
+
+def _checked(settings: Settings) -> Settings:
+    host, separator, port = settings.listen.rpartition(":")
+    if not (separator and host and port.isdigit() and int(port) < 1 << 16):
+        raise _invalid(
+            f"listen is {settings.listen!r}: give HOST:PORT, for example 127.0.0.1:50051", "listen"
+        )
+    if settings.device not in ("auto", "cpu", "cuda"):
+        raise _invalid(f"device is {settings.device!r}: give auto, cpu or cuda", "device")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise _invalid(
+            f"log-level is {settings.log_level!r}: give debug, info, warning or error", "log_level"
+        )
+    if not settings.backbones:
+        raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
+    for name, least in (("workers", 1), ("cores", 0), ("batch_tokens", 0), ("queued_requests", 1)):
+        if getattr(settings, name) < least:
+            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
+    return settings
+
+
+def _invalid(message: str, field_name: str) -> InvalidError:
+    return InvalidError(f"{message}.", reason="SETTING_INVALID", field=field_name)
