@@ -53,6 +53,7 @@ def add_service(server: grpc.aio.Server, servicer: object, descriptor: ServiceDe
 
 def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
     parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
+    serialize = message_factory.GetMessageClass(descriptor.output_type).SerializeToString
     if descriptor.client_streaming and descriptor.server_streaming:
         make = grpc.stream_stream_rpc_method_handler
     elif descriptor.client_streaming:
@@ -63,7 +64,7 @@ def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.R
         make = grpc.unary_unary_rpc_method_handler
     wrap = _streaming if descriptor.server_streaming else _single
     incoming = _messages if descriptor.client_streaming else _message
-    return make(wrap(method, incoming, descriptor.full_name), parse, Message.SerializeToString)
+    return make(wrap(method, incoming, descriptor.full_name), parse, serialize)
 
 
 def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
