@@ -1,30 +1,40 @@
-"""The heads that selection tries: each gives out-of-fold logits, and can be fitted on everything."""
+"""The heads that selection tries: each gives out-of-fold logits, and can be fitted on everything.
+
+What was tried and left out, on Banking77 and CLINC150 at 8 and 16 per class (accuracy): shrinkage LDA 82.3,
+86.1, 89.5, 90.8, behind logistic regression (84.4, 88.3, 91.1, 92.5) on each; kernel logistic regression, which
+logistic regression and kernel regression averaged match or beat on each, at several times the cost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import logistic
-from graft_server.heads.head import Head, LinearHead
-from graft_server.heads.novelty import Novelty
+from graft_server.adapting import calibration, logistic
+from graft_server.adapting.kernel import SOFTNESS, KernelRidge
+from graft_server.heads.head import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
 
-STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""What logistic regression's C is chosen from. On unit-norm features Banking77 is best at 10 to 30."""
+LOGITS_AT_ONCE = 4_000_000
+"""Folds are fitted side by side as long as their logits take no more than 16 MiB."""
+NEVER = -1
+"""The fold of rows that are trained on in every fold and never measured: the classes' names."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """n training examples of one view, and the fold that each is held out in."""
+    """Training examples in one view, and the fold that each is held out in.
+
+    The last `names` rows are the classes' names rather than examples.
+    """
 
     view: str
-    features: Array
+    features: NDArray[np.float16]
     """shape (n, d)."""
     labels: NDArray[np.int32]
     """shape (n,)."""
@@ -33,64 +43,179 @@ class Problem:
     classes: int
     """k."""
     fold_of: NDArray[np.int32]
-    """shape (n,): 0 to folds - 1."""
+    """shape (n,): 0 to folds - 1, or NEVER."""
     folds: int
+    seed: int
+
+    @property
+    def examples(self) -> int:
+        """How many rows are examples."""
+        return int((self.fold_of != NEVER).sum())
+
+    @cached_property
+    def wide(self) -> Array:
+        """The features as float32."""
+        return self.features.astype(np.float32)
 
     @cached_property
     def axes(self) -> logistic.Axes:
         """The features on their principal axes."""
-        return logistic.principal_axes(self.features)
+        return logistic.principal_axes(self.wide)
 
     @cached_property
-    def fold_weights(self) -> Array:
-        """Shape (folds, n): the weights, 0 for the rows that the fold holds out."""
-        held_out = np.arange(self.folds)[:, None] == self.fold_of
-        return np.where(held_out, 0, self.weights).astype(np.float32)
+    def scale(self) -> float:
+        """The mean squared norm of the features: 1 for each view in them where rows are unit-norm."""
+        return max(float(np.einsum("nd,nd->n", self.wide, self.wide).mean()), 1e-12)
+
+    @cached_property
+    def kernel(self) -> KernelRidge:
+        """The kernel regression."""
+        return KernelRidge(
+            self.features, self.labels, self.weights, self.fold_of, classes=self.classes, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """One head that was tried."""
+    """One head that was tried, calibrated."""
 
     kind: str
     view: str
     settings: Mapping[str, float]
     logits: Array
-    """shape (n, k): of each example, by a head trained without its fold."""
-    fit: Callable[[float, Novelty], Head]
-    """Fits the head on all examples, given its temperature and novelty."""
+    """shape (n, k): of the first member's map on each example, trained without the example's fold."""
+    probabilities: Array
+    """shape (n, k): calibrated, by the whole head, trained without the example's fold."""
+    temperature: float
+    """The last one that was applied."""
+    fit: Callable[[], tuple[Member, ...]]
+    """Fits the members on all rows."""
 
 
-def logistic_trials(problem: Problem) -> Iterator[Trial]:
-    """Logistic regression at one strength after the other, each starting from the last."""
-    start: logistic.Solution | None = None
-    for strength in STRENGTHS:
-        start = logistic.fit(
-            problem.axes,
-            problem.labels,
-            problem.fold_weights,
-            problem.classes,
-            strength=strength,
-            start=start,
-        )
-        yield _logistic_trial(problem, strength, start)
+@dataclass(frozen=True, slots=True, eq=False)
+class Measure:
+    """Which examples calibration may use."""
+
+    measured: NDArray[np.bool_]
+    """shape (n,): False where the fold's model knew no example of the row's class."""
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float64]
+
+    def temperature(self, logits: Array) -> float:
+        """The temperature of out-of-fold logits; 1 where nothing can be measured."""
+        if not self.measured.any():
+            return 1.0
+        rows = self.measured
+        return calibration.temperature(logits[rows], self.labels[rows], self.weights[rows])
 
 
-def _logistic_trial(problem: Problem, strength: float, of_folds: logistic.Solution) -> Trial:
-    axes = problem.axes
-    logits = np.empty((len(problem.labels), problem.classes), np.float32)
+def prototypes(problem: Problem, measure: Measure) -> Trial:
+    """The nearest class mean by angle (Snell et al. 2017, with cosines)."""
+    sums = np.zeros((problem.folds + 1, problem.classes, problem.features.shape[1]), np.float32)
+    np.add.at(
+        sums,
+        (problem.fold_of, problem.labels),
+        problem.wide * problem.weights.astype(np.float32)[:, None],
+    )
+    total = sums.sum(axis=0)
+    logits = np.empty((problem.examples, problem.classes), np.float32)
     for fold in range(problem.folds):
-        rows = problem.fold_of == fold
-        logits[rows] = axes.coordinates[rows] @ of_folds.weight[fold] + of_folds.bias[fold]
+        rows = np.flatnonzero(problem.fold_of == fold)
+        logits[rows] = problem.wide[rows] @ _directions(total - sums[fold]).T
+    temperature = measure.temperature(logits)
 
-    def fit(temperature: float, novelty: Novelty) -> Head:
-        start = logistic.Solution(of_folds.weight.mean(axis=0)[None], of_folds.bias.mean(axis=0)[None])
-        weights = problem.weights.astype(np.float32)[None]
-        solution = logistic.fit(
-            axes, problem.labels, weights, problem.classes, strength=strength, start=start
-        )
-        weight = axes.rotation @ solution.weight[0]
-        bias = solution.bias[0] - axes.centre @ weight
-        return LinearHead("logistic", problem.view, weight, bias, temperature, novelty)
+    def fit() -> tuple[Member, ...]:
+        bias = np.zeros(problem.classes, np.float32)
+        return (Member(LinearMap(np.ascontiguousarray(_directions(total).T), bias), temperature, 1.0),)
 
-    return Trial("logistic", problem.view, {"C": strength}, logits, fit)
+    return Trial(
+        "prototypes", problem.view, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit
+    )
+
+
+def _directions(sums: Array) -> Array:
+    directions: Array = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+    return directions
+
+
+class LogisticTrials:
+    """Logistic regression at one strength after another, each starting from the last."""
+
+    def __init__(self, problem: Problem, measure: Measure) -> None:
+        self._problem = problem
+        self._measure = measure
+        self._last: logistic.Solution | None = None
+
+    def trial(self, strength: float) -> Trial:
+        """Tries a strength, given for features of norm 1."""
+        problem = self._problem
+        scaled = strength / problem.scale
+        weights = problem.weights.astype(np.float32)
+        logits = np.zeros((problem.examples, problem.classes), np.float32)
+        solutions = []
+        start = self._last
+        at_once = max(1, LOGITS_AT_ONCE // (len(problem.labels) * problem.classes))
+        for first in range(0, problem.folds, at_once):
+            folds = np.arange(first, min(first + at_once, problem.folds))
+            kept = np.where(folds[:, None] == problem.fold_of, np.float32(0), weights)
+            solution = logistic.fit(
+                problem.axes, problem.labels, kept, problem.classes, strength=scaled, start=start
+            )
+            for i, fold in enumerate(folds):
+                rows = np.flatnonzero(problem.fold_of == fold)
+                logits[rows] = problem.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
+            start = solution.mean()
+            solutions.append(start)
+        self._last = near = start
+        temperature = self._measure.temperature(logits)
+
+        def fit() -> tuple[Member, ...]:
+            solution = logistic.fit(
+                problem.axes, problem.labels, weights[None], problem.classes, strength=scaled, start=near
+            )
+            weight = problem.axes.rotation @ solution.weight[0]
+            bias = solution.bias[0] - problem.axes.centre @ weight
+            return (Member(LinearMap(weight, bias), temperature, 1.0),)
+
+        probabilities = softmax(logits / np.float32(temperature))
+        return Trial("logistic", problem.view, {"C": strength}, logits, probabilities, temperature, fit)
+
+
+def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
+    """Kernel regression with one penalty."""
+    regression = problem.kernel
+    logits = log_softplus(regression.out_of_fold(ridge)[: problem.examples], SOFTNESS)
+    temperature = measure.temperature(logits)
+
+    def fit() -> tuple[Member, ...]:
+        return (Member(regression.fit(ridge), temperature, 1.0),)
+
+    return Trial(
+        "kernel",
+        problem.view,
+        {"ridge": ridge},
+        logits,
+        softmax(logits / np.float32(temperature)),
+        temperature,
+        fit,
+    )
+
+
+def blend(one: Trial, other: Trial, measure: Measure) -> Trial:
+    """The average of two heads' probabilities, calibrated again: they err on different examples."""
+    mean: Array = (one.probabilities + other.probabilities) / np.float32(2)
+    np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)), out=mean)
+    temperature = measure.temperature(mean)
+
+    def fit() -> tuple[Member, ...]:
+        return tuple(replace(member, share=0.5) for trial in (one, other) for member in trial.fit())
+
+    return Trial(
+        f"{one.kind}+{other.kind}",
+        one.view,
+        {**one.settings, **other.settings},
+        one.logits,
+        softmax(mean / np.float32(temperature)),
+        temperature,
+        fit,
+    )

@@ -65,10 +65,8 @@ def confusion_matrix(
     labels: NDArray[np.int32], predicted: NDArray[np.int64], weights: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64]:
     """Shape (k, k): weight of the examples by right label (row) and predicted label (column)."""
-    cells: NDArray[np.float64] = np.bincount(
-        labels * np.int64(classes) + predicted, weights, classes * classes
-    )
-    return cells.reshape(classes, classes)
+    cells = np.bincount(labels * np.int64(classes) + predicted, weights, classes * classes)
+    return cells.astype(np.float64).reshape(classes, classes)
 
 
 def class_scores(

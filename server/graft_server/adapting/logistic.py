@@ -67,11 +67,9 @@ class Solution:
     bias: Array
     """shape (f, k)."""
 
-    def logits(self, coordinates: Array) -> Array:
-        """Shape (f, n, k), of coordinates of shape (n, r)."""
-        logits: Array = np.matmul(coordinates, self.weight)
-        logits += self.bias[:, None]
-        return logits
+    def mean(self) -> Solution:
+        """The mean of the problems' weights, as the solution of one problem."""
+        return Solution(self.weight.mean(axis=0)[None], self.bias.mean(axis=0)[None])
 
 
 def fit(
@@ -91,10 +89,14 @@ def fit(
         weights: shape (f, n): of each example in each problem; 0 leaves it out.
         classes: k.
         strength: What scikit-learn calls C.
-        start: Where to begin, for example the solution of a neighbouring strength.
+        start: Where every problem begins: one solution, for example of a neighbouring strength.
     """
     problem = _Problem(axes, labels, weights, classes, strength)
-    point = problem.scaled(start) if start is not None else np.zeros(problem.shape, np.float32)
+    point = (
+        np.repeat(problem.scaled(start), len(weights), axis=0)
+        if start is not None
+        else np.zeros(problem.shape, np.float32)
+    )
     return problem.solution(_minimise(problem, point))
 
 
@@ -117,7 +119,8 @@ class _Problem:
         self._scale: Array = (1 / np.sqrt(steepness)).astype(np.float32)[:, None]
 
     def scaled(self, solution: Solution) -> Array:
-        scaled: Array = np.concatenate([solution.weight, solution.bias[:, None]], axis=1) / self._scale
+        stacked: Array = np.concatenate([solution.weight, solution.bias[:, None]], axis=1)
+        scaled: Array = stacked / self._scale
         return scaled
 
     def solution(self, point: Array) -> Solution:
@@ -185,9 +188,10 @@ def _step(
 
 def _direction(gradient: Array, pairs: list[tuple[Array, Array, NDArray[np.float64]]]) -> Array:
     """The two-loop recursion; a problem without a useful pair goes down its gradient."""
-    direction = -gradient
+    direction: Array = -gradient
     if not pairs:
-        return direction / np.maximum(_norm(gradient), 1.0)[:, None, None].astype(np.float32)
+        direction /= np.maximum(_norm(gradient), 1.0)[:, None, None].astype(np.float32)
+        return direction
     shares = []
     for step, change, inverse in reversed(pairs):
         share = (inverse * _dot(step, direction)).astype(np.float32)[:, None, None]

@@ -33,6 +33,9 @@ class TrainingSet:
     """A digest of the input: equal for exact duplicates."""
     features: Mapping[str, NDArray[np.float16]]
     """View name to features of shape (n, d). The view "pooled" is always there, with unit-norm rows."""
+    label_features: Mapping[str, NDArray[np.float16]] | None = None
+    """View name to features of shape (k, d) of the classes' names and descriptions, where the backbone reads
+    them; None where it does not. The same views as features."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,7 +5,17 @@ NumPy only: the serving process and the training workers compute a head with the
 """
 
 from graft_server.heads.codec import decode, encode
-from graft_server.heads.head import Head, HeadOutput, KernelHead, LinearHead
-from graft_server.heads.novelty import Novelty
+from graft_server.heads.head import Head, HeadOutput, KernelMap, LinearMap, Member
+from graft_server.heads.novelty import ABSTAIN_ABOVE, Novelty
 
-__all__ = ["Head", "HeadOutput", "KernelHead", "LinearHead", "Novelty", "decode", "encode"]
+__all__ = [
+    "ABSTAIN_ABOVE",
+    "Head",
+    "HeadOutput",
+    "KernelMap",
+    "LinearMap",
+    "Member",
+    "Novelty",
+    "decode",
+    "encode",
+]

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from graft_server.heads.head import Head, KernelHead, LinearHead
+from graft_server.heads.head import LEAST_PROBABILITY, Head, KernelMap, LinearMap, Member
 from graft_server.heads.novelty import Novelty
 
 OPSET = 18
@@ -43,16 +43,10 @@ class _Graph:
 def to_onnx(head: Head) -> bytes:
     """The head as a serialised, checked ONNX model."""
     graph = _Graph()
-    match head:
-        case LinearHead():
-            logits = _linear(graph, "features", head.weight, head.bias)
-        case KernelHead():
-            logits = _linear(graph, _kernel(graph, head), head.weight, head.bias)
-        case _:
-            raise TypeError(f"{type(head).__name__} has no graph")
-    graph.add("Div", [logits, graph.scalar("temperature", head.temperature)], "tempered")
-    graph.add("Softmax", ["tempered"], "probabilities", axis=-1)
-    _novelty(graph, head.novelty, logits)
+    graph.constant("classes_axis", np.array([-1]))
+    logits = [_logits(graph, member, f"member{i}") for i, member in enumerate(head.members)]
+    _probabilities(graph, head, logits)
+    _novelty(graph, head.novelty, logits[0])
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -73,35 +67,69 @@ def to_onnx(head: Head) -> bytes:
     return serialised
 
 
-def _linear(graph: _Graph, source: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
-    graph.add("MatMul", [source, graph.constant("weight", weight)], "weighted")
-    return graph.add("Add", ["weighted", graph.constant("bias", bias)], "logits")
+def _logits(graph: _Graph, member: Member, name: str) -> str:
+    of = member.map
+    source = "features" if isinstance(of, LinearMap) else _kernel(graph, of, name)
+    graph.add("MatMul", [source, graph.constant(f"{name}.weight", of.weight)], f"{name}.weighted")
+    scores = graph.add("Add", [f"{name}.weighted", graph.constant(f"{name}.bias", of.bias)], f"{name}.scores")
+    if isinstance(of, LinearMap):
+        return scores
+    graph.add("Div", [scores, graph.scalar(f"{name}.softness", of.softness)], f"{name}.scaled_scores")
+    graph.add("Softplus", [f"{name}.scaled_scores"], f"{name}.softplus")
+    least = graph.scalar(f"{name}.least", LEAST_PROBABILITY)
+    graph.add("Max", [f"{name}.softplus", least], f"{name}.positive")
+    return graph.add("Log", [f"{name}.positive"], f"{name}.logits")
 
 
-def _kernel(graph: _Graph, head: KernelHead) -> str:
+def _kernel(graph: _Graph, of: KernelMap, name: str) -> str:
     """exp(2 gamma x.z - gamma |x|^2 - gamma |z|^2); landmarks stay float16 in the file."""
-    landmarks = head.landmarks.astype(np.float32)
-    graph.constant("landmarks_transposed", head.landmarks.T)
-    graph.add("Cast", ["landmarks_transposed"], "landmarks", to=TensorProto.FLOAT)
-    graph.add("MatMul", ["features", "landmarks"], "products")
-    graph.add("Mul", ["products", graph.scalar("twice_gamma", 2 * head.gamma)], "scaled")
-    norms = np.float32(head.gamma) * np.einsum("md,md->m", landmarks, landmarks)
-    graph.add("Sub", ["scaled", graph.constant("landmark_norms", norms)], "shifted")
-    graph.add(
-        "ReduceSumSquare", ["features", graph.constant("last_axis", np.array([-1]))], "norms", keepdims=1
-    )
-    graph.add("Mul", ["norms", graph.scalar("gamma", head.gamma)], "scaled_norms")
-    graph.add("Sub", ["shifted", "scaled_norms"], "exponents")
-    return graph.add("Exp", ["exponents"], "kernel")
+    landmarks = of.landmarks.astype(np.float32)
+    graph.constant(f"{name}.landmarks", of.landmarks.T)
+    graph.add("Cast", [f"{name}.landmarks"], f"{name}.wide_landmarks", to=TensorProto.FLOAT)
+    graph.add("MatMul", ["features", f"{name}.wide_landmarks"], f"{name}.products")
+    twice = graph.scalar(f"{name}.twice_gamma", 2 * of.gamma)
+    graph.add("Mul", [f"{name}.products", twice], f"{name}.scaled_products")
+    norms = np.float32(of.gamma) * np.einsum("md,md->m", landmarks, landmarks)
+    graph.add("Sub", [f"{name}.scaled_products", graph.constant(f"{name}.norms", norms)], f"{name}.shifted")
+    graph.add("ReduceSumSquare", ["features", "classes_axis"], f"{name}.squares", keepdims=1)
+    graph.add("Mul", [f"{name}.squares", graph.scalar(f"{name}.gamma", of.gamma)], f"{name}.scaled_squares")
+    graph.add("Sub", [f"{name}.shifted", f"{name}.scaled_squares"], f"{name}.exponents")
+    return graph.add("Exp", [f"{name}.exponents"], f"{name}.kernel")
+
+
+def _probabilities(graph: _Graph, head: Head, logits: list[str]) -> None:
+    alone = len(logits) == 1
+    shared = []
+    for i, (member, name) in enumerate(zip(head.members, logits, strict=True)):
+        temperature = graph.scalar(f"member{i}.temperature", member.temperature)
+        graph.add("Div", [name, temperature], f"member{i}.tempered")
+        own = "probabilities" if alone else f"member{i}.probabilities"
+        graph.add("Softmax", [f"member{i}.tempered"], own, axis=-1)
+        if not alone:
+            share = graph.scalar(f"member{i}.share", member.share)
+            shared.append(graph.add("Mul", [own, share], f"member{i}.shared"))
+    if alone:
+        return
+    graph.add("Sum", shared, "mean")
+    graph.add("Max", ["mean", graph.scalar("least_probability", LEAST_PROBABILITY)], "positive_mean")
+    graph.add("Log", ["positive_mean"], "log_mean")
+    graph.add("Div", ["log_mean", graph.scalar("temperature", head.temperature)], "tempered")
+    graph.add("Softmax", ["tempered"], "probabilities", axis=-1)
 
 
 def _novelty(graph: _Graph, novelty: Novelty, logits: str) -> None:
-    """The share at the first knot, plus each segment's rise as far as it was crossed."""
-    graph.constant("classes_axis", np.array([-1]))
-    graph.add("ReduceMax", [logits, "classes_axis"], "best", keepdims=1)
-    graph.add("Neg", ["best"], "strangeness")
+    """Interpolates in the table: the share at the first knot, plus each segment's rise as far as it was crossed."""
+    graph.add("ReduceMax", [logits, "classes_axis"], "largest_logit", keepdims=1)
+    graph.add("Div", ["largest_logit", graph.scalar("logit_scale", novelty.logit_scale)], "sureness")
+    graph.constant("anchors", novelty.anchors.T)
+    graph.add("Cast", ["anchors"], "wide_anchors", to=TensorProto.FLOAT)
+    graph.add("MatMul", ["features", "wide_anchors"], "similarities")
+    graph.add("ReduceMax", ["similarities", "classes_axis"], "similarity", keepdims=1)
+    graph.add("Div", ["similarity", graph.scalar("similarity_scale", novelty.similarity_scale)], "nearness")
+    graph.add("Sum", ["sureness", "nearness"], "familiarity")
+    graph.add("Neg", ["familiarity"], "strangeness")
     graph.add("Sub", ["strangeness", graph.constant("knots", novelty.knots[:-1])], "past")
     graph.add("Div", ["past", graph.constant("widths", np.diff(novelty.knots))], "ratios")
     graph.add("Clip", ["ratios", graph.scalar("zero", 0), graph.scalar("one", 1)], "crossed")
     graph.add("MatMul", ["crossed", graph.constant("rises", np.diff(novelty.shares))], "risen")
-    graph.add("Add", ["risen", graph.scalar("least", float(novelty.shares[0]))], "novelty")
+    graph.add("Add", ["risen", graph.scalar("least_share", float(novelty.shares[0]))], "novelty")

@@ -1,9 +1,8 @@
-"""The heads themselves. Both give logits, divide them by a temperature, and go through a softmax."""
+"""A head: one or two maps from features to logits, each through a softmax, averaged and calibrated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,154 +11,167 @@ from graft_server.errors import InvalidError
 from graft_server.heads.novelty import Novelty
 
 ROWS_AT_ONCE = 1024
-"""Rows scored together: with 4,096 landmarks their kernel takes 16 MiB."""
+"""Rows scored together: with 2,048 landmarks their kernel takes 8 MiB."""
+LEAST_PROBABILITY = 1e-30
+"""What an averaged probability of 0 counts as before its logarithm is taken."""
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadOutput:
     """What a head says of n inputs."""
 
-    probabilities: NDArray[np.float32]
+    probabilities: Array
     """shape (n, k): calibrated, rows sum to 1."""
-    novelty: NDArray[np.float32]
+    novelty: Array
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
 
 
-class Head(Protocol):
-    """A function from features to probabilities over k classes."""
-
-    @property
-    def kind(self) -> str:
-        """How it was fitted, for example "logistic"."""
-
-    @property
-    def view(self) -> str:
-        """The features that it reads, for example "pooled"."""
-
-    @property
-    def classes(self) -> int:
-        """K."""
-
-    @property
-    def dimension(self) -> int:
-        """d, the length of a row of features."""
-
-    @property
-    def temperature(self) -> float:
-        """What the logits are divided by."""
-
-    @property
-    def novelty(self) -> Novelty:
-        """How the novelty is read off."""
-
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits before the temperature, shape (n, k), of features of shape (n, d)."""
-
-    def scores(self, features: NDArray[np.float32]) -> HeadOutput:
-        """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearHead:
+class LinearMap:
     """Logits that are linear in the features."""
 
-    kind: str
-    view: str
-    weight: NDArray[np.float32]
+    weight: Array
     """shape (d, k)."""
-    bias: NDArray[np.float32]
+    bias: Array
     """shape (k,)."""
-    temperature: float
-    novelty: Novelty
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return int(self.weight.shape[1])
 
     @property
     def dimension(self) -> int:
         """D."""
         return int(self.weight.shape[0])
 
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits before the temperature, shape (n, k)."""
-        return features @ self.weight + self.bias
-
-    def scores(self, features: NDArray[np.float32]) -> HeadOutput:
-        """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
-        return _scores(self, features)
+    def logits(self, features: Array) -> Array:
+        """Shape (n, k), of features of shape (n, d)."""
+        logits: Array = features @ self.weight
+        logits += self.bias
+        return logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KernelHead:
-    """Logits that are linear in the Gaussian kernel between the features and m landmarks."""
+class KernelMap:
+    """Logarithms of scores that are linear in the Gaussian kernel between features and m landmarks.
 
-    kind: str
-    view: str
+    The scores come from regression onto 0 and 1, so they are rough probabilities, with some below 0: they go
+    through a softplus of width `softness` before the logarithm is taken.
+    """
+
     landmarks: NDArray[np.float16]
     """shape (m, d): training examples."""
     gamma: float
     """The kernel is exp(-gamma * squared distance)."""
-    weight: NDArray[np.float32]
+    weight: Array
     """shape (m, k)."""
-    bias: NDArray[np.float32]
+    bias: Array
     """shape (k,)."""
-    temperature: float
-    novelty: Novelty
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return int(self.weight.shape[1])
+    softness: float
 
     @property
     def dimension(self) -> int:
         """D."""
         return int(self.landmarks.shape[1])
 
-    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits before the temperature, shape (n, k)."""
-        return (
-            gaussian_kernel(features, self.landmarks.astype(np.float32), self.gamma) @ self.weight + self.bias
-        )
+    def logits(self, features: Array) -> Array:
+        """Shape (n, k), of features of shape (n, d)."""
+        scores: Array = gaussian_kernel(features, self.landmarks.astype(np.float32), self.gamma) @ self.weight
+        scores += self.bias
+        return log_softplus(scores, self.softness)
 
-    def scores(self, features: NDArray[np.float32]) -> HeadOutput:
+
+Map = LinearMap | KernelMap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """One map of a head."""
+
+    map: Map
+    temperature: float
+    """What its logits are divided by before the softmax."""
+    share: float
+    """The weight of its probabilities in the average, above 0; they sum to 1 over a head's members."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A function from features to calibrated probabilities over k classes, and a novelty."""
+
+    kind: str
+    """How it was fitted, for example "logistic"."""
+    view: str
+    """The features that it reads: "pooled", or several joined by "+", whose rows are put one after another."""
+    members: tuple[Member, ...]
+    """At least one. The first one's largest logit enters the novelty."""
+    temperature: float
+    """Averaged probabilities are raised to the power of 1 / temperature; 1 where there is one member."""
+    novelty: Novelty
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.members[0].map.bias.shape[0])
+
+    @property
+    def dimension(self) -> int:
+        """d, the length of a row of features."""
+        return self.members[0].map.dimension
+
+    def scores(self, features: Array) -> HeadOutput:
         """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
-        return _scores(self, features)
+        if features.ndim != 2 or features.shape[1] != self.dimension:
+            raise InvalidError(
+                f"The features have shape {features.shape}: this model reads rows of {self.dimension} numbers.",
+                reason="FEATURES_DIMENSION_MISMATCH",
+                metadata={"dimension": str(self.dimension)},
+            )
+        probabilities = np.empty((len(features), self.classes), np.float32)
+        novelty = np.empty(len(features), np.float32)
+        for start in range(0, len(features), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            part = features[rows].astype(np.float32, copy=False)
+            logits = [member.map.logits(part) for member in self.members]
+            probabilities[rows] = blended(
+                logits,
+                [member.temperature for member in self.members],
+                [member.share for member in self.members],
+                self.temperature,
+            )
+            novelty[rows] = self.novelty.scores(logits[0].max(axis=1), part)
+        return HeadOutput(probabilities, novelty)
 
 
-def gaussian_kernel(
-    features: NDArray[np.float32], landmarks: NDArray[np.float32], gamma: float
-) -> NDArray[np.float32]:
+def blended(logits: list[Array], temperatures: list[float], shares: list[float], temperature: float) -> Array:
+    """Probabilities, shape (n, k), from the logits of each member."""
+    if len(logits) == 1:
+        return softmax(logits[0] / np.float32(temperatures[0]))
+    mean = np.zeros_like(logits[0])
+    for one, own_temperature, share in zip(logits, temperatures, shares, strict=True):
+        mean += softmax(one / np.float32(own_temperature)) * np.float32(share)
+    np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)), out=mean)
+    return softmax(mean / np.float32(temperature))
+
+
+def gaussian_kernel(features: Array, landmarks: Array, gamma: float) -> Array:
     """The kernel exp(-gamma * |x - z|^2) between rows of (n, d) and (m, d), shape (n, m)."""
-    kernel = features @ (landmarks.T * np.float32(2 * gamma))
+    kernel: Array = features @ (landmarks.T * np.float32(2 * gamma))
     kernel -= np.float32(gamma) * np.einsum("nd,nd->n", features, features)[:, None]
     kernel -= np.float32(gamma) * np.einsum("md,md->m", landmarks, landmarks)
     np.exp(kernel, out=kernel)
     return kernel
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_softplus(scores: Array, softness: float) -> Array:
+    """log(log(1 + exp(scores / softness))), which is log(scores) where they are well above 0."""
+    scaled = scores / np.float32(softness)
+    logs: Array = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
+    np.log(np.maximum(logs, np.float32(LEAST_PROBABILITY)), out=logs)
+    return logs
+
+
+def softmax(logits: Array) -> Array:
     """Softmax over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    shifted: Array = logits - logits.max(axis=-1, keepdims=True)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=-1, keepdims=True)
     return shifted
-
-
-def _scores(head: Head, features: NDArray[np.float32]) -> HeadOutput:
-    if features.ndim != 2 or features.shape[1] != head.dimension:
-        raise InvalidError(
-            f"The features have shape {features.shape}: this model reads rows of {head.dimension} numbers.",
-            reason="FEATURES_DIMENSION_MISMATCH",
-            metadata={"dimension": str(head.dimension)},
-        )
-    probabilities = np.empty((len(features), head.classes), np.float32)
-    novelty = np.empty(len(features), np.float32)
-    for start in range(0, len(features), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        logits = head.logits(features[rows].astype(np.float32, copy=False))
-        novelty[rows] = head.novelty.scores(logits)
-        probabilities[rows] = softmax(logits / np.float32(head.temperature))
-    return HeadOutput(probabilities, novelty)

@@ -1,0 +1,88 @@
+"""The examples that can be trained on, and the folds that they are held out in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.adapting.folds import bound_together, stratified_folds
+from graft_server.adapting.training_set import TrainingSet
+from graft_server.errors import StateError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """The rows of a training set that can be trained on, and their folds."""
+
+    train: TrainingSet
+    rows: NDArray[np.int64]
+    """shape (n,)."""
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    fold_of: NDArray[np.int32]
+    folds: int
+    measured: NDArray[np.bool_]
+    """shape (n,): whether the row's class has examples outside of its fold."""
+    seed: int
+
+
+def usable(train: TrainingSet) -> NDArray[np.bool_]:
+    """Shape (n,): the rows whose weight is above 0 and whose features are finite in every view."""
+    rows = train.weights > 0
+    for features in train.features.values():
+        rows &= np.isfinite(features).all(axis=1)
+    return rows
+
+
+def examples_of(train: TrainingSet, rows: NDArray[np.int64], seed: int) -> Examples:
+    """The examples of some rows, dealt into folds.
+
+    Raises:
+        StateError: Too few classes have examples (TOO_FEW_CLASSES), or all are bound together (TOO_FEW_EXAMPLES).
+    """
+    labels = train.labels[rows]
+    present = np.unique(labels)
+    if len(present) < 2:
+        named = f" ({train.classes[present[0]]})" if len(present) else ""
+        raise StateError(
+            f"{len(present)} of the classes{named} has training examples: at least 2 are needed. "
+            f"There are {len(rows):,} training examples that can be used.",
+            reason="TOO_FEW_CLASSES",
+            metadata={"classes": str(len(present)), "needed": "2"},
+        )
+    bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
+    folds = min(_folds(len(rows)), len(np.unique(bound)))
+    if folds < 2:
+        raise StateError(
+            f"The {len(rows):,} training examples are duplicates of each other or of one group: at least 2 "
+            "that are not are needed.",
+            reason="TOO_FEW_EXAMPLES",
+        )
+    fold_of = stratified_folds(labels, bound, folds, seed)
+    measured = _measured(labels, fold_of, folds, len(train.classes))
+    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed)
+
+
+def _folds(examples: int) -> int:
+    """More folds for fewer examples: what is trained on stays close to what there is."""
+    if examples <= 100:
+        return 20
+    return 10 if examples <= 500 else 5
+
+
+def _measured(
+    labels: NDArray[np.int32], fold_of: NDArray[np.int32], folds: int, classes: int
+) -> NDArray[np.bool_]:
+    counts = np.zeros((folds, classes), np.int64)
+    np.add.at(counts, (fold_of, labels), 1)
+    elsewhere = counts.sum(axis=0) - counts
+    measured: NDArray[np.bool_] = elsewhere[fold_of, labels] > 0
+    return measured
+
+
+def joined(features: Mapping[str, NDArray[np.float16]], view: str) -> NDArray[np.float16]:
+    """The features that a view of several names, row after row."""
+    return np.concatenate([features[name] for name in view.split("+")], axis=1)

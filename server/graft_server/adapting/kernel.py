@@ -1,0 +1,117 @@
+"""Regression onto the classes' indicators with a Gaussian kernel, its cross-validation in closed form.
+
+The kernel is taken to m landmarks (Nyström, Williams and Seeger 2001), all examples while there are few. What a
+fold's held-out rows add to the normal equations is subtracted from the sum over all rows, so that leaving a
+fold out costs one Cholesky factorisation of an (m, m) matrix and no pass over the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.sparse import csr_array
+
+from graft_server.heads.head import KernelMap, gaussian_kernel
+
+MAX_LANDMARKS = 2048
+"""All of Banking77 (10,003 rows): 1,024 landmarks 91.8, 2,048 93.3, 4,096 93.5 in four times the time."""
+WIDTH = 1.0
+"""gamma times the mean squared norm of the features. Banking77 at 16 per class: 0.5 88.8, 1 88.8, 2 88.5."""
+RIDGES = (0.03, 0.1, 0.3)
+"""What the penalty is chosen from; a factor of three moves accuracy by 0.2 points at most."""
+SOFTNESS = 0.03
+"""Of the link from scores to logits. Log-loss on Banking77 at 16 per class, at 0.01: 0.507, 0.03: 0.461,
+0.1: 0.458; on CLINC150 0.307, 0.297, 0.316. Without a link, a softmax of the scores: 0.522 and 0.389."""
+JITTER = 1e-4
+"""Added to the landmarks' kernel: float32 products of duplicates are no positive definite matrix."""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """The normal equations' sums over some rows."""
+
+    gram: Array
+    """shape (m, m)."""
+    targets: Array
+    """shape (m, k)."""
+
+
+class KernelRidge:
+    """The regression of one set of examples, for any penalty."""
+
+    def __init__(
+        self,
+        features: NDArray[np.float16],
+        labels: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        fold_of: NDArray[np.int32],
+        *,
+        classes: int,
+        seed: int,
+    ) -> None:
+        """Sums up the normal equations, fold by fold; rows of fold -1 are never held out."""
+        n = len(labels)
+        chosen = (
+            np.random.default_rng(seed).permutation(n)[:MAX_LANDMARKS] if n > MAX_LANDMARKS else np.arange(n)
+        )
+        self._features, self._labels, self._weights, self._fold_of = features, labels, weights, fold_of
+        self._classes = classes
+        self._landmarks = features[chosen]
+        wide = self._landmarks.astype(np.float32)
+        self._gamma = WIDTH / max(float(np.einsum("md,md->m", wide, wide).mean()), 1e-12)
+        kernel = gaussian_kernel(wide, wide, self._gamma).astype(np.float64)
+        kernel.flat[:: len(kernel) + 1] += JITTER
+        self._factor: Array = cholesky(kernel, lower=True, overwrite_a=True).astype(np.float32)
+        self._shares: Array = (np.bincount(labels, weights, classes) / weights.sum()).astype(np.float32)
+        self._folds = {fold: self._sums(np.flatnonzero(fold_of == fold)) for fold in np.unique(fold_of)}
+        self._total = _Sums(
+            sum((sums.gram for sums in self._folds.values()), np.zeros_like(self._factor)),
+            sum(
+                (sums.targets for sums in self._folds.values()), np.zeros((len(chosen), classes), np.float32)
+            ),
+        )
+
+    def out_of_fold(self, ridge: float) -> Array:
+        """Scores of each row, shape (n, k), by the regression without its fold; 0 for rows of fold -1."""
+        scores = np.zeros((len(self._labels), self._classes), np.float32)
+        for fold, sums in self._folds.items():
+            if fold >= 0:
+                left = _Sums(self._total.gram - sums.gram, self._total.targets - sums.targets)
+                rows = np.flatnonzero(self._fold_of == fold)
+                scores[rows] = self._rotated(rows) @ _solved(left, ridge) + self._shares
+        return scores
+
+    def fit(self, ridge: float) -> KernelMap:
+        """The regression on all rows."""
+        weight = solve_triangular(self._factor, _solved(self._total, ridge), lower=True, trans="T")
+        return KernelMap(self._landmarks, self._gamma, weight.astype(np.float32), self._shares, SOFTNESS)
+
+    def _rotated(self, rows: NDArray[np.int64]) -> Array:
+        """Shape (rows, m): coordinates in which the penalty is the sum of squares."""
+        kernel = gaussian_kernel(
+            self._landmarks.astype(np.float32), self._features[rows].astype(np.float32), self._gamma
+        )
+        rotated: Array = solve_triangular(self._factor, kernel, lower=True, overwrite_b=True).T
+        return rotated
+
+    def _sums(self, rows: NDArray[np.int64]) -> _Sums:
+        rotated = self._rotated(rows)
+        weights = self._weights[rows].astype(np.float32)
+        indicators = csr_array(
+            (weights, (self._labels[rows], np.arange(len(rows)))), shape=(self._classes, len(rows))
+        )
+        targets: Array = (indicators @ rotated).T - np.outer(weights @ rotated, self._shares)
+        rotated *= np.sqrt(weights)[:, None]
+        return _Sums(rotated.T @ rotated, targets)
+
+
+def _solved(sums: _Sums, ridge: float) -> Array:
+    gram = sums.gram.copy()
+    gram.flat[:: len(gram) + 1] += np.float32(ridge)
+    solved: Array = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), sums.targets)
+    return solved

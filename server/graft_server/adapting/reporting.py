@@ -1,0 +1,98 @@
+"""The report of a fitted head: its figures, and what a person should know before trusting it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.adapting import evaluation
+from graft_server.adapting.examples import Examples, joined
+from graft_server.heads.head import Head
+from graft_server.reports import Evaluation, EvaluationMethod, HeadChoice, Report
+
+FEW = 5
+"""A class with fewer examples is warned of."""
+NAMED = 5
+"""A warning names at most so many classes."""
+
+Array = NDArray[np.float32]
+
+
+def report_of(
+    examples: Examples, head: Head, choice: HeadChoice, out_of_fold: Array, held_out: NDArray[np.int64]
+) -> Report:
+    """The report of a head, measured on held-out rows of the training set, or out of fold where there are none.
+
+    Args:
+        examples: What it was trained on.
+        head: The fitted head.
+        choice: How it came about.
+        out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
+        held_out: Rows of the training set that nothing was trained on.
+    """
+    train = examples.train
+    if len(held_out):
+        features = joined(train.features, head.view)[held_out].astype(np.float32)
+        probabilities = head.scores(features).probabilities
+        labels, weights = train.labels[held_out], train.weights[held_out]
+        how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
+    elif examples.measured.any():
+        rows = examples.measured
+        probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
+        how = Evaluation(EvaluationMethod.CROSS_VALIDATION, examples.folds, len(labels))
+    else:
+        probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
+        how = Evaluation(EvaluationMethod.NONE)
+    counts = np.bincount(examples.labels, minlength=len(train.classes))
+    predicted = probabilities.argmax(axis=1)
+    found = evaluation.figures(probabilities, labels, weights)
+    return Report(
+        examples=len(examples.rows),
+        validation_examples=len(held_out),
+        classes=len(train.classes),
+        accuracy=found.accuracy,
+        macro_f1=found.macro_f1,
+        log_loss=found.log_loss,
+        calibration_error=found.calibration_error,
+        evaluation=how,
+        head=choice,
+        per_class=evaluation.class_reports(train.classes, counts, labels, predicted, weights),
+        confusions=evaluation.confusions(train.classes, labels, predicted),
+        warnings=_warnings(examples, counts),
+        seed=examples.seed,
+    )
+
+
+def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
+    train = examples.train
+    finite = np.ones(len(train), bool)
+    for features in train.features.values():
+        finite &= np.isfinite(features).all(axis=1)
+    warnings = []
+    if not finite.all():
+        warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
+    if (train.weights == 0).any():
+        warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
+    if not np.ptp(train.features["pooled"][examples.rows].astype(np.float32), axis=0).max() > 0:
+        warnings.append("All examples have the same features: nothing tells the classes apart.")
+    torn = np.zeros(len(train.classes), bool)
+    torn[examples.labels[~examples.measured]] = True
+    for which, what in (
+        (counts == 0, "no training examples: {} not a likely answer"),
+        (counts == 1, "a single training example: whether {} recognised could not be measured"),
+        (torn & (counts > 1), "examples of one group only: whether {} recognised could not be measured"),
+        (
+            (counts > 1) & (counts < FEW) & ~torn,
+            f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",
+        ),
+    ):
+        if which.any():
+            warnings.append(_about(train.classes, np.flatnonzero(which), what))
+    return tuple(warnings)
+
+
+def _about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
+    names = ", ".join(classes[i] for i in which[:NAMED])
+    more = f" and {len(which) - NAMED:,} more" if len(which) > NAMED else ""
+    verb, subject = ("has", "it is") if len(which) == 1 else ("have", "they are")
+    return f"{names}{more} {verb} {what.format(subject)}."
