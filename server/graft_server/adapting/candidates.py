@@ -139,12 +139,15 @@ def _directions(sums: Array) -> Array:
 
 
 class LogisticTrials:
-    """Logistic regression at one strength after another, each starting from the last."""
+    """Logistic regression at one strength after another, each fold starting from its own last solution.
+
+    From another fold's it would know the rows that it holds out: iterations stop before that is forgotten.
+    """
 
     def __init__(self, problem: Problem, measure: Measure) -> None:
         self._problem = problem
         self._measure = measure
-        self._last: logistic.Solution | None = None
+        self._last: dict[int, logistic.Solution] = {}
 
     def trial(self, strength: float) -> Trial:
         """Tries a strength, given for features of norm 1."""
@@ -152,21 +155,23 @@ class LogisticTrials:
         scaled = strength / problem.scale
         weights = problem.weights.astype(np.float32)
         logits = np.zeros((problem.examples, problem.classes), np.float32)
-        solutions = []
-        start = self._last
         at_once = max(1, LOGITS_AT_ONCE // (len(problem.labels) * problem.classes))
         for first in range(0, problem.folds, at_once):
             folds = np.arange(first, min(first + at_once, problem.folds))
             kept = np.where(folds[:, None] == problem.fold_of, np.float32(0), weights)
             solution = logistic.fit(
-                problem.axes, problem.labels, kept, problem.classes, strength=scaled, start=start
+                problem.axes,
+                problem.labels,
+                kept,
+                problem.classes,
+                strength=scaled,
+                start=self._last.get(first),
             )
+            self._last[first] = solution
             for i, fold in enumerate(folds):
                 rows = np.flatnonzero(problem.fold_of == fold)
                 logits[rows] = problem.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
-            start = solution.mean()
-            solutions.append(start)
-        self._last = near = start
+        near = logistic.mean_of(list(self._last.values()))
         temperature = self._measure.temperature(logits)
 
         def fit() -> tuple[Member, ...]:

@@ -67,9 +67,12 @@ class Solution:
     bias: Array
     """shape (f, k)."""
 
-    def mean(self) -> Solution:
-        """The mean of the problems' weights, as the solution of one problem."""
-        return Solution(self.weight.mean(axis=0)[None], self.bias.mean(axis=0)[None])
+
+def mean_of(solutions: list[Solution]) -> Solution:
+    """The mean of all problems' weights, as the solution of one problem."""
+    weight = np.concatenate([solution.weight for solution in solutions])
+    bias = np.concatenate([solution.bias for solution in solutions])
+    return Solution(weight.mean(axis=0, keepdims=True), bias.mean(axis=0, keepdims=True))
 
 
 def fit(
@@ -89,14 +92,10 @@ def fit(
         weights: shape (f, n): of each example in each problem; 0 leaves it out.
         classes: k.
         strength: What scikit-learn calls C.
-        start: Where every problem begins: one solution, for example of a neighbouring strength.
+        start: Where to begin, for example the solution of a neighbouring strength.
     """
     problem = _Problem(axes, labels, weights, classes, strength)
-    point = (
-        np.repeat(problem.scaled(start), len(weights), axis=0)
-        if start is not None
-        else np.zeros(problem.shape, np.float32)
-    )
+    point = problem.scaled(start) if start is not None else np.zeros(problem.shape, np.float32)
     return problem.solution(_minimise(problem, point))
 
 
