@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from graft_server.errors import BackboneError
 
-_CHARACTERS_PER_TOKEN = 64
+CHARACTERS_PER_TOKEN = 64
 """Texts are cut to this many characters per token of the maximum length before they are tokenized: 1 MB of text
 takes 0.65 s, of which all but the first kilobytes would be thrown away. Real text has 4 to 5; a word of more
 than 100 characters is one unknown token to a WordPiece tokenizer."""
@@ -43,7 +43,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
-        self._max_characters = _CHARACTERS_PER_TOKEN * max_tokens
+        self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
 
     def __call__(self, text: str) -> TokenizedText:
         """Tokenizes one text: about 30 µs for a sentence."""

@@ -74,24 +74,28 @@ def _machine(device: str, cores: int) -> str:
 
 def _measure(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
     rates: dict[Layout, float] = {}
-    for workers, threads in dict.fromkeys([(cores, 1), (1, cores)]):
-        encoder = Encoder(graph, device=device, threads=threads)
-        on_gpu = encoder.device == "cuda"
-        # While the GPU computes one batch, the next is prepared.
-        layouts = [
-            Layout(2 if on_gpu else workers, threads, budget)
-            for budget in (_GPU_BUDGETS if on_gpu else _CPU_BUDGETS)
-        ]
-        for layout in layouts * _PASSES:
+    candidates = _candidates(graph, device, cores)
+    for _ in range(_PASSES):
+        for layout, encoder in candidates:
             rates[layout] = max(rates.get(layout, 0.0), _rate(encoder, layout, dimension))
-        if on_gpu:
-            break
-    best = next(iter(rates))
+    best = candidates[0][0]
     for layout, rate in rates.items():
         _log.info("measured %s: %.0f tokens/s", layout, rate)
         if rate > rates[best] * _WORTH:
             best = layout
     return best
+
+
+def _candidates(graph: Path, device: str, cores: int) -> list[tuple[Layout, Encoder]]:
+    encoder = Encoder(graph, device=device, threads=1)
+    if encoder.device == "cuda":
+        # While the GPU computes one batch, the next is prepared.
+        return [(Layout(2, 1, budget), encoder) for budget in _GPU_BUDGETS]
+    candidates = [(Layout(cores, 1, budget), encoder) for budget in _CPU_BUDGETS]
+    if cores > 1:
+        wide = Encoder(graph, device=device, threads=cores)
+        candidates += [(Layout(1, cores, budget), wide) for budget in _CPU_BUDGETS]
+    return candidates
 
 
 def _rate(encoder: Encoder, layout: Layout, dimension: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
 from graft_server.encoding.runtime import Encoder
 from graft_server.errors import BackboneError, CorruptError
 from graft_server.exporting import runner
@@ -36,9 +36,6 @@ from graft_server.store.versions import (
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"
-
-MAX_CHARACTERS_PER_TOKEN = 64
-"""As `backbones.text` cuts texts before it tokenizes them; the bundle must cut at the same place."""
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -160,7 +157,7 @@ def _preprocessing(task: Task) -> dict[str, Any]:
         "encoder_id": backbone.encoder_id,
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
-        "max_characters": MAX_CHARACTERS_PER_TOKEN * backbone.max_tokens,
+        "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,
         "max_tokens": backbone.max_tokens,
         "truncation": "right",
         "padding": "right",

@@ -121,13 +121,18 @@ class Predictor:
 
 
 def _view(served: ServedVersion, encoded: Encoded) -> NDArray[np.float32]:
-    view = served.head.view
-    if view not in encoded.features:
+    """The features that the head reads: one view, or several side by side ("pooled+cls")."""
+    names = served.head.view.split("+")
+    missing = [name for name in names if name not in encoded.features]
+    if missing:
         raise FaultError(
-            f"The head reads the view {view}, which this server's encoder does not give: adapt the model again.",
+            f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the model "
+            "again.",
             reason="VIEW_MISSING",
         )
-    return encoded.features[view]
+    if len(names) == 1:
+        return encoded.features[names[0]]
+    return np.concatenate([encoded.features[name] for name in names], axis=1)
 
 
 def _answers(

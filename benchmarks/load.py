@@ -1,0 +1,188 @@
+"""A load generator in a process of its own: it sends requests that were serialized beforehand.
+
+Nothing is parsed while it runs, so that it costs the server's machine as little as Python can. It is told what to
+do on standard input, as JSON, and answers on standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from graft.v1 import prediction_pb2
+
+PREDICT = "/graft.v1.PredictionService/Predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be sent."""
+
+    target: str
+    requests: Path
+    """A file of serialized requests, made by `write_requests`; they are sent in turn."""
+    texts_per_request: int
+    count: int
+    """How many requests to send in all, going round the file."""
+    in_flight: int
+    """Requests at once; with a rate, at most."""
+    rate: float = 0.0
+    """Requests a second, at random moments (Poisson); 0: as fast as `in_flight` allows."""
+    method: str = PREDICT
+
+
+def write_requests(path: Path, requests: Iterable[bytes]) -> Path:
+    """Writes serialized requests to a file."""
+    with path.open("wb") as file:
+        for request in requests:
+            file.write(len(request).to_bytes(4, "little") + request)
+    return path
+
+
+def predict_requests(models: Sequence[str], texts: Sequence[str], per_request: int) -> Iterator[bytes]:
+    """Requests that ask for each text once, in order, of the models in turn."""
+    for n, start in enumerate(range(0, len(texts) - per_request + 1, per_request)):
+        message = prediction_pb2.PredictRequest(model=models[n % len(models)], top_k=1)
+        for text in texts[start : start + per_request]:
+            message.inputs.add(text=text)
+        yield message.SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of it."""
+
+    seconds: float
+    ok: int
+    texts: int
+    """Texts in requests that were answered."""
+    refused: int
+    failed: int
+    latencies_ms: list[float] = field(default_factory=list)
+    """Of the requests that were answered."""
+    refusal_ms: list[float] = field(default_factory=list)
+
+    @property
+    def texts_per_s(self) -> float:
+        """Throughput."""
+        return self.texts / self.seconds
+
+    def percentile(self, q: float) -> float:
+        """Of the latencies, in ms."""
+        return float(np.percentile(self.latencies_ms, q))
+
+
+def start(load: Load) -> subprocess.Popen[str]:
+    """Starts a process that generates the load."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({**asdict(load), "requests": str(load.requests)}))
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> Answered:
+    """Waits for the process, and reads what came of it."""
+    assert process.stdout is not None
+    answer = process.stdout.read()
+    if process.wait() != 0:
+        raise RuntimeError("the load generator failed")
+    return Answered(**json.loads(answer))
+
+
+def run(load: Load) -> Answered:
+    """Generates the load."""
+    return finish(start(load))
+
+
+def _read(path: Path) -> list[bytes]:
+    data, requests, place = path.read_bytes(), [], 0
+    while place < len(data):
+        end = place + 4 + int.from_bytes(data[place : place + 4], "little")
+        requests.append(data[place + 4 : end])
+        place = end
+    return requests
+
+
+async def _generate(load: Load) -> Answered:
+    read = _read(load.requests)
+    requests = [read[n % len(read)] for n in range(load.count)]
+    async with grpc.aio.insecure_channel(load.target) as channel:
+        call = channel.unary_unary(load.method)
+        await call(requests[0])
+        counts = {"ok": 0, "texts": 0, "refused": 0, "failed": 0}
+        latencies: list[float] = []
+        refusals: list[float] = []
+
+        async def one(data: bytes) -> None:
+            began = time.perf_counter()
+            try:
+                await call(data)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    counts["refused"] += 1
+                    refusals.append((time.perf_counter() - began) * 1e3)
+                else:
+                    counts["failed"] += 1
+                return
+            latencies.append((time.perf_counter() - began) * 1e3)
+            counts["ok"] += 1
+            counts["texts"] += load.texts_per_request
+
+        began = time.perf_counter()
+        if load.rate:
+            await _open_loop(load, requests, one)
+        else:
+            remaining = iter(requests)
+
+            async def worker() -> None:
+                for data in remaining:
+                    await one(data)
+
+            await asyncio.gather(*(worker() for _ in range(load.in_flight)))
+        seconds = time.perf_counter() - began
+    return Answered(seconds, latencies_ms=latencies, refusal_ms=refusals, **counts)
+
+
+async def _open_loop(
+    load: Load, requests: list[bytes], one: Callable[[bytes], Coroutine[None, None, None]]
+) -> None:
+    gaps = np.random.default_rng(0).exponential(1 / load.rate, len(requests))
+    moments = time.perf_counter() + np.cumsum(gaps)
+    tasks: set[asyncio.Task[None]] = set()
+    for moment, data in zip(moments, requests, strict=True):
+        delay = moment - time.perf_counter()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        while len(tasks) >= load.in_flight:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        task = asyncio.create_task(one(data))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    if tasks:
+        await asyncio.wait(set(tasks))
+
+
+def main() -> None:
+    asked = json.load(sys.stdin)
+    answered = asyncio.run(_generate(Load(**{**asked, "requests": Path(asked["requests"])})))
+    json.dump(asdict(answered), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
