@@ -47,8 +47,9 @@ class PredictionService:
                         task = group.create_task(answer(request))
                         task.add_done_callback(lambda _: room.release())
                 await answers.put(None)
-            except Exception as error:  # noqa: BLE001 - raised again below
-                await answers.put(error)
+            except ExceptionGroup as group:
+                # The group wraps what went wrong with the stream itself.
+                await answers.put(group.exceptions[0])
 
         async def answer(request: pb.PredictStreamRequest) -> None:
             response = pb.PredictStreamResponse(request_id=request.request_id)
