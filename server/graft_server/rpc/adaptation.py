@@ -134,9 +134,7 @@ async def _read(
                     await session.put(batch.first_sequence, changes)
                 case "commit":
                     commit = request.commit
-                    commit_id = check_identifier(commit.commit_id or secrets.token_hex(8), "commit.commit_id")
-                    end = commit.next_sequence if commit.HasField("next_sequence") else None
-                    await session.commit(commit_id, end, commit.close)
+                    await session.commit(_commit_id(commit), _end(commit), commit.close)
                 case which:
                     session.mailbox.fail(_misplaced(which))
                     return
@@ -181,6 +179,21 @@ def _incoming(batch: pb.ExampleBatch, writer_id: str, labels: Collection[str] | 
         converters.incoming(change, writer_id, sequence, labels)
         for sequence, change in enumerate(batch.changes, batch.first_sequence)
     ]
+
+
+def _commit_id(commit: pb.Commit) -> str:
+    return check_identifier(commit.commit_id or secrets.token_hex(8), "commit.commit_id")
+
+
+def _end(commit: pb.Commit) -> int | None:
+    """The sequence number that a commit reaches to; None: all so far."""
+    if commit.next_sequence < 0:
+        raise InvalidError(
+            f"commit.next_sequence is {commit.next_sequence}: sequences count from 0.",
+            reason="SEQUENCE_INVALID",
+            field="commit.next_sequence",
+        )
+    return commit.next_sequence if commit.HasField("next_sequence") else None
 
 
 def _misplaced(which: str | None) -> InvalidError:
