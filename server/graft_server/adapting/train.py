@@ -91,7 +91,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     def selecting(_stage: str, fraction: float) -> None:
         progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
 
-    selection = select_head(training_set, seed=task.seed, progress=selecting)
+    # NumPy's generators take no negative seed.
+    selection = select_head(training_set, seed=task.seed % (1 << 64), progress=selecting)
     progress({"stage": "publishing", "fraction": 0.9})
     head, graph = encode(selection.head), to_onnx(selection.head)
     views = selection.head.view.split("+")
