@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import csv
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from graft.v1 import (
+    adaptation_pb2,
+    adaptation_pb2_grpc,
+    model_pb2_grpc,
+    prediction_pb2,
+    prediction_pb2_grpc,
+    types_pb2,
+)
 
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 READY = "listening on "
+CALL_TIMEOUT_S = 60
+"""A call that hangs fails its test instead of all of them. Nothing is measured by it."""
 
 
 @dataclass
@@ -25,18 +42,28 @@ class RunningServer:
     target: str
     store: Path
     process: subprocess.Popen[str]
+    reader: threading.Thread
+    """Fills the log."""
     log: list[str] = field(default_factory=list)
     """Its standard error so far."""
 
     def kill(self) -> None:
         """Ends it as a power cut would."""
         self.process.kill()
-        self.process.wait()
+        self._ended()
 
     def stop(self) -> int:
         """Asks it to end, and returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self._ended()
+
+    def _ended(self) -> int:
+        code = self.process.wait(timeout=60)
+        self.reader.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return code
 
 
 def start_server(store: Path, *flags: str, **environment: str) -> RunningServer:
@@ -53,13 +80,228 @@ def start_server(store: Path, *flags: str, **environment: str) -> RunningServer:
     assert process.stderr
     log: list[str] = []
     # Read all along: a full pipe would stop the server.
-    threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True).start()
+    reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
+    reader.start()
     line = process.stdout.readline()
     if not line.startswith(READY):
         process.kill()
         process.wait()
         pytest.fail(f"the server did not start; it said {line!r} and {''.join(log)}")
-    return RunningServer(line.removeprefix(READY).strip(), store, process, log)
+    return RunningServer(line.removeprefix(READY).strip(), store, process, reader, log)
+
+
+@dataclass
+class Failure:
+    """A status with its details, as a caller sees them."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    domain: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """That of ErrorInfo."""
+    trailing: dict[str, Any] = field(default_factory=dict)
+    """The call's trailing metadata."""
+    fields: list[str] = field(default_factory=list)
+    """What BadRequest names."""
+    retry_s: float | None = None
+
+    @classmethod
+    def of_status(cls, status: status_pb2.Status) -> Failure:
+        code = next(it for it in grpc.StatusCode if it.value[0] == status.code)
+        failure = cls(code, status.message)
+        for detail in status.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(detail.value)
+                failure.reason, failure.domain, failure.metadata = (
+                    info.reason,
+                    info.domain,
+                    dict(info.metadata),
+                )
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                violations = error_details_pb2.BadRequest.FromString(detail.value).field_violations
+                failure.fields = [it.field for it in violations]
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
+                failure.retry_s = delay.ToMilliseconds() / 1000
+        return failure
+
+    @classmethod
+    def of_error(cls, error: Any) -> Failure:
+        trailing = dict(error.trailing_metadata() or ())
+        status = status_pb2.Status.FromString(trailing.get("grpc-status-details-bin", b""))
+        failure = cls.of_status(status) if status.code else cls(error.code(), error.details())
+        assert failure.code is error.code()
+        assert failure.message == error.details()
+        failure.trailing = trailing
+        return failure
+
+
+class AdaptCall:
+    """One call of Adapt, message by message. Responses are read as a test asks for them."""
+
+    def __init__(self, stub: adaptation_pb2_grpc.AdaptationServiceStub, **start: Any) -> None:
+        self._requests: queue.SimpleQueue[adaptation_pb2.AdaptRequest | None] = queue.SimpleQueue()
+        self.responses = stub.Adapt(iter(self._requests.get, None), timeout=CALL_TIMEOUT_S)
+        if start:
+            self.send(start=adaptation_pb2.AdaptStart(**start))
+
+    def send(self, **message: Any) -> None:
+        self._requests.put(adaptation_pb2.AdaptRequest(**message))
+
+    def examples(self, first: int, rows: Iterable[Any]) -> None:
+        """Sends rows, each (text, label) or an ExampleChange."""
+        changes = [row if isinstance(row, adaptation_pb2.ExampleChange) else upsert(*row) for row in rows]
+        self.send(examples=adaptation_pb2.ExampleBatch(first_sequence=first, changes=changes))
+
+    def commit(self, commit_id: str = "", **fields: Any) -> None:
+        self.send(commit=adaptation_pb2.Commit(commit_id=commit_id, **fields))
+
+    def half_close(self) -> None:
+        self._requests.put(None)
+
+    def next(self, kind: str) -> Any:
+        """The next message of a kind; only acknowledgements and progress may come before it."""
+        for response in self.responses:
+            which = response.WhichOneof("message")
+            if which == kind:
+                return getattr(response, kind)
+            assert which in {"started", "accepted", "progress"}, f"{which} came instead of {kind}: {response}"
+        raise AssertionError(f"the call ended before there was a message {kind}")
+
+    def accepted(self, next_sequence: int) -> list[adaptation_pb2.Rejection]:
+        """Reads until everything below next_sequence is acknowledged, and returns what was rejected."""
+        rejected: list[adaptation_pb2.Rejection] = []
+        while True:
+            message = self.next("accepted")
+            rejected.extend(message.rejected)
+            if message.next_sequence >= next_sequence:
+                assert message.next_sequence == next_sequence
+                return rejected
+
+    def outcomes(self) -> list[Any]:
+        """Ends the sending side, and returns what was published or failed until the call ended."""
+        self.half_close()
+        kinds = ("published", "publication_failed")
+        return [
+            getattr(response, which)
+            for response in self.responses
+            if (which := response.WhichOneof("message")) in kinds
+        ]
+
+    def failure(self) -> Failure:
+        """Reads to the end, which must be an error."""
+        with pytest.raises(grpc.RpcError) as raised:
+            list(self.responses)
+        return Failure.of_error(raised.value)
+
+    def close(self) -> None:
+        self.responses.cancel()
+        self.half_close()
+
+
+class Wire:
+    """The generated stubs of one server, and short ways to what most tests need."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.insecure_channel(target)
+        self.adaptation = adaptation_pb2_grpc.AdaptationServiceStub(self.channel)
+        self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
+        self.model = model_pb2_grpc.ModelServiceStub(self.channel)
+        self._calls: list[AdaptCall] = []
+
+    def adapt(self, **start: Any) -> AdaptCall:
+        """Begins a call of Adapt, with the fields of start if there are any."""
+        call = AdaptCall(self.adaptation, **start)
+        self._calls.append(call)
+        return call
+
+    def publish(self, model: str, rows: Iterable[Any], **start: Any) -> adaptation_pb2.Published:
+        """The whole job on rows, in one batch and with one commit that closes."""
+        call = self.adapt(model=model, **start)
+        next_sequence = call.next("started").next_sequence
+        call.examples(next_sequence, rows)
+        call.commit("publish", close=True)
+        published: adaptation_pb2.Published
+        (published,) = call.outcomes()
+        return published
+
+    def predict(self, model: str, texts: Iterable[str], **fields: Any) -> prediction_pb2.PredictResponse:
+        response: prediction_pb2.PredictResponse = self.prediction.Predict(
+            request(model, texts, **fields), timeout=CALL_TIMEOUT_S
+        )
+        return response
+
+    def fails(self, call: Callable[..., Any], message: Any) -> Failure:
+        """Makes a call that must fail."""
+        with pytest.raises(grpc.RpcError) as raised:
+            _answer(call, message)
+        return Failure.of_error(raised.value)
+
+    def failure(self, status: status_pb2.Status) -> Failure:
+        """What a status inside a message says."""
+        return Failure.of_status(status)
+
+    def close(self) -> None:
+        for call in self._calls:
+            call.close()
+        self.channel.close()
+
+
+def _answer(call: Callable[..., Any], message: Any) -> Any:
+    answer = call(message, timeout=CALL_TIMEOUT_S)
+    return list(answer) if isinstance(answer, Iterator) else answer
+
+
+def upsert(text: str, label: str | None = None, **fields: Any) -> adaptation_pb2.ExampleChange:
+    example = types_pb2.Example(input=types_pb2.Input(text=text), label=label, **fields)
+    return adaptation_pb2.ExampleChange(upsert=example)
+
+
+def request(model: str, texts: Iterable[str], **fields: Any) -> prediction_pb2.PredictRequest:
+    inputs = [types_pb2.Input(text=text) for text in texts]
+    return prediction_pb2.PredictRequest(model=model, inputs=inputs, **fields)
+
+
+@pytest.fixture
+def model() -> str:
+    """The name of a model that no other test uses."""
+    return f"tests/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[RunningServer], Wire]]:
+    """Gives the stubs of a server that the test started."""
+    with ExitStack() as stack:
+
+        def make(server: RunningServer) -> Wire:
+            wire = Wire(server.target)
+            stack.callback(wire.close)
+            return wire
+
+        yield make
+
+
+@pytest.fixture
+def wire(server: RunningServer, connect: Callable[[RunningServer], Wire]) -> Wire:
+    """The stubs of the shared server."""
+    return connect(server)
+
+
+@pytest.fixture(scope="session")
+def few() -> list[tuple[str, str]]:
+    """(text, label) rows that train in no time."""
+    kinds = (("the lock is stuck", "lock"), ("my bill is wrong", "bill"))
+    return [(f"{text} {n}", label) for n in range(6) for text, label in kinds]
+
+
+@pytest.fixture(scope="session")
+def few_model(server: RunningServer, few: list[tuple[str, str]]) -> str:
+    """A model of two labels, "lock" and "bill", on the shared server."""
+    wire = Wire(server.target)
+    wire.publish("tests/few", few)
+    wire.close()
+    return "tests/few"
 
 
 @pytest.fixture(scope="session")
