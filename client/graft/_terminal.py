@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import sys
 import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from graft.errors import GraftError
 _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
 _SHOWN_REJECTIONS: Final = 5
+_UNLIMITED_WIDTH: Final = 1000
 _QUIET_S: Final = 2.0
 """Without a terminal, a line of progress is written no more often than this."""
 
@@ -39,7 +41,9 @@ class Terminal:
     """Standard output for results, standard error for everything else."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False, soft_wrap=True)
+        # A file or a pipe has no width; rich would take 80 columns and fold names.
+        width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
         self.err = Console(highlight=False, soft_wrap=True, stderr=True)
 
     def say(self, text: str) -> None:
@@ -47,8 +51,8 @@ class Terminal:
         self.err.print(escape(text))
 
     def line(self, text: str) -> None:
-        """A line of the result, as it is."""
-        self.out.print(escape(text))
+        """A line of the result, as it is: rich would make spaces of tabs."""
+        self.out.file.write(f"{text}\n")
 
     def error(self, text: str) -> None:
         """What went wrong, in one line."""
@@ -56,7 +60,7 @@ class Terminal:
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
-        self.out.print(json.dumps(plain(value), ensure_ascii=False), markup=False)
+        self.line(json.dumps(plain(value), ensure_ascii=False))
 
     def models(self, models: Iterable[Model]) -> None:
         """A table of models."""
