@@ -85,6 +85,125 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The evaluated examples whose best label got a probability within one of 15 equal intervals."""
+
+    examples: int
+    confidence: float
+    """The mean probability of their best labels."""
+    accuracy: float
+    """The share of them whose best label is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyReport:
+    """When a version abstains."""
+
+    threshold: float
+    """Novelty above which a prediction is marked as abstained."""
+    false_alarm_rate: float
+    """The share of inputs like the training examples that are above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRef:
+    """Which example is meant; its input is never quoted."""
+
+    id: str
+    writer: str
+    sequence: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Training examples with the same input, or nearly."""
+
+    examples: tuple[ExampleRef, ...]
+    """At most 10 of them."""
+    count: int
+    """How many there are."""
+    similarity: float
+    """Cosine of their features; 1 for equal inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelError:
+    """A training example whose label is probably wrong."""
+
+    example: ExampleRef
+    suggested: str
+    """The label that the head, trained without the example, finds best."""
+    probability: float
+    """What that head gives the example's own label."""
+    suggested_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the training examples themselves show. Lists have at most 50 entries, counts are of all."""
+
+    exact_duplicates: int
+    """Examples that could be left out without losing an input."""
+    near_duplicates: int
+    """Pairs of different inputs whose features are nearly the same."""
+    conflicting_inputs: int
+    """Inputs that occur under several labels."""
+    duplicate_groups: tuple[DuplicateGroup, ...] = ()
+    """Largest first."""
+    near_duplicate_pairs: tuple[DuplicateGroup, ...] = ()
+    """Closest first."""
+    conflicts: tuple[DuplicateGroup, ...] = ()
+    label_errors: tuple[LabelError, ...] = ()
+    """Most probable first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Accuracy at a number of training examples, with an 80% interval."""
+
+    examples: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAdvice:
+    """What more examples of one class would bring."""
+
+    label: str
+    more_examples: int
+    gain: float
+    """In accuracy over all classes, 0 to 1."""
+    low: float
+    high: float
+    """An 80% interval of the gain."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """How accuracy grows with examples."""
+
+    points: tuple[CurvePoint, ...]
+    """Measured with logistic regression on parts of the examples."""
+    forecasts: tuple[CurvePoint, ...]
+    """Of the chosen head with more examples of every class."""
+    advice: tuple[ClassAdvice, ...]
+    """The classes that more examples would help most, first the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """A training example on a plane that keeps classes apart."""
+
+    x: float
+    y: float
+    label: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One version: what it was trained on, what was chosen, and how good it is.
 
@@ -111,6 +230,14 @@ class Report:
     """Most frequent first, at most MAX_CONFUSIONS."""
     warnings: tuple[str, ...] = field(default=())
     seed: int = 0
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """15 bins, by rising confidence."""
+    novelty: NoveltyReport | None = None
+    data: DataReport | None = None
+    learning_curve: LearningCurve | None = None
+    """None where too little can be measured."""
+    feature_map: tuple[MapPoint, ...] = ()
+    """A sample of at most 1,000 training examples."""
     method: str = "frozen"
     backbone: str = ""
     encoder_id: str = ""

@@ -80,7 +80,7 @@ class Trial:
     """One head that was tried, calibrated."""
 
     kind: str
-    view: str
+    problem: Problem
     settings: Mapping[str, float]
     logits: Array
     """shape (n, k): of the first member's map on each example, trained without the example's fold."""
@@ -129,7 +129,7 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
         return (Member(LinearMap(np.ascontiguousarray(_directions(total).T), bias), temperature, 1.0),)
 
     return Trial(
-        "prototypes", problem.view, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit
+        "prototypes", problem, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit
     )
 
 
@@ -183,7 +183,7 @@ class LogisticTrials:
             return (Member(LinearMap(weight, bias), temperature, 1.0),)
 
         probabilities = softmax(logits / np.float32(temperature))
-        return Trial("logistic", problem.view, {"C": strength}, logits, probabilities, temperature, fit)
+        return Trial("logistic", problem, {"C": strength}, logits, probabilities, temperature, fit)
 
 
 def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
@@ -197,7 +197,7 @@ def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
 
     return Trial(
         "kernel",
-        problem.view,
+        problem,
         {"ridge": ridge},
         logits,
         softmax(logits / np.float32(temperature)),
@@ -217,7 +217,7 @@ def blend(one: Trial, other: Trial, measure: Measure) -> Trial:
 
     return Trial(
         f"{one.kind}+{other.kind}",
-        one.view,
+        one.problem,
         {**one.settings, **other.settings},
         one.logits,
         softmax(mean / np.float32(temperature)),

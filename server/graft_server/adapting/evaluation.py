@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.reports import MAX_CONFUSIONS, ClassReport, Confusion
+from graft_server.reports import MAX_CONFUSIONS, ClassReport, Confusion, ReliabilityBin
 
 BINS = 15
 """Of the expected calibration error, as in Guo et al. 2017."""
@@ -54,11 +54,37 @@ def calibration_error(
     probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
 ) -> float:
     """Expected calibration error of the best label over BINS equally wide bins of confidence."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    bins = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    confidence, right, bins = _binned(probabilities, labels)
     gaps = np.bincount(bins, weights * (right - confidence), BINS)
     return float(np.abs(gaps).sum() / weights.sum())
+
+
+def reliability(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of the calibration error, by rising confidence."""
+    confidence, right, bins = _binned(probabilities, labels)
+    total = _sums(bins, weights)
+    columns = zip(
+        np.bincount(bins, minlength=BINS).tolist(),
+        _ratio(_sums(bins, weights * confidence), total).tolist(),
+        _ratio(_sums(bins, weights * right), total).tolist(),
+        strict=True,
+    )
+    return tuple(ReliabilityBin(*column) for column in columns)
+
+
+def _sums(bins: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.bincount(bins, values, BINS).astype(np.float64)
+
+
+def _binned(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """Confidence of each row, whether its best label is right, and its bin."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    return confidence, right, np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
 
 
 def confusion_matrix(

@@ -6,12 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting import evaluation
+from graft_server.adapting.candidates import Problem
+from graft_server.adapting.data_quality import data_report
 from graft_server.adapting.examples import Examples, joined
+from graft_server.adapting.feature_map import feature_map
+from graft_server.adapting.learning_curve import learning_curve
 from graft_server.heads.head import Head
-from graft_server.reports import Evaluation, EvaluationMethod, HeadChoice, Report
+from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.reports import (
+    Evaluation,
+    EvaluationMethod,
+    HeadChoice,
+    LearningCurve,
+    NoveltyReport,
+    Report,
+)
 
 FEW = 5
 """A class with fewer examples is warned of."""
+LEAST_FOR_CURVE = 40
+"""With fewer examples, parts of them tell nothing."""
 NAMED = 5
 """A warning names at most so many classes."""
 
@@ -19,12 +33,19 @@ Array = NDArray[np.float32]
 
 
 def report_of(
-    examples: Examples, head: Head, choice: HeadChoice, out_of_fold: Array, held_out: NDArray[np.int64]
+    examples: Examples,
+    problem: Problem,
+    head: Head,
+    choice: HeadChoice,
+    *,
+    out_of_fold: Array,
+    held_out: NDArray[np.int64],
 ) -> Report:
     """The report of a head, measured on held-out rows of the training set, or out of fold where there are none.
 
     Args:
         examples: What it was trained on.
+        problem: The same in the head's view.
         head: The fitted head.
         choice: How it came about.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
@@ -60,7 +81,19 @@ def report_of(
         confusions=evaluation.confusions(train.classes, labels, predicted),
         warnings=_warnings(examples, counts),
         seed=examples.seed,
+        reliability=evaluation.reliability(probabilities, labels, weights),
+        novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
+        data=data_report(examples, out_of_fold),
+        learning_curve=_curve(examples, problem, out_of_fold),
+        feature_map=feature_map(examples),
     )
+
+
+def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> LearningCurve | None:
+    if len(examples.rows) < LEAST_FOR_CURVE or not examples.measured.all():
+        return None
+    right = out_of_fold.argmax(axis=1) == examples.labels
+    return learning_curve(problem, right, examples.train.classes)
 
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:

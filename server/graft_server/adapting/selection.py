@@ -7,7 +7,7 @@ help, how strong, which kind. On large sets it asks on a part of the examples an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +84,14 @@ def select_head(train: TrainingSet, *, seed: int, progress: Progress = _silent) 
     )
     return Selection(
         head,
-        report_of(examples, head, choice, chosen.probabilities, np.flatnonzero(finite & train.validation)),
+        report_of(
+            examples,
+            chosen.problem,
+            head,
+            choice,
+            out_of_fold=chosen.probabilities,
+            held_out=np.flatnonzero(finite & train.validation),
+        ),
     )
 
 
@@ -105,28 +112,39 @@ class _Search:
         self._part = np.sort(np.random.default_rng(examples.seed).permutation(n)[:few])
 
     def best(self) -> list[_Judged]:
-        """What was tried last, on all examples: the chosen one first."""
+        """What was tried last, the chosen one first."""
         view, names = self._view_and_names()
         self._progress("choose", 0.4)
-        problem, measure = self._problem(view, names, self._part)
-        trials = LogisticTrials(problem, measure)
-        tried = self._strengths(trials, measure)
-        kernels = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
-        logistic, kernel = _least(tried), _least(kernels)
+        tried = self._tried(view, names)
         if len(self._part) < len(self._all):
-            problem, measure = self._problem(view, names, self._all)
-            strength, ridge = logistic.candidate.settings["C"], kernel.candidate.settings["ridge"]
             self._progress("choose", 0.6)
-            logistic = self._judge(LogisticTrials(problem, measure).trial(strength), measure)
-            kernel = self._judge(candidates.kernel(problem, measure, ridge), measure)
-            tried, kernels = [logistic], [kernel]
-        simple = self._judge(candidates.prototypes(problem, measure), measure)
+            tried = self._on_all(view, names, _settings(tried))
+        _, measure = self._problem(view, names, self._all)
+        logistic = _least([one for one in tried if one.candidate.kind == "logistic"])
+        kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
         both = self._judge(candidates.blend(logistic.trial, kernel.trial, measure), measure)
-        by_simplicity = [simple, logistic, kernel, both]
+        by_simplicity = [tried[0], logistic, kernel, both]
         least = _least(by_simplicity).candidate.log_loss
         chosen = next(one for one in by_simplicity if one.candidate.log_loss <= least + AS_GOOD)
-        others = [one for one in [*tried, *kernels, simple, both] if one is not chosen]
-        return [chosen, *others]
+        return [chosen, *(one for one in [*tried, both] if one is not chosen)]
+
+    def _tried(self, view: str, names: bool) -> list[_Judged]:
+        """Prototypes, then logistic and kernel regression of several strengths."""
+        problem, measure = self._problem(view, names, self._part)
+        simple = self._judge(candidates.prototypes(problem, measure), measure)
+        logistic = self._strengths(LogisticTrials(problem, measure), measure)
+        kernel = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
+        return [simple, *logistic, *kernel]
+
+    def _on_all(self, view: str, names: bool, settings: Mapping[str, float]) -> list[_Judged]:
+        """The same with the settings that were best on a part."""
+        problem, measure = self._problem(view, names, self._all)
+        trials = (
+            candidates.prototypes(problem, measure),
+            LogisticTrials(problem, measure).trial(settings["C"]),
+            candidates.kernel(problem, measure, settings["ridge"]),
+        )
+        return [self._judge(trial, measure) for trial in trials]
 
     def _view_and_names(self) -> tuple[str, bool]:
         """The view whose logistic regression is best, and whether the classes' names help in it."""
@@ -183,7 +201,15 @@ class _Search:
             labels, weights = measure.labels[rows], measure.weights[rows]
             log_loss = evaluation.log_loss(found, labels, weights)
             accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
-        return _Judged(trial, Candidate(trial.kind, trial.view, trial.settings, log_loss, accuracy))
+        return _Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings, log_loss, accuracy))
+
+
+def _settings(tried: list[_Judged]) -> dict[str, float]:
+    """The settings of the best of each kind; nothing else of it is kept."""
+    best: dict[str, float] = {}
+    for one in sorted(tried, key=lambda one: -one.candidate.log_loss):
+        best |= one.candidate.settings
+    return best
 
 
 def _least(judged: list[_Judged]) -> _Judged:
@@ -192,9 +218,9 @@ def _least(judged: list[_Judged]) -> _Judged:
 
 def _fitted(examples: Examples, chosen: Trial) -> Head:
     members = chosen.fit()
-    features = joined(examples.train.features, chosen.view)[examples.rows].astype(np.float32)
+    features = joined(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
     novelty = fit_novelty(
         features, examples.labels, chosen.logits.max(axis=1), examples.measured, examples.seed
     )
     temperature = chosen.temperature if len(members) > 1 else 1.0
-    return Head(chosen.kind, chosen.view, members, temperature, novelty)
+    return Head(chosen.kind, chosen.problem.view, members, temperature, novelty)

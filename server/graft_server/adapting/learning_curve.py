@@ -1,0 +1,160 @@
+"""How accuracy grows with examples, and what more of them would bring.
+
+Errors fall about as a power of the number of examples (Hestness et al. 2017). The power is fitted to heads
+trained on parts of the examples, and its uncertainty comes from fitting it to resampled predictions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.adapting import logistic
+from graft_server.adapting.candidates import NEVER, Problem
+from graft_server.reports import ClassAdvice, CurvePoint, LearningCurve
+
+FRACTIONS = (0.25, 0.5, 1.0)
+"""Of a fold's training examples."""
+CURVE_FOLDS = 2
+"""Folds that the parts are measured on."""
+MAX_EXAMPLES = 4000
+"""The largest part: a curve is not worth more time than the choice of the head."""
+STRENGTH = 30.0
+"""Of the logistic regression that the parts are measured with."""
+RESAMPLES = 200
+INTERVAL = (10.0, 90.0)
+"""Percentiles of the resampled forecasts: 80% of such intervals are meant to hold the truth."""
+FORECASTS = (1.5, 2.0, 4.0)
+"""How many times the examples accuracy is forecast for."""
+MAX_ADVICE = 5
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Law:
+    """Error at `times` the examples: level * times ** -power, of the data and of each resampling of it."""
+
+    level: float
+    power: float
+    levels: Floats
+    powers: Floats
+
+    def forecast(self, examples: int, times: float) -> CurvePoint:
+        errors = self.levels * times**-self.powers
+        low, high = np.percentile(1 - errors, INTERVAL)
+        return CurvePoint(
+            round(examples * times), 1 - self.level * times**-self.power, float(low), float(high)
+        )
+
+
+def learning_curve(problem: Problem, right: NDArray[np.bool_], names: tuple[str, ...]) -> LearningCurve:
+    """The curve of parts of the examples, forecasts, and the classes that more examples would help most.
+
+    Args:
+        problem: The examples, the classes' names perhaps among them.
+        right: shape (n,): whether the chosen head, trained without an example's fold, is right about it.
+        names: Of the classes.
+    """
+    n = len(right)
+    sizes, parts = _parts(problem)
+    rng = np.random.default_rng(problem.seed)
+    resampled = [rng.integers(0, parts.shape[1], parts.shape[1]) for _ in range(RESAMPLES)]
+    errors = np.array([_errors(parts[:, rows]) for rows in resampled])
+    law = _Law(
+        level=float(_errors(right)),
+        power=_power(sizes, _errors(parts)),
+        levels=np.array([_errors(right[rng.integers(0, n, n)]) for _ in range(RESAMPLES)]),
+        powers=np.array([_power(sizes, one) for one in errors]),
+    )
+    low, high = np.percentile(1 - errors, INTERVAL, axis=0)
+    columns = zip(sizes, 1 - _errors(parts), low, high, strict=True)
+    points = tuple(CurvePoint(round(size), *(float(value) for value in rest)) for size, *rest in columns)
+    return LearningCurve(
+        points,
+        tuple(law.forecast(n, times) for times in FORECASTS),
+        _advice(problem.labels[:n], right, names, law),
+    )
+
+
+def _parts(problem: Problem) -> tuple[Floats, NDArray[np.bool_]]:
+    """Sizes of the parts, shape (p,), and whether their heads are right on held-out rows, shape (p, rows)."""
+    sizes = np.zeros(len(FRACTIONS))
+    columns = []
+    folds = min(CURVE_FOLDS, problem.folds)
+    for fold in range(folds):
+        held_out = np.flatnonzero(problem.fold_of == fold)
+        order = _spread(problem, np.flatnonzero((problem.fold_of != fold) & (problem.fold_of != NEVER)))
+        most = min(len(order), MAX_EXAMPLES)
+        found = []
+        for i, fraction in enumerate(FRACTIONS):
+            rows = order[: max(2, round(most * fraction))]
+            sizes[i] += len(rows) / folds
+            found.append(_right(problem, rows, held_out))
+        columns.append(np.stack(found))
+    return sizes, np.concatenate(columns, axis=1)
+
+
+def _spread(problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows in an order of which every beginning has about the classes' shares."""
+    rows = np.random.default_rng(problem.seed).permutation(rows)
+    rows = rows[np.argsort(problem.labels[rows], kind="stable")]
+    _, starts, counts = np.unique(problem.labels[rows], return_index=True, return_counts=True)
+    rank = (np.arange(len(rows)) - np.repeat(starts, counts) + 0.5) / np.repeat(counts, counts)
+    return rows[np.argsort(rank, kind="stable")]
+
+
+def _right(problem: Problem, rows: NDArray[np.int64], held_out: NDArray[np.int64]) -> NDArray[np.bool_]:
+    rows = np.append(rows, np.flatnonzero(problem.fold_of == NEVER))
+    axes = logistic.principal_axes(problem.wide[rows])
+    weights = problem.weights[rows].astype(np.float32)[None]
+    solution = logistic.fit(
+        axes,
+        problem.labels[rows],
+        weights,
+        problem.classes,
+        strength=STRENGTH / problem.scale,
+        start=None,
+    )
+    logits = (problem.wide[held_out] - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
+    right: NDArray[np.bool_] = logits.argmax(axis=1) == problem.labels[held_out]
+    return right
+
+
+def _errors(right: NDArray[np.bool_]) -> Floats:
+    """The share of errors along the last axis, with half an error added so that it is never 0."""
+    wrong = right.shape[-1] - right.sum(axis=-1)
+    errors: Floats = (wrong + 0.5) / (right.shape[-1] + 1)
+    return errors
+
+
+def _power(sizes: Floats, errors: Floats) -> float:
+    """Minus the slope of log error over log size: never below 0, and 1 at most, beyond what data ever gave."""
+    x, y = np.log(sizes), np.log(errors)
+    x, y = x - x.mean(), y - y.mean()
+    spread = float(x @ x)
+    return float(np.clip(-(x @ y) / spread, 0.0, 1.0)) if spread > 0 else 0.0
+
+
+def _advice(
+    labels: NDArray[np.int32], right: NDArray[np.bool_], names: tuple[str, ...], law: _Law
+) -> tuple[ClassAdvice, ...]:
+    """What doubling a class's examples would bring overall: the part of its errors that the power takes away."""
+    counts = np.bincount(labels, minlength=len(names))
+    wrong = np.bincount(labels[~right], minlength=len(names)) / len(labels)
+    gained, (least, most) = (1 - 2**-law.power), np.percentile(1 - 2**-law.powers, INTERVAL)
+    # A class's own share of errors is uncertain too, by its binomial standard error.
+    spread = 1.28 * np.sqrt(wrong * (1 - wrong) / len(labels))
+    order = [label for label in np.argsort(-wrong, kind="stable")[:MAX_ADVICE] if wrong[label] > 0]
+    return tuple(
+        ClassAdvice(
+            label=names[label],
+            more_examples=int(counts[label]),
+            gain=float(wrong[label] * gained),
+            low=float(max(wrong[label] - spread[label], 0) * least),
+            high=float((wrong[label] + spread[label]) * most),
+        )
+        for label in order
+    )
