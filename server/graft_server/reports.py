@@ -110,7 +110,7 @@ class ExampleRef:
     """Which example is meant; its input is never quoted."""
 
     id: str
-    writer: str
+    writer_id: str
     sequence: int
     label: str
 

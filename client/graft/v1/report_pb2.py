@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from graft.v1 import types_pb2 as graft_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15graft/v1/report.proto\x12\x08graft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14graft/v1/types.proto\"\x8a\x04\n\x06Report\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x1b\n\x13validation_examples\x18\x02 \x01(\x03\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\x10\n\x08macro_f1\x18\x05 \x01(\x01\x12\x10\n\x08log_loss\x18\x06 \x01(\x01\x12\x19\n\x11\x63\x61libration_error\x18\x07 \x01(\x01\x12(\n\nevaluation\x18\x08 \x01(\x0b\x32\x14.graft.v1.Evaluation\x12 \n\x06method\x18\t \x01(\x0e\x32\x10.graft.v1.Method\x12\"\n\x04head\x18\n \x01(\x0b\x32\x14.graft.v1.HeadChoice\x12(\n\tper_class\x18\x0b \x03(\x0b\x32\x15.graft.v1.ClassReport\x12\'\n\nconfusions\x18\x0c \x03(\x0b\x32\x13.graft.v1.Confusion\x12\x10\n\x08warnings\x18\r \x03(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x0e \x01(\t\x12\x12\n\nencoder_id\x18\x0f \x01(\t\x12\x0c\n\x04seed\x18\x10 \x01(\x03\x12\x30\n\x0ctrained_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11training_duration\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\nEvaluation\x12*\n\x06method\x18\x01 \x01(\x0e\x32\x1a.graft.v1.EvaluationMethod\x12\r\n\x05\x66olds\x18\x02 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x03\"\xcd\x01\n\nHeadChoice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x34\n\x08settings\x18\x03 \x03(\x0b\x32\".graft.v1.HeadChoice.SettingsEntry\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\'\n\ncandidates\x18\x05 \x03(\x0b\x32\x13.graft.v1.Candidate\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb1\x01\n\tCandidate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x33\n\x08settings\x18\x03 \x03(\x0b\x32!.graft.v1.Candidate.SettingsEntry\x12\x10\n\x08log_loss\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"n\n\x0b\x43lassReport\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x0f\n\x07support\x18\x03 \x01(\x03\x12\x11\n\tprecision\x18\x04 \x01(\x01\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x12\n\n\x02\x66\x31\x18\x06 \x01(\x01\"<\n\tConfusion\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03*}\n\x10\x45valuationMethod\x12!\n\x1d\x45VALUATION_METHOD_UNSPECIFIED\x10\x00\x12&\n\"EVALUATION_METHOD_CROSS_VALIDATION\x10\x01\x12\x1e\n\x1a\x45VALUATION_METHOD_HELD_OUT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15graft/v1/report.proto\x12\x08graft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14graft/v1/types.proto\"\xe1\x05\n\x06Report\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x1b\n\x13validation_examples\x18\x02 \x01(\x03\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\x12\x10\n\x08macro_f1\x18\x05 \x01(\x01\x12\x10\n\x08log_loss\x18\x06 \x01(\x01\x12\x19\n\x11\x63\x61libration_error\x18\x07 \x01(\x01\x12(\n\nevaluation\x18\x08 \x01(\x0b\x32\x14.graft.v1.Evaluation\x12 \n\x06method\x18\t \x01(\x0e\x32\x10.graft.v1.Method\x12\"\n\x04head\x18\n \x01(\x0b\x32\x14.graft.v1.HeadChoice\x12(\n\tper_class\x18\x0b \x03(\x0b\x32\x15.graft.v1.ClassReport\x12\'\n\nconfusions\x18\x0c \x03(\x0b\x32\x13.graft.v1.Confusion\x12\x10\n\x08warnings\x18\r \x03(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x0e \x01(\t\x12\x12\n\nencoder_id\x18\x0f \x01(\t\x12\x0c\n\x04seed\x18\x10 \x01(\x03\x12\x30\n\x0ctrained_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11training_duration\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0breliability\x18\x13 \x03(\x0b\x32\x18.graft.v1.ReliabilityBin\x12(\n\x07novelty\x18\x14 \x01(\x0b\x32\x17.graft.v1.NoveltyReport\x12\"\n\x04\x64\x61ta\x18\x15 \x01(\x0b\x32\x14.graft.v1.DataReport\x12/\n\x0elearning_curve\x18\x16 \x01(\x0b\x32\x17.graft.v1.LearningCurve\x12\'\n\x0b\x66\x65\x61ture_map\x18\x17 \x03(\x0b\x32\x12.graft.v1.MapPoint\"Y\n\nEvaluation\x12*\n\x06method\x18\x01 \x01(\x0e\x32\x1a.graft.v1.EvaluationMethod\x12\r\n\x05\x66olds\x18\x02 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x03\"\xcd\x01\n\nHeadChoice\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x34\n\x08settings\x18\x03 \x03(\x0b\x32\".graft.v1.HeadChoice.SettingsEntry\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\'\n\ncandidates\x18\x05 \x03(\x0b\x32\x13.graft.v1.Candidate\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb1\x01\n\tCandidate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\x12\x33\n\x08settings\x18\x03 \x03(\x0b\x32!.graft.v1.Candidate.SettingsEntry\x12\x10\n\x08log_loss\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"n\n\x0b\x43lassReport\x12\r\n\x05label\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x03\x12\x0f\n\x07support\x18\x03 \x01(\x03\x12\x11\n\tprecision\x18\x04 \x01(\x01\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x12\n\n\x02\x66\x31\x18\x06 \x01(\x01\"<\n\tConfusion\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"H\n\x0eReliabilityBin\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\"<\n\rNoveltyReport\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x02 \x01(\x01\"\xa0\x02\n\nDataReport\x12\x18\n\x10\x65xact_duplicates\x18\x01 \x01(\x03\x12\x17\n\x0fnear_duplicates\x18\x02 \x01(\x03\x12\x1a\n\x12\x63onflicting_inputs\x18\x03 \x01(\x03\x12\x32\n\x10\x64uplicate_groups\x18\x04 \x03(\x0b\x32\x18.graft.v1.DuplicateGroup\x12\x36\n\x14near_duplicate_pairs\x18\x05 \x03(\x0b\x32\x18.graft.v1.DuplicateGroup\x12+\n\tconflicts\x18\x06 \x03(\x0b\x32\x18.graft.v1.DuplicateGroup\x12*\n\x0clabel_errors\x18\x07 \x03(\x0b\x32\x14.graft.v1.LabelError\"L\n\nExampleRef\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\r\n\x05label\x18\x04 \x01(\t\"[\n\x0e\x44uplicateGroup\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.graft.v1.ExampleRef\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\"z\n\nLabelError\x12%\n\x07\x65xample\x18\x01 \x01(\x0b\x32\x14.graft.v1.ExampleRef\x12\x11\n\tsuggested\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x1d\n\x15suggested_probability\x18\x04 \x01(\x01\"\x85\x01\n\rLearningCurve\x12$\n\x06points\x18\x01 \x03(\x0b\x32\x14.graft.v1.CurvePoint\x12\'\n\tforecasts\x18\x02 \x03(\x0b\x32\x14.graft.v1.CurvePoint\x12%\n\x06\x61\x64vice\x18\x03 \x03(\x0b\x32\x15.graft.v1.ClassAdvice\"K\n\nCurvePoint\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\"\\\n\x0b\x43lassAdvice\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rmore_examples\x18\x02 \x01(\x03\x12\x0c\n\x04gain\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\x0c\n\x04high\x18\x05 \x01(\x01\";\n\x08MapPoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05label\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t*}\n\x10\x45valuationMethod\x12!\n\x1d\x45VALUATION_METHOD_UNSPECIFIED\x10\x00\x12&\n\"EVALUATION_METHOD_CROSS_VALIDATION\x10\x01\x12\x1e\n\x1a\x45VALUATION_METHOD_HELD_OUT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +38,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEADCHOICE_SETTINGSENTRY']._serialized_options = b'8\001'
   _globals['_CANDIDATE_SETTINGSENTRY']._loaded_options = None
   _globals['_CANDIDATE_SETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_EVALUATIONMETHOD']._serialized_start=1300
-  _globals['_EVALUATIONMETHOD']._serialized_end=1425
+  _globals['_EVALUATIONMETHOD']._serialized_start=2605
+  _globals['_EVALUATIONMETHOD']._serialized_end=2730
   _globals['_REPORT']._serialized_start=123
-  _globals['_REPORT']._serialized_end=645
-  _globals['_EVALUATION']._serialized_start=647
-  _globals['_EVALUATION']._serialized_end=736
-  _globals['_HEADCHOICE']._serialized_start=739
-  _globals['_HEADCHOICE']._serialized_end=944
-  _globals['_HEADCHOICE_SETTINGSENTRY']._serialized_start=897
-  _globals['_HEADCHOICE_SETTINGSENTRY']._serialized_end=944
-  _globals['_CANDIDATE']._serialized_start=947
-  _globals['_CANDIDATE']._serialized_end=1124
-  _globals['_CANDIDATE_SETTINGSENTRY']._serialized_start=897
-  _globals['_CANDIDATE_SETTINGSENTRY']._serialized_end=944
-  _globals['_CLASSREPORT']._serialized_start=1126
-  _globals['_CLASSREPORT']._serialized_end=1236
-  _globals['_CONFUSION']._serialized_start=1238
-  _globals['_CONFUSION']._serialized_end=1298
+  _globals['_REPORT']._serialized_end=860
+  _globals['_EVALUATION']._serialized_start=862
+  _globals['_EVALUATION']._serialized_end=951
+  _globals['_HEADCHOICE']._serialized_start=954
+  _globals['_HEADCHOICE']._serialized_end=1159
+  _globals['_HEADCHOICE_SETTINGSENTRY']._serialized_start=1112
+  _globals['_HEADCHOICE_SETTINGSENTRY']._serialized_end=1159
+  _globals['_CANDIDATE']._serialized_start=1162
+  _globals['_CANDIDATE']._serialized_end=1339
+  _globals['_CANDIDATE_SETTINGSENTRY']._serialized_start=1112
+  _globals['_CANDIDATE_SETTINGSENTRY']._serialized_end=1159
+  _globals['_CLASSREPORT']._serialized_start=1341
+  _globals['_CLASSREPORT']._serialized_end=1451
+  _globals['_CONFUSION']._serialized_start=1453
+  _globals['_CONFUSION']._serialized_end=1513
+  _globals['_RELIABILITYBIN']._serialized_start=1515
+  _globals['_RELIABILITYBIN']._serialized_end=1587
+  _globals['_NOVELTYREPORT']._serialized_start=1589
+  _globals['_NOVELTYREPORT']._serialized_end=1649
+  _globals['_DATAREPORT']._serialized_start=1652
+  _globals['_DATAREPORT']._serialized_end=1940
+  _globals['_EXAMPLEREF']._serialized_start=1942
+  _globals['_EXAMPLEREF']._serialized_end=2018
+  _globals['_DUPLICATEGROUP']._serialized_start=2020
+  _globals['_DUPLICATEGROUP']._serialized_end=2111
+  _globals['_LABELERROR']._serialized_start=2113
+  _globals['_LABELERROR']._serialized_end=2235
+  _globals['_LEARNINGCURVE']._serialized_start=2238
+  _globals['_LEARNINGCURVE']._serialized_end=2371
+  _globals['_CURVEPOINT']._serialized_start=2373
+  _globals['_CURVEPOINT']._serialized_end=2448
+  _globals['_CLASSADVICE']._serialized_start=2450
+  _globals['_CLASSADVICE']._serialized_end=2542
+  _globals['_MAPPOINT']._serialized_start=2544
+  _globals['_MAPPOINT']._serialized_end=2603
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,11 @@ class Report(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     TRAINED_TIME_FIELD_NUMBER: _builtins.int
     TRAINING_DURATION_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
+    NOVELTY_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    LEARNING_CURVE_FIELD_NUMBER: _builtins.int
+    FEATURE_MAP_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -122,6 +127,26 @@ class Report(_message.Message):
     def training_duration(self) -> _duration_pb2.Duration:
         """How long choosing and fitting the head took."""
 
+    @_builtins.property
+    def reliability(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]:
+        """How honest the probabilities are: 15 bins of the evaluated examples, by rising confidence."""
+
+    @_builtins.property
+    def novelty(self) -> Global___NoveltyReport:
+        """When the version abstains."""
+
+    @_builtins.property
+    def data(self) -> Global___DataReport:
+        """What the training examples themselves show."""
+
+    @_builtins.property
+    def learning_curve(self) -> Global___LearningCurve:
+        """How accuracy grows with examples; unset where there are too few to tell."""
+
+    @_builtins.property
+    def feature_map(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapPoint]:
+        """A sample of at most 1,000 training examples on a plane."""
+
     def __init__(
         self,
         *,
@@ -143,10 +168,15 @@ class Report(_message.Message):
         seed: _builtins.int = ...,
         trained_time: _timestamp_pb2.Timestamp | None = ...,
         training_duration: _duration_pb2.Duration | None = ...,
+        reliability: _abc.Iterable[Global___ReliabilityBin] | None = ...,
+        novelty: Global___NoveltyReport | None = ...,
+        data: Global___DataReport | None = ...,
+        learning_curve: Global___LearningCurve | None = ...,
+        feature_map: _abc.Iterable[Global___MapPoint] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "head", b"head", "trained_time", b"trained_time", "training_duration", b"training_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "novelty", b"novelty", "trained_time", b"trained_time", "training_duration", b"training_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "head", b"head", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "per_class", b"per_class", "seed", b"seed", "trained_time", b"trained_time", "training_duration", b"training_duration", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "novelty", b"novelty", "per_class", b"per_class", "reliability", b"reliability", "seed", b"seed", "trained_time", b"trained_time", "training_duration", b"training_duration", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,3 +405,357 @@ class Confusion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Confusion: _TypeAlias = Confusion  # noqa: Y015
+
+@_typing.final
+class ReliabilityBin(_message.Message):
+    """ReliabilityBin is the evaluated examples whose best label got a probability within one of 15 equal intervals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    """How many there are."""
+    confidence: _builtins.float
+    """The mean probability of their best labels, 0 to 1; 0 where there are none."""
+    accuracy: _builtins.float
+    """The share of them whose best label is right, 0 to 1; 0 where there are none."""
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        confidence: _builtins.float = ...,
+        accuracy: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "confidence", b"confidence", "examples", b"examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
+
+@_typing.final
+class NoveltyReport(_message.Message):
+    """NoveltyReport says when a version abstains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Novelty above which a prediction is marked as abstained, 0 to 1."""
+    false_alarm_rate: _builtins.float
+    """The share of inputs like the training examples that are above it, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float = ...,
+        false_alarm_rate: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["false_alarm_rate", b"false_alarm_rate", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoveltyReport: _TypeAlias = NoveltyReport  # noqa: Y015
+
+@_typing.final
+class DataReport(_message.Message):
+    """DataReport is what the training examples themselves show. Its lists have at most 50 entries; counts are of all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXACT_DUPLICATES_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATES_FIELD_NUMBER: _builtins.int
+    CONFLICTING_INPUTS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_GROUPS_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_PAIRS_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    LABEL_ERRORS_FIELD_NUMBER: _builtins.int
+    exact_duplicates: _builtins.int
+    """Examples that could be left out without losing an input."""
+    near_duplicates: _builtins.int
+    """Pairs of different inputs whose features are nearly the same."""
+    conflicting_inputs: _builtins.int
+    """Inputs that occur under several labels."""
+    @_builtins.property
+    def duplicate_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
+        """Examples with the same input, largest group first."""
+
+    @_builtins.property
+    def near_duplicate_pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
+        """Pairs with nearly the same features, closest first."""
+
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
+        """Examples with the same input that carry several labels."""
+
+    @_builtins.property
+    def label_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelError]:
+        """Examples whose label is probably wrong, most probable first."""
+
+    def __init__(
+        self,
+        *,
+        exact_duplicates: _builtins.int = ...,
+        near_duplicates: _builtins.int = ...,
+        conflicting_inputs: _builtins.int = ...,
+        duplicate_groups: _abc.Iterable[Global___DuplicateGroup] | None = ...,
+        near_duplicate_pairs: _abc.Iterable[Global___DuplicateGroup] | None = ...,
+        conflicts: _abc.Iterable[Global___DuplicateGroup] | None = ...,
+        label_errors: _abc.Iterable[Global___LabelError] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DataReport: _TypeAlias = DataReport  # noqa: Y015
+
+@_typing.final
+class ExampleRef(_message.Message):
+    """ExampleRef says which training example is meant, without quoting its input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WRITER_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    writer_id: _builtins.str
+    """The writer that sent it."""
+    sequence: _builtins.int
+    """Its sequence within the adaptation and writer."""
+    label: _builtins.str
+    """The label that it carries."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        writer_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "label", b"label", "sequence", b"sequence", "writer_id", b"writer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExampleRef: _TypeAlias = ExampleRef  # noqa: Y015
+
+@_typing.final
+class DuplicateGroup(_message.Message):
+    """DuplicateGroup is training examples with the same input, or nearly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many there are."""
+    similarity: _builtins.float
+    """Cosine of their features; 1 for equal inputs."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExampleRef]:
+        """At most 10 of them."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___ExampleRef] | None = ...,
+        count: _builtins.int = ...,
+        similarity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples", b"examples", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuplicateGroup: _TypeAlias = DuplicateGroup  # noqa: Y015
+
+@_typing.final
+class LabelError(_message.Message):
+    """LabelError is a training example whose label is probably wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    SUGGESTED_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    SUGGESTED_PROBABILITY_FIELD_NUMBER: _builtins.int
+    suggested: _builtins.str
+    """The label that a head trained without the example finds best."""
+    probability: _builtins.float
+    """The probability that this head gives the example's own label, 0 to 1."""
+    suggested_probability: _builtins.float
+    """The probability that it gives the suggested label, 0 to 1."""
+    @_builtins.property
+    def example(self) -> Global___ExampleRef:
+        """The example, with the label that it carries."""
+
+    def __init__(
+        self,
+        *,
+        example: Global___ExampleRef | None = ...,
+        suggested: _builtins.str = ...,
+        probability: _builtins.float = ...,
+        suggested_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "probability", b"probability", "suggested", b"suggested", "suggested_probability", b"suggested_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelError: _TypeAlias = LabelError  # noqa: Y015
+
+@_typing.final
+class LearningCurve(_message.Message):
+    """LearningCurve is how accuracy grows with examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    FORECASTS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
+        """Measured with logistic regression on parts of the examples, smallest part first."""
+
+    @_builtins.property
+    def forecasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
+        """What to expect of the chosen head with more examples of every class, fewest first."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassAdvice]:
+        """The classes that more examples would help most, first the most."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___CurvePoint] | None = ...,
+        forecasts: _abc.Iterable[Global___CurvePoint] | None = ...,
+        advice: _abc.Iterable[Global___ClassAdvice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "forecasts", b"forecasts", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearningCurve: _TypeAlias = LearningCurve  # noqa: Y015
+
+@_typing.final
+class CurvePoint(_message.Message):
+    """CurvePoint is accuracy at a number of training examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    """How many training examples."""
+    accuracy: _builtins.float
+    """Accuracy, 0 to 1."""
+    low: _builtins.float
+    """The lower end of its 80% interval."""
+    high: _builtins.float
+    """The upper end of its 80% interval."""
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "examples", b"examples", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CurvePoint: _TypeAlias = CurvePoint  # noqa: Y015
+
+@_typing.final
+class ClassAdvice(_message.Message):
+    """ClassAdvice is what more examples of one class would bring."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    MORE_EXAMPLES_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The class."""
+    more_examples: _builtins.int
+    """How many more examples."""
+    gain: _builtins.float
+    """What they would add to the accuracy over all classes, 0 to 1."""
+    low: _builtins.float
+    """The lower end of the gain's 80% interval."""
+    high: _builtins.float
+    """The upper end of the gain's 80% interval."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        more_examples: _builtins.int = ...,
+        gain: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gain", b"gain", "high", b"high", "label", b"label", "low", b"low", "more_examples", b"more_examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassAdvice: _TypeAlias = ClassAdvice  # noqa: Y015
+
+@_typing.final
+class MapPoint(_message.Message):
+    """MapPoint is a training example on a plane along which the classes' means differ most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """Its place across."""
+    y: _builtins.float
+    """Its place up."""
+    label: _builtins.str
+    """Its label."""
+    id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        label: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "label", b"label", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapPoint: _TypeAlias = MapPoint  # noqa: Y015
