@@ -33,6 +33,11 @@ _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
 _SHOWN_REJECTIONS: Final = 5
 _UNLIMITED_WIDTH: Final = 1000
+_NUMBERS: Final = frozenset(
+    {"accuracy", "classes", "evaluated", "examples", "F1", "features", "latest", "layers", "live", "log-loss"}
+    | {"macro-F1", "precision", "probability", "recall", "times", "tokens", "version", "versions"}
+)
+"""Columns that hold numbers, and are aligned as such."""
 _QUIET_S: Final = 2.0
 """Without a terminal, a line of progress is written no more often than this."""
 
@@ -390,7 +395,7 @@ def _facts(facts: Mapping[str, str]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
     return table
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +26,6 @@ import graft
 INTENTS = Path(__file__).resolve().parents[2] / "examples" / "intents"
 TRAIN, TEST = INTENTS / "train.csv", INTENTS / "test.csv"
 SENTENCES = ["the lock does not open", "you charged me twice", "I forgot my password"]
-CUTS = 8
 
 
 def examples(path: Path = TRAIN) -> Iterator[graft.Example]:
@@ -60,13 +59,12 @@ def proxy_module() -> ModuleType:
 PROXY = proxy_module()
 
 
-def random_cuts(seed: int, most_bytes: int) -> list[Any]:
+def random_cuts(seed: int) -> list[Any]:
+    """Six cuts while examples go up (30 kB for what `few(800)` gives), two while answers come down."""
     generator = random.Random(seed)  # noqa: S311
-    # What the server sends is an order of magnitude less than what it is sent.
-    return [
-        PROXY.Cut(generator.randint(200, most_bytes // (1 if upstream else 20)), upstream)
-        for upstream in (generator.random() < 0.7 for _ in range(CUTS))
-    ]
+    up = [PROXY.Cut(generator.randint(200, 12_000), True) for _ in range(6)]
+    down = [PROXY.Cut(generator.randint(200, 800), False) for _ in range(2)]
+    return [*up, *down]
 
 
 @pytest.fixture(scope="module")
@@ -438,11 +436,11 @@ def test_cancelling_an_async_adaptation_leaves_it_to_be_resumed(target: str) -> 
 def test_a_connection_that_breaks_at_random_costs_no_example_and_doubles_none(
     client: graft.Client, target: str, seed: int
 ) -> None:
-    rows = [(f"{example.input} ({copy})", example.label) for copy in range(2) for example in examples()]
+    rows = few(800)
     rows[100] = ("", "refused")
-    with PROXY.cutting_proxy(target, random_cuts(seed, 40_000)) as proxy, graft.Client(proxy.target) as shaky:
+    with PROXY.cutting_proxy(target, random_cuts(seed)) as proxy, graft.Client(proxy.target) as shaky:
         result = shaky.adapt(new_name(), rows)
-        assert proxy.broken > 0
+        assert proxy.broken > 2
     assert result.report.examples == len(rows) - 1
     assert [rejection.sequence for rejection in result.rejected] == [100]
     assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
@@ -451,17 +449,35 @@ def test_a_connection_that_breaks_at_random_costs_no_example_and_doubles_none(
 
 @pytest.mark.parametrize("seed", range(2, 4))
 def test_the_same_for_the_async_client(target: str, seed: int) -> None:
-    rows = [(f"{example.input} ({copy})", example.label) for copy in range(2) for example in examples()]
+    rows = few(800)
 
     async def shaky_adapt(proxy_target: str) -> graft.AdaptResult:
         async with graft.AsyncClient(proxy_target) as shaky:
             return await shaky.adapt(new_name(), rows)
 
-    with PROXY.cutting_proxy(target, random_cuts(seed, 40_000)) as proxy:
+    with PROXY.cutting_proxy(target, random_cuts(seed)) as proxy:
         result = asyncio.run(shaky_adapt(proxy.target))
-        assert proxy.broken > 0
+        assert proxy.broken > 2
     assert (result.version, result.report.examples) == (1, len(rows))
     assert result.rejected == ()
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
+    serve: Callable[..., Any], end: str
+) -> None:
+    server, rows = serve(), few(800)
+
+    def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
+        yield from rows[:500]
+        getattr(server, end)()
+        serve("--listen", server.target)
+        yield from rows[500:]
+
+    with graft.Client(server.target) as client:
+        result = client.adapt(new_name(), with_an_end_in_the_middle())
+        assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
+        assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
 
 
 # The command line.
