@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Takes the steps of the Dockerfile (the CPU's variant) in a temporary folder, without a container engine, then
 # starts what they leave as the image would: as an unprivileged user, with the encoder's cache already filled, and
-# nothing of the environment but what the image sets. Checks health, and that it stops on SIGTERM.
+# nothing of the environment but what the image sets. Checks its health, has it do the whole job once (so that
+# nothing that was taken out is missed), and checks that it stops on SIGTERM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+examples=$PWD/examples/intents
 user=65534 # nobody; the image's own user does not exist here
 start_within_s=30
 
@@ -54,6 +56,7 @@ mkdir "$root/lib" "$root/tmp"
 
 echo "test-image: starting it as user $user"
 cd "$root"
+: >"$root/out" # there before it is read
 "${as_user[@]}" graft-server serve --listen 127.0.0.1:0 >"$root/out" 2>"$root/log" &
 pid=$!
 address=
@@ -66,6 +69,16 @@ done
 [ -n "$address" ] || { echo "test-image: it did not listen within $start_within_s s" >&2; exit 1; }
 "${as_user[@]}" graft-server health --target "$address"
 echo "test-image: healthy on $address"
+
+
+graft() {
+  "$root/opt/bin/graft" "$@"
+}
+export GRAFT_SERVER=$address
+graft adapt image/intents "$examples/train.csv" --input text --label intent
+graft evaluate image/intents "$examples/test.csv" --input text --label intent
+graft predict image/intents "my bike has a flat tire"
+graft export image/intents "$root/bundle"
 
 kill -TERM "$pid"
 wait "$pid" || { echo "test-image: it did not end cleanly on SIGTERM (exit status $?)" >&2; exit 1; }

@@ -22,6 +22,7 @@ finish() {
 }
 trap finish EXIT
 
+: >"$work/out" # there before it is read
 "$server" serve --listen 127.0.0.1:0 --store "$work/store" >"$work/out" 2>"$work/log" &
 pid=$!
 
