@@ -129,7 +129,6 @@ class App:
     async def stop(self) -> None:
         """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._adaptations.reconnect()
         stopping = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         await self._adaptations.close()
         await stopping

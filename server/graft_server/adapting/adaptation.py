@@ -51,12 +51,14 @@ class Adaptation:
         store: What is stored of it.
         trunk: The backbone that it uses.
         running: The commit that a worker trains, or "".
+        closed: Whether this server has stopped working on it.
     """
 
     def __init__(self, store: AdaptationStore, trunk: Trunk, publisher: Publisher) -> None:
         self.store = store
         self.trunk = trunk
         self.running = ""
+        self.closed = False
         self._publisher = publisher
         self._embedder = Embedder(store, trunk)
         self._sessions: dict[str, Session] = {}
@@ -70,7 +72,9 @@ class Adaptation:
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
-        return not (self._sessions or self._watchers or self._queue or self.running)
+        used = self._sessions or self._watchers or self._joining.locked()
+        busy = self._queue or self.running or self._chores or self._embedder.busy
+        return not (used or busy)
 
     async def join(self, writer_id: str) -> Session:
         """Begins a call of a writer. An older call of the same writer ends with WRITER_SUPERSEDED.
@@ -146,7 +150,8 @@ class Adaptation:
 
     async def cancel(self) -> None:
         """Stops the adaptation's work for good. Versions that it published stay."""
-        await asyncio.to_thread(self.store.cancel)
+        async with self._joining:
+            await asyncio.to_thread(self.store.cancel)
         for session in list(self._sessions.values()):
             session.mailbox.fail(self._not_open())
         unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
@@ -155,16 +160,16 @@ class Adaptation:
             await self._finish(commit_id, self._not_open())
         self._notify()
 
-    def reconnect(self) -> None:
-        """Asks all callers to call again."""
-        for session in self._sessions.values():
-            session.mailbox.put(Reconnect(session.next_sequence))
-
     async def close(self) -> None:
-        """Stops working on it, here and now; what is durable is taken up by the next server."""
+        """Stops working on it, here and now; what is durable is taken up by the next server.
+
+        Callers are told how far they are, and asked to call again.
+        """
+        self.closed = True
         for session in list(self._sessions.values()):
-            session.mailbox.fail(DrainingError())
             await session.close()
+            session.mailbox.put(Reconnect(session.next_sequence))
+            session.mailbox.end(DrainingError())
         await self._stop_runner()
         await self._embedder.close()
         self._notify()
@@ -199,6 +204,11 @@ class Adaptation:
             reason=f"ADAPTATION_{state.name}",
         )
 
+    async def record_events(self) -> None:
+        """Returns when all that is known to have happened is among the events."""
+        await asyncio.gather(*self._chores)
+        await asyncio.to_thread(self.store.record_events)
+
     async def _record(self, segment: Segment) -> None:
         try:
             await asyncio.to_thread(self.store.record_rejections, segment)
@@ -222,10 +232,11 @@ class Adaptation:
 
     async def _run(self) -> None:
         while self._queue:
-            *older, newest = self._queue
-            self.running = newest
+            oldest = self._queue[0]
+            self.running = next(it for it in reversed(self._queue) if self._covers(it, oldest))
+            older = self._queue[: self._queue.index(self.running)]
             try:
-                await self._publish(newest, [it for it in older if self._covers(newest, it)])
+                await self._publish(self.running, [it for it in older if self._covers(self.running, it)])
             finally:
                 self.running = ""
             self._notify()
@@ -253,7 +264,7 @@ class Adaptation:
             result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
         for it in (*coalesced, commit_id):
             await self._finish(it, result)
-        # Commits that came in meanwhile stay, and so do older ones that this one does not cover.
+        # Commits that came in meanwhile stay, and so do those that this one does not cover.
         self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
 
     async def _finish(self, commit_id: str, result: tuple[int, Report] | DomainError) -> None:
@@ -351,13 +362,7 @@ class Session:
         """
         await self._stream.flush()
         end = self._log.next_sequence if next_sequence is None else next_sequence
-        if end > self._log.next_sequence:
-            raise ConflictError(
-                f"commit.next_sequence is {end}, but only examples below {self._log.next_sequence} have been "
-                "sent: send the others first.",
-                reason="SEQUENCE_GAP",
-                metadata={"next_sequence": str(self._log.next_sequence)},
-            )
+        require_sent(end, self._log.next_sequence)
         # Before the commit is durable, so that its outcome cannot come in between.
         self._open_commits.add(commit_id)
         meant = await self._adaptation.commit(commit_id, WriterPosition(self.writer_id, end), close)
@@ -389,6 +394,17 @@ class Session:
     def _on_durable(self, segment: Segment) -> None:
         self.mailbox.accept(segment.next_sequence, segment.rejections)
         self._adaptation.note(segment)
+
+
+def require_sent(end: int, next_sequence: int) -> None:
+    """Raises ConflictError if a commit reaches beyond what was sent."""
+    if end > next_sequence:
+        raise ConflictError(
+            f"commit.next_sequence is {end}, but only examples below {next_sequence} have been sent: send the "
+            "others first.",
+            reason="SEQUENCE_GAP",
+            metadata={"next_sequence": str(next_sequence)},
+        )
 
 
 def _superseded(writer_id: str) -> ConflictError:

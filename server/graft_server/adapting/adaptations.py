@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.publishing import Publisher
@@ -50,7 +51,7 @@ class Adaptations:
         self._publisher = publisher
         self._trunks = trunks
         self._open: dict[tuple[str, str], Adaptation] = {}
-        self._loading: dict[tuple[str, str], asyncio.Lock] = {}
+        self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def check(self, request: StartRequest) -> StartRequest:
         """Returns the request with its defaults filled in, or raises InvalidError or MissingError."""
@@ -76,7 +77,7 @@ class Adaptations:
             StateError: It exists with other settings (START_MISMATCH).
             MissingError: There is no version base_version.
         """
-        lineage = await self._lineage(request)
+        lineage = await self.lineage(request)
         start = Start(request.settings, datetime.now(UTC), lineage)
         key = (request.model, request.adaptation_id)
         async with self._lock(key):
@@ -111,11 +112,9 @@ class Adaptations:
         found = [await self.get(model, adaptation_id) for adaptation_id in ids]
         return sorted(found, key=lambda it: (it.store.start.created, it.store.adaptation_id), reverse=True)
 
-    def release(self, adaptation: Adaptation) -> None:
-        """Forgets an adaptation that nobody uses; it can be loaded again."""
-        key = (adaptation.store.model, adaptation.store.adaptation_id)
-        if adaptation.idle and self._open.get(key) is adaptation:
-            del self._open[key]
+    def forget_idle(self) -> None:
+        """Forgets the adaptations that nobody uses; they can be loaded again."""
+        self._open = {key: it for key, it in self._open.items() if not it.idle}
 
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished."""
@@ -128,7 +127,6 @@ class Adaptations:
                 _log.error("adaptation %s of %s cannot be read: %s", adaptation_id, model, error.message)
                 continue
             adaptation.resume()
-            self.release(adaptation)
 
     async def forget(self, model: str) -> None:
         """Cancels and forgets all adaptations of a model that is being deleted."""
@@ -136,26 +134,17 @@ class Adaptations:
             await adaptation.cancel()
             self._open.pop((model, adaptation.store.adaptation_id), None)
 
-    def reconnect(self) -> None:
-        """Asks all callers to call again."""
-        for adaptation in self._open.values():
-            adaptation.reconnect()
-
     async def close(self) -> None:
-        """Stops working; what is durable is taken up by the next server."""
+        """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
         for adaptation in list(self._open.values()):
             await adaptation.close()
 
-    def _adopt(self, store: AdaptationStore) -> Adaptation:
-        trunk = self._trunks.get(store.start.settings.backbone)
-        adaptation = Adaptation(store, trunk, self._publisher)
-        self._open[store.model, store.adaptation_id] = adaptation
-        return adaptation
+    async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
+        """The examples that a request's base_version brings.
 
-    def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
-        return self._loading.setdefault(key, asyncio.Lock())
-
-    async def _lineage(self, request: StartRequest) -> tuple[Source, ...]:
+        Raises:
+            MissingError: There is no version base_version.
+        """
         number = request.settings.base_version
         if not number:
             return ()
@@ -163,6 +152,16 @@ class Adaptations:
         version = snapshot.model(request.model).version(number)
         manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
         return manifest.sources
+
+    def _adopt(self, store: AdaptationStore) -> Adaptation:
+        self.forget_idle()
+        trunk = self._trunks.get(store.start.settings.backbone)
+        adaptation = Adaptation(store, trunk, self._publisher)
+        self._open[store.model, store.adaptation_id] = adaptation
+        return adaptation
+
+    def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
+        return self._loading.setdefault(key, asyncio.Lock())
 
 
 def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:

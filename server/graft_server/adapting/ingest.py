@@ -61,6 +61,11 @@ class Embedder:
         self._waiting_bytes = 0
         self._room = asyncio.Condition()
 
+    @property
+    def busy(self) -> bool:
+        """Whether features are being computed."""
+        return bool(self._tasks)
+
     async def room_for(self, size: int) -> None:
         """Waits until `size` more bytes may wait for the encoder, and counts them in."""
         async with self._room:
@@ -184,7 +189,8 @@ class WriterStream:
         self._wakeup.set()
         # A write cannot be called back, and the next stream of this writer must find it done.
         await asyncio.shield(self._task)
-        await self._embedder.release(sum(change.size for change in (*self._writing, *dropped)))
+        failed, self._writing = self._writing, []
+        await self._embedder.release(sum(change.size for change in (*failed, *dropped)))
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -79,6 +79,7 @@ class Mailbox:
         self._progress: Progress | None = None
         self._others: deque[Message] = deque()
         self._error: Exception | None = None
+        self._last_error: Exception | None = None
         self._ended = False
         self._wakeup = asyncio.Event()
 
@@ -94,6 +95,8 @@ class Mailbox:
             self._progress = message
         else:
             self._others.append(message)
+            if isinstance(message, Published | PublicationFailed):
+                self._progress = None  # it would come after its outcome
         self._wakeup.set()
 
     def fail(self, error: Exception) -> None:
@@ -101,9 +104,9 @@ class Mailbox:
         self._error = self._error or error
         self._wakeup.set()
 
-    def end(self) -> None:
-        """Ends the mailbox once everything in it has been read."""
-        self._ended = True
+    def end(self, error: Exception | None = None) -> None:
+        """Ends the mailbox once everything in it has been read, with the error if there is one."""
+        self._ended, self._last_error = True, error
         self._wakeup.set()
 
     async def get(self) -> Message | None:
@@ -114,6 +117,8 @@ class Mailbox:
             message = self._next()
             if message is not None:
                 return message
+            if self._last_error is not None:
+                raise self._last_error
             if self._ended:
                 return None
             self._wakeup.clear()

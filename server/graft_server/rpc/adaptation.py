@@ -9,10 +9,10 @@ from contextlib import suppress
 
 from graft.v1 import adaptation_pb2 as pb
 from graft_server.adapting import mailbox
-from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher
+from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher, require_sent
 from graft_server.adapting.adaptations import Adaptations, StartRequest
 from graft_server.adapting.ingest import Incoming
-from graft_server.errors import InvalidError
+from graft_server.errors import ConflictError, DrainingError, InvalidError
 from graft_server.examples import Rejection
 from graft_server.names import check_identifier
 from graft_server.rpc import converters
@@ -55,6 +55,7 @@ class AdaptationService:
         request = self._adaptations.check(converters.start_request(first.start))
         labels = {it.name for it in request.settings.labels} if request.settings.closed_labels else None
         if first.start.validate_only:
+            await self._adaptations.lineage(request)
             async for response in _validate(requests, request, labels):
                 yield response
             return
@@ -69,7 +70,7 @@ class AdaptationService:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             await session.close()
-            self._adaptations.release(adaptation)
+            self._adaptations.forget_idle()
 
     async def GetAdaptation(self, request: pb.GetAdaptationRequest, _: Context) -> pb.GetAdaptationResponse:
         """Describes one adaptation."""
@@ -101,12 +102,16 @@ class AdaptationService:
         async with adaptation.watched() as watcher:
             while True:
                 watcher.changed.clear()
-                events = await asyncio.to_thread(adaptation.store.events.read, following)
-                for event in events:
+                over = _finished(adaptation)
+                if over:
+                    await adaptation.record_events()  # they are recorded after what they tell of
+                for event in await asyncio.to_thread(adaptation.store.events.read, following):
                     yield await _event(adaptation, event)
                     following = event.number + 1
-                if not events and _finished(adaptation):
+                if over:
                     return
+                if adaptation.closed:
+                    raise DrainingError
                 if watcher.progress is not None:
                     progress, watcher.progress = watcher.progress, None
                     yield pb.WatchAdaptationResponse(progress=converters.progress(progress))
@@ -153,11 +158,15 @@ async def _validate(
         match message.WhichOneof("message"):
             case "examples":
                 changes = _incoming(message.examples, request.writer_id, labels)
-                following = message.examples.first_sequence + len(changes)
+                _require_no_gap(message.examples.first_sequence, following)
+                following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
                 yield converters.adapt_response(mailbox.Accepted(following, rejected))
             case "commit":
-                yield converters.adapt_response(mailbox.Committed(message.commit.commit_id, following))
+                commit_id, end = _commit_id(message.commit), _end(message.commit)
+                end = following if end is None else end
+                require_sent(end, following)
+                yield converters.adapt_response(mailbox.Committed(commit_id, end))
             case which:
                 raise _misplaced(which)
 
@@ -179,6 +188,16 @@ def _incoming(batch: pb.ExampleBatch, writer_id: str, labels: Collection[str] | 
         converters.incoming(change, writer_id, sequence, labels)
         for sequence, change in enumerate(batch.changes, batch.first_sequence)
     ]
+
+
+def _require_no_gap(first_sequence: int, following: int) -> None:
+    if first_sequence > following:
+        raise ConflictError(
+            f"The batch begins at sequence {first_sequence}, but the call goes on at {following}: send the changes "
+            "from there.",
+            reason="SEQUENCE_GAP",
+            metadata={"next_sequence": str(following)},
+        )
 
 
 def _commit_id(commit: pb.Commit) -> str:

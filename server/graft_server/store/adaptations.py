@@ -185,7 +185,7 @@ class AdaptationStore:
             ) from None
         loaded = cls(objects, model, adaptation_id, start)
         loaded.refresh()
-        loaded._record_events()
+        loaded.record_events()
         return loaded
 
     def refresh(self) -> None:
@@ -300,6 +300,15 @@ class AdaptationStore:
         self._cancelled = True
         self.events.record(StateChanged(AdaptationState.CANCELLED))
 
+    def record_events(self) -> None:
+        """Records the events of all that is known, which a crash may have left out. Repeating it is harmless."""
+        for commit_id, commit in self.commits.items():
+            self._record_commit(commit)
+            if commit_id in self._outcomes:
+                self.events.record(Finished(commit_id))
+        if self._cancelled:
+            self.events.record(StateChanged(AdaptationState.CANCELLED))
+
     def _require_open(self) -> None:
         state = self.state
         if state is not AdaptationState.OPEN:
@@ -321,15 +330,6 @@ class AdaptationStore:
         self.events.record(Committed(commit.commit_id, commit.watermarks))
         if commit.close:
             self.events.record(StateChanged(AdaptationState.CLOSED))
-
-    def _record_events(self) -> None:
-        """Records what a crash may have left out."""
-        for commit_id, commit in self.commits.items():
-            self._record_commit(commit)
-            if commit_id in self._outcomes:
-                self.events.record(Finished(commit_id))
-        if self._cancelled:
-            self.events.record(StateChanged(AdaptationState.CANCELLED))
 
     def _names(self, prefix: str, suffix: str) -> set[tuple[str, int]]:
         paths = (it.removeprefix(prefix).removesuffix(suffix) for it in self._objects.keys(prefix))
