@@ -162,11 +162,14 @@ class AdaptCall:
 
     def next(self, kind: str) -> Any:
         """The next message of a kind; only acknowledgements and progress may come before it."""
+        before = {"started", "accepted", "progress"}
+        if kind.startswith("publi"):
+            before.add("committed")
         for response in self.responses:
             which = response.WhichOneof("message")
             if which == kind:
                 return getattr(response, kind)
-            assert which in {"started", "accepted", "progress"}, f"{which} came instead of {kind}: {response}"
+            assert which in before, f"{which} came instead of {kind}: {response}"
         raise AssertionError(f"the call ended before there was a message {kind}")
 
     def accepted(self, next_sequence: int) -> list[adaptation_pb2.Rejection]:
