@@ -7,6 +7,7 @@ export VENV
 
 # Where an argument helps: make test ARGS='-k adapt -x', make bench ARGS='--help'
 ARGS ?=
+BENCH ?= adapting heads
 
 .DEFAULT_GOAL := help
 
@@ -69,8 +70,8 @@ proto-check: proto ## the committed stubs are what the protos generate
 		{ git status --short -- client/graft/v1; echo "commit what 'make proto' generated" >&2; exit 1; }
 
 .PHONY: bench
-bench: setup ## the benchmarks; results go to benchmarks/results
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: setup ## the benchmarks, or one: make bench BENCH=adapting; results go to benchmarks/results
+	@for each in $(BENCH); do echo "benchmarks.$$each"; $(BIN)/python -m "benchmarks.$$each" $(ARGS) || exit 1; done
 
 .PHONY: test-node
 test-node: setup ## the Node client against a live server
