@@ -11,6 +11,7 @@ from graft_server.adapting.data_quality import data_report
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.feature_map import feature_map
 from graft_server.adapting.learning_curve import learning_curve
+from graft_server.adapting.search import MANY_CELLS
 from graft_server.heads.head import Head
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.reports import (
@@ -90,7 +91,8 @@ def report_of(
 
 
 def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> LearningCurve | None:
-    if len(examples.rows) < LEAST_FOR_CURVE or not examples.measured.all():
+    cells = len(examples.rows) * problem.classes
+    if len(examples.rows) < LEAST_FOR_CURVE or not examples.measured.all() or cells > MANY_CELLS:
         return None
     right = out_of_fold.argmax(axis=1) == examples.labels
     return learning_curve(problem, right, examples.train.classes)
