@@ -121,7 +121,7 @@ class Embedder:
         if upserts:
             texts = await self._trunk.tokenize_all([example.input.text for example in upserts])
             encoded = await self._trunk.encode(texts, lane=Lane.ADAPT)
-            features = {view: array.astype(STORED_TYPE) for view, array in encoded.features.items()}
+            features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
         await asyncio.to_thread(self._store.write_features, segment, self._trunk.encoder_id, features)
 
 

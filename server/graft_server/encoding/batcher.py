@@ -4,7 +4,10 @@ There is no timer to tune. A worker that becomes free takes its share of what is
 low load that is one text at once, under high load a full batch. Work of two lanes is queued: predictions go
 first, and adaptation's embedding work is guaranteed a share of the device.
 
-Everything but the encoding itself happens on the event loop, so there are no locks. A work whose future is done
+Rows of different models ride in one batch. Behind the encoder, on the same thread, each row meets its own reader
+(the head of its model): rows that share one are read together.
+
+Everything but encoding and reading happens on the event loop, so there are no locks. A work whose future is done
 (its caller left, or another part of it failed) or whose deadline has passed is dropped when its turn comes,
 before it costs anything; its batch-mates are not touched.
 """
@@ -16,7 +19,7 @@ import enum
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -27,6 +30,11 @@ from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, DeadlineError, OverloadError
 
 Tokens = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+Reader = Callable[[Features], Arrays]
+"""What becomes of the features of n rows: arrays by name, each of shape (n, ...)."""
 
 
 class Lane(enum.Enum):
@@ -59,14 +67,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The features of one submission, and what getting them took."""
+    """What became of one submission, and what that took."""
 
-    features: Features
-    """View name to features of shape (n, d), in the order of the submission."""
+    arrays: Arrays
+    """What the reader made of the features, or the features by view; rows in the order of the submission."""
     queue_s: float
     """From submission to the start of the first batch, in seconds."""
     encode_s: float
-    """The time of the batches that the texts rode in, in seconds."""
+    """The encoder's time for the batches that the texts rode in, in seconds."""
+    read_s: float
+    """The reader's time for those batches, in seconds."""
+
+
+def unread(features: Features) -> Arrays:
+    """The reader that leaves features as they are."""
+    return features
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +90,7 @@ class _Work:
 
     texts: Sequence[Tokens]
     order: Sequence[int]
+    reader: Reader
     future: asyncio.Future[Encoded]
     deadline: float
     submitted: float
@@ -82,7 +98,8 @@ class _Work:
     remaining: int = 0
     queue_s: float = 0.0
     encode_s: float = 0.0
-    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    read_s: float = 0.0
+    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -91,10 +108,23 @@ class _Queue:
     tokens: int = 0
 
 
+_Part = tuple[_Work, list[int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """What became of those parts of a batch that have the same reader."""
+
+    parts: list[_Part]
+    result: Arrays | Exception
+    encode_s: float
+    read_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Batch:
     texts: list[Tokens]
-    parts: list[tuple[_Work, list[int]]]
+    parts: list[_Part]
     """Which texts of which work the batch's rows are, in order."""
     lane: Lane
     tokens: int
@@ -146,12 +176,18 @@ class Batcher:
         return self._queues[Lane.PREDICT].tokens
 
     async def encode(
-        self, texts: Sequence[Tokens], *, lane: Lane = Lane.PREDICT, deadline: float = math.inf
+        self,
+        texts: Sequence[Tokens],
+        *,
+        reader: Reader = unread,
+        lane: Lane = Lane.PREDICT,
+        deadline: float = math.inf,
     ) -> Encoded:
-        """Gives the features of n >= 1 token sequences.
+        """Gives what a reader makes of the features of n >= 1 token sequences.
 
         Args:
             texts: Each of shape (tokens,).
+            reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: Who waits for them.
             deadline: On the clock of time.monotonic(): texts that have not been encoded by then never are.
 
@@ -159,6 +195,7 @@ class Batcher:
             OverloadError: Too much is queued already.
             DeadlineError: The deadline passed first.
             BackboneError: The encoder failed.
+            Exception: What the reader raised.
         """
         queue = self._queues[lane]
         if lane is Lane.PREDICT:
@@ -169,6 +206,7 @@ class Batcher:
         work = _Work(
             texts=texts,
             order=by_length,
+            reader=reader,
             future=asyncio.get_running_loop().create_future(),
             deadline=deadline,
             submitted=time.monotonic(),
@@ -202,14 +240,27 @@ class Batcher:
             started = time.monotonic()
             for work, _ in batch.parts:
                 work.queue_s = work.queue_s or started - work.submitted
-            try:
-                features = await loop.run_in_executor(self._executor, self._encoder.encode, batch.texts)
-            except BackboneError as error:
-                for work, _ in batch.parts:
-                    _fail(work, error)
-                continue
+            readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
             self._account(batch, time.monotonic() - started)
-            _deliver(batch, features, time.monotonic() - started)
+            for reading in readings:
+                _deliver(reading)
+
+    def _encode_and_read(self, batch: _Batch) -> list[_Reading]:
+        """Runs on a thread; never raises."""
+        by_reader: dict[Reader, list[int]] = {}
+        for place, (work, _) in enumerate(batch.parts):
+            by_reader.setdefault(work.reader, []).append(place)
+        started = time.monotonic()
+        try:
+            features = self._encoder.encode(batch.texts)
+        except BackboneError as error:
+            return [_Reading(batch.parts, error, 0.0, 0.0)]
+        encode_s = time.monotonic() - started
+        ends = np.cumsum([len(rows) for _, rows in batch.parts])
+        return [
+            _read(reader, features, [(batch.parts[it], int(ends[it])) for it in places], encode_s)
+            for reader, places in by_reader.items()
+        ]
 
     def _take(self) -> _Batch | None:
         """The next batch, or None if nothing waits."""
@@ -274,23 +325,43 @@ def _fail(work: _Work, error: Exception) -> None:
         work.future.set_exception(error)
 
 
-def _deliver(batch: _Batch, features: Features, seconds: float) -> None:
+def _read(reader: Reader, features: Features, parts: list[tuple[_Part, int]], encode_s: float) -> _Reading:
+    """Lets a reader read its rows. A part's rows are those of the batch that end before its number."""
+    started = time.monotonic()
+    mine = [part for part, _ in parts]
+    try:
+        if len(parts) == 1:
+            (_, rows), end = parts[0]
+            arrays = reader({view: array[end - len(rows) : end] for view, array in features.items()})
+        else:
+            places = np.concatenate([np.arange(end - len(rows), end) for (_, rows), end in parts])
+            arrays = reader({view: array[places] for view, array in features.items()})
+    except Exception as error:  # noqa: BLE001 - raised to whoever waits for these rows, and to nobody else
+        return _Reading(mine, error, encode_s, time.monotonic() - started)
+    return _Reading(mine, arrays, encode_s, time.monotonic() - started)
+
+
+def _deliver(reading: _Reading) -> None:
     start = 0
-    for work, rows in batch.parts:
+    for work, rows in reading.parts:
+        if isinstance(reading.result, Exception):
+            _fail(work, reading.result)
+            continue
         end = start + len(rows)
-        _receive(work, rows, {view: array[start:end] for view, array in features.items()}, seconds)
+        work.encode_s += reading.encode_s
+        work.read_s += reading.read_s
+        _receive(work, rows, {name: array[start:end] for name, array in reading.result.items()})
         start = end
 
 
-def _receive(work: _Work, rows: list[int], features: Features, seconds: float) -> None:
-    work.encode_s += seconds
+def _receive(work: _Work, rows: list[int], arrays: Arrays) -> None:
     work.remaining -= len(rows)
     if len(rows) == len(work.texts) == 1:
-        work.features = dict(features)
+        work.arrays = dict(arrays)
     else:
-        for view, array in features.items():
-            if view not in work.features:
-                work.features[view] = np.empty((len(work.texts), array.shape[1]), np.float32)
-            work.features[view][rows] = array
+        for name, array in arrays.items():
+            if name not in work.arrays:
+                work.arrays[name] = np.empty((len(work.texts), *array.shape[1:]), array.dtype)
+            work.arrays[name][rows] = array
     if work.remaining == 0 and not work.future.done():
-        work.future.set_result(Encoded(work.features, work.queue_s, work.encode_s))
+        work.future.set_result(Encoded(work.arrays, work.queue_s, work.encode_s, work.read_s))

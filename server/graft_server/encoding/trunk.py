@@ -16,7 +16,7 @@ import numpy as np
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import Backbone, open_backbone
 from graft_server.backbones.text import TextTokenizer, TokenizedText
-from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits
+from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
 from graft_server.encoding.runtime import Encoder
 from graft_server.encoding.tuning import Layout, tuned
 from graft_server.errors import BackboneError, MissingError
@@ -125,10 +125,17 @@ class Trunk:
         return await asyncio.to_thread(self._tokenizer.many, texts)
 
     async def encode(
-        self, texts: Sequence[TokenizedText], *, lane: Lane, deadline: float = math.inf
+        self,
+        texts: Sequence[TokenizedText],
+        *,
+        lane: Lane,
+        reader: Reader = unread,
+        deadline: float = math.inf,
     ) -> Encoded:
-        """Gives features of tokenized texts; see `Batcher.encode`."""
-        return await self.batcher.encode([text.ids for text in texts], lane=lane, deadline=deadline)
+        """Gives what a reader makes of the features of tokenized texts; see `Batcher.encode`."""
+        return await self.batcher.encode(
+            [text.ids for text in texts], reader=reader, lane=lane, deadline=deadline
+        )
 
     async def _open(self, jobs: Jobs) -> None:
         backbone = await asyncio.to_thread(open_backbone, self.name, self._source)

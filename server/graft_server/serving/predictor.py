@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.text import TokenizedText
-from graft_server.encoding.batcher import Encoded, Lane
-from graft_server.errors import DomainError, FaultError
+from graft_server.encoding.batcher import Arrays, Lane
+from graft_server.errors import DomainError
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.serving.versions import Selector, ServedVersion, Versions
+from graft_server.serving.versions import (
+    NOVELTY,
+    POOLED,
+    PROBABILITIES,
+    Selector,
+    ServedVersion,
+    Versions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +55,6 @@ class Predictions:
     results: Sequence[Prediction | DomainError]
     """In the order of the inputs."""
     timings: Timings
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """What encoder and head say of n texts."""
-
-    probabilities: NDArray[np.float32]
-    """shape (n, k)."""
-    novelty: NDArray[np.float32]
-    """shape (n,)."""
-    encoded: Encoded
-    head_s: float
 
 
 class Predictor:
@@ -99,53 +94,31 @@ class Predictor:
         if not texts:
             errors = [value for value in inputs if isinstance(value, DomainError)]
             return Predictions(served, errors, Timings())
-        scored = await self._score(served, tokenized, deadline)
-        answers = iter(_answers(served, tokenized, scored, top_k, include_features))
+        encoded = await served.trunk.encode(
+            tokenized,
+            lane=Lane.PREDICT,
+            reader=served.read_with_features if include_features else served.read,
+            deadline=deadline,
+        )
+        answers = iter(_answers(served, tokenized, encoded.arrays, top_k))
         results = [value if isinstance(value, DomainError) else next(answers) for value in inputs]
-        timings = Timings(scored.encoded.queue_s, tokenize_s, scored.encoded.encode_s, scored.head_s)
+        timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
         return Predictions(served, results, timings)
 
     async def probabilities(self, served: ServedVersion, texts: Sequence[str]) -> NDArray[np.float32]:
         """Calibrated probabilities of n >= 1 texts, shape (n, k), computed behind other requests."""
         tokenized = await served.trunk.tokenize_all(texts)
-        encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT)
-        return served.head.scores(_view(served, encoded)).probabilities
-
-    async def _score(
-        self, served: ServedVersion, tokenized: Sequence[TokenizedText], deadline: float
-    ) -> _Scored:
-        encoded = await served.trunk.encode(tokenized, lane=Lane.PREDICT, deadline=deadline)
-        started = time.monotonic()
-        output = served.head.scores(_view(served, encoded))
-        return _Scored(output.probabilities, output.novelty, encoded, time.monotonic() - started)
-
-
-def _view(served: ServedVersion, encoded: Encoded) -> NDArray[np.float32]:
-    """The features that the head reads: one view, or several side by side ("pooled+cls")."""
-    names = served.head.view.split("+")
-    missing = [name for name in names if name not in encoded.features]
-    if missing:
-        raise FaultError(
-            f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the model "
-            "again.",
-            reason="VIEW_MISSING",
-        )
-    if len(names) == 1:
-        return encoded.features[names[0]]
-    return np.concatenate([encoded.features[name] for name in names], axis=1)
+        encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT, reader=served.read)
+        return encoded.arrays[PROBABILITIES]
 
 
 def _answers(
-    served: ServedVersion,
-    tokenized: Sequence[TokenizedText],
-    scored: _Scored,
-    top_k: int,
-    include_features: bool,
+    served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: Arrays, top_k: int
 ) -> list[Prediction]:
-    best = _best(scored.probabilities, min(top_k, len(served.labels)))
-    probabilities = np.take_along_axis(scored.probabilities, best, axis=1).tolist()
-    novelty = scored.novelty.tolist()
-    features = scored.encoded.features["pooled"] if include_features else None
+    best = _best(arrays[PROBABILITIES], min(top_k, len(served.labels)))
+    probabilities = np.take_along_axis(arrays[PROBABILITIES], best, axis=1).tolist()
+    novelty = arrays[NOVELTY].tolist()
+    features = arrays.get(POOLED)
     return [
         Prediction(
             scores=[

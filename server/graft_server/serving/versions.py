@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from graft_server.encoding.batcher import Arrays
+from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks
-from graft_server.errors import DomainError, StateError
+from graft_server.errors import DomainError, FaultError, StateError
 from graft_server.examples import Label
 from graft_server.heads import Head, decode
 from graft_server.names import check_alias, check_model, shown
@@ -25,6 +29,7 @@ from graft_server.store.versions import HEAD, REPORT, Manifest, read_manifest, r
 
 _log = logging.getLogger(__name__)
 
+PROBABILITIES, NOVELTY, POOLED = "probabilities", "novelty", "pooled"
 POLL_S = 2.0
 """How often the catalogue is read for what other servers wrote."""
 
@@ -46,6 +51,29 @@ class ServedVersion:
     labels: tuple[Label, ...]
     head: Head
     trunk: Trunk
+
+    def read(self, features: Features) -> Arrays:
+        """What the head says of n rows: "probabilities" (n, k) and "novelty" (n,)."""
+        output = self.head.scores(self._view(features))
+        return {PROBABILITIES: output.probabilities, NOVELTY: output.novelty}
+
+    def read_with_features(self, features: Features) -> Arrays:
+        """The same, and the final features."""
+        return {**self.read(features), POOLED: features[POOLED]}
+
+    def _view(self, features: Features) -> NDArray[np.float32]:
+        """The features that the head reads: one view, or several side by side ("pooled+cls")."""
+        names = self.head.view.split("+")
+        missing = [name for name in names if name not in features]
+        if missing:
+            raise FaultError(
+                f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the "
+                "model again.",
+                reason="VIEW_MISSING",
+            )
+        if len(names) == 1:
+            return features[names[0]]
+        return np.concatenate([features[name] for name in names], axis=1)
 
 
 class Versions:
