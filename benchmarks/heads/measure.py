@@ -119,12 +119,16 @@ def _single_accuracies(
     for candidate in reversed(candidates):
         if "+" not in candidate.kind:
             settings |= candidate.settings
-    n, k = len(train), len(train.classes)
+    k = len(train.classes)
+    features, labels, weights = joined(train.features, view), train.labels, train.weights
+    if settings.pop("label_names") and train.label_features is not None:
+        features = np.concatenate([features, joined(train.label_features, view)])
+        labels = np.append(labels, np.arange(k, dtype=np.int32))
+        weights = np.append(weights, np.ones(k))
+    n = len(labels)
     # One fold that nothing is held out of: only the fit on all rows is wanted.
-    problem = Problem(
-        view, joined(train.features, view), train.labels, train.weights, k, np.zeros(n, np.int32), 1, 0
-    )
-    measure = Measure(np.zeros(n, bool), train.labels, train.weights)
+    problem = Problem(view, features, labels, weights, k, np.zeros(n, np.int32), 1, 0)
+    measure = Measure(np.zeros(n, bool), labels, weights)
     test = _features(data.test, view)
     accuracies = []
     for trial in (

@@ -48,6 +48,11 @@ class Problem:
     seed: int
 
     @property
+    def named(self) -> bool:
+        """Whether the classes' names are among the rows."""
+        return bool((self.fold_of == NEVER).any())
+
+    @property
     def examples(self) -> int:
         """How many rows are examples."""
         return int((self.fold_of != NEVER).sum())
@@ -129,8 +134,18 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
         return (Member(LinearMap(np.ascontiguousarray(_directions(total).T), bias), temperature, 1.0),)
 
     return Trial(
-        "prototypes", problem, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit
+        "prototypes",
+        problem,
+        _settings(problem),
+        logits,
+        softmax(logits / np.float32(temperature)),
+        temperature,
+        fit,
     )
+
+
+def _settings(problem: Problem, **settings: float) -> dict[str, float]:
+    return {**settings, "label_names": float(problem.named)}
 
 
 def _directions(sums: Array) -> Array:
@@ -145,13 +160,13 @@ class LogisticTrials:
     """
 
     def __init__(self, problem: Problem, measure: Measure) -> None:
-        self._problem = problem
-        self._measure = measure
+        self.problem = problem
+        self.measure = measure
         self._last: dict[int, logistic.Solution] = {}
 
-    def trial(self, strength: float) -> Trial:
+    def trial(self, strength: float, tolerance: float = logistic.FINE) -> Trial:
         """Tries a strength, given for features of norm 1."""
-        problem = self._problem
+        problem = self.problem
         scaled = strength / problem.scale
         weights = problem.weights.astype(np.float32)
         logits = np.zeros((problem.examples, problem.classes), np.float32)
@@ -166,13 +181,14 @@ class LogisticTrials:
                 problem.classes,
                 strength=scaled,
                 start=self._last.get(first),
+                tolerance=tolerance,
             )
             self._last[first] = solution
             for i, fold in enumerate(folds):
                 rows = np.flatnonzero(problem.fold_of == fold)
                 logits[rows] = problem.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
         near = logistic.mean_of(list(self._last.values()))
-        temperature = self._measure.temperature(logits)
+        temperature = self.measure.temperature(logits)
 
         def fit() -> tuple[Member, ...]:
             solution = logistic.fit(
@@ -183,7 +199,9 @@ class LogisticTrials:
             return (Member(LinearMap(weight, bias), temperature, 1.0),)
 
         probabilities = softmax(logits / np.float32(temperature))
-        return Trial("logistic", problem, {"C": strength}, logits, probabilities, temperature, fit)
+        return Trial(
+            "logistic", problem, _settings(problem, C=strength), logits, probabilities, temperature, fit
+        )
 
 
 def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
@@ -198,7 +216,7 @@ def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
     return Trial(
         "kernel",
         problem,
-        {"ridge": ridge},
+        _settings(problem, ridge=ridge),
         logits,
         softmax(logits / np.float32(temperature)),
         temperature,

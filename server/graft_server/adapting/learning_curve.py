@@ -117,6 +117,7 @@ def _right(problem: Problem, rows: NDArray[np.int64], held_out: NDArray[np.int64
         problem.classes,
         strength=STRENGTH / problem.scale,
         start=None,
+        tolerance=logistic.ROUGH,
     )
     logits = (problem.wide[held_out] - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
     right: NDArray[np.bool_] = logits.argmax(axis=1) == problem.labels[held_out]

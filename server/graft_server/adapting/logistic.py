@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 MEMORY = 8
 """Pairs that L-BFGS remembers; 4 needs more iterations, 16 saves none."""
 MAX_ITERATIONS = 60
-TOLERANCE = 3e-3
-"""Stop when the gradient, in the scaled coordinates, is this fraction of what it was at zero weights."""
+FINE = 3e-3
+"""Stop when the gradient, in the scaled coordinates, is this fraction of what it is at zero weights."""
+ROUGH = 1e-2
+"""Enough to compare views, in two thirds of the iterations: log-loss on CLINC150 at 8 per class is 0.309, FINE
+0.305, further down 0.305."""
 
 Array = NDArray[np.float32]
 
@@ -83,6 +86,7 @@ def fit(
     *,
     strength: float,
     start: Solution | None,
+    tolerance: float = FINE,
 ) -> Solution:
     """Minimises strength * (weighted cross-entropy) + |weight|^2 / 2, the bias free, for each problem.
 
@@ -93,10 +97,16 @@ def fit(
         classes: k.
         strength: What scikit-learn calls C.
         start: Where to begin, for example the solution of a neighbouring strength.
+        tolerance: How far down the gradient must come: FINE or ROUGH.
     """
     problem = _Problem(axes, labels, weights, classes, strength)
-    point = problem.scaled(start) if start is not None else np.zeros(problem.shape, np.float32)
-    return problem.solution(_minimise(problem, point))
+    nowhere = np.zeros(problem.shape, np.float32)
+    loss, gradient = problem.loss(nowhere)
+    goal = tolerance * np.maximum(_norm(gradient), 1e-12)
+    if start is None:
+        return problem.solution(_minimise(problem, nowhere, loss, gradient, goal))
+    point = problem.scaled(start)
+    return problem.solution(_minimise(problem, point, *problem.loss(point), goal))
 
 
 class _Problem:
@@ -147,10 +157,10 @@ class _Problem:
         return np.einsum("fn,fn->f", self._weights, entropy, dtype=np.float64) + penalty, gradient
 
 
-def _minimise(problem: _Problem, point: Array) -> Array:
+def _minimise(
+    problem: _Problem, point: Array, loss: NDArray[np.float64], gradient: Array, goal: NDArray[np.float64]
+) -> Array:
     """L-BFGS on all problems side by side; a problem that cannot descend any more stays where it is."""
-    loss, gradient = problem.loss(point)
-    goal = TOLERANCE * np.maximum(_norm(problem.loss(np.zeros_like(point))[1]), 1e-12)
     pairs: list[tuple[Array, Array, NDArray[np.float64]]] = []
     for _ in range(MAX_ITERATIONS):
         if (_norm(gradient) <= goal).all():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import candidates, evaluation
+from graft_server.adapting import candidates, evaluation, logistic
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Trial
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
@@ -62,6 +62,7 @@ class Search:
         n = len(examples.rows)
         few = n if n <= 1.5 * SEARCH_EXAMPLES else SEARCH_EXAMPLES
         self._all = np.arange(n)
+        self._asked: dict[tuple[str, bool], LogisticTrials] = {}
         self._part = np.sort(np.random.default_rng(examples.seed).permutation(n)[:few])
 
     def best(self) -> list[Judged]:
@@ -73,28 +74,30 @@ class Search:
             self._progress("choose", 0.6)
             tried = self._on_all(view, names, _settings(tried))
         _, measure = self._problem(view, names, self._all)
-        logistic = _least([one for one in tried if one.candidate.kind == "logistic"])
+        linear = _least([one for one in tried if one.candidate.kind == "logistic"])
         kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
-        both = self._judge(candidates.blend(logistic.trial, kernel.trial, measure), measure)
-        by_simplicity = [tried[0], logistic, kernel, both]
+        both = self._judge(candidates.blend(linear.trial, kernel.trial, measure), measure)
+        by_simplicity = [tried[0], linear, kernel, both]
         least = _least(by_simplicity).candidate.log_loss
         chosen = next(one for one in by_simplicity if one.candidate.log_loss <= least + AS_GOOD)
         return [chosen, *(one for one in [*tried, both] if one is not chosen)]
 
     def _tried(self, view: str, names: bool) -> list[Judged]:
         """Prototypes, then logistic and kernel regression of several strengths."""
-        problem, measure = self._problem(view, names, self._part)
+        trials = self._asked.get((view, names)) or LogisticTrials(*self._problem(view, names, self._part))
+        self._asked.clear()
+        problem, measure = trials.problem, trials.measure
         simple = self._judge(candidates.prototypes(problem, measure), measure)
-        logistic = self._strengths(LogisticTrials(problem, measure), measure)
+        linear = self._strengths(trials)
         kernel = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
-        return [simple, *logistic, *kernel]
+        return [simple, *linear, *kernel]
 
     def _on_all(self, view: str, names: bool, settings: Mapping[str, float]) -> list[Judged]:
         """The same with the settings that were best on a part."""
         problem, measure = self._problem(view, names, self._all)
         trials = (
             candidates.prototypes(problem, measure),
-            LogisticTrials(problem, measure).trial(settings["C"]),
+            LogisticTrials(problem, measure).trial(settings["C"], logistic.ROUGH),
             candidates.kernel(problem, measure, settings["ridge"]),
         )
         return [self._judge(trial, measure) for trial in trials]
@@ -115,11 +118,13 @@ class Search:
 
     def _first_loss(self, view: str, *, names: bool) -> float:
         problem, measure = self._problem(view, names, self._part)
-        trial = LogisticTrials(problem, measure).trial(STRENGTHS[FIRST_STRENGTH])
+        trials = self._asked[view, names] = LogisticTrials(problem, measure)
+        trial = trials.trial(STRENGTHS[FIRST_STRENGTH], logistic.ROUGH)
         return self._judge(trial, measure).candidate.log_loss
 
-    def _strengths(self, trials: LogisticTrials, measure: Measure) -> list[Judged]:
+    def _strengths(self, trials: LogisticTrials) -> list[Judged]:
         """Climbs from the first strength for as long as the log-loss falls."""
+        measure = trials.measure
         tried = [self._judge(trials.trial(STRENGTHS[FIRST_STRENGTH]), measure)]
         if len(measure.labels) * len(self._examples.train.classes) > MANY_CELLS:
             return tried
