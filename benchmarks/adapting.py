@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 import graft
 from benchmarks.datasets import Texts, banking77, few_shot
@@ -127,7 +128,7 @@ class _Stages:
         return next(moment for done, moment in self._acknowledged if done >= count)
 
 
-def _train(data: Texts, rows: Sequence[int]) -> Pairs:
+def _train(data: Texts, rows: NDArray[np.int64]) -> Pairs:
     return [(data.train[row], data.classes[data.train_labels[row]]) for row in rows]
 
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
-from graft_server.adapting import evaluation
+from graft_server import metrics
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
 from graft_server.adapting.data_quality import doubts
 from graft_server.adapting.examples import examples_of, joined
@@ -90,7 +90,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
     head = selection.head
     output = head.scores(_features(data.test, head.view))
     labels = data.texts.test_labels
-    found = evaluation.figures(output.probabilities, labels, np.ones(len(labels)))
+    found = metrics.figures(output.probabilities, labels, np.ones(len(labels)))
     foreign = head.scores(_features(data.foreign, head.view)).novelty if data.foreign else None
     return (
         Measured(
@@ -150,7 +150,7 @@ def baseline(data: Featured, rows: NDArray[np.int64]) -> Baseline:
     seconds = time.perf_counter() - start
     test = data.test["pooled"].astype(np.float32)
     labels = data.texts.test_labels
-    found = evaluation.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
+    found = metrics.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
     novelty = 0.0
     if data.foreign:
         foreign = data.foreign["pooled"].astype(np.float32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from graft_server.adapting import evaluation, logistic
+from graft_server import metrics
+from graft_server.adapting import logistic
 from graft_server.adapting.calibration import temperature
 from graft_server.adapting.kernel import KernelRidge
 from graft_server.adapting.training_set import TrainingSet
@@ -94,7 +95,7 @@ def test_temperature_stays_finite_without_a_single_error() -> None:
 def test_figures_of_a_case_counted_by_hand() -> None:
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]], np.float32)
     labels = np.array([0, 1, 1, 0], np.int32)
-    found = evaluation.figures(probabilities, labels, np.array([1.0, 1.0, 1.0, 2.0]))
+    found = metrics.figures(probabilities, labels, np.array([1.0, 1.0, 1.0, 2.0]))
     assert found.accuracy == pytest.approx(0.8)
     # Class 0: precision 3/4, recall 1. Class 1: precision 1, recall 1/2.
     assert found.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
@@ -106,5 +107,5 @@ def test_figures_of_a_case_counted_by_hand() -> None:
 def test_confusions_are_counted_most_frequent_first() -> None:
     labels = np.array([0, 0, 0, 1, 2], np.int32)
     predicted = np.array([1, 1, 0, 2, 2])
-    found = evaluation.confusions(("a", "b", "c"), labels, predicted)
+    found = metrics.confusions(("a", "b", "c"), labels, predicted)
     assert [(one.label, one.predicted, one.count) for one in found] == [("a", "b", 2), ("b", "c", 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import evaluation
+from graft_server import metrics
 from graft_server.adapting.candidates import Problem
 from graft_server.adapting.data_quality import data_report
 from graft_server.adapting.examples import Examples, joined
@@ -67,7 +67,7 @@ def report_of(
         how = Evaluation(EvaluationMethod.NONE)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = evaluation.figures(probabilities, labels, weights)
+    found = metrics.figures(probabilities, labels, weights)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -78,11 +78,11 @@ def report_of(
         calibration_error=found.calibration_error,
         evaluation=how,
         head=choice,
-        per_class=evaluation.class_reports(train.classes, counts, labels, predicted, weights),
-        confusions=evaluation.confusions(train.classes, labels, predicted),
+        per_class=metrics.class_reports(train.classes, counts, labels, predicted, weights),
+        confusions=metrics.confusions(train.classes, labels, predicted),
         warnings=_warnings(examples, counts),
         seed=examples.seed,
-        reliability=evaluation.reliability(probabilities, labels, weights),
+        reliability=metrics.reliability(probabilities, labels, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
         learning_curve=_curve(examples, problem, out_of_fold),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import candidates, evaluation, logistic
+from graft_server import metrics
+from graft_server.adapting import candidates, logistic
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Trial
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
@@ -159,7 +160,7 @@ class Search:
         if rows.any():
             found = trial.probabilities[rows]
             labels, weights = measure.labels[rows], measure.weights[rows]
-            log_loss = evaluation.log_loss(found, labels, weights)
+            log_loss = metrics.log_loss(found, labels, weights)
             accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
         return Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings, log_loss, accuracy))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.evaluation import Figures, class_reports, confusions, figures
+from graft_server.metrics import Figures, class_reports, confusions, figures
 from graft_server.reports import ClassReport, Confusion
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
