@@ -19,6 +19,7 @@ from graft_server.rpc import converters
 from graft_server.rpc.errors import failure_status
 from graft_server.rpc.paging import page
 from graft_server.rpc.service import Context
+from graft_server.rpc.times import timestamp
 from graft_server.store.adaptations import Commit
 from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
 
@@ -263,7 +264,7 @@ def _finished(adaptation: Adaptation) -> bool:
 
 
 async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResponse:
-    response = pb.WatchAdaptationResponse(event=event.number, time=converters.timestamp(event.time))
+    response = pb.WatchAdaptationResponse(event=event.number, time=timestamp(event.time))
     match event.fact:
         case Rejected(rejections=rejections):
             response.rejected.rejected.extend(map(converters.rejection, rejections))
@@ -289,7 +290,7 @@ async def _describe(adaptation: Adaptation) -> pb.Adaptation:
         adaptation_id=store.adaptation_id,
         state=_STATES[store.state],
         backbone=store.start.settings.backbone,
-        create_time=converters.timestamp(store.start.created),
+        create_time=timestamp(store.start.created),
         writers=[
             pb.Writer(writer_id=it.writer_id, next_sequence=it.next_sequence)
             for it in await adaptation.positions()
@@ -302,7 +303,7 @@ def _publication(adaptation: Adaptation, commit: Commit) -> pb.Publication:
     publication = pb.Publication(
         commit_id=commit.commit_id,
         state=pb.PUBLICATION_STATE_QUEUED,
-        create_time=converters.timestamp(commit.time),
+        create_time=timestamp(commit.time),
     )
     outcome = adaptation.store.outcomes.get(commit.commit_id)
     if outcome is None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, report_pb2, types_pb2
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server import examples
 from graft_server.adapting import mailbox
 from graft_server.adapting.adaptations import StartRequest
@@ -17,8 +13,10 @@ from graft_server.adapting.validation import check_change, check_input
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.errors import DomainError, InvalidError
 from graft_server.examples import Change, Example, Input, Label, Rejection, Split
-from graft_server.reports import Candidate, ClassReport, Confusion, EvaluationMethod, HeadChoice, Report
+from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
+from graft_server.rpc.reports import report_message
+from graft_server.rpc.times import duration, timestamp
 from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, aliases_of
 from graft_server.store.adaptations import Settings
@@ -30,16 +28,10 @@ METHODS = {
     types_pb2.METHOD_AUTO: "auto",
     types_pb2.METHOD_FROZEN: "frozen",
 }
-_METHOD_NUMBERS = {"auto": types_pb2.METHOD_AUTO, "frozen": types_pb2.METHOD_FROZEN}
 _SPLITS = {
     types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
     types_pb2.SPLIT_TRAIN: Split.TRAIN,
     types_pb2.SPLIT_VALIDATION: Split.VALIDATION,
-}
-_EVALUATION_METHODS = {
-    EvaluationMethod.NONE: report_pb2.EVALUATION_METHOD_UNSPECIFIED,
-    EvaluationMethod.CROSS_VALIDATION: report_pb2.EVALUATION_METHOD_CROSS_VALIDATION,
-    EvaluationMethod.HELD_OUT: report_pb2.EVALUATION_METHOD_HELD_OUT,
 }
 _TRUNK_STATES = {
     TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
@@ -165,20 +157,6 @@ def _split(number: types_pb2.Split.ValueType) -> Split:
 # ------------------------------------------------------------------------------------------- data to messages
 
 
-def timestamp(moment: datetime) -> Timestamp:
-    """A moment with a time zone."""
-    message = Timestamp()
-    message.FromDatetime(moment.astimezone(UTC))
-    return message
-
-
-def duration(seconds: float) -> Duration:
-    """A length of time."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
 def rejection(value: examples.Rejection) -> adaptation_pb2.Rejection:
     """A refused example."""
     return adaptation_pb2.Rejection(
@@ -218,7 +196,7 @@ def published(value: mailbox.Published) -> adaptation_pb2.Published:
         commit_id=value.commit_id,
         model=value.model,
         version=value.version,
-        summary=None if value.report is None else report(value.report),
+        summary=None if value.report is None else report_message(value.report),
     )
 
 
@@ -227,54 +205,6 @@ def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
     return adaptation_pb2.Progress(
         commit_id=value.commit_id, stage=value.stage, fraction=value.fraction, metrics=dict(value.metrics)
     )
-
-
-def report(value: Report) -> report_pb2.Report:
-    """A report, whole."""
-    return report_pb2.Report(
-        examples=value.examples,
-        validation_examples=value.validation_examples,
-        classes=value.classes,
-        accuracy=value.accuracy,
-        macro_f1=value.macro_f1,
-        log_loss=value.log_loss,
-        calibration_error=value.calibration_error,
-        evaluation=report_pb2.Evaluation(
-            method=_EVALUATION_METHODS[value.evaluation.method],
-            folds=value.evaluation.folds,
-            examples=value.evaluation.examples,
-        ),
-        method=_METHOD_NUMBERS[value.method],
-        head=_head_choice(value.head),
-        per_class=class_reports(value.per_class),
-        confusions=confusions(value.confusions),
-        warnings=value.warnings,
-        backbone=value.backbone,
-        encoder_id=value.encoder_id,
-        seed=value.seed,
-        trained_time=timestamp(datetime.fromtimestamp(value.trained_time_s, UTC)),
-        training_duration=duration(value.training_duration_s),
-    )
-
-
-def class_reports(values: Collection[ClassReport]) -> list[report_pb2.ClassReport]:
-    """How well each class is recognised."""
-    return [
-        report_pb2.ClassReport(
-            label=it.label,
-            examples=it.examples,
-            support=it.support,
-            precision=it.precision,
-            recall=it.recall,
-            f1=it.f1,
-        )
-        for it in values
-    ]
-
-
-def confusions(values: Collection[Confusion]) -> list[report_pb2.Confusion]:
-    """What is taken for what."""
-    return [report_pb2.Confusion(label=it.label, predicted=it.predicted, count=it.count) for it in values]
 
 
 def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
@@ -315,7 +245,7 @@ def version(value: Version, owner: Model, full: Report | None = None) -> model_p
         aliases=aliases_of(owner.aliases, value.number),
     )
     if full is not None:
-        message.report.CopyFrom(report(full))
+        message.report.CopyFrom(report_message(full))
     else:
         for name, figure in value.summary.items():
             if name in _SUMMARY_FIGURES:
@@ -367,24 +297,4 @@ def _prediction(value: Prediction | DomainError) -> prediction_pb2.Prediction:
         novelty=value.novelty,
         truncated=value.truncated,
         features=None if value.features is None else value.features.tolist(),
-    )
-
-
-def _head_choice(value: HeadChoice) -> report_pb2.HeadChoice:
-    return report_pb2.HeadChoice(
-        kind=value.kind,
-        view=value.view,
-        settings=dict(value.settings),
-        temperature=value.temperature,
-        candidates=[_candidate(it) for it in value.candidates],
-    )
-
-
-def _candidate(value: Candidate) -> report_pb2.Candidate:
-    return report_pb2.Candidate(
-        kind=value.kind,
-        view=value.view,
-        settings=dict(value.settings),
-        log_loss=value.log_loss,
-        accuracy=value.accuracy,
     )

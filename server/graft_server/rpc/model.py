@@ -16,6 +16,7 @@ from graft_server.exporting.exporter import BundleFile, Exporter
 from graft_server.names import check_alias, check_model, clean_label
 from graft_server.rpc import converters
 from graft_server.rpc.paging import page
+from graft_server.rpc.reports import filled
 from graft_server.rpc.service import Context
 from graft_server.serving.evaluator import Evaluator, Measured
 from graft_server.serving.predictor import Predictor
@@ -189,10 +190,9 @@ def _reject(response: pb.EvaluateModelResponse, index: int, error: InvalidError)
 
 def _measured(measured: Measured, response: pb.EvaluateModelResponse) -> pb.EvaluateModelResponse:
     response.examples = measured.examples
-    response.accuracy = measured.figures.accuracy
-    response.macro_f1 = measured.figures.macro_f1
-    response.log_loss = measured.figures.log_loss
-    response.calibration_error = measured.figures.calibration_error
-    response.per_class.extend(converters.class_reports(measured.per_class[:MAX_CLASS_REPORTS]))
-    response.confusions.extend(converters.confusions(measured.confusions))
+    filled(response, measured.figures)
+    for report in measured.per_class[:MAX_CLASS_REPORTS]:
+        filled(response.per_class.add(), report)
+    for confusion in measured.confusions:
+        filled(response.confusions.add(), confusion)
     return response
