@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, DeadlineError, OverloadError
+from graft_server.errors import BackboneError, DeadlineError, DrainingError, OverloadError
 
 Tokens = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -166,7 +166,7 @@ class Batcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for queue in self._queues.values():
             for work in queue.works:
-                work.future.cancel()
+                _fail(work, DrainingError())
             queue.works.clear()
         self._executor.shutdown(wait=True)
 
@@ -240,7 +240,12 @@ class Batcher:
             started = time.monotonic()
             for work, _ in batch.parts:
                 work.queue_s = work.queue_s or started - work.submitted
-            readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
+            try:
+                readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
+            except asyncio.CancelledError:
+                for work, _ in batch.parts:
+                    _fail(work, DrainingError())
+                raise
             self._account(batch, time.monotonic() - started)
             for reading in readings:
                 _deliver(reading)
@@ -278,7 +283,7 @@ class Batcher:
     def _take_from(self, lane: Lane) -> _Batch:
         queue = self._queues[lane]
         # A worker's share of the queue, so that the others do not starve.
-        share = min(self._limits.budget, math.ceil(queue.tokens / self._limits.workers))
+        share = math.ceil(queue.tokens / self._limits.workers)
         batch = _Batch([], [], lane, 0)
         longest = 0
         now = time.monotonic()
@@ -294,7 +299,7 @@ class Batcher:
                 text = work.texts[row]
                 longest = max(longest, len(text))
                 price = cost(len(batch.texts) + 1, batch.tokens + len(text), longest, self._dimension)
-                if batch.texts and price > share:
+                if batch.texts and (price > self._limits.budget or batch.tokens + len(text) > share):
                     if not part:
                         batch.parts.pop()
                     return batch
