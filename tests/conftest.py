@@ -28,6 +28,10 @@ from graft.v1 import (
     prediction_pb2_grpc,
     types_pb2,
 )
+from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
+from graft_server.backbones.text import TextTokenizer
+from graft_server.encoding.runtime import Encoder
 
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 READY = "listening on "
@@ -241,9 +245,9 @@ class Wire:
             _answer(call, message)
         return Failure.of_error(raised.value)
 
-    def failure(self, status: status_pb2.Status) -> Failure:
-        """What a status inside a message says."""
-        return Failure.of_status(status)
+    def failure(self, failed: status_pb2.Status | grpc.RpcError) -> Failure:
+        """What a status inside a message, or a call's error, says."""
+        return Failure.of_error(failed) if isinstance(failed, grpc.RpcError) else Failure.of_status(failed)
 
     def close(self) -> None:
         for call in self._calls:
@@ -292,6 +296,14 @@ def wire(server: RunningServer, connect: Callable[[RunningServer], Wire]) -> Wir
 
 
 @pytest.fixture(scope="session")
+def shared_wire(server: RunningServer) -> Iterator[Wire]:
+    """The stubs of the shared server, for fixtures that outlive a test."""
+    wire = Wire(server.target)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(scope="session")
 def few() -> list[tuple[str, str]]:
     """(text, label) rows that train in no time."""
     kinds = (("the lock is stuck", "lock"), ("my bill is wrong", "bill"))
@@ -299,11 +311,9 @@ def few() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def few_model(server: RunningServer, few: list[tuple[str, str]]) -> str:
+def few_model(shared_wire: Wire, few: list[tuple[str, str]]) -> str:
     """A model of two labels, "lock" and "bill", on the shared server."""
-    wire = Wire(server.target)
-    wire.publish("tests/few", few)
-    wire.close()
+    shared_wire.publish("tests/few", few)
     return "tests/few"
 
 
@@ -314,6 +324,24 @@ def encoder_cache() -> Path:
     command = [sys.executable, "-m", "graft_server.cli", "prepare", "--cache", str(folder)]
     subprocess.run(command, check=True, timeout=300)
     return folder
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The default backbone."""
+    return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_cache: Path, backbone: Backbone) -> Encoder:
+    """The default backbone's encoder, in this process."""
+    return Encoder(EncoderCache(encoder_cache).graph(backbone.encoder_id), device="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(backbone: Backbone) -> TextTokenizer:
+    """The default backbone's tokenizer."""
+    return TextTokenizer(backbone.folder, backbone.max_tokens)
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
-"""A model trained on real texts with the real default encoder, and the exported encoder itself."""
+"""A model trained on real texts with the real default encoder."""
 
 import csv
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,46 +9,12 @@ import numpy as np
 import pytest
 
 from graft_server.adapting.train import train
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
-from graft_server.backbones.text import TextTokenizer
-from graft_server.encoding.runtime import Encoder
 from graft_server.examples import Change, Example, Input
 from graft_server.store.adaptations import AdaptationStore, Settings, Start
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"
-EXPORT = (
-    "import json, sys\n"
-    "from graft_server.backbones.torch.export import export_encoder\n"
-    "export_encoder(json.loads(sys.argv[1]), lambda progress: None)"
-)
-
-
-@pytest.fixture(scope="session")
-def backbone():
-    return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
-
-
-@pytest.fixture(scope="session")
-def encoder_cache(backbone):
-    """The folder of the encoders that were exported, once a machine."""
-    folder = Path(os.environ.get("GRAFT_CACHE") or "~/.cache/graft").expanduser()
-    if not EncoderCache(folder).has(backbone.encoder_id):
-        payload = {**described(backbone), "cache": str(folder)}
-        subprocess.run([sys.executable, "-c", EXPORT, json.dumps(payload)], check=True, timeout=300)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def encoder(encoder_cache, backbone):
-    return Encoder(EncoderCache(encoder_cache).graph(backbone.encoder_id), device="cpu", threads=0)
-
-
-@pytest.fixture(scope="session")
-def tokenizer(backbone):
-    return TextTokenizer(backbone.folder, backbone.max_tokens)
 
 
 @pytest.fixture(scope="session")
