@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.encoding.batcher import Batcher, Lane, Limits, cost
+from graft_server.encoding.batcher import Batcher, Lane, Limits, cost, unread
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, DeadlineError, DrainingError, OverloadError
+from graft_server.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
 
 DIMENSION = 384
 UNKNOWN_TOKEN = 10**9
@@ -115,7 +115,7 @@ def test_what_arrives_while_the_device_is_busy_is_the_next_batch(batched, encode
         waiting = [await submit(batcher, [text]) for text in texts]
         gate.open()
         for task, text in zip(waiting, texts, strict=True):
-            close_to(encoder, [text], (await task).features)
+            close_to(encoder, [text], (await task).arrays)
         await asyncio.gather(*first)
 
     assert [len(batch) for batch in batched(scenario).batches] == [1, 4]
@@ -143,7 +143,7 @@ def test_a_text_beyond_the_budget_runs_alone(batched, encoder):
         first = await hold(batcher, gate)
         waiting = await submit(batcher, texts)
         gate.open()
-        close_to(encoder, texts, (await waiting).features)
+        close_to(encoder, texts, (await waiting).arrays)
         await asyncio.gather(*first)
 
     assert [[len(text) for text in batch] for batch in batched(scenario).batches[1:]] == [[4, 4], [200]]
@@ -167,7 +167,7 @@ def test_features_come_in_the_order_of_the_texts_though_batches_are_sorted_by_le
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         gate.open()
         encoded = await batcher.encode(texts)
-        close_to(encoder, texts, encoded.features)
+        close_to(encoder, texts, encoded.arrays)
         assert encoded.encode_s > 0
         assert encoded.queue_s >= 0
 
@@ -199,10 +199,10 @@ def test_a_caller_who_leaves_in_the_middle_of_a_batch_does_not_strand_its_mates(
         gate.open()
         await asyncio.to_thread(gate.passed.acquire)  # the two are being encoded together
         leaving.cancel()
-        close_to(encoder, mine, (await staying).features)
+        close_to(encoder, mine, (await staying).arrays)
         assert first[0].cancelled() or first[0].cancelling()
         assert batcher.queued_tokens == 0
-        close_to(encoder, mine, (await batcher.encode(mine)).features)
+        close_to(encoder, mine, (await batcher.encode(mine)).arrays)
 
     batched(scenario)
 
@@ -245,11 +245,41 @@ def test_a_failing_batch_fails_its_own_callers_only(batched, encoder):
         with pytest.raises(BackboneError) as raised:
             await bad
         assert raised.value.reason == "ENCODER_FAILED"
-        close_to(encoder, good, (await fine).features)
+        close_to(encoder, good, (await fine).arrays)
         await asyncio.gather(*first)
         assert batcher.queued_tokens == 0
 
     batched(scenario, budget=1)
+
+
+def test_each_reader_reads_its_own_rows_in_any_company_and_fails_alone(batched, encoder):
+    texts = tokens(5, 9, 4, 7, 3, 6)
+    expected = np.concatenate([encoder.encode([text])["pooled"] for text in texts])
+
+    def first_place(features: Features) -> Features:
+        return {"first": features["pooled"][:, :1]}
+
+    def broken(features: Features) -> Features:
+        raise FaultError("This head is broken.", reason="TEST")
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        readers = [first_place, broken, unread]
+        waiting = [
+            await submit(batcher, [text], reader=readers[place % 3]) for place, text in enumerate(texts)
+        ]
+        gate.open()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        for place, answer in enumerate(answers):
+            if place % 3 == 0:
+                np.testing.assert_allclose(answer.arrays["first"], expected[[place], :1], atol=1e-6)
+            elif place % 3 == 1:
+                assert isinstance(answer, FaultError)
+            else:
+                np.testing.assert_allclose(answer.arrays["pooled"], expected[[place]], atol=1e-6)
+        await asyncio.gather(*first)
+
+    assert [len(batch) for batch in batched(scenario).batches] == [1, 6]
 
 
 def test_the_rest_of_a_submission_that_failed_is_dropped(batched):
@@ -326,7 +356,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
                 encoded = await batcher.encode([texts[row] for row in rows], lane=lane, deadline=deadline)
             except DeadlineError:
                 return
-            np.testing.assert_allclose(encoded.features["pooled"], expected[rows], atol=1e-6)
+            np.testing.assert_allclose(encoded.arrays["pooled"], expected[rows], atol=1e-6)
 
         async def impatient() -> None:
             task = asyncio.create_task(one())
