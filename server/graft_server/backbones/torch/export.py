@@ -9,7 +9,11 @@ cost is that of the texts' own lengths rather than of the square of the packed r
     position_ids  (tokens,) int64         each token's place in its text, from 0
     rows          (texts, longest) int64  which token stands at each place of each text; -1: none
     cells         (tokens,) int64         the reverse: text * longest + place of each token
-    pooled        (texts, dimension)      float32, unit-norm
+    pooled        (texts, dimension)      the last layer, float32, unit-norm
+    layerN        (texts, dimension)      the mean of layer N, half-way up, float32, unit-norm
+
+The second view costs next to nothing, and helps where meaning is not topic: what the upper layers have already
+thrown away (measured in benchmarks/heads).
 """
 
 from __future__ import annotations
@@ -47,10 +51,11 @@ _ATTENTION = "graft_packed"
 class _PackedText(torch.nn.Module):
     """A text encoder over packed tokens, with pooling and normalisation inside."""
 
-    def __init__(self, model: torch.nn.Module, pooling: str) -> None:
+    def __init__(self, model: torch.nn.Module, pooling: str, layer: int) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
+        self.layer = layer
 
     def forward(
         self,
@@ -58,19 +63,31 @@ class _PackedText(torch.nn.Module):
         position_ids: torch.Tensor,
         rows: torch.Tensor,
         cells: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # transformers hands further keywords down to the attention function.
-        hidden = self.model(
-            input_ids=input_ids[None], position_ids=position_ids[None], rows=rows, cells=cells
-        ).last_hidden_state[0]
-        if self.pooling == "cls":
-            pooled = hidden.index_select(0, rows[:, 0])
-        else:
-            texts, longest = rows.shape
-            padded = hidden.index_select(0, rows.clamp(min=0).reshape(-1)).reshape(texts, longest, -1)
-            real = (rows >= 0).to(hidden.dtype)[:, :, None]
-            pooled = (padded * real).sum(1) / real.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=-1)
+        output = self.model(
+            input_ids=input_ids[None],
+            position_ids=position_ids[None],
+            output_hidden_states=True,
+            rows=rows,
+            cells=cells,
+        )
+        last = output.last_hidden_state[0]
+        pooled = last.index_select(0, rows[:, 0]) if self.pooling == "cls" else _mean(last, rows)
+        middle = _mean(output.hidden_states[self.layer][0], rows)
+        return _unit(pooled), _unit(middle)
+
+
+def _mean(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The mean of each text's tokens, shape (texts, dimension), of packed tokens."""
+    texts, longest = rows.shape
+    padded = hidden.index_select(0, rows.clamp(min=0).reshape(-1)).reshape(texts, longest, -1)
+    real = (rows >= 0).to(hidden.dtype)[:, :, None]
+    return (padded * real).sum(1) / real.sum(1)
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(features, dim=-1)
 
 
 def _packed_attention(
@@ -111,8 +128,8 @@ def export_encoder(
     """Exports one backbone into the cache. A job of `jobs`.
 
     Args:
-        payload: `name`, `folder`, `pooling`, `encoder_id` and `max_tokens` of the backbone; `cache`: the
-            cache's folder.
+        payload: `name`, `folder`, `pooling`, `layer` (of the second view), `encoder_id` and `max_tokens` of
+            the backbone; `cache`: the cache's folder.
         progress: Told the stage.
 
     Returns:
@@ -121,15 +138,15 @@ def export_encoder(
     Raises:
         BackboneError: The architecture is not supported, or the graph does not agree with torch.
     """
-    folder, pooling = Path(payload["folder"]), str(payload["pooling"])
+    folder, pooling, layer = Path(payload["folder"]), str(payload["pooling"]), int(payload["layer"])
     progress({"stage": "loading"})
     reference = _load(str(payload["name"]), folder, "eager")
-    packed = _PackedText(_load(str(payload["name"]), folder, _ATTENTION), pooling).eval()
+    packed = _PackedText(_load(str(payload["name"]), folder, _ATTENTION), pooling, layer).eval()
     with EncoderCache(Path(payload["cache"])).new_entry(str(payload["encoder_id"])) as entry:
         progress({"stage": "exporting"})
         _export(packed, entry / GRAPH)
         progress({"stage": "checking"})
-        parity = _check(reference, pooling, entry / GRAPH, int(payload["max_tokens"]))
+        parity = _check(reference, packed, entry / GRAPH, int(payload["max_tokens"]))
         if not parity <= PARITY:
             raise BackboneError(
                 f"Backbone {payload['name']}: the exported graph differs from torch by {parity:.1e} (at most "
@@ -173,28 +190,34 @@ def _export(packed: _PackedText, path: Path) -> None:
             dynamic_shapes=({0: free}, {0: free}, {0: free, 1: free}, {0: free}),
             opset_version=OPSET,
             input_names=list(batch),
-            output_names=["pooled"],
+            output_names=["pooled", f"layer{packed.layer}"],
             external_data=False,
             verbose=False,
         )
 
 
-def _check(reference: torch.nn.Module, pooling: str, path: Path, max_tokens: int) -> float:
+def _check(reference: torch.nn.Module, packed: _PackedText, path: Path, max_tokens: int) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     vocabulary = int(reference.config.vocab_size)  # type: ignore[union-attr, arg-type]
     worst = 0.0
     for lengths in (*_PARITY_LENGTHS, (max_tokens, 1)):
         texts = [generator.integers(1, vocabulary, min(length, max_tokens)) for length in lengths]
-        (graph,) = session.run(None, pack(texts))
-        worst = max(worst, float(np.abs(graph - _reference(reference, pooling, texts)).max()))
+        graph = session.run(None, pack(texts))
+        for got, right in zip(graph, _reference(reference, packed, texts), strict=True):
+            worst = max(worst, float(np.abs(got - right).max()))
     return worst
 
 
-def _reference(model: torch.nn.Module, pooling: str, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Features by torch alone, one text at a time: no padding, no mask, nothing shared with the graph."""
+def _reference(
+    model: torch.nn.Module, packed: _PackedText, texts: list[NDArray[np.int64]]
+) -> list[NDArray[np.float32]]:
+    """Both views by torch alone, one text at a time: no padding, no mask, nothing shared with the graph."""
+    pooled, middle = [], []
     with torch.no_grad():
-        hidden = [model(input_ids=torch.from_numpy(text)[None]).last_hidden_state[0] for text in texts]
-    pooled = torch.stack([states[0] if pooling == "cls" else states.mean(0) for states in hidden])
-    features: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-    return features
+        for text in texts:
+            output = model(input_ids=torch.from_numpy(text)[None], output_hidden_states=True)
+            last = output.last_hidden_state[0]
+            pooled.append(last[0] if packed.pooling == "cls" else last.mean(0))
+            middle.append(output.hidden_states[packed.layer][0].mean(0))
+    return [_unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
