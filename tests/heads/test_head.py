@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -97,3 +100,9 @@ def test_novelty_table_of_hardly_any_values_still_rises(values: list[float]) -> 
     assert len(knots) >= 2
     assert (np.diff(knots) > 0).all()
     assert shares[-1] == 1
+
+
+def test_importing_heads_brings_in_no_training_library() -> None:
+    code = "import sys, graft_server.heads; print({'scipy', 'onnx', 'torch', 'sklearn'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

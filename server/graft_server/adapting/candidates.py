@@ -57,9 +57,9 @@ class Problem:
         """How many rows are examples."""
         return int((self.fold_of != NEVER).sum())
 
-    @cached_property
+    @property
     def wide(self) -> Array:
-        """The features as float32."""
+        """The features as float32: made anew each time, since they are as large as everything else together."""
         return self.features.astype(np.float32)
 
     @cached_property
@@ -70,7 +70,8 @@ class Problem:
     @cached_property
     def scale(self) -> float:
         """The mean squared norm of the features: 1 for each view in them where rows are unit-norm."""
-        return max(float(np.einsum("nd,nd->n", self.wide, self.wide).mean()), 1e-12)
+        wide = self.wide
+        return max(float(np.einsum("nd,nd->n", wide, wide).mean()), 1e-12)
 
     @cached_property
     def kernel(self) -> KernelRidge:
@@ -117,16 +118,17 @@ class Measure:
 def prototypes(problem: Problem, measure: Measure) -> Trial:
     """The nearest class mean by angle (Snell et al. 2017, with cosines)."""
     sums = np.zeros((problem.folds + 1, problem.classes, problem.features.shape[1]), np.float32)
+    wide = problem.wide
     np.add.at(
         sums,
         (problem.fold_of, problem.labels),
-        problem.wide * problem.weights.astype(np.float32)[:, None],
+        wide * problem.weights.astype(np.float32)[:, None],
     )
     total = sums.sum(axis=0)
     logits = np.empty((problem.examples, problem.classes), np.float32)
     for fold in range(problem.folds):
         rows = np.flatnonzero(problem.fold_of == fold)
-        logits[rows] = problem.wide[rows] @ _directions(total - sums[fold]).T
+        logits[rows] = wide[rows] @ _directions(total - sums[fold]).T
     temperature = measure.temperature(logits)
 
     def fit() -> tuple[Member, ...]:

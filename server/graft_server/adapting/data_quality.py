@@ -20,7 +20,7 @@ MAX_MEMBERS = 10
 DOUBTFUL = 0.5
 """A label is listed as a probable error where another one is better and its own probability is below this
 fraction of 1 / (1 + classes that are better)."""
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 256
 
 Array = NDArray[np.float32]
 

@@ -29,6 +29,12 @@ JITTER = 1e-3
 """Added to the landmarks' kernel, whose float32 products would not be positive definite among duplicates. With
 1e-4 the weights grow so large that NumPy and ONNX Runtime differ by 1.6e-5 in a probability."""
 
+KEPT_EXAMPLES = 5000
+"""Up to so many, where several penalties are tried, each fold's sums are kept: 16 MiB each. Beyond, where one
+is, they are summed again."""
+ROWS_AT_ONCE = 1024
+"""Rows whose kernel is taken at once: 16 MiB in float64."""
+
 Array = NDArray[np.float32]
 
 
@@ -40,6 +46,11 @@ class _Sums:
     """shape (m, m)."""
     targets: Array
     """shape (m, k)."""
+
+    def add(self, other: _Sums) -> None:
+        """Adds other rows' sums to these, in place."""
+        np.add(self.gram, other.gram, out=self.gram)
+        np.add(self.targets, other.targets, out=self.targets)
 
 
 class KernelRidge:
@@ -65,27 +76,31 @@ class KernelRidge:
         self._landmarks = features[chosen]
         wide = self._landmarks.astype(np.float32)
         self._gamma = WIDTH / max(float(np.einsum("md,md->m", wide, wide).mean()), 1e-12)
-        kernel = gaussian_kernel(wide, wide, self._gamma).astype(np.float64)
+        kernel = gaussian_kernel(wide, wide, self._gamma).astype(np.float64, order="F")
         kernel.flat[:: len(kernel) + 1] += JITTER
         # Float32 would leave nothing of the solutions: the kernel's condition is about a million.
         self._factor: NDArray[np.float64] = cholesky(kernel, lower=True, overwrite_a=True)
         self._shares: Array = (np.bincount(labels, weights, classes) / weights.sum()).astype(np.float32)
-        self._folds = {fold: self._sums(np.flatnonzero(fold_of == fold)) for fold in np.unique(fold_of)}
-        self._total = _Sums(
-            sum((sums.gram for sums in self._folds.values()), np.zeros(self._factor.shape, np.float32)),
-            sum(
-                (sums.targets for sums in self._folds.values()), np.zeros((len(chosen), classes), np.float32)
-            ),
-        )
+        self._kept: dict[int, _Sums] = {}
+        m = len(self._landmarks)
+        self._total = _Sums(np.zeros((m, m), np.float32), np.zeros((m, classes), np.float32))
+        for fold in np.unique(fold_of).tolist():
+            sums = self._sums(np.flatnonzero(fold_of == fold))
+            self._total.add(sums)
+            if n <= KEPT_EXAMPLES:
+                self._kept[fold] = sums
 
     def out_of_fold(self, ridge: float) -> Array:
         """Scores of each row, shape (n, k), by the regression without its fold; 0 for rows of fold -1."""
         scores = np.zeros((len(self._labels), self._classes), np.float32)
-        for fold, sums in self._folds.items():
-            if fold >= 0:
+        for fold in range(int(self._fold_of.max()) + 1):
+            rows = np.flatnonzero(self._fold_of == fold)
+            if len(rows):
+                sums = self._kept.get(fold) or self._sums(rows)
                 left = _Sums(self._total.gram - sums.gram, self._total.targets - sums.targets)
-                rows = np.flatnonzero(self._fold_of == fold)
-                scores[rows] = self._rotated(rows) @ _solved(left, ridge) + self._shares
+                weight = _solved(left, ridge)
+                for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
+                    scores[some] = self._rotated(some) @ weight + self._shares
         return scores
 
     def fit(self, ridge: float) -> KernelMap:
@@ -102,6 +117,13 @@ class KernelRidge:
         return rotated
 
     def _sums(self, rows: NDArray[np.int64]) -> _Sums:
+        m = len(self._landmarks)
+        sums = _Sums(np.zeros((m, m), np.float32), np.zeros((m, self._classes), np.float32))
+        for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
+            sums.add(self._sums_of_some(some))
+        return sums
+
+    def _sums_of_some(self, rows: NDArray[np.int64]) -> _Sums:
         rotated = self._rotated(rows)
         weights = self._weights[rows].astype(np.float32)
         indicators = csr_array(
@@ -113,7 +135,7 @@ class KernelRidge:
 
 
 def _solved(sums: _Sums, ridge: float) -> Array:
-    gram = sums.gram.copy()
+    gram = np.array(sums.gram, order="F")
     gram.flat[:: len(gram) + 1] += np.float32(ridge)
     solved: Array = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), sums.targets)
     return solved

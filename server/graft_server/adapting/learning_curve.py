@@ -108,7 +108,7 @@ def _spread(problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _right(problem: Problem, rows: NDArray[np.int64], held_out: NDArray[np.int64]) -> NDArray[np.bool_]:
     rows = np.append(rows, np.flatnonzero(problem.fold_of == NEVER))
-    axes = logistic.principal_axes(problem.wide[rows])
+    axes = logistic.principal_axes(problem.features[rows].astype(np.float32))
     weights = problem.weights[rows].astype(np.float32)[None]
     solution = logistic.fit(
         axes,
@@ -119,7 +119,8 @@ def _right(problem: Problem, rows: NDArray[np.int64], held_out: NDArray[np.int64
         start=None,
         tolerance=logistic.ROUGH,
     )
-    logits = (problem.wide[held_out] - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
+    held = problem.features[held_out].astype(np.float32)
+    logits = (held - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
     right: NDArray[np.bool_] = logits.argmax(axis=1) == problem.labels[held_out]
     return right
 

@@ -70,10 +70,12 @@ class Search:
         """What was tried last, the chosen one first."""
         view, names = self._view_and_names()
         self._progress("choose", 0.4)
-        tried = self._tried(view, names)
         if len(self._part) < len(self._all):
+            settings = _settings(self._tried(view, names))
             self._progress("choose", 0.6)
-            tried = self._on_all(view, names, _settings(tried))
+            tried = self._on_all(view, names, settings)
+        else:
+            tried = self._tried(view, names)
         _, measure = self._problem(view, names, self._all)
         linear = _least([one for one in tried if one.candidate.kind == "logistic"])
         kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
