@@ -77,7 +77,7 @@ class App:
             ),
         )
         self._versions = Versions(objects, catalogue, self._trunks)
-        predictor = Predictor(self._versions)
+        predictor = Predictor(self._versions, settings.cached_responses)
         publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
         self._adaptations = Adaptations(publisher, self._trunks)
         self._health = health.aio.HealthServicer()

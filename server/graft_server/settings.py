@@ -52,6 +52,10 @@ class Settings:
     queued_requests: int = field(
         default=4096, metadata={"help": "Predict requests that may wait before others are refused"}
     )
+    cached_responses: int = field(
+        default=0,
+        metadata={"help": "answers to remember, for traffic that asks the same again; 0: none"},
+    )
     drain_seconds: float = field(
         default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
     )
@@ -150,7 +154,13 @@ def _checked(settings: Settings) -> Settings:
         )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
-    for name, least in (("workers", 1), ("cores", 0), ("batch_tokens", 0), ("queued_requests", 1)):
+    for name, least in (
+        ("workers", 1),
+        ("cores", 0),
+        ("batch_tokens", 0),
+        ("queued_requests", 1),
+        ("cached_responses", 0),
+    ):
         if getattr(settings, name) < least:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
     return settings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from graft_server.backbones.text import TokenizedText
 from graft_server.encoding.batcher import Arrays, Lane
 from graft_server.errors import DomainError
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import (
     NOVELTY,
     POOLED,
@@ -57,11 +59,22 @@ class Predictions:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How a request wants to be answered."""
+
+    top_k: int
+    include_features: bool
+    deadline: float
+
+
 class Predictor:
     """Answers requests."""
 
-    def __init__(self, versions: Versions) -> None:
+    def __init__(self, versions: Versions, cached_responses: int = 0) -> None:
+        """Answers with what `versions` has in service, and remembers so many answers."""
         self._versions = versions
+        self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
     async def predict(
         self,
@@ -87,29 +100,56 @@ class Predictor:
             DomainError: None of the inputs can be answered, and why.
         """
         served = await self._versions.serve(self._versions.resolve(model, selector))
+        options = _Options(top_k, include_features, deadline)
+        if not self._cache.on:
+            answers, timings = await self._answer(
+                served, [it for it in inputs if isinstance(it, str)], options
+            )
+            answered = iter(answers)
+            results = [it if isinstance(it, DomainError) else next(answered) for it in inputs]
+            return Predictions(served, results, timings)
+        return await self._with_cache(served, inputs, options)
+
+    async def _with_cache(
+        self, served: ServedVersion, inputs: Sequence[str | DomainError], options: _Options
+    ) -> Predictions:
+        keys = {it: _key(served, it, options) for it in inputs if isinstance(it, str)}
+        known = {text: self._cache.get(key) for text, key in keys.items()}
+        unknown = [text for text, answer in known.items() if answer is None]
+        answers, timings = await self._answer(served, unknown, options)
+        fresh = dict(zip(unknown, answers, strict=True))
+        for text, answer in fresh.items():
+            self._cache.put(keys[text], answer)
+        results = [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs]
+        return Predictions(served, results, timings)
+
+    async def _answer(
+        self, served: ServedVersion, texts: Sequence[str], options: _Options
+    ) -> tuple[list[Prediction], Timings]:
+        if not texts:
+            return [], Timings()
         started = time.monotonic()
-        texts = [value for value in inputs if isinstance(value, str)]
         tokenized = await served.trunk.tokenize_all(texts)
         tokenize_s = time.monotonic() - started
-        if not texts:
-            errors = [value for value in inputs if isinstance(value, DomainError)]
-            return Predictions(served, errors, Timings())
         encoded = await served.trunk.encode(
             tokenized,
             lane=Lane.PREDICT,
-            reader=served.read_with_features if include_features else served.read,
-            deadline=deadline,
+            reader=served.read_with_features if options.include_features else served.read,
+            deadline=options.deadline,
         )
-        answers = iter(_answers(served, tokenized, encoded.arrays, top_k))
-        results = [value if isinstance(value, DomainError) else next(answers) for value in inputs]
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
-        return Predictions(served, results, timings)
+        return _answers(served, tokenized, encoded.arrays, options.top_k), timings
 
     async def probabilities(self, served: ServedVersion, texts: Sequence[str]) -> NDArray[np.float32]:
         """Calibrated probabilities of n >= 1 texts, shape (n, k), computed behind other requests."""
         tokenized = await served.trunk.tokenize_all(texts)
         encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT, reader=served.read)
         return encoded.arrays[PROBABILITIES]
+
+
+def _key(served: ServedVersion, text: str, options: _Options) -> Hashable:
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return served.version.manifest.key, digest, options.top_k, options.include_features
 
 
 def _answers(
