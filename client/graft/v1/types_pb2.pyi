@@ -109,7 +109,8 @@ class Example(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the client, unique within the model's lineage, at most 256 bytes. An upsert of a known id
-    replaces the older example. Empty: the server derives "<writer_id>/<sequence>".
+    replaces the older example.
+    Empty: the server derives "<adaptation_id>/<writer_id>/<sequence>".
     """
     label: _builtins.str
     """One label. NFC-normalised and trimmed by the server; 1 to 256 bytes after that."""

@@ -31,18 +31,17 @@ def check_input(value: Input, field: str) -> Input:
     return value
 
 
-def check_change(change: Change, *, writer_id: str, sequence: int, labels: Collection[str] | None) -> Change:
+def check_change(change: Change, *, default_id: str, labels: Collection[str] | None) -> Change:
     """Returns the change, cleaned and with its id, or raises InvalidError.
 
     Args:
         change: As the client sent it.
-        writer_id: Who sent it.
-        sequence: Its number.
+        default_id: The id of an example that has none of its own.
         labels: The labels that are allowed; None: any.
     """
     if change.upsert is not None:
         example = _check_example(change.upsert, labels)
-        return Change(upsert=replace(example, id=example.id or f"{writer_id}/{sequence}"))
+        return Change(upsert=replace(example, id=example.id or default_id))
     if not change.delete_id:
         raise InvalidError(
             "delete_id is empty: name the example to remove.", reason="ID_EMPTY", field="delete_id"

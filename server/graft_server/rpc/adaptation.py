@@ -62,7 +62,7 @@ class AdaptationService:
             return
         adaptation = await self._adaptations.start(request)
         session = await adaptation.join(request.writer_id)
-        reader = asyncio.create_task(_read(requests, session, labels))
+        reader = asyncio.create_task(_read(requests, request, session, labels))
         try:
             yield _started(request, session.next_sequence)
             async for message in _messages(session.mailbox):
@@ -128,7 +128,10 @@ class AdaptationService:
 
 
 async def _read(
-    requests: AsyncIterator[pb.AdaptRequest], session: Session, labels: Collection[str] | None
+    requests: AsyncIterator[pb.AdaptRequest],
+    start: StartRequest,
+    session: Session,
+    labels: Collection[str] | None,
 ) -> None:
     """Takes in what the client sends; what is wrong with it ends the call through the mailbox."""
     try:
@@ -136,7 +139,7 @@ async def _read(
             match request.WhichOneof("message"):
                 case "examples":
                     batch = request.examples
-                    changes = _incoming(batch, session.writer_id, labels)
+                    changes = _incoming(batch, start, labels)
                     await session.put(batch.first_sequence, changes)
                 case "commit":
                     commit = request.commit
@@ -158,7 +161,7 @@ async def _validate(
     async for message in requests:
         match message.WhichOneof("message"):
             case "examples":
-                changes = _incoming(message.examples, request.writer_id, labels)
+                changes = _incoming(message.examples, request, labels)
                 _require_no_gap(message.examples.first_sequence, following)
                 following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
@@ -172,7 +175,7 @@ async def _validate(
                 raise _misplaced(which)
 
 
-def _incoming(batch: pb.ExampleBatch, writer_id: str, labels: Collection[str] | None) -> list[Incoming]:
+def _incoming(batch: pb.ExampleBatch, start: StartRequest, labels: Collection[str] | None) -> list[Incoming]:
     if batch.first_sequence < 0:
         raise InvalidError(
             f"examples.first_sequence is {batch.first_sequence}: sequences count from 0.",
@@ -186,7 +189,7 @@ def _incoming(batch: pb.ExampleBatch, writer_id: str, labels: Collection[str] | 
             field="examples.changes",
         )
     return [
-        converters.incoming(change, writer_id, sequence, labels)
+        converters.incoming(change, start, sequence, labels)
         for sequence, change in enumerate(batch.changes, batch.first_sequence)
     ]
 

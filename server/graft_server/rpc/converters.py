@@ -69,14 +69,18 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
 
 
 def incoming(
-    message: adaptation_pb2.ExampleChange, writer_id: str, sequence: int, labels: Collection[str] | None
+    message: adaptation_pb2.ExampleChange, start: StartRequest, sequence: int, labels: Collection[str] | None
 ) -> Incoming:
     """A change, checked: one that cannot be accepted becomes a rejection."""
+    # Unique in every lineage that the adaptation may become part of.
+    default_id = f"{start.adaptation_id}/{start.writer_id}/{sequence}"
     digest = content_digest(message.SerializeToString(deterministic=True))
     try:
-        checked = check_change(_change(message), writer_id=writer_id, sequence=sequence, labels=labels)
+        checked = check_change(_change(message), default_id=default_id, labels=labels)
     except InvalidError as error:
-        return Incoming(digest, Rejection(sequence, error.reason, error.field, error.message, writer_id))
+        return Incoming(
+            digest, Rejection(sequence, error.reason, error.field, error.message, start.writer_id)
+        )
     return Incoming(digest, checked)
 
 
