@@ -78,8 +78,15 @@ class Objects:
             retry = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
             return cls(from_url(location, retry_config=retry))  # type: ignore[call-overload]
         root = Path(location).absolute()
-        with _faults(""):
+        try:
             folder.prepare(root)
+        except OSError as error:
+            # The one message that names a path: whoever starts the server reads it.
+            raise StoreError(
+                f"The store's folder {root} cannot be used: {error.strerror}. Give one that can be read and "
+                "written.",
+                reason="STORE_UNUSABLE",
+            ) from error
         return cls(LocalStore(root), root)
 
     def create(self, key: str, data: bytes, *, lasting: bool = True) -> None:
