@@ -54,13 +54,20 @@ class Adaptations:
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def check(self, request: StartRequest) -> StartRequest:
-        """Returns the request with its defaults filled in, or raises InvalidError or MissingError."""
+        """Returns the request with its defaults filled in.
+
+        Raises:
+            InvalidError: Something in it can never work.
+            MissingError: This server has no such backbone.
+            BackboneError: The backbone cannot be used now.
+        """
         check_model(request.model, "start.model")
         adaptation_id = request.adaptation_id or secrets.token_hex(8)
         check_identifier(adaptation_id, "start.adaptation_id")
         writer_id = request.writer_id or DEFAULT_WRITER
         check_identifier(writer_id, "start.writer_id")
         trunk = self._trunks.get(request.settings.backbone)
+        trunk.require_ready()
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
         if settings.closed_labels and not settings.labels:
             raise InvalidError(

@@ -89,11 +89,15 @@ class Trunk:
         """The digest that identifies what it computes."""
         return self.backbone.encoder_id
 
+    def require_ready(self) -> None:
+        """Raises BackboneError while the trunk cannot be used."""
+        if self.state is not TrunkState.READY:
+            raise self._error
+
     @property
     def batcher(self) -> Batcher:
         """Its batcher; raises BackboneError while the trunk cannot be used."""
-        if self.state is not TrunkState.READY:
-            raise self._error
+        self.require_ready()
         return self._batcher
 
     async def open(self, jobs: Jobs) -> None:
@@ -145,7 +149,9 @@ class Trunk:
         self._tokenizer = await asyncio.to_thread(TextTokenizer, backbone.folder, backbone.max_tokens)
         try:
             encoder, layout = await self._load(backbone)
-        except BackboneError:
+        except BackboneError as error:
+            if error.reason != "ENCODER_LOAD_FAILED":
+                raise
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self.name)
             self._cache.discard(backbone.encoder_id)
