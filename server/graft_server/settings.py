@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,22 @@ def _parsed(name: str, value: Any, where: str) -> Any:
     try:
         if name == "backbones":
             return _backbones(value)
-        return {"str": str, "int": int, "float": float}[str(default)](value)
+        return _of_type(str(default), value)
     except (TypeError, ValueError) as error:
         raise _invalid(f"{where} is {value!r}: {error}", name) from error
+
+
+def _of_type(kind: str, value: Any) -> str | int | float:
+    # Flags and variables are always strings; a file's values have types of their own.
+    parsers: dict[str, tuple[Callable[[Any], str | int | float], tuple[type, ...]]] = {
+        "str": (str, (str,)),
+        "int": (int, (str, int)),
+        "float": (float, (str, int, float)),
+    }
+    parse, accepted = parsers[kind]
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise TypeError(f"give a value of type {kind}")
+    return parse(value)
 
 
 def _backbones(value: Any) -> dict[str, str]:
@@ -135,7 +149,7 @@ def _backbones(value: Any) -> dict[str, str]:
         return {str(name): str(source) for name, source in value.items()}
     entries = value.split(",") if isinstance(value, str) else list(value)
     pairs = dict(entry.split("=", 1) for entry in entries if "=" in entry)
-    if len(pairs) != len(entries):
+    if len(pairs) != len(entries) or not all((*pairs, *pairs.values())):
         raise ValueError("give NAME=SOURCE, each name once")
     return pairs
 
@@ -163,6 +177,9 @@ def _checked(settings: Settings) -> Settings:
     ):
         if getattr(settings, name) < least:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
+    for name in ("drain_seconds", "max_connection_age_seconds"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number, at least 0", name)
     return settings
 
 
