@@ -110,7 +110,8 @@ def _kept(name: str, measure: Callable[[], Any]) -> Any:
 
 
 def _write(raw: dict[str, dict[str, Any]]) -> None:
-    hardware = f"{_processor()}, {os.cpu_count()} cores"
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
+    hardware = f"{_processor()}, {os.cpu_count()} cores, OPENBLAS_NUM_THREADS {threads}"
     lines = [
         "# The head factory",
         "",
@@ -118,7 +119,7 @@ def _write(raw: dict[str, dict[str, Any]]) -> None:
         "",
     ]
     lines[2] += (
-        " standard deviation; the baseline is scikit-learn's LogisticRegression(C=10) on the pooled features."
+        " standard deviation; seconds are of a machine that may have had other work; the baseline is scikit-learn's LogisticRegression(C=10) on the pooled features."
     )
     lines += _table(raw)
     if "planted" in raw:
