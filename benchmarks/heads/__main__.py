@@ -119,7 +119,8 @@ def _write(raw: dict[str, dict[str, Any]]) -> None:
         "",
     ]
     lines[2] += (
-        " standard deviation; seconds are of a machine that may have had other work; the baseline is scikit-learn's LogisticRegression(C=10) on the pooled features."
+        " standard deviation; seconds are of a machine that may have had other work;"
+    lines[2] += " the baseline is scikit-learn's LogisticRegression(C=10) on the pooled features."
     )
     lines += _table(raw)
     if "planted" in raw:
