@@ -118,10 +118,8 @@ def _write(raw: dict[str, dict[str, Any]]) -> None:
         f"Measured on {hardware}. Accuracies in points, means over draws ± one",
         "",
     ]
-    lines[2] += (
-        " standard deviation; seconds are of a machine that may have had other work;"
+    lines[2] += " standard deviation; seconds are of a machine that may have had other work;"
     lines[2] += " the baseline is scikit-learn's LogisticRegression(C=10) on the pooled features."
-    )
     lines += _table(raw)
     if "planted" in raw:
         lines += [
