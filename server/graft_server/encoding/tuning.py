@@ -23,14 +23,15 @@ from graft_server.encoding.runtime import Encoder
 
 _log = logging.getLogger(__name__)
 
-_CPU_BUDGETS = (64, 128, 192, 256, 384)
-_GPU_BUDGETS = (2048, 8192, 16384, 32768)
-_MEASURE_S = 0.15
-"""How long each setting is measured at a time. Differences below a few percent do not matter."""
-_PASSES = 3
-"""All settings are measured in turn so many times, and the best of each counts: others may use the machine."""
-_WORTH = 1.03
-"""A larger budget makes everybody wait longer, so it has to be faster by this factor to be chosen."""
+_CPU_BUDGETS = (128, 64, 192, 256, 384)
+_GPU_BUDGETS = (8192, 2048, 16384, 32768)
+_MEASURE_S = 0.1
+"""How long each setting is measured at a time."""
+_PASSES = 5
+"""All settings are measured in turn so many times, and each is compared with the first within the same pass: others
+may use the machine, and what they take changes from second to second."""
+_WORTH = 1.05
+"""The first setting is right on most machines, so another one has to be faster by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +74,14 @@ def _machine(device: str, cores: int) -> str:
 
 
 def _measure(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
-    rates: dict[Layout, float] = {}
     candidates = _candidates(graph, device, cores)
-    for _ in range(_PASSES):
-        for layout, encoder in candidates:
-            rates[layout] = max(rates.get(layout, 0.0), _rate(encoder, layout, dimension))
-    best = candidates[0][0]
-    for layout, rate in rates.items():
-        _log.info("measured %s: %.0f tokens/s", layout, rate)
-        if rate > rates[best] * _WORTH:
-            best = layout
-    return best
+    passes = [[_rate(encoder, layout, dimension) for layout, encoder in candidates] for _ in range(_PASSES)]
+    # Shape (passes, candidates): each over the first of its pass.
+    ratios = np.median(np.array(passes) / np.array(passes)[:, :1], axis=0)
+    for (layout, _), ratio in zip(candidates, ratios, strict=True):
+        _log.info("measured %s: %.2f times the first", layout, ratio)
+    best = int(ratios.argmax())
+    return candidates[best if ratios[best] > _WORTH else 0][0]
 
 
 def _candidates(graph: Path, device: str, cores: int) -> list[tuple[Layout, Encoder]]:
