@@ -75,6 +75,144 @@ class HeadChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The evaluated examples whose best label got a probability within one of 15 equal intervals."""
+
+    examples: int
+    """How many there are."""
+    confidence: float
+    """The mean probability of their best labels, 0 to 1; 0 where there are none."""
+    accuracy: float
+    """The share of them whose best label is right, 0 to 1; 0 where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyReport:
+    """When a version abstains."""
+
+    threshold: float
+    """Novelty above which a prediction is marked as abstained, 0 to 1."""
+    false_alarm_rate: float
+    """The share of inputs like the training examples that are above it, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRef:
+    """Which training example is meant, without quoting its input."""
+
+    id: str
+    """Its id."""
+    writer_id: str
+    """The writer that sent it."""
+    sequence: int
+    """Its sequence within the adaptation and writer."""
+    label: str
+    """The label that it carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Training examples with the same input, or nearly."""
+
+    examples: tuple[ExampleRef, ...]
+    """At most 10 of them."""
+    count: int
+    """How many there are."""
+    similarity: float
+    """Cosine of their features; 1 for equal inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelError:
+    """A training example whose label is probably wrong."""
+
+    example: ExampleRef
+    """The example, with the label that it carries."""
+    suggested: str
+    """The label that a head trained without the example finds best."""
+    probability: float
+    """The probability that this head gives the example's own label, 0 to 1."""
+    suggested_probability: float
+    """The probability that it gives the suggested label, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the training examples themselves show. Its tuples have at most 50 entries; counts are of all."""
+
+    exact_duplicates: int
+    """Examples that could be left out without losing an input."""
+    near_duplicates: int
+    """Pairs of different inputs whose features are nearly the same."""
+    conflicting_inputs: int
+    """Inputs that occur under several labels."""
+    duplicate_groups: tuple[DuplicateGroup, ...]
+    """Examples with the same input, largest group first."""
+    near_duplicate_pairs: tuple[DuplicateGroup, ...]
+    """Pairs with nearly the same features, closest first."""
+    conflicts: tuple[DuplicateGroup, ...]
+    """Examples with the same input that carry several labels."""
+    label_errors: tuple[LabelError, ...]
+    """Examples whose label is probably wrong, most probable first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Accuracy at a number of training examples."""
+
+    examples: int
+    """How many training examples."""
+    accuracy: float
+    """Accuracy, 0 to 1."""
+    low: float
+    """The lower end of its 80% interval."""
+    high: float
+    """The upper end of its 80% interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAdvice:
+    """What more examples of one class would bring."""
+
+    label: str
+    """The class."""
+    more_examples: int
+    """How many more examples."""
+    gain: float
+    """What they would add to the accuracy over all classes, 0 to 1."""
+    low: float
+    """The lower end of the gain's 80% interval."""
+    high: float
+    """The upper end of the gain's 80% interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """How accuracy grows with examples."""
+
+    points: tuple[CurvePoint, ...]
+    """Measured with logistic regression on parts of the examples, smallest part first."""
+    forecasts: tuple[CurvePoint, ...]
+    """What to expect of the chosen head with more examples of every class, fewest first."""
+    advice: tuple[ClassAdvice, ...]
+    """The classes that more examples would help most, first the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """A training example on a plane along which the classes' means differ most."""
+
+    x: float
+    """Its place across."""
+    y: float
+    """Its place up."""
+    label: str
+    """Its label."""
+    id: str
+    """Its id."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a version was trained on, and how good it is on examples that it was not trained on."""
 
@@ -118,6 +256,16 @@ class Report:
     """When the version was trained, in UTC."""
     training_duration_s: float
     """How long choosing and fitting the head took, in seconds."""
+    reliability: tuple[ReliabilityBin, ...] = field(repr=False)
+    """How honest the probabilities are: 15 bins by rising confidence. Empty in lists of versions."""
+    novelty: NoveltyReport | None
+    """When the version abstains; None where the server does not say."""
+    data: DataReport | None = field(repr=False)
+    """What the training examples themselves show; None where the server does not say."""
+    learning_curve: LearningCurve | None = field(repr=False)
+    """How accuracy grows with examples; None where there are too few to tell."""
+    feature_map: tuple[MapPoint, ...] = field(repr=False)
+    """A sample of at most 1,000 training examples on a plane. Empty in lists of versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +331,15 @@ def report_of(message: report_pb2.Report) -> Report:
         seed=message.seed,
         trained_time=time_of(message.trained_time),
         training_duration_s=seconds_of(message.training_duration),
+        reliability=tuple(ReliabilityBin(b.examples, b.confidence, b.accuracy) for b in message.reliability),
+        novelty=(
+            NoveltyReport(message.novelty.threshold, message.novelty.false_alarm_rate)
+            if message.HasField("novelty")
+            else None
+        ),
+        data=_data_of(message.data) if message.HasField("data") else None,
+        learning_curve=_curve_of(message.learning_curve) if message.HasField("learning_curve") else None,
+        feature_map=tuple(MapPoint(p.x, p.y, p.label, p.id) for p in message.feature_map),
     )
 
 
@@ -251,3 +408,41 @@ def _classes_of(messages: Iterable[report_pb2.ClassReport]) -> tuple[ClassReport
 
 def _confusions_of(messages: Iterable[report_pb2.Confusion]) -> tuple[Confusion, ...]:
     return tuple(Confusion(message.label, message.predicted, message.count) for message in messages)
+
+
+def _data_of(message: report_pb2.DataReport) -> DataReport:
+    return DataReport(
+        exact_duplicates=message.exact_duplicates,
+        near_duplicates=message.near_duplicates,
+        conflicting_inputs=message.conflicting_inputs,
+        duplicate_groups=_groups_of(message.duplicate_groups),
+        near_duplicate_pairs=_groups_of(message.near_duplicate_pairs),
+        conflicts=_groups_of(message.conflicts),
+        label_errors=tuple(
+            LabelError(_reference_of(e.example), e.suggested, e.probability, e.suggested_probability)
+            for e in message.label_errors
+        ),
+    )
+
+
+def _groups_of(messages: Iterable[report_pb2.DuplicateGroup]) -> tuple[DuplicateGroup, ...]:
+    return tuple(
+        DuplicateGroup(tuple(_reference_of(one) for one in m.examples), m.count, m.similarity)
+        for m in messages
+    )
+
+
+def _reference_of(message: report_pb2.ExampleRef) -> ExampleRef:
+    return ExampleRef(message.id, message.writer_id, message.sequence, message.label)
+
+
+def _curve_of(message: report_pb2.LearningCurve) -> LearningCurve:
+    return LearningCurve(
+        points=_points_of(message.points),
+        forecasts=_points_of(message.forecasts),
+        advice=tuple(ClassAdvice(a.label, a.more_examples, a.gain, a.low, a.high) for a in message.advice),
+    )
+
+
+def _points_of(messages: Iterable[report_pb2.CurvePoint]) -> tuple[CurvePoint, ...]:
+    return tuple(CurvePoint(m.examples, m.accuracy, m.low, m.high) for m in messages)

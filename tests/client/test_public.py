@@ -24,7 +24,8 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "InvalidArgumentError", "Label", "Model", "NotFoundError", "PermissionDeniedError", "Prediction",
         "Predictions", "Progress", "Publication", "Rejection", "Report", "ResourceExhaustedError", "Score",
         "Timings", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "Version", "__version__",
-        "read_examples",
+        "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
+        "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
