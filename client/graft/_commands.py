@@ -7,12 +7,14 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, TypeVar
 
 from graft._client import Client
 from graft._data import Columns, DataFile, example_of
 from graft._examples import Example
 from graft._predictions import Prediction
+from graft._report_page import page
 from graft._terminal import AdaptBar, CountBar, Terminal, plain
 
 T = TypeVar("T")
@@ -106,10 +108,14 @@ def backbones(args: argparse.Namespace, client: Client, terminal: Terminal) -> N
 
 
 def report(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Prints a version's report."""
+    """Prints a version's report, or writes it as a page and prints where."""
     version = client.version(args.model, args.version, alias=args.alias)
+    if args.html:
+        Path(args.html).write_text(page(version), encoding="utf-8")
     if args.json:
         terminal.json(version)
+    elif args.html:
+        terminal.line(args.html)
     else:
         terminal.report(
             version.model, version.version, version.report, aliases=version.aliases, full=args.full

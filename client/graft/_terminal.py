@@ -24,14 +24,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from graft import _report_words as words
 from graft._predictions import Prediction
 from graft._records import AdaptProgress, Backbone, Event, Model, Rejection, Version
-from graft._reports import ClassReport, Confusion, EvaluationResult, Report
+from graft._reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
 from graft.errors import GraftError
 
 _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
 _SHOWN_REJECTIONS: Final = 5
+_SHOWN_FINDINGS: Final = 5
 _UNLIMITED_WIDTH: Final = 1000
 _NUMBERS: Final = frozenset(
     {"accuracy", "classes", "evaluated", "examples", "F1", "features", "latest", "layers", "live", "log-loss"}
@@ -160,6 +162,10 @@ class Terminal:
         self._confusions(report.confusions, full=full)
         if full and report.head.candidates:
             self.out.print(_candidates(report))
+        if report.data is not None:
+            self._data(report.data, full=full)
+        for advice in words.useful_advice(report):
+            self.out.print(f"[cyan]advice:[/] {escape(words.advice(advice))}")
         for warning in report.warnings:
             self.out.print(f"[yellow]warning:[/] {escape(warning)}")
 
@@ -223,6 +229,36 @@ class Terminal:
         for confusion in confusions if full else confusions[:_SHOWN_CONFUSIONS]:
             _row(table, confusion.label, confusion.predicted, confusion.count)
         self.out.print(table)
+
+    def _data(self, data: DataReport, *, full: bool) -> None:
+        """Examples that a person should look at."""
+        most = None if full else _SHOWN_FINDINGS
+        if data.label_errors:
+            table = _table("probably mislabelled", "has the label", "probably is", "probability")
+            for error in data.label_errors[:most]:
+                reference = words.reference(error.example)
+                suggested = _percent(error.suggested_probability)
+                _row(table, reference, error.example.label, error.suggested, suggested)
+            self.out.print(table)
+        if data.conflicts:
+            table = _table("same input, several labels", "labels")
+            for group in data.conflicts[:most]:
+                labels = dict.fromkeys(example.label for example in group.examples)
+                _row(table, words.references(group), ", ".join(labels))
+            self.out.print(table)
+        # A group of equal inputs is harmless; it is counted among the facts, and listed on demand.
+        for title, groups in (
+            ("exact duplicates", data.duplicate_groups),
+            ("near duplicates", data.near_duplicate_pairs),
+        ):
+            if full and groups:
+                table = _table(title, "similarity")
+                for group in groups:
+                    _row(table, words.references(group), f"{group.similarity:.3f}")
+                self.out.print(table)
+        if not full and len(data.label_errors) > _SHOWN_FINDINGS:
+            rest = len(data.label_errors) - _SHOWN_FINDINGS
+            self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
 
 
 class AdaptBar:
@@ -353,33 +389,32 @@ def _progress(terminal: Terminal) -> Progress:
 
 
 def _report_facts(report: Report) -> dict[str, str]:
-    settings = ", ".join(f"{name}={value:g}" for name, value in report.head.settings.items())
     held_out = f", {report.validation_examples:,} held out" if report.validation_examples else ""
-    return {
+    head = report.head
+    facts = {
         "trained on": f"{report.examples:,} examples of {report.classes:,} classes{held_out}",
-        "measured by": _measured(report),
+        "measured by": words.measured(report),
         "accuracy": _percent(report.accuracy),
         "macro-F1": _percent(report.macro_f1),
         "log-loss": f"{report.log_loss:.3f} nats",
         "calibration error": _percent(report.calibration_error),
-        "head": f"{report.head.kind} on {report.head.view}" + (f" ({settings})" if settings else ""),
+        "head": words.head(head.kind, head.view, head.settings),
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",
     }
-
-
-def _measured(report: Report) -> str:
-    if not report.evaluation:
-        return "nothing: too few examples"
-    how = report.evaluation.replace("_", "-")
-    folds = f", {report.evaluation_folds} folds" if report.evaluation_folds else ""
-    return f"{how}{folds}, {report.evaluated_examples:,} examples"
+    if report.novelty is not None:
+        facts["abstains"] = words.novelty(report.novelty)
+    if report.data is not None:
+        facts["data"] = words.findings(report.data)
+    for point in report.learning_curve.forecasts if report.learning_curve else ():
+        facts[f"with {point.examples:,} examples"] = f"about {words.forecast(point)}"
+    return facts
 
 
 def _candidates(report: Report) -> Table:
     table = _table("tried", "reads", "settings", "log-loss", "accuracy")
     for candidate in report.head.candidates:
-        settings = ", ".join(f"{name}={value:g}" for name, value in candidate.settings.items())
+        settings = words.values(candidate.settings)
         log_loss, accuracy = f"{candidate.log_loss:.3f}", _percent(candidate.accuracy)
         _row(table, candidate.kind, candidate.view, settings, log_loss, accuracy)
     return table

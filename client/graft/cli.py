@@ -31,6 +31,7 @@ examples:
   graft predict support/intents "where is my parcel?" "I want my money back"
   graft evaluate support/intents test.csv --input text --label intent
   graft report support/intents --version 3
+  graft report support/intents --html report.html
   graft promote support/intents 2
   graft export support/intents bundle/
 
@@ -208,6 +209,7 @@ def _add_report(commands: _Commands) -> None:
     parser = _add(commands, "report", "show what a version was trained on and how good it is")
     parser.add_argument("model", metavar="MODEL", help="the model")
     _add_selector(parser)
+    parser.add_argument("--html", metavar="FILE", help="write it as one self-contained page instead")
     _add_full(parser)
 
 

@@ -524,6 +524,20 @@ def test_the_commands_do_the_whole_job(target: str, tmp_path: Path) -> None:
     assert "(default)" in run("backbones")
 
 
+def test_the_report_becomes_a_page(target: str, trained: graft.AdaptResult, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    ended = graft_command(target, "report", trained.model, "--html", str(path))
+    assert (ended.returncode, ended.stdout) == (0, f"{path}\n"), ended.stderr
+    text = path.read_text(encoding="utf-8")
+    assert f"<dd>{trained.report.accuracy:.1%}</dd>" in text
+    assert text.count("<svg viewBox") >= 4
+    assert trained.report.feature_map
+    assert trained.report.learning_curve is not None
+    shown = graft_command(target, "report", trained.model).stdout
+    assert "abstains" in shown
+    assert f"with {2 * trained.report.examples:,} examples" in shown
+
+
 def test_the_command_names_the_lines_of_refused_rows(target: str, tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
     rows = [f'"{text}",{label}' for text, label in few()]

@@ -1,0 +1,550 @@
+"""A version's report as one HTML page that stands alone.
+
+It loads nothing and runs nothing (its own content security policy forbids both), so that it can be mailed,
+attached and printed. Whatever comes from examples, labels and ids above all, is escaped. Parts that a report
+does not have are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from graft import _charts as charts
+from graft import _report_words as words
+from graft._records import Version
+from graft._reports import ClassReport, DuplicateGroup, LabelError, Report
+from graft._version import __version__
+
+_MAX_MATRIX: Final = 16
+"""Classes in the confusion matrix; with more of them its labels are too small to read."""
+_SHOWN_CONFUSIONS: Final = 10
+_SHOWN_ROWS: Final = 10
+"""Of a list of findings; the rest is folded away."""
+_MAX_COLOURED: Final = 16
+"""Classes that each have a mark of their own on the map; of more, the worst are coloured."""
+
+_STYLE: Final = """
+:root {
+  color-scheme: light dark;
+  --paper: #f6f6f4; --card: #ffffff; --well: #f2f3f1; --ink: #16181d; --soft: #5b616b; --faint: #a4a9b1;
+  --line: #e4e5e2; --accent: #2a6fdb; --alarm: #d9572b; --note: #fdf4dd; --note-line: #e5b84b;
+  --hue0: #2a78d6; --hue1: #eb6834; --hue2: #1baf7a; --hue3: #eda100;
+  --hue4: #e87ba4; --hue5: #008300; --hue6: #4a3aa7; --hue7: #e34948;
+}
+@media screen and (prefers-color-scheme: dark) {
+  :root {
+    --paper: #131417; --card: #1c1e22; --well: #25282d; --ink: #eceef1; --soft: #a5abb5; --faint: #6d737d;
+    --line: #32363c; --accent: #5594f2; --alarm: #e2673c; --note: #2e281a; --note-line: #a8832c;
+    --hue0: #4a93ee; --hue1: #e0662f; --hue2: #1fa677; --hue3: #cf9210;
+    --hue4: #dd6190; --hue5: #2f9e2f; --hue6: #9c92ee; --hue7: #ea6f6f;
+  }
+}
+.hue0 { fill: var(--hue0) } .hue1 { fill: var(--hue1) } .hue2 { fill: var(--hue2) } .hue3 { fill: var(--hue3) }
+.hue4 { fill: var(--hue4) } .hue5 { fill: var(--hue5) } .hue6 { fill: var(--hue6) } .hue7 { fill: var(--hue7) }
+* { box-sizing: border-box }
+body {
+  margin: 0; padding: 40px 24px 64px; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  -webkit-text-size-adjust: 100%; print-color-adjust: exact; -webkit-print-color-adjust: exact;
+}
+main { max-width: 1160px; margin: 0 auto }
+h1 { margin: 0; font-size: 30px; line-height: 1.2; letter-spacing: -.01em; overflow-wrap: anywhere }
+h2 { margin: 0 0 4px; font-size: 18px; letter-spacing: -.005em }
+h3 { margin: 22px 0 6px; font-size: 15px }
+p { margin: 0 0 12px; max-width: 76ch }
+.soft, .by, figcaption { color: var(--soft) }
+.by { margin: 4px 0 0 }
+.lead { margin: 18px 0 22px; font-size: 18px; line-height: 1.45 }
+.tag {
+  display: inline-block; padding: 1px 9px; border: 1px solid var(--line); border-radius: 99px;
+  background: var(--card); color: var(--soft); font-size: 13px; vertical-align: 5px; font-weight: 500;
+}
+.tag.live { border-color: var(--accent); color: var(--accent) }
+.tiles { display: grid; grid-template-columns: repeat(6, 1fr); gap: 12px; margin-bottom: 16px }
+.tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 12px }
+.tile { padding: 14px 16px; margin: 0 }
+.tile dt { color: var(--soft); font-size: 13px }
+.tile dd { margin: 2px 0 0; font-size: 26px; font-weight: 650; letter-spacing: -.02em; line-height: 1.2 }
+.tile dd + dd { font-size: 12.5px; font-weight: 400; letter-spacing: 0; color: var(--soft); margin-top: 4px }
+.tile.first dd:first-of-type { color: var(--accent) }
+section { padding: 22px 24px; margin-bottom: 16px; min-width: 0 }
+section > p { color: var(--soft); font-size: 14px }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 16px }
+.pair section:only-child { grid-column: 1 / -1 }
+.pair section:only-child figure { max-width: 640px }
+figure { margin: 14px 0 0 }
+figcaption { font-size: 13px; margin-top: 10px }
+.scroll { overflow-x: auto; margin: 0 -4px; padding: 0 4px }
+.scroll svg { max-width: none }
+.split { display: flex; flex-wrap: wrap; gap: 20px 36px; align-items: flex-start }
+.split > figure { flex: 0 1 auto; min-width: 0; max-width: 100% }
+.split > figure.wide { flex: 1 1 480px }
+.split > div { flex: 1 1 270px; min-width: 0 }
+.notes { background: var(--note); border-color: var(--note-line) }
+ul { margin: 8px 0 0; padding-left: 20px }
+li { margin: 3px 0 }
+.plain { list-style: none; padding: 0; margin: 6px 0 0 }
+.plain li { margin: 0; padding: 7px 0; border-top: 1px solid var(--line); overflow-wrap: anywhere }
+.plain li:first-child { border-top: 0 }
+.worth { display: flex; gap: 12px; justify-content: space-between; align-items: baseline }
+.worth span:last-child { white-space: nowrap }
+.worth b { color: var(--ink) }
+.legend { font-size: 13.5px }
+.legend li { border: 0; padding: 3px 0; display: flex; align-items: baseline }
+svg.swatch { flex: none; width: 12px; height: 12px; margin-right: 8px; align-self: center }
+.key { flex: 0 1 220px !important }
+table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
+th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bottom }
+th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line) }
+
+th:last-child, td:last-child { padding-right: 0 !important }
+td { vertical-align: top; overflow-wrap: anywhere }
+td.n, th.n { text-align: right; overflow-wrap: normal; padding-right: 28px }
+td.n { white-space: nowrap }
+tr:last-child td { border-bottom: 0 }
+tr.chosen td { font-weight: 650 }
+td.meter { width: 17%; min-width: 96px; white-space: nowrap }
+.meter i {
+  display: inline-block; vertical-align: 1px; width: calc(100% - 62px); height: 7px; border-radius: 4px;
+  margin-right: 8px; background: linear-gradient(var(--accent), var(--accent)) 0 / var(--share) no-repeat var(--well);
+}
+details { margin-top: 6px }
+summary { cursor: pointer; color: var(--accent); font-size: 14px; padding: 6px 0 }
+.counts { display: flex; flex-wrap: wrap; gap: 8px 32px; margin: 12px 0 0 }
+.counts div { display: flex; flex-direction: column-reverse }
+.counts dt { color: var(--soft); font-size: 13px }
+.counts dd { margin: 0; font-size: 22px; font-weight: 650 }
+footer { color: var(--soft); font-size: 13px; margin-top: 24px; overflow-wrap: anywhere }
+@media (max-width: 900px) {
+  .tiles { grid-template-columns: repeat(3, 1fr) }
+  .pair { grid-template-columns: minmax(0, 1fr) }
+}
+@media (max-width: 560px) {
+  body { padding: 22px 12px 40px }
+  h1 { font-size: 24px }
+  .lead { font-size: 16px }
+  .tiles { grid-template-columns: 1fr 1fr; gap: 8px }
+  section { padding: 16px 14px }
+  .extra { display: none }
+  th, td, td.n, th.n { padding-right: 10px }
+  td.meter { min-width: 0; width: auto; text-align: right }
+  .meter i { display: none }
+  svg text { font-size: 16px }
+  .scroll svg text { font-size: 12px }
+}
+@media print {
+  @page { margin: 14mm }
+  :root { color-scheme: light; --paper: #ffffff }
+  body { padding: 0; font-size: 12px }
+  section, .tile { break-inside: avoid }
+  section.long { break-inside: auto }
+  tr, li { break-inside: avoid }
+  thead { display: table-header-group }
+  .scroll { overflow: visible }
+  .scroll svg { max-width: 100% }
+  summary { display: none }
+  details::details-content { content-visibility: visible; height: auto }
+}
+"""
+
+
+def page(version: Version) -> str:
+    """The report of a version, as HTML text."""
+    report = version.report
+    name = f"{version.model}, version {version.version}"
+    parts = [
+        _header(version),
+        _tiles(report),
+        _warnings(report.warnings),
+        _pair(_curve(report), _reliability(report)),
+        _confusions(report),
+        _map(report),
+        _data(report),
+        _classes(report.per_class),
+        _head(report),
+        _footer(report),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(name)}</title>\n<style>{charts.STYLE}{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"{''.join(part for part in parts if part)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(version: Version) -> str:
+    report = version.report
+    tags = "".join(
+        f' <span class="tag{" live" if alias == "live" else ""}">{escape(alias)}</span>'
+        for alias in version.aliases
+    )
+    trained = f"Trained {report.trained_time:%d %B %Y, %H:%M} UTC" if report.trained_time else "Trained"
+    by = (
+        f"{trained} in {report.training_duration_s:.1f} s on the backbone {report.backbone} ({report.method})"
+    )
+    return (
+        f'<header><h1>{_name(version.model)} <span class="soft">version {version.version}</span>{tags}</h1>'
+        f'<p class="by">{escape(by)}</p><p class="lead">{_lead(report)}</p></header>\n'
+    )
+
+
+def _lead(report: Report) -> str:
+    if not report.evaluation:
+        return "There were too few examples to measure how good this version is."
+    said = f"<strong>{words.percent(report.accuracy)}</strong> of its answers are right, measured "
+    if report.evaluation == "held_out":
+        said += f"on {words.plural(report.evaluated_examples, 'example')} held out from training."
+    else:
+        said += f"on {report.evaluated_examples:,} examples by cross-validation in {report.evaluation_folds} folds."
+    forecasts = report.learning_curve.forecasts if report.learning_curve else ()
+    ahead = next((point for point in forecasts if point.examples >= 2 * report.examples), None)
+    if ahead is None:
+        return said
+    if ahead.accuracy < report.accuracy + words.LEAST_GAIN:
+        return f"{said} More examples of the same kind are not expected to change that much."
+    return f"{said} With twice the examples of every class, expect {escape(words.forecast(ahead))}."
+
+
+def _tiles(report: Report) -> str:
+    known = bool(report.evaluation)
+    counts = [entry.examples for entry in report.per_class]
+    each = f"{min(counts):,} to {max(counts):,} examples each" if counts else ""
+    if counts and min(counts) == max(counts):
+        each = f"{words.plural(counts[0], 'example')} each"
+    held_out = f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
+    tiles = [
+        ("Accuracy", words.percent(report.accuracy) if known else "–", "of answers are right"),
+        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every class counts the same"),
+        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
+        ("Log-loss", f"{report.log_loss:.3f}" if known else "–", "nats; lower is better"),
+        ("Examples", f"{report.examples:,}", held_out),
+        ("Classes", f"{report.classes:,}", each),
+    ]
+    cells = "".join(
+        f'<dl class="tile{" first" if name == "Accuracy" else ""}"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></dl>'
+        for name, value, note in tiles
+    )
+    return f'<div class="tiles">{cells}</div>\n'
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return _section("Before you rely on it", f"<ul>{items}</ul>", kind="notes") if items else ""
+
+
+def _pair(*sections: str) -> str:
+    kept = "".join(sections)
+    return f'<div class="pair">{kept}</div>\n' if kept else ""
+
+
+def _curve(report: Report) -> str:
+    curve = report.learning_curve
+    if curve is None or not (curve.points or curve.forecasts):
+        return ""
+    # Forecasts go on from the cross-validated accuracy; a held-out set's need not lie on the same curve.
+    now = (report.examples, report.accuracy) if report.evaluation == "cross_validation" else None
+    advice = words.useful_advice(report)
+    items = "".join(
+        f'<li class="worth"><span>{words.plural(one.more_examples, "more example")} of {_name(one.label)}</span>'
+        f'<span class="soft"><b>+{100 * one.gain:.1f}</b> ({100 * one.low:.1f} to {100 * one.high:.1f})</span></li>'
+        for one in advice
+    )
+    worth = '<p class="soft">More examples of any single class are expected to gain little.</p>'
+    unit = "<figcaption>Points of accuracy over all classes, 80% intervals.</figcaption>"
+    if items:
+        worth = f'<ul class="plain">{items}</ul>{unit}'
+    chart = charts.learning_curve(curve.points, now, curve.forecasts)
+    caption = (
+        "Line: a plain logistic regression on parts of the examples, measured on some of the folds, so that it "
+        "need not meet the version's own figure. Dashes: forecast for this version. Bands: 80% intervals."
+    )
+    return _section(
+        "What more examples would bring",
+        f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+        f"<h3>Most worth labelling next</h3>{worth}",
+    )
+
+
+def _reliability(report: Report) -> str:
+    novelty = f'<h3>When it abstains</h3><p class="soft">{_novelty(report)}</p>' if report.novelty else ""
+    if not any(one.examples for one in report.reliability):
+        return _section("When it abstains", f"<p>{_novelty(report)}</p>") if report.novelty else ""
+    caption = (
+        "On the dotted line, answers given with 80% are right 80% of the time; below it the version is too sure. "
+        "Whiskers: 80% intervals."
+    )
+    return _section(
+        "How far to trust its probabilities",
+        f"<figure>{charts.reliability(report.reliability)}<figcaption>{caption}</figcaption></figure>{novelty}",
+    )
+
+
+def _novelty(report: Report) -> str:
+    if report.novelty is None:
+        return ""
+    return (
+        f"An input is marked as abstained when its novelty is above {report.novelty.threshold:.2f}. "
+        f"That is expected of {report.novelty.false_alarm_rate:.0%} of inputs like the training examples, "
+        "and of most inputs unlike them."
+    )
+
+
+def _confusions(report: Report) -> str:
+    if not report.per_class or not report.evaluation:
+        return ""
+    grid = confusion_grid(report)
+    if len(grid.labels) < report.classes:
+        said = f"The {len(grid.labels)} of {report.classes:,} classes that are confused most often."
+    else:
+        said = "All classes, those that are confused with each other side by side."
+    said += " Each row is a class, and how its examples were answered, in %. Point at a cell for counts."
+    matrix = f'<figure><div class="scroll">{charts.confusion_matrix(grid)}</div></figure>'
+    support = {entry.label: entry.support for entry in report.per_class}
+    items = "".join(
+        f'<li class="worth"><span>{_name(one.label)} <span class="soft">answered with</span> {_name(one.predicted)}'
+        f'</span><span class="soft"><b>{one.count:,}</b> of {support.get(one.label, 0):,}</span></li>'
+        for one in report.confusions[:_SHOWN_CONFUSIONS]
+    )
+    pairs = f'<div><h3>Most frequent confusions</h3><ul class="plain">{items}</ul></div>' if items else ""
+    return _section("What it confuses", f'<p>{said}</p><div class="split">{matrix}{pairs}</div>')
+
+
+def confusion_grid(report: Report) -> charts.Grid:
+    """The classes of the report's most frequent confusions, or all where these are few, the confused ones adjacent."""
+    entries = {entry.label: entry for entry in report.per_class}
+    chosen: dict[str, None] = {}
+    for one in report.confusions:
+        for label in (one.label, one.predicted):
+            if label in entries and (len(chosen) < _MAX_MATRIX or label in chosen):
+                chosen[label] = None
+    if len(entries) <= _MAX_MATRIX:
+        chosen.update(dict.fromkeys(entries))
+    elif len(chosen) < 2:
+        chosen.update(dict.fromkeys(entry.label for entry in _worst(report.per_class)[:_MAX_MATRIX]))
+    labels = _side_by_side(tuple(chosen), report)
+    place = {label: index for index, label in enumerate(labels)}
+    return charts.Grid(
+        labels=labels,
+        right=tuple(entries[label].recall for label in labels),
+        wrong={
+            (place[one.label], place[one.predicted]): one.count
+            for one in report.confusions
+            if one.label in place and one.predicted in place
+        },
+        support=tuple(entries[label].support for label in labels),
+    )
+
+
+def _side_by_side(labels: tuple[str, ...], report: Report) -> tuple[str, ...]:
+    """The labels in an order that goes from each to the one that it is confused with most, of those left."""
+    links: Counter[frozenset[str]] = Counter()
+    for one in report.confusions:
+        links[frozenset((one.label, one.predicted))] += one.count
+    left = list(labels)
+    order: list[str] = []
+    while left:
+        best = left[0]
+        if order:
+            best = max(
+                left, key=lambda label: [links[frozenset((label, done))] for done in reversed(order[-3:])]
+            )
+        order.append(best)
+        left.remove(best)
+    return tuple(order)
+
+
+def _map(report: Report) -> str:
+    points = report.feature_map
+    if not points:
+        return ""
+    on_map = {point.label for point in points}
+    errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
+    coloured = sorted(on_map, key=lambda label: (-errors.get(label, 0.0), label))
+    said = "Each point is a training example: the nearer, the more alike. Point at one for its class and id."
+    legend = "Classes"
+    if len(coloured) > _MAX_COLOURED:
+        coloured = coloured[: charts.HUES]
+        said += f" The {charts.HUES} of {len(on_map):,} classes with the most errors are coloured."
+        legend = "Most errors"
+    items = "".join(f"<li>{charts.swatch(index)}{_name(label)}</li>" for index, label in enumerate(coloured))
+    others = '<li class="soft">grey: all other classes</li>' if len(coloured) < len(on_map) else ""
+    shown = f" A sample of {len(points):,} of {report.examples:,}." if len(points) < report.examples else ""
+    return _section(
+        "How the examples lie",
+        f'<p>{said}{shown}</p><div class="split">'
+        f'<figure class="wide">{charts.feature_map(points, coloured)}</figure>'
+        f'<div class="key"><h3>{legend}</h3><ul class="plain legend">{items}{others}</ul></div></div>',
+    )
+
+
+def _data(report: Report) -> str:
+    data = report.data
+    if data is None:
+        return ""
+    counts = {
+        "probable label errors": f"{len(data.label_errors):,}{'+' if len(data.label_errors) >= 50 else ''}",
+        "inputs under several labels": f"{data.conflicting_inputs:,}",
+        "exact duplicates": f"{data.exact_duplicates:,}",
+        "near duplicates": f"{data.near_duplicates:,}",
+    }
+    if not any((data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)):
+        return _section(
+            "What the data shows", "<p>No duplicates, no contradictions, no probable label errors.</p>"
+        )
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
+    heads = ("Example", "Has the label", "Its probability", "Probably is", "Its probability")
+    errors = _folded(heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,))
+    findings = [
+        ("Probable label errors", "Worth a second look, the most probable first.", errors),
+        (
+            "Inputs under several labels",
+            "The same input, with labels that contradict each other.",
+            _groups(data.conflicts),
+        ),
+        ("Exact duplicates", "The same input several times.", _groups(data.duplicate_groups)),
+        (
+            "Near duplicates",
+            "Different inputs that the backbone can hardly tell apart.",
+            _groups(data.near_duplicate_pairs),
+        ),
+    ]
+    lists = "".join(
+        f'<h3>{title}</h3><p class="soft">{note}</p>{rows}' for title, note, rows in findings if rows
+    )
+    return _section("What the data shows", f'<dl class="counts">{tiles}</dl>{lists}', kind="long")
+
+
+def _error(one: LabelError) -> list[str]:
+    return [
+        _name(words.reference(one.example)),
+        _name(one.example.label),
+        _probability(one.probability),
+        f"<strong>{_name(one.suggested)}</strong>",
+        _probability(one.suggested_probability),
+    ]
+
+
+def _probability(value: float) -> str:
+    return words.percent(value) if value >= 0.001 else "&lt;0.1%"
+
+
+def _groups(groups: Sequence[DuplicateGroup]) -> str:
+    rows = []
+    for group in groups:
+        labels = Counter(example.label for example in group.examples)
+        names = ", ".join(
+            _name(label) + (f" × {count}" if count > 1 else "") for label, count in labels.items()
+        )
+        rows.append([_name(words.references(group)), names, f"{group.similarity:.3f}"])
+    return _folded(("Examples", "Labels", "Similarity"), rows, numbers=(2,))
+
+
+def _classes(classes: Sequence[ClassReport]) -> str:
+    rows = []
+    for entry in _worst(classes):
+        figures = [_meter(entry.f1), _meter(entry.precision), _meter(entry.recall)]
+        if not entry.support:
+            figures = ['<span class="soft">not evaluated</span>', "", ""]
+        rows.append([_name(entry.label), f"{entry.examples:,}", f"{entry.support:,}", *figures])
+    heads = ("Class", "Examples", "Evaluated", "F1", "Precision", "Recall")
+    said = "Worst first. Precision: how often this answer is right. Recall: how much of the class is found."
+    kinds = ("", "n extra", "n extra", "meter", "meter", "meter")
+    return (
+        _section("Class by class", f"<p>{said}</p>{_table(heads, rows, kinds)}", kind="long") if rows else ""
+    )
+
+
+def _worst(classes: Iterable[ClassReport]) -> list[ClassReport]:
+    """Classes by rising F1, those that were not evaluated last."""
+    return sorted(classes, key=lambda entry: (not entry.support, entry.f1, entry.label))
+
+
+def _meter(share: float) -> str:
+    return f'<i style="--share:{share:.1%}"></i>{words.percent(share)}'
+
+
+def _head(report: Report) -> str:
+    head = report.head
+    if not head.kind:
+        return ""
+    rows = [
+        [
+            escape(one.kind),
+            escape(one.view),
+            escape(words.values(one.settings)),
+            f"{one.log_loss:.3f}",
+            words.percent(one.accuracy),
+        ]
+        for one in head.candidates
+    ]
+    chosen = next(
+        (
+            index
+            for index, one in enumerate(head.candidates)
+            if (one.kind, one.view, one.settings) == (head.kind, head.view, head.settings)
+        ),
+        None,
+    )
+    said = (
+        f"<p>Chosen: <strong>{escape(words.head(head.kind, head.view, head.settings))}</strong>, "
+        f"its logits divided by a temperature of {head.temperature:.3f}. "
+    )
+    said += "The simplest of the best by cross-validated log-loss.</p>" if rows else "</p>"
+    heads = ("Tried", "Reads", "Settings", "Log-loss", "Accuracy")
+    table = _table(heads, rows, ("", "extra", "", "n", "n"), chosen) if rows else ""
+    return _section("The head", said + table)
+
+
+def _footer(report: Report) -> str:
+    return (
+        f"<footer>Measured by {escape(words.measured(report))}. Seed {report.seed}. "
+        f"Encoder {escape(report.encoder_id)}. Written by graft {escape(__version__)}.</footer>\n"
+    )
+
+
+def _section(title: str, content: str, *, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{title}</h2>{content}</section>\n'
+
+
+def _folded(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int], extra: Sequence[int] = ()
+) -> str:
+    """A table of the first rows, and one of the rest that opens on demand."""
+    if not rows:
+        return ""
+    kinds = [
+        ("n" if column in numbers else "") + (" extra" if column in extra else "")
+        for column in range(len(heads))
+    ]
+    table = _table(heads, rows[:_SHOWN_ROWS], kinds)
+    if len(rows) > _SHOWN_ROWS:
+        rest = _table(heads, rows[_SHOWN_ROWS:], kinds)
+        table += f"<details><summary>{len(rows) - _SHOWN_ROWS:,} more</summary>{rest}</details>"
+    return table
+
+
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], chosen: int | None = None
+) -> str:
+    """A table of cells that are markup already; `kinds` are the columns' classes."""
+    top = "".join(
+        f'<th class="{kind.replace("meter", "")}">{head}</th>'
+        for head, kind in zip(heads, kinds, strict=True)
+    )
+    body = "".join(
+        f"<tr{' class=chosen' if index == chosen else ''}>"
+        + "".join(f'<td class="{kind}">{cell}</td>' for cell, kind in zip(row, kinds, strict=True))
+        + "</tr>"
+        for index, row in enumerate(rows)
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _name(text: str) -> str:
+    """A name from outside: escaped, broken at _ and / at best, and kept from turning its surroundings around."""
+    breakable = escape(text).replace("_", "_<wbr>").replace("/", "/<wbr>")
+    return f"<bdi>{breakable}</bdi>"

@@ -1,0 +1,269 @@
+"""The page that `graft report --html` writes: what is on it, what is not, and that nothing breaks out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import html.parser
+import io
+import random
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import graft
+from graft import _charts as charts
+from graft import _report_words as words
+from graft._report_page import confusion_grid, page
+from graft._reports import report_of
+from graft._terminal import Terminal
+from graft.v1 import report_pb2
+
+PLOTS = (
+    "Accuracy over training examples", "Accuracy over confidence", "Confusion matrix",
+    "Training examples on a plane",
+)  # fmt: skip
+VOID = {"meta", "wbr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Which elements and texts a page has; fails where they are not nested."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.plots: list[str] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attributes]
+        self.plots += [value for name, value in attributes if name == "aria-label" and value]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attributes]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+def report(classes: int = 12, names: list[str] | None = None) -> graft.Report:
+    """A report in which everything is filled in, made from random numbers."""
+    rng = random.Random(1)  # noqa: S311
+    labels = names or [f"class_{number}" for number in range(classes)]
+    message = report_pb2.Report(
+        examples=10 * len(labels), classes=len(labels), accuracy=0.8137, macro_f1=0.7941, log_loss=0.6543,
+        calibration_error=0.0321, warnings=["2 classes have fewer than 5 examples: <a> & <b>."],
+        backbone="minilm", encoder_id="abcdef", seed=7,
+    )  # fmt: skip
+    message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
+    message.evaluation.folds, message.evaluation.examples = 5, 10 * len(labels)
+    message.head.kind, message.head.view, message.head.temperature = "logistic", "pooled", 0.731
+    message.head.settings["C"] = 10
+    for kind, strength, loss in (("logistic", 10, 0.6543), ("kernel", 3, 0.7001)):
+        message.head.candidates.add(
+            kind=kind, view="pooled", settings={"C": strength}, log_loss=loss, accuracy=0.8
+        )
+    for label in labels:
+        message.per_class.add(
+            label=label, examples=10, support=10, precision=rng.random(), recall=0.8, f1=rng.random()
+        )
+        wrong = rng.choice(labels)
+        if wrong != label:
+            message.confusions.add(label=label, predicted=wrong, count=rng.randint(1, 2))
+        for _ in range(5):
+            message.feature_map.add(x=rng.gauss(0, 1), y=rng.gauss(0, 1), label=label, id=f"{label}/1")
+    for number in range(15):
+        message.reliability.add(examples=number, confidence=(number + 0.5) / 15, accuracy=number / 15)
+    message.novelty.threshold, message.novelty.false_alarm_rate = 0.95, 0.05
+    first = report_pb2.ExampleRef(id="w/3", writer_id="w", sequence=3, label=labels[0])
+    second = report_pb2.ExampleRef(id="own-id", writer_id="w", sequence=4, label=labels[1])
+    data = message.data
+    data.exact_duplicates, data.near_duplicates, data.conflicting_inputs = 11, 1, 1
+    data.duplicate_groups.add(examples=[first, first], count=12, similarity=1)
+    data.near_duplicate_pairs.add(examples=[first, second], count=2, similarity=0.987)
+    data.conflicts.add(examples=[first, second], count=2, similarity=1)
+    data.label_errors.add(
+        example=second, suggested=labels[0], probability=0.0123, suggested_probability=0.9441
+    )
+    curve = message.learning_curve
+    for share, accuracy in ((0.25, 0.6), (0.5, 0.7), (1, 0.8)):
+        size = round(10 * len(labels) * share)
+        curve.points.add(examples=size, accuracy=accuracy, low=accuracy - 0.05, high=accuracy + 0.05)
+    curve.forecasts.add(examples=20 * len(labels), accuracy=0.8543, low=0.8312, high=0.8765)
+    curve.advice.add(label=labels[1], more_examples=40, gain=0.003, low=0.001, high=0.005)
+    curve.advice.add(label=labels[0], more_examples=40, gain=0.0001, low=0, high=0.005)
+    return report_of(message)
+
+
+def version(value: graft.Report, model: str = "support/intents") -> graft.Version:
+    known: dict[str, Any] = dict.fromkeys((field.name for field in dataclasses.fields(graft.Version)), None)
+    known.update(
+        model=model, version=3, aliases=("live",), report=value, create_time=dt.datetime.now(tz=dt.UTC)
+    )
+    return graft.Version(**known)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12, 77, 300])
+def test_every_part_is_on_the_page(classes: int) -> None:
+    read = Reader(page(version(report(classes))))
+    assert sorted(read.plots) == sorted(PLOTS)
+    for part in (
+        "Before you rely on it", "Most worth labelling next", "When it abstains", "Most frequent confusions",
+        "Probable label errors", "Inputs under several labels", "Exact duplicates", "Near duplicates",
+        "Class by class", "The head",
+    ):  # fmt: skip
+        assert part in read.text
+
+
+def test_the_numbers_are_those_of_the_report() -> None:
+    value = report()
+    text = Reader(page(version(value))).text
+    for shown in (
+        "81.4%", "79.4%", "3.2%", "0.654", "120", "5 folds", "logistic on pooled (C=10)", "0.731", "0.700",
+        "85.4% (80% interval 83.1 to 87.6)", "+0.3 (0.1 to 0.5)", "40 more examples of class_1", "0.95",
+        "own-id (w/4)", "1.2%", "94.4%", "w/3, w/3 and 10 more", "0.987", "Seed 7",
+    ):  # fmt: skip
+        assert shown in text
+    for entry in value.per_class:
+        for share in (entry.precision, entry.recall, entry.f1):
+            assert words.percent(share) in text
+
+
+def test_classes_come_worst_first() -> None:
+    value = report(77)
+    table = page(version(value)).partition("Class by class")[2].partition("</table>")[0].replace("<wbr>", "")
+    worst = sorted(value.per_class, key=lambda entry: entry.f1)
+    assert re.findall(r"<tr><td class=\"\"><bdi>(.*?)</bdi>", table) == [entry.label for entry in worst]
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    text = page(version(report()))
+    read = Reader(text)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a"} & set(read.tags)
+    assert not {"href", "src", "srcset", "data", "action"} & {name for name, _ in read.attributes}
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert "://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in read.attributes
+
+
+@pytest.mark.parametrize(
+    "evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title></svg><b>", "a & b's"]
+)
+def test_what_comes_from_outside_is_escaped(evil: str) -> None:
+    value = report(names=[evil, f"other {evil}", "third"])
+    harmless = report(names=["a", "b", "third"])
+    head = dataclasses.replace(value.head, kind=evil, view=evil, settings={evil: 1.0})
+    points = tuple(dataclasses.replace(point, id=evil) for point in value.feature_map)
+    assert value.data is not None
+    error = value.data.label_errors[0]
+    error = dataclasses.replace(error, example=dataclasses.replace(error.example, id=evil, writer_id=evil))
+    value = dataclasses.replace(
+        value, head=head, feature_map=points, backbone=evil, encoder_id=evil, warnings=(evil,),
+        data=dataclasses.replace(value.data, label_errors=(error,)),
+    )  # fmt: skip
+    read = Reader(page(version(value, model=evil)))
+    assert set(read.tags) <= set(Reader(page(version(harmless))).tags) | {"wbr"}
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert evil in read.text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "titles"),
+    [
+        ({"learning_curve": None}, ["What more examples would bring", "Most worth labelling"]),
+        ({"reliability": ()}, ["How far to trust"]),
+        ({"novelty": None}, ["When it abstains"]),
+        ({"reliability": (), "novelty": None}, ["How far to trust", "When it abstains"]),
+        ({"feature_map": ()}, ["How the examples lie"]),
+        ({"data": None}, ["What the data shows", "Probable label errors"]),
+        ({"warnings": ()}, ["Before you rely on it"]),
+        ({"per_class": ()}, ["Class by class", "What it confuses"]),
+        ({"confusions": ()}, ["Most frequent confusions"]),
+    ],
+)
+def test_parts_that_the_report_does_not_have_are_left_out(
+    left_out: dict[str, Any], titles: list[str]
+) -> None:
+    text = Reader(page(version(dataclasses.replace(report(), **left_out)))).text
+    assert not [title for title in titles if title in text]
+    assert "81.4%" in text
+
+
+def test_a_report_without_figures_says_so() -> None:
+    text = Reader(page(version(report_of(report_pb2.Report(examples=3, classes=2))))).text
+    assert "too few examples to measure" in text
+    assert "0.0%" not in text
+
+
+def test_a_clean_data_set_is_said_to_be_clean() -> None:
+    value = report()
+    clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
+    text = Reader(page(version(dataclasses.replace(value, data=clean)))).text
+    assert "No duplicates, no contradictions, no probable label errors." in text
+
+
+def test_the_matrix_has_the_most_confused_classes_and_its_rows_add_up() -> None:
+    value = report(77)
+    grid = confusion_grid(value)
+    assert len(grid.labels) == 16
+    first = value.confusions[0]
+    assert {first.label, first.predicted} <= set(grid.labels)
+    assert abs(grid.labels.index(first.label) - grid.labels.index(first.predicted)) <= 3
+    for row in range(16):
+        shares = [grid.share(row, column) for column in range(16)]
+        assert sum(shares) + grid.other(row) == pytest.approx(1)
+    assert set(confusion_grid(report(3)).labels) == {"class_0", "class_1", "class_2"}
+
+
+def test_ticks_enclose_what_they_measure() -> None:
+    for low, high in ((0.0, 1.0), (0.91, 0.912), (0.5, 0.5), (1.0, 1.0), (0.0, 0.0), (0.123, 0.876)):
+        ticks = charts.percent_ticks(low, high)
+        assert ticks[0] <= low + 1e-9
+        assert high - 1e-9 <= ticks[-1]
+        assert ticks[0] < ticks[-1]
+        assert ticks[0] >= 0
+        assert ticks[-1] <= 1
+        assert len(ticks) <= 8
+
+
+def test_one_point_and_points_in_one_place_are_a_map() -> None:
+    points = [graft.MapPoint(0.0, 0.0, "a", "1"), graft.MapPoint(0.0, 0.0, "b", "")]
+    for some in (points[:1], points):
+        assert "nan" not in charts.feature_map(some, ["a"])
+
+
+def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    value = report(names=["card_arrival", "[bold]", "third"])
+    terminal.report("m", 1, value, full=True)
+    assert isinstance(terminal.out.file, io.StringIO)
+    shown = terminal.out.file.getvalue()
+    assert (
+        "11 exact duplicates, 1 near duplicate, 1 input under several labels, 1 probable label error" in shown
+    )
+    assert "above a novelty of 0.95: about 5% of inputs like the training examples" in shown
+    assert "about 85.4% (80% interval 83.1 to 87.6)" in shown
+    assert "about 40 more examples of [bold] would gain 0.3 points (80% interval 0.1 to 0.5)" in shown
+    assert shown.count("advice:") == 1
+    assert re.search(r"own-id \(w/4\) +\[bold\] +card_arrival +94.4%", shown)
