@@ -71,8 +71,8 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbon
             reason="WEIGHTS_DIGEST_MISMATCH",
         )
     config = _json(name, folder / "config.json")
-    max_tokens = _max_tokens(folder, config)
-    pooling = _pooling(folder)
+    max_tokens = _max_tokens(name, folder, config)
+    pooling = _pooling(name, folder)
     identity = {
         "weights": digest,
         "tokenizer": _sha256(_required(name, folder / "tokenizer.json")),
@@ -165,27 +165,40 @@ def _required(name: str, path: Path) -> Path:
 def _json(name: str, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_required(name, path).read_bytes())
-    except ValueError as error:
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
         raise BackboneError(
-            f"Backbone {name}: {path.name} is not valid JSON.", reason="BACKBONE_FILE_INVALID"
-        ) from error
-    return content if isinstance(content, dict) else {}
+            f"Backbone {name}: {path} is not a JSON object: fetch or save the checkpoint again.",
+            reason="BACKBONE_FILE_INVALID",
+        )
+    return content
 
 
-def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
+def _max_tokens(name: str, folder: Path, config: dict[str, Any]) -> int:
     """The tokenizer file's own limit is ignored: the default backbone's says 128, its model card 256."""
     positions = int(config.get("max_position_embeddings", 512))
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():
-        return min(int(json.loads(settings.read_bytes()).get("max_seq_length") or positions), positions)
+        return min(int(_json(name, settings).get("max_seq_length") or positions), positions)
     return positions
 
 
-def _pooling(folder: Path) -> str:
+def _pooling(name: str, folder: Path) -> str:
     settings = folder / "1_Pooling" / "config.json"
-    if settings.is_file() and json.loads(settings.read_bytes()).get("pooling_mode_cls_token"):
-        return "cls"
-    return "mean"
+    if not settings.is_file():
+        return "mean"
+    modes = [
+        mode for mode, used in _json(name, settings).items() if mode.startswith("pooling_mode_") and used
+    ]
+    known = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    if len(modes) != 1 or modes[0] not in known:
+        raise BackboneError(
+            f"Backbone {name}: its pooling is {' and '.join(modes) or 'none'}; give a checkpoint with one of "
+            f"{' or '.join(known)}.",
+            reason="BACKBONE_POOLING_UNKNOWN",
+        )
+    return known[modes[0]]
 
 
 def _sha256(path: Path) -> str:
