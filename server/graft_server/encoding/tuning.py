@@ -128,6 +128,6 @@ def _batches(budget: int, dimension: int) -> list[list[NDArray[np.int64]]]:
         if batches[-1] and cost(len(batches[-1]) + 1, tokens + length, longest, dimension) > budget:
             batches.append([])
             tokens, longest = 0, length
-        batches[-1].append(generator.integers(1000, 2000, length))
+        batches[-1].append(generator.integers(1, 100, length))
         tokens += length
     return batches[:-1]

@@ -177,7 +177,7 @@ def _load(name: str, folder: Path, attention: str) -> torch.nn.Module:
 
 def _export(packed: _PackedText, path: Path) -> None:
     lengths = (5, 7, 3)
-    batch = pack([np.arange(1000, 1000 + length) for length in lengths])
+    batch = pack([np.arange(1, 1 + length) for length in lengths])
     arguments = tuple(torch.from_numpy(array) for array in batch.values())
     free = torch.export.Dim.DYNAMIC
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
