@@ -231,8 +231,8 @@ def test_a_flipped_head_part_is_refused(payload, tmp_path):
 
 
 def test_a_head_whose_view_the_encoder_lacks_is_refused(payload, tmp_path):
-    head = replace(opened(payload)[3], view="layer3")
-    with pytest.raises(BackboneError, match="layer3") as raised:
+    head = replace(opened(payload)[3], view="layer99")
+    with pytest.raises(BackboneError, match="layer99") as raised:
         compose(republished(payload, head=head) | {"target": str(tmp_path)}, silent)
     assert raised.value.reason == "VIEW_MISSING"
 
