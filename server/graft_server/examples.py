@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,6 +33,12 @@ class Label:
 
     name: str
     description: str = ""
+
+    @property
+    def text(self) -> str:
+        """What it says to a backbone that reads text: names are evidence."""
+        words = " ".join(re.split(r"[_\-/\s]+", self.name)).strip() or self.name
+        return f"{words}: {self.description}" if self.description else words
 
 
 @dataclass(frozen=True, slots=True)

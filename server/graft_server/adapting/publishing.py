@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from graft_server.adapting.ingest import Embedder
+from graft_server.adapting.ingest import STORED_TYPE, Embedder
 from graft_server.adapting.mailbox import Progress
+from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
+from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore
@@ -53,6 +55,7 @@ class Publisher:
         sources = store.sources(commit_id)
         await self._complete_features(store, trunk, embedder, commit_id, on_progress)
         payload = self._payload(store, trunk, commit_id, sources)
+        payload["label_features"] = await self._label_features(store, trunk)
         result = await self.jobs.run(
             Job("graft_server.adapting.train:train", payload, key=store.model),
             lambda report: on_progress(_progress(commit_id, report)),
@@ -91,11 +94,29 @@ class Publisher:
 
         on_progress(Progress(commit_id, "encoding"))
         await embedder.complete(report)
-        for source in store.start.lineage:
-            earlier = await asyncio.to_thread(
-                AdaptationStore.load, self.objects, store.model, source.adaptation_id
-            )
+        for earlier in await self._earlier(store):
             await Embedder(earlier, trunk).complete(report)
+
+    async def _earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
+        """The adaptations whose examples are trained on too."""
+        return [
+            await asyncio.to_thread(AdaptationStore.load, self.objects, store.model, source.adaptation_id)
+            for source in store.start.lineage
+        ]
+
+    async def _label_features(self, store: AdaptationStore, trunk: Trunk) -> dict[str, Any]:
+        """What the labels' names say to the backbone."""
+        described = {label.name: label for label in store.start.settings.labels}
+        names = set(described)
+        for it in (*await self._earlier(store), store):
+            names |= await asyncio.to_thread(it.labels)
+        if not names:
+            return {}
+        ordered = sorted(names)
+        texts = [described.get(name, Label(name)).text for name in ordered]
+        encoded = await trunk.encode(await trunk.tokenize_all(texts), lane=Lane.ADAPT)
+        views = {view: array.astype(STORED_TYPE).tobytes() for view, array in encoded.arrays.items()}
+        return {"names": ordered, "views": views}
 
     def _payload(
         self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +41,15 @@ OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
+class LabelFeatures:
+    """Features of labels' names."""
+
+    names: tuple[str, ...] = ()
+    views: dict[str, bytes] = field(default_factory=dict)
+    """View name to float16 rows, in the order of the names."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """The job's payload."""
 
@@ -60,6 +69,8 @@ class Task:
     closed_labels: bool = False
     """Whether examples with other labels are left out."""
     seed: int = 0
+    label_features: LabelFeatures | None = None
+    """What the names of the labels say to the backbone; None: nothing."""
 
 
 def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -185,8 +196,21 @@ def _training_set(task: Task, rows: Rows) -> tuple[TrainingSet, list[str]]:
         origins=tuple(rows.origins[i] for i in kept),
         input_digests=tuple(it.input.digest() for it in examples),
         features={view: array[kept] for view, array in rows.features.items()},
+        label_features=_of_names(task.label_features, tuple(known)),
     )
     return training_set, _left_out(len(rows.examples), len(labelled), len(kept))
+
+
+def _of_names(found: LabelFeatures | None, classes: tuple[str, ...]) -> dict[str, NDArray[np.float16]] | None:
+    """Features of the classes' names, (k, d) by view, if all of them have some."""
+    place = {name: i for i, name in enumerate(found.names)} if found else {}
+    if found is None or not place.keys() >= set(classes):
+        return None
+    rows = [place[name] for name in classes]
+    return {
+        view: np.frombuffer(data, np.float16).reshape(len(found.names), -1)[rows]
+        for view, data in found.views.items()
+    }
 
 
 def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:

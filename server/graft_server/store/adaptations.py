@@ -239,6 +239,10 @@ class AdaptationStore:
                 self._writers[writer_id] = log
             return self._writers[writer_id]
 
+    def labels(self) -> set[str]:
+        """Returns the labels that examples carry, or carried once; reads what has not been read yet."""
+        return set().union(*(self.writer(it).labels for it in self.writer_ids()))
+
     def record_rejections(self, segment: Segment) -> None:
         """Records the event of a segment's rejections, if it has any. May come after the acknowledgement."""
         if segment.rejections:

@@ -89,11 +89,17 @@ class WriterLog:
         self._next_ordinal = 0
         self._next_sequence = 0
         self._digests: NDArray[np.uint64] = np.empty(64, np.uint64)
+        self._labels: set[str] = set()
 
     @property
     def next_sequence(self) -> int:
         """Every change below this number is durable."""
         return self._next_sequence
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that its examples carry, or carried once."""
+        return frozenset(self._labels)
 
     def load(self) -> Iterator[Segment]:
         """Reads the segments that are not known yet and yields each.
@@ -175,6 +181,7 @@ class WriterLog:
             grown[: self._next_sequence] = self._digests[: self._next_sequence]
             self._digests = grown
         self._digests[segment.first_sequence : segment.next_sequence] = [it.digest for it in segment.records]
+        self._labels.update(it.label for it in segment.upserts if it.label is not None)
         self._next_ordinal += 1
         # Last, because `repeated` reads without the lock.
         self._next_sequence = segment.next_sequence
