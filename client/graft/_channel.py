@@ -62,7 +62,7 @@ CHANNEL_OPTIONS: Final[list[tuple[str, str | int]]] = [
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted server is found again soon; gRPC's own ceiling is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
 _SCHEME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|passthrough):")

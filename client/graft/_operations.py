@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -66,6 +66,9 @@ class Call:
     response: type[Message]
     """What comes back."""
 
+
+HEALTH_CALL: Final = Call(_HEALTH_CHECK, StringValue(), Int32Value)
+"""Asks whether the server as a whole serves."""
 
 Operation: TypeAlias = Generator[Call, Any, T]
 
@@ -243,7 +246,7 @@ def check_health(service: str) -> Operation[str]:
     grpc.health.v1 has one string in and one enum out, both in field 1; the well-known wrappers are the same
     on the wire, and spare callers a package.
     """
-    response = yield Call(_HEALTH_CHECK, StringValue(value=service), Int32Value)
+    response = yield replace(HEALTH_CALL, request=StringValue(value=service))
     return _SERVING.get(response.value, str(response.value))
 
 

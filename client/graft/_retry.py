@@ -32,7 +32,7 @@ class Backoff:
         self,
         *,
         first_s: float = 0.1,
-        longest_s: float = 10.0,
+        longest_s: float = 2.0,
         uniform: Callable[[float, float], float] = _RANDOM.uniform,
     ) -> None:
         self._first_s = first_s

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from graft.v1 import adaptation_pb2, types_pb2
 
 # What grpc returns for a stream is a call and an iterator at once, which it has no public name for.
 OpenCall = Callable[[Iterator[adaptation_pb2.AdaptRequest]], Any]
+Connecting = Callable[[float], AbstractContextManager[None]]
+"""Has gRPC connect for as long as the context lasts, at most for so many seconds."""
 _LOOK_S = 5.0
 """How often the supervisor looks whether the server has fallen silent."""
 _GOODBYE_S = 1.0
@@ -43,10 +46,12 @@ class SyncAdapt:
         self,
         exchange: AdaptExchange,
         open_call: OpenCall,
+        connecting: Connecting,
         on_progress: Callable[[AdaptProgress], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
+        self._connecting = connecting
         self._on_progress = on_progress
         self._changed = threading.Condition()
         self._stopped = False
@@ -111,7 +116,7 @@ class SyncAdapt:
                     delay_s = self._exchange.closed(error)
                     self._changed.notify_all()
                 self._report()
-                with self._changed:
+                with self._connecting(delay_s), self._changed:
                     self._changed.wait_for(lambda: self._over, timeout=delay_s)
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             self._fail(error)
