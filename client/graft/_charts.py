@@ -181,7 +181,7 @@ def confusion_matrix(grid: Grid) -> str:
     count = len(grid.labels)
     cell = 64 if count <= 4 else 46 if count <= 8 else 36 if count <= 12 else 28
     longest = max((len(label) for label in grid.labels), default=0)
-    left, top = 14 + 6.8 * min(longest, 25), 24 + 5.0 * min(longest, 22)
+    left, top = 14 + 7.4 * min(longest, 25), 24 + 5.0 * min(longest, 22)
     others = [grid.other(row) for row in range(count)]
     rest = any(share > 0 for share in others)
     parts = []

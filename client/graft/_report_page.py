@@ -118,11 +118,11 @@ summary { cursor: pointer; color: var(--accent); font-size: 14px; padding: 6px 0
 .counts dt { color: var(--soft); font-size: 13px }
 .counts dd { margin: 0; font-size: 22px; font-weight: 650 }
 footer { color: var(--soft); font-size: 13px; margin-top: 24px; overflow-wrap: anywhere }
-@media (max-width: 900px) {
+@media screen and (max-width: 900px) {
   .tiles { grid-template-columns: repeat(3, 1fr) }
   .pair { grid-template-columns: minmax(0, 1fr) }
 }
-@media (max-width: 560px) {
+@media screen and (max-width: 560px) {
   body { padding: 22px 12px 40px }
   h1 { font-size: 24px }
   .lead { font-size: 16px }
@@ -131,6 +131,7 @@ footer { color: var(--soft); font-size: 13px; margin-top: 24px; overflow-wrap: a
   .extra { display: none }
   th, td, td.n, th.n { padding-right: 10px }
   td.meter { min-width: 0; width: auto; text-align: right }
+  th.meter { text-align: right }
   .meter i { display: none }
   svg text { font-size: 16px }
   .scroll svg text { font-size: 12px }
@@ -141,6 +142,21 @@ footer { color: var(--soft); font-size: 13px; margin-top: 24px; overflow-wrap: a
   body { padding: 0; font-size: 12px }
   section, .tile { break-inside: avoid }
   section.long { break-inside: auto }
+  section { padding: 14px 16px; margin-bottom: 10px }
+  .tiles, .pair { gap: 0 10px; margin-bottom: 10px }
+  .tile { padding: 10px 12px }
+  .tile dd { font-size: 20px }
+  .tile dd + dd { font-size: 10.5px }
+  h3 { margin-top: 12px }
+  .lead { font-size: 15px; margin: 10px 0 14px }
+  p, section > p, figcaption, table, th, .legend { font-size: 11px }
+  .plain li, th, td { padding-top: 3px; padding-bottom: 3px }
+  .split { gap: 8px 20px }
+  .split > figure.wide { flex-basis: 420px }
+  .key { flex-basis: 150px !important }
+  td.meter { width: 13%; min-width: 0; text-align: right }
+  .meter i { display: none }
+  th.meter { text-align: right }
   tr, li { break-inside: avoid }
   thead { display: table-header-group }
   .scroll { overflow: visible }
@@ -531,10 +547,7 @@ def _table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str], chosen: int | None = None
 ) -> str:
     """A table of cells that are markup already; `kinds` are the columns' classes."""
-    top = "".join(
-        f'<th class="{kind.replace("meter", "")}">{head}</th>'
-        for head, kind in zip(heads, kinds, strict=True)
-    )
+    top = "".join(f'<th class="{kind}">{head}</th>' for head, kind in zip(heads, kinds, strict=True))
     body = "".join(
         f"<tr{' class=chosen' if index == chosen else ''}>"
         + "".join(f'<td class="{kind}">{cell}</td>' for cell, kind in zip(row, kinds, strict=True))
