@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, DeadlineError, DrainingError, OverloadError
 
 Tokens = NDArray[np.int64]
-Arrays = Mapping[str, NDArray[np.float32]]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 Reader = Callable[[Features], Arrays]
@@ -99,7 +100,7 @@ class _Work:
     queue_s: float = 0.0
     encode_s: float = 0.0
     read_s: float = 0.0
-    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

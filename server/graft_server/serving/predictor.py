@@ -7,23 +7,22 @@ import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.text import TokenizedText
 from graft_server.encoding.batcher import Arrays, Lane
+from graft_server.encoding.runtime import Features
 from graft_server.errors import DomainError
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.serving.response_cache import ResponseCache
-from graft_server.serving.versions import (
-    NOVELTY,
-    POOLED,
-    PROBABILITIES,
-    Selector,
-    ServedVersion,
-    Versions,
-)
+from graft_server.serving.versions import Selector, ServedVersion, Versions
+
+BEST, PROBABILITIES, NOVELTY, POOLED = "best", "probabilities", "novelty", "pooled"
+SORTED_WHOLE = 512
+"""Up to so many classes, sorting a row costs less than looking for its largest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +133,16 @@ class Predictor:
         encoded = await served.trunk.encode(
             tokenized,
             lane=Lane.PREDICT,
-            reader=served.read_with_features if options.include_features else served.read,
+            reader=_Best(served, options.top_k, options.include_features),
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
-        return _answers(served, tokenized, encoded.arrays, options.top_k), timings
+        return _answers(served, tokenized, encoded.arrays), timings
 
     async def probabilities(self, served: ServedVersion, texts: Sequence[str]) -> NDArray[np.float32]:
         """Calibrated probabilities of n >= 1 texts, shape (n, k), computed behind other requests."""
         tokenized = await served.trunk.tokenize_all(texts)
-        encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT, reader=served.read)
+        encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT, reader=_All(served))
         return encoded.arrays[PROBABILITIES]
 
 
@@ -152,11 +151,8 @@ def _key(served: ServedVersion, text: str, options: _Options) -> Hashable:
     return served.version.manifest.key, digest, options.top_k, options.include_features
 
 
-def _answers(
-    served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: Arrays, top_k: int
-) -> list[Prediction]:
-    best = _best(arrays[PROBABILITIES], min(top_k, len(served.labels)))
-    probabilities = np.take_along_axis(arrays[PROBABILITIES], best, axis=1).tolist()
+def _answers(served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: Arrays) -> list[Prediction]:
+    best, probabilities = arrays[BEST].tolist(), arrays[PROBABILITIES].tolist()
     novelty = arrays[NOVELTY].tolist()
     features = arrays.get(POOLED)
     return [
@@ -170,15 +166,46 @@ def _answers(
             truncated=tokenized[row].truncated,
             features=None if features is None else features[row],
         )
-        for row, columns in enumerate(best.tolist())
+        for row, columns in enumerate(best)
     ]
 
 
-def _best(probabilities: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Columns of the k largest of each row, largest first; shape (n, k)."""
-    if k < probabilities.shape[1]:
-        columns = np.argpartition(-probabilities, k - 1, axis=1)[:, :k]
-    else:
-        columns = np.broadcast_to(np.arange(k), probabilities.shape)
-    order = np.argsort(-np.take_along_axis(probabilities, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """Reads the best labels of each row: on the encoder's thread, for all rows of a model in a batch at once."""
+
+    served: ServedVersion
+    top_k: int
+    include_features: bool
+
+    def __call__(self, features: Features) -> Arrays:
+        output = self.served.scores(features)
+        best = best_columns(output.probabilities, self.top_k)
+        rows = np.arange(len(best))[:, None]
+        arrays: dict[str, NDArray[Any]] = {
+            BEST: best,
+            PROBABILITIES: output.probabilities[rows, best],
+            NOVELTY: output.novelty,
+        }
+        return arrays | {POOLED: features[POOLED]} if self.include_features else arrays
+
+
+@dataclass(frozen=True, slots=True)
+class _All:
+    """Reads the probabilities of all labels."""
+
+    served: ServedVersion
+
+    def __call__(self, features: Features) -> Arrays:
+        return {PROBABILITIES: self.served.scores(features).probabilities}
+
+
+def best_columns(probabilities: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    """Columns of the largest of each row, largest first, at most `top_k`; shape (n, columns)."""
+    k = min(top_k, probabilities.shape[1])
+    if probabilities.shape[1] <= SORTED_WHOLE:
+        return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    columns = np.argpartition(-probabilities, k - 1, axis=1)[:, :k]
+    rows = np.arange(len(columns))[:, None]
+    order = np.argsort(-probabilities[rows, columns], axis=1, kind="stable")
+    return columns[rows, order]

@@ -15,12 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.encoding.batcher import Arrays
 from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks
 from graft_server.errors import DomainError, FaultError, StateError
 from graft_server.examples import Label
-from graft_server.heads import Head, decode
+from graft_server.heads import Head, HeadOutput, decode
 from graft_server.names import check_alias, check_model, shown
 from graft_server.reports import Report
 from graft_server.store.catalogue import LIVE, Catalogue, Version
@@ -29,7 +28,6 @@ from graft_server.store.versions import HEAD, REPORT, Manifest, read_manifest, r
 
 _log = logging.getLogger(__name__)
 
-PROBABILITIES, NOVELTY, POOLED = "probabilities", "novelty", "pooled"
 POLL_S = 2.0
 """How often the catalogue is read for what other servers wrote."""
 
@@ -52,14 +50,9 @@ class ServedVersion:
     head: Head
     trunk: Trunk
 
-    def read(self, features: Features) -> Arrays:
-        """What the head says of n rows: "probabilities" (n, k) and "novelty" (n,)."""
-        output = self.head.scores(self._view(features))
-        return {PROBABILITIES: output.probabilities, NOVELTY: output.novelty}
-
-    def read_with_features(self, features: Features) -> Arrays:
-        """The same, and the final features."""
-        return {**self.read(features), POOLED: features[POOLED]}
+    def scores(self, features: Features) -> HeadOutput:
+        """What the head says of n rows."""
+        return self.head.scores(self._view(features))
 
     def _view(self, features: Features) -> NDArray[np.float32]:
         """The features that the head reads: one view, or several side by side ("pooled+cls")."""
