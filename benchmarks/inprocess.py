@@ -50,7 +50,7 @@ def backbone() -> Backbone:
     return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
 
 
-def graph() -> Path:
+def fp32_graph() -> Path:
     """Its exported encoder; `graft-server prepare` makes it."""
     return EncoderCache(CACHE).graph(backbone().encoder_id)
 
@@ -61,13 +61,15 @@ def tokenized(texts: Sequence[str]) -> list[Tokens]:
     return [text.ids for text in TextTokenizer(it.folder, it.max_tokens).many(texts)]
 
 
-def session(threads: int, *, spinning: bool) -> onnxruntime.InferenceSession:
-    """A session of its own."""
+def session(threads: int, *, spinning: bool, graph: Path | None = None) -> onnxruntime.InferenceSession:
+    """A session of its own, on the default backbone's graph unless another is given."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    return onnxruntime.InferenceSession(str(graph()), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        str(graph or fp32_graph()), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def best_loop(texts: Sequence[Tokens], cores: int) -> tuple[Loop, float]:

@@ -30,7 +30,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(tmp_path):
 def test_every_setting_can_be_a_variable_and_a_key(tmp_path):
     values = {
         "listen": "0.0.0.0:1", "store": "s", "backbone": "a=b", "device": "cpu", "cache": "c", "workers": "2",
-        "cores": "1", "batch-tokens": "9", "queued-requests": "7", "drain-seconds": "1.5",
+        "precision": "int8", "cores": "1", "batch-tokens": "9", "queued-requests": "7", "drain-seconds": "1.5",
         "max-connection-age-seconds": "60", "log-level": "debug",
     }  # fmt: skip
     variables = {f"GRAFT_{key.upper().replace('-', '_')}": value for key, value in values.items()}
@@ -39,7 +39,8 @@ def test_every_setting_can_be_a_variable_and_a_key(tmp_path):
     assert settings == load({}, {}, file)
     assert settings == Settings(
         listen="0.0.0.0:1", store="s", backbones={"a": "b"}, device="cpu", cache="c", workers=2, cores=1,
-        batch_tokens=9, queued_requests=7, drain_seconds=1.5, max_connection_age_seconds=60, log_level="debug",
+        precision="int8", batch_tokens=9, queued_requests=7, drain_seconds=1.5, max_connection_age_seconds=60,
+        log_level="debug",
     )  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def test_backbones_keep_their_order_however_they_are_given(tmp_path, toml):
         ({"listen": "localhost:http"}, "HOST:PORT"),
         ({"listen": "localhost:65536"}, "HOST:PORT"),
         ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"precision": "fp64"}, "fp32, int8, fp16"),
         ({"log_level": "loud"}, "debug, info"),
         ({"workers": "many"}, "--workers"),
         ({"workers": "0"}, "at least 1"),

@@ -71,6 +71,7 @@ class App:
             TrunkSettings(
                 cache=settings.cache_folder,
                 device=settings.device,
+                precision=settings.precision,
                 cores=settings.cores or len(os.sched_getaffinity(0)),
                 budget=settings.batch_tokens,
                 queued_requests=settings.queued_requests,

@@ -22,7 +22,7 @@ from graft_server.errors import DomainError
 from graft_server.jobs.local import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
 
-_PREPARE = {"backbones", "device", "cache", "cores", "log_level"}
+_PREPARE = {"backbones", "device", "precision", "cache", "cores", "log_level"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +68,9 @@ async def _prepare(settings: Settings) -> None:
     trunks = Trunks(
         settings.backbones,
         settings.default_backbone,
-        TrunkSettings(cache=settings.cache_folder, device=settings.device, cores=cores),
+        TrunkSettings(
+            cache=settings.cache_folder, device=settings.device, cores=cores, precision=settings.precision
+        ),
     )
     await trunks.open(jobs)
     for trunk in trunks:

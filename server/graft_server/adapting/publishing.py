@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -129,6 +129,7 @@ class Publisher:
             "commit_id": commit_id,
             "backbone": trunk.name,
             "encoder_id": trunk.encoder_id,
+            "reference": asdict(trunk.reference) if trunk.reference else None,
             "sources": [
                 {"adaptation_id": source.adaptation_id, "watermarks": source.watermarks} for source in sources
             ],

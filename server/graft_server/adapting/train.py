@@ -18,8 +18,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from graft_server.adapting.precision import admit
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.encoding.runtime import Reference
 from graft_server.errors import FaultError, StateError
 from graft_server.examples import Example, Label, Split
 from graft_server.heads import Head, Novelty, decode, encode
@@ -71,6 +73,8 @@ class Task:
     seed: int = 0
     label_features: LabelFeatures | None = None
     """What the names of the labels say to the backbone; None: nothing."""
+    reference: Reference | None = None
+    """The encoder in float32, where features come from one of less precision."""
 
 
 def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -78,15 +82,16 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
 
     Args:
         payload: A `Task`, as builtins.
-        progress: Told `stage` ("reading", "selecting", "publishing"), `fraction`, 0 to 1, of the whole job, and
-            `metrics` where there are any.
+        progress: Told `stage` ("reading", "selecting", "comparing" with float32, "publishing"), `fraction`, 0
+            to 1, of the whole job, and `metrics` where there are any.
 
     Returns:
         `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
         version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue.
 
     Raises:
-        StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES).
+        StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
+            costs too much accuracy on them (PRECISION_LOSS).
         FaultError: Features are missing (FEATURES_MISSING), the head's graph computes something else than the
             served head (HEAD_PARITY), or the store failed.
     """
@@ -102,9 +107,14 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     def selecting(_stage: str, fraction: float) -> None:
         progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
 
-    # NumPy's generators take no negative seed.
-    selection = select_head(training_set, seed=task.seed % (1 << 64), progress=selecting)
-    progress({"stage": "publishing", "fraction": 0.9})
+    seed = task.seed % (1 << 64)  # NumPy's generators take no negative one
+    selection = select_head(training_set, seed=seed, progress=selecting)
+    if task.reference is not None:
+        progress({"stage": "comparing", "fraction": 0.9})
+        texts = {example.id: example.input.text for example in rows.examples}
+        inputs = [texts[id_] for id_ in training_set.ids]
+        warnings.append(admit(training_set, inputs, selection.head.view, task.reference, seed=seed))
+    progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)
     views = selection.head.view.split("+")
     features = np.concatenate([training_set.features[view] for view in views], axis=1)

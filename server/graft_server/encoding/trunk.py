@@ -17,7 +17,7 @@ from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import Backbone, open_backbone
 from graft_server.backbones.text import TextTokenizer, TokenizedText
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.runtime import Encoder, Reference, device_for
 from graft_server.encoding.tuning import Layout, tuned
 from graft_server.errors import BackboneError, MissingError
 from graft_server.jobs.job import Job, Jobs
@@ -44,6 +44,8 @@ class TrunkSettings:
     cache: Path
     """Where exported encoders are kept."""
     device: str = "auto"
+    precision: str = "fp32"
+    """One of `backbones.source.PRECISIONS`."""
     cores: int = 1
     """How many processor cores may be used."""
     budget: int = 0
@@ -95,6 +97,15 @@ class Trunk:
             raise self._error
 
     @property
+    def reference(self) -> Reference | None:
+        """The same encoder in float32, if this one is not: what training compares accuracy with."""
+        backbone = self.backbone
+        if backbone.reference_id == backbone.encoder_id:
+            return None
+        graph = self._cache.graph(backbone.reference_id)
+        return Reference(str(graph), str(backbone.folder), backbone.max_tokens, backbone.precision)
+
+    @property
     def batcher(self) -> Batcher:
         """Its batcher; raises BackboneError while the trunk cannot be used."""
         self.require_ready()
@@ -142,40 +153,45 @@ class Trunk:
         )
 
     async def _open(self, jobs: Jobs) -> None:
-        backbone = await asyncio.to_thread(open_backbone, self.name, self._source)
+        settings = self._settings
+        device = device_for(settings.precision, settings.device)
+        backbone = await asyncio.to_thread(
+            open_backbone, self.name, self._source, precision=settings.precision
+        )
         self._backbone = backbone
-        if not self._cache.has(backbone.encoder_id):
-            await self._export(backbone, jobs)
+        await self._make(backbone, jobs)
         self._tokenizer = await asyncio.to_thread(TextTokenizer, backbone.folder, backbone.max_tokens)
         try:
-            encoder, layout = await self._load(backbone)
+            encoder, layout = await self._load(backbone, device)
         except BackboneError as error:
             if error.reason != "ENCODER_LOAD_FAILED":
                 raise
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self.name)
-            self._cache.discard(backbone.encoder_id)
-            await self._export(backbone, jobs)
-            encoder, layout = await self._load(backbone)
+            for encoder_id in {backbone.encoder_id, backbone.reference_id}:
+                self._cache.discard(encoder_id)
+            await self._make(backbone, jobs)
+            encoder, layout = await self._load(backbone, device)
         await asyncio.to_thread(_warm_up, encoder, layout)
         limits = Limits(layout.budget, layout.workers, queued_requests=self._settings.queued_requests)
         self._batcher = Batcher(encoder, limits, backbone.dimension)
         await self._batcher.start()
 
-    async def _load(self, backbone: Backbone) -> tuple[Encoder, Layout]:
+    async def _load(self, backbone: Backbone, device: str) -> tuple[Encoder, Layout]:
         settings = self._settings
         graph = self._cache.graph(backbone.encoder_id)
         layout = await asyncio.to_thread(
-            tuned, graph, device=settings.device, cores=settings.cores, dimension=backbone.dimension
+            tuned, graph, device=device, cores=settings.cores, dimension=backbone.dimension
         )
         if settings.budget:
             layout = Layout(layout.workers, layout.threads, settings.budget)
         started = time.monotonic()
-        encoder = await asyncio.to_thread(Encoder, graph, device=settings.device, threads=layout.threads)
+        encoder = await asyncio.to_thread(Encoder, graph, device=device, threads=layout.threads)
         _log.info(
-            "backbone %s (%s): on %s, %d batches at once on %d threads each, %d tokens a batch, loaded in %.1f s",
+            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, %d tokens a batch, loaded in %.1f s",
             self.name,
             backbone.encoder_id,
+            backbone.precision,
             encoder.device,
             layout.workers,
             layout.threads,
@@ -184,6 +200,13 @@ class Trunk:
         )
         return encoder, layout
 
+    async def _make(self, backbone: Backbone, jobs: Jobs) -> None:
+        """Makes what the cache lacks: the graph in float32, and from it the one in the backbone's precision."""
+        if not self._cache.has(backbone.reference_id):
+            await self._export(backbone, jobs)
+        if not self._cache.has(backbone.encoder_id):
+            await self._reduce(backbone, jobs)
+
     async def _export(self, backbone: Backbone, jobs: Jobs) -> None:
         _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self.name)
         payload = {
@@ -191,13 +214,33 @@ class Trunk:
             "folder": str(backbone.folder),
             "pooling": backbone.pooling,
             "layer": backbone.middle_layer,
-            "encoder_id": backbone.encoder_id,
+            "encoder_id": backbone.reference_id,
             "max_tokens": backbone.max_tokens,
             "cache": str(self._settings.cache),
         }
         job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True)
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
         _log.info("backbone %s: exported; differs from torch by %.1e at most", self.name, result["parity"])
+
+    async def _reduce(self, backbone: Backbone, jobs: Jobs) -> None:
+        payload = {
+            "name": backbone.name,
+            "folder": str(backbone.folder),
+            "max_tokens": backbone.max_tokens,
+            "precision": backbone.precision,
+            "encoder_id": backbone.encoder_id,
+            "reference_id": backbone.reference_id,
+            "cache": str(self._settings.cache),
+        }
+        job = Job("graft_server.backbones.reducing:reduce_encoder", payload, fresh=True)
+        result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
+        _log.info(
+            "backbone %s: its features in %s have a cosine of %.4f to those in fp32, %.4f at least",
+            self.name,
+            backbone.precision,
+            result["mean_cosine"],
+            result["least_cosine"],
+        )
 
 
 class Trunks:

@@ -49,6 +49,7 @@ class TextBackbone:
     pooling: str
     max_tokens: int
     encoder_id: str
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     for name, content in texts.items():
         (target / name).write_text(content, "utf-8")
     progress({"stage": "checking", "fraction": 0.6})
-    check_parity(target, encoder, head, probes(objects, manifest, head, tokenizer))
+    inputs = probes(objects, manifest, head, tokenizer)
+    check_parity(target, encoder, head, inputs, alone=task.backbone.precision != "fp32")
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
@@ -155,6 +157,7 @@ def _preprocessing(task: Task) -> dict[str, Any]:
         "version": task.version,
         "backbone": backbone.name,
         "encoder_id": backbone.encoder_id,
+        "precision": backbone.precision,
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
         "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,

@@ -57,6 +57,7 @@ class Exporter:
                     "pooling": backbone.pooling,
                     "max_tokens": backbone.max_tokens,
                     "encoder_id": backbone.encoder_id,
+                    "precision": backbone.precision,
                 },
                 "cache": str(self.cache),
                 "target": folder,

@@ -62,7 +62,9 @@ def probes(objects: Objects, manifest: Manifest, head: Head, tokenizer: TextToke
     return [Probe(tokenized.ids, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
 
 
-def check_parity(bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Probe]) -> None:
+def check_parity(
+    bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Probe], *, alone: bool = False
+) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do.
 
     Args:
@@ -70,6 +72,8 @@ def check_parity(bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Pr
         encoder: The encoder that serves.
         head: The head that serves.
         inputs: At least one.
+        alone: Whether each input is a batch of its own: where the encoder rounds what a batch has in common,
+            texts would differ with their company, and nothing could be told.
     """
     classifier = Classifier(bundle)
     ids = [
@@ -79,10 +83,11 @@ def check_parity(bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Pr
     served = np.concatenate(
         [
             head.scores(_read_by(head, encoder.encode(batch))).probabilities
-            for batch in _batches([it.served for it in inputs], _PACKED)
+            for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
         ]
     )
-    bundled = np.concatenate([classifier.run(batch)[0] for batch in _batches(ids, _PADDED)])
+    batches = _batches(ids, 1 if alone else _PADDED)
+    bundled = np.concatenate([classifier.run(batch)[0] for batch in batches])
     off = float(np.abs(bundled - served).max())
     best = np.sort(served, axis=1)
     clear = best[:, -1] - best[:, -2] > CLEAR_MARGIN

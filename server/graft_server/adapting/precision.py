@@ -1,0 +1,187 @@
+"""Whether features of a reduced encoder (int8, fp16) are as good for a task as those in float32.
+
+The same simple head is cross-validated on both, on the same folds: what differs is the features alone. float32
+features are computed here, in the worker, from the cached float32 graph, and thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.adapting.candidates import LogisticTrials, Measure, Problem
+from graft_server.adapting.examples import Examples, examples_of, joined, usable
+from graft_server.adapting.logistic import ROUGH
+from graft_server.adapting.search import FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.adapting.training_set import TrainingSet
+from graft_server.backbones.text import TextTokenizer
+from graft_server.encoding.runtime import Encoder, Reference
+from graft_server.errors import BackboneError, StateError
+
+MAX_LOSS = 0.003
+"""A version is published if its accuracy falls by no more."""
+EXAMPLES = 2_000
+"""So many are compared, 5 to 10 s of one core: more would not change the verdict."""
+MOST_REPEATS, PREDICTIONS = 5, 3_000
+"""Few examples are predicted several times, in folds dealt anew: a single deal moves the accuracy of 600 by more
+than what is allowed (on Banking77 in int8, falls of -1.0 to 0.7 points by one deal, -0.2 to 0.4 by three)."""
+TOKENS = 192
+"""In a batch; see `encoding.tuning`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What a reduced precision does to a task."""
+
+    examples: int
+    """How many were compared."""
+    accuracy: float
+    """Out of fold, of logistic regression on the reduced encoder's features."""
+    reference_accuracy: float
+    """The same on float32 features."""
+    agreement: float
+    """The share of examples that both give the same label."""
+    cosine: float
+    """The mean cosine between the two final features of an example."""
+
+    @property
+    def loss(self) -> float:
+        """By how much accuracy falls."""
+        return self.reference_accuracy - self.accuracy
+
+
+def admit(train: TrainingSet, inputs: Sequence[str], view: str, reference: Reference, *, seed: int) -> str:
+    """Compares, and returns a sentence for the report.
+
+    Args:
+        train: The training set, with the reduced encoder's features.
+        inputs: The text of each of its rows.
+        view: What the head reads.
+        reference: The encoder in float32.
+        seed: What the sample and the folds are derived from.
+
+    Raises:
+        StateError: The accuracy falls by more than MAX_LOSS (PRECISION_LOSS).
+        BackboneError: The encoder in float32 cannot be run.
+    """
+    precision = reference.precision
+    sample = _sample(train, seed)
+    repeats = max(1, min(MOST_REPEATS, round(PREDICTIONS / len(sample))))
+    examples = [examples_of(train, sample, (seed + repeat) % (1 << 64)) for repeat in range(repeats)]
+    if not any(one.measured.any() for one in examples):
+        return f"What the encoder's precision, {precision}, costs could not be measured: too few examples."
+    features = _features([inputs[row] for row in sample], reference)
+    drift = compare(examples, {name: array.astype(np.float16) for name, array in features.items()}, view)
+    found = (
+        f"out of fold, on {drift.examples:,} examples, logistic regression is right on "
+        f"{drift.accuracy:.1%} of them with features in {precision}, on {drift.reference_accuracy:.1%} in fp32; "
+        f"both agree on {drift.agreement:.1%}, and the features' mean cosine is {drift.cosine:.3f}"
+    )
+    if drift.loss <= MAX_LOSS:
+        return f"The encoder computes in {precision}: {found}."
+    raise StateError(
+        f"The encoder's precision, {precision}, costs too much accuracy on this task: {found}. A fall of "
+        f"{MAX_LOSS:.1%} is accepted. Run the server with --precision fp32, or commit again with more examples.",
+        reason="PRECISION_LOSS",
+        metadata={
+            "precision": precision,
+            "examples": str(drift.examples),
+            "accuracy": f"{drift.accuracy:.4f}",
+            "fp32_accuracy": f"{drift.reference_accuracy:.4f}",
+            "agreement": f"{drift.agreement:.4f}",
+            "cosine": f"{drift.cosine:.4f}",
+        },
+    )
+
+
+def compare(examples: Sequence[Examples], reference: dict[str, NDArray[np.float16]], view: str) -> Drift:
+    """Cross-validates the same head on both kinds of features.
+
+    Args:
+        examples: The same rows of one training set, dealt into different folds.
+        reference: View name to float32 features of those rows, shape (n, d).
+        view: What the head reads.
+    """
+    rows, labels = examples[0].rows, examples[0].labels
+    reduced = {name: array[rows] for name, array in examples[0].train.features.items()}
+    right = reference_right = agreed = total = 0.0
+    for one in examples:
+        mine, other = (_predicted(one, joined(features, view)) for features in (reduced, reference))
+        weights = np.where(one.measured, one.weights, 0)
+        right += weights @ (mine == labels)
+        reference_right += weights @ (other == labels)
+        agreed += weights @ (mine == other)
+        total += weights.sum()
+    pairs = reduced[POOLED].astype(np.float32) * reference[POOLED].astype(np.float32)
+    return Drift(
+        examples=len(rows),
+        accuracy=float(right / total),
+        reference_accuracy=float(reference_right / total),
+        agreement=float(agreed / total),
+        cosine=float(pairs.sum(axis=1).mean()),
+    )
+
+
+def _predicted(examples: Examples, features: NDArray[np.float16]) -> NDArray[np.int64]:
+    """The label of each row by logistic regression trained without its fold."""
+    problem = Problem(
+        POOLED,
+        features,
+        examples.labels,
+        examples.weights,
+        len(examples.train.classes),
+        examples.fold_of,
+        examples.folds,
+        examples.seed,
+    )
+    measure = Measure(examples.measured, examples.labels, examples.weights)
+    trial = LogisticTrials(problem, measure).trial(STRENGTHS[FIRST_STRENGTH], ROUGH)
+    predicted: NDArray[np.int64] = trial.logits.argmax(axis=1)
+    return predicted
+
+
+def _sample(train: TrainingSet, seed: int) -> NDArray[np.int64]:
+    """The training rows, or EXAMPLES of them with the same share of each class."""
+    rows = np.flatnonzero(usable(train) & ~train.validation)
+    if len(rows) <= EXAMPLES:
+        return rows
+    rows = np.random.default_rng(seed).permutation(rows)
+    labels = train.labels[rows]
+    place = np.empty(len(rows))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return np.sort(rows[np.argsort(place, kind="stable")[:EXAMPLES]])
+
+
+def _features(inputs: Sequence[str], reference: Reference) -> dict[str, NDArray[np.float32]]:
+    graph = Path(reference.graph)
+    if not graph.is_file():
+        raise BackboneError(
+            "The encoder in float32, which a reduced precision is compared with, is not in the server's cache: "
+            "restart the server, which exports it anew.",
+            reason="ENCODER_NOT_CACHED",
+        )
+    # One thread: serving needs the others.
+    encoder = Encoder(graph, device="cpu", threads=1)
+    tokens = [text.ids for text in TextTokenizer(Path(reference.folder), reference.max_tokens).many(inputs)]
+    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+    batches = [encoder.encode([tokens[row] for row in rows]) for rows in _batches(order, tokens)]
+    back = np.argsort(order)
+    return {view: np.concatenate([batch[view] for batch in batches])[back] for view in encoder.views}
+
+
+def _batches(order: Sequence[int], tokens: Sequence[NDArray[np.int64]]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    size = 0
+    for row in order:
+        if batch and size + len(tokens[row]) > TOKENS:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += len(tokens[row])
+    yield batch
