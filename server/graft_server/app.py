@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing import Publisher
-from graft_server.encoding.trunk import Trunks, TrunkSettings
+from graft_server.encoding.trunk import Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
 from graft_server.jobs.local import LocalJobs
@@ -76,6 +76,7 @@ class App:
                 budget=settings.batch_tokens,
                 queued_requests=settings.queued_requests,
             ),
+            self._trunk_changed,
         )
         self._versions = Versions(objects, catalogue, self._trunks)
         predictor = Predictor(self._versions, settings.cached_responses)
@@ -102,6 +103,8 @@ class App:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self._recovery: asyncio.Task[None] | None = None
+        self._health_changes: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     async def start(self) -> str:
         """Starts everything, and returns HOST:PORT once requests are served.
@@ -129,6 +132,7 @@ class App:
 
     async def stop(self) -> None:
         """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
+        self._draining = True
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         stopping = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         await self._adaptations.close()
@@ -145,6 +149,19 @@ class App:
             await self._adaptations.recover()
         except StoreError as error:
             _log.error("unfinished commits could not be looked for: %s", error.message)
+
+    def _trunk_changed(self, trunk: Trunk) -> None:
+        """Where the default backbone's encoder fails, predictions are better asked of another server."""
+        if trunk.name != self._trunks.default or self._draining:
+            return
+        serving = trunk.state is TrunkState.READY
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        name = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+        task = asyncio.create_task(self._health.set(name, status))
+        self._health_changes.add(task)
+        task.add_done_callback(self._health_changes.discard)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):

@@ -22,12 +22,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.encoding.runtime import Encoder, Features
+from graft_server.encoding.runtime import Features
 from graft_server.errors import BackboneError, DeadlineError, DrainingError, OverloadError
 
 Tokens = NDArray[np.int64]
@@ -36,6 +36,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 Reader = Callable[[Features], Arrays]
 """What becomes of the features of n rows: arrays by name, each of shape (n, ...)."""
+
+
+class Encodes(Protocol):
+    """What the batcher needs of an encoder."""
+
+    def encode(self, texts: Sequence[Tokens]) -> Features:
+        """See `Encoder.encode`."""
 
 
 class Lane(enum.Enum):
@@ -143,7 +150,7 @@ def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
 class Batcher:
     """Owns the queue in front of one encoder, and the threads that run it."""
 
-    def __init__(self, encoder: Encoder, limits: Limits, dimension: int) -> None:
+    def __init__(self, encoder: Encodes, limits: Limits, dimension: int) -> None:
         self._encoder = encoder
         self._limits = limits
         self._dimension = dimension

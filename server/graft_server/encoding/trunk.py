@@ -7,7 +7,7 @@ import enum
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import Backbone, open_backbone
 from graft_server.backbones.text import TextTokenizer, TokenizedText
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
+from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.runtime import Encoder, Reference, device_for
 from graft_server.encoding.tuning import Layout, tuned
 from graft_server.errors import BackboneError, MissingError
@@ -37,6 +38,9 @@ class TrunkState(enum.Enum):
     FAILED = enum.auto()
 
 
+OnChange = Callable[["Trunk"], None]
+
+
 @dataclass(frozen=True, slots=True)
 class TrunkSettings:
     """How trunks are run."""
@@ -51,6 +55,8 @@ class TrunkSettings:
     budget: int = 0
     """Cost of a batch in tokens; 0: measured."""
     queued_requests: int = 4_096
+    probe_s: float = PROBE_S
+    """How often an encoder that fails is asked again."""
 
 
 class Trunk:
@@ -61,9 +67,12 @@ class Trunk:
         state: Whether it can be used.
     """
 
-    def __init__(self, name: str, source: str, settings: TrunkSettings) -> None:
+    def __init__(
+        self, name: str, source: str, settings: TrunkSettings, on_change: OnChange = lambda _: None
+    ) -> None:
         self.name = name
         self.state = TrunkState.LOADING
+        self._on_change = on_change
         self._source = source
         self._settings = settings
         self._cache = EncoderCache(settings.cache)
@@ -72,7 +81,9 @@ class Trunk:
         )
         self._backbone: Backbone | None = None
         self._tokenizer: TextTokenizer
+        self._running = False
         self._batcher: Batcher
+        self._encoder: RecoveringEncoder
 
     @property
     def backbone(self) -> Backbone:
@@ -123,10 +134,12 @@ class Trunk:
             self._error, self.state = error, TrunkState.FAILED
             raise
         self.state = TrunkState.READY
+        self._running = True
 
     async def close(self) -> None:
         """Ends its workers."""
-        if self.state is TrunkState.READY:
+        if self._running:
+            await self._encoder.close()
             await self._batcher.close()
 
     def tokenize(self, text: str) -> TokenizedText:
@@ -173,9 +186,31 @@ class Trunk:
             await self._make(backbone, jobs)
             encoder, layout = await self._load(backbone, device)
         await asyncio.to_thread(_warm_up, encoder, layout)
-        limits = Limits(layout.budget, layout.workers, queued_requests=self._settings.queued_requests)
-        self._batcher = Batcher(encoder, limits, backbone.dimension)
+        graph = self._cache.graph(backbone.encoder_id)
+        self._encoder = RecoveringEncoder(
+            encoder,
+            lambda: Encoder(graph, device=device, threads=layout.threads),
+            self._turned,
+            probe_s=settings.probe_s,
+        )
+        limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
+        self._batcher = Batcher(self._encoder, limits, backbone.dimension)
         await self._batcher.start()
+
+    def _turned(self, answers: bool) -> None:
+        """The encoder began to fail, or answers again."""
+        if answers:
+            _log.warning("backbone %s: its encoder answers again", self.name)
+            self.state = TrunkState.READY
+        else:
+            _log.error("backbone %s: its encoder fails; it is asked again until it answers", self.name)
+            self._error = BackboneError(
+                f"The encoder of backbone {shown(self.name)} is failing; the server keeps asking it. Try again in "
+                "some seconds.",
+                reason="ENCODER_FAILED",
+            )
+            self.state = TrunkState.FAILED
+        self._on_change(self)
 
     async def _load(self, backbone: Backbone, device: str) -> tuple[Encoder, Layout]:
         settings = self._settings
@@ -246,8 +281,22 @@ class Trunk:
 class Trunks:
     """The trunks of a server, by name."""
 
-    def __init__(self, sources: Mapping[str, str], default: str, settings: TrunkSettings) -> None:
-        self._trunks = {name: Trunk(name, source, settings) for name, source in sources.items()}
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        default: str,
+        settings: TrunkSettings,
+        on_change: OnChange = lambda _: None,
+    ) -> None:
+        """Makes them; none is open yet.
+
+        Args:
+            sources: Backbone name to source.
+            default: The name of the default one.
+            settings: How all are run.
+            on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse.
+        """
+        self._trunks = {name: Trunk(name, source, settings, on_change) for name, source in sources.items()}
         self.default = default
 
     def __iter__(self) -> Iterator[Trunk]:

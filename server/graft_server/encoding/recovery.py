@@ -1,0 +1,98 @@
+"""Notices that an encoder has begun to fail, and that it answers again: without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.encoding.runtime import Encoder, Features
+from graft_server.errors import BackboneError
+
+_log = logging.getLogger(__name__)
+
+PROBE_S = 3.0
+"""How often an encoder that fails is asked again."""
+REOPEN_AFTER = 3
+"""After so many failures in a row a session is opened anew: a device that was reset leaves the old one dead."""
+
+
+class RecoveringEncoder:
+    """An encoder that is watched, and replaced if need be. `encode` may be called from several threads at once.
+
+    A batch that fails says little: its texts may be at fault. So a short text is encoded at once, and only if
+    that fails too is the encoder failing. Then it is asked every few seconds until it answers.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        reopen: Callable[[], Encoder],
+        on_change: Callable[[bool], None],
+        *,
+        probe_s: float = PROBE_S,
+    ) -> None:
+        """Begins to watch. To be called on the event loop.
+
+        Args:
+            encoder: The encoder.
+            reopen: Opens another session on the same graph; called on a thread, may raise BackboneError.
+            on_change: Told on the event loop, False when the encoder begins to fail, True when it answers again.
+            probe_s: How often a failing encoder is asked, in seconds.
+        """
+        self._encoder = encoder
+        self._reopen = reopen
+        self._on_change = on_change
+        self._probe_s = probe_s
+        self._loop = asyncio.get_running_loop()
+        self._recovering: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+        """See `Encoder.encode`."""
+        try:
+            return self._encoder.encode(texts)
+        except BackboneError:
+            self._loop.call_soon_threadsafe(self._failed)
+            raise
+
+    async def close(self) -> None:
+        """Stops watching."""
+        self._closed = True
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.gather(self._recovering, return_exceptions=True)
+
+    def _failed(self) -> None:
+        if not self._closed and (self._recovering is None or self._recovering.done()):
+            self._recovering = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        if await self._answers():
+            return
+        self._on_change(False)
+        failures = 1
+        while True:
+            await asyncio.sleep(self._probe_s)
+            if failures % REOPEN_AFTER == 0:
+                await self._open_anew()
+            if await self._answers():
+                break
+            failures += 1
+        self._on_change(True)
+
+    async def _answers(self) -> bool:
+        try:
+            await asyncio.to_thread(self._encoder.encode, [np.ones(4, np.int64)])
+        except BackboneError:
+            return False
+        return True
+
+    async def _open_anew(self) -> None:
+        try:
+            self._encoder = await asyncio.to_thread(self._reopen)
+        except BackboneError as error:
+            _log.warning("%s", error.message)
