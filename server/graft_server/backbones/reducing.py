@@ -2,8 +2,8 @@
 
 int8, for the CPU: the weights of the matrix products are rounded to integers once, one scale an output channel;
 what they are multiplied with is rounded as it comes, one scale a batch. So a text's features depend a little on
-who shares its batch. One scale a tensor would be as fast, but moves features three times as far (Banking77: a
-mean cosine of 0.970 instead of 0.993).
+who shares its batch. One scale a tensor for the weights too would be no faster, but moves features four times as
+far (Banking77: a mean cosine of 0.970 instead of 0.9925).
 
 fp16, for GPUs: everything is computed in half precision, features come out as float32.
 
@@ -30,8 +30,8 @@ from graft_server.backbones.packing import pack
 from graft_server.errors import BackboneError
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
-"""How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.981
-in int8 (0.916 with one scale a tensor, which this refuses) and 0.9996 in fp16."""
+"""How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.987
+in int8 (0.80 with one scale a tensor, which this refuses) and, on the CPU, 0.9996 in fp16."""
 
 _LENGTHS = ((2,), (3, 5), (17, 2, 31), (64, 3, 3, 9, 33, 7, 2), (5,) * 13, (129, 4))
 _PROVIDERS = {"int8": "CPUExecutionProvider", "fp16": "CUDAExecutionProvider"}
