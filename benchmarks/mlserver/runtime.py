@@ -47,6 +47,4 @@ class Classifier(MLModel):
         }
         (probabilities,) = self._session.run(["probabilities"], feeds)
         best = [str(index) for index in probabilities.argmax(axis=1)]
-        return InferenceResponse(
-            model_name=self.name, outputs=[StringCodec.encode_output("label", best)]
-        )
+        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("label", best)])
