@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunks
-from graft_server.errors import DomainError, InvalidError, StateError
+from graft_server.errors import DomainError, DrainingError, InvalidError, StateError
 from graft_server.examples import Label
 from graft_server.names import check_identifier, check_model, clean_label, shown
 from graft_server.store.adaptations import (
@@ -52,6 +52,7 @@ class Adaptations:
         self._trunks = trunks
         self._open: dict[tuple[str, str], Adaptation] = {}
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._draining = False
 
     def check(self, request: StartRequest) -> StartRequest:
         """Returns the request with its defaults filled in.
@@ -83,6 +84,7 @@ class Adaptations:
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
             MissingError: There is no version base_version.
+            DrainingError: This server is going away.
         """
         lineage = await self.lineage(request)
         start = Start(request.settings, datetime.now(UTC), lineage)
@@ -92,6 +94,9 @@ class Adaptations:
             if adaptation is None:
                 store = await asyncio.to_thread(AdaptationStore.create, self._publisher.objects, *key, start)
                 adaptation = self._adopt(store)
+            # Late, so that it also stops those who came in before the server began to drain.
+            if self._draining:
+                raise DrainingError
             _require_same(adaptation.store.start.settings, request)
             return adaptation
 
@@ -143,6 +148,7 @@ class Adaptations:
 
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
+        self._draining = True
         for adaptation in list(self._open.values()):
             await adaptation.close()
 

@@ -33,7 +33,8 @@ from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, Manifest, Sourc
 
 PARITY_ROWS = 2000
 """So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""
-PROBABILITY_PARITY = 1e-5
+PROBABILITY_PARITY = 5e-5
+"""Half of what a bundle may be off. Float32 alone puts a kernel head over 2,000 landmarks off by 1.5e-5."""
 NOVELTY_PARITY = 1e-4
 ROUNDING = 2e-6
 """How far float32 may put a strangeness off, as a share of the largest: 16 units in the last place. Where the
