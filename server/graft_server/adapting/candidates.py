@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from graft_server.adapting import calibration, logistic
 from graft_server.adapting.kernel import SOFTNESS, KernelRidge
+from graft_server.adapting.threads import AT_ONCE, side_by_side
 from graft_server.heads.head import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
 
+FOLDS_AT_ONCE = 3
+"""Folds in a group: five folds make two groups, on any machine, so that the result is the same on all."""
 LOGITS_AT_ONCE = 4_000_000
 """Folds are fitted side by side as long as their logits take no more than 16 MiB."""
 NEVER = -1
@@ -172,8 +175,11 @@ class LogisticTrials:
         scaled = strength / problem.scale
         weights = problem.weights.astype(np.float32)
         logits = np.zeros((problem.examples, problem.classes), np.float32)
-        at_once = max(1, LOGITS_AT_ONCE // (len(problem.labels) * problem.classes))
-        for first in range(0, problem.folds, at_once):
+        at_once = max(
+            1, min(FOLDS_AT_ONCE, LOGITS_AT_ONCE // (AT_ONCE * len(problem.labels) * problem.classes))
+        )
+
+        def solve(first: int) -> None:
             folds = np.arange(first, min(first + at_once, problem.folds))
             kept = np.where(folds[:, None] == problem.fold_of, np.float32(0), weights)
             solution = logistic.fit(
@@ -189,7 +195,10 @@ class LogisticTrials:
             for i, fold in enumerate(folds):
                 rows = np.flatnonzero(problem.fold_of == fold)
                 logits[rows] = problem.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
-        near = logistic.mean_of(list(self._last.values()))
+
+        _ = problem.axes  # made once, before the threads ask for it
+        side_by_side(solve, range(0, problem.folds, at_once))
+        near = logistic.mean_of([self._last[first] for first in sorted(self._last)])
         temperature = self.measure.temperature(logits)
 
         def fit() -> tuple[Member, ...]:

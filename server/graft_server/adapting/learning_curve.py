@@ -7,12 +7,14 @@ trained on parts of the examples, and its uncertainty comes from fitting it to r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting import logistic
 from graft_server.adapting.candidates import NEVER, Problem
+from graft_server.adapting.threads import side_by_side
 from graft_server.reports import ClassAdvice, CurvePoint, LearningCurve
 
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -88,12 +90,9 @@ def _parts(problem: Problem) -> tuple[Floats, NDArray[np.bool_]]:
         held_out = np.flatnonzero(problem.fold_of == fold)
         order = _spread(problem, np.flatnonzero((problem.fold_of != fold) & (problem.fold_of != NEVER)))
         most = min(len(order), MAX_EXAMPLES)
-        found = []
-        for i, fraction in enumerate(FRACTIONS):
-            rows = order[: max(2, round(most * fraction))]
-            sizes[i] += len(rows) / folds
-            found.append(_right(problem, rows, held_out))
-        columns.append(np.stack(found))
+        parts = [order[: max(2, round(most * fraction))] for fraction in FRACTIONS]
+        sizes += [len(rows) / folds for rows in parts]
+        columns.append(np.stack(side_by_side(partial(_right, problem, held_out), parts)))
     return sizes, np.concatenate(columns, axis=1)
 
 
@@ -106,7 +105,7 @@ def _spread(problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.argsort(rank, kind="stable")]
 
 
-def _right(problem: Problem, rows: NDArray[np.int64], held_out: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     rows = np.append(rows, np.flatnonzero(problem.fold_of == NEVER))
     axes = logistic.principal_axes(problem.features[rows].astype(np.float32))
     weights = problem.weights[rows].astype(np.float32)[None]

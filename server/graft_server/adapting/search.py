@@ -17,6 +17,7 @@ from graft_server.adapting import candidates, logistic
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Trial
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
+from graft_server.adapting.threads import side_by_side
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.reports import Candidate
 
@@ -92,7 +93,10 @@ class Search:
         problem, measure = trials.problem, trials.measure
         simple = self._judge(candidates.prototypes(problem, measure), measure)
         linear = self._strengths(trials)
-        kernel = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
+        _ = problem.kernel  # made once, before the threads ask for it
+        kernel = side_by_side(
+            lambda ridge: self._judge(candidates.kernel(problem, measure, ridge), measure), RIDGES
+        )
         return [simple, *linear, *kernel]
 
     def _on_all(self, view: str, names: bool, settings: Mapping[str, float]) -> list[Judged]:
@@ -111,7 +115,8 @@ class Search:
         view = views[0]
         least = None
         if len(views) > 1:
-            losses = {one: self._first_loss(one, names=False) for one in views}
+            found = side_by_side(lambda one: self._first_loss(one, names=False), views)
+            losses = dict(zip(views, found, strict=True))
             view = next(one for one in views if losses[one] <= min(losses.values()) + AS_GOOD)
             least = losses[view]
         if self._examples.train.label_features is None:
