@@ -34,9 +34,12 @@ class Bench:
         self.trunk = trunk
         self.embedder = Embedder(store, trunk)
         self.durable: list[Segment] = []
+        self.failures: list[Exception] = []
 
     def stream(self, writer_id: str = "w") -> WriterStream:
-        return WriterStream(self.store.writer(writer_id), self.embedder, self.durable.append)
+        return WriterStream(
+            self.store.writer(writer_id), self.embedder, self.durable.append, self.failures.append
+        )
 
     @property
     def missing(self) -> list[tuple[str, int]]:
@@ -151,6 +154,7 @@ def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed
         await stream.put(1, [incoming("ours")])
         with pytest.raises((ConflictError, StoreError)):
             await stream.flush()
+        assert len(it.failures) == 1  # told also to a client that only waits
         with pytest.raises((ConflictError, StoreError)):
             await stream.put(2, [incoming("more")])
         await stream.close()
@@ -158,6 +162,30 @@ def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed
         await it.embedder.complete(lambda *_: None)
         assert it.embedder._waiting_bytes == 0
         assert rival.next_sequence == 1
+
+    bench(scenario)
+
+
+def test_a_change_that_waited_for_room_while_a_write_failed_is_refused(bench, monkeypatch):
+    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 200)
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        other = AdaptationStore.load(Objects.open(it.store._objects._root), "m", "a").writer("w")
+        other.append([incoming("theirs").record])
+        await it.embedder.room_for(100)
+        await stream.put(0, [incoming("ours")])
+        waiting = asyncio.create_task(stream.put(1, [incoming("more")]))
+        with pytest.raises((ConflictError, StoreError)):
+            await stream.flush()
+        assert not waiting.done()
+        await it.embedder.release(100)
+        with pytest.raises((ConflictError, StoreError)):
+            await waiting
+        with pytest.raises((ConflictError, StoreError)):
+            await stream.flush()
+        await stream.close()
+        assert it.embedder._waiting_bytes == 0
 
     bench(scenario)
 

@@ -331,7 +331,7 @@ class Session:
         self.mailbox = Mailbox()
         self._adaptation = adaptation
         self._log = log
-        self._stream = WriterStream(log, embedder, self._on_durable)
+        self._stream = WriterStream(log, embedder, self._on_durable, self.mailbox.fail)
         self._open_commits: set[str] = set()
         self._half_closed = False
 

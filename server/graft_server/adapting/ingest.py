@@ -128,17 +128,26 @@ class Embedder:
 class WriterStream:
     """Writes one writer's changes in order, many at a time."""
 
-    def __init__(self, log: WriterLog, embedder: Embedder, on_durable: Callable[[Segment], None]) -> None:
+    def __init__(
+        self,
+        log: WriterLog,
+        embedder: Embedder,
+        on_durable: Callable[[Segment], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
         """Starts writing.
 
         Args:
             log: The writer's segments.
             embedder: Computes features behind.
             on_durable: Told of each segment once it is durable.
+            on_failure: Told when a segment could not be stored: nothing is written after that. The client may
+                be waiting for its acknowledgement, and send nothing that the error could be raised to.
         """
         self._log = log
         self._embedder = embedder
         self._on_durable = on_durable
+        self._on_failure = on_failure
         self._pending: list[Incoming] = []
         self._writing: list[Incoming] = []
         self._idle = asyncio.Event()
@@ -168,7 +177,8 @@ class WriterStream:
         if not changes:
             return
         await self._embedder.room_for(sum(change.size for change in changes))
-        self._pending.extend(changes)
+        self._pending.extend(changes)  # counted in, so that `close` counts out what is never written
+        self._raise()
         self._idle.clear()
         self._wakeup.set()
 
@@ -204,9 +214,10 @@ class WriterStream:
                 self._writing, self._pending = self._pending, []
                 try:
                     await self._write_segment()
-                except Exception as error:  # noqa: BLE001 - raised to the stream's owner
+                except Exception as error:  # noqa: BLE001 - told and raised to the stream's owner
                     self._error = error
                     self._idle.set()
+                    self._on_failure(error)
                     return
             self._idle.set()
 
