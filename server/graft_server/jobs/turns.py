@@ -45,7 +45,9 @@ class Turns:
             raise
 
     def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
-        queue = self._waiting[key]
+        queue = self._waiting.get(key)
+        if queue is None or turn not in queue:
+            return  # it was passed over already, by whoever gave a place away in the same moment
         queue.remove(turn)
         if not queue:
             del self._waiting[key]
