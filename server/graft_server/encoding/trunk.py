@@ -89,7 +89,7 @@ class Trunk:
     def backbone(self) -> Backbone:
         """What it is; raises BackboneError if even that could not be found out."""
         if self._backbone is None:
-            raise self._error
+            raise self._unusable()
         return self._backbone
 
     @property
@@ -105,7 +105,7 @@ class Trunk:
     def require_ready(self) -> None:
         """Raises BackboneError while the trunk cannot be used."""
         if self.state is not TrunkState.READY:
-            raise self._error
+            raise self._unusable()
 
     @property
     def reference(self) -> Reference | None:
@@ -196,6 +196,10 @@ class Trunk:
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         self._batcher = Batcher(self._encoder, limits, backbone.dimension)
         await self._batcher.start()
+
+    def _unusable(self) -> BackboneError:
+        # A new one each time: an error that is raised again keeps the frames of all who raised it before.
+        return BackboneError(self._error.message, reason=self._error.reason, metadata=self._error.metadata)
 
     def _turned(self, answers: bool) -> None:
         """The encoder began to fail, or answers again."""
