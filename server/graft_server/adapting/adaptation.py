@@ -21,7 +21,7 @@ from graft_server.adapting.mailbox import (
     Published,
     Reconnect,
 )
-from graft_server.adapting.publishing import Publisher
+from graft_server.adapting.publishing import Publisher, uncancelled
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
 from graft_server.names import shown
@@ -277,7 +277,11 @@ class Adaptation:
             message = Published(commit_id, self.store.model, *result)
             version, failure = message.version, None
         try:
-            await asyncio.to_thread(self.store.finish, commit_id, version=version, failure=failure)
+            outcome = await uncancelled(
+                asyncio.to_thread(self.store.finish, commit_id, version=version, failure=failure)
+            )
+            if (outcome.version, outcome.failure) != (version, failure):
+                message = await self.outcome(commit_id)  # it had one already, which stays
         except StoreError as error:
             # Without an outcome the commit is carried out again by the next start, to the same version.
             _log.error("the outcome of %s could not be stored: %s", commit_id, error.message)

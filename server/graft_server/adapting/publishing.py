@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.catalogue import Catalogue, Version
 from graft_server.store.objects import Objects
 from graft_server.store.versions import REPORT, ManifestRef, Source, read_manifest, read_part
+
+T = TypeVar("T")
 
 OnProgress = Callable[[Progress], None]
 
@@ -61,15 +63,7 @@ class Publisher:
             lambda report: on_progress(_progress(commit_id, report)),
         )
         on_progress(Progress(commit_id, "publishing", _TRAINED))
-        version = await asyncio.to_thread(
-            self.catalogue.publish,
-            model=store.model,
-            adaptation_id=store.adaptation_id,
-            commit_id=commit_id,
-            manifest=ManifestRef(**result["manifest"]),
-            summary=result["summary"],
-        )
-        await self.on_published(version)
+        version = await uncancelled(self._enter(store, commit_id, result))
         return version, msgspec.json.decode(result["report"], type=Report)
 
     def report(self, model: str, number: int) -> Report | None:
@@ -80,6 +74,18 @@ class Publisher:
         manifest = known.versions[number].manifest
         data = read_part(self.objects, manifest, read_manifest(self.objects, manifest), REPORT)
         return msgspec.json.decode(data, type=Report)
+
+    async def _enter(self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any]) -> Version:
+        version = await asyncio.to_thread(
+            self.catalogue.publish,
+            model=store.model,
+            adaptation_id=store.adaptation_id,
+            commit_id=commit_id,
+            manifest=ManifestRef(**result["manifest"]),
+            summary=result["summary"],
+        )
+        await self.on_published(version)
+        return version
 
     async def _complete_features(
         self,
@@ -137,6 +143,15 @@ class Publisher:
             "closed_labels": settings.closed_labels,
             "seed": settings.seed,
         }
+
+
+async def uncancelled(work: Awaitable[T]) -> T:
+    """Awaits work whose end must be known once it has begun: a cancellation meanwhile comes too late."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        return await task
 
 
 def _progress(commit_id: str, report: Mapping[str, Any]) -> Progress:
