@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import grpc
 import pytest
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.objects import Objects
 
 TEXTS = ["the lock is stuck again", "what is this bill", "something else altogether", ""]
 
@@ -74,6 +77,20 @@ def test_a_durable_commit_is_carried_out_by_the_next_server_and_published_once(s
     call.commit("c", close=True)
     assert call.next("published").version == 1
     assert wire.model.GetModel(model_pb2.GetModelRequest(model="tests/m")).model.versions == 1
+
+
+def test_a_commit_of_a_cancelled_adaptation_is_given_up_by_the_next_server(serve, connect, tmp_path):
+    # As a server leaves it that is killed between the cancellation and what follows from it.
+    start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+    store = AdaptationStore.create(Objects.open(tmp_path / "store"), "tests/m", "a", start)
+    store.commit("c", {})
+    store.cancel()
+    wire = connect(serve())
+    watched = wire.adaptation.WatchAdaptation(
+        adaptation_pb2.WatchAdaptationRequest(model="tests/m", adaptation_id="a"), timeout=60
+    )
+    (failed,) = (it.publication_failed for it in watched if it.WhichOneof("what") == "publication_failed")
+    assert wire.failure(failed.status).reason == "ADAPTATION_CANCELLED"
 
 
 def test_kills_at_any_moment_lose_nothing_and_double_nothing(serve, connect, few):

@@ -82,9 +82,8 @@ class Adaptation:
         Raises:
             StateError: The adaptation is cancelled.
         """
-        if self.store.state is AdaptationState.CANCELLED:
-            raise self._not_open()
         async with self._joining:
+            self._require_not_cancelled()
             older = self._sessions.get(writer_id)
             if older is not None:
                 older.mailbox.fail(_superseded(writer_id))
@@ -123,9 +122,17 @@ class Adaptation:
         """
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         watermarks[own.writer_id] = own.next_sequence
-        commit = await asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close)
-        self._enqueue(commit_id)
-        self._notify()
+        making = asyncio.ensure_future(
+            asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close)
+        )
+        try:
+            commit = await asyncio.shield(making)
+        finally:
+            # The caller may leave meanwhile: what became durable is carried out all the same.
+            await asyncio.wait({making})
+            if commit_id in self.store.commits:
+                self._enqueue(commit_id)
+                self._notify()
         return WriterPosition(own.writer_id, commit.watermarks.get(own.writer_id, 0))
 
     async def deliver_outcome(self, commit_id: str, mailbox: Mailbox) -> None:
@@ -196,6 +203,10 @@ class Adaptation:
         if self.store.state is not AdaptationState.OPEN:
             raise self._not_open()
 
+    def _require_not_cancelled(self) -> None:
+        if self.store.state is AdaptationState.CANCELLED:
+            raise self._not_open()
+
     def _not_open(self) -> StateError:
         state = self.store.state
         return StateError(
@@ -224,7 +235,9 @@ class Adaptation:
         return log
 
     def _enqueue(self, commit_id: str) -> None:
-        if commit_id in self.store.outcomes or commit_id in self._queue or commit_id == self.running:
+        if self.closed or commit_id in self.store.outcomes:
+            return
+        if commit_id in self._queue or commit_id == self.running:
             return
         self._queue.append(commit_id)
         if self._runner is None or self._runner.done():
@@ -250,6 +263,7 @@ class Adaptation:
     async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
         result: tuple[int, Report] | DomainError
         try:
+            self._require_not_cancelled()
             version, report = await self._publisher.publish(
                 self.store, self.trunk, self._embedder, commit_id, self._progress
             )
