@@ -179,3 +179,16 @@ def test_cancelling_gives_up_unfinished_publications(wire, model, few):
     published = sum(it.state == adaptation_pb2.PUBLICATION_STATE_PUBLISHED for it in adaptation.publications)
     models = wire.model.ListModels(model_pb2.ListModelsRequest(prefix=model)).models
     assert sum(it.versions for it in models) <= max(published, 1)
+
+
+def test_a_watcher_is_told_of_what_another_server_does(serve, connect, few):
+    here, there = connect(serve()), connect(serve())
+    call = here.adapt(model="tests/m", adaptation_id="a")
+    call.examples(0, few)
+    call.accepted(len(few))
+    watcher = watch(there, "tests/m")
+    call.commit("c", close=True)
+    call.next("published")
+    events = [it for it in watcher if it.event]
+    assert numbered(events) == [(1, "committed"), (2, "state"), (3, "published")]
+    assert events[-1].published.summary.examples == len(few)

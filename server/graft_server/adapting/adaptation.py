@@ -144,6 +144,8 @@ class Adaptation:
 
     async def outcome(self, commit_id: str) -> Published | PublicationFailed:
         """What became of a commit that has an outcome."""
+        if commit_id not in self.store.outcomes:
+            await asyncio.to_thread(self.store.refresh)  # another server finished it
         outcome = self.store.outcomes[commit_id]
         if outcome.failure is not None:
             return PublicationFailed(commit_id, outcome.failure)

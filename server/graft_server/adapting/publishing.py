@@ -70,6 +70,8 @@ class Publisher:
         """Reads a version's report; None if the version has been deleted."""
         known = self.catalogue.snapshot.models.get(model)
         if known is None or number not in known.versions:
+            known = self.catalogue.refresh().models.get(model)  # another server may have published it
+        if known is None or number not in known.versions:
             return None
         manifest = known.versions[number].manifest
         data = read_part(self.objects, manifest, read_manifest(self.objects, manifest), REPORT)

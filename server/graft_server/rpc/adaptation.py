@@ -116,7 +116,8 @@ class AdaptationService:
                 if watcher.progress is not None:
                     progress, watcher.progress = watcher.progress, None
                     yield pb.WatchAdaptationResponse(progress=converters.progress(progress))
-                await _changed(watcher)
+                if not await _changed(watcher):
+                    await asyncio.to_thread(adaptation.store.refresh)  # another server may be at work
 
     async def CancelAdaptation(
         self, request: pb.CancelAdaptationRequest, _: Context
@@ -255,10 +256,12 @@ def _started(request: StartRequest, next_sequence: int) -> pb.AdaptResponse:
     )
 
 
-async def _changed(watcher: Watcher) -> None:
+async def _changed(watcher: Watcher) -> bool:
+    """Waits for this server to do something; False: it did nothing for a while."""
     with suppress(TimeoutError):
         async with asyncio.timeout(POLL_S):
-            await watcher.changed.wait()
+            return await watcher.changed.wait()
+    return False
 
 
 def _finished(adaptation: Adaptation) -> bool:
