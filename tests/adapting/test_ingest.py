@@ -87,6 +87,20 @@ def test_what_arrives_while_a_segment_is_written_is_the_next_segment(bench):
     bench(scenario)
 
 
+def test_a_segment_has_at_most_so_many_records(bench, monkeypatch):
+    monkeypatch.setattr(ingest, "MAX_RECORDS", 8)
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        await stream.put(0, [incoming(f"text {number}") for number in range(20)])
+        assert stream.next_sequence == 20
+        await stream.flush()
+        assert [len(segment.records) for segment in it.durable] == [8, 8, 4]
+        await stream.close()
+
+    bench(scenario)
+
+
 def test_features_follow_every_segment(bench):
     async def scenario(it: Bench) -> None:
         stream = it.stream()

@@ -23,7 +23,10 @@ from graft_server.store.segments import Record, Segment, WriterLog
 _log = logging.getLogger(__name__)
 
 MAX_UNENCODED_BYTES = 4 << 20
-"""A stream waits while texts of this size wait for the encoder: some seconds of its work."""
+"""A stream waits while changes of this size wait for the encoder: some seconds of its work."""
+
+MAX_RECORDS = 4_096
+"""Of a segment: its features are in memory at once (some KB a record), and its rejections are one event."""
 
 STORED_TYPE = "float16"
 
@@ -45,10 +48,10 @@ class Incoming:
 
     @property
     def size(self) -> int:
-        """What it weighs while it waits for the encoder, in bytes."""
+        """What it weighs while it waits for the disk and the encoder, in bytes."""
         if isinstance(self.result, Change) and self.result.upsert:
             return len(self.result.upsert.input.text) + 64
-        return 0
+        return 64
 
 
 class Embedder:
@@ -211,7 +214,7 @@ class WriterStream:
             await self._wakeup.wait()
             self._wakeup.clear()
             while self._pending:
-                self._writing, self._pending = self._pending, []
+                self._writing, self._pending = self._pending[:MAX_RECORDS], self._pending[MAX_RECORDS:]
                 try:
                     await self._write_segment()
                 except Exception as error:  # noqa: BLE001 - told and raised to the stream's owner
