@@ -379,6 +379,17 @@ def test_the_job_goes_on_when_the_caller_leaves_after_committed(wire, model, few
 # ------------------------------------------------------------------------------------------- base_version
 
 
+def test_an_adaptation_goes_on_though_its_base_version_was_deleted(wire, model, few):
+    wire.publish(model, few, adaptation_id="first")
+    call = wire.adapt(model=model, adaptation_id="second", base_version=1)
+    call.examples(0, few[:2])
+    call.commit("c")
+    call.next("published")
+    wire.model.DeleteVersion(model_pb2.DeleteVersionRequest(model=model, version=1))
+    again = wire.adapt(model=model, adaptation_id="second", base_version=1)
+    assert again.next("started").next_sequence == 2
+
+
 def test_base_version_goes_on_from_earlier_examples(wire, model, few):
     wire.publish(model, [change(text, label, id=text) for text, label in few], adaptation_id="first")
     replaced, removed = few[0], few[1]

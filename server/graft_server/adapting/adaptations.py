@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunks
-from graft_server.errors import DomainError, DrainingError, InvalidError, StateError
+from graft_server.errors import DomainError, DrainingError, InvalidError, MissingError, StateError
 from graft_server.examples import Label
 from graft_server.names import check_identifier, check_model, clean_label, shown
 from graft_server.store.adaptations import (
@@ -83,17 +83,14 @@ class Adaptations:
 
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
-            MissingError: There is no version base_version.
+            MissingError: It is new, and there is no version base_version.
             DrainingError: This server is going away.
         """
-        lineage = await self.lineage(request)
-        start = Start(request.settings, datetime.now(UTC), lineage)
         key = (request.model, request.adaptation_id)
         async with self._lock(key):
             adaptation = self._open.get(key)
             if adaptation is None:
-                store = await asyncio.to_thread(AdaptationStore.create, self._publisher.objects, *key, start)
-                adaptation = self._adopt(store)
+                adaptation = self._adopt(await self._stored(request))
             # Late, so that it also stops those who came in before the server began to drain.
             if self._draining:
                 raise DrainingError
@@ -165,6 +162,15 @@ class Adaptations:
         version = snapshot.model(request.model).version(number)
         manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
         return manifest.sources
+
+    async def _stored(self, request: StartRequest) -> AdaptationStore:
+        objects, key = self._publisher.objects, (request.model, request.adaptation_id)
+        try:
+            return await asyncio.to_thread(AdaptationStore.load, objects, *key)
+        except MissingError:
+            # Only now: one that exists has its lineage, also where base_version was deleted since.
+            start = Start(request.settings, datetime.now(UTC), await self.lineage(request))
+            return await asyncio.to_thread(AdaptationStore.create, objects, *key, start)
 
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()
