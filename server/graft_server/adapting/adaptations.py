@@ -141,6 +141,7 @@ class Adaptations:
         """Cancels and forgets all adaptations of a model that is being deleted."""
         for adaptation in await self.of_model(model):
             await adaptation.cancel()
+            await adaptation.close()  # so that nothing more is written to what is about to be deleted
             self._open.pop((model, adaptation.store.adaptation_id), None)
 
     async def close(self) -> None:
