@@ -26,10 +26,6 @@ from graft_server.jobs.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
-"""NumPy's threads wait for each other by spinning: on cores that serving needs, two were up to 10 times slower than
-one. Half of the cores are left to serving, unless the server's environment says otherwise."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -142,7 +138,6 @@ class LocalJobs:
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={_BLAS_THREADS: str(max(1, (os.cpu_count() or 1) // 2)), **os.environ},
                 start_new_session=True,  # Ctrl-C is for the server; and killing reaches its children too
             )
         except OSError as error:
