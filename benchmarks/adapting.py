@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,27 +55,38 @@ def fresh_memory(running: Server, client: graft.Client, data: Texts) -> Figure:
 
 def few(client: graft.Client, data: Texts, draws: int) -> list[Figure]:
     """8 examples of each class: accuracy, and the time from commit to a served version."""
-    accuracies, seconds = [], []
+    accuracies, at_once, ready = [], [], []
     for seed in range(draws):
-        model = f"few/{seed}"
-        clock = _Stages()
         examples = _train(data, few_shot(data.train_labels, 8, seed))
-        client.adapt(model, examples, seed=seed, on_progress=clock)
-        # Served, not only said to be.
-        client.predict(model, data.test[:1])
-        seconds.append(time.perf_counter() - clock.first("committed"))
-        accuracies.append(100 * client.evaluate(model, _test(data)).accuracy)
+        at_once.append(_commit_to_served(client, f"few/{seed}", examples, data, seed))
+        ready.append(_commit_to_served(client, f"slow/{seed}", _slowly(examples), data, seed))
+        accuracies.append(100 * client.evaluate(f"few/{seed}", _test(data)).accuracy)
     mean, spread = float(np.mean(accuracies)), float(np.std(accuracies))
+    what = "commit to version served, 616 examples, 77 classes, median"
     return [
         at_least(f"8 per class: accuracy, mean of {draws} draws", mean, 83.0, "%", f"sd {spread:.2f}"),
+        at_most(what, float(np.median(ready)), 2.0, "s", f"worst {max(ready):.2f} s"),
         at_most(
-            "commit to version served, 616 examples, 77 classes, median",
-            float(np.median(seconds)),
-            2.0,
-            "s",
-            f"worst {max(seconds):.2f} s",
+            f"{what}, where all 616 came in the moment before and are encoded first",
+            float(np.median(at_once)), 2.0, "s", f"worst {max(at_once):.2f} s",
         ),
-    ]
+    ]  # fmt: skip
+
+
+def _commit_to_served(
+    client: graft.Client, model: str, examples: Iterable[tuple[str, str]], data: Texts, seed: int
+) -> float:
+    clock = _Stages()
+    client.adapt(model, examples, seed=seed, on_progress=clock)
+    # Served, not only said to be.
+    client.predict(model, data.test[:1])
+    return time.perf_counter() - clock.first("committed")
+
+
+def _slowly(examples: Pairs) -> Iterator[tuple[str, str]]:
+    """The examples as they come in from people: the encoder is done with them when the commit comes."""
+    yield from examples
+    time.sleep(5)
 
 
 def everything(client: graft.Client, data: Texts) -> list[Figure]:
@@ -87,7 +98,7 @@ def everything(client: graft.Client, data: Texts) -> list[Figure]:
     began = time.perf_counter()
     client.adapt("all", examples, on_progress=clock)
     acknowledged = len(examples) / (clock.acknowledged(len(examples)) - began)
-    encoded = len(examples) / (clock.first("selecting") - began)
+    encoded = len(examples) / (clock.first("reading") - began)
     accuracy = 100 * client.evaluate("all", _test(data)).accuracy
     reference = f"best in-process loop: {encoder_rate:.0f} texts/s ({loop})"
     return [
@@ -100,7 +111,7 @@ def everything(client: graft.Client, data: Texts) -> list[Figure]:
             f"{acknowledged:.0f}/s; {reference}",
         ),
         at_least(
-            "examples stored and encoded (first example sent to selection), over the encoder's own speed",
+            "examples stored and encoded, over the encoder's own speed",
             encoded / encoder_rate,
             0.9,
             "x",

@@ -373,7 +373,7 @@ class Started(_message.Message):
     writer_id: _builtins.str
     """The writer, as chosen by the client or the server."""
     backbone: _builtins.str
-    """The backbone that the adaptation uses; empty while it waits for its first example to decide."""
+    """The backbone that the adaptation uses."""
     def __init__(
         self,
         *,
@@ -469,7 +469,9 @@ class Committed(_message.Message):
     commit_id: _builtins.str
     """The commit."""
     next_sequence: _builtins.int
-    """This writer's examples below this number are part of it."""
+    """This writer's examples below this number are part of it. In WatchAdaptation, which is of no writer: how many
+    changes of all writers are part of it.
+    """
     def __init__(
         self,
         *,
@@ -652,7 +654,7 @@ class Adaptation(_message.Message):
     state: Global___AdaptationState.ValueType
     """Its state."""
     backbone: _builtins.str
-    """The backbone that it uses; empty until the first example decided it."""
+    """The backbone that it uses."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""

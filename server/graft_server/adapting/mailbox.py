@@ -1,4 +1,4 @@
-"""What waits to be sent to one caller of Adapt. It stays small however slowly the caller reads."""
+"""What waits to be sent to one caller of Adapt. Acknowledgements and progress stay small however slowly it reads."""
 
 from __future__ import annotations
 

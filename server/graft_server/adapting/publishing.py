@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from graft_server.adapting.ingest import STORED_TYPE, Embedder
 from graft_server.adapting.mailbox import Progress
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
+from graft_server.errors import DomainError
 from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
@@ -22,6 +24,8 @@ from graft_server.store.objects import Objects
 from graft_server.store.versions import REPORT, ManifestRef, Source, read_manifest, read_part
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 
@@ -86,7 +90,13 @@ class Publisher:
             manifest=ManifestRef(**result["manifest"]),
             summary=result["summary"],
         )
-        await self.on_published(version)
+        try:
+            await self.on_published(version)
+        except DomainError as error:
+            # It is published all the same, and is loaded by its first request.
+            _log.error(
+                "version %d of %s could not be loaded ahead: %s", version.number, version.model, error.message
+            )
         return version
 
     async def _complete_features(

@@ -16,6 +16,8 @@ from graft_server.serving.predictor import Predictor
 
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
+MAX_RESPONSE_BYTES = 4 << 20
+"""What generated clients accept by default."""
 STREAM_REQUESTS = 64
 """Requests of one stream that are worked on at once; the client's others wait in the transport."""
 
@@ -84,7 +86,15 @@ class PredictionService:
             include_features=request.include_features,
             deadline=deadline,
         )
-        return converters.predict_response(predictions)
+        response = converters.predict_response(predictions)
+        if response.ByteSize() > MAX_RESPONSE_BYTES:
+            raise InvalidError(
+                f"The answer would have {response.ByteSize():,} bytes, and clients accept {MAX_RESPONSE_BYTES:,}: ask "
+                "with fewer inputs, a smaller top_k, or without features.",
+                reason="RESPONSE_TOO_LARGE",
+                field="inputs",
+            )
+        return response
 
 
 def _check(request: pb.PredictRequest) -> None:

@@ -164,7 +164,7 @@ def _answers(served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: 
             novelty=novelty[row],
             abstained=novelty[row] > ABSTAIN_ABOVE,
             truncated=tokenized[row].truncated,
-            features=None if features is None else features[row],
+            features=None if features is None else features[row].copy(),  # not the batch's array with it
         )
         for row, columns in enumerate(best)
     ]
