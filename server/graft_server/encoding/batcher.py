@@ -207,7 +207,7 @@ class Batcher:
         """
         queue = self._queues[lane]
         if lane is Lane.PREDICT:
-            self._admit(queue)
+            self.require_room()
         order = range(len(texts))
         # Batch-mates of one length waste nothing on attention's padding.
         by_length = sorted(order, key=lambda row: len(texts[row])) if len(texts) > 2 else order
@@ -225,8 +225,9 @@ class Batcher:
         self._wakeup.set()
         return await work.future
 
-    def _admit(self, queue: _Queue) -> None:
-        limits = self._limits
+    def require_room(self) -> None:
+        """Raises OverloadError if too many predictions are queued: worth asking before work is put into one."""
+        limits, queue = self._limits, self._queues[Lane.PREDICT]
         if queue.tokens < limits.queued_tokens and len(queue.works) < limits.queued_requests:
             return
         drain_s = queue.tokens / self._drain_rate if self._drain_rate else 1.0

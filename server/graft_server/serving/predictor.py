@@ -127,6 +127,7 @@ class Predictor:
     ) -> tuple[list[Prediction], Timings]:
         if not texts:
             return [], Timings()
+        served.trunk.batcher.require_room()
         started = time.monotonic()
         tokenized = await served.trunk.tokenize_all(texts)
         tokenize_s = time.monotonic() - started
