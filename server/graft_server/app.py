@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing import Publisher
-from graft_server.encoding.trunk import Trunk, Trunks, TrunkSettings, TrunkState
+from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
 from graft_server.jobs.local import LocalJobs
@@ -65,19 +65,7 @@ class App:
         objects = Objects.open(location)
         catalogue = Catalogue(objects)
         self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES)
-        self._trunks = Trunks(
-            settings.backbones,
-            settings.default_backbone,
-            TrunkSettings(
-                cache=settings.cache_folder,
-                device=settings.device,
-                precision=settings.precision,
-                cores=settings.cores or len(os.sched_getaffinity(0)),
-                budget=settings.batch_tokens,
-                queued_requests=settings.queued_requests,
-            ),
-            self._trunk_changed,
-        )
+        self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
         predictor = Predictor(self._versions, settings.cached_responses)
         publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
@@ -166,6 +154,19 @@ class App:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):
             await self._health.set(name, status)
+
+
+def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunks:
+    """The trunks that the settings ask for, not yet open."""
+    trunk_settings = TrunkSettings(
+        cache=settings.cache_folder,
+        device=settings.device,
+        precision=settings.precision,
+        cores=settings.cores or len(os.sched_getaffinity(0)),
+        budget=settings.batch_tokens,
+        queued_requests=settings.queued_requests,
+    )
+    return Trunks(settings.backbones, settings.default_backbone, trunk_settings, on_change)
 
 
 def _location(store: str) -> str:

@@ -16,8 +16,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft_server.app import App
-from graft_server.encoding.trunk import Trunks, TrunkSettings
+from graft_server.app import App, trunks_of
 from graft_server.errors import DomainError
 from graft_server.jobs.local import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
@@ -64,14 +63,7 @@ async def _serve(settings: Settings) -> None:
 async def _prepare(settings: Settings) -> None:
     """Exports the encoders into the cache and measures how to drive them."""
     jobs = LocalJobs(1)
-    cores = settings.cores or len(os.sched_getaffinity(0))
-    trunks = Trunks(
-        settings.backbones,
-        settings.default_backbone,
-        TrunkSettings(
-            cache=settings.cache_folder, device=settings.device, cores=cores, precision=settings.precision
-        ),
-    )
+    trunks = trunks_of(settings)
     await trunks.open(jobs)
     for trunk in trunks:
         print(f"{trunk.name}: ready as encoder {trunk.encoder_id}")

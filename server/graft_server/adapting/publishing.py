@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.catalogue import Catalogue, Version
 from graft_server.store.objects import Objects
-from graft_server.store.versions import REPORT, ManifestRef, Source, read_manifest, read_part
+from graft_server.store.versions import ManifestRef, Source, read_report
 
 T = TypeVar("T")
 
@@ -59,9 +59,11 @@ class Publisher:
             DomainError: It cannot be published, and why.
         """
         sources = store.sources(commit_id)
-        await self._complete_features(store, trunk, embedder, commit_id, on_progress)
+        earlier = await self._earlier(store)
+        embedders = [embedder, *(Embedder(it, trunk) for it in earlier)]
+        await self._complete_features(embedders, commit_id, on_progress)
         payload = self._payload(store, trunk, commit_id, sources)
-        payload["label_features"] = await self._label_features(store, trunk)
+        payload["label_features"] = await self._label_features([*earlier, store], trunk)
         result = await self.jobs.run(
             Job("graft_server.adapting.train:train", payload, key=store.model),
             lambda report: on_progress(_progress(commit_id, report)),
@@ -77,9 +79,7 @@ class Publisher:
             known = self.catalogue.refresh().models.get(model)  # another server may have published it
         if known is None or number not in known.versions:
             return None
-        manifest = known.versions[number].manifest
-        data = read_part(self.objects, manifest, read_manifest(self.objects, manifest), REPORT)
-        return msgspec.json.decode(data, type=Report)
+        return read_report(self.objects, known.versions[number].manifest)[1]
 
     async def _enter(self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any]) -> Version:
         version = await asyncio.to_thread(
@@ -100,20 +100,14 @@ class Publisher:
         return version
 
     async def _complete_features(
-        self,
-        store: AdaptationStore,
-        trunk: Trunk,
-        embedder: Embedder,
-        commit_id: str,
-        on_progress: OnProgress,
+        self, embedders: Sequence[Embedder], commit_id: str, on_progress: OnProgress
     ) -> None:
         def report(done: int, of: int) -> None:
             on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
 
         on_progress(Progress(commit_id, "encoding"))
-        await embedder.complete(report)
-        for earlier in await self._earlier(store):
-            await Embedder(earlier, trunk).complete(report)
+        for embedder in embedders:
+            await embedder.complete(report)
 
     async def _earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
         """The adaptations whose examples are trained on too."""
@@ -122,11 +116,11 @@ class Publisher:
             for source in store.start.lineage
         ]
 
-    async def _label_features(self, store: AdaptationStore, trunk: Trunk) -> dict[str, Any]:
-        """What the labels' names say to the backbone."""
-        described = {label.name: label for label in store.start.settings.labels}
+    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> dict[str, Any]:
+        """What the labels' names say to the backbone; the last of the lineage describes them."""
+        described = {label.name: label for label in lineage[-1].start.settings.labels}
         names = set(described)
-        for it in (*await self._earlier(store), store):
+        for it in lineage:
             names |= await asyncio.to_thread(it.labels)
         if not names:
             return {}

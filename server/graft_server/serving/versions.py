@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from graft_server.names import check_alias, check_model, shown
 from graft_server.reports import Report
 from graft_server.store.catalogue import LIVE, Catalogue, Version
 from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, REPORT, Manifest, read_manifest, read_part
+from graft_server.store.versions import HEAD, Manifest, read_manifest, read_part, read_report
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ class Versions:
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
-        return await asyncio.to_thread(self._read_report, version)
+        return await asyncio.to_thread(read_report, self._objects, version.manifest)
 
     async def preload(self) -> None:
         """Loads the versions that "live" points at."""
@@ -163,11 +162,6 @@ class Versions:
     def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
-
-    def _read_report(self, version: Version) -> tuple[Manifest, Report]:
-        manifest = read_manifest(self._objects, version.manifest)
-        data = read_part(self._objects, version.manifest, manifest, REPORT)
-        return manifest, msgspec.json.decode(data, type=Report)
 
     async def _poll(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from datetime import datetime
 import msgspec
 
 from graft_server.examples import Label
+from graft_server.reports import Report
 from graft_server.store.objects import Objects, corrupt, decode_json
 
 HEAD = "head.bin"
@@ -91,6 +92,12 @@ def read_manifest(objects: Objects, ref: ManifestRef) -> Manifest:
 def read_part(objects: Objects, ref: ManifestRef, manifest: Manifest, name: str) -> bytes:
     """Returns a part, or raises ObjectMissingError or CorruptError."""
     return _verified(objects, _folder(ref) + name, manifest.parts[name])
+
+
+def read_report(objects: Objects, ref: ManifestRef) -> tuple[Manifest, Report]:
+    """Returns a version's manifest and report, or raises ObjectMissingError or CorruptError."""
+    manifest = read_manifest(objects, ref)
+    return manifest, decode_json(_folder(ref) + REPORT, read_part(objects, ref, manifest, REPORT), Report)
 
 
 def remove_version(objects: Objects, ref: ManifestRef) -> None:
