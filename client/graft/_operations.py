@@ -148,16 +148,23 @@ def bulk_calls(settings: PredictSettings, inputs: Input | Iterable[Input]) -> It
         yield settings.call(chunk)
 
 
+def _pages(method: str, request: Any, response: type[Message]) -> Operation[list[Any]]:
+    """All pages of a list: the server gives each page the token of the next."""
+    pages: list[Any] = []
+    request.page_size = _PAGE_SIZE
+    while not pages or pages[-1].next_page_token:
+        wanted = type(request)()
+        wanted.CopyFrom(request)  # a call may be sent again, so its request must stay as it is
+        wanted.page_token = pages[-1].next_page_token if pages else ""
+        pages.append((yield Call(method, wanted, response)))
+    return pages
+
+
 def list_models(prefix: str) -> Operation[list[Model]]:
     """All models whose name starts with `prefix`."""
-    models: list[Model] = []
-    token: str | None = ""
-    while token is not None:
-        request = model_pb2.ListModelsRequest(prefix=prefix, page_size=_PAGE_SIZE, page_token=token)
-        page = yield Call(MODELS + "ListModels", request, model_pb2.ListModelsResponse)
-        models += map(model_of, page.models)
-        token = page.next_page_token or None
-    return models
+    request = model_pb2.ListModelsRequest(prefix=prefix)
+    pages = yield from _pages(MODELS + "ListModels", request, model_pb2.ListModelsResponse)
+    return [model_of(model) for page in pages for model in page.models]
 
 
 def get_model(model: str) -> Operation[Model]:
@@ -169,14 +176,9 @@ def get_model(model: str) -> Operation[Model]:
 
 def list_versions(model: str) -> Operation[list[Version]]:
     """All versions of a model, newest first."""
-    versions: list[Version] = []
-    token: str | None = ""
-    while token is not None:
-        request = model_pb2.ListVersionsRequest(model=model, page_size=_PAGE_SIZE, page_token=token)
-        page = yield Call(MODELS + "ListVersions", request, model_pb2.ListVersionsResponse)
-        versions += map(version_of, page.versions)
-        token = page.next_page_token or None
-    return versions
+    request = model_pb2.ListVersionsRequest(model=model)
+    pages = yield from _pages(MODELS + "ListVersions", request, model_pb2.ListVersionsResponse)
+    return [version_of(version) for page in pages for version in page.versions]
 
 
 def get_version(model: str, selector: Selector) -> Operation[Version]:
@@ -223,14 +225,11 @@ def get_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
 
 def list_adaptations(model: str) -> Operation[list[Adaptation]]:
     """All adaptations of a model, newest first."""
-    adaptations: list[Adaptation] = []
-    token: str | None = ""
-    while token is not None:
-        request = adaptation_pb2.ListAdaptationsRequest(model=model, page_size=_PAGE_SIZE, page_token=token)
-        page = yield Call(ADAPTATIONS + "ListAdaptations", request, adaptation_pb2.ListAdaptationsResponse)
-        adaptations += map(adaptation_of, page.adaptations)
-        token = page.next_page_token or None
-    return adaptations
+    request = adaptation_pb2.ListAdaptationsRequest(model=model)
+    pages = yield from _pages(
+        ADAPTATIONS + "ListAdaptations", request, adaptation_pb2.ListAdaptationsResponse
+    )
+    return [adaptation_of(adaptation) for page in pages for adaptation in page.adaptations]
 
 
 def cancel_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
