@@ -1,0 +1,284 @@
+"""Sound in files to an encoder's samples or spectrogram: decoded within bounds, mixed to one channel, resampled.
+
+Nothing is decoded beyond what the encoder reads: of ten minutes, the first 30 s. Spectrograms are those of the
+checkpoint's own processor (to 1e-4, tests/backbones/test_audio.py), only shorter: Whisper's says the same of one
+second followed by 29 of silence.
+
+This file is also part of exported bundles: it needs NumPy, soundfile and soxr, nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG")
+"""What is read, as libsndfile calls it."""
+
+_RATES = (1_000, 384_000)
+_MAX_CHANNELS = 16
+_BLOCK_FRAMES = 1 << 16
+_UNKNOWN_SIZE = 0x7FFFFF00
+"""Programs that write a WAV to a pipe do not know its size, and put about the largest number in its place."""
+_MEL_FLOOR = 1e-10
+_DYNAMIC_RANGE = 8.0
+"""Whisper's spectrograms reach so many powers of ten down from the loudest."""
+
+
+class AudioError(ValueError):
+    """A clip that cannot be read, or is not allowed.
+
+    Attributes:
+        reason: UPPER_SNAKE_CASE.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLimits:
+    """What a clip may be."""
+
+    max_bytes: int = 16 << 20
+    """The size of its file."""
+    max_seconds: float = 30.0
+    """How much of it is read."""
+    refuse_longer: bool = False
+    """Whether a longer one is refused, or its end left out."""
+    max_ratio: float = 5_000.0
+    """Bytes of its decoded samples (4 each) over bytes of its file. FLAC brings silence to 1/1,400, MP3 music to
+    1/50."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Decoded sound."""
+
+    samples: Samples
+    """shape (n,), n >= 1: one channel, finite."""
+    truncated: bool
+    """Whether the clip goes on."""
+
+
+def decode_audio(data: bytes, rate: int, limits: AudioLimits | None = None) -> Clip:
+    """Decodes a WAV, FLAC, OGG or MP3 file to one channel of `rate` samples a second.
+
+    Raises:
+        AudioError: It cannot be read, has no samples or some that are no numbers, or exceeds the limits.
+    """
+    limits = limits or AudioLimits()
+    if len(data) > limits.max_bytes:
+        raise AudioError(
+            f"The clip's file has {len(data):,} bytes; at most {limits.max_bytes:,} are read. Send a shorter one, "
+            "or compress it as FLAC or OGG.",
+            "AUDIO_TOO_LARGE",
+        )
+    _check_riff(data)
+    with _open(data) as file:
+        frames = _frames(file, len(data), limits)
+        truncated = frames < file.frames
+        samples = _mixed(file, frames)
+        if not len(samples):
+            raise AudioError("The clip has 0 samples.", "AUDIO_EMPTY")
+        if not np.isfinite(samples).all():
+            raise AudioError(
+                f"The clip has {np.count_nonzero(~np.isfinite(samples)):,} samples that are not finite numbers "
+                "(NaN or infinite): look at how it was written.",
+                "AUDIO_NOT_FINITE",
+            )
+        return Clip(_resampled(samples, file.samplerate, rate), truncated)
+
+
+def _check_riff(data: bytes) -> None:
+    """Refuses a WAV whose header promises more than there is; libsndfile would read what there is."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    place = 12
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
+        place += 8
+        if name == b"data":
+            there = len(data) - place
+            if there < size < _UNKNOWN_SIZE:
+                raise AudioError(
+                    f"The WAV's header promises {size:,} bytes of samples, but the file has {there:,}: it is cut "
+                    "off, or its header is wrong.",
+                    "AUDIO_TRUNCATED",
+                )
+            return
+        place += size + size % 2
+
+
+def _open(data: bytes) -> soundfile.SoundFile:
+    if not data:
+        raise AudioError("The clip is empty: it has 0 bytes.", "AUDIO_EMPTY")
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise AudioError(
+            f"The {len(data):,} bytes are not a sound that can be read: give a WAV, FLAC, OGG or MP3 file.",
+            "AUDIO_UNREADABLE",
+        ) from error
+    if file.format not in FORMATS:
+        file.close()
+        raise AudioError(
+            f"The clip's format is {file.format}: give a WAV, FLAC, OGG or MP3 file.", "AUDIO_UNREADABLE"
+        )
+    return file
+
+
+def _frames(file: soundfile.SoundFile, size: int, limits: AudioLimits) -> int:
+    """How many frames are to be read."""
+    rate, channels, frames = file.samplerate, file.channels, file.frames
+    if not _RATES[0] <= rate <= _RATES[1] or channels > _MAX_CHANNELS:
+        raise AudioError(
+            f"The clip's header says {rate:,} samples a second and {channels:,} channels; {_RATES[0]:,} to "
+            f"{_RATES[1]:,}, and at most {_MAX_CHANNELS}, are read.",
+            "AUDIO_HEADER",
+        )
+    most = int(limits.max_seconds * rate)
+    if frames > most and limits.refuse_longer:
+        raise AudioError(
+            f"The clip is {frames / rate:,.1f} s long; at most {limits.max_seconds:g} s are read. Cut it.",
+            "AUDIO_TOO_LONG",
+        )
+    frames = int(min(frames, most))
+    ratio = 4 * frames * channels / size
+    if ratio > limits.max_ratio:
+        raise AudioError(
+            f"The clip's samples take {ratio:,.0f} times as many bytes as its file; at most "
+            f"{limits.max_ratio:,.0f} times is decoded. Send it less compressed.",
+            "AUDIO_TOO_COMPRESSED",
+        )
+    return frames
+
+
+def _mixed(file: soundfile.SoundFile, frames: int) -> Samples:
+    """The mean of the channels, block by block: 16 of them are never in memory at once."""
+    blocks: list[Samples] = []
+    try:
+        while frames > 0:
+            block = file.read(min(frames, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            frames -= len(block)
+            blocks.append(block.mean(axis=1, dtype=np.float32))
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError("The clip cannot be decoded to its end. Is it whole?", "AUDIO_CORRUPT") from error
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
+    if rate == wanted:
+        return samples
+    resampled = soxr.resample(samples, rate, wanted)
+    # Of some few samples nothing may be left.
+    return resampled if len(resampled) else np.zeros(1, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LogMelRecipe:
+    """How Whisper wants its clips: as spectrograms, logarithmic in loudness and in pitch."""
+
+    rate: int
+    """Samples a second."""
+    mels: int
+    """Bands of pitch."""
+    fft: int
+    """Samples in a window."""
+    hop: int
+    """Samples from one frame to the next."""
+    seconds: float
+    """What the encoder reads at most."""
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> LogMelRecipe:
+        """Reads the contents of a `preprocessor_config.json`."""
+        return cls(
+            rate=int(config.get("sampling_rate", 16_000)),
+            mels=int(config.get("feature_size", 80)),
+            fft=int(config.get("n_fft", 400)),
+            hop=int(config.get("hop_length", 160)),
+            seconds=float(config.get("chunk_length", 30)),
+        )
+
+    @property
+    def max_frames(self) -> int:
+        """Frames of the longest clip."""
+        return int(self.seconds * self.rate) // self.hop
+
+    def frames(self, samples: int) -> int:
+        """Frames that a clip of so many samples fills, at least in part."""
+        return min(-(-samples // self.hop), self.max_frames)
+
+    def spectrogram(self, samples: Samples, frames: int) -> NDArray[np.float32]:
+        """The first `frames` frames of a clip that silence follows, shape (mels, frames)."""
+        reach = self.fft // 2
+        last = int(self.seconds * self.rate)
+        padded = np.zeros(min(frames * self.hop + reach, last), np.float32)
+        padded[: len(samples)] = samples[: len(padded)]
+        # The clip's ends are mirrored, as in a window of the full length, whose end a short clip does not reach.
+        padded = np.pad(padded, (reach, reach), mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.fft)[:: self.hop][:frames]
+        power = np.abs(np.fft.rfft(windows * _hann(self.fft))) ** 2
+        mel = power @ _mel_filters(self.fft, self.mels, self.rate)
+        logarithms = np.log10(np.maximum(mel, _MEL_FLOOR)).T
+        loudest = logarithms.max() - _DYNAMIC_RANGE
+        return np.ascontiguousarray((np.maximum(logarithms, loudest) + 4.0) / 4.0, np.float32)
+
+
+@cache
+def _hann(length: int) -> NDArray[np.float64]:
+    """The periodic window."""
+    return np.hanning(length + 1)[:-1]
+
+
+@cache
+def _mel_filters(fft: int, mels: int, rate: int) -> NDArray[np.float64]:
+    """Triangles from each band's lower neighbour to its upper one, of area 1 (Slaney 1998): (fft // 2 + 1, mels)."""
+    # Linear up to 1,000 Hz, logarithmic from there on.
+    top = 15.0 + np.log(8_000 / 1_000) * 27.0 / np.log(6.4)
+    steps = np.linspace(0.0, top, mels + 2)
+    corners = np.where(steps < 15.0, steps * 200 / 3, 1_000 * np.exp(np.log(6.4) / 27.0 * (steps - 15.0)))
+    bins = np.linspace(0, rate // 2, fft // 2 + 1)[:, None]
+    lower, middle, upper = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (bins - lower) / (middle - lower), (upper - bins) / (upper - middle)
+    filters: NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling)) * 2.0 / (upper - lower)
+    return filters
+
+
+@dataclass(frozen=True, slots=True)
+class WaveformRecipe:
+    """How wav2vec 2.0 and HuBERT want their clips: as samples."""
+
+    rate: int
+    """Samples a second."""
+    normalise: bool
+    """Whether each clip gets mean 0 and variance 1."""
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> WaveformRecipe:
+        """Reads the contents of a `preprocessor_config.json`."""
+        return cls(
+            rate=int(config.get("sampling_rate", 16_000)), normalise=bool(config.get("do_normalize", True))
+        )
+
+    def values(self, samples: Samples) -> Samples:
+        """What the encoder reads, shape (n,)."""
+        if not self.normalise:
+            return samples
+        values: Samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+        return values
