@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,16 @@ class Figures:
 
 
 def figures(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    soft: NDArray[np.float32] | None = None,
 ) -> Figures:
-    """The figures of n >= 1 predictions over k classes; all 0 where the weights are."""
+    """The figures of n >= 1 predictions over k classes; all 0 where the weights are.
+
+    Where targets are distributions, `soft`, of shape (n, k), they are what log-loss and calibration error are
+    measured against; accuracy and F1 go by their most probable labels, `labels`.
+    """
     total = float(weights.sum())
     if total <= 0:
         return Figures(0.0, 0.0, 0.0, 0.0)
@@ -37,33 +45,47 @@ def figures(
     return Figures(
         float(weights @ (predicted == labels)) / total,
         float(f1[np.unique(labels[weights > 0])].mean()),
-        log_loss(probabilities, labels, weights),
-        calibration_error(probabilities, labels, weights),
+        log_loss(probabilities, labels, weights, soft),
+        calibration_error(probabilities, labels, weights, soft),
     )
 
 
 def log_loss(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    soft: NDArray[np.float32] | None = None,
 ) -> float:
-    """The weighted mean of -log(probability of the right label), in nats."""
-    right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(weights @ -np.log(np.maximum(right, LEAST_PROBABILITY)) / weights.sum())
+    """The weighted mean of -log(probability of the right label), in nats; with `soft`, its mean over targets."""
+    if soft is None:
+        right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        losses = -np.log(np.maximum(right, LEAST_PROBABILITY))
+    else:
+        logs = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
+        losses = -np.einsum("nk,nk->n", soft, logs)
+    return float(weights @ losses / weights.sum())
 
 
 def calibration_error(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    soft: NDArray[np.float32] | None = None,
 ) -> float:
     """Expected calibration error of the best label over BINS equally wide bins of confidence."""
-    confidence, right, bins = _binned(probabilities, labels)
+    confidence, right, bins = _binned(probabilities, labels, soft)
     gaps = np.bincount(bins, weights * (right - confidence), BINS)
     return float(np.abs(gaps).sum() / weights.sum())
 
 
 def reliability(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    soft: NDArray[np.float32] | None = None,
 ) -> tuple[ReliabilityBin, ...]:
     """The bins of the calibration error, by rising confidence."""
-    confidence, right, bins = _binned(probabilities, labels)
+    confidence, right, bins = _binned(probabilities, labels, soft)
     total = _sums(bins, weights)
     columns = zip(
         np.bincount(bins, minlength=BINS).tolist(),
@@ -79,11 +101,12 @@ def _sums(bins: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _binned(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int32]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
-    """Confidence of each row, whether its best label is right, and its bin."""
+    probabilities: NDArray[np.float32], labels: NDArray[np.int32], soft: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64]]:
+    """Confidence of each row, whether (or how probably) its best label is right, and its bin."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    best = probabilities.argmax(axis=1)
+    right = best == labels if soft is None else soft[np.arange(len(best)), best]
     return confidence, right, np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from graft_server import metrics
 from graft_server.adapting import logistic
 from graft_server.adapting.calibration import temperature
-from graft_server.adapting.kernel import KernelRidge
+from graft_server.adapting.kernel import KernelRidge, indicators
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.heads.head import gaussian_kernel, softmax
 
@@ -49,7 +50,7 @@ def test_kernel_regression_leaves_folds_out_exactly(make_set: MakeSet) -> None:
     train = make_set([12, 12, 12], noise=1.0)
     fold_of = (np.arange(36) % 4).astype(np.int32)
     features = train.features["pooled"]
-    whole = KernelRidge(features, train.labels, train.weights, fold_of, classes=3, seed=0)
+    whole = KernelRidge(features, indicators(train.labels, 3), train.weights, fold_of, seed=0)
     wide = features.astype(np.float32)
     for fold in range(4):
         kept = fold_of != fold
@@ -64,7 +65,11 @@ def test_kernel_regression_leaves_folds_out_exactly(make_set: MakeSet) -> None:
 def test_kernel_regression_on_all_rows_is_what_its_map_computes(make_set: MakeSet) -> None:
     train = make_set([10, 10, 10], noise=1.0)
     regression = KernelRidge(
-        train.features["pooled"], train.labels, train.weights, np.full(30, -1, np.int32), classes=3, seed=0
+        train.features["pooled"],
+        indicators(train.labels, 3),
+        train.weights,
+        np.full(30, -1, np.int32),
+        seed=0,
     )
     wide = train.features["pooled"].astype(np.float32)
     kernel = gaussian_kernel(wide, wide, 1.0 / float((wide**2).sum(axis=1).mean()))
@@ -74,6 +79,59 @@ def test_kernel_regression_on_all_rows_is_what_its_map_computes(make_set: MakeSe
         gaussian_kernel(wide, found.landmarks.astype(np.float32), found.gamma) @ found.weight + found.bias
     )
     np.testing.assert_allclose(scores, expected, atol=0.01)
+
+
+def shared_out(train: TrainingSet, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Distributions for the rows, and the same as several weighted rows a row: source, labels, weights."""
+    rng = np.random.default_rng(seed)
+    soft = rng.dirichlet(np.full(3, 0.7), len(train)).astype(np.float32)
+    source, labels = np.nonzero(soft)
+    return soft, source, labels.astype(np.int32), soft[source, labels] * train.weights[source]
+
+
+def test_logistic_regression_on_a_distribution_is_that_on_its_labels_weighted(make_set: MakeSet) -> None:
+    train = make_set([20, 20, 20], noise=1.0, weights=np.random.default_rng(3).random(60) + 0.1)
+    soft, source, labels, weights = shared_out(train)
+    axes = logistic.principal_axes(train.features["pooled"].astype(np.float32))
+    several = replace(axes, coordinates=axes.coordinates[source])
+    own = train.weights.astype(np.float32)[None]
+    found = logistic.fit(axes, train.labels, own, 3, strength=5.0, start=None, soft=soft)
+    expected = logistic.fit(several, labels, weights.astype(np.float32)[None], 3, strength=5.0, start=None)
+    np.testing.assert_allclose(
+        softmax(axes.coordinates @ found.weight[0] + found.bias[0]),
+        softmax(axes.coordinates @ expected.weight[0] + expected.bias[0]),
+        atol=0.01,
+    )
+
+
+def test_kernel_regression_on_a_distribution_is_that_on_its_labels_weighted(make_set: MakeSet) -> None:
+    train = make_set([12, 12, 12], noise=1.0)
+    soft, source, labels, weights = shared_out(train)
+    features, never = train.features["pooled"], np.full(36, -1, np.int32)
+    wide = features.astype(np.float32)
+    found = KernelRidge(features, indicators(train.labels, 3, soft), train.weights, never, seed=0).fit(0.3)
+    several = KernelRidge(
+        features[source], indicators(labels, 3), weights, never[:1].repeat(len(source)), seed=0
+    )
+    expected = several.fit(0.3)
+    scores = [
+        gaussian_kernel(wide, it.landmarks.astype(np.float32), it.gamma) @ it.weight + it.bias
+        for it in (found, expected)
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.02)
+
+
+def test_temperature_and_log_loss_of_a_distribution_are_those_of_its_labels_weighted(
+    make_set: MakeSet,
+) -> None:
+    train = make_set([20, 20, 20])
+    soft, source, labels, weights = shared_out(train)
+    logits = np.random.default_rng(1).standard_normal((60, 3)).astype(np.float32) + 2 * soft
+    found = temperature(logits, train.labels, train.weights, soft)
+    assert found == pytest.approx(temperature(logits[source], labels, weights), rel=1e-2)
+    chances = softmax(logits)
+    expected = metrics.log_loss(chances[source], labels, weights)
+    assert metrics.log_loss(chances, train.labels, train.weights, soft) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])

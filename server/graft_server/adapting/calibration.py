@@ -12,7 +12,10 @@ SHARPEST = 1e4
 
 
 def temperature(
-    logits: NDArray[np.float32], labels: NDArray[np.int32], weights: NDArray[np.float64]
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    soft: NDArray[np.float32] | None = None,
 ) -> float:
     """The temperature T > 0 that minimises the weighted log-loss of softmax(logits / T).
 
@@ -22,8 +25,10 @@ def temperature(
         logits: shape (n, k), of examples that their model was not trained on.
         labels: shape (n,).
         weights: shape (n,), not all 0.
+        soft: shape (n, k), where targets are distributions: the loss is with these, and labels are not looked at.
     """
     rows = np.arange(len(labels))
+    right = logits[rows, labels] if soft is None else np.einsum("nk,nk->n", soft, logits)
     scale = float(logits.std(axis=1).mean())
     if not scale > 0:
         return 1.0
@@ -32,7 +37,7 @@ def temperature(
         probabilities = softmax(logits * np.float32(sharpness))
         mean = np.einsum("nk,nk->n", probabilities, logits)
         variance = np.einsum("nk,nk,nk->n", probabilities, logits, logits) - mean**2
-        slope = float(weights @ (mean - logits[rows, labels]))
+        slope = float(weights @ (mean - right))
         curve = float(weights @ np.maximum(variance, 0))
         wanted = sharpness - slope / curve if curve > 1e-12 else sharpness * 4
         new = float(np.clip(wanted, sharpness / 4, min(sharpness * 4, SHARPEST / scale)))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting import calibration, logistic
-from graft_server.adapting.kernel import SOFTNESS, KernelRidge
+from graft_server.adapting.kernel import SOFTNESS, KernelRidge, indicators
 from graft_server.adapting.threads import AT_ONCE, side_by_side
 from graft_server.heads.head import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
 
@@ -49,6 +49,8 @@ class Problem:
     """shape (n,): 0 to folds - 1, or NEVER."""
     folds: int
     seed: int
+    soft: Array | None = None
+    """shape (n, k): the targets, where some are distributions; labels are then their most probable ones."""
 
     @property
     def named(self) -> bool:
@@ -79,9 +81,8 @@ class Problem:
     @cached_property
     def kernel(self) -> KernelRidge:
         """The kernel regression."""
-        return KernelRidge(
-            self.features, self.labels, self.weights, self.fold_of, classes=self.classes, seed=self.seed
-        )
+        targets = indicators(self.labels, self.classes, self.soft)
+        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,24 +110,26 @@ class Measure:
     """shape (n,): False where the fold's model knew no example of the row's class."""
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]
+    soft: Array | None = None
 
     def temperature(self, logits: Array) -> float:
         """The temperature of out-of-fold logits; 1 where nothing can be measured."""
         if not self.measured.any():
             return 1.0
         rows = self.measured
-        return calibration.temperature(logits[rows], self.labels[rows], self.weights[rows])
+        soft = None if self.soft is None else self.soft[rows]
+        return calibration.temperature(logits[rows], self.labels[rows], self.weights[rows], soft)
 
 
 def prototypes(problem: Problem, measure: Measure) -> Trial:
     """The nearest class mean by angle (Snell et al. 2017, with cosines)."""
     sums = np.zeros((problem.folds + 1, problem.classes, problem.features.shape[1]), np.float32)
     wide = problem.wide
-    np.add.at(
-        sums,
-        (problem.fold_of, problem.labels),
-        wide * problem.weights.astype(np.float32)[:, None],
-    )
+    targets = indicators(problem.labels, problem.classes, problem.soft)
+    weighted = wide * problem.weights.astype(np.float32)[:, None]
+    for fold in range(NEVER, problem.folds):
+        rows = np.flatnonzero(problem.fold_of == fold)
+        sums[fold] = targets[rows].T @ weighted[rows]
     total = sums.sum(axis=0)
     logits = np.empty((problem.examples, problem.classes), np.float32)
     for fold in range(problem.folds):
@@ -190,6 +193,7 @@ class LogisticTrials:
                 strength=scaled,
                 start=self._last.get(first),
                 tolerance=tolerance,
+                soft=problem.soft,
             )
             self._last[first] = solution
             for i, fold in enumerate(folds):
@@ -203,7 +207,13 @@ class LogisticTrials:
 
         def fit() -> tuple[Member, ...]:
             solution = logistic.fit(
-                problem.axes, problem.labels, weights[None], problem.classes, strength=scaled, start=near
+                problem.axes,
+                problem.labels,
+                weights[None],
+                problem.classes,
+                strength=scaled,
+                start=near,
+                soft=problem.soft,
             )
             weight = problem.axes.rotation @ solution.weight[0]
             bias = solution.bias[0] - problem.axes.centre @ weight

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.folds import bound_together, stratified_folds
-from graft_server.adapting.training_set import TrainingSet
+from graft_server.adapting.training_set import ExampleSet, TrainingSet
 from graft_server.errors import StateError
 
 
@@ -27,9 +27,11 @@ class Examples:
     measured: NDArray[np.bool_]
     """shape (n,): whether the row's class has examples outside of its fold."""
     seed: int
+    soft: NDArray[np.float32] | None = None
+    """shape (n, k): the targets, where some are distributions."""
 
 
-def usable(train: TrainingSet) -> NDArray[np.bool_]:
+def usable(train: ExampleSet) -> NDArray[np.bool_]:
     """Shape (n,): the rows whose weight is above 0 and whose features are finite in every view."""
     rows = train.weights > 0
     for features in train.features.values():
@@ -63,7 +65,8 @@ def examples_of(train: TrainingSet, rows: NDArray[np.int64], seed: int) -> Examp
         )
     fold_of = stratified_folds(labels, bound, folds, seed)
     measured = _measured(labels, fold_of, folds, len(train.classes))
-    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed)
+    soft = None if train.soft is None else train.soft[rows]
+    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, soft)
 
 
 def _folds(examples: int) -> int:

@@ -1,4 +1,4 @@
-"""Regression onto the classes' indicators with a Gaussian kernel, its cross-validation in closed form.
+"""Regression, for example onto the classes' indicators, with a Gaussian kernel, its cross-validation in closed form.
 
 The kernel is taken to m landmarks (Nyström, Williams and Seeger 2001), all examples while there are few. What a
 fold's held-out rows add to the normal equations is subtracted from the sum over all rows, so that leaving a
@@ -59,20 +59,26 @@ class KernelRidge:
     def __init__(
         self,
         features: NDArray[np.float16],
-        labels: NDArray[np.int32],
+        targets: csr_array,
         weights: NDArray[np.float64],
         fold_of: NDArray[np.int32],
         *,
-        classes: int,
         seed: int,
     ) -> None:
-        """Sums up the normal equations, fold by fold; rows of fold -1 are never held out."""
-        n = len(labels)
+        """Sums up the normal equations, fold by fold; rows of fold -1 are never held out.
+
+        Args:
+            features: shape (n, d).
+            targets: shape (n, k), float32: what is regressed onto, for example `indicators`.
+            weights: shape (n,).
+            fold_of: shape (n,).
+            seed: What the landmarks are drawn by.
+        """
+        n, k = targets.shape
         chosen = (
             np.random.default_rng(seed).permutation(n)[:MAX_LANDMARKS] if n > MAX_LANDMARKS else np.arange(n)
         )
-        self._features, self._labels, self._weights, self._fold_of = features, labels, weights, fold_of
-        self._classes = classes
+        self._features, self._targets, self._weights, self._fold_of = features, targets, weights, fold_of
         self._landmarks = features[chosen]
         wide = self._landmarks.astype(np.float32)
         self._gamma = WIDTH / max(float(np.einsum("md,md->m", wide, wide).mean()), 1e-12)
@@ -80,10 +86,10 @@ class KernelRidge:
         kernel.flat[:: len(kernel) + 1] += JITTER
         # Float32 would leave nothing of the solutions: the kernel's condition is about a million.
         self._factor: NDArray[np.float64] = cholesky(kernel, lower=True, overwrite_a=True)
-        self._shares: Array = (np.bincount(labels, weights, classes) / weights.sum()).astype(np.float32)
+        self._means: Array = (targets.T @ weights / weights.sum()).astype(np.float32)
         self._kept: dict[int, _Sums] = {}
         m = len(self._landmarks)
-        self._total = _Sums(np.zeros((m, m), np.float32), np.zeros((m, classes), np.float32))
+        self._total = _Sums(np.zeros((m, m), np.float32), np.zeros((m, k), np.float32))
         for fold in np.unique(fold_of).tolist():
             sums = self._sums(np.flatnonzero(fold_of == fold))
             self._total.add(sums)
@@ -92,7 +98,7 @@ class KernelRidge:
 
     def out_of_fold(self, ridge: float) -> Array:
         """Scores of each row, shape (n, k), by the regression without its fold; 0 for rows of fold -1."""
-        scores = np.zeros((len(self._labels), self._classes), np.float32)
+        scores = np.zeros(self._targets.shape, np.float32)
         for fold in range(int(self._fold_of.max()) + 1):
             rows = np.flatnonzero(self._fold_of == fold)
             if len(rows):
@@ -100,13 +106,13 @@ class KernelRidge:
                 left = _Sums(self._total.gram - sums.gram, self._total.targets - sums.targets)
                 weight = _solved(left, ridge)
                 for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
-                    scores[some] = self._rotated(some) @ weight + self._shares
+                    scores[some] = self._rotated(some) @ weight + self._means
         return scores
 
     def fit(self, ridge: float) -> KernelMap:
         """The regression on all rows."""
         weight = solve_triangular(self._factor, _solved(self._total, ridge), lower=True, trans="T")
-        return KernelMap(self._landmarks, self._gamma, weight.astype(np.float32), self._shares, SOFTNESS)
+        return KernelMap(self._landmarks, self._gamma, weight.astype(np.float32), self._means, SOFTNESS)
 
     def _rotated(self, rows: NDArray[np.int64]) -> Array:
         """Shape (rows, m): coordinates in which the penalty is the sum of squares."""
@@ -118,7 +124,7 @@ class KernelRidge:
 
     def _sums(self, rows: NDArray[np.int64]) -> _Sums:
         m = len(self._landmarks)
-        sums = _Sums(np.zeros((m, m), np.float32), np.zeros((m, self._classes), np.float32))
+        sums = _Sums(np.zeros((m, m), np.float32), np.zeros((m, self._targets.shape[1]), np.float32))
         for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
             sums.add(self._sums_of_some(some))
         return sums
@@ -126,12 +132,18 @@ class KernelRidge:
     def _sums_of_some(self, rows: NDArray[np.int64]) -> _Sums:
         rotated = self._rotated(rows)
         weights = self._weights[rows].astype(np.float32)
-        indicators = csr_array(
-            (weights, (self._labels[rows], np.arange(len(rows)))), shape=(self._classes, len(rows))
-        )
-        targets: Array = (indicators @ rotated).T - np.outer(weights @ rotated, self._shares)
+        weighted = self._targets[rows].multiply(weights[:, None]).T.tocsr()
+        targets: Array = (weighted @ rotated).T - np.outer(weights @ rotated, self._means)
         rotated *= np.sqrt(weights)[:, None]
         return _Sums(rotated.T @ rotated, targets)
+
+
+def indicators(labels: NDArray[np.int32], classes: int, soft: Array | None = None) -> csr_array:
+    """Shape (n, k): 1 in the column of each row's label; the distributions where there are some."""
+    if soft is not None:
+        return csr_array(soft)
+    rows = np.arange(len(labels))
+    return csr_array((np.ones(len(labels), np.float32), (rows, labels)), shape=(len(labels), classes))
 
 
 def _solved(sums: _Sums, ridge: float) -> Array:

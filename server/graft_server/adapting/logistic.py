@@ -87,6 +87,7 @@ def fit(
     strength: float,
     start: Solution | None,
     tolerance: float = FINE,
+    soft: Array | None = None,
 ) -> Solution:
     """Minimises strength * (weighted cross-entropy) + |weight|^2 / 2, the bias free, for each problem.
 
@@ -98,8 +99,10 @@ def fit(
         strength: What scikit-learn calls C.
         start: Where to begin, for example the solution of a neighbouring strength.
         tolerance: How far down the gradient must come: FINE or ROUGH.
+        soft: shape (n, k), where targets are distributions: the cross-entropy is with these, and labels are not
+            looked at.
     """
-    problem = _Problem(axes, labels, weights, classes, strength)
+    problem = _Problem(axes, labels, weights, classes=classes, strength=strength, soft=soft)
     nowhere = np.zeros(problem.shape, np.float32)
     loss, gradient = problem.loss(nowhere)
     goal = tolerance * np.maximum(_norm(gradient), 1e-12)
@@ -113,10 +116,18 @@ class _Problem:
     """The loss in scaled coordinates: row r of the weights is multiplied by scale[r]; the bias is last."""
 
     def __init__(
-        self, axes: Axes, labels: NDArray[np.int32], weights: Array, classes: int, strength: float
+        self,
+        axes: Axes,
+        labels: NDArray[np.int32],
+        weights: Array,
+        *,
+        classes: int,
+        strength: float,
+        soft: Array | None,
     ) -> None:
         self._coordinates = axes.coordinates
         self._labels = labels
+        self._soft = soft
         self._weights = weights * np.float32(strength)
         self._rows = np.arange(len(labels))
         n, r = axes.coordinates.shape
@@ -142,12 +153,18 @@ class _Problem:
         residual = np.matmul(self._coordinates, stacked[:, :-1])
         residual += stacked[:, -1:]
         residual -= residual.max(axis=2, keepdims=True)
-        right = residual[:, self._rows, self._labels]
+        if self._soft is None:
+            right = residual[:, self._rows, self._labels]
+        else:
+            right = np.einsum("fnk,nk->fn", residual, self._soft)
         np.exp(residual, out=residual)
         total = residual.sum(axis=2)
         entropy = np.log(total) - right
         residual *= (self._weights / total)[:, :, None]
-        residual[:, self._rows, self._labels] -= self._weights
+        if self._soft is None:
+            residual[:, self._rows, self._labels] -= self._weights
+        else:
+            residual -= self._weights[:, :, None] * self._soft
         gradient = np.empty_like(stacked)
         np.matmul(self._coordinates.T, residual, out=gradient[:, :-1])
         gradient[:, :-1] += stacked[:, :-1]

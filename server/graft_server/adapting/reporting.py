@@ -57,17 +57,20 @@ def report_of(
         features = joined(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
+        soft = None if train.soft is None else train.soft[held_out]
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
     elif examples.measured.any():
         rows = examples.measured
         probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
+        soft = None if examples.soft is None else examples.soft[rows]
         how = Evaluation(EvaluationMethod.CROSS_VALIDATION, examples.folds, len(labels))
     else:
         probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
+        soft = None
         how = Evaluation(EvaluationMethod.NONE)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = metrics.figures(probabilities, labels, weights)
+    found = metrics.figures(probabilities, labels, weights, soft)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -82,7 +85,7 @@ def report_of(
         confusions=metrics.confusions(train.classes, labels, predicted),
         warnings=_warnings(examples, counts),
         seed=examples.seed,
-        reliability=metrics.reliability(probabilities, labels, weights),
+        reliability=metrics.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
         learning_curve=_curve(examples, problem, out_of_fold),

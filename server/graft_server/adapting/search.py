@@ -150,7 +150,8 @@ class Search:
         examples = self._examples
         features = joined(examples.train.features, view)[examples.rows[part]]
         labels, weights, fold_of = examples.labels[part], examples.weights[part], examples.fold_of[part]
-        measure = Measure(examples.measured[part], labels, weights)
+        soft = None if examples.soft is None else examples.soft[part]
+        measure = Measure(examples.measured[part], labels, weights, soft)
         classes = len(examples.train.classes)
         if names and examples.train.label_features is not None:
             of_names = joined(examples.train.label_features, view)
@@ -158,7 +159,10 @@ class Search:
             labels = np.append(labels, np.arange(classes, dtype=np.int32))
             weights = np.append(weights, np.full(classes, float(np.median(weights))))
             fold_of = np.append(fold_of, np.full(classes, candidates.NEVER, np.int32))
-        problem = Problem(view, features, labels, weights, classes, fold_of, examples.folds, examples.seed)
+            soft = None if soft is None else np.concatenate([soft, np.eye(classes, dtype=np.float32)])
+        problem = Problem(
+            view, features, labels, weights, classes, fold_of, examples.folds, examples.seed, soft
+        )
         return problem, measure
 
     def _judge(self, trial: Trial, measure: Measure) -> Judged:
@@ -167,7 +171,8 @@ class Search:
         if rows.any():
             found = trial.probabilities[rows]
             labels, weights = measure.labels[rows], measure.weights[rows]
-            log_loss = metrics.log_loss(found, labels, weights)
+            soft = None if measure.soft is None else measure.soft[rows]
+            log_loss = metrics.log_loss(found, labels, weights, soft)
             accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
         return Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings, log_loss, accuracy))
 

@@ -1,4 +1,4 @@
-"""What a head is trained on: the examples of a commit as arrays, features already computed."""
+"""What a head is trained on: the examples of a commit as arrays, features already computed; one class a task."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """n examples of k classes, with the features of one encoder. Row i of everything is example i."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleSet:
+    """n examples with the features of one encoder, whatever their targets. Row i of everything is example i."""
 
-    classes: tuple[str, ...]
-    """Names of the classes, in output order. Some may have no examples."""
-    descriptions: tuple[str, ...]
-    """What each class means, or "". Same length as classes."""
-    labels: NDArray[np.int32]
-    """shape (n,): index into classes."""
     weights: NDArray[np.float64]
     """shape (n,): finite, >= 0."""
     validation: NDArray[np.bool_]
@@ -33,9 +27,59 @@ class TrainingSet:
     """A digest of the input: equal for exact duplicates."""
     features: Mapping[str, NDArray[np.float16]]
     """View name to features of shape (n, d). The view "pooled" is always there, with unit-norm rows."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def target(self, row: int) -> str:
+        """A row's target in words, for the report."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet(ExampleSet):
+    """Examples with one label each, of k classes."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, in output order. Some may have no examples."""
+    descriptions: tuple[str, ...]
+    """What each class means, or "". Same length as classes."""
+    labels: NDArray[np.int32]
+    """shape (n,): index into classes; of a distribution the most probable one."""
+    soft: NDArray[np.float32] | None = None
+    """shape (n, k), rows sum to 1: the targets as distributions; None where every target is a label."""
     label_features: Mapping[str, NDArray[np.float16]] | None = None
     """View name to features of shape (k, d) of the classes' names and descriptions, where the backbone reads
     them; None where it does not. The same views as features."""
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def target(self, row: int) -> str:
+        """The label."""
+        return self.classes[int(self.labels[row])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiLabelSet(ExampleSet):
+    """Examples with any number of k labels each."""
+
+    classes: tuple[str, ...]
+    """Names of the labels, in output order."""
+    descriptions: tuple[str, ...]
+    """What each label means, or ""."""
+    targets: NDArray[np.bool_]
+    """shape (n, k): which labels apply."""
+
+    def target(self, row: int) -> str:
+        """The labels that apply."""
+        return ", ".join(self.classes[label] for label in np.flatnonzero(self.targets[row]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegressionSet(ExampleSet):
+    """Examples with a value each."""
+
+    values: NDArray[np.float64]
+    """shape (n,): finite."""
+
+    def target(self, row: int) -> str:
+        """The value."""
+        return f"{self.values[row]:g}"
