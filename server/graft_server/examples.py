@@ -19,6 +19,22 @@ class Input:
         return hashlib.blake2b(b"text\0" + self.text.encode(), digest_size=16).digest()
 
 
+class Task(StrEnum):
+    """What a model answers with."""
+
+    SINGLE_LABEL = "single_label"
+    """One of the labels."""
+    MULTI_LABEL = "multi_label"
+    """Any number of the labels."""
+    REGRESSION = "regression"
+    """A number."""
+
+    @property
+    def words(self) -> str:
+        """As people write it."""
+        return self.value.replace("_", "-")
+
+
 class Split(StrEnum):
     """Which part an example plays."""
 
@@ -42,18 +58,43 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A label's part of a distribution."""
+
+    label: str
+    probability: float
+    """0 to 1; over a distribution they sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled input."""
+    """One labelled input. At most one of label, label_set, value and distribution is not None: its target."""
 
     id: str
     input: Input
-    label: str | None
-    """None: unlabelled."""
+    label: str | None = None
     weight: float = 1.0
     """Finite, >= 0."""
     split: Split = Split.UNSPECIFIED
     group: str = ""
     """Examples with the same non-empty group are never torn apart by cross-validation."""
+    label_set: tuple[str, ...] | None = None
+    """All labels that apply, sorted; () is a target too: none does."""
+    value: float | None = None
+    distribution: tuple[Share, ...] | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has a target."""
+        targets = (self.label, self.label_set, self.value, self.distribution)
+        return any(target is not None for target in targets)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label that its target names."""
+        if self.label is not None:
+            return (self.label,)
+        return self.label_set or tuple(share.label for share in self.distribution or ())
 
 
 @dataclass(frozen=True, slots=True)

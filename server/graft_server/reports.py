@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from graft_server.examples import Task
+
 MAX_CONFUSIONS = 50
 """A report lists at most so many pairs, so that it stays small with many classes."""
 
@@ -42,10 +44,14 @@ class Candidate:
     kind: str
     view: str
     settings: Mapping[str, float]
-    log_loss: float
-    """Cross-validated, after calibration, in nats."""
-    accuracy: float
-    """Cross-validated, 0 to 1."""
+    log_loss: float = 0.0
+    """Cross-validated, after calibration, in nats; 0 for a regression."""
+    accuracy: float = 0.0
+    """Cross-validated, 0 to 1; of single-label tasks only."""
+    micro_f1: float = 0.0
+    """Cross-validated, 0 to 1; of multi-label tasks only."""
+    rmse: float = 0.0
+    """Cross-validated, in the values' unit; of regressions only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class HeadChoice:
     view: str
     settings: Mapping[str, float]
     temperature: float
-    """What the logits are divided by, chosen on out-of-fold predictions."""
+    """What the logits are divided by, chosen on out-of-fold predictions; of single-label tasks only."""
     candidates: tuple[Candidate, ...] = ()
     """Best first."""
 
@@ -73,6 +79,53 @@ class ClassReport:
     precision: float
     recall: float
     f1: float
+    threshold: float = 0.0
+    """The probability from which on the label is selected; of multi-label tasks only."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelFigures:
+    """How good a multi-label version is, on top of the figures that every version with labels has."""
+
+    micro_f1: float
+    """Over all decisions about all labels together, 0 to 1."""
+    hamming_loss: float
+    """The share of all decisions that are wrong."""
+    labels_per_example: float
+    """How many an example carries, on average."""
+    selected_per_example: float
+    """How many are selected, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionFigures:
+    """How good a version is that answers with a number, in the values' unit."""
+
+    rmse: float
+    mae: float
+    r2: float
+    """The share of the variance that is explained, at most 1."""
+    confidence: float
+    """How often an interval is meant to hold the truth."""
+    coverage: float
+    """How often it does."""
+    interval_width: float
+    """On average."""
+    mean: float
+    """Of the values."""
+    deviation: float
+    """The values' standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedValue:
+    """An evaluated example of a regression."""
+
+    value: float
+    predicted: float
+    low: float
+    high: float
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +166,7 @@ class ExampleRef:
     writer_id: str
     sequence: int
     label: str
+    """Of a distribution the most probable one, of a set its labels joined by ", ", of a value the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +202,7 @@ class DataReport:
     near_duplicates: int
     """Pairs of different inputs whose features are nearly the same."""
     conflicting_inputs: int
-    """Inputs that occur under several labels."""
+    """Inputs that occur under several labels, sets of them, or values."""
     duplicate_groups: tuple[DuplicateGroup, ...] = ()
     """Largest first."""
     near_duplicate_pairs: tuple[DuplicateGroup, ...] = ()
@@ -214,8 +268,9 @@ class Report:
     """How many examples the version was trained on."""
     validation_examples: int
     classes: int
+    """0 for a regression, as the next four are."""
     accuracy: float
-    """0 to 1, weighted by example weight."""
+    """0 to 1, weighted by example weight; for several labels, the share of examples with exactly the right ones."""
     macro_f1: float
     """The mean of F1 over the evaluated classes, 0 to 1."""
     log_loss: float
@@ -238,6 +293,13 @@ class Report:
     """None where too little can be measured."""
     feature_map: tuple[MapPoint, ...] = ()
     """A sample of at most 1,000 training examples."""
+    task: Task = Task.SINGLE_LABEL
+    multi_label: MultiLabelFigures | None = None
+    """None for other tasks."""
+    regression: RegressionFigures | None = None
+    """None for other tasks."""
+    predicted_values: tuple[PredictedValue, ...] = ()
+    """A sample of at most 500 evaluated examples of a regression."""
     method: str = "frozen"
     backbone: str = ""
     encoder_id: str = ""

@@ -6,14 +6,15 @@ import math
 
 import pytest
 
+from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import MAX_TEXT_BYTES, check_change, check_input, check_weight
 from graft_server.errors import InvalidError
 from graft_server.examples import Change, Example, Input
 
 
-def checked(**fields: object) -> Example:
+def checked(targets: TargetRules = TargetRules(), **fields: object) -> Example:  # noqa: B008 (it is frozen)
     example = Example(**{"id": "", "input": Input("a text"), "label": "a", **fields})  # type: ignore[arg-type]
-    change = check_change(Change(example), default_id="a/w/7", labels=None)
+    change = check_change(Change(example), default_id="a/w/7", targets=targets)
     assert change.upsert is not None
     return change.upsert
 
@@ -72,6 +73,6 @@ def test_other_weights_are_refused(weight):
 
 def test_closed_labels_are_compared_after_cleaning():
     example = Example("", Input("x"), " caf\u0065\u0301 ")
-    assert check_change(Change(example), default_id="i", labels={"caf\u00e9"}).upsert
+    assert check_change(Change(example), default_id="i", targets=TargetRules(labels={"caf\u00e9"})).upsert
     with pytest.raises(InvalidError, match="not among the 1 labels"):
-        check_change(Change(example), default_id="i", labels={"tea"})
+        check_change(Change(example), default_id="i", targets=TargetRules(labels={"tea"}))

@@ -130,7 +130,7 @@ Global___AdaptRequest: _TypeAlias = AdaptRequest  # noqa: Y015
 class AdaptStart(_message.Message):
     """AdaptStart opens an adaptation, or resumes it where its adaptation_id is known. A resumed start must
     carry the same settings (FAILED_PRECONDITION / START_MISMATCH otherwise).
-    Planned: 5 task, 9 fine-tuning settings, 10 time_budget, 12 publish policy.
+    Planned: 9 fine-tuning settings, 10 time_budget, 12 publish policy.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -139,6 +139,7 @@ class AdaptStart(_message.Message):
     WRITER_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CLOSED_LABELS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
@@ -157,13 +158,15 @@ class AdaptStart(_message.Message):
     """The model to publish to: one to four segments of [a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])? joined by "/"."""
     backbone: _builtins.str
     """The backbone's name on this server. Empty: the server's default for the modality of the first example."""
+    task: _types_pb2.Task.ValueType
+    """What the model answers with. An example whose target does not fit is rejected."""
     closed_labels: _builtins.bool
     """If true, an example with a label that is not in labels is rejected."""
     method: _types_pb2.Method.ValueType
     """How to adapt."""
     base_version: _builtins.int
     """Go on from the examples of this version of the same model: they are trained on too, and ids refer to
-    them. 0: start empty.
+    them. Its task must be the same. 0: start empty.
     """
     seed: _builtins.int
     """Every random choice is derived from it. The same examples and seed give the same model."""
@@ -172,7 +175,7 @@ class AdaptStart(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
         """Classes known in advance, in output order. Classes seen in examples are appended, sorted by name,
-        unless closed_labels is set.
+        unless closed_labels is set. Must be empty for TASK_REGRESSION.
         """
 
     def __init__(
@@ -182,6 +185,7 @@ class AdaptStart(_message.Message):
         writer_id: _builtins.str = ...,
         model: _builtins.str = ...,
         backbone: _builtins.str = ...,
+        task: _types_pb2.Task.ValueType = ...,
         labels: _abc.Iterable[_types_pb2.Label] | None = ...,
         closed_labels: _builtins.bool = ...,
         method: _types_pb2.Method.ValueType = ...,
@@ -191,7 +195,7 @@ class AdaptStart(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "labels", b"labels", "method", b"method", "model", b"model", "seed", b"seed", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "labels", b"labels", "method", b"method", "model", b"model", "seed", b"seed", "task", b"task", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -647,6 +651,7 @@ class Adaptation(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WRITERS_FIELD_NUMBER: _builtins.int
     PUBLICATIONS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -655,6 +660,8 @@ class Adaptation(_message.Message):
     """Its state."""
     backbone: _builtins.str
     """The backbone that it uses."""
+    task: _types_pb2.Task.ValueType
+    """What its versions answer with; never unspecified."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""
@@ -677,10 +684,11 @@ class Adaptation(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         writers: _abc.Iterable[Global___Writer] | None = ...,
         publications: _abc.Iterable[Global___Publication] | None = ...,
+        task: _types_pb2.Task.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "model", b"model", "publications", b"publications", "state", b"state", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -150,6 +150,7 @@ class Version(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -158,6 +159,8 @@ class Version(_message.Message):
     """The adaptation that it came from."""
     commit_id: _builtins.str
     """The commit that asked for it."""
+    task: _types_pb2.Task.ValueType
+    """What it answers with; never unspecified."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was published."""
@@ -172,7 +175,7 @@ class Version(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
-        """What it answers with, in output order. Empty in ListVersions."""
+        """The labels that it answers with, in output order. Empty in ListVersions and for TASK_REGRESSION."""
 
     def __init__(
         self,
@@ -185,10 +188,11 @@ class Version(_message.Message):
         report: _report_pb2.Report | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Iterable[_types_pb2.Label] | None = ...,
+        task: _types_pb2.Task.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "model", b"model", "report", b"report", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "model", b"model", "report", b"report", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,7 +700,9 @@ class EvaluateModelRequest(_message.Message):
     """An alias."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Example]:
-        """Labelled examples, at most 10,000 a message. Only input, label and weight are read."""
+        """Labelled examples, at most 10,000 a message. Only input, target and weight are read; the target must fit
+        the version's task.
+        """
 
     def __init__(
         self,
@@ -733,6 +739,9 @@ class EvaluateModelResponse(_message.Message):
     CONFUSIONS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    REGRESSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -740,17 +749,17 @@ class EvaluateModelResponse(_message.Message):
     examples: _builtins.int
     """How many examples were evaluated."""
     accuracy: _builtins.float
-    """The share whose best label is right, 0 to 1, weighted by example weight."""
+    """As Report.accuracy; 0 for TASK_REGRESSION."""
     macro_f1: _builtins.float
-    """The mean over the classes in the examples of F1, 0 to 1."""
+    """The mean over the classes in the examples of F1, 0 to 1; 0 for TASK_REGRESSION."""
     log_loss: _builtins.float
-    """The mean of -log(probability given to the right label), in nats. A label that the version does not
-    know counts as probability 1e-7.
-    """
+    """As Report.log_loss; 0 for TASK_REGRESSION. A label that the version does not know counts as probability 1e-7."""
     calibration_error: _builtins.float
-    """Expected calibration error over 15 equally wide bins of confidence, 0 to 1."""
+    """As Report.calibration_error; 0 for TASK_REGRESSION."""
     rejected_count: _builtins.int
     """How many examples could not be evaluated."""
+    task: _types_pb2.Task.ValueType
+    """The version's task."""
     @_builtins.property
     def per_class(self) -> _containers.RepeatedCompositeFieldContainer[_report_pb2.ClassReport]:
         """One entry a class in the examples, sorted by label, at most 2,000."""
@@ -762,6 +771,14 @@ class EvaluateModelResponse(_message.Message):
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationRejection]:
         """Examples that could not be evaluated, by their place in the stream from 0, at most 100."""
+
+    @_builtins.property
+    def multi_label(self) -> _report_pb2.MultiLabelFigures:
+        """Further figures of TASK_MULTI_LABEL; unset for others."""
+
+    @_builtins.property
+    def regression(self) -> _report_pb2.RegressionFigures:
+        """The figures of TASK_REGRESSION; unset for others."""
 
     def __init__(
         self,
@@ -777,10 +794,13 @@ class EvaluateModelResponse(_message.Message):
         confusions: _abc.Iterable[_report_pb2.Confusion] | None = ...,
         rejected: _abc.Iterable[Global___EvaluationRejection] | None = ...,
         rejected_count: _builtins.int = ...,
+        task: _types_pb2.Task.ValueType = ...,
+        multi_label: _report_pb2.MultiLabelFigures | None = ...,
+        regression: _report_pb2.RegressionFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["multi_label", b"multi_label", "regression", b"regression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "per_class", b"per_class", "rejected", b"rejected", "rejected_count", b"rejected_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

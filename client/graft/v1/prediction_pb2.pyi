@@ -40,7 +40,9 @@ class PredictRequest(_message.Message):
     alias: _builtins.str
     """An alias, set by SetAlias."""
     top_k: _builtins.int
-    """How many scores per input, best first. 0: 5."""
+    """How many scores per input, best first. 0: 5. A multi-label answer also has those that are selected beyond
+    it; a regression has none.
+    """
     include_features: _builtins.bool
     """If true, results carry the backbone's features."""
     @_builtins.property
@@ -112,6 +114,8 @@ class Prediction(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SINGLE_LABEL_FIELD_NUMBER: _builtins.int
+    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    REGRESSION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ABSTAINED_FIELD_NUMBER: _builtins.int
     NOVELTY_FIELD_NUMBER: _builtins.int
@@ -130,6 +134,14 @@ class Prediction(_message.Message):
         """For a model with one label per input."""
 
     @_builtins.property
+    def multi_label(self) -> Global___MultiLabel:
+        """For a model with any number of labels per input."""
+
+    @_builtins.property
+    def regression(self) -> Global___Regression:
+        """For a model that answers with a number."""
+
+    @_builtins.property
     def error(self) -> _status_pb2.Status:
         """This input could not be answered; the others were."""
 
@@ -141,17 +153,19 @@ class Prediction(_message.Message):
         self,
         *,
         single_label: Global___SingleLabel | None = ...,
+        multi_label: Global___MultiLabel | None = ...,
+        regression: Global___Regression | None = ...,
         error: _status_pb2.Status | None = ...,
         abstained: _builtins.bool = ...,
         novelty: _builtins.float = ...,
         truncated: _builtins.bool = ...,
         features: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "single_label", b"single_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "multi_label", b"multi_label", "regression", b"regression", "result", b"result", "single_label", b"single_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "error", b"error", "features", b"features", "novelty", b"novelty", "result", b"result", "single_label", b"single_label", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "error", b"error", "features", b"features", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "result", b"result", "single_label", b"single_label", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["single_label", "error"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["single_label", "multi_label", "regression", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -206,6 +220,92 @@ class Score(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Score: _TypeAlias = Score  # noqa: Y015
+
+@_typing.final
+class MultiLabel(_message.Message):
+    """MultiLabel is the answer of a model that gives each input any number of labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___MultiLabelScore]:
+        """The best labels, most probable first: top_k of them, and every other one that is selected."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[Global___MultiLabelScore] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiLabel: _TypeAlias = MultiLabel  # noqa: Y015
+
+@_typing.final
+class MultiLabelScore(_message.Message):
+    """MultiLabelScore is a label with its probability, whatever the other labels' are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    SELECTED_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label."""
+    probability: _builtins.float
+    """The calibrated probability that the label applies, 0 to 1."""
+    selected: _builtins.bool
+    """Whether the model says that it applies: its probability is at least the label's threshold (see
+    ClassReport.threshold), or it is the best one of a model that was taught that one always applies.
+    """
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        probability: _builtins.float = ...,
+        selected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "probability", b"probability", "selected", b"selected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiLabelScore: _TypeAlias = MultiLabelScore  # noqa: Y015
+
+@_typing.final
+class Regression(_message.Message):
+    """Regression is the answer of a model that gives each input a number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The number to expect."""
+    low: _builtins.float
+    """The lower end of the interval, which holds the truth as often as RegressionFigures.confidence says."""
+    high: _builtins.float
+    """The upper end of the interval."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Regression: _TypeAlias = Regression  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):

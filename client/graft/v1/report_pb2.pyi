@@ -77,20 +77,31 @@ class Report(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     LEARNING_CURVE_FIELD_NUMBER: _builtins.int
     FEATURE_MAP_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    REGRESSION_FIELD_NUMBER: _builtins.int
+    PREDICTED_VALUES_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
     """How many examples were held out by SPLIT_VALIDATION."""
     classes: _builtins.int
-    """How many classes the version knows."""
+    """How many classes the version knows; 0 for TASK_REGRESSION."""
     accuracy: _builtins.float
-    """The share of evaluated examples whose best label is right, 0 to 1, weighted by example weight."""
+    """The share of evaluated examples that are answered right, 0 to 1, weighted by example weight: whose best label
+    is the most probable one of their target, or, for TASK_MULTI_LABEL, whose selected labels are exactly the
+    right ones. 0 for TASK_REGRESSION.
+    """
     macro_f1: _builtins.float
-    """The mean over the evaluated classes of F1, 0 to 1: every class counts the same."""
+    """The mean over the evaluated classes of F1, 0 to 1: every class counts the same. 0 for TASK_REGRESSION."""
     log_loss: _builtins.float
-    """The mean of -log(probability given to the right label), in nats; lower is better."""
+    """The mean of -log(probability given to the right label), in nats; lower is better. For a distribution, the
+    mean over it; for TASK_MULTI_LABEL, over all labels, each applying or not. 0 for TASK_REGRESSION.
+    """
     calibration_error: _builtins.float
-    """Expected calibration error over 15 equally wide bins of confidence, 0 to 1; lower is better."""
+    """Expected calibration error over 15 equally wide bins of confidence, 0 to 1; lower is better. For
+    TASK_MULTI_LABEL, of the probabilities of all labels. 0 for TASK_REGRESSION.
+    """
     method: _types_pb2.Method.ValueType
     """The method used."""
     backbone: _builtins.str
@@ -99,6 +110,8 @@ class Report(_message.Message):
     """The digest that identifies the encoder the features come from."""
     seed: _builtins.int
     """The seed that every random choice was derived from."""
+    task: _types_pb2.Task.ValueType
+    """What the version answers with; never unspecified."""
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
         """Where the figures above come from."""
@@ -113,7 +126,7 @@ class Report(_message.Message):
 
     @_builtins.property
     def confusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Confusion]:
-        """The most frequent confusions, most frequent first, at most 50."""
+        """The most frequent confusions, most frequent first, at most 50; of TASK_SINGLE_LABEL only."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -147,6 +160,18 @@ class Report(_message.Message):
     def feature_map(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapPoint]:
         """A sample of at most 1,000 training examples on a plane."""
 
+    @_builtins.property
+    def multi_label(self) -> Global___MultiLabelFigures:
+        """Further figures of TASK_MULTI_LABEL; unset for others."""
+
+    @_builtins.property
+    def regression(self) -> Global___RegressionFigures:
+        """The figures of TASK_REGRESSION; unset for others."""
+
+    @_builtins.property
+    def predicted_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictedValue]:
+        """Of TASK_REGRESSION: a sample of at most 500 evaluated examples, what they carry and what was predicted."""
+
     def __init__(
         self,
         *,
@@ -173,14 +198,142 @@ class Report(_message.Message):
         data: Global___DataReport | None = ...,
         learning_curve: Global___LearningCurve | None = ...,
         feature_map: _abc.Iterable[Global___MapPoint] | None = ...,
+        task: _types_pb2.Task.ValueType = ...,
+        multi_label: Global___MultiLabelFigures | None = ...,
+        regression: Global___RegressionFigures | None = ...,
+        predicted_values: _abc.Iterable[Global___PredictedValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "novelty", b"novelty", "trained_time", b"trained_time", "training_duration", b"training_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "novelty", b"novelty", "per_class", b"per_class", "reliability", b"reliability", "seed", b"seed", "trained_time", b"trained_time", "training_duration", b"training_duration", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class MultiLabelFigures(_message.Message):
+    """MultiLabelFigures says how good a version is that gives each input any number of labels, on top of the figures
+    that every version with labels has.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MICRO_F1_FIELD_NUMBER: _builtins.int
+    HAMMING_LOSS_FIELD_NUMBER: _builtins.int
+    LABELS_PER_EXAMPLE_FIELD_NUMBER: _builtins.int
+    SELECTED_PER_EXAMPLE_FIELD_NUMBER: _builtins.int
+    micro_f1: _builtins.float
+    """F1 over all decisions about all labels together, 0 to 1: every decision counts the same."""
+    hamming_loss: _builtins.float
+    """The share of all decisions that are wrong, 0 to 1; lower is better."""
+    labels_per_example: _builtins.float
+    """How many labels an example carries, on average."""
+    selected_per_example: _builtins.float
+    """How many labels were selected for an example, on average."""
+    def __init__(
+        self,
+        *,
+        micro_f1: _builtins.float = ...,
+        hamming_loss: _builtins.float = ...,
+        labels_per_example: _builtins.float = ...,
+        selected_per_example: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hamming_loss", b"hamming_loss", "labels_per_example", b"labels_per_example", "micro_f1", b"micro_f1", "selected_per_example", b"selected_per_example"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiLabelFigures: _TypeAlias = MultiLabelFigures  # noqa: Y015
+
+@_typing.final
+class RegressionFigures(_message.Message):
+    """RegressionFigures says how good a version is that answers with a number, in the examples' unit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RMSE_FIELD_NUMBER: _builtins.int
+    MAE_FIELD_NUMBER: _builtins.int
+    R2_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    INTERVAL_WIDTH_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    rmse: _builtins.float
+    """The root of the mean squared error."""
+    mae: _builtins.float
+    """The mean absolute error."""
+    r2: _builtins.float
+    """The share of the values' variance that is explained, at most 1; 0 is as good as always answering with the mean."""
+    confidence: _builtins.float
+    """How often an interval is meant to hold the truth, 0 to 1."""
+    coverage: _builtins.float
+    """How often it did on the evaluated examples, 0 to 1."""
+    interval_width: _builtins.float
+    """How wide intervals are, on average."""
+    mean: _builtins.float
+    """The mean of the evaluated examples' values."""
+    deviation: _builtins.float
+    """Their standard deviation."""
+    def __init__(
+        self,
+        *,
+        rmse: _builtins.float = ...,
+        mae: _builtins.float = ...,
+        r2: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        coverage: _builtins.float = ...,
+        interval_width: _builtins.float = ...,
+        mean: _builtins.float = ...,
+        deviation: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "coverage", b"coverage", "deviation", b"deviation", "interval_width", b"interval_width", "mae", b"mae", "mean", b"mean", "r2", b"r2", "rmse", b"rmse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegressionFigures: _TypeAlias = RegressionFigures  # noqa: Y015
+
+@_typing.final
+class PredictedValue(_message.Message):
+    """PredictedValue is an evaluated example of TASK_REGRESSION."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The value that it carries."""
+    predicted: _builtins.float
+    """The value that was predicted."""
+    low: _builtins.float
+    """The lower end of the interval."""
+    high: _builtins.float
+    """The upper end of the interval."""
+    id: _builtins.str
+    """The example's id."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        predicted: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "id", b"id", "low", b"low", "predicted", b"predicted", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictedValue: _TypeAlias = PredictedValue  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
@@ -248,7 +401,7 @@ class HeadChoice(_message.Message):
     view: _builtins.str
     """The features that it reads, for example "pooled"."""
     temperature: _builtins.float
-    """The temperature that the logits are divided by, chosen on out-of-fold predictions."""
+    """The temperature that the logits are divided by, chosen on out-of-fold predictions; of TASK_SINGLE_LABEL only."""
     @_builtins.property
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """The chosen settings by name, for example {"C": 10}."""
@@ -305,14 +458,20 @@ class Candidate(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     LOG_LOSS_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
+    MICRO_F1_FIELD_NUMBER: _builtins.int
+    RMSE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """The kind of head."""
     view: _builtins.str
     """The features that it reads."""
     log_loss: _builtins.float
-    """Its cross-validated log-loss after calibration, in nats."""
+    """Its cross-validated log-loss after calibration, in nats; 0 for TASK_REGRESSION."""
     accuracy: _builtins.float
-    """Its cross-validated accuracy, 0 to 1."""
+    """Its cross-validated accuracy, 0 to 1; of TASK_SINGLE_LABEL only."""
+    micro_f1: _builtins.float
+    """Its cross-validated micro-F1, 0 to 1; of TASK_MULTI_LABEL only."""
+    rmse: _builtins.float
+    """The root of its cross-validated mean squared error; of TASK_REGRESSION only."""
     @_builtins.property
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Its settings by name."""
@@ -325,10 +484,12 @@ class Candidate(_message.Message):
         settings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         log_loss: _builtins.float = ...,
         accuracy: _builtins.float = ...,
+        micro_f1: _builtins.float = ...,
+        rmse: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "kind", b"kind", "log_loss", b"log_loss", "settings", b"settings", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "kind", b"kind", "log_loss", b"log_loss", "micro_f1", b"micro_f1", "rmse", b"rmse", "settings", b"settings", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,6 +507,7 @@ class ClassReport(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
     F1_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The class."""
     examples: _builtins.int
@@ -353,11 +515,15 @@ class ClassReport(_message.Message):
     support: _builtins.int
     """How many evaluated examples carry it."""
     precision: _builtins.float
-    """Of the examples answered with this label, the share that carries it, 0 to 1."""
+    """Of the examples answered with this label (for TASK_MULTI_LABEL: for which it is selected), the share that
+    carries it, 0 to 1.
+    """
     recall: _builtins.float
     """Of the examples that carry this label, the share answered with it, 0 to 1."""
     f1: _builtins.float
     """The harmonic mean of precision and recall, 0 to 1."""
+    threshold: _builtins.float
+    """The probability from which on the label is selected, 0 to 1; of TASK_MULTI_LABEL only."""
     def __init__(
         self,
         *,
@@ -367,10 +533,11 @@ class ClassReport(_message.Message):
         precision: _builtins.float = ...,
         recall: _builtins.float = ...,
         f1: _builtins.float = ...,
+        threshold: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "f1", b"f1", "label", b"label", "precision", b"precision", "recall", b"recall", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "f1", b"f1", "label", b"label", "precision", b"precision", "recall", b"recall", "support", b"support", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,7 +647,7 @@ class DataReport(_message.Message):
     near_duplicates: _builtins.int
     """Pairs of different inputs whose features are nearly the same."""
     conflicting_inputs: _builtins.int
-    """Inputs that occur under several labels."""
+    """Inputs that occur under several labels, or sets of them, or values."""
     @_builtins.property
     def duplicate_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
         """Examples with the same input, largest group first."""
@@ -533,7 +700,9 @@ class ExampleRef(_message.Message):
     sequence: _builtins.int
     """Its sequence within the adaptation and writer."""
     label: _builtins.str
-    """The label that it carries."""
+    """The label that it carries: for a distribution, the most probable one; for a set, its labels joined by ", "; for
+    a value, the number.
+    """
     def __init__(
         self,
         *,
@@ -741,7 +910,7 @@ class MapPoint(_message.Message):
     y: _builtins.float
     """Its place up."""
     label: _builtins.str
-    """Its label."""
+    """Its label, as in ExampleRef."""
     id: _builtins.str
     """Its id."""
     def __init__(

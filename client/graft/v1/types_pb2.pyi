@@ -3,8 +3,10 @@
 isort:skip_file
 Messages that more than one service uses."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -16,6 +18,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Task:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_UNSPECIFIED: _Task.ValueType  # 0
+    """The same as TASK_SINGLE_LABEL."""
+    TASK_SINGLE_LABEL: _Task.ValueType  # 1
+    """One of the labels: probabilities that sum to 1."""
+    TASK_MULTI_LABEL: _Task.ValueType  # 2
+    """Any number of the labels: a probability each, and whether it applies."""
+    TASK_REGRESSION: _Task.ValueType  # 3
+    """A number, with an interval that it lies in."""
+
+class Task(_Task, metaclass=_TaskEnumTypeWrapper):
+    """Task is what a model answers with."""
+
+TASK_UNSPECIFIED: Task.ValueType  # 0
+"""The same as TASK_SINGLE_LABEL."""
+TASK_SINGLE_LABEL: Task.ValueType  # 1
+"""One of the labels: probabilities that sum to 1."""
+TASK_MULTI_LABEL: Task.ValueType  # 2
+"""Any number of the labels: a probability each, and whether it applies."""
+TASK_REGRESSION: Task.ValueType  # 3
+"""A number, with an interval that it lies in."""
+Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _Split:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -104,6 +134,9 @@ class Example(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    LABEL_SET_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
@@ -113,7 +146,9 @@ class Example(_message.Message):
     Empty: the server derives "<adaptation_id>/<writer_id>/<sequence>".
     """
     label: _builtins.str
-    """One label. NFC-normalised and trimmed by the server; 1 to 256 bytes after that."""
+    """One label, for TASK_SINGLE_LABEL. NFC-normalised and trimmed by the server; 1 to 256 bytes after that."""
+    value: _builtins.float
+    """A number, for TASK_REGRESSION: finite, at most 1e30 either way."""
     weight: _builtins.float
     """How much this example counts in training, relative to the others. Finite and >= 0. Unset: 1."""
     split: Global___Split.ValueType
@@ -126,23 +161,34 @@ class Example(_message.Message):
     def input(self) -> Global___Input:
         """What the label was given to."""
 
+    @_builtins.property
+    def label_set(self) -> Global___LabelSet:
+        """All labels that apply, for TASK_MULTI_LABEL; none at all is an answer too."""
+
+    @_builtins.property
+    def distribution(self) -> Global___Distribution:
+        """How probable each label is, for TASK_SINGLE_LABEL: where annotators disagree, or another model was asked."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         input: Global___Input | None = ...,
         label: _builtins.str = ...,
+        label_set: Global___LabelSet | None = ...,
+        value: _builtins.float = ...,
+        distribution: Global___Distribution | None = ...,
         weight: _builtins.float | None = ...,
         split: Global___Split.ValueType = ...,
         group: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "input", b"input", "label", b"label", "target", b"target", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "input", b"input", "label", b"label", "label_set", b"label_set", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "split", b"split", "target", b"target", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "label_set", b"label_set", "split", b"split", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["label", "label_set", "value", "distribution"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
@@ -150,6 +196,84 @@ class Example(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Example: _TypeAlias = Example  # noqa: Y015
+
+@_typing.final
+class LabelSet(_message.Message):
+    """LabelSet is the labels that apply to one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels, in any order, each at most once as far as it matters; the same form as Example.label. At most
+        1,000. May be empty: none of the labels applies.
+        """
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelSet: _TypeAlias = LabelSet  # noqa: Y015
+
+@_typing.final
+class Distribution(_message.Message):
+    """Distribution is how probable each label is for one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
+        """The labels with a probability above 0. At least one, at most 1,000, each once; they sum to 1 (to within
+        0.01, and are divided by their sum).
+        """
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelProbability] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Distribution: _TypeAlias = Distribution  # noqa: Y015
+
+@_typing.final
+class LabelProbability(_message.Message):
+    """LabelProbability is a label with its probability."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label, in the same form as Example.label."""
+    probability: _builtins.float
+    """0 to 1."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelProbability: _TypeAlias = LabelProbability  # noqa: Y015
 
 @_typing.final
 class Label(_message.Message):

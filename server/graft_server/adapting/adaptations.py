@@ -14,7 +14,7 @@ from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunks
 from graft_server.errors import DomainError, DrainingError, InvalidError, MissingError, StateError
-from graft_server.examples import Label
+from graft_server.examples import Label, Task
 from graft_server.names import check_identifier, check_model, clean_label, shown
 from graft_server.store.adaptations import (
     AdaptationStore,
@@ -74,6 +74,13 @@ class Adaptations:
             raise InvalidError(
                 "start.closed_labels is set, but start.labels is empty: name the labels.",
                 reason="LABELS_EMPTY",
+                field="start.labels",
+            )
+        if settings.labels and settings.task is Task.REGRESSION:
+            raise InvalidError(
+                f"start.labels names {len(settings.labels):,}, but a regression answers with a number: leave them out, "
+                "or choose another start.task.",
+                reason="LABELS_WITHOUT_CLASSES",
                 field="start.labels",
             )
         return replace(request, adaptation_id=adaptation_id, writer_id=writer_id, settings=settings)
@@ -155,6 +162,7 @@ class Adaptations:
 
         Raises:
             MissingError: There is no version base_version.
+            InvalidError: It is of another task (TASK_MISMATCH).
         """
         number = request.settings.base_version
         if not number:
@@ -162,6 +170,14 @@ class Adaptations:
         snapshot = self._publisher.catalogue.snapshot
         version = snapshot.model(request.model).version(number)
         manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
+        task = request.settings.task
+        if manifest.task is not task:
+            raise InvalidError(
+                f"start.base_version is {number}, whose task is {manifest.task.words}, but start.task is {task.words}: "
+                f"start with TASK_{manifest.task.name}, or without base_version.",
+                reason="TASK_MISMATCH",
+                field="start.base_version",
+            )
         return manifest.sources
 
     async def _stored(self, request: StartRequest) -> AdaptationStore:

@@ -148,6 +148,7 @@ class Publisher:
             "labels": [{"name": label.name, "description": label.description} for label in settings.labels],
             "closed_labels": settings.closed_labels,
             "seed": settings.seed,
+            "task": settings.task,
         }
 
 

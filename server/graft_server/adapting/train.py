@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +18,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from graft_server.adapting.assembling import Wanted, assembled
 from graft_server.adapting.precision import admit
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.encoding.runtime import Reference
-from graft_server.errors import FaultError, StateError
-from graft_server.examples import Example, Label, Split
+from graft_server.errors import FaultError
+from graft_server.examples import Label
 from graft_server.heads import Head, Novelty, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.reports import Report
@@ -43,17 +44,8 @@ novelty's table is steep, that alone can move the novelty by more than NOVELTY_P
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class LabelFeatures:
-    """Features of labels' names."""
-
-    names: tuple[str, ...] = ()
-    views: dict[str, bytes] = field(default_factory=dict)
-    """View name to float16 rows, in the order of the names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training(Wanted):
     """The job's payload."""
 
     store: str
@@ -67,13 +59,7 @@ class Task:
     """Whose features to train on."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
-    labels: tuple[Label, ...] = ()
-    """The labels that were declared: they come first, in this order."""
-    closed_labels: bool = False
-    """Whether examples with other labels are left out."""
     seed: int = 0
-    label_features: LabelFeatures | None = None
-    """What the names of the labels say to the backbone; None: nothing."""
     reference: Reference | None = None
     """The encoder in float32, where features come from one of less precision."""
 
@@ -82,7 +68,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     """Trains on everything that a commit names and writes the parts of a version.
 
     Args:
-        payload: A `Task`, as builtins.
+        payload: A `Training`, as builtins.
         progress: Told `stage` ("reading", "selecting", "comparing" with float32, "publishing"), `fraction`, 0
             to 1, of the whole job, and `metrics` where there are any.
 
@@ -97,11 +83,13 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
             served head (HEAD_PARITY), or the store failed.
     """
     started = time.monotonic()
-    task = msgspec.convert(payload, Task)
+    task = msgspec.convert(payload, Training)
     objects = Objects.open(task.store)
     progress({"stage": "reading", "fraction": 0.0})
     rows = _read(objects, task)
-    training_set, warnings = _training_set(task, rows)
+    training_set, warnings = assembled(rows, task)
+    if not isinstance(training_set, TrainingSet):
+        raise FaultError(f"This server has no head for {task.task.words} tasks.", reason="TASK_UNKNOWN")
 
     metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.classes))}
 
@@ -170,7 +158,7 @@ def _rounding(novelty: Novelty) -> float:
     return float(ROUNDING * np.abs(novelty.knots).max() * steepest)
 
 
-def _read(objects: Objects, task: Task) -> Rows:
+def _read(objects: Objects, task: Training) -> Rows:
     try:
         return read_rows(objects, task.model, task.sources, task.encoder_id)
     except ObjectMissingError as error:
@@ -184,78 +172,7 @@ def _read(objects: Objects, task: Task) -> Rows:
         ) from error
 
 
-def _training_set(task: Task, rows: Rows) -> tuple[TrainingSet, list[str]]:
-    """The labelled examples as arrays, and warnings about those that were left out."""
-    declared = {label.name: label.description for label in reversed(task.labels)}
-    known = {label.name: declared[label.name] for label in task.labels}
-    labelled = [i for i, it in enumerate(rows.examples) if it.label is not None]
-    kept = [i for i in labelled if not task.closed_labels or rows.examples[i].label in known]
-    if not kept:
-        raise _no_examples(len(rows.examples), len(labelled))
-    examples = [rows.examples[i] for i in kept]
-    seen = {it.label for it in examples if it.label is not None}
-    known |= dict.fromkeys(sorted(seen - known.keys()), "")
-    number = {name: i for i, name in enumerate(known)}
-    training_set = TrainingSet(
-        classes=tuple(known),
-        descriptions=tuple(known.values()),
-        labels=np.array([number[it.label] for it in examples if it.label is not None], np.int32),
-        weights=np.array([it.weight for it in examples], np.float64),
-        validation=np.array([it.split is Split.VALIDATION for it in examples]),
-        groups=_groups(examples),
-        ids=tuple(it.id for it in examples),
-        origins=tuple(rows.origins[i] for i in kept),
-        input_digests=tuple(it.input.digest() for it in examples),
-        features={view: array[kept] for view, array in rows.features.items()},
-        label_features=_of_names(task.label_features, tuple(known)),
-    )
-    return training_set, _left_out(len(rows.examples), len(labelled), len(kept))
-
-
-def _of_names(found: LabelFeatures | None, classes: tuple[str, ...]) -> dict[str, NDArray[np.float16]] | None:
-    """Features of the classes' names, (k, d) by view, if all of them have some."""
-    place = {name: i for i, name in enumerate(found.names)} if found else {}
-    if found is None or not place.keys() >= set(classes):
-        return None
-    rows = [place[name] for name in classes]
-    return {
-        view: np.frombuffer(data, np.float16).reshape(len(found.names), -1)[rows]
-        for view, data in found.views.items()
-    }
-
-
-def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """One number a group; an example without one is a group of its own."""
-    numbers: dict[tuple[str, int], int] = {}
-    keys = ((it.group, -1) if it.group else ("", i) for i, it in enumerate(examples))
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-
-
-def _left_out(examples: int, labelled: int, kept: int) -> list[str]:
-    warnings = []
-    if unlabelled := examples - labelled:
-        warnings.append(f"{unlabelled:,} examples were left out: they have no label.")
-    if others := labelled - kept:
-        warnings.append(f"{others:,} examples were left out: their labels are not among the closed ones.")
-    return warnings
-
-
-def _no_examples(examples: int, labelled: int) -> StateError:
-    if labelled:
-        found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
-    elif examples:
-        found = f"none of the {examples:,} examples carries a label"
-    else:
-        found = "there are no examples"
-    return StateError(
-        f"There is nothing to train on: {found}. At least 2 classes need training examples: send some, then "
-        "commit again.",
-        reason="TOO_FEW_CLASSES",
-        metadata={"classes": "0", "needed": "2"},
-    )
-
-
-def _manifest(task: Task, training_set: TrainingSet) -> Manifest:
+def _manifest(task: Training, training_set: TrainingSet) -> Manifest:
     labels = zip(training_set.classes, training_set.descriptions, strict=True)
     return Manifest(
         model=task.model,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 
+from graft_server.adapting.targets import TargetRules
 from graft_server.errors import InvalidError
 from graft_server.examples import Change, Example, Input
-from graft_server.names import MAX_ID_BYTES, clean_label, shown
+from graft_server.names import MAX_ID_BYTES, shown
 
 MAX_TEXT_BYTES = 1 << 20
 
@@ -31,16 +31,16 @@ def check_input(value: Input, field: str) -> Input:
     return value
 
 
-def check_change(change: Change, *, default_id: str, labels: Collection[str] | None) -> Change:
+def check_change(change: Change, *, default_id: str, targets: TargetRules) -> Change:
     """Returns the change, cleaned and with its id, or raises InvalidError.
 
     Args:
         change: As the client sent it.
         default_id: The id of an example that has none of its own.
-        labels: The labels that are allowed; None: any.
+        targets: What the adaptation's task accepts as a target.
     """
     if change.upsert is not None:
-        example = _check_example(change.upsert, labels)
+        example = _check_example(change.upsert, targets)
         return Change(upsert=replace(example, id=example.id or default_id))
     if not change.delete_id:
         raise InvalidError(
@@ -61,22 +61,12 @@ def check_weight(weight: float, field: str) -> float:
     return weight
 
 
-def _check_example(example: Example, labels: Collection[str] | None) -> Example:
+def _check_example(example: Example, targets: TargetRules) -> Example:
     check_input(example.input, "upsert.input")
     check_weight(example.weight, "upsert.weight")
     _check_size(example.id, "upsert.id")
     _check_size(example.group, "upsert.group")
-    if example.label is None:
-        return example
-    label = clean_label(example.label, "upsert.label")
-    if labels is not None and label not in labels:
-        raise InvalidError(
-            f"upsert.label is {shown(label)}, which is not among the {len(labels)} labels of start, and "
-            "closed_labels allows no others.",
-            reason="LABEL_UNKNOWN",
-            field="upsert.label",
-        )
-    return replace(example, label=label)
+    return targets.check(example, "upsert.")
 
 
 def _check_size(value: str, field: str) -> None:

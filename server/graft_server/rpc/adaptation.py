@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from graft.v1 import adaptation_pb2 as pb
@@ -12,15 +12,17 @@ from graft_server.adapting import mailbox
 from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher, require_sent
 from graft_server.adapting.adaptations import Adaptations, StartRequest
 from graft_server.adapting.ingest import Incoming
+from graft_server.adapting.targets import TargetRules
 from graft_server.errors import ConflictError, DrainingError, InvalidError
 from graft_server.examples import Rejection
 from graft_server.names import check_identifier
 from graft_server.rpc import converters
 from graft_server.rpc.errors import failure_status
 from graft_server.rpc.paging import page
+from graft_server.rpc.reports import TASK_MESSAGES
 from graft_server.rpc.service import Context
 from graft_server.rpc.times import timestamp
-from graft_server.store.adaptations import Commit
+from graft_server.store.adaptations import Commit, Settings
 from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
 
 KEEP_ALIVE_S = 20.0
@@ -54,15 +56,15 @@ class AdaptationService:
                 field="start",
             )
         request = self._adaptations.check(converters.start_request(first.start))
-        labels = {it.name for it in request.settings.labels} if request.settings.closed_labels else None
+        targets = _targets(request.settings)
         if first.start.validate_only:
             await self._adaptations.lineage(request)
-            async for response in _validate(requests, request, labels):
+            async for response in _validate(requests, request, targets):
                 yield response
             return
         adaptation = await self._adaptations.start(request)
         session = await adaptation.join(request.writer_id)
-        reader = asyncio.create_task(_read(requests, request, session, labels))
+        reader = asyncio.create_task(_read(requests, request, session, targets))
         try:
             yield _started(request, session.next_sequence)
             async for message in _messages(session.mailbox):
@@ -128,11 +130,16 @@ class AdaptationService:
         return pb.CancelAdaptationResponse(adaptation=await _describe(adaptation))
 
 
+def _targets(settings: Settings) -> TargetRules:
+    labels = {it.name for it in settings.labels} if settings.closed_labels else None
+    return TargetRules(settings.task, labels)
+
+
 async def _read(
     requests: AsyncIterator[pb.AdaptRequest],
     start: StartRequest,
     session: Session,
-    labels: Collection[str] | None,
+    targets: TargetRules,
 ) -> None:
     """Takes in what the client sends; what is wrong with it ends the call through the mailbox."""
     try:
@@ -140,7 +147,7 @@ async def _read(
             match request.WhichOneof("message"):
                 case "examples":
                     batch = request.examples
-                    changes = _incoming(batch, start, labels)
+                    changes = _incoming(batch, start, targets)
                     await session.put(batch.first_sequence, changes)
                 case "commit":
                     commit = request.commit
@@ -154,7 +161,7 @@ async def _read(
 
 
 async def _validate(
-    requests: AsyncIterator[pb.AdaptRequest], request: StartRequest, labels: Collection[str] | None
+    requests: AsyncIterator[pb.AdaptRequest], request: StartRequest, targets: TargetRules
 ) -> AsyncIterator[pb.AdaptResponse]:
     """The answers of a call that stores nothing."""
     yield _started(request, 0)
@@ -162,7 +169,7 @@ async def _validate(
     async for message in requests:
         match message.WhichOneof("message"):
             case "examples":
-                changes = _incoming(message.examples, request, labels)
+                changes = _incoming(message.examples, request, targets)
                 _require_no_gap(message.examples.first_sequence, following)
                 following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
@@ -176,7 +183,7 @@ async def _validate(
                 raise _misplaced(which)
 
 
-def _incoming(batch: pb.ExampleBatch, start: StartRequest, labels: Collection[str] | None) -> list[Incoming]:
+def _incoming(batch: pb.ExampleBatch, start: StartRequest, targets: TargetRules) -> list[Incoming]:
     if batch.first_sequence < 0:
         raise InvalidError(
             f"examples.first_sequence is {batch.first_sequence}: sequences count from 0.",
@@ -190,7 +197,7 @@ def _incoming(batch: pb.ExampleBatch, start: StartRequest, labels: Collection[st
             field="examples.changes",
         )
     return [
-        converters.incoming(change, start, sequence, labels)
+        converters.incoming(change, start, sequence, targets)
         for sequence, change in enumerate(batch.changes, batch.first_sequence)
     ]
 
@@ -302,6 +309,7 @@ async def _describe(adaptation: Adaptation) -> pb.Adaptation:
             for it in await adaptation.positions()
         ],
         publications=[_publication(adaptation, commit) for commit in store.commits.values()],
+        task=TASK_MESSAGES[store.start.settings.task],
     )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from google.protobuf import json_format
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server import examples
 from graft_server.adapting import mailbox
 from graft_server.adapting.adaptations import StartRequest
 from graft_server.adapting.ingest import Incoming
+from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import check_change, check_input
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import Change, Example, Input, Label, Rejection, Split
+from graft_server.examples import Change, Example, Input, Label, Rejection, Share, Split, Task
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
-from graft_server.rpc.reports import report_message
+from graft_server.rpc.reports import TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, timestamp
 from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, aliases_of
@@ -27,6 +31,10 @@ METHODS = {
     types_pb2.METHOD_UNSPECIFIED: "auto",
     types_pb2.METHOD_AUTO: "auto",
     types_pb2.METHOD_FROZEN: "frozen",
+}
+TASKS = {
+    types_pb2.TASK_UNSPECIFIED: Task.SINGLE_LABEL,
+    types_pb2.TASK_SINGLE_LABEL: Task.SINGLE_LABEL,
 }
 _SPLITS = {
     types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
@@ -51,6 +59,12 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
             reason="ENUM_UNKNOWN",
             field="start.method",
         )
+    if message.task not in TASKS:
+        raise InvalidError(
+            f"start.task is {message.task}, which this server does not know: use TASK_SINGLE_LABEL.",
+            reason="ENUM_UNKNOWN",
+            field="start.task",
+        )
     if message.base_version < 0:
         raise InvalidError(
             f"start.base_version is {message.base_version}: versions count from 1; 0 starts empty.",
@@ -64,19 +78,20 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
         method=METHODS[message.method],
         base_version=message.base_version,
         seed=message.seed,
+        task=TASKS[message.task],
     )
     return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
 
 
 def incoming(
-    message: adaptation_pb2.ExampleChange, start: StartRequest, sequence: int, labels: Collection[str] | None
+    message: adaptation_pb2.ExampleChange, start: StartRequest, sequence: int, targets: TargetRules
 ) -> Incoming:
     """A change, checked: one that cannot be accepted becomes a rejection."""
     # Unique in every lineage that the adaptation may become part of.
     default_id = f"{start.adaptation_id}/{start.writer_id}/{sequence}"
     digest = content_digest(message.SerializeToString(deterministic=True))
     try:
-        checked = check_change(_change(message), default_id=default_id, labels=labels)
+        checked = check_change(_change(message), default_id=default_id, targets=targets)
     except InvalidError as error:
         return Incoming(
             digest, Rejection(sequence, error.reason, error.field, error.message, start.writer_id)
@@ -89,11 +104,27 @@ def labelled(message: types_pb2.Example) -> Example:
     return Example(
         id=message.id,
         input=input_of(message.input, "upsert.input"),
-        label=message.label if message.WhichOneof("target") else None,
         weight=message.weight if message.HasField("weight") else 1.0,
         split=_split(message.split),
         group=message.group,
+        **_target(message),
     )
+
+
+def _target(message: types_pb2.Example) -> Mapping[str, Any]:
+    """The field of an `Example` that the message's target is."""
+    match message.WhichOneof("target"):
+        case "label":
+            return {"label": message.label}
+        case "label_set":
+            return {"label_set": tuple(message.label_set.labels)}
+        case "value":
+            return {"value": message.value}
+        case "distribution":
+            shares = message.distribution.labels
+            return {"distribution": tuple(Share(share.label, share.probability) for share in shares)}
+        case _:
+            return {}
 
 
 def input_of(message: types_pb2.Input, field: str) -> Input:
@@ -254,7 +285,11 @@ def version(value: Version, owner: Model, full: Report | None = None) -> model_p
         for name, figure in value.summary.items():
             if name in _SUMMARY_FIGURES:
                 setattr(message.report, name, figure)
+            elif name in _SUMMARY_MESSAGES and figure is not None:
+                json_format.ParseDict(figure, getattr(message.report, name))
         message.report.warnings.extend(value.summary.get("warnings", ()))
+        message.report.task = TASK_MESSAGES[Task(value.summary.get("task", Task.SINGLE_LABEL))]
+    message.task = message.report.task
     return message
 
 
@@ -262,6 +297,7 @@ _SUMMARY_FIGURES = {
     "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
     "backbone", "encoder_id", "seed",
 }  # fmt: skip
+_SUMMARY_MESSAGES = {"multi_label", "regression"}
 
 
 def labels(values: Collection[Label]) -> list[types_pb2.Label]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from graft.v1 import model_pb2 as pb
 from graft.v1 import types_pb2
 from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import check_input, check_weight
 from graft_server.encoding.trunk import Trunks
 from graft_server.errors import InvalidError
+from graft_server.examples import Example
 from graft_server.exporting.exporter import BundleFile, Exporter
-from graft_server.names import check_alias, check_model, clean_label
+from graft_server.names import check_alias, check_model
 from graft_server.rpc import converters
 from graft_server.rpc.paging import page
 from graft_server.rpc.reports import filled
@@ -158,28 +160,24 @@ async def _evaluate(
             reason="TOO_MANY_EXAMPLES",
             field="examples",
         )
-    texts: list[str] = []
-    labels: list[str] = []
-    weights: list[float] = []
+    targets = TargetRules(evaluator.task)
+    examples: list[Example] = []
     for index, message in enumerate(request.examples, place):
         try:
-            text, label, weight = _labelled(message)
+            examples.append(_labelled(message, targets))
         except InvalidError as error:
             _reject(response, index, error)
-            continue
-        texts.append(text)
-        labels.append(label)
-        weights.append(weight)
-    await evaluator.add(texts, labels, weights)
+    await evaluator.add(examples)
     return place + len(request.examples)
 
 
-def _labelled(message: types_pb2.Example) -> tuple[str, str, float]:
+def _labelled(message: types_pb2.Example, targets: TargetRules) -> Example:
     example = converters.labelled(message)
-    text = check_input(example.input, "input").text
-    if example.label is None:
-        raise InvalidError("label is not set: give the right answer.", reason="LABEL_EMPTY", field="label")
-    return text, clean_label(example.label, "label"), check_weight(example.weight, "weight")
+    check_input(example.input, "input")
+    check_weight(example.weight, "weight")
+    if not example.labelled:
+        raise InvalidError("target is not set: give the right answer.", reason="LABEL_EMPTY", field="target")
+    return targets.check(example, "")
 
 
 def _reject(response: pb.EvaluateModelResponse, index: int, error: InvalidError) -> None:

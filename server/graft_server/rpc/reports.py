@@ -10,12 +10,18 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from graft.v1 import report_pb2, types_pb2
+from graft_server.examples import Task
 from graft_server.reports import EvaluationMethod, Report
 from graft_server.rpc.times import duration, timestamp
 
 M = TypeVar("M", bound=Message)
 
 _METHODS = {"auto": types_pb2.METHOD_AUTO, "frozen": types_pb2.METHOD_FROZEN}
+TASK_MESSAGES = {
+    Task.SINGLE_LABEL: types_pb2.TASK_SINGLE_LABEL,
+    Task.MULTI_LABEL: types_pb2.TASK_MULTI_LABEL,
+    Task.REGRESSION: types_pb2.TASK_REGRESSION,
+}
 _EVALUATION_METHODS = {
     EvaluationMethod.NONE: report_pb2.EVALUATION_METHOD_UNSPECIFIED,
     EvaluationMethod.CROSS_VALIDATION: report_pb2.EVALUATION_METHOD_CROSS_VALIDATION,
@@ -47,6 +53,8 @@ def _set(message: Message, name: str, value: Any) -> None:
         return
     if isinstance(value, EvaluationMethod):
         setattr(message, name, _EVALUATION_METHODS[value])
+    elif isinstance(value, Task):
+        setattr(message, name, TASK_MESSAGES[value])
     elif isinstance(value, Mapping):
         getattr(message, name).update(value)
     elif isinstance(value, tuple):

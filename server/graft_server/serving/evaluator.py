@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.examples import Example, Task
 from graft_server.metrics import Figures, class_reports, confusions, figures
 from graft_server.reports import ClassReport, Confusion
 from graft_server.serving.predictor import Predictor
@@ -19,52 +21,77 @@ class Measured:
     """How good a version is on n examples."""
 
     examples: int
-    figures: Figures
-    per_class: tuple[ClassReport, ...]
+    figures: Figures = field(default_factory=lambda: Figures(0.0, 0.0, 0.0, 0.0))
+    per_class: tuple[ClassReport, ...] = ()
     """The classes in the examples, sorted by label; none has training examples."""
-    confusions: tuple[Confusion, ...]
+    confusions: tuple[Confusion, ...] = ()
 
 
 @dataclass(slots=True)
 class Evaluator:
-    """Takes labelled texts in batches, and measures once all are there.
+    """Takes labelled examples in batches, and measures once all are there.
 
-    What it keeps is a row of probabilities an example, not the texts.
+    What it keeps is a row of probabilities and the target of an example, not its input.
     """
 
     predictor: Predictor
     served: ServedVersion
     _probabilities: list[NDArray[np.float32]] = field(default_factory=list)
-    _labels: list[str] = field(default_factory=list)
+    _targets: list[dict[str, float]] = field(default_factory=list)
+    """Label to probability: a label alone has 1."""
     _weights: list[float] = field(default_factory=list)
 
-    async def add(self, texts: list[str], labels: list[str], weights: list[float]) -> None:
-        """Takes in a batch of valid examples."""
-        if texts:
+    @property
+    def task(self) -> Task:
+        """What the version answers with; the examples' targets must fit it."""
+        return self.served.manifest.task
+
+    async def add(self, examples: Sequence[Example]) -> None:
+        """Takes in a batch of valid, labelled examples."""
+        if examples:
+            texts = [example.input.text for example in examples]
             self._probabilities.append(await self.predictor.probabilities(self.served, texts))
-            self._labels.extend(labels)
-            self._weights.extend(weights)
+            self._targets.extend(_target(example) for example in examples)
+            self._weights.extend(example.weight for example in examples)
 
     async def measure(self) -> Measured:
         """The figures of everything that was taken in."""
         return await asyncio.to_thread(self._measure)
 
     def _measure(self) -> Measured:
+        if not self._targets:
+            return Measured(0)
         known = [label.name for label in self.served.labels]
         # A label that the version does not know is a class that it never gives any probability.
-        unknown = sorted(set(self._labels) - set(known))
+        unknown = sorted({label for target in self._targets for label in target} - set(known))
         names = (*known, *unknown)
-        if not self._labels:
-            return Measured(0, Figures(0.0, 0.0, 0.0, 0.0), (), ())
         column = {name: index for index, name in enumerate(names)}
-        labels = np.array([column[label] for label in self._labels], np.int32)
+        labels = np.array(
+            [column[max(target, key=lambda it: target[it])] for target in self._targets], np.int32
+        )
         weights = np.array(self._weights)
         probabilities = np.pad(np.concatenate(self._probabilities), ((0, 0), (0, len(unknown))))
         predicted = probabilities.argmax(axis=1)
         per_class = class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
         return Measured(
             examples=len(labels),
-            figures=figures(probabilities, labels, weights),
+            figures=figures(probabilities, labels, weights, self._soft(column)),
             per_class=tuple(sorted((it for it in per_class if it.support), key=lambda it: it.label)),
             confusions=confusions(names, labels, predicted),
         )
+
+    def _soft(self, column: dict[str, int]) -> NDArray[np.float32] | None:
+        """The targets as distributions, shape (n, k), where one of them is."""
+        if all(len(target) == 1 for target in self._targets):
+            return None
+        soft = np.zeros((len(self._targets), len(column)), np.float32)
+        for row, target in zip(soft, self._targets, strict=True):
+            for label, probability in target.items():
+                row[column[label]] = probability
+        return soft
+
+
+def _target(example: Example) -> dict[str, float]:
+    if example.distribution is not None:
+        return {share.label: share.probability for share in example.distribution}
+    return dict.fromkeys(example.labels, 1.0)

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import msgspec
 
 from graft_server.errors import DomainError, MissingError, StateError
-from graft_server.examples import Label
+from graft_server.examples import Label, Task
 from graft_server.names import shown
 from graft_server.store.events import (
     AdaptationState,
@@ -46,6 +46,7 @@ class Settings:
     method: str = "auto"
     base_version: int = 0
     seed: int = 0
+    task: Task = Task.SINGLE_LABEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ class WriterLog:
             grown[: self._next_sequence] = self._digests[: self._next_sequence]
             self._digests = grown
         self._digests[segment.first_sequence : segment.next_sequence] = [it.digest for it in segment.records]
-        self._labels.update(it.label for it in segment.upserts if it.label is not None)
+        self._labels.update(label for it in segment.upserts for label in it.labels)
         self._next_ordinal += 1
         # Last, because `repeated` reads without the lock.
         self._next_sequence = segment.next_sequence

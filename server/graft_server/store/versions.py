@@ -16,7 +16,7 @@ from datetime import datetime
 
 import msgspec
 
-from graft_server.examples import Label
+from graft_server.examples import Label, Task
 from graft_server.reports import Report
 from graft_server.store.objects import Objects, corrupt, decode_json
 
@@ -54,7 +54,7 @@ class Manifest:
     """The backbone's name on the server that trained the version."""
     encoder_id: str
     labels: tuple[Label, ...]
-    """In output order."""
+    """In output order; none for a regression."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
     seed: int
@@ -62,6 +62,7 @@ class Manifest:
     """With a time zone."""
     parts: dict[str, str] = field(default_factory=dict)
     """Name of each part to its SHA-256; filled in by `write_version`."""
+    task: Task = Task.SINGLE_LABEL
 
 
 @dataclass(frozen=True, slots=True)
