@@ -11,6 +11,7 @@ from graft_server.errors import CorruptError, InvalidError
 from graft_server.heads import Head, decode, encode
 from graft_server.heads import head as heads
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.half import widened
 from graft_server.heads.novelty import table
 
 ROWS = 300
@@ -106,3 +107,9 @@ def test_importing_heads_brings_in_no_training_library() -> None:
     code = "import sys, graft_server.heads; print({'scipy', 'onnx', 'torch', 'sklearn'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_widening_gives_every_finite_number_of_half_precision_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(2, -1)
+    np.testing.assert_array_equal(widened(finite), finite.astype(np.float32))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.errors import InvalidError
+from graft_server.heads.half import widened
 from graft_server.heads.novelty import Novelty
 
 ROWS_AT_ONCE = 1024
@@ -66,6 +67,12 @@ class KernelMap:
     bias: Array
     """shape (k,)."""
     softness: float
+    squares: Array = field(init=False, repr=False)
+    """shape (m,): squared lengths of the landmarks."""
+
+    def __post_init__(self) -> None:
+        """Computes what every call needs and is small."""
+        object.__setattr__(self, "squares", _squares(widened(self.landmarks)))
 
     @property
     def dimension(self) -> int:
@@ -74,7 +81,8 @@ class KernelMap:
 
     def logits(self, features: Array) -> Array:
         """Shape (n, k), of features of shape (n, d)."""
-        scores: Array = gaussian_kernel(features, self.landmarks.astype(np.float32), self.gamma) @ self.weight
+        kernel = gaussian_kernel(features, widened(self.landmarks), self.gamma, self.squares)
+        scores: Array = kernel @ self.weight
         scores += self.bias
         return log_softplus(scores, self.softness)
 
@@ -152,13 +160,27 @@ def blended(logits: list[Array], temperatures: list[float], shares: list[float],
     return softmax(mean / np.float32(temperature))
 
 
-def gaussian_kernel(features: Array, landmarks: Array, gamma: float) -> Array:
-    """The kernel exp(-gamma * |x - z|^2) between rows of (n, d) and (m, d), shape (n, m)."""
-    kernel: Array = features @ (landmarks.T * np.float32(2 * gamma))
-    kernel -= np.float32(gamma) * np.einsum("nd,nd->n", features, features)[:, None]
-    kernel -= np.float32(gamma) * np.einsum("md,md->m", landmarks, landmarks)
+def gaussian_kernel(
+    features: Array, landmarks: Array, gamma: float, landmark_squares: Array | None = None
+) -> Array:
+    """The kernel exp(-gamma * |x - z|^2) between rows of (n, d) and (m, d), shape (n, m).
+
+    Whoever has the squared lengths of the landmarks, shape (m,), can spare their computation.
+    """
+    # This way round, since the library lays out its right side anew each time: the small one.
+    kernel: Array = (landmarks @ features.T).T
+    kernel *= np.float32(2)
+    kernel -= _squares(features)[:, None]
+    kernel -= _squares(landmarks) if landmark_squares is None else landmark_squares
+    kernel *= np.float32(gamma)
     np.exp(kernel, out=kernel)
     return kernel
+
+
+def _squares(rows: Array) -> Array:
+    """Squared lengths of rows of shape (n, d), shape (n,)."""
+    squares: Array = np.einsum("nd,nd->n", rows, rows)
+    return squares
 
 
 def log_softplus(scores: Array, softness: float) -> Array:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.heads.half import widened
+
 ABSTAIN_ABOVE = 0.95
 """Novelty beyond which a prediction is marked as abstained: a false-alarm rate of 5%."""
 MAX_KNOTS = 64
@@ -42,7 +44,7 @@ class Novelty:
         self, largest_logits: NDArray[np.float32], features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Shape (n,), of the largest logits, shape (n,), and the features, shape (n, d)."""
-        similarity = (features @ self.anchors.T.astype(np.float32)).max(axis=1)
+        similarity = (widened(self.anchors) @ features.T).max(axis=0)
         return combined(largest_logits, similarity, self.logit_scale, self.similarity_scale)
 
     def scores(
