@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
-from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
@@ -67,9 +67,9 @@ class App:
         self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES)
         self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
-        predictor = Predictor(self._versions, settings.cached_responses)
         publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
-        self._adaptations = Adaptations(publisher, self._trunks)
+        self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
+        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
         services = (
@@ -154,6 +154,16 @@ class App:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):
             await self._health.set(name, status)
+
+
+def limits_of(settings: Settings) -> AdaptationLimits:
+    """The limits that the settings ask for."""
+    return AdaptationLimits(
+        open=settings.open_adaptations,
+        open_per_model=settings.open_adaptations_per_model,
+        publications=settings.publications,
+        publications_per_model=settings.publications_per_model,
+    )
 
 
 def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunks:

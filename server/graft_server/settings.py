@@ -64,6 +64,18 @@ class Settings:
         default=0,
         metadata={"help": "answers to remember, for traffic that asks the same again; 0: none"},
     )
+    open_adaptations: int = field(
+        default=1024, metadata={"help": "adaptations whose examples are taken at once"}
+    )
+    open_adaptations_per_model: int = field(
+        default=256, metadata={"help": "adaptations of one model whose examples are taken at once"}
+    )
+    publications: int = field(
+        default=1024, metadata={"help": "commits that may wait or be trained before others are refused"}
+    )
+    publications_per_model: int = field(
+        default=64, metadata={"help": "commits of one model that may wait or be trained"}
+    )
     drain_seconds: float = field(
         default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
     )
@@ -183,6 +195,10 @@ def _checked(settings: Settings) -> Settings:
         ("batch_tokens", 0),
         ("queued_requests", 1),
         ("cached_responses", 0),
+        ("open_adaptations", 1),
+        ("open_adaptations_per_model", 1),
+        ("publications", 1),
+        ("publications_per_model", 1),
     ):
         if getattr(settings, name) < least:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)

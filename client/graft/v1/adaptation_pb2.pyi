@@ -130,7 +130,7 @@ Global___AdaptRequest: _TypeAlias = AdaptRequest  # noqa: Y015
 class AdaptStart(_message.Message):
     """AdaptStart opens an adaptation, or resumes it where its adaptation_id is known. A resumed start must
     carry the same settings (FAILED_PRECONDITION / START_MISMATCH otherwise).
-    Planned: 9 fine-tuning settings, 10 time_budget, 12 publish policy.
+    Planned: 9 fine-tuning settings, 10 time_budget.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -144,6 +144,7 @@ class AdaptStart(_message.Message):
     CLOSED_LABELS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
+    PUBLISH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
@@ -178,6 +179,10 @@ class AdaptStart(_message.Message):
         unless closed_labels is set. Must be empty for TASK_REGRESSION.
         """
 
+    @_builtins.property
+    def publish(self) -> Global___PublishPolicy:
+        """When the server commits by itself. Unset: never."""
+
     def __init__(
         self,
         *,
@@ -190,16 +195,51 @@ class AdaptStart(_message.Message):
         closed_labels: _builtins.bool = ...,
         method: _types_pb2.Method.ValueType = ...,
         base_version: _builtins.int = ...,
+        publish: Global___PublishPolicy | None = ...,
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["publish", b"publish"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "labels", b"labels", "method", b"method", "model", b"model", "seed", b"seed", "task", b"task", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdaptStart: _TypeAlias = AdaptStart  # noqa: Y015
+
+@_typing.final
+class PublishPolicy(_message.Message):
+    """PublishPolicy says when the server makes commits by itself. Their ids are "auto:1", "auto:2" and so on, each
+    the number of the commit in the adaptation, which no client can choose; what comes of them is told to
+    every call of the adaptation. Two rules may be set: whichever is due first. Nothing is committed while
+    nothing changed since the newest commit, and none is made while one of this server's is still trained.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_EXAMPLES_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    every_examples: _builtins.int
+    """Commit when so many changes, of all writers together, came in since the newest commit. 0: never for that."""
+    @_builtins.property
+    def every(self) -> _duration_pb2.Duration:
+        """Commit when the newest commit (or, before there is one, the adaptation's start) is so old: at least 1 s.
+        Unset: never for that.
+        """
+
+    def __init__(
+        self,
+        *,
+        every_examples: _builtins.int = ...,
+        every: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "every_examples", b"every_examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishPolicy: _TypeAlias = PublishPolicy  # noqa: Y015
 
 @_typing.final
 class ExampleBatch(_message.Message):
@@ -556,7 +596,7 @@ Global___PublicationFailed: _TypeAlias = PublicationFailed  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Progress says what is being done."""
+    """Progress says what is being done: with a commit, or (commit_id is empty) with the stream of examples."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -586,14 +626,18 @@ class Progress(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
-    """The commit that is being worked on; empty in a keep-alive."""
+    """The commit that is being worked on; empty for the stream, and in a keep-alive, which has no stage either."""
     stage: _builtins.str
-    """What is being done, for example "encoding", "selecting" or "publishing"."""
+    """What is being done, for example "streaming", "encoding", "selecting" or "publishing"."""
     fraction: _builtins.float
     """How much of the commit's work is done, 0 to 1."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Figures so far by name, for example {"examples": 616}."""
+        """Figures so far by name, for example {"examples": 616}. Of a stream: "examples" that were learned, "classes"
+        that have some, and "prequential_accuracy": the share of examples whose label the interim head predicted
+        before it learned them, with newer ones counting more (about the last 200 count);
+        "prequential_accuracy_total" is the same over all of them.
+        """
 
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
@@ -644,6 +688,26 @@ class Adaptation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -652,6 +716,7 @@ class Adaptation(_message.Message):
     WRITERS_FIELD_NUMBER: _builtins.int
     PUBLICATIONS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -674,6 +739,12 @@ class Adaptation(_message.Message):
     def publications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Publication]:
         """Its publications, oldest first."""
 
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """How the stream is being learned, as in Progress.metrics; empty where the server that answers does not
+        follow it at the moment.
+        """
+
     def __init__(
         self,
         *,
@@ -685,10 +756,11 @@ class Adaptation(_message.Message):
         writers: _abc.Iterable[Global___Writer] | None = ...,
         publications: _abc.Iterable[Global___Publication] | None = ...,
         task: _types_pb2.Task.ValueType = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

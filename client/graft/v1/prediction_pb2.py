@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from graft.v1 import types_pb2 as graft_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19graft/v1/prediction.proto\x12\x08graft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x14graft/v1/types.proto\"\x99\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x12\x1f\n\x06inputs\x18\x05 \x03(\x0b\x32\x0f.graft.v1.Input\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x18\n\x10include_features\x18\x07 \x01(\x08\x42\n\n\x08selector\"|\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x07results\x18\x03 \x03(\x0b\x32\x14.graft.v1.Prediction\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.graft.v1.Timings\"\x90\x02\n\nPrediction\x12-\n\x0csingle_label\x18\x01 \x01(\x0b\x32\x15.graft.v1.SingleLabelH\x00\x12+\n\x0bmulti_label\x18\x02 \x01(\x0b\x32\x14.graft.v1.MultiLabelH\x00\x12*\n\nregression\x18\x03 \x01(\x0b\x32\x14.graft.v1.RegressionH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x11\n\tabstained\x18\x05 \x01(\x08\x12\x0f\n\x07novelty\x18\x06 \x01(\x02\x12\x11\n\ttruncated\x18\x07 \x01(\x08\x12\x14\n\x08\x66\x65\x61tures\x18\x08 \x03(\x02\x42\x02\x10\x01\x42\x08\n\x06result\".\n\x0bSingleLabel\x12\x1f\n\x06scores\x18\x01 \x03(\x0b\x32\x0f.graft.v1.Score\"+\n\x05Score\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"7\n\nMultiLabel\x12)\n\x06scores\x18\x01 \x03(\x0b\x32\x19.graft.v1.MultiLabelScore\"G\n\x0fMultiLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x10\n\x08selected\x18\x03 \x01(\x08\"6\n\nRegression\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"\xb4\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04head\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n\x14PredictStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.graft.v1.PredictRequest\"\x89\x01\n\x15PredictStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x08response\x18\x02 \x01(\x0b\x32\x19.graft.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result2\xa9\x01\n\x11PredictionService\x12>\n\x07Predict\x12\x18.graft.v1.PredictRequest\x1a\x19.graft.v1.PredictResponse\x12T\n\rPredictStream\x12\x1e.graft.v1.PredictStreamRequest\x1a\x1f.graft.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19graft/v1/prediction.proto\x12\x08graft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x14graft/v1/types.proto\"\xb2\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x12\x17\n\radaptation_id\x18\x04 \x01(\tH\x00\x12\x1f\n\x06inputs\x18\x05 \x03(\x0b\x32\x0f.graft.v1.Input\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x18\n\x10include_features\x18\x07 \x01(\x08\x42\n\n\x08selector\"\x93\x01\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x07results\x18\x03 \x03(\x0b\x32\x14.graft.v1.Prediction\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.graft.v1.Timings\x12\x15\n\rnext_sequence\x18\x05 \x01(\x03\"\x90\x02\n\nPrediction\x12-\n\x0csingle_label\x18\x01 \x01(\x0b\x32\x15.graft.v1.SingleLabelH\x00\x12+\n\x0bmulti_label\x18\x02 \x01(\x0b\x32\x14.graft.v1.MultiLabelH\x00\x12*\n\nregression\x18\x03 \x01(\x0b\x32\x14.graft.v1.RegressionH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x11\n\tabstained\x18\x05 \x01(\x08\x12\x0f\n\x07novelty\x18\x06 \x01(\x02\x12\x11\n\ttruncated\x18\x07 \x01(\x08\x12\x14\n\x08\x66\x65\x61tures\x18\x08 \x03(\x02\x42\x02\x10\x01\x42\x08\n\x06result\".\n\x0bSingleLabel\x12\x1f\n\x06scores\x18\x01 \x03(\x0b\x32\x0f.graft.v1.Score\"+\n\x05Score\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"7\n\nMultiLabel\x12)\n\x06scores\x18\x01 \x03(\x0b\x32\x19.graft.v1.MultiLabelScore\"G\n\x0fMultiLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x10\n\x08selected\x18\x03 \x01(\x08\"6\n\nRegression\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"\xb4\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tokenize\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04head\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n\x14PredictStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07request\x18\x02 \x01(\x0b\x32\x18.graft.v1.PredictRequest\"\x89\x01\n\x15PredictStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x08response\x18\x02 \x01(\x0b\x32\x19.graft.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result2\xa9\x01\n\x11PredictionService\x12>\n\x07Predict\x12\x18.graft.v1.PredictRequest\x1a\x19.graft.v1.PredictResponse\x12T\n\rPredictStream\x12\x1e.graft.v1.PredictStreamRequest\x1a\x1f.graft.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTION'].fields_by_name['features']._loaded_options = None
   _globals['_PREDICTION'].fields_by_name['features']._serialized_options = b'\020\001'
   _globals['_PREDICTREQUEST']._serialized_start=119
-  _globals['_PREDICTREQUEST']._serialized_end=272
-  _globals['_PREDICTRESPONSE']._serialized_start=274
-  _globals['_PREDICTRESPONSE']._serialized_end=398
-  _globals['_PREDICTION']._serialized_start=401
-  _globals['_PREDICTION']._serialized_end=673
-  _globals['_SINGLELABEL']._serialized_start=675
-  _globals['_SINGLELABEL']._serialized_end=721
-  _globals['_SCORE']._serialized_start=723
-  _globals['_SCORE']._serialized_end=766
-  _globals['_MULTILABEL']._serialized_start=768
-  _globals['_MULTILABEL']._serialized_end=823
-  _globals['_MULTILABELSCORE']._serialized_start=825
-  _globals['_MULTILABELSCORE']._serialized_end=896
-  _globals['_REGRESSION']._serialized_start=898
-  _globals['_REGRESSION']._serialized_end=952
-  _globals['_TIMINGS']._serialized_start=955
-  _globals['_TIMINGS']._serialized_end=1135
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1137
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1222
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1225
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1362
-  _globals['_PREDICTIONSERVICE']._serialized_start=1365
-  _globals['_PREDICTIONSERVICE']._serialized_end=1534
+  _globals['_PREDICTREQUEST']._serialized_end=297
+  _globals['_PREDICTRESPONSE']._serialized_start=300
+  _globals['_PREDICTRESPONSE']._serialized_end=447
+  _globals['_PREDICTION']._serialized_start=450
+  _globals['_PREDICTION']._serialized_end=722
+  _globals['_SINGLELABEL']._serialized_start=724
+  _globals['_SINGLELABEL']._serialized_end=770
+  _globals['_SCORE']._serialized_start=772
+  _globals['_SCORE']._serialized_end=815
+  _globals['_MULTILABEL']._serialized_start=817
+  _globals['_MULTILABEL']._serialized_end=872
+  _globals['_MULTILABELSCORE']._serialized_start=874
+  _globals['_MULTILABELSCORE']._serialized_end=945
+  _globals['_REGRESSION']._serialized_start=947
+  _globals['_REGRESSION']._serialized_end=1001
+  _globals['_TIMINGS']._serialized_start=1004
+  _globals['_TIMINGS']._serialized_end=1184
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1186
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1271
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1274
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=1411
+  _globals['_PREDICTIONSERVICE']._serialized_start=1414
+  _globals['_PREDICTIONSERVICE']._serialized_end=1583
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class PredictRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     INCLUDE_FEATURES_FIELD_NUMBER: _builtins.int
@@ -39,6 +40,10 @@ class PredictRequest(_message.Message):
     """A version's number, from 1."""
     alias: _builtins.str
     """An alias, set by SetAlias."""
+    adaptation_id: _builtins.str
+    """No version, but the interim head of this open adaptation: what it has learned up to now. It answers with
+    version 0. Names of labels that were declared in start count, so it may answer before there are examples.
+    """
     top_k: _builtins.int
     """How many scores per input, best first. 0: 5. A multi-label answer also has those that are selected beyond
     it; a regression has none.
@@ -55,15 +60,16 @@ class PredictRequest(_message.Message):
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         alias: _builtins.str = ...,
+        adaptation_id: _builtins.str = ...,
         inputs: _abc.Iterable[_types_pb2.Input] | None = ...,
         top_k: _builtins.int = ...,
         include_features: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "alias", b"alias", "selector", b"selector", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "include_features", b"include_features", "inputs", b"inputs", "model", b"model", "selector", b"selector", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "alias", b"alias", "include_features", b"include_features", "inputs", b"inputs", "model", b"model", "selector", b"selector", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["version", "alias"]  # noqa: Y015
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["version", "alias", "adaptation_id"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
@@ -79,10 +85,13 @@ class PredictResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
-    """The version that served the request."""
+    """The version that served the request; 0: an interim head."""
+    next_sequence: _builtins.int
+    """Of an interim head: how many changes, of all writers together, it has learned. 0 for versions."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
         """One result per input, in the order of the inputs."""
@@ -98,10 +107,11 @@ class PredictResponse(_message.Message):
         version: _builtins.int = ...,
         results: _abc.Iterable[Global___Prediction] | None = ...,
         timings: Global___Timings | None = ...,
+        next_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results", "timings", b"timings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "next_sequence", b"next_sequence", "results", b"results", "timings", b"timings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from graft_server.adapting.continuous import ContinuousPublishing
 from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.adapting.interim import Interim
 from graft_server.adapting.mailbox import (
     Committed,
     Mailbox,
@@ -26,11 +28,15 @@ from graft_server.encoding.trunk import Trunk
 from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
 from graft_server.names import shown
 from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, Failure
+from graft_server.store.adaptations import AdaptationStore, Commit, Failure
 from graft_server.store.events import AdaptationState
+from graft_server.store.features import Features
 from graft_server.store.segments import Segment, WriterLog
 
 _log = logging.getLogger(__name__)
+
+MOST_UNREAD = 64
+"""A caller that has left so many messages unread is not told of the server's own commits: events have them all."""
 
 CANCELLED = "ADAPTATION_CANCELLED"
 """The reason of commits that a cancellation gave up."""
@@ -50,17 +56,41 @@ class Adaptation:
     Attributes:
         store: What is stored of it.
         trunk: The backbone that it uses.
+        interim: Its interim head.
         running: The commit that a worker trains, or "".
         closed: Whether this server has stopped working on it.
     """
 
-    def __init__(self, store: AdaptationStore, trunk: Trunk, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        publisher: Publisher,
+        admit: Callable[[Adaptation], None] = lambda _: None,
+    ) -> None:
+        """Describes it; nothing runs yet.
+
+        Args:
+            store: What is stored of it.
+            trunk: The backbone that it uses.
+            publisher: Carries out its commits.
+            admit: Raises OverloadError where a new commit is one too many.
+        """
         self.store = store
         self.trunk = trunk
         self.running = ""
         self.closed = False
         self._publisher = publisher
-        self._embedder = Embedder(store, trunk)
+        self._embedder = Embedder(store, trunk, self._encoded)
+        self.interim = Interim(store, trunk, self._embedder, publisher, self._learned)
+        self._admit = admit
+        self._continuous = ContinuousPublishing(
+            store,
+            look=self._look,
+            attended=lambda: bool(self._sessions),
+            training=lambda: bool(self.unfinished),
+            commit=self._commit_automatically,
+        )
         self._sessions: dict[str, Session] = {}
         self._joining = asyncio.Lock()
         self._queue: list[str] = []
@@ -73,8 +103,18 @@ class Adaptation:
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
         used = self._sessions or self._watchers or self._joining.locked()
-        busy = self._queue or self.running or self._chores or self._embedder.busy
-        return not (used or busy)
+        busy = self._queue or self.running or self._chores or self._embedder.busy or self.interim.busy
+        return not (used or busy or self.interim.wanted or self._continuous.pending)
+
+    @property
+    def attended(self) -> bool:
+        """Whether this server takes its examples."""
+        return bool(self._sessions)
+
+    @property
+    def unfinished(self) -> int:
+        """How many of its commits wait for this server, or are trained by it."""
+        return len(self._queue)
 
     async def join(self, writer_id: str) -> Session:
         """Begins a call of a writer. An older call of the same writer ends with WRITER_SUPERSEDED.
@@ -119,21 +159,39 @@ class Adaptation:
 
         Returns:
             The committing writer, and the number below which its changes are part of it.
+
+        Raises:
+            StateError: The adaptation takes no more commits.
+            OverloadError: Too many commits wait.
         """
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         watermarks[own.writer_id] = own.next_sequence
+        commit = await self._make(commit_id, watermarks, close)
+        return WriterPosition(own.writer_id, commit.watermarks.get(own.writer_id, 0))
+
+    async def _make(self, commit_id: str, watermarks: Mapping[str, int], close: bool) -> Commit:
+        if commit_id not in self.store.commits:
+            self._admit(self)
         making = asyncio.ensure_future(
             asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close)
         )
         try:
-            commit = await asyncio.shield(making)
+            return await asyncio.shield(making)
         finally:
             # The caller may leave meanwhile: what became durable is carried out all the same.
             await asyncio.wait({making})
             if commit_id in self.store.commits:
                 self._enqueue(commit_id)
                 self._notify()
-        return WriterPosition(own.writer_id, commit.watermarks.get(own.writer_id, 0))
+
+    async def _commit_automatically(self, commit_id: str) -> None:
+        """Commits everything so far, and tells every call of it."""
+        watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
+        commit = await self._make(commit_id, watermarks, close=False)
+        for session in list(self._sessions.values()):
+            if session.mailbox.unread < MOST_UNREAD:
+                session.mailbox.put(Committed(commit_id, commit.watermarks.get(session.writer_id, 0)))
+                await self.deliver_outcome(commit_id, session.mailbox)
 
     async def deliver_outcome(self, commit_id: str, mailbox: Mailbox) -> None:
         """Puts a commit's outcome into the mailbox, now or when there is one."""
@@ -156,6 +214,7 @@ class Adaptation:
         """Carries out the commits that have no outcome yet: those that a server left unfinished."""
         for commit_id in self.store.commits:
             self._enqueue(commit_id)
+        self._continuous.wake()
 
     async def cancel(self) -> None:
         """Stops the adaptation's work for good. Versions that it published stay."""
@@ -164,6 +223,8 @@ class Adaptation:
         for session in list(self._sessions.values()):
             session.mailbox.fail(self._not_open())
         unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
+        await self._continuous.close()
+        await self.interim.close()
         await self._stop_runner()
         for commit_id in unfinished:
             await self._finish(commit_id, self._not_open())
@@ -179,8 +240,10 @@ class Adaptation:
             await session.close()
             session.mailbox.put(Reconnect(session.next_sequence))
             session.mailbox.end(DrainingError())
+        await self._continuous.close()
         await self._stop_runner()
         await self._embedder.close()
+        await self.interim.close()
         self._notify()
 
     @asynccontextmanager
@@ -194,7 +257,8 @@ class Adaptation:
             self._watchers.discard(watcher)
 
     def note(self, segment: Segment) -> None:
-        """Tells watchers of a segment's rejections."""
+        """Takes note of a segment that became durable: watchers are told of its rejections."""
+        self._continuous.wake()
         if segment.rejections:
             task = asyncio.create_task(self._record(segment))
             self._chores.add(task)
@@ -230,6 +294,11 @@ class Adaptation:
             _log.warning("an event was not recorded: %s", error.message)
         self._notify()
 
+    async def _look(self) -> None:
+        """Reads what other servers wrote."""
+        await asyncio.to_thread(self.store.refresh)
+        await self.positions()
+
     def _read_writer(self, writer_id: str) -> WriterLog:
         log = self.store.writer(writer_id)
         for segment in log.load():  # what other servers wrote since
@@ -255,6 +324,7 @@ class Adaptation:
             finally:
                 self.running = ""
             self._notify()
+            self._continuous.wake()
 
     def _covers(self, newer: str, older: str) -> bool:
         """Whether a commit trains on everything that another one asks for."""
@@ -312,6 +382,18 @@ class Adaptation:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
+
+    def _encoded(self, segment: Segment, features: Features) -> None:
+        self.interim.offer(segment, features)
+
+    def _learned(self) -> None:
+        """Tells of how the stream is being learned."""
+        progress = Progress(stage="streaming", metrics=self.interim.metrics)
+        for session in self._sessions.values():
+            session.tell(progress)
+        for watcher in self._watchers:
+            watcher.progress = watcher.progress or progress
+        self._notify()
 
     def _progress(self, progress: Progress) -> None:
         for session in self._sessions.values():
@@ -395,6 +477,11 @@ class Session:
         """Notes that a commit has been answered."""
         self._open_commits.discard(commit_id)
         self._end_if_done()
+
+    def tell(self, progress: Progress) -> None:
+        """Passes on how the stream is being learned, unless there is more important news, or no more to send."""
+        if not (self._half_closed or self._open_commits):
+            self.mailbox.put(progress)
 
     async def half_close(self) -> None:
         """Notes that the caller sends no more: the mailbox ends when all is acknowledged and answered."""

@@ -11,13 +11,22 @@ from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunks
-from graft_server.errors import DomainError, DrainingError, InvalidError, MissingError, StateError
+from graft_server.errors import (
+    DomainError,
+    DrainingError,
+    InvalidError,
+    MissingError,
+    OverloadError,
+    StateError,
+)
 from graft_server.examples import Label, Task
 from graft_server.names import check_identifier, check_model, clean_label, shown
 from graft_server.store.adaptations import (
     AdaptationStore,
+    PublishPolicy,
     Settings,
     Start,
     list_adaptations,
@@ -30,6 +39,22 @@ _log = logging.getLogger(__name__)
 DEFAULT_WRITER = "default"
 MAX_LABELS = 10_000
 MAX_DESCRIPTION_BYTES = 1024
+LEAST_EVERY_S = 1.0
+"""More often, no version would be served for as long as it takes to train it."""
+RETRY_S = 10.0
+"""What a caller who is one too many is told to wait: adaptations and commits end in some seconds to minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationLimits:
+    """How much is taken in at once, by this server."""
+
+    open: int = 1024
+    """Adaptations whose examples are taken."""
+    open_per_model: int = 256
+    publications: int = 1024
+    """Commits that wait or are trained."""
+    publications_per_model: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +72,15 @@ class StartRequest:
 class Adaptations:
     """The adaptations of this server."""
 
-    def __init__(self, publisher: Publisher, trunks: Trunks) -> None:
+    def __init__(
+        self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = AdaptationLimits()
+    ) -> None:
+        self._limits = limits
         self._publisher = publisher
         self._trunks = trunks
         self._open: dict[tuple[str, str], Adaptation] = {}
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._forgetting: asyncio.TimerHandle | None = None
         self._draining = False
 
     def check(self, request: StartRequest) -> StartRequest:
@@ -83,6 +112,7 @@ class Adaptations:
                 reason="LABELS_WITHOUT_CLASSES",
                 field="start.labels",
             )
+        _check_policy(settings.publish)
         return replace(request, adaptation_id=adaptation_id, writer_id=writer_id, settings=settings)
 
     async def start(self, request: StartRequest) -> Adaptation:
@@ -92,6 +122,7 @@ class Adaptations:
             StateError: It exists with other settings (START_MISMATCH).
             MissingError: It is new, and there is no version base_version.
             DrainingError: This server is going away.
+            OverloadError: It takes the examples of as many adaptations as it may.
         """
         key = (request.model, request.adaptation_id)
         async with self._lock(key):
@@ -102,6 +133,8 @@ class Adaptations:
             if self._draining:
                 raise DrainingError
             _require_same(adaptation.store.start.settings, request)
+            if not adaptation.attended:
+                self._require_room(request.model)
             return adaptation
 
     async def get(self, model: str, adaptation_id: str) -> Adaptation:
@@ -121,6 +154,20 @@ class Adaptations:
         await asyncio.to_thread(adaptation.store.refresh)
         return adaptation
 
+    async def interim(self, model: str, adaptation_id: str) -> InterimHead:
+        """The interim head of an open adaptation.
+
+        Raises:
+            MissingError: There is no such adaptation.
+            StateError: It is closed or cancelled, or has nothing to answer with yet (INTERIM_EMPTY).
+        """
+        adaptation = self._open.get((model, adaptation_id)) or await self.get(model, adaptation_id)
+        adaptation.require_open()
+        if self._forgetting is None:
+            loop = asyncio.get_running_loop()
+            self._forgetting = loop.call_later(KEPT_S + 1, self._forget_later)
+        return await adaptation.interim.head()
+
     async def of_model(self, model: str) -> list[Adaptation]:
         """All adaptations of a model, newest first."""
         check_model(model)
@@ -131,6 +178,10 @@ class Adaptations:
     def forget_idle(self) -> None:
         """Forgets the adaptations that nobody uses; they can be loaded again."""
         self._open = {key: it for key, it in self._open.items() if not it.idle}
+
+    def _forget_later(self) -> None:
+        self._forgetting = None
+        self.forget_idle()
 
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished."""
@@ -154,6 +205,8 @@ class Adaptations:
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
         self._draining = True
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         for adaptation in list(self._open.values()):
             await adaptation.close()
 
@@ -192,12 +245,53 @@ class Adaptations:
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()
         trunk = self._trunks.get(store.start.settings.backbone)
-        adaptation = Adaptation(store, trunk, self._publisher)
+        adaptation = Adaptation(store, trunk, self._publisher, self._admit)
         self._open[store.model, store.adaptation_id] = adaptation
         return adaptation
 
+    def _require_room(self, model: str) -> None:
+        """Raises OverloadError if one more adaptation of the model is one too many."""
+        models = [it.store.model for it in self._open.values() if it.attended]
+        _require_fewer(models.count(model), self._limits.open_per_model, "open adaptations", shown(model))
+        _require_fewer(len(models), self._limits.open, "open adaptations")
+
+    def _admit(self, adaptation: Adaptation) -> None:
+        """Raises OverloadError if one more commit of the adaptation is one too many."""
+        model = adaptation.store.model
+        unfinished = {key: it.unfinished for key, it in self._open.items()}
+        of_model = sum(count for key, count in unfinished.items() if key[0] == model)
+        _require_fewer(of_model, self._limits.publications_per_model, "unfinished publications", shown(model))
+        _require_fewer(sum(unfinished.values()), self._limits.publications, "unfinished publications")
+
     def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
         return self._loading.setdefault(key, asyncio.Lock())
+
+
+def _require_fewer(count: int, limit: int, what: str, model: str = "") -> None:
+    if count < limit:
+        return
+    whose = f"Model {model}" if model else "This server"
+    raise OverloadError(
+        f"{whose} has {count:,} {what}, and at most {limit:,} are taken at once: try again later.",
+        reason=f"TOO_MANY_{what.rsplit(maxsplit=1)[-1].upper()}",
+        retry_after_s=RETRY_S,
+    )
+
+
+def _check_policy(policy: PublishPolicy) -> None:
+    if policy.every_examples < 0:
+        raise InvalidError(
+            f"start.publish.every_examples is {policy.every_examples}: give a number of examples, or 0 for never.",
+            reason="PUBLISH_INVALID",
+            field="start.publish.every_examples",
+        )
+    if policy.every_s and policy.every_s < LEAST_EVERY_S:
+        raise InvalidError(
+            f"start.publish.every is {policy.every_s:g} s: give at least {LEAST_EVERY_S:g} s, or leave it unset for "
+            "never.",
+            reason="PUBLISH_INVALID",
+            field="start.publish.every",
+        )
 
 
 def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:

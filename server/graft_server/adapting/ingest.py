@@ -30,6 +30,8 @@ MAX_RECORDS = 4_096
 
 STORED_TYPE = "float16"
 
+OnFeatures = Callable[[Segment, Features], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -57,9 +59,13 @@ class Incoming:
 class Embedder:
     """Computes the features of one adaptation's segments, behind the stream."""
 
-    def __init__(self, store: AdaptationStore, trunk: Trunk) -> None:
+    def __init__(
+        self, store: AdaptationStore, trunk: Trunk, on_features: OnFeatures = lambda _segment, _features: None
+    ) -> None:
+        """Computes with the trunk, for `store`; `on_features` is told of segments whose features are stored."""
         self._store = store
         self._trunk = trunk
+        self._on_features = on_features
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
         self._room = asyncio.Condition()
@@ -126,6 +132,7 @@ class Embedder:
             encoded = await self._trunk.encode(texts, lane=Lane.ADAPT)
             features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
         await asyncio.to_thread(self._store.write_features, segment, self._trunk.encoder_id, features)
+        self._on_features(segment, features)
 
 
 class WriterStream:

@@ -83,6 +83,11 @@ class Mailbox:
         self._ended = False
         self._wakeup = asyncio.Event()
 
+    @property
+    def unread(self) -> int:
+        """How many messages wait that do not coalesce."""
+        return len(self._others)
+
     def accept(self, next_sequence: int, rejected: Sequence[Rejection]) -> None:
         """Acknowledges everything below next_sequence."""
         self._accepted = next_sequence

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
-from graft_server.adapting.ingest import STORED_TYPE, Embedder
+from graft_server.adapting.ingest import Embedder
+from graft_server.adapting.label_names import LabelNames
 from graft_server.adapting.mailbox import Progress
-from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import DomainError
 from graft_server.examples import Label
@@ -44,6 +44,8 @@ class Publisher:
     jobs: Jobs
     on_published: Callable[[Version], Awaitable[None]]
     """Puts a version in service; the commit counts as published once it returns."""
+    names: LabelNames = field(default_factory=LabelNames)
+    """Features of labels' names."""
 
     async def publish(
         self,
@@ -59,7 +61,7 @@ class Publisher:
             DomainError: It cannot be published, and why.
         """
         sources = store.sources(commit_id)
-        earlier = await self._earlier(store)
+        earlier = await self.earlier(store)
         embedders = [embedder, *(Embedder(it, trunk) for it in earlier)]
         await self._complete_features(embedders, commit_id, on_progress)
         payload = self._payload(store, trunk, commit_id, sources)
@@ -109,7 +111,7 @@ class Publisher:
         for embedder in embedders:
             await embedder.complete(report)
 
-    async def _earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
+    async def earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
         """The adaptations whose examples are trained on too."""
         return [
             await asyncio.to_thread(AdaptationStore.load, self.objects, store.model, source.adaptation_id)
@@ -125,10 +127,8 @@ class Publisher:
         if not names:
             return {}
         ordered = sorted(names)
-        texts = [described.get(name, Label(name)).text for name in ordered]
-        encoded = await trunk.encode(await trunk.tokenize_all(texts), lane=Lane.ADAPT)
-        views = {view: array.astype(STORED_TYPE).tobytes() for view, array in encoded.arrays.items()}
-        return {"names": ordered, "views": views}
+        features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
+        return {"names": ordered, "views": {view: array.tobytes() for view, array in features.items()}}
 
     def _payload(
         self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]

@@ -310,6 +310,7 @@ async def _describe(adaptation: Adaptation) -> pb.Adaptation:
         ],
         publications=[_publication(adaptation, commit) for commit in store.commits.values()],
         task=TASK_MESSAGES[store.start.settings.task],
+        metrics=adaptation.interim.metrics,
     )
 
 

@@ -17,13 +17,14 @@ from graft_server.adapting.validation import check_change, check_input
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.errors import DomainError, InvalidError
 from graft_server.examples import Change, Example, Input, Label, Rejection, Share, Split, Task
+from graft_server.names import check_identifier
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
 from graft_server.rpc.reports import TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, timestamp
 from graft_server.serving.predictor import Prediction, Predictions
-from graft_server.serving.versions import Selector, aliases_of
-from graft_server.store.adaptations import Settings
+from graft_server.serving.versions import Selector, ServedVersion, aliases_of
+from graft_server.store.adaptations import PublishPolicy, Settings
 from graft_server.store.catalogue import Model, Version
 from graft_server.store.segments import content_digest
 
@@ -79,6 +80,7 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
         base_version=message.base_version,
         seed=message.seed,
         task=TASKS[message.task],
+        publish=PublishPolicy(message.publish.every_examples, message.publish.every.ToNanoseconds() / 1e9),
     )
     return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
 
@@ -160,6 +162,8 @@ def selector(
                 field="version",
             )
         return Selector(version=message.version)
+    if which == "adaptation_id" and isinstance(message, prediction_pb2.PredictRequest):
+        return Selector(adaptation_id=check_identifier(message.adaptation_id, "adaptation_id"))
     if which == "alias" and not message.alias:
         raise InvalidError(
             "alias is empty: name one, or leave it unset.", reason="ALIAS_INVALID", field="alias"
@@ -245,9 +249,15 @@ def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
 def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
     """What Predict answers."""
     timings = value.timings
+    served = value.served
+    if isinstance(served, ServedVersion):
+        model, number, next_sequence = served.version.model, served.version.number, 0
+    else:
+        model, number, next_sequence = served.model, 0, served.next_sequence
     return prediction_pb2.PredictResponse(
-        model=value.served.version.model,
-        version=value.served.version.number,
+        model=model,
+        version=number,
+        next_sequence=next_sequence,
         results=[_prediction(it) for it in value.results],
         timings=prediction_pb2.Timings(
             queue=duration(timings.queue_s),

@@ -17,6 +17,7 @@ from graft_server.encoding.batcher import Arrays, Lane
 from graft_server.encoding.runtime import Features
 from graft_server.errors import DomainError
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import Selector, ServedVersion, Versions
 
@@ -52,7 +53,7 @@ class Prediction:
 class Predictions:
     """The answer to one request."""
 
-    served: ServedVersion
+    served: ServedVersion | Interim
     results: Sequence[Prediction | DomainError]
     """In the order of the inputs."""
     timings: Timings
@@ -70,9 +71,10 @@ class _Options:
 class Predictor:
     """Answers requests."""
 
-    def __init__(self, versions: Versions, cached_responses: int = 0) -> None:
-        """Answers with what `versions` has in service, and remembers so many answers."""
+    def __init__(self, versions: Versions, interim: InterimHeads, cached_responses: int = 0) -> None:
+        """Answers with what the two have in service, and remembers so many answers of versions."""
         self._versions = versions
+        self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
     async def predict(
@@ -98,9 +100,9 @@ class Predictor:
         Raises:
             DomainError: None of the inputs can be answered, and why.
         """
-        served = await self._versions.serve(self._versions.resolve(model, selector))
         options = _Options(top_k, include_features, deadline)
-        if not self._cache.on:
+        served = await self._serve(model, selector)
+        if not self._cache.on or not isinstance(served, ServedVersion):
             answers, timings = await self._answer(
                 served, [it for it in inputs if isinstance(it, str)], options
             )
@@ -108,6 +110,11 @@ class Predictor:
             results = [it if isinstance(it, DomainError) else next(answered) for it in inputs]
             return Predictions(served, results, timings)
         return await self._with_cache(served, inputs, options)
+
+    async def _serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
+        if selector.adaptation_id:
+            return await self._interim.interim(model, selector.adaptation_id)
+        return await self._versions.serve(self._versions.resolve(model, selector))
 
     async def _with_cache(
         self, served: ServedVersion, inputs: Sequence[str | DomainError], options: _Options
@@ -123,7 +130,7 @@ class Predictor:
         return Predictions(served, results, timings)
 
     async def _answer(
-        self, served: ServedVersion, texts: Sequence[str], options: _Options
+        self, served: ServedVersion | Interim, texts: Sequence[str], options: _Options
     ) -> tuple[list[Prediction], Timings]:
         if not texts:
             return [], Timings()
@@ -152,7 +159,9 @@ def _key(served: ServedVersion, text: str, options: _Options) -> Hashable:
     return served.version.manifest.key, digest, options.top_k, options.include_features
 
 
-def _answers(served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: Arrays) -> list[Prediction]:
+def _answers(
+    served: ServedVersion | Interim, tokenized: Sequence[TokenizedText], arrays: Arrays
+) -> list[Prediction]:
     best, probabilities = arrays[BEST].tolist(), arrays[PROBABILITIES].tolist()
     novelty = arrays[NOVELTY].tolist()
     features = arrays.get(POOLED)
@@ -175,7 +184,7 @@ def _answers(served: ServedVersion, tokenized: Sequence[TokenizedText], arrays: 
 class _Best:
     """Reads the best labels of each row: on the encoder's thread, for all rows of a model in a batch at once."""
 
-    served: ServedVersion
+    served: ServedVersion | Interim
     top_k: int
     include_features: bool
 

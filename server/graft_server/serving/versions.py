@@ -33,10 +33,14 @@ POLL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which version of a model is meant: a number, an alias, or neither: the alias "live"."""
+    """Which version of a model is meant: a number, an alias, or neither: the alias "live".
+
+    Or no version at all, but the interim head of an open adaptation.
+    """
 
     version: int = 0
     alias: str = ""
+    adaptation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,11 +28,26 @@ from graft_server.store.events import (
     Rejected,
     StateChanged,
 )
-from graft_server.store.features import Features, encode_features
+from graft_server.store.features import Features, decode_features, encode_features
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
 from graft_server.store.segments import Segment, WriterLog, read_segment
 from graft_server.store.versions import Source, model_folder
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPolicy:
+    """When the server commits by itself: whichever is due first."""
+
+    every_examples: int = 0
+    """After so many changes; 0: never for that."""
+    every_s: float = 0.0
+    """After so long; 0: never for that."""
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the server commits by itself at all."""
+        return bool(self.every_examples or self.every_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class Settings:
     base_version: int = 0
     seed: int = 0
     task: Task = Task.SINGLE_LABEL
+    publish: PublishPolicy = PublishPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +256,11 @@ class AdaptationStore:
                 self._writers[writer_id] = log
             return self._writers[writer_id]
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """Writer to the number below which its changes are durable, as last read by `writer`."""
+        return {writer_id: log.next_sequence for writer_id, log in list(self._writers.items())}
+
     def labels(self) -> set[str]:
         """Returns the labels that examples carry, or carried once; reads what has not been read yet."""
         return set().union(*(self.writer(it).labels for it in self.writer_ids()))
@@ -254,6 +275,11 @@ class AdaptationStore:
         key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.ordinal)
         with suppress(ObjectExistsError):
             self._objects.create(key, encode_features(features), lasting=False)
+
+    def features(self, writer_id: str, ordinal: int, encoder_id: str) -> Features:
+        """Reads the features of a segment's upserts, or raises ObjectMissingError."""
+        key = features_key(self.model, self.adaptation_id, encoder_id, writer_id, ordinal)
+        return decode_features(self._objects.get(key))
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
         """Returns (writer, ordinal) of segments without features; those without upserts need none."""
