@@ -75,7 +75,12 @@ def _fitted(examples: Examples, chosen: Trial) -> Head:
     members = chosen.fit()
     features = joined(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
     novelty = fit_novelty(
-        features, examples.labels, chosen.logits.max(axis=1), examples.measured, examples.seed
+        features,
+        examples.labels,
+        chosen.logits.max(axis=1),
+        examples.measured,
+        examples.fold_of,
+        examples.seed,
     )
     temperature = chosen.temperature if len(members) > 1 else 1.0
     return Head(chosen.kind, chosen.problem.view, members, temperature, novelty)
