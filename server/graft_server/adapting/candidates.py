@@ -172,6 +172,11 @@ class LogisticTrials:
         self.measure = measure
         self._last: dict[int, logistic.Solution] = {}
 
+    def start_at(self, other: LogisticTrials) -> None:
+        """Starts each fold from another problem's solution without that fold: a part of the same examples."""
+        before, now = other.problem.axes, self.problem.axes
+        self._last = {fold: logistic.moved(last, before, now) for fold, last in other._last.items()}
+
     def trial(self, strength: float, tolerance: float = logistic.FINE) -> Trial:
         """Tries a strength, given for features of norm 1."""
         problem = self.problem
@@ -183,26 +188,27 @@ class LogisticTrials:
         )
 
         def solve(first: int) -> None:
-            folds = np.arange(first, min(first + at_once, problem.folds))
-            kept = np.where(folds[:, None] == problem.fold_of, np.float32(0), weights)
+            folds = range(first, min(first + at_once, problem.folds))
+            last = [self._last[fold] for fold in folds if fold in self._last]
+            kept = np.where(np.array(folds)[:, None] == problem.fold_of, np.float32(0), weights)
             solution = logistic.fit(
                 problem.axes,
                 problem.labels,
                 kept,
                 problem.classes,
                 strength=scaled,
-                start=self._last.get(first),
+                start=logistic.stacked(last) if last else None,
                 tolerance=tolerance,
                 soft=problem.soft,
             )
-            self._last[first] = solution
             for i, fold in enumerate(folds):
+                self._last[fold] = logistic.Solution(solution.weight[i : i + 1], solution.bias[i : i + 1])
                 rows = np.flatnonzero(problem.fold_of == fold)
                 logits[rows] = problem.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
 
         _ = problem.axes  # made once, before the threads ask for it
         side_by_side(solve, range(0, problem.folds, at_once))
-        near = logistic.mean_of([self._last[first] for first in sorted(self._last)])
+        near = logistic.mean_of(logistic.stacked([self._last[fold] for fold in range(problem.folds)]))
         temperature = self.measure.temperature(logits)
 
         def fit() -> tuple[Member, ...]:

@@ -71,11 +71,24 @@ class Solution:
     """shape (f, k)."""
 
 
-def mean_of(solutions: list[Solution]) -> Solution:
+def stacked(solutions: list[Solution]) -> Solution:
+    """The problems of all solutions in one."""
+    return Solution(
+        np.concatenate([solution.weight for solution in solutions]),
+        np.concatenate([solution.bias for solution in solutions]),
+    )
+
+
+def mean_of(solution: Solution) -> Solution:
     """The mean of all problems' weights, as the solution of one problem."""
-    weight = np.concatenate([solution.weight for solution in solutions])
-    bias = np.concatenate([solution.bias for solution in solutions])
-    return Solution(weight.mean(axis=0, keepdims=True), bias.mean(axis=0, keepdims=True))
+    return Solution(solution.weight.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True))
+
+
+def moved(solution: Solution, before: Axes, now: Axes) -> Solution:
+    """The same weights on other axes, as far as those span them."""
+    weight = np.matmul(now.rotation.T @ before.rotation, solution.weight)
+    shift = (now.centre - before.centre) @ before.rotation
+    return Solution(weight, solution.bias + np.matmul(shift, solution.weight))
 
 
 def fit(

@@ -72,11 +72,11 @@ class Search:
         view, names = self._view_and_names()
         self._progress("choose", 0.4)
         if len(self._part) < len(self._all):
-            settings = _settings(self._tried(view, names))
+            tried, trials = self._tried(view, names)
             self._progress("choose", 0.6)
-            tried = self._on_all(view, names, settings)
+            tried = self._on_all(trials, _settings(tried))
         else:
-            tried = self._tried(view, names)
+            tried, _ = self._tried(view, names)
         _, measure = self._problem(view, names, self._all)
         linear = _least([one for one in tried if one.candidate.kind == "logistic"])
         kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
@@ -86,28 +86,26 @@ class Search:
         chosen = next(one for one in by_simplicity if one.candidate.log_loss <= least + AS_GOOD)
         return [chosen, *(one for one in [*tried, both] if one is not chosen)]
 
-    def _tried(self, view: str, names: bool) -> list[Judged]:
+    def _tried(self, view: str, names: bool) -> tuple[list[Judged], LogisticTrials]:
         """Prototypes, then logistic and kernel regression of several strengths."""
         trials = self._asked.get((view, names)) or LogisticTrials(*self._problem(view, names, self._part))
         self._asked.clear()
         problem, measure = trials.problem, trials.measure
         simple = self._judge(candidates.prototypes(problem, measure), measure)
         linear = self._strengths(trials)
-        _ = problem.kernel  # made once, before the threads ask for it
-        kernel = side_by_side(
-            lambda ridge: self._judge(candidates.kernel(problem, measure, ridge), measure), RIDGES
-        )
-        return [simple, *linear, *kernel]
+        kernel = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
+        return [simple, *linear, *kernel], trials
 
-    def _on_all(self, view: str, names: bool, settings: Mapping[str, float]) -> list[Judged]:
+    def _on_all(self, on_part: LogisticTrials, settings: Mapping[str, float]) -> list[Judged]:
         """The same with the settings that were best on a part."""
-        problem, measure = self._problem(view, names, self._all)
-        trials = (
-            candidates.prototypes(problem, measure),
-            LogisticTrials(problem, measure).trial(settings["C"], logistic.ROUGH),
-            candidates.kernel(problem, measure, settings["ridge"]),
-        )
-        return [self._judge(trial, measure) for trial in trials]
+        problem, measure = self._problem(on_part.problem.view, on_part.problem.named, self._all)
+        trials = LogisticTrials(problem, measure)
+        trials.start_at(on_part)
+        return [
+            self._judge(candidates.prototypes(problem, measure), measure),
+            self._judge(trials.trial(settings["C"]), measure),
+            self._judge(candidates.kernel(problem, measure, settings["ridge"]), measure),
+        ]
 
     def _view_and_names(self) -> tuple[str, bool]:
         """The view whose logistic regression is best, and whether the classes' names help in it."""
