@@ -47,6 +47,7 @@ def fit_novelty(
     largest_logits: Array,
     measured: NDArray[np.bool_],
     fold_of: NDArray[np.int32],
+    *,
     seed: int,
 ) -> Novelty:
     """The novelty of a head.

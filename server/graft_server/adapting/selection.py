@@ -80,7 +80,7 @@ def _fitted(examples: Examples, chosen: Trial) -> Head:
         chosen.logits.max(axis=1),
         examples.measured,
         examples.fold_of,
-        examples.seed,
+        seed=examples.seed,
     )
     temperature = chosen.temperature if len(members) > 1 else 1.0
     return Head(chosen.kind, chosen.problem.view, members, temperature, novelty)
