@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,7 @@ from graft_server.jobs import frames
 
 _PR_SET_PDEATHSIG = 1
 # Serving comes first: lower priority than the server, and the first to go where memory runs out.
-_NICENESS = 5
+_NICENESS = 10
 _OOM_SCORE = 500
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ def _settle(parent: int) -> None:
     if sys.platform != "linux":
         return
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
+    # Where the kernel shares the processor out by session first (autogroups), niceness counts only within one,
+    # and a worker leads its own: without this it gets as much as the whole server.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before it could be watched
         sys.exit(1)
