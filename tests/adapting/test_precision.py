@@ -106,6 +106,31 @@ def test_the_same_features_lose_nothing(training_set, pairs, reference):
     assert precision.compare([examples], exact, "pooled").cosine < drift.cosine
 
 
+@pytest.mark.parametrize(
+    ("only_reference", "only_reduced", "admissible"),
+    [(0, 0, True), (3, 0, True), (6, 0, False), (9, 5, True), (14, 2, False), (2, 5, True)],
+)
+def test_a_loss_on_few_examples_counts_where_it_is_no_chance(only_reference, only_reduced, admissible):
+    lost = np.repeat([1.0, -1.0, 0.0], [only_reference, only_reduced, 160 - only_reference - only_reduced])
+    least = precision._least_loss(lost, np.ones(160))
+    drift = precision.Drift(160, 0.9 - float(lost.mean()), 0.9, 0.95, 0.99, least)
+    assert drift.admissible is admissible
+    assert least < drift.loss
+
+
+def test_predicting_examples_several_times_makes_no_loss_more_certain():
+    lost = np.repeat([1.0, 0.0], [5, 155])
+    once = precision._least_loss(lost, np.ones(160))
+    assert precision._least_loss(5 * lost, np.full(160, 5.0)) == pytest.approx(once)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "end"), [(0.897, "0.990."), (0.89, "cannot tell the difference from chance.")]
+)
+def test_a_loss_that_may_be_chance_is_said_to_be(accuracy, end):
+    assert precision.Drift(160, accuracy, 0.9, 0.95, 0.99, -0.01).sentence("int8").endswith(end)
+
+
 def test_a_large_set_is_sampled_with_each_class_in_its_share(make_set):
     train_set = make_set([4000, 2000, 30])
     validation = np.arange(len(train_set)) % 4 == 0
