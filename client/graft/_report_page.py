@@ -402,7 +402,7 @@ def _data(report: Report) -> str:
     if data is None:
         return ""
     counts = {
-        "probable label errors": f"{len(data.label_errors):,}{'+' if len(data.label_errors) >= 50 else ''}",
+        "probable label errors": f"{data.probable_label_errors:,}",
         "inputs under several labels": f"{data.conflicting_inputs:,}",
         "exact duplicates": f"{data.exact_duplicates:,}",
         "near duplicates": f"{data.near_duplicates:,}",

@@ -97,6 +97,6 @@ def findings(data: DataReport) -> str:
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
         (data.conflicting_inputs, "input under several labels", "inputs under several labels"),
-        (len(data.label_errors), "probable label error", ""),
+        (data.probable_label_errors, "probable label error", ""),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

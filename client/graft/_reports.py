@@ -154,6 +154,8 @@ class DataReport:
     """Examples with the same input that carry several labels."""
     label_errors: tuple[LabelError, ...]
     """Examples whose label is probably wrong, most probable first."""
+    probable_label_errors: int = 0
+    """How many examples have a label that is probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +420,7 @@ def _data_of(message: report_pb2.DataReport) -> DataReport:
         duplicate_groups=_groups_of(message.duplicate_groups),
         near_duplicate_pairs=_groups_of(message.near_duplicate_pairs),
         conflicts=_groups_of(message.conflicts),
+        probable_label_errors=max(message.probable_label_errors, len(message.label_errors)),
         label_errors=tuple(
             LabelError(_reference_of(e.example), e.suggested, e.probability, e.suggested_probability)
             for e in message.label_errors

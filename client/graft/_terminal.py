@@ -256,8 +256,8 @@ class Terminal:
                 for group in groups:
                     _row(table, words.references(group), f"{group.similarity:.3f}")
                 self.out.print(table)
-        if not full and len(data.label_errors) > _SHOWN_FINDINGS:
-            rest = len(data.label_errors) - _SHOWN_FINDINGS
+        if not full and data.probable_label_errors > _SHOWN_FINDINGS:
+            rest = data.probable_label_errors - _SHOWN_FINDINGS
             self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
 
 

@@ -210,6 +210,8 @@ class DataReport:
     conflicts: tuple[DuplicateGroup, ...] = ()
     label_errors: tuple[LabelError, ...] = ()
     """Most probable first."""
+    probable_label_errors: int = 0
+    """Training examples whose label is probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
@@ -40,6 +41,38 @@ def test_flipped_labels_are_found_and_named(make_set: MakeSet) -> None:
 
 def test_clean_labels_raise_no_suspicion(make_set: MakeSet) -> None:
     assert data_of(make_set([25] * 4, noise=0.3)).label_errors == ()
+
+
+def test_label_errors_are_counted_beyond_those_that_are_listed(make_set: MakeSet) -> None:
+    train = make_set([250] * 4, noise=0.4)
+    labels = train.labels.copy()
+    labels[::13] = (labels[::13] + 1) % 4
+    data = data_of(replace(train, labels=labels))
+    assert len(data.label_errors) == 50
+    assert data.probable_label_errors == pytest.approx(len(labels[::13]), abs=4)
+
+
+def test_near_duplicates_are_counted_beyond_those_that_are_listed_closest_first(make_set: MakeSet) -> None:
+    train = make_set([300] * 2, noise=3.0)
+    features = train.features["pooled"].copy()
+    copies = np.arange(1, 600, 4)
+    shift = np.random.default_rng(1).normal(0, 0.012, (len(copies), features.shape[1]))
+    features[copies] = features[copies - 1] + shift
+    data = data_of(replace(train, features={"pooled": features}))
+    rows = features.astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    near = np.triu(rows @ rows.T, 1)
+    assert data.near_duplicates == (near >= 0.98).sum() > 100
+    found = [pair.similarity for pair in data.near_duplicate_pairs]
+    np.testing.assert_allclose(found, np.sort(near.ravel())[::-1][:50], atol=1e-5)
+
+
+def test_features_that_are_all_the_same_are_near_duplicates_of_each_other(make_set: MakeSet) -> None:
+    train = make_set([300, 300])
+    train.features["pooled"][:] = train.features["pooled"][0]
+    data = data_of(train)
+    assert data.near_duplicates == 600 * 599 // 2
+    assert len(data.near_duplicate_pairs) == 50
 
 
 def test_exact_and_near_duplicates_are_told_apart(make_set: MakeSet) -> None:

@@ -642,12 +642,15 @@ class DataReport(_message.Message):
     NEAR_DUPLICATE_PAIRS_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
     LABEL_ERRORS_FIELD_NUMBER: _builtins.int
+    PROBABLE_LABEL_ERRORS_FIELD_NUMBER: _builtins.int
     exact_duplicates: _builtins.int
     """Examples that could be left out without losing an input."""
     near_duplicates: _builtins.int
     """Pairs of different inputs whose features are nearly the same."""
     conflicting_inputs: _builtins.int
     """Inputs that occur under several labels, or sets of them, or values."""
+    probable_label_errors: _builtins.int
+    """Examples whose label is probably wrong, all of them."""
     @_builtins.property
     def duplicate_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
         """Examples with the same input, largest group first."""
@@ -674,10 +677,11 @@ class DataReport(_message.Message):
         near_duplicate_pairs: _abc.Iterable[Global___DuplicateGroup] | None = ...,
         conflicts: _abc.Iterable[Global___DuplicateGroup] | None = ...,
         label_errors: _abc.Iterable[Global___LabelError] | None = ...,
+        probable_label_errors: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates", "probable_label_errors", b"probable_label_errors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
