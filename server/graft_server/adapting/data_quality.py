@@ -67,8 +67,9 @@ def _suspects(examples: Examples, doubt: NDArray[np.float64], out_of_fold: Array
     suspected = (out_of_fold.argmax(axis=1) != examples.labels) & (
         doubt > 1 - DOUBTFUL / out_of_fold.shape[1]
     )
-    order = np.argsort(-doubt, kind="stable")
-    return order[suspected[order]]
+    order: NDArray[np.int64] = np.argsort(-doubt, kind="stable")
+    suspects: NDArray[np.int64] = order[suspected[order]]
+    return suspects
 
 
 def _label_error(examples: Examples, row: np.int64, probabilities: Array) -> LabelError:

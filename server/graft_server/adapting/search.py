@@ -77,10 +77,10 @@ class Search:
             tried = self._on_all(trials, _settings(tried))
         else:
             tried, _ = self._tried(view, names)
-        _, measure = self._problem(view, names, self._all)
+        _, measure = self.problem(view, names, self._all)
         linear = _least([one for one in tried if one.candidate.kind == "logistic"])
         kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
-        both = self._judge(candidates.blend(linear.trial, kernel.trial, measure), measure)
+        both = judge(candidates.blend(linear.trial, kernel.trial, measure), measure)
         by_simplicity = [tried[0], linear, kernel, both]
         least = _least(by_simplicity).candidate.log_loss
         chosen = next(one for one in by_simplicity if one.candidate.log_loss <= least + AS_GOOD)
@@ -88,23 +88,23 @@ class Search:
 
     def _tried(self, view: str, names: bool) -> tuple[list[Judged], LogisticTrials]:
         """Prototypes, then logistic and kernel regression of several strengths."""
-        trials = self._asked.get((view, names)) or LogisticTrials(*self._problem(view, names, self._part))
+        trials = self._asked.get((view, names)) or LogisticTrials(*self.problem(view, names, self._part))
         self._asked.clear()
         problem, measure = trials.problem, trials.measure
-        simple = self._judge(candidates.prototypes(problem, measure), measure)
+        simple = judge(candidates.prototypes(problem, measure), measure)
         linear = self._strengths(trials)
-        kernel = [self._judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
+        kernel = [judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
         return [simple, *linear, *kernel], trials
 
     def _on_all(self, on_part: LogisticTrials, settings: Mapping[str, float]) -> list[Judged]:
         """The same with the settings that were best on a part."""
-        problem, measure = self._problem(on_part.problem.view, on_part.problem.named, self._all)
+        problem, measure = self.problem(on_part.problem.view, on_part.problem.named, self._all)
         trials = LogisticTrials(problem, measure)
         trials.start_at(on_part)
         return [
-            self._judge(candidates.prototypes(problem, measure), measure),
-            self._judge(trials.trial(settings["C"]), measure),
-            self._judge(candidates.kernel(problem, measure, settings["ridge"]), measure),
+            judge(candidates.prototypes(problem, measure), measure),
+            judge(trials.trial(settings["C"]), measure),
+            judge(candidates.kernel(problem, measure, settings["ridge"]), measure),
         ]
 
     def _view_and_names(self) -> tuple[str, bool]:
@@ -123,28 +123,29 @@ class Search:
         return view, self._first_loss(view, names=True) < least
 
     def _first_loss(self, view: str, *, names: bool) -> float:
-        problem, measure = self._problem(view, names, self._part)
+        problem, measure = self.problem(view, names, self._part)
         trials = self._asked[view, names] = LogisticTrials(problem, measure)
         trial = trials.trial(STRENGTHS[FIRST_STRENGTH], logistic.ROUGH)
-        return self._judge(trial, measure).candidate.log_loss
+        return judge(trial, measure).candidate.log_loss
 
     def _strengths(self, trials: LogisticTrials) -> list[Judged]:
         """Climbs from the first strength for as long as the log-loss falls."""
         measure = trials.measure
-        tried = [self._judge(trials.trial(STRENGTHS[FIRST_STRENGTH]), measure)]
+        tried = [judge(trials.trial(STRENGTHS[FIRST_STRENGTH]), measure)]
         if len(measure.labels) * len(self._examples.train.classes) > MANY_CELLS:
             return tried
         for side in (STRENGTHS[FIRST_STRENGTH + 1 :], STRENGTHS[:FIRST_STRENGTH][::-1]):
             before = len(tried)
             for strength in side:
-                tried.append(self._judge(trials.trial(strength), measure))
+                tried.append(judge(trials.trial(strength), measure))
                 if _least(tried) is not tried[-1]:
                     break
             if len(tried) > before + 1:
                 break
         return tried
 
-    def _problem(self, view: str, names: bool, part: NDArray[np.int64]) -> tuple[Problem, Measure]:
+    def problem(self, view: str, names: bool, part: NDArray[np.int64]) -> tuple[Problem, Measure]:
+        """The examples of places `part` in a view, with the classes' names perhaps."""
         examples = self._examples
         features = joined(examples.train.features, view)[examples.rows[part]]
         labels, weights, fold_of = examples.labels[part], examples.weights[part], examples.fold_of[part]
@@ -163,16 +164,18 @@ class Search:
         )
         return problem, measure
 
-    def _judge(self, trial: Trial, measure: Measure) -> Judged:
-        log_loss, accuracy = 0.0, 0.0
-        rows = measure.measured
-        if rows.any():
-            found = trial.probabilities[rows]
-            labels, weights = measure.labels[rows], measure.weights[rows]
-            soft = None if measure.soft is None else measure.soft[rows]
-            log_loss = metrics.log_loss(found, labels, weights, soft)
-            accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
-        return Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings, log_loss, accuracy))
+
+def judge(trial: Trial, measure: Measure) -> Judged:
+    """The trial with its log-loss and accuracy on the measured examples, 0 where there are none."""
+    log_loss, accuracy = 0.0, 0.0
+    rows = measure.measured
+    if rows.any():
+        found = trial.probabilities[rows]
+        labels, weights = measure.labels[rows], measure.weights[rows]
+        soft = None if measure.soft is None else measure.soft[rows]
+        log_loss = metrics.log_loss(found, labels, weights, soft)
+        accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
+    return Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings, log_loss, accuracy))
 
 
 def _settings(tried: list[Judged]) -> dict[str, float]:
