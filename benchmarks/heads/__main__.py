@@ -1,4 +1,4 @@
-"""Measures the head factory: python -m benchmarks.heads [--sets banking77 clinc150 goemotions].
+"""Measures the head factory: python -m benchmarks.heads [--sets banking77 clinc150 goemotions sms_spam].
 
 Few-shot rows are means over 10 draws. Raw figures are kept in the cache and not measured again, so that a run
 can be cut short and gone on with; delete the cache's `heads-*.json` after changing the code that it measures.
@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goemotions_single
+from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goemotions_single, sms_spam
 from benchmarks.heads.features import CACHE, Featured, featured
-from benchmarks.heads.measure import baseline, from_scratch, measured, planted_errors
+from benchmarks.heads.measure import RESULTS, baseline, from_scratch, hardware, measured, planted_errors
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 SETS: dict[str, Callable[[], Texts]] = {
     "banking77": banking77,
     "clinc150": clinc150,
     "goemotions": goemotions_single,
+    "sms_spam": sms_spam,
 }
 SIZES = (8, 16, 0)
 """Examples per class; 0 is all."""
@@ -110,12 +107,10 @@ def _kept(name: str, measure: Callable[[], Any]) -> Any:
 
 
 def _write(raw: dict[str, dict[str, Any]]) -> None:
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
-    hardware = f"{_processor()}, {os.cpu_count()} cores, OPENBLAS_NUM_THREADS {threads}"
     lines = [
         "# The head factory",
         "",
-        f"Measured on {hardware}. Accuracies in points, means over draws ± one",
+        f"Measured on {hardware()}. Accuracies in points, means over draws ± one",
         "",
     ]
     lines[2] += " standard deviation; seconds are of a machine that may have had other work;"
@@ -134,7 +129,7 @@ def _write(raw: dict[str, dict[str, Any]]) -> None:
         ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "heads.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    whole = {"hardware": hardware, **raw}
+    whole = {"hardware": hardware(), **raw}
     (RESULTS / "heads.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines), flush=True)
 
@@ -165,16 +160,6 @@ def _table(raw: dict[str, dict[str, Any]]) -> list[str]:
             f"| {mean(heads, 'cpu_seconds'):.1f} | {kinds} |"
         )
     return lines
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), ""
-    )
 
 
 if __name__ == "__main__":

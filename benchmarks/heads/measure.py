@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from graft_server.adapting.training_set import TrainingSet
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.reports import Candidate
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 VIEWS = ("pooled", "layer3")
 
 
@@ -194,3 +198,19 @@ def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
 
 def _features(views: Views, view: str) -> NDArray[np.float32]:
     return joined(views, view).astype(np.float32)
+
+
+def hardware() -> str:
+    """What the figures were measured on."""
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
+    return f"{_processor()}, {os.cpu_count()} cores, OPENBLAS_NUM_THREADS {threads}"
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), ""
+    )
