@@ -149,6 +149,32 @@ def test_a_text_beyond_the_budget_runs_alone(batched, encoder):
     assert [[len(text) for text in batch] for batch in batched(scenario).batches[1:]] == [[4, 4], [200]]
 
 
+def test_batch_mates_are_those_nearest_in_length_to_the_text_that_waited_longest(batched, encoder):
+    texts = tokens(9, 30, 8, 31, 10, 9)
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        waiting = [await submit(batcher, [text]) for text in texts]
+        gate.open()
+        for task, text in zip(waiting, texts, strict=True):
+            close_to(encoder, [text], (await task).arrays)
+        await asyncio.gather(*first)
+
+    batches = [[len(text) for text in batch] for batch in batched(scenario, budget=40).batches[1:]]
+    assert batches == [[9, 8, 10, 9], [30], [31]]
+
+
+def test_a_text_unlike_all_others_still_has_its_turn_when_it_is_the_oldest(batched):
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        waiting = [await submit(batcher, [text]) for text in tokens(5, 60, *[5] * 40)]
+        gate.open()
+        await asyncio.gather(*first, *waiting)
+
+    batches = [[len(text) for text in batch] for batch in batched(scenario, budget=64).batches[1:]]
+    assert 60 in batches[1]
+
+
 def test_a_worker_takes_its_share_of_the_queue_and_not_all_of_it(batched):
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         first = await hold(batcher, gate, workers=2)
@@ -372,7 +398,8 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
         await batcher.encode(texts, lane=Lane.ADAPT)
         await batcher.encode(texts)
         assert batcher.queued_tokens == 0
-        assert not any(queue.works for queue in batcher._queues.values())
+        assert not any(queue.rows or queue.requests for queue in batcher._queues.values())
+        assert not batcher._unanswered
 
     batched(scenario, budget=128, workers=2)
 
@@ -392,3 +419,70 @@ def test_closing_fails_what_waits_and_what_is_being_encoded(encoder):
             return await asyncio.gather(*running, *waiting, return_exceptions=True)
 
     assert [type(it) for it in asyncio.run(main())] == [DrainingError] * 3
+
+
+def test_closing_does_not_hold_up_the_event_loop_while_a_batch_is_encoded(encoder):
+    async def main() -> None:
+        gate = Gate(encoder, 1)
+        batcher = Batcher(gate, Limits(64, 1), DIMENSION)  # type: ignore[arg-type]
+        await batcher.start()
+        (running,) = await hold(batcher, gate)
+        closing = asyncio.create_task(batcher.close())
+        with pytest.raises(DrainingError):
+            await running
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closing.done(), "the batch is still being encoded"
+        gate.open()
+        await closing
+
+    asyncio.run(main())
+
+
+def test_a_closed_batcher_refuses_at_once(encoder):
+    async def main() -> None:
+        batcher = Batcher(encoder, Limits(64, 1), DIMENSION)
+        await batcher.start()
+        await batcher.close()
+        async with asyncio.timeout(60):
+            with pytest.raises(DrainingError):
+                await batcher.encode(tokens(3))
+
+    asyncio.run(main())
+
+
+def test_an_encoder_that_raises_what_it_should_not_fails_its_batch_and_not_the_worker(batched):
+    class Broken:
+        def encode(self, _: Any) -> Features:
+            raise ZeroDivisionError
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        gate.open()
+        batcher._encoder, working = Broken(), batcher._encoder
+        with pytest.raises(ZeroDivisionError):
+            await batcher.encode(tokens(3))
+        batcher._encoder = working
+        await batcher.encode(tokens(3))
+
+    batched(scenario)
+
+
+def test_a_worker_that_dies_fails_what_is_unanswered_and_is_replaced(batched, caplog):
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, features: Features) -> Features:
+            return features
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        waiting = [await submit(batcher, tokens(8)), await submit(batcher, tokens(8), reader=Unhashable())]
+        gate.open()
+        for answer in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(answer, FaultError)
+        await asyncio.gather(*first)
+        await batcher.encode(tokens(3))
+        assert batcher.queued_tokens == 0
+
+    batched(scenario)
+    assert "died and is replaced" in caplog.text
