@@ -70,6 +70,7 @@ class App:
         publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
         predictor = Predictor(self._versions, self._adaptations, settings.cached_responses)
+        self._removal = Removal(objects, catalogue, self._versions, settings.erasure_grace_seconds)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
         services = (
@@ -82,7 +83,7 @@ class App:
                 self._trunks,
                 Exporter(self._jobs, location, settings.cache_folder),
                 self._adaptations,
-                Removal(objects, catalogue, self._versions),
+                self._removal,
             ),
         )
         for service, descriptor in zip(services, _descriptors(services), strict=True):
@@ -112,7 +113,7 @@ class App:
         await self._jobs.start()
         await self._trunks.open(self._jobs)
         await self._versions.preload()
-        self._versions.start()
+        self._versions.start(self._adaptations.follow)
         self._recovery = asyncio.create_task(self._recover())
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -134,6 +135,7 @@ class App:
 
     async def _recover(self) -> None:
         try:
+            await self._removal.finish_all()
             await self._adaptations.recover()
         except StoreError as error:
             _log.error("unfinished commits could not be looked for: %s", error.message)

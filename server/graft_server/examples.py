@@ -82,6 +82,8 @@ class Example:
     """All labels that apply, sorted; () is a target too: none does."""
     value: float | None = None
     distribution: tuple[Share, ...] | None = None
+    subject: str = ""
+    """Whose data it is: what erasure goes by."""
 
     @property
     def labelled(self) -> bool:

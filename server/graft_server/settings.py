@@ -76,6 +76,13 @@ class Settings:
     publications_per_model: int = field(
         default=64, metadata={"help": "commits of one model that may wait or be trained"}
     )
+    erasure_grace_seconds: float = field(
+        default=2.0,
+        metadata={
+            "help": "how long DeleteExamples leaves replaced objects to those who are reading them, before they "
+            "are deleted for good and it answers"
+        },
+    )
     drain_seconds: float = field(
         default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
     )
@@ -202,7 +209,7 @@ def _checked(settings: Settings) -> Settings:
     ):
         if getattr(settings, name) < least:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
-    for name in ("drain_seconds", "max_connection_age_seconds"):
+    for name in ("erasure_grace_seconds", "drain_seconds", "max_connection_age_seconds"):
         if not 0 <= getattr(settings, name) < math.inf:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number, at least 0", name)
     return settings

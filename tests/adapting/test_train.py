@@ -19,6 +19,7 @@ from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
 from graft_server.reports import EvaluationMethod, Report
 from graft_server.store.adaptations import AdaptationStore, Settings, Start, features_key
+from graft_server.store.generations import original_name
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
 from graft_server.store.versions import ManifestRef, read_manifest, read_part
@@ -215,7 +216,7 @@ def test_missing_features_are_named(teach):
     with pytest.raises(FaultError) as raised:
         train(teach(clusters(), without_features=True), silent)
     assert raised.value.reason == "FEATURES_MISSING"
-    assert raised.value.metadata["object"] == features_key("team/m", "job", ENCODER, "w0", 0)
+    assert raised.value.metadata["object"] == features_key("team/m", "job", ENCODER, "w0", original_name(0))
 
 
 def test_a_graph_that_does_not_agree_with_its_head_is_refused_and_nothing_is_written(teach, monkeypatch):

@@ -178,7 +178,7 @@ def test_a_deleted_model_is_gone_with_its_adaptations_and_goes_on_counting_when_
     open_call.accepted(len(few))
     wire.model.DeleteModel(model_pb2.DeleteModelRequest(model=two_versions))
     failure = open_call.failure()
-    assert (failure.code, failure.reason) == (FAILED_PRECONDITION, "ADAPTATION_CANCELLED")
+    assert (failure.code, failure.reason) == (FAILED_PRECONDITION, "MODEL_DELETED")
     assert (
         wire.fails(wire.model.GetModel, model_pb2.GetModelRequest(model=two_versions)).reason
         == "MODEL_NOT_FOUND"

@@ -17,7 +17,7 @@ from graft_server.store.adaptations import (
     Start,
     list_adaptations,
     list_all_adaptations,
-    remove_adaptations,
+    remove_adaptation,
 )
 from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
 from graft_server.store.objects import ObjectMissingError, Objects
@@ -121,7 +121,8 @@ def test_adaptations_are_listed_and_removed(objects):
         ("team/m", "j2"),
         ("team/m/n", "j4"),
     ]
-    remove_adaptations(objects, "team/m")
+    for adaptation_id in list_adaptations(objects, "team/m"):
+        remove_adaptation(objects, "team/m", adaptation_id)
     assert list_adaptations(objects, "team/m") == []
     assert sorted(list_all_adaptations(objects)) == [("team", "j3"), ("team/m/n", "j4")]
 
@@ -244,16 +245,17 @@ def test_events_are_numbered_without_gaps_and_each_fact_comes_once(objects):
     events = load(objects).events.read()
     assert [it.number for it in events] == [1, 2, 3, 4]
     assert [it.fact for it in events] == [
-        Rejected("w", 0, segment.rejections),
+        Rejected("w", 0, 0, 2),
         Committed("one", {"w": 2}),
         StateChanged(AdaptationState.CLOSED),
         Finished("one"),
     ]
+    assert stores[1].rejections(events[0].fact) == list(segment.rejections)
     assert stores[1].events.read(3) == events[2:]
     assert stores[1].events.read(5) == []
 
 
-def test_events_that_a_crash_left_out_are_recorded_when_the_adaptation_is_loaded(objects):
+def test_events_that_a_crash_left_out_are_recorded_when_they_are_asked_for(objects):
     store = create(objects)
     store.writer("w").append([reject(0)])
     store.commit("one", {"w": 1}, close=True)
@@ -262,6 +264,7 @@ def test_events_that_a_crash_left_out_are_recorded_when_the_adaptation_is_loaded
     objects.delete(objects.keys("models/team/m/_/adaptations/job/events/"))
     again = load(objects)
     again.writer("w")
+    again.record_events()
     facts = [it.fact for it in again.events.read()]
     assert {type(it) for it in facts} == {Rejected, Committed, Finished, StateChanged}
     assert len(facts) == 5

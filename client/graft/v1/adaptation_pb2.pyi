@@ -717,6 +717,7 @@ class Adaptation(_message.Message):
     PUBLICATIONS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -737,13 +738,17 @@ class Adaptation(_message.Message):
 
     @_builtins.property
     def publications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Publication]:
-        """Its publications, oldest first."""
+        """Its publications, oldest first: the newest 1,000, or in ListAdaptations the newest 10."""
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """How the stream is being learned, as in Progress.metrics; empty where the server that answers does not
         follow it at the moment.
         """
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Set where it cannot be used, because an object of it is damaged. The other fields are then as far as known."""
 
     def __init__(
         self,
@@ -757,10 +762,11 @@ class Adaptation(_message.Message):
         publications: _abc.Iterable[Global___Publication] | None = ...,
         task: _types_pb2.Task.ValueType = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -151,6 +151,7 @@ class Version(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    TRAINED_ON_ERASED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -161,6 +162,10 @@ class Version(_message.Message):
     """The commit that asked for it."""
     task: _types_pb2.Task.ValueType
     """What it answers with; never unspecified."""
+    trained_on_erased: _builtins.bool
+    """Whether it may have been trained on examples that were erased since: its head may still hold features of
+    them, and its report their ids. Train again, then delete it.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was published."""
@@ -189,10 +194,11 @@ class Version(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Iterable[_types_pb2.Label] | None = ...,
         task: _types_pb2.Task.ValueType = ...,
+        trained_on_erased: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "model", b"model", "report", b"report", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "model", b"model", "report", b"report", "task", b"task", "trained_on_erased", b"trained_on_erased", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -615,6 +621,189 @@ class DeleteModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteModelResponse: _TypeAlias = DeleteModelResponse  # noqa: Y015
+
+@_typing.final
+class ListExamplesRequest(_message.Message):
+    """ListExamplesRequest names a model, and which of its examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ADAPTATION_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    INCLUDE_INPUTS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name. It need not have a version."""
+    adaptation_id: _builtins.str
+    """Only those of this adaptation; empty: of all."""
+    subject: _builtins.str
+    """Only those of this subject; empty: of anybody."""
+    include_inputs: _builtins.bool
+    """Whether to quote the inputs."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1,000. 0: 100. A page may be shorter, so that it stays below 4 MiB."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty: the first page."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        adaptation_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        include_inputs: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "include_inputs", b"include_inputs", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExamplesRequest: _TypeAlias = ListExamplesRequest  # noqa: Y015
+
+@_typing.final
+class ListExamplesResponse(_message.Message):
+    """ListExamplesResponse is one page of examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give this as page_token for the next page; empty: this was the last."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredExample]:
+        """The examples, by adaptation, then writer, then sequence."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___StoredExample] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExamplesResponse: _TypeAlias = ListExamplesResponse  # noqa: Y015
+
+@_typing.final
+class StoredExample(_message.Message):
+    """StoredExample is an example as one change left it. Rejected and erased changes are not listed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTATION_ID_FIELD_NUMBER: _builtins.int
+    WRITER_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    adaptation_id: _builtins.str
+    """The adaptation that it was sent to."""
+    writer_id: _builtins.str
+    """The writer that sent it."""
+    sequence: _builtins.int
+    """The change's sequence number."""
+    deleted: _builtins.bool
+    """Whether a later change of the same adaptation replaced or removed it: it is still stored, but not trained on."""
+    @_builtins.property
+    def example(self) -> _types_pb2.Example:
+        """The example; its input is set only if include_inputs was."""
+
+    def __init__(
+        self,
+        *,
+        adaptation_id: _builtins.str = ...,
+        writer_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        example: _types_pb2.Example | None = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "deleted", b"deleted", "example", b"example", "sequence", b"sequence", "writer_id", b"writer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredExample: _TypeAlias = StoredExample  # noqa: Y015
+
+@_typing.final
+class DeleteExamplesRequest(_message.Message):
+    """DeleteExamplesRequest says which examples to erase. At least one of ids and subject must be set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DELETE_VERSIONS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name. It need not have a version."""
+    subject: _builtins.str
+    """All examples that are, or once were, of this subject."""
+    delete_versions: _builtins.bool
+    """Also delete every version of the model that may have been trained on erased examples. Aliases that point at
+    one are moved to the newest version that was not, or are removed if there is none: to go on without a pause,
+    train again first (base_version names the version whose examples to go on with), then repeat the call.
+    """
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The examples with these ids, at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        subject: _builtins.str = ...,
+        delete_versions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_versions", b"delete_versions", "ids", b"ids", "model", b"model", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExamplesRequest: _TypeAlias = DeleteExamplesRequest  # noqa: Y015
+
+@_typing.final
+class DeleteExamplesResponse(_message.Message):
+    """DeleteExamplesResponse says what was erased."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASED_FIELD_NUMBER: _builtins.int
+    AFFECTED_VERSIONS_FIELD_NUMBER: _builtins.int
+    DELETED_VERSIONS_FIELD_NUMBER: _builtins.int
+    erased: _builtins.int
+    """How many stored states of examples were erased by this call."""
+    @_builtins.property
+    def affected_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The versions that may have been trained on examples erased now or before, and still exist, ascending."""
+
+    @_builtins.property
+    def deleted_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The versions that were deleted, ascending."""
+
+    def __init__(
+        self,
+        *,
+        erased: _builtins.int = ...,
+        affected_versions: _abc.Iterable[_builtins.int] | None = ...,
+        deleted_versions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_versions", b"affected_versions", "deleted_versions", b"deleted_versions", "erased", b"erased"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteExamplesResponse: _TypeAlias = DeleteExamplesResponse  # noqa: Y015
 
 @_typing.final
 class ExportModelRequest(_message.Message):

@@ -70,6 +70,16 @@ class ModelServiceStub(object):
                 request_serializer=graft_dot_v1_dot_model__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=graft_dot_v1_dot_model__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.ListExamples = channel.unary_unary(
+                '/graft.v1.ModelService/ListExamples',
+                request_serializer=graft_dot_v1_dot_model__pb2.ListExamplesRequest.SerializeToString,
+                response_deserializer=graft_dot_v1_dot_model__pb2.ListExamplesResponse.FromString,
+                _registered_method=True)
+        self.DeleteExamples = channel.unary_unary(
+                '/graft.v1.ModelService/DeleteExamples',
+                request_serializer=graft_dot_v1_dot_model__pb2.DeleteExamplesRequest.SerializeToString,
+                response_deserializer=graft_dot_v1_dot_model__pb2.DeleteExamplesResponse.FromString,
+                _registered_method=True)
         self.ExportModel = channel.unary_stream(
                 '/graft.v1.ModelService/ExportModel',
                 request_serializer=graft_dot_v1_dot_model__pb2.ExportModelRequest.SerializeToString,
@@ -135,8 +145,25 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """DeleteModel deletes a model with all of its versions, adaptations and examples. A model created later
-        under the same name goes on counting versions.
+        """DeleteModel deletes a model with all of its versions, adaptations and examples, also one that has no
+        version yet. A model created later under the same name goes on counting versions. Where it fails halfway,
+        repeating it, or the next start of a server, finishes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExamples(self, request, context):
+        """ListExamples lists what is stored of the examples that a model was taught with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteExamples(self, request, context):
+        """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
+        adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
+        finishes what was cut off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +228,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=graft_dot_v1_dot_model__pb2.DeleteModelRequest.FromString,
                     response_serializer=graft_dot_v1_dot_model__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=graft_dot_v1_dot_model__pb2.ListExamplesRequest.FromString,
+                    response_serializer=graft_dot_v1_dot_model__pb2.ListExamplesResponse.SerializeToString,
+            ),
+            'DeleteExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteExamples,
+                    request_deserializer=graft_dot_v1_dot_model__pb2.DeleteExamplesRequest.FromString,
+                    response_serializer=graft_dot_v1_dot_model__pb2.DeleteExamplesResponse.SerializeToString,
             ),
             'ExportModel': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportModel,
@@ -408,6 +445,60 @@ class ModelService(object):
             '/graft.v1.ModelService/DeleteModel',
             graft_dot_v1_dot_model__pb2.DeleteModelRequest.SerializeToString,
             graft_dot_v1_dot_model__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.ModelService/ListExamples',
+            graft_dot_v1_dot_model__pb2.ListExamplesRequest.SerializeToString,
+            graft_dot_v1_dot_model__pb2.ListExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.ModelService/DeleteExamples',
+            graft_dot_v1_dot_model__pb2.DeleteExamplesRequest.SerializeToString,
+            graft_dot_v1_dot_model__pb2.DeleteExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

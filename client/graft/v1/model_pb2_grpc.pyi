@@ -48,8 +48,16 @@ class ModelServiceStub:
     used again. A version that an alias points at is refused with FAILED_PRECONDITION.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]
-    """DeleteModel deletes a model with all of its versions, adaptations and examples. A model created later
-    under the same name goes on counting versions.
+    """DeleteModel deletes a model with all of its versions, adaptations and examples, also one that has no
+    version yet. A model created later under the same name goes on counting versions. Where it fails halfway,
+    repeating it, or the next start of a server, finishes it.
+    """
+    ListExamples: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListExamplesRequest, _model_pb2.ListExamplesResponse]
+    """ListExamples lists what is stored of the examples that a model was taught with."""
+    DeleteExamples: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteExamplesRequest, _model_pb2.DeleteExamplesResponse]
+    """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
+    adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
+    finishes what was cut off.
     """
     ExportModel: _grpc.UnaryStreamMultiCallable[_model_pb2.ExportModelRequest, _model_pb2.ExportModelResponse]
     """ExportModel streams a self-contained bundle: model.onnx from token ids to calibrated probabilities,
@@ -80,8 +88,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
     used again. A version that an alias points at is refused with FAILED_PRECONDITION.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """DeleteModel deletes a model with all of its versions, adaptations and examples. A model created later
-    under the same name goes on counting versions.
+    """DeleteModel deletes a model with all of its versions, adaptations and examples, also one that has no
+    version yet. A model created later under the same name goes on counting versions. Where it fails halfway,
+    repeating it, or the next start of a server, finishes it.
+    """
+    ListExamples: _aio.UnaryUnaryMultiCallable[_model_pb2.ListExamplesRequest, _model_pb2.ListExamplesResponse]  # type: ignore[assignment]
+    """ListExamples lists what is stored of the examples that a model was taught with."""
+    DeleteExamples: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteExamplesRequest, _model_pb2.DeleteExamplesResponse]  # type: ignore[assignment]
+    """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
+    adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
+    finishes what was cut off.
     """
     ExportModel: _aio.UnaryStreamMultiCallable[_model_pb2.ExportModelRequest, _model_pb2.ExportModelResponse]  # type: ignore[assignment]
     """ExportModel streams a self-contained bundle: model.onnx from token ids to calibrated probabilities,
@@ -151,8 +167,28 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.DeleteModelResponse, _abc.Awaitable[_model_pb2.DeleteModelResponse]]:
-        """DeleteModel deletes a model with all of its versions, adaptations and examples. A model created later
-        under the same name goes on counting versions.
+        """DeleteModel deletes a model with all of its versions, adaptations and examples, also one that has no
+        version yet. A model created later under the same name goes on counting versions. Where it fails halfway,
+        repeating it, or the next start of a server, finishes it.
+        """
+
+    @_abc_1.abstractmethod
+    def ListExamples(
+        self,
+        request: _model_pb2.ListExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ListExamplesResponse, _abc.Awaitable[_model_pb2.ListExamplesResponse]]:
+        """ListExamples lists what is stored of the examples that a model was taught with."""
+
+    @_abc_1.abstractmethod
+    def DeleteExamples(
+        self,
+        request: _model_pb2.DeleteExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.DeleteExamplesResponse, _abc.Awaitable[_model_pb2.DeleteExamplesResponse]]:
+        """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
+        adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
+        finishes what was cut off.
         """
 
     @_abc_1.abstractmethod

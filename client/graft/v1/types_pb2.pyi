@@ -140,6 +140,7 @@ class Example(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the client, unique within the model's lineage, at most 256 bytes. An upsert of a known id
     replaces the older example.
@@ -157,6 +158,8 @@ class Example(_message.Message):
     """Examples with the same non-empty group (one speaker, one product) are never torn apart by
     cross-validation. At most 256 bytes.
     """
+    subject: _builtins.str
+    """Whose data it is: ModelService.DeleteExamples erases by it. At most 256 bytes. May be empty."""
     @_builtins.property
     def input(self) -> Global___Input:
         """What the label was given to."""
@@ -181,10 +184,11 @@ class Example(_message.Message):
         weight: _builtins.float | None = ...,
         split: Global___Split.ValueType = ...,
         group: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "input", b"input", "label", b"label", "label_set", b"label_set", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "label_set", b"label_set", "split", b"split", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "label_set", b"label_set", "split", b"split", "subject", b"subject", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015

@@ -40,6 +40,8 @@ MOST_UNREAD = 64
 
 CANCELLED = "ADAPTATION_CANCELLED"
 """The reason of commits that a cancellation gave up."""
+MODEL_DELETED = "MODEL_DELETED"
+"""The reason where the adaptation was deleted with its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,16 @@ class Adaptation:
         self._chores: set[asyncio.Task[None]] = set()
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Its model and id."""
+        return self.store.model, self.store.adaptation_id
+
+    @property
+    def working(self) -> bool:
+        """Whether it has callers, or commits to carry out."""
+        return bool(self._sessions or self._queue or self.running)
+
+    @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
         used = self._sessions or self._watchers or self._joining.locked()
@@ -142,12 +154,8 @@ class Adaptation:
 
     async def positions(self) -> list[WriterPosition]:
         """How far each writer is, sorted by writer."""
-
-        def read() -> list[WriterPosition]:
-            logs = [self._read_writer(writer_id) for writer_id in self.store.writer_ids()]
-            return [WriterPosition(log.writer_id, log.next_sequence) for log in logs]
-
-        return await asyncio.to_thread(read)
+        found = await asyncio.to_thread(self.store.read_positions)
+        return [WriterPosition(writer_id, end) for writer_id, end in sorted(found.items())]
 
     async def commit(self, commit_id: str, own: WriterPosition, close: bool) -> WriterPosition:
         """Makes a commit durable and sees to it that it is carried out.
@@ -166,14 +174,16 @@ class Adaptation:
         """
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         watermarks[own.writer_id] = own.next_sequence
-        commit = await self._make(commit_id, watermarks, close)
+        commit = await self._make(commit_id, watermarks, own.writer_id, close=close)
         return WriterPosition(own.writer_id, commit.watermarks.get(own.writer_id, 0))
 
-    async def _make(self, commit_id: str, watermarks: Mapping[str, int], close: bool) -> Commit:
+    async def _make(
+        self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
+    ) -> Commit:
         if commit_id not in self.store.commits:
             self._admit(self)
         making = asyncio.ensure_future(
-            asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close)
+            asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close, writer_id=writer_id)
         )
         try:
             return await asyncio.shield(making)
@@ -220,15 +230,44 @@ class Adaptation:
         """Stops the adaptation's work for good. Versions that it published stay."""
         async with self._joining:
             await asyncio.to_thread(self.store.cancel)
+        try:
+            await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
+        except StoreError as error:
+            # It is cancelled all the same; other servers see it before they publish.
+            _log.error("other servers could not be told of a cancellation: %s", error.message)
+        await self.give_up()
+
+    async def give_up(self) -> None:
+        """Ends the work on an adaptation that was cancelled, here or by another server."""
+        await asyncio.to_thread(self.store.refresh)
         for session in list(self._sessions.values()):
             session.mailbox.fail(self._not_open())
         unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
         await self._continuous.close()
         await self.interim.close()
         await self._stop_runner()
+        await self._embedder.close()
         for commit_id in unfinished:
             await self._finish(commit_id, self._not_open())
         self._notify()
+
+    async def drop(self, error: DomainError) -> None:
+        """Ends the work on an adaptation that is no more; callers get the error."""
+        self.closed = True
+        for session in list(self._sessions.values()):
+            session.mailbox.fail(error)
+            await session.close()
+        await self._continuous.close()
+        await self._stop_runner()
+        await self._embedder.close()
+        await self.interim.close()
+        self._notify()
+
+    async def forget_erased(self) -> None:
+        """Lets go of what is in memory of examples that were erased, here or by another server."""
+        await asyncio.to_thread(self.store.refresh)
+        await asyncio.to_thread(self.store.follow_all)
+        self.interim.drop()
 
     async def close(self) -> None:
         """Stops working on it, here and now; what is durable is taken up by the next server.
@@ -297,12 +336,12 @@ class Adaptation:
     async def _look(self) -> None:
         """Reads what other servers wrote."""
         await asyncio.to_thread(self.store.refresh)
-        await self.positions()
+        await asyncio.to_thread(self.store.follow_all)
 
     def _read_writer(self, writer_id: str) -> WriterLog:
+        self.store.refresh()  # it may have been closed, and segments rewritten, by another server
         log = self.store.writer(writer_id)
-        for segment in log.load():  # what other servers wrote since
-            self.store.record_rejections(segment)
+        self.store.follow(log)
         return log
 
     def _enqueue(self, commit_id: str) -> None:
@@ -344,6 +383,9 @@ class Adaptation:
             self._queue.clear()  # the next server goes on
             return
         except DomainError as error:
+            if error.reason == MODEL_DELETED:
+                self._queue.clear()  # an outcome would be written to what is being deleted
+                return
             result = error
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self.store.model)

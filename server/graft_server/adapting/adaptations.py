@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
 from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunks
@@ -29,9 +29,14 @@ from graft_server.store.adaptations import (
     PublishPolicy,
     Settings,
     Start,
-    list_adaptations,
+    deleted_adaptations,
     list_all_adaptations,
+    missing_adaptation,
+    read_starts,
+    remove_adaptation,
 )
+from graft_server.store.events import AdaptationState
+from graft_server.store.examples import StoredExample, stored_examples
 from graft_server.store.versions import Source, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -55,6 +60,10 @@ class AdaptationLimits:
     publications: int = 1024
     """Commits that wait or are trained."""
     publications_per_model: int = 64
+
+
+_UNKNOWN = datetime.min.replace(tzinfo=UTC)
+"""When a damaged adaptation began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class Adaptations:
         self._open: dict[tuple[str, str], Adaptation] = {}
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._forgetting: asyncio.TimerHandle | None = None
+        self._starts: dict[str, dict[str, Start]] = {}
+        self._followed = publisher.catalogue.snapshot.entries
         self._draining = False
 
     def check(self, request: StartRequest) -> StartRequest:
@@ -149,10 +160,9 @@ class Adaptations:
         async with self._lock(key):
             adaptation = self._open.get(key)
             if adaptation is None:
-                store = await asyncio.to_thread(AdaptationStore.load, self._publisher.objects, *key)
-                return self._adopt(store)
-        await asyncio.to_thread(adaptation.store.refresh)
-        return adaptation
+                return self._adopt(await self._load(key))
+            await asyncio.to_thread(adaptation.store.refresh)
+            return adaptation
 
     async def interim(self, model: str, adaptation_id: str) -> InterimHead:
         """The interim head of an open adaptation.
@@ -168,12 +178,60 @@ class Adaptations:
             self._forgetting = loop.call_later(KEPT_S + 1, self._forget_later)
         return await adaptation.interim.head()
 
-    async def of_model(self, model: str) -> list[Adaptation]:
-        """All adaptations of a model, newest first."""
+    async def ids_of(self, model: str) -> list[str]:
+        """The ids of a model's adaptations, newest first; damaged ones last."""
         check_model(model)
-        ids = await asyncio.to_thread(list_adaptations, self._publisher.objects, model)
-        found = [await self.get(model, adaptation_id) for adaptation_id in ids]
-        return sorted(found, key=lambda it: (it.store.start.created, it.store.adaptation_id), reverse=True)
+        begun = await asyncio.to_thread(self._begun, model)
+        return sorted(begun, key=lambda it: (begun[it], it), reverse=True)
+
+    async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
+        """What is stored of an adaptation, also of one whose backbone this server does not have."""
+        adaptation = self._open.get((model, adaptation_id))
+        if adaptation is None:
+            return await self._load((model, adaptation_id))
+        await asyncio.to_thread(adaptation.store.refresh)
+        return adaptation.store
+
+    async def examples(
+        self, model: str, adaptation_id: str, subject: str, after: tuple[str, str, int] | None
+    ) -> Iterator[StoredExample]:
+        """The stored examples of a model by adaptation, writer and sequence; iterate in a thread.
+
+        Args:
+            model: The model.
+            adaptation_id: Only this adaptation's; "": all.
+            subject: Only this subject's; "": anybody's.
+            after: (adaptation, writer, sequence) of the first one wanted; None: all.
+
+        Raises:
+            MissingError: There is no such adaptation, or no such model.
+        """
+        ids = sorted(await self.ids_of(model))
+        if adaptation_id and check_identifier(adaptation_id, "adaptation_id") not in ids:
+            raise missing_adaptation(model, adaptation_id)
+        if not ids:
+            self._publisher.catalogue.snapshot.model(model)
+        first = after or ("", "", 0)
+        wanted = [it for it in ids if it >= first[0] and adaptation_id in ("", it)]
+
+        def found() -> Iterator[StoredExample]:
+            for it in wanted:
+                store = AdaptationStore.load(self._publisher.objects, model, it)
+                for stored in stored_examples(store):
+                    if stored.place >= first and subject in ("", stored.example.subject):
+                        yield stored
+
+        return found()
+
+    def running(self, model: str, adaptation_id: str) -> str:
+        """The commit of an adaptation that this server trains, or ""."""
+        adaptation = self._open.get((model, adaptation_id))
+        return adaptation.running if adaptation else ""
+
+    def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
+        """How an adaptation is being learned, if this server follows it."""
+        adaptation = self._open.get((model, adaptation_id))
+        return adaptation.interim.metrics if adaptation else {}
 
     def forget_idle(self) -> None:
         """Forgets the adaptations that nobody uses; they can be loaded again."""
@@ -184,23 +242,35 @@ class Adaptations:
         self.forget_idle()
 
     async def recover(self) -> None:
-        """Takes up the commits that a server left unfinished."""
-        found = await asyncio.to_thread(lambda: list(list_all_adaptations(self._publisher.objects)))
-        for model, adaptation_id in found:
+        """Takes up the commits that a server left unfinished, and the adaptations that publish by themselves."""
+        objects = self._publisher.objects
+        for model, adaptation_id in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
             try:
-                adaptation = await self.get(model, adaptation_id)
+                store = await self._load((model, adaptation_id))
+                unfinished = store.commits.keys() - store.outcomes.keys()
+                by_itself = store.start.settings.publish.automatic and store.state is AdaptationState.OPEN
+                if unfinished or by_itself:
+                    (await self.get(model, adaptation_id)).resume()
             except DomainError as error:
                 # One damaged adaptation must not keep the others from being served.
-                _log.error("adaptation %s of %s cannot be read: %s", adaptation_id, model, error.message)
-                continue
-            adaptation.resume()
+                _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
 
-    async def forget(self, model: str) -> None:
-        """Cancels and forgets all adaptations of a model that is being deleted."""
-        for adaptation in await self.of_model(model):
-            await adaptation.cancel()
-            await adaptation.close()  # so that nothing more is written to what is about to be deleted
-            self._open.pop((model, adaptation.store.adaptation_id), None)
+    async def follow(self) -> None:
+        """Does here what the catalogue says since: cancellations, erasures, deletions, by whatever server."""
+        snapshot = self._publisher.catalogue.snapshot
+        if snapshot.entries == self._followed:
+            return
+        before, self._followed = self._followed, snapshot.entries
+        for key, adaptation in list(self._open.items()):
+            if snapshot.deletions.get(key[0], 0) > adaptation.store.start.born:
+                del self._open[key]
+                await adaptation.drop(_deleted(*key))
+                # This server may have written some more after the one that deletes had looked.
+                await asyncio.to_thread(self._remove_remains, *key)
+            elif key in snapshot.cancelled and adaptation.working:
+                await adaptation.give_up()
+            elif snapshot.erasures.get(key[0], 0) > before:
+                await adaptation.forget_erased()
 
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
@@ -236,11 +306,37 @@ class Adaptations:
     async def _stored(self, request: StartRequest) -> AdaptationStore:
         objects, key = self._publisher.objects, (request.model, request.adaptation_id)
         try:
-            return await asyncio.to_thread(AdaptationStore.load, objects, *key)
+            return await self._load(key)
         except MissingError:
             # Only now: one that exists has its lineage, also where base_version was deleted since.
-            start = Start(request.settings, datetime.now(UTC), await self.lineage(request))
-            return await asyncio.to_thread(AdaptationStore.create, objects, *key, start)
+            lineage = await self.lineage(request)
+        snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
+        await asyncio.to_thread(self._remove_remains, *key)
+        start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
+        return await asyncio.to_thread(AdaptationStore.create, objects, *key, start)
+
+    async def _load(self, key: tuple[str, str]) -> AdaptationStore:
+        """Reads an adaptation; MissingError also if its model was deleted, but what is left of it not yet."""
+        store = await asyncio.to_thread(AdaptationStore.load, self._publisher.objects, *key)
+        if self._publisher.catalogue.snapshot.deletions.get(key[0], 0) > store.start.born:
+            raise missing_adaptation(*key)
+        return store
+
+    def _begun(self, model: str) -> dict[str, datetime]:
+        deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
+        known = {it: start for it, start in self._starts.get(model, {}).items() if start.born >= deletion}
+        starts = read_starts(self._publisher.objects, model, known)
+        self._starts[model] = known
+        return {
+            adaptation_id: start.created if start else _UNKNOWN
+            for adaptation_id, start in starts.items()
+            if start is None or start.born >= deletion
+        }
+
+    def _remove_remains(self, model: str, adaptation_id: str) -> None:
+        deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
+        if adaptation_id in deleted_adaptations(self._publisher.objects, model, deletion):
+            remove_adaptation(self._publisher.objects, model, adaptation_id)
 
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()
@@ -292,6 +388,13 @@ def _check_policy(policy: PublishPolicy) -> None:
             reason="PUBLISH_INVALID",
             field="start.publish.every",
         )
+
+
+def _deleted(model: str, adaptation_id: str) -> StateError:
+    return StateError(
+        f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start another one.",
+        reason=MODEL_DELETED,
+    )
 
 
 def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:

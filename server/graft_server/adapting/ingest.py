@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import BackboneError, StoreError
+from graft_server.errors import BackboneError, ConflictError, StoreError
 from graft_server.examples import Change, Rejection
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.features import Features
@@ -40,12 +40,14 @@ class Incoming:
     digest: int
     """`store.segments.content_digest` of what was sent."""
     result: Change | Rejection
+    subject: str = ""
+    """Whose data it is, also where it was refused."""
 
     @property
     def record(self) -> Record:
         """What is stored of it."""
         if isinstance(self.result, Rejection):
-            return Record(self.digest, rejection=self.result)
+            return Record(self.digest, rejection=self.result, subject=self.subject)
         return Record(self.digest, change=self.result)
 
     @property
@@ -131,8 +133,11 @@ class Embedder:
             texts = await self._trunk.tokenize_all([example.input.text for example in upserts])
             encoded = await self._trunk.encode(texts, lane=Lane.ADAPT)
             features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
-        await asyncio.to_thread(self._store.write_features, segment, self._trunk.encoder_id, features)
-        self._on_features(segment, features)
+        counts = await asyncio.to_thread(
+            self._store.write_features, segment, self._trunk.encoder_id, features
+        )
+        if counts:
+            self._on_features(segment, features)
 
 
 class WriterStream:
@@ -182,8 +187,7 @@ class WriterStream:
         self._raise()
         if first_sequence != self.next_sequence:
             await self.flush()
-            repeated = self._log.repeated(first_sequence, [change.digest for change in changes])
-            changes = changes[repeated:]
+            changes = changes[await self._repeated(first_sequence, changes) :]
         if not changes:
             return
         await self._embedder.room_for(sum(change.size for change in changes))
@@ -211,6 +215,15 @@ class WriterStream:
         await asyncio.shield(self._task)
         failed, self._writing = self._writing, []
         await self._embedder.release(sum(change.size for change in (*failed, *dropped)))
+
+    async def _repeated(self, first_sequence: int, changes: Sequence[Incoming]) -> int:
+        digests = [change.digest for change in changes]
+        try:
+            return self._log.repeated(first_sequence, digests)
+        except ConflictError:
+            # What differs may have been erased by another server.
+            await asyncio.to_thread(lambda: list(self._log.load()))
+            return self._log.repeated(first_sequence, digests)
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -266,7 +266,7 @@ class Interim:
                 segment, rows = found
                 end = segment.next_sequence if followed.end is None else followed.end
                 state.learn(followed.log, segment, end, rows.astype(np.float32), self._row)
-                followed.ordinal += 1
+                followed.ordinal = segment.next_ordinal
                 followed.sequence = segment.next_sequence
                 if time.monotonic() - began > ROUND_S:
                     return True

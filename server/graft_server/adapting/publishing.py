@@ -14,14 +14,14 @@ from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.label_names import LabelNames
 from graft_server.adapting.mailbox import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import DomainError
+from graft_server.errors import ConflictError, DomainError, StateError
 from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.catalogue import Catalogue, Version
 from graft_server.store.objects import Objects
-from graft_server.store.versions import ManifestRef, Source, read_report
+from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
 
 T = TypeVar("T")
 
@@ -57,22 +57,42 @@ class Publisher:
     ) -> tuple[Version, Report]:
         """Trains and publishes a commit. Repeating it gives the same version.
 
+        Where examples of the model are erased meanwhile, by any server, it is trained again without them.
+
         Raises:
             DomainError: It cannot be published, and why.
         """
+        while True:
+            read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
+            result = await self._train(store, trunk, embedder, commit_id, on_progress)
+            on_progress(Progress(commit_id, "publishing", _TRAINED))
+            try:
+                version = await uncancelled(self._enter(store, commit_id, result, read_at))
+            except ConflictError as error:
+                _log.info("%s", error.message)
+                continue
+            return version, msgspec.json.decode(result["report"], type=Report)
+
+    async def _train(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        embedder: Embedder,
+        commit_id: str,
+        on_progress: OnProgress,
+    ) -> Mapping[str, Any]:
+        """Has a worker write a version's parts, and returns what it says of them."""
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
         embedders = [embedder, *(Embedder(it, trunk) for it in earlier)]
         await self._complete_features(embedders, commit_id, on_progress)
         payload = self._payload(store, trunk, commit_id, sources)
         payload["label_features"] = await self._label_features([*earlier, store], trunk)
-        result = await self.jobs.run(
+        result: Mapping[str, Any] = await self.jobs.run(
             Job("graft_server.adapting.train:train", payload, key=store.model),
             lambda report: on_progress(_progress(commit_id, report)),
         )
-        on_progress(Progress(commit_id, "publishing", _TRAINED))
-        version = await uncancelled(self._enter(store, commit_id, result))
-        return version, msgspec.json.decode(result["report"], type=Report)
+        return result
 
     def report(self, model: str, number: int) -> Report | None:
         """Reads a version's report; None if the version has been deleted."""
@@ -83,15 +103,26 @@ class Publisher:
             return None
         return read_report(self.objects, known.versions[number].manifest)[1]
 
-    async def _enter(self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any]) -> Version:
-        version = await asyncio.to_thread(
-            self.catalogue.publish,
-            model=store.model,
-            adaptation_id=store.adaptation_id,
-            commit_id=commit_id,
-            manifest=ManifestRef(**result["manifest"]),
-            summary=result["summary"],
-        )
+    async def _enter(
+        self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any], read_at: int
+    ) -> Version:
+        manifest = ManifestRef(**result["manifest"])
+        try:
+            version = await asyncio.to_thread(
+                self.catalogue.publish,
+                model=store.model,
+                adaptation_id=store.adaptation_id,
+                commit_id=commit_id,
+                manifest=manifest,
+                summary=result["summary"],
+                born=store.start.born,
+                read_at=read_at,
+            )
+        except (StateError, ConflictError):
+            await asyncio.to_thread(remove_version, self.objects, manifest)
+            raise
+        if version.manifest != manifest:
+            await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
         try:
             await self.on_published(version)
         except DomainError as error:

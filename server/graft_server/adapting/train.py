@@ -120,7 +120,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     )
     encoded = msgspec.json.encode(report)
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: encoded}
-    manifest = write_version(objects, _manifest(task, training_set), parts)
+    manifest = write_version(objects, _manifest(task, training_set, rows), parts)
     progress({"stage": "publishing", "fraction": 1.0})
     return {
         "manifest": msgspec.to_builtins(manifest),
@@ -172,7 +172,7 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _manifest(task: Training, training_set: TrainingSet) -> Manifest:
+def _manifest(task: Training, training_set: TrainingSet, rows: Rows) -> Manifest:
     labels = zip(training_set.classes, training_set.descriptions, strict=True)
     return Manifest(
         model=task.model,
@@ -181,13 +181,24 @@ def _manifest(task: Training, training_set: TrainingSet) -> Manifest:
         backbone=task.backbone,
         encoder_id=task.encoder_id,
         labels=tuple(Label(name, description) for name, description in labels),
-        sources=task.sources,
+        sources=tuple(
+            dataclasses.replace(it, generation=rows.generations[it.adaptation_id]) for it in task.sources
+        ),
         seed=task.seed,
         created=datetime.now(UTC),
     )
 
 
 def _summary(report: Report) -> Report:
-    """The report without its lists: the catalogue, which is replayed at every start, stays small."""
-    head = dataclasses.replace(report.head, candidates=())
-    return dataclasses.replace(report, head=head, per_class=(), confusions=(), warnings=())
+    """The report's figures: the catalogue is replayed at every start and never forgets, so it names no example."""
+    return dataclasses.replace(
+        report,
+        head=dataclasses.replace(report.head, candidates=()),
+        per_class=(),
+        confusions=(),
+        warnings=(),
+        reliability=(),
+        data=None,
+        learning_curve=None,
+        feature_map=(),
+    )

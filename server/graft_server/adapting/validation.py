@@ -66,6 +66,7 @@ def _check_example(example: Example, targets: TargetRules) -> Example:
     check_weight(example.weight, "upsert.weight")
     _check_size(example.id, "upsert.id")
     _check_size(example.group, "upsert.group")
+    _check_size(example.subject, "upsert.subject")
     return targets.check(example, "upsert.")
 
 

@@ -13,21 +13,25 @@ from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Wat
 from graft_server.adapting.adaptations import Adaptations, StartRequest
 from graft_server.adapting.ingest import Incoming
 from graft_server.adapting.targets import TargetRules
-from graft_server.errors import ConflictError, DrainingError, InvalidError
+from graft_server.errors import ConflictError, DomainError, DrainingError, InvalidError
 from graft_server.examples import Rejection
-from graft_server.names import check_identifier
+from graft_server.names import check_identifier, check_model
 from graft_server.rpc import converters
-from graft_server.rpc.errors import failure_status
-from graft_server.rpc.paging import page
+from graft_server.rpc.errors import failure_status, to_status
+from graft_server.rpc.paging import Page, window
 from graft_server.rpc.reports import TASK_MESSAGES
 from graft_server.rpc.service import Context
 from graft_server.rpc.times import timestamp
-from graft_server.store.adaptations import Commit, Settings
+from graft_server.store.adaptations import AdaptationStore, Commit, Outcome, Settings
 from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
 
 KEEP_ALIVE_S = 20.0
 """An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""
 MAX_CHANGES = 10_000
+MAX_PUBLICATIONS = 1_000
+"""The newest ones are told of an adaptation."""
+LISTED_PUBLICATIONS = 10
+"""In a list of adaptations."""
 POLL_S = 2.0
 """How often a watcher looks for what other servers recorded."""
 
@@ -77,17 +81,23 @@ class AdaptationService:
 
     async def GetAdaptation(self, request: pb.GetAdaptationRequest, _: Context) -> pb.GetAdaptationResponse:
         """Describes one adaptation."""
-        adaptation = await self._adaptations.get(request.model, request.adaptation_id)
-        return pb.GetAdaptationResponse(adaptation=await _describe(adaptation))
+        check_model(request.model)
+        check_identifier(request.adaptation_id, "adaptation_id")
+        store = await self._adaptations.store_of(request.model, request.adaptation_id)
+        return pb.GetAdaptationResponse(adaptation=await self._describe(store, MAX_PUBLICATIONS))
 
     async def ListAdaptations(
         self, request: pb.ListAdaptationsRequest, _: Context
     ) -> pb.ListAdaptationsResponse:
         """Lists a model's adaptations."""
-        adaptations = await self._adaptations.of_model(request.model)
-        shown_now, token = page(adaptations, request.page_size, request.page_token)
+        ids = await self._adaptations.ids_of(request.model)
+        places = window(len(ids), request.page_size, request.page_token)
+        page = Page[pb.Adaptation]()
+        for place in places:
+            if not page.add(await self._listed(request.model, ids[place])):
+                break
         return pb.ListAdaptationsResponse(
-            adaptations=[await _describe(it) for it in shown_now], next_page_token=token
+            adaptations=page.entries, next_page_token=page.token(places, len(ids))
         )
 
     async def WatchAdaptation(
@@ -101,6 +111,7 @@ class AdaptationService:
                 field="from_event",
             )
         adaptation = await self._adaptations.get(request.model, request.adaptation_id)
+        await adaptation.record_events()  # those that a crash left out
         following = max(request.from_event, 1)
         async with adaptation.watched() as watcher:
             while True:
@@ -127,7 +138,32 @@ class AdaptationService:
         """Stops an adaptation's work."""
         adaptation = await self._adaptations.get(request.model, request.adaptation_id)
         await adaptation.cancel()
-        return pb.CancelAdaptationResponse(adaptation=await _describe(adaptation))
+        described = await self._describe(adaptation.store, MAX_PUBLICATIONS)
+        return pb.CancelAdaptationResponse(adaptation=described)
+
+    async def _listed(self, model: str, adaptation_id: str) -> pb.Adaptation:
+        """An adaptation of a list: one that is damaged says so, and does not keep the others from being listed."""
+        try:
+            store = await self._adaptations.store_of(model, adaptation_id)
+            return await self._describe(store, LISTED_PUBLICATIONS)
+        except DomainError as error:
+            return pb.Adaptation(model=model, adaptation_id=adaptation_id, error=to_status(error))
+
+    async def _describe(self, store: AdaptationStore, publications: int) -> pb.Adaptation:
+        running = self._adaptations.running(store.model, store.adaptation_id)
+        newest = list(store.commits.values())[-publications:]
+        positions = await asyncio.to_thread(store.read_positions)
+        return pb.Adaptation(
+            model=store.model,
+            adaptation_id=store.adaptation_id,
+            state=_STATES[store.state],
+            backbone=store.start.settings.backbone,
+            create_time=timestamp(store.start.created),
+            writers=[pb.Writer(writer_id=it, next_sequence=end) for it, end in sorted(positions.items())],
+            publications=[_publication(it, store.outcomes.get(it.commit_id), running) for it in newest],
+            task=TASK_MESSAGES[store.start.settings.task],
+            metrics=self._adaptations.metrics(store.model, store.adaptation_id),
+        )
 
 
 def _targets(settings: Settings) -> TargetRules:
@@ -279,7 +315,8 @@ def _finished(adaptation: Adaptation) -> bool:
 async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResponse:
     response = pb.WatchAdaptationResponse(event=event.number, time=timestamp(event.time))
     match event.fact:
-        case Rejected(rejections=rejections):
+        case Rejected():
+            rejections = await asyncio.to_thread(adaptation.store.rejections, event.fact)
             response.rejected.rejected.extend(map(converters.rejection, rejections))
         case Committed(commit_id=commit_id, watermarks=watermarks):
             response.committed.commit_id = commit_id
@@ -296,33 +333,14 @@ async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResp
     return response
 
 
-async def _describe(adaptation: Adaptation) -> pb.Adaptation:
-    store = adaptation.store
-    return pb.Adaptation(
-        model=store.model,
-        adaptation_id=store.adaptation_id,
-        state=_STATES[store.state],
-        backbone=store.start.settings.backbone,
-        create_time=timestamp(store.start.created),
-        writers=[
-            pb.Writer(writer_id=it.writer_id, next_sequence=it.next_sequence)
-            for it in await adaptation.positions()
-        ],
-        publications=[_publication(adaptation, commit) for commit in store.commits.values()],
-        task=TASK_MESSAGES[store.start.settings.task],
-        metrics=adaptation.interim.metrics,
-    )
-
-
-def _publication(adaptation: Adaptation, commit: Commit) -> pb.Publication:
+def _publication(commit: Commit, outcome: Outcome | None, running: str) -> pb.Publication:
     publication = pb.Publication(
         commit_id=commit.commit_id,
         state=pb.PUBLICATION_STATE_QUEUED,
         create_time=timestamp(commit.time),
     )
-    outcome = adaptation.store.outcomes.get(commit.commit_id)
     if outcome is None:
-        if adaptation.running == commit.commit_id:
+        if running == commit.commit_id:
             publication.state = pb.PUBLICATION_STATE_TRAINING
     elif outcome.failure is None:
         publication.state = pb.PUBLICATION_STATE_PUBLISHED

@@ -17,7 +17,7 @@ from graft_server.adapting.validation import check_change, check_input
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.errors import DomainError, InvalidError
 from graft_server.examples import Change, Example, Input, Label, Rejection, Share, Split, Task
-from graft_server.names import check_identifier
+from graft_server.names import MAX_ID_BYTES, check_identifier
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
 from graft_server.rpc.reports import TASK_MESSAGES, report_message
@@ -26,6 +26,7 @@ from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, ServedVersion, aliases_of
 from graft_server.store.adaptations import PublishPolicy, Settings
 from graft_server.store.catalogue import Model, Version
+from graft_server.store.examples import StoredExample
 from graft_server.store.segments import content_digest
 
 METHODS = {
@@ -41,6 +42,11 @@ _SPLITS = {
     types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
     types_pb2.SPLIT_TRAIN: Split.TRAIN,
     types_pb2.SPLIT_VALIDATION: Split.VALIDATION,
+}
+_SPLIT_NUMBERS = {
+    Split.UNSPECIFIED: types_pb2.SPLIT_UNSPECIFIED,
+    Split.TRAIN: types_pb2.SPLIT_TRAIN,
+    Split.VALIDATION: types_pb2.SPLIT_VALIDATION,
 }
 _TRUNK_STATES = {
     TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
@@ -95,9 +101,10 @@ def incoming(
     try:
         checked = check_change(_change(message), default_id=default_id, targets=targets)
     except InvalidError as error:
-        return Incoming(
-            digest, Rejection(sequence, error.reason, error.field, error.message, start.writer_id)
-        )
+        rejected = Rejection(sequence, error.reason, error.field, error.message, start.writer_id)
+        # One that is too long is no subject; what it belongs to is then refused for that alone.
+        subject = message.upsert.subject if len(message.upsert.subject) <= MAX_ID_BYTES else ""
+        return Incoming(digest, rejected, subject)
     return Incoming(digest, checked)
 
 
@@ -110,6 +117,7 @@ def labelled(message: types_pb2.Example) -> Example:
         split=_split(message.split),
         group=message.group,
         **_target(message),
+        subject=message.subject,
     )
 
 
@@ -288,6 +296,7 @@ def version(value: Version, owner: Model, full: Report | None = None) -> model_p
         commit_id=value.commit_id,
         create_time=timestamp(value.created),
         aliases=aliases_of(owner.aliases, value.number),
+        trained_on_erased=value.erased,
     )
     if full is not None:
         message.report.CopyFrom(report_message(full))
@@ -313,6 +322,40 @@ _SUMMARY_MESSAGES = {"multi_label", "regression"}
 def labels(values: Collection[Label]) -> list[types_pb2.Label]:
     """Labels, in output order."""
     return [types_pb2.Label(name=it.name, description=it.description) for it in values]
+
+
+def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.StoredExample:
+    """An example that is stored."""
+    example = value.example
+    message = model_pb2.StoredExample(
+        adaptation_id=value.adaptation_id,
+        writer_id=value.writer_id,
+        sequence=value.sequence,
+        example=types_pb2.Example(
+            id=example.id,
+            weight=example.weight,
+            split=_SPLIT_NUMBERS[example.split],
+            group=example.group,
+            subject=example.subject,
+        ),
+        deleted=value.superseded,
+    )
+    _set_target(message.example, example)
+    if include_input:
+        message.example.input.text = example.input.text
+    return message
+
+
+def _set_target(message: types_pb2.Example, example: Example) -> None:
+    if example.label is not None:
+        message.label = example.label
+    elif example.label_set is not None:
+        message.label_set.labels.extend(example.label_set)
+    elif example.value is not None:
+        message.value = example.value
+    elif example.distribution is not None:
+        for share in example.distribution:
+            message.distribution.labels.add(label=share.label, probability=share.probability)
 
 
 def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:

@@ -17,7 +17,7 @@ from graft_server.examples import Example
 from graft_server.exporting.exporter import BundleFile, Exporter
 from graft_server.names import check_alias, check_model
 from graft_server.rpc import converters
-from graft_server.rpc.paging import page
+from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, window
 from graft_server.rpc.reports import filled
 from graft_server.rpc.service import Context
 from graft_server.serving.evaluator import Evaluator, Measured
@@ -48,10 +48,11 @@ class ModelService:
         """Lists models by name."""
         models = self.catalogue.snapshot.models
         names = sorted(name for name in models if name.startswith(request.prefix))
-        shown, token = page(names, request.page_size, request.page_token)
-        return pb.ListModelsResponse(
-            models=[converters.model(models[name]) for name in shown], next_page_token=token
-        )
+        places, page = window(len(names), request.page_size, request.page_token), Page[pb.Model]()
+        for place in places:
+            if not page.add(converters.model(models[names[place]])):
+                break
+        return pb.ListModelsResponse(models=page.entries, next_page_token=page.token(places, len(names)))
 
     async def GetModel(self, request: pb.GetModelRequest, _: Context) -> pb.GetModelResponse:
         """Describes one model."""
@@ -62,10 +63,12 @@ class ModelService:
         """Lists a model's versions, newest first."""
         known = self.catalogue.snapshot.model(check_model(request.model))
         newest_first = sorted(known.versions.values(), key=lambda version: -version.number)
-        shown, token = page(newest_first, request.page_size, request.page_token)
-        return pb.ListVersionsResponse(
-            versions=[converters.version(version, known) for version in shown], next_page_token=token
-        )
+        count = len(newest_first)
+        places, page = window(count, request.page_size, request.page_token), Page[pb.Version]()
+        for place in places:
+            if not page.add(converters.version(newest_first[place], known)):
+                break
+        return pb.ListVersionsResponse(versions=page.entries, next_page_token=page.token(places, count))
 
     async def GetVersion(self, request: pb.GetVersionRequest, _: Context) -> pb.GetVersionResponse:
         """Describes one version, with its full report."""
@@ -96,10 +99,47 @@ class ModelService:
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, _: Context) -> pb.DeleteModelResponse:
         """Deletes a model with all that belongs to it."""
-        self.catalogue.snapshot.model(check_model(request.model))
-        await self.adaptations.forget(request.model)
-        await self.removal.model(request.model)
+        await self.removal.model(check_model(request.model), stop=self.adaptations.follow)
         return pb.DeleteModelResponse()
+
+    async def ListExamples(self, request: pb.ListExamplesRequest, _: Context) -> pb.ListExamplesResponse:
+        """Lists stored examples."""
+        wanted = page_size(request.page_size)
+        found = await self.adaptations.examples(
+            request.model, request.adaptation_id, request.subject, _place(request.page_token)
+        )
+        page = Page[pb.StoredExample]()
+
+        def fill() -> str:
+            for it in found:
+                if len(page.entries) == wanted or page.bytes >= MAX_BYTES:
+                    return f"{it.adaptation_id}/{it.writer_id}/{it.sequence}"
+                page.add(converters.stored_example(it, include_input=request.include_inputs))
+            return ""
+
+        token = await asyncio.to_thread(fill)
+        return pb.ListExamplesResponse(examples=page.entries, next_page_token=token)
+
+    async def DeleteExamples(
+        self, request: pb.DeleteExamplesRequest, _: Context
+    ) -> pb.DeleteExamplesResponse:
+        """Erases examples for good."""
+        check_model(request.model)
+        _require_some(request)
+        # Once begun it is carried through, also if the caller leaves.
+        erasing = self.removal.examples(
+            request.model,
+            list(request.ids),
+            request.subject,
+            delete_versions=request.delete_versions,
+            forget=self.adaptations.follow,
+        )
+        erasure = await asyncio.shield(asyncio.ensure_future(erasing))
+        return pb.DeleteExamplesResponse(
+            erased=erasure.examples,
+            affected_versions=erasure.affected,
+            deleted_versions=erasure.deleted,
+        )
 
     async def ExportModel(
         self, request: pb.ExportModelRequest, _: Context
@@ -136,6 +176,35 @@ class ModelService:
         """Describes the backbones that this server has."""
         return pb.ListBackbonesResponse(
             backbones=[converters.backbone(trunk, trunk.name == self.trunks.default) for trunk in self.trunks]
+        )
+
+
+def _place(token: str) -> tuple[str, str, int] | None:
+    """Where a page of examples begins: adaptation, writer and sequence."""
+    if not token:
+        return None
+    match token.split("/"):
+        case [adaptation_id, writer_id, sequence] if sequence.isascii() and sequence.isdigit():
+            return adaptation_id, writer_id, int(sequence)
+    raise bad_token(token)
+
+
+def _require_some(request: pb.DeleteExamplesRequest) -> None:
+    if not request.ids and not request.subject:
+        raise InvalidError(
+            "Neither ids nor subject is set: say which examples to erase.",
+            reason="EXAMPLES_UNNAMED",
+            field="ids",
+        )
+    if len(request.ids) > MAX_EXAMPLES:
+        raise InvalidError(
+            f"ids has {len(request.ids):,} entries: at most {MAX_EXAMPLES:,} a request are accepted.",
+            reason="TOO_MANY_EXAMPLES",
+            field="ids",
+        )
+    if "" in request.ids:
+        raise InvalidError(
+            "ids has an empty entry: name the examples to erase.", reason="ID_EMPTY", field="ids"
         )
 
 

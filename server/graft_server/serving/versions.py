@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from graft_server.store.versions import HEAD, Manifest, read_manifest, read_part
 
 _log = logging.getLogger(__name__)
 
-POLL_S = 2.0
+POLL_S = 0.5
 """How often the catalogue is read for what other servers wrote."""
 
 
@@ -83,9 +83,9 @@ class Versions:
         self._loading: dict[str, asyncio.Task[ServedVersion]] = {}
         self._poller: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begins to follow what other servers publish."""
-        self._poller = asyncio.create_task(self._poll())
+    def start(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        """Begins to follow what other servers publish, cancel and delete; `on_change` is told of it."""
+        self._poller = asyncio.create_task(self._poll(on_change))
 
     async def close(self) -> None:
         """Stops following."""
@@ -167,11 +167,12 @@ class Versions:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 
-    async def _poll(self) -> None:
+    async def _poll(self, on_change: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:
                 snapshot = await asyncio.to_thread(self._catalogue.refresh)
+                await on_change()
             except DomainError as error:
                 _log.warning("the catalogue cannot be read: %s", error.message)
                 continue

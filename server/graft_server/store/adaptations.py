@@ -3,6 +3,10 @@
 All of it can be read back after a restart, by this server or another. What is derived (features, events)
 follows what it is derived from, so a crash may leave it out; `AdaptationStore.load` and `missing_features`
 find out.
+
+Closing is the one race that needs care: other writers may be writing at that instant, on this server or another.
+The closing commit is made durable first; only then is it settled, once, how far each writer is part of it. A
+segment is acknowledged after a look at the commits, so it is either older than what is settled, or is refused.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from graft_server.errors import DomainError, MissingError, StateError
-from graft_server.examples import Label, Task
+from graft_server.errors import CorruptError, DomainError, MissingError, StateError
+from graft_server.examples import Label, Rejection, Task
 from graft_server.names import shown
 from graft_server.store.events import (
     AdaptationState,
@@ -29,9 +33,10 @@ from graft_server.store.events import (
     StateChanged,
 )
 from graft_server.store.features import Features, decode_features, encode_features
+from graft_server.store.generations import Generations, names_of, ordinal_of
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
-from graft_server.store.segments import Segment, WriterLog, read_segment
+from graft_server.store.segments import Segment, WriterLog, read_current
 from graft_server.store.versions import Source, model_folder
 
 
@@ -73,6 +78,8 @@ class Start:
     created: datetime
     lineage: tuple[Source, ...] = ()
     """The examples of base_version, kept here so that deleting that version changes nothing."""
+    born: int = 0
+    """How many entries the catalogue had: a deletion of the model after that deletes this adaptation too."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -83,6 +90,14 @@ class Commit(msgspec.Struct, frozen=True):
     """Writer to the sequence number below which its changes are meant."""
     close: bool
     time: datetime
+    writer_id: str = ""
+    """Who asked for it: how far that writer is part of it was said, also where it closes."""
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """How far each writer is part of the commit that closed the adaptation."""
+
+    watermarks: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +136,41 @@ def writer_folder(model: str, adaptation_id: str, writer_id: str) -> str:
     return f"{adaptation_folder(model, adaptation_id)}writers/{writer_id}/"
 
 
-def features_key(model: str, adaptation_id: str, encoder_id: str, writer_id: str, ordinal: int) -> str:
+def features_key(model: str, adaptation_id: str, encoder_id: str, writer_id: str, name: str) -> str:
     """Returns the key of the features of a segment."""
-    return f"{adaptation_folder(model, adaptation_id)}features/{encoder_id}/{writer_id}/{ordinal:020d}.bin"
+    return f"{adaptation_folder(model, adaptation_id)}features/{encoder_id}/{writer_id}/{name}.bin"
+
+
+def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
+    """Returns the error where there is no such adaptation."""
+    return MissingError(
+        f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists those it has.",
+        reason="ADAPTATION_NOT_FOUND",
+        field="adaptation_id",
+    )
+
+
+def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
+    """Returns how each of a model's adaptations began; None for a damaged one.
+
+    Args:
+        objects: The store.
+        model: The model.
+        known: Those that were read before; those that are read now are added, those that are gone removed.
+    """
+    found: dict[str, Start | None] = {}
+    for adaptation_id in list_adaptations(objects, model):
+        try:
+            found[adaptation_id] = known.get(adaptation_id) or objects.get_json(
+                _start_key(model, adaptation_id), Start
+            )
+        except ObjectMissingError:
+            continue  # it was deleted meanwhile
+        except CorruptError:
+            found[adaptation_id] = None
+    known.clear()
+    known.update((it, start) for it, start in found.items() if start)
+    return found
 
 
 def list_adaptations(objects: Objects, model: str) -> list[str]:
@@ -146,10 +193,37 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
                 unvisited.append(f"{namespace}{segment}/")
 
 
-def remove_adaptations(objects: Objects, model: str) -> None:
-    """Deletes all adaptations of a model, with their examples and features: the starts first."""
-    objects.delete([_start_key(model, it) for it in list_adaptations(objects, model)])
-    objects.delete(objects.keys(f"{model_folder(model)}adaptations/"))
+def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
+    """Returns the adaptations that a deletion of their model meant, by the number of its entry in the catalogue.
+
+    A damaged one, of which nobody knows when it began, is among them; so is what is left of one without a start.
+    """
+    if not deletion:
+        return []
+    found = []
+    for adaptation_id in objects.folders(f"{model_folder(model)}adaptations/"):
+        try:
+            start = objects.get_json(_start_key(model, adaptation_id), Start)
+        except CorruptError:
+            found.append(adaptation_id)
+        except ObjectMissingError:
+            if objects.keys(adaptation_folder(model, adaptation_id)):
+                found.append(adaptation_id)
+        else:
+            if start.born < deletion:
+                found.append(adaptation_id)
+    return found
+
+
+def remove_adaptation(objects: Objects, model: str, adaptation_id: str) -> None:
+    """Deletes an adaptation with its examples and features.
+
+    The start goes last: while it is there, nobody can begin another one of that id among what is left, and a
+    deletion that was cut off can be seen and finished.
+    """
+    start = _start_key(model, adaptation_id)
+    objects.delete([it for it in objects.keys(adaptation_folder(model, adaptation_id)) if it != start])
+    objects.delete([start])
 
 
 class AdaptationStore:
@@ -157,7 +231,9 @@ class AdaptationStore:
 
     Attributes:
         start: How it began.
+        folder: The prefix of all its objects, ending in "/".
         events: What happened in it.
+        generations: Which objects hold its examples now.
     """
 
     def __init__(self, objects: Objects, model: str, adaptation_id: str, start: Start) -> None:
@@ -166,14 +242,17 @@ class AdaptationStore:
         self.adaptation_id = adaptation_id
         self.start = start
         self._objects = objects
-        self._folder = adaptation_folder(model, adaptation_id)
-        self.events = EventLog(objects, f"{self._folder}events/")
+        self.folder = adaptation_folder(model, adaptation_id)
+        self.events = EventLog(objects, f"{self.folder}events/")
         self._lock = threading.Lock()
-        self._log: NumberedLog[Commit] = NumberedLog(objects, f"{self._folder}commits/", Commit)
+        self._log: NumberedLog[Commit] = NumberedLog(objects, f"{self.folder}commits/", Commit)
         self._commits: dict[str, Commit] = {}
         self._ordinals: dict[str, int] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self.generations = Generations(objects, self.folder)
         self._writers: dict[str, WriterLog] = {}
+        self._writers_lock = threading.Lock()
+        self._closing: Commit | None = None
         self._cancelled = False
 
     @classmethod
@@ -194,19 +273,14 @@ class AdaptationStore:
         try:
             start = objects.get_json(_start_key(model, adaptation_id), Start)
         except ObjectMissingError:
-            raise MissingError(
-                f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists "
-                "those it has.",
-                reason="ADAPTATION_NOT_FOUND",
-                field="adaptation_id",
-            ) from None
+            raise missing_adaptation(model, adaptation_id) from None
         loaded = cls(objects, model, adaptation_id, start)
         loaded.refresh()
-        loaded.record_events()
         return loaded
 
     def refresh(self) -> None:
-        """Reads the commits, outcomes and the cancellation that other servers wrote since."""
+        """Reads the commits, outcomes, generations and the cancellation that other servers wrote since."""
+        self.generations.refresh()
         with self._lock:
             self._read_commits()
             for commit_id in self._commits.keys() - self._outcomes.keys():
@@ -238,7 +312,7 @@ class AdaptationStore:
 
     def writer_ids(self) -> list[str]:
         """Returns the writers that have segments, sorted."""
-        return self._objects.folders(f"{self._folder}writers/")
+        return self._objects.folders(f"{self.folder}writers/")
 
     def writer(self, writer_id: str) -> WriterLog:
         """Returns a writer's log, read on first use.
@@ -247,12 +321,18 @@ class AdaptationStore:
             CorruptError: A segment is damaged.
             ObjectMissingError: A segment is missing.
         """
-        with self._lock:
+        with self._writers_lock:
             if writer_id not in self._writers:
                 folder = writer_folder(self.model, self.adaptation_id, writer_id)
-                log = WriterLog(self._objects, folder, writer_id)
-                for segment in log.load():
-                    self.record_rejections(segment)
+                log = WriterLog(
+                    self._objects,
+                    folder,
+                    writer_id,
+                    self.generations,
+                    counts=self._counts,
+                    confirm=self._confirm,
+                )
+                self.follow(log)
                 self._writers[writer_id] = log
             return self._writers[writer_id]
 
@@ -261,39 +341,87 @@ class AdaptationStore:
         """Writer to the number below which its changes are durable, as last read by `writer`."""
         return {writer_id: log.next_sequence for writer_id, log in list(self._writers.items())}
 
+    def follow(self, log: WriterLog) -> None:
+        """Reads what other servers wrote to a log since, or erased from it."""
+        for segment in log.load():
+            self.record_rejections(segment)
+
+    def follow_all(self) -> None:
+        """Reads what other servers wrote to all writers' logs since, or erased from them."""
+        for writer_id in self.writer_ids():
+            self.follow(self.writer(writer_id))
+
     def labels(self) -> set[str]:
         """Returns the labels that examples carry, or carried once; reads what has not been read yet."""
         return set().union(*(self.writer(it).labels for it in self.writer_ids()))
 
     def record_rejections(self, segment: Segment) -> None:
         """Records the event of a segment's rejections, if it has any. May come after the acknowledgement."""
-        if segment.rejections:
-            self.events.record(Rejected(segment.writer_id, segment.ordinal, segment.rejections))
+        if segment.rejections and not segment.rewritten:  # a rewritten one has its events already
+            first, following = segment.first_sequence, segment.next_sequence
+            self.events.record(Rejected(segment.writer_id, segment.ordinal, first, following))
 
-    def write_features(self, segment: Segment, encoder_id: str, features: Features) -> None:
-        """Stores the features of `segment.upserts`, in their order. Writing them again changes nothing."""
-        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.ordinal)
+    def rejections(self, fact: Rejected) -> list[Rejection]:
+        """Returns the rejections that an event tells of, but for those that were erased."""
+        segment = self.segment(fact.writer_id, fact.ordinal)
+        return [it for it in segment.rejections if fact.first_sequence <= it.sequence < fact.next_sequence]
+
+    def write_features(self, segment: Segment, encoder_id: str, features: Features) -> bool:
+        """Stores the features of `segment.upserts`, in their order. Writing them again changes nothing.
+
+        Returns:
+            Whether the segment still counts: if not, it was rewritten meanwhile, and nothing is stored.
+        """
+        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.name)
         with suppress(ObjectExistsError):
             self._objects.create(key, encode_features(features), lasting=False)
+        self.generations.refresh()
+        if self.generations.counts(segment.writer_id, segment.name):
+            return True
+        self._objects.delete([key])  # an example of it may have been erased
+        return False
 
     def features(self, writer_id: str, ordinal: int, encoder_id: str) -> Features:
-        """Reads the features of a segment's upserts, or raises ObjectMissingError."""
-        key = features_key(self.model, self.adaptation_id, encoder_id, writer_id, ordinal)
+        """Reads the features of a segment's upserts as it is now, or raises ObjectMissingError."""
+        name = self.generations.name(writer_id, ordinal)
+        key = features_key(self.model, self.adaptation_id, encoder_id, writer_id, name)
         return decode_features(self._objects.get(key))
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
         """Returns (writer, ordinal) of segments without features; those without upserts need none."""
-        segments = self._names(f"{self._folder}writers/", ".seg")
-        done = self._names(f"{self._folder}features/{encoder_id}/", ".bin")
-        return sorted(segments - done)
+        self.generations.refresh()
+        done = self._names(f"{self.folder}features/{encoder_id}/", ".bin")
+        missing: list[tuple[str, int]] = []
+        for writer_id, name in self._names(f"{self.folder}writers/", ".seg"):
+            ordinal = ordinal_of(name)
+            if ordinal is not None and self.generations.piece(writer_id, ordinal) is None:
+                missing += [(writer_id, ordinal)] if (writer_id, name) not in done else []
+        for writer_id in self.writer_ids():
+            for piece in self.generations.pieces(writer_id):
+                missing += [(writer_id, piece.first_ordinal)] if (writer_id, piece.name) not in done else []
+        return sorted(missing)
 
     def segment(self, writer_id: str, ordinal: int) -> Segment:
-        """Reads a segment."""
+        """Reads the segment that stands for an ordinal now."""
         folder = writer_folder(self.model, self.adaptation_id, writer_id)
-        return read_segment(self._objects, folder, ordinal)
+        return read_current(self._objects, folder, self.generations, writer_id, ordinal)
 
-    def commit(self, commit_id: str, watermarks: Mapping[str, int], *, close: bool = False) -> Commit:
+    def read_positions(self) -> dict[str, int]:
+        """Returns the next sequence number of each writer, without reading all segments."""
+        found = {writer_id: self._position(writer_id) for writer_id in self.writer_ids()}
+        return {writer_id: self._limited(writer_id, end) for writer_id, end in found.items()}
+
+    def commit(
+        self, commit_id: str, watermarks: Mapping[str, int], *, close: bool = False, writer_id: str = ""
+    ) -> Commit:
         """Makes a commit durable. A repeated commit_id returns the first commit of that id.
+
+        Args:
+            commit_id: Its id.
+            watermarks: Writer to the sequence number below which its changes are meant. Where the commit
+                closes, other writers than `writer_id` are part of it with all that they have.
+            close: Whether the adaptation takes no more changes.
+            writer_id: Who asks for it.
 
         Raises:
             StateError: The adaptation is closed or cancelled, and the commit is new.
@@ -304,7 +432,7 @@ class AdaptationStore:
                 if commit_id in self._commits:
                     break
                 self._require_open()
-                commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC))
+                commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC), writer_id)
                 with suppress(ObjectExistsError):
                     self._know(self._log.append(commit), commit)
             commit = self._commits[commit_id]
@@ -343,35 +471,83 @@ class AdaptationStore:
     def _require_open(self) -> None:
         state = self.state
         if state is not AdaptationState.OPEN:
-            raise StateError(
-                f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start "
-                "another one, with base_version to go on from its examples.",
-                reason=f"ADAPTATION_{state.name}",
-            )
+            raise self._not_open(state)
+
+    def _not_open(self, state: AdaptationState) -> StateError:
+        return StateError(
+            f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start another "
+            "one, with base_version to go on from its examples.",
+            reason=f"ADAPTATION_{state.name}",
+        )
 
     def _read_commits(self) -> None:
         while commit := self._log.read_next():
             self._know(self._log.next_number - 1, commit)
 
     def _know(self, ordinal: int, commit: Commit) -> None:
+        if commit.close:
+            commit = self._closing = msgspec.structs.replace(commit, watermarks=self._settled(commit))
         self._commits[commit.commit_id] = commit
         self._ordinals[commit.commit_id] = ordinal
+
+    def _settled(self, commit: Commit) -> dict[str, int]:
+        """How far each writer is part of a closing commit: settled by whoever comes first, for good."""
+        key = f"{self.folder}closing.json"
+        try:
+            return self._objects.get_json(key, Closing).watermarks
+        except ObjectMissingError:
+            pass
+        # What is read here was written after the commit, so no segment that was acknowledged before is left out.
+        self.generations.refresh()
+        watermarks = {it: self._position(it) for it in self.writer_ids()}
+        if commit.writer_id in commit.watermarks:
+            watermarks[commit.writer_id] = commit.watermarks[commit.writer_id]
+        with suppress(ObjectExistsError):
+            self._objects.create_json(key, Closing(watermarks))
+        return self._objects.get_json(key, Closing).watermarks
+
+    def _limited(self, writer_id: str, end: int) -> int:
+        """How much of what a writer has durable belongs to its log: not what came too late for the closing commit."""
+        if self._closing is None or writer_id == self._closing.writer_id:
+            return end
+        return min(end, self._closing.watermarks.get(writer_id, 0))
+
+    def _counts(self, segment: Segment) -> bool:
+        return self._limited(segment.writer_id, segment.next_sequence) == segment.next_sequence
+
+    def _confirm(self, segment: Segment) -> None:
+        """Raises StateError if a segment came too late for the commit that closed the adaptation."""
+        with self._lock:
+            self._read_commits()
+        closing = self._closing
+        if closing is not None and segment.next_sequence > closing.watermarks.get(segment.writer_id, 0):
+            raise self._not_open(AdaptationState.CLOSED)
+
+    def _position(self, writer_id: str) -> int:
+        folder = writer_folder(self.model, self.adaptation_id, writer_id)
+        names = (it.removeprefix(folder).removesuffix(".seg") for it in self._objects.keys(folder))
+        last = max((it for it in map(ordinal_of, names) if it is not None), default=-1)
+        pieces = self.generations.pieces(writer_id)
+        if pieces and pieces[-1].next_ordinal > last:
+            return pieces[-1].next_sequence
+        if last < 0:
+            return 0
+        return self.segment(writer_id, last).next_sequence
 
     def _record_commit(self, commit: Commit) -> None:
         self.events.record(Committed(commit.commit_id, commit.watermarks))
         if commit.close:
             self.events.record(StateChanged(AdaptationState.CLOSED))
 
-    def _names(self, prefix: str, suffix: str) -> set[tuple[str, int]]:
-        paths = (it.removeprefix(prefix).removesuffix(suffix) for it in self._objects.keys(prefix))
-        return {(writer, int(ordinal)) for writer, _, ordinal in (it.partition("/") for it in paths)}
+    def _names(self, prefix: str, suffix: str) -> set[tuple[str, str]]:
+        return names_of(self._objects.keys(prefix), prefix, suffix)
 
     def _outcome_key(self, commit_id: str) -> str:
-        return f"{self._folder}outcomes/{self._ordinals[commit_id]:020d}.json"
+        return f"{self.folder}outcomes/{self._ordinals[commit_id]:020d}.json"
 
     @property
     def _cancelled_key(self) -> str:
-        return f"{self._folder}cancelled.json"
+        return f"{self.folder}cancelled.json"
 
 
 def _start_key(model: str, adaptation_id: str) -> str:

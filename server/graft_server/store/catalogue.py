@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,26 @@ class DeleteModel(msgspec.Struct, frozen=True, tag="delete_model"):
     model: str
 
 
-Entry = Publish | MoveAlias | DeleteVersion | DeleteModel
+class CancelAdaptation(msgspec.Struct, frozen=True, tag="cancel_adaptation"):
+    """An adaptation was cancelled: nothing of it is published after this."""
+
+    time: datetime
+    model: str
+    adaptation_id: str
+
+
+class EraseExamples(msgspec.Struct, frozen=True, tag="erase_examples"):
+    """Examples of a model were erased: what was trained before this is not published after it."""
+
+    time: datetime
+    model: str
+    versions: tuple[int, ...]
+    """Those that may have been trained on them."""
+    generations: dict[str, int]
+    """Adaptation to the generation of its segments that erased them."""
+
+
+Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,8 @@ class Version:
     summary: Mapping[str, Any]
     """Figures of its report, enough to list it without reading it."""
     created: datetime
+    erased: bool = False
+    """Whether it may have been trained on examples that were erased since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +146,14 @@ class Snapshot:
     """How many entries of the log it comprises."""
     damaged: tuple[str, ...] = ()
     """Entries that could not be read. What they said is missing here, and nothing more can be written."""
+    deletions: Mapping[str, int] = field(default_factory=dict)
+    """Model to the number of the entry that last deleted it."""
+    erasures: Mapping[str, int] = field(default_factory=dict)
+    """Model to the number of the entry that last erased examples of it."""
+    erased: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(model, adaptation) to the generation of its last erasure that is among the entries."""
+    cancelled: frozenset[tuple[str, str]] = frozenset()
+    """(model, adaptation) of the cancelled ones."""
 
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
@@ -148,6 +177,10 @@ class Catalogue:
         self._last_numbers: dict[str, int] = {}
         self._published: dict[tuple[str, str, str], Version] = {}
         self._damaged: list[str] = []
+        self._deletions: dict[str, int] = {}
+        self._erasures: dict[str, int] = {}
+        self._erased: dict[tuple[str, str], int] = {}
+        self._cancelled: set[tuple[str, str]] = set()
         self._snapshot = Snapshot({})
         self._log.prefetch()
         self.refresh()
@@ -172,16 +205,34 @@ class Catalogue:
         manifest: ManifestRef,
         summary: Mapping[str, Any],
         aliases: tuple[str, ...] = (LIVE,),
+        born: int | None = None,
+        read_at: int | None = None,
     ) -> Version:
         """Gives a version the model's next number and moves aliases to it.
 
         Calling it again for the same model, adaptation and commit returns the first version, even if that
         was deleted since.
+
+        Args:
+            model: The model.
+            adaptation_id: What the version comes from.
+            commit_id: The commit that asked for it.
+            manifest: Its parts.
+            summary: Figures of its report.
+            aliases: Those that shall point at it.
+            born: How many entries there were when the adaptation was started; None: not checked.
+            read_at: How many entries there were before the examples were read; None: not checked.
+
+        Raises:
+            StateError: The adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
+                (MODEL_DELETED).
+            ConflictError: Examples were erased since they were read (EXAMPLES_ERASED): train again.
         """
 
         def wish() -> Entry | None:
             if (model, adaptation_id, commit_id) in self._published:
                 return None
+            self._require_wanted(model, adaptation_id, born, read_at)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
@@ -243,21 +294,111 @@ class Catalogue:
             self._write(wish)
         return deleted[0]
 
-    def delete_model(self, model: str) -> Model:
+    def delete_model(self, model: str, *, unpublished: bool = False) -> Model | None:
         """Deletes a model and returns what it was; its objects are the caller's to remove.
+
+        Args:
+            model: The model.
+            unpublished: Whether it has adaptations, so that it exists although it has no version.
 
         Raises:
             MissingError: There is no such model.
         """
-        deleted: list[Model] = []
+        deleted: list[Model | None] = []
 
         def wish() -> Entry:
-            deleted[:] = [self._snapshot.model(model)]
+            known = self._models.get(model)
+            deleted[:] = [known if unpublished else self._snapshot.model(model)]
             return DeleteModel(time=datetime.now(UTC), model=model)
 
         with self._lock:
             self._write(wish)
         return deleted[0]
+
+    def cancel_adaptation(self, model: str, adaptation_id: str) -> None:
+        """Sees to it that nothing more of an adaptation is published, by any server."""
+
+        def wish() -> Entry | None:
+            if (model, adaptation_id) in self._cancelled:
+                return None
+            return CancelAdaptation(time=datetime.now(UTC), model=model, adaptation_id=adaptation_id)
+
+        with self._lock:
+            self._write(wish)
+
+    def erase_examples(
+        self, model: str, generations: Mapping[str, int], affected: Callable[[Version], bool]
+    ) -> None:
+        """Tells all servers that examples were erased.
+
+        Args:
+            model: The model, which may have no version yet.
+            generations: Adaptation to the generation of its segments that erased them.
+            affected: Whether a version may have been trained on them; may read the store.
+        """
+
+        def wish() -> Entry:
+            known = self._models.get(model)
+            versions = known.versions.values() if known else ()
+            return EraseExamples(
+                time=datetime.now(UTC),
+                model=model,
+                versions=tuple(it.number for it in versions if affected(it)),
+                generations=dict(generations),
+            )
+
+        with self._lock:
+            self._write(wish)
+
+    def discard_version(self, model: str, version: int) -> Version | None:
+        """Deletes a version although aliases point at it, or returns None if there is no such version.
+
+        They then point at the newest version that was not trained on erased examples, or nowhere.
+        """
+        while True:
+            known = self.refresh().models.get(model)
+            if known is None or version not in known.versions:
+                return None
+            target = max((it.number for it in known.versions.values() if not it.erased), default=0)
+            for alias in [it for it, number in known.aliases.items() if number == version]:
+                self._point(model, alias, version, target)
+            try:
+                return self.delete_version(model, version)
+            except StateError:
+                continue  # an alias was pointed at it meanwhile
+            except MissingError:
+                return None
+
+    def _point(self, model: str, alias: str, version: int, target: int) -> None:
+        """Moves an alias away from a version, also "live" to nowhere."""
+
+        def wish() -> Entry | None:
+            known = self._models.get(model)
+            if known is None or known.aliases.get(alias) != version:
+                return None
+            return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=target)
+
+        with self._lock:
+            self._write(wish)
+
+    def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
+        if born is not None and self._deletions.get(model, 0) > born:
+            raise StateError(
+                f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start "
+                "another one.",
+                reason="MODEL_DELETED",
+            )
+        if (model, adaptation_id) in self._cancelled:
+            raise StateError(
+                f"Adaptation {shown(adaptation_id)} of model {shown(model)} is cancelled: start another one, "
+                "with base_version to go on from its examples.",
+                reason="ADAPTATION_CANCELLED",
+            )
+        if read_at is not None and self._erasures.get(model, 0) > read_at:
+            raise ConflictError(
+                f"Examples of model {shown(model)} were erased while a version was trained: train again.",
+                reason="EXAMPLES_ERASED",
+            )
 
     def _write(self, wish: Callable[[], Entry | None]) -> None:
         """Appends what `wish` makes of the newest state; None says that it is already so."""
@@ -302,16 +443,43 @@ class Catalogue:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        models = MappingProxyType(dict(self._models))
-        self._snapshot = Snapshot(models, self._log.next_number - 1, tuple(self._damaged))
+        self._snapshot = Snapshot(
+            MappingProxyType(dict(self._models)),
+            self._log.next_number - 1,
+            tuple(self._damaged),
+            MappingProxyType(dict(self._deletions)),
+            MappingProxyType(dict(self._erasures)),
+            MappingProxyType(dict(self._erased)),
+            frozenset(self._cancelled),
+        )
+
+    def _note(self, entry: Entry, number: int) -> None:
+        """Keeps what concerns adaptations, also those of models without a version."""
+        if isinstance(entry, CancelAdaptation):
+            self._cancelled.add((entry.model, entry.adaptation_id))
+        elif isinstance(entry, EraseExamples):
+            self._erasures[entry.model] = number
+            self._erased.update(((entry.model, it), last) for it, last in entry.generations.items())
+        elif isinstance(entry, DeleteModel):
+            self._deletions[entry.model] = number
+            # Its adaptations go with it, so their ids are free for new ones.
+            self._cancelled = {it for it in self._cancelled if it[0] != entry.model}
+            self._erased = {key: it for key, it in self._erased.items() if key[0] != entry.model}
 
     def _apply(self, entry: Entry) -> None:
+        self._note(entry, self._log.next_number - 1)
         name = entry.model
         model = self._models.get(name)
         if isinstance(entry, Publish):
             self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
-        elif model is None:
-            return  # what it speaks of was said by a damaged entry
+        elif model is None or isinstance(entry, CancelAdaptation):
+            return  # what it speaks of was said by a damaged entry, or is no model yet
+        elif isinstance(entry, EraseExamples):
+            versions = {
+                number: replace(it, erased=it.erased or number in entry.versions)
+                for number, it in model.versions.items()
+            }
+            self._models[name] = replace(model, versions=MappingProxyType(versions))
         elif isinstance(entry, MoveAlias):
             aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
             if entry.version:

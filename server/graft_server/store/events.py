@@ -13,7 +13,6 @@ from enum import StrEnum
 
 import msgspec
 
-from graft_server.examples import Rejection
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, Objects
 
@@ -27,11 +26,12 @@ class AdaptationState(StrEnum):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
-    """The rejections of one segment."""
+    """Some changes of one segment were refused. The segment says why, so that erasing has one place to look."""
 
     writer_id: str
     ordinal: int
-    rejections: tuple[Rejection, ...]
+    first_sequence: int
+    next_sequence: int
 
 
 class Committed(msgspec.Struct, frozen=True, tag="committed"):

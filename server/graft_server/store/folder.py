@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
         temporary.unlink(missing_ok=True)
     if lasting:
         _sync_folder(target.parent)
+
+
+def sync_parents(root: Path, keys: Iterable[str]) -> None:
+    """Makes what was deleted below the root stay deleted after a power cut."""
+    for parent in {(root / key).parent for key in keys}:
+        with suppress(FileNotFoundError):
+            _sync_folder(parent)
 
 
 def _open_temporary(folder: Path) -> tuple[Path, int]:

@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,6 +132,15 @@ class Objects:
         with _faults(prefix):
             return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
 
+    def ages(self, prefix: str, now: datetime) -> dict[str, timedelta]:
+        """Returns how old the object of each key below a prefix is."""
+        with _faults(prefix):
+            return {
+                entry["path"]: now - entry["last_modified"]
+                for batch in obstore.list(self._store, prefix)
+                for entry in batch
+            }
+
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
 
@@ -142,10 +151,12 @@ class Objects:
         return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Deletes objects; those that do not exist are passed over."""
+        """Deletes objects for good; those that do not exist are passed over."""
         for key in keys:
             with suppress(FileNotFoundError), _faults(key):
                 obstore.delete(self._store, key)
+        if self._root is not None:
+            folder.sync_parents(self._root, keys)
 
     def create_json(self, key: str, value: Any) -> None:
         """Creates an object from plain data."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.examples import Example
-from graft_server.store.adaptations import features_key, writer_folder
+from graft_server.store.adaptations import adaptation_folder, features_key, writer_folder
 from graft_server.store.features import decode_features
-from graft_server.store.objects import Objects, corrupt
-from graft_server.store.segments import Segment, read_segment
+from graft_server.store.generations import Generations
+from graft_server.store.objects import ObjectMissingError, Objects, corrupt
+from graft_server.store.segments import Segment, read_current
 from graft_server.store.versions import Source
 
 
@@ -25,6 +26,8 @@ class Rows:
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
     """View name to features of shape (n, d); empty if n is 0."""
+    generations: dict[str, int]
+    """Adaptation to the generation of its segments that was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +49,52 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
         ObjectMissingError: A segment or its features are missing.
         CorruptError: A segment or its features are damaged. metadata["object"] names the object.
     """
+    generations = {
+        it.adaptation_id: Generations(objects, adaptation_folder(model, it.adaptation_id)) for it in sources
+    }
+    while True:
+        numbers = {adaptation_id: it.refresh() for adaptation_id, it in generations.items()}
+        try:
+            found = _read_rows(objects, model, sources, encoder_id, generations)
+        except ObjectMissingError:
+            if all(generations[it].refresh() == number for it, number in numbers.items()):
+                raise  # it was not replaced while it was read
+        else:
+            return replace(found, generations=numbers)
+
+
+def _read_rows(
+    objects: Objects,
+    model: str,
+    sources: Sequence[Source],
+    encoder_id: str,
+    generations: Mapping[str, Generations],
+) -> Rows:
     rows: dict[str, _Row] = {}
     for source in sources:
+        of_source = generations[source.adaptation_id]
         for writer_id, next_sequence in sorted(source.watermarks.items()):
             folder = writer_folder(model, source.adaptation_id, writer_id)
-            for segment in _segments(objects, folder, next_sequence):
-                key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.ordinal)
+            for segment in _segments(objects, folder, of_source, writer_id, next_sequence):
+                key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 _apply(rows, segment, next_sequence, key)
     kept = tuple(rows.values())
     return Rows(
         examples=tuple(it.example for it in kept),
         origins=tuple(it.origin for it in kept),
         features=_read_features(objects, kept),
+        generations={},
     )
 
 
-def _segments(objects: Objects, folder: str, next_sequence: int) -> Iterator[Segment]:
+def _segments(
+    objects: Objects, folder: str, generations: Generations, writer_id: str, next_sequence: int
+) -> Iterator[Segment]:
     ordinal, sequence = 0, 0
     while sequence < next_sequence:
-        segment = read_segment(objects, folder, ordinal)
+        segment = read_current(objects, folder, generations, writer_id, ordinal)
         yield segment
-        ordinal, sequence = ordinal + 1, segment.next_sequence
+        ordinal, sequence = segment.next_ordinal, segment.next_sequence
 
 
 def _apply(rows: dict[str, _Row], segment: Segment, next_sequence: int, key: str) -> None:

@@ -41,6 +41,8 @@ class Source:
     adaptation_id: str
     watermarks: dict[str, int]
     """Writer to the sequence number below which its changes are meant."""
+    generation: int = 0
+    """Of the adaptation's segments, when the version was trained: what was erased later was still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ManifestRef:
 
 def write_version(objects: Objects, manifest: Manifest, parts: Mapping[str, bytes]) -> ManifestRef:
     """Writes the parts, then the manifest, which makes them readable."""
-    folder = f"{model_folder(manifest.model)}versions/{secrets.token_hex(8)}/"
+    folder = f"{versions_folder(manifest.model)}{secrets.token_hex(8)}/"
     for name, data in parts.items():
         objects.create(folder + name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
@@ -92,22 +94,30 @@ def read_manifest(objects: Objects, ref: ManifestRef) -> Manifest:
 
 def read_part(objects: Objects, ref: ManifestRef, manifest: Manifest, name: str) -> bytes:
     """Returns a part, or raises ObjectMissingError or CorruptError."""
-    return _verified(objects, _folder(ref) + name, manifest.parts[name])
+    return _verified(objects, version_folder(ref) + name, manifest.parts[name])
 
 
 def read_report(objects: Objects, ref: ManifestRef) -> tuple[Manifest, Report]:
     """Returns a version's manifest and report, or raises ObjectMissingError or CorruptError."""
     manifest = read_manifest(objects, ref)
-    return manifest, decode_json(_folder(ref) + REPORT, read_part(objects, ref, manifest, REPORT), Report)
+    return manifest, decode_json(
+        version_folder(ref) + REPORT, read_part(objects, ref, manifest, REPORT), Report
+    )
 
 
 def remove_version(objects: Objects, ref: ManifestRef) -> None:
     """Deletes a version's objects, the manifest first. The catalogue must no longer name them."""
     objects.delete([ref.key])
-    objects.delete(objects.keys(_folder(ref)))
+    objects.delete(objects.keys(version_folder(ref)))
 
 
-def _folder(ref: ManifestRef) -> str:
+def versions_folder(model: str) -> str:
+    """Returns the prefix of the parts of all versions of a model."""
+    return f"{model_folder(model)}versions/"
+
+
+def version_folder(ref: ManifestRef) -> str:
+    """Returns the prefix of the parts of a version."""
     return ref.key.removesuffix("manifest.json")
 
 

@@ -1,0 +1,207 @@
+"""Writing segments anew: without the records of erased examples, or several small ones as one.
+
+Both go the same way. The new segments and their features are written first, under new names; then one generation
+makes them count; then what they stand for is deleted. A crash before the generation leaves new objects that nothing
+names, a crash after it old ones that nothing names: `sweep` finds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from graft_server.store.adaptations import AdaptationStore, features_key, writer_folder
+from graft_server.store.features import Features, decode_features, encode_features
+from graft_server.store.generations import Generation, Piece, new_name
+from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
+from graft_server.store.segments import ERASED, Record, Segment, encode_segment, segment_key
+
+ORPHAN_AGE = timedelta(days=1)
+"""New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which examples are to be erased."""
+
+    ids: frozenset[str]
+    subjects: frozenset[str] = frozenset()
+    """Whose rejected changes are to be erased: those have no example, so no id of one."""
+
+    def covers(self, record: Record) -> bool:
+        """Whether a record is to be erased."""
+        if record.change is None:
+            return bool(record.subject) and record.subject in self.subjects
+        upsert = record.change.upsert
+        return (record.change.delete_id if upsert is None else upsert.id) in self.ids
+
+
+def segments_of(store: AdaptationStore) -> Iterable[Segment]:
+    """Yields all segments of an adaptation that count, by writer, then sequence."""
+    for writer_id, end in sorted(store.read_positions().items()):
+        ordinal, sequence = 0, 0
+        while sequence < end:
+            segment = store.segment(writer_id, ordinal)
+            yield segment
+            ordinal, sequence = segment.next_ordinal, segment.next_sequence
+
+
+def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
+    """Makes examples of an adaptation not count any more, and returns how many states of them there were.
+
+    What still holds them is garbage then: see `sweep`.
+    """
+    while True:
+        number = store.generations.refresh()
+        concerned = [it for it in segments_of(store) if any(map(wanted.covers, it.records))]
+        if not concerned:
+            return 0
+        for segment in concerned:
+            store.record_rejections(segment)  # a rewritten segment has no events of its own
+        written = [_without(objects, store, segment, wanted) for segment in concerned]
+        places = [it for segment in concerned for it in _examples(segment, wanted)]
+        # Descending, so that the lowest number of each writer stays.
+        if _enter(store, number, written, erased=dict(sorted(places, reverse=True))):
+            return len(places)
+        objects.delete(_keys(objects, store, written))  # somebody else rewrote segments: look again
+
+
+def compact(objects: Objects, store: AdaptationStore, run: Sequence[Segment]) -> list[str]:
+    """Puts consecutive segments of a writer together, if nobody rewrites them meanwhile.
+
+    Returns:
+        The keys of the objects that are not needed any more: delete them.
+    """
+    number = store.generations.number
+    first = run[0]
+    records = tuple(record for segment in run for record in segment.records)
+    merged = Segment(
+        first.writer_id,
+        first.ordinal,
+        first.first_sequence,
+        records,
+        ordinals=sum(it.ordinals for it in run),
+        rewritten=new_name(first.ordinal),
+    )
+    for segment in run:
+        store.record_rejections(segment)
+    _write(objects, store, merged)
+    for encoder_id in _encoders(objects, store):
+        parts = [_features(objects, store, segment, encoder_id) for segment in run]
+        if all(part is not None for part in parts):
+            _write_features(objects, store, merged, encoder_id, _joined([it for it in parts if it]))
+    if _enter(store, number, [merged], erased=None):
+        return _keys(objects, store, run)
+    return _keys(objects, store, [merged])
+
+
+def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
+    """Returns the keys of segments and features that do not count, which a crash left. Delete them.
+
+    What was replaced goes at once. What was written anew and never came to count may still be about to, unless it
+    is old.
+    """
+    now = now or datetime.now(UTC)
+    segments = f"{store.folder}writers/"
+    features = f"{store.folder}features/"
+    ages = {**objects.ages(segments, now), **objects.ages(features, now)}
+    store.generations.refresh()
+    garbage: list[str] = []
+    for key, age in ages.items():
+        writer_id, name = _place(key.removeprefix(segments if key.startswith(segments) else features))
+        if store.generations.counts(writer_id, name):
+            continue
+        if store.generations.replaced(writer_id, name) or age > ORPHAN_AGE:
+            garbage.append(key)
+    return garbage
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Writer and name from "WRITER/NAME.seg" or "ENCODER/WRITER/NAME.bin"."""
+    parts = path.split("/")
+    return parts[-2], parts[-1].rpartition(".")[0]
+
+
+def _without(objects: Objects, store: AdaptationStore, segment: Segment, wanted: Wanted) -> Segment:
+    """Writes a segment and its features without the records of some examples."""
+    records = tuple(ERASED if wanted.covers(it) else it for it in segment.records)
+    rewritten = replace(segment, records=records, rewritten=new_name(segment.ordinal))
+    _write(objects, store, rewritten)
+    upserts = [it for it in segment.records if it.change is not None and it.change.upsert is not None]
+    kept = np.array([not wanted.covers(it) for it in upserts], bool)
+    for encoder_id in _encoders(objects, store):
+        features = _features(objects, store, segment, encoder_id)
+        if features is not None:
+            left = {view: array[kept] for view, array in features.items()} if kept.any() else {}
+            _write_features(objects, store, rewritten, encoder_id, left)
+    return rewritten
+
+
+def _enter(
+    store: AdaptationStore, number: int, written: Sequence[Segment], *, erased: dict[str, int] | None
+) -> bool:
+    """Makes rewritten segments count, unless there is another generation than when they were read."""
+    pieces: dict[str, list[Piece]] = {}
+    for it in written:
+        piece = Piece(it.ordinal, it.next_ordinal, it.next_sequence, it.name)
+        pieces.setdefault(it.writer_id, []).append(piece)
+    by_writer = {writer_id: tuple(them) for writer_id, them in pieces.items()}
+    try:
+        store.generations.append(Generation(datetime.now(UTC), by_writer, erased), number + 1)
+    except ObjectExistsError:
+        return False
+    return True
+
+
+def _examples(segment: Segment, wanted: Wanted) -> list[tuple[str, int]]:
+    """(writer, sequence) of the examples that are to be erased."""
+    return [
+        (segment.writer_id, sequence)
+        for sequence, record in enumerate(segment.records, segment.first_sequence)
+        if record.change is not None and record.change.upsert is not None and wanted.covers(record)
+    ]
+
+
+def _keys(objects: Objects, store: AdaptationStore, segments: Iterable[Segment]) -> list[str]:
+    """The objects of segments: their records and their features."""
+    encoders = _encoders(objects, store)
+    keys: list[str] = []
+    for it in segments:
+        keys.append(segment_key(writer_folder(store.model, store.adaptation_id, it.writer_id), it.name))
+        keys += [_features_key(store, it, encoder_id) for encoder_id in encoders]
+    return keys
+
+
+def _encoders(objects: Objects, store: AdaptationStore) -> list[str]:
+    return objects.folders(f"{store.folder}features/")
+
+
+def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> str:
+    return features_key(store.model, store.adaptation_id, encoder_id, segment.writer_id, segment.name)
+
+
+def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
+    """The features of a segment, or None if they are not stored: they are computed when they are needed."""
+    try:
+        return decode_features(objects.get(_features_key(store, segment, encoder_id)))
+    except ObjectMissingError:
+        return None
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    filled = [it for it in parts if it]
+    return {view: np.concatenate([it[view] for it in filled]) for view in (filled[0] if filled else ())}
+
+
+def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
+    folder = writer_folder(store.model, store.adaptation_id, segment.writer_id)
+    objects.create(segment_key(folder, segment.name), encode_segment(segment))
+
+
+def _write_features(
+    objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str, features: Features
+) -> None:
+    objects.create(_features_key(store, segment, encoder_id), encode_features(features), lasting=False)
