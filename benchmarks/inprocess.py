@@ -58,7 +58,7 @@ def fp32_graph() -> Path:
 def tokenized(texts: Sequence[str]) -> list[Tokens]:
     """The texts' token ids."""
     it = backbone()
-    return [text.ids for text in TextTokenizer(it.folder, it.max_tokens).many(texts)]
+    return [text.item for text in TextTokenizer(it.folder, it.max_tokens).many(texts)]
 
 
 def session(threads: int, *, spinning: bool, graph: Path | None = None) -> onnxruntime.InferenceSession:

@@ -24,6 +24,7 @@ from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
 from graft_server.encoding.runtime import Encoder, Reference
 from graft_server.errors import StateError
+from graft_server.examples import Input
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
 ROUNDS = 5
@@ -106,9 +107,9 @@ def _accuracy(train: TrainingSet, test: Views, data: Texts, seed: int) -> float:
 
 
 def _verdict(train: TrainingSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
-    reference = Reference(str(graph), str(backbone.folder), backbone.max_tokens, "int8")
+    reference = Reference(str(graph), backbone.payload(), "int8")
     try:
-        return admit(train, texts, "pooled", reference, seed=seed)
+        return admit(train, [Input(text) for text in texts], "pooled", reference, seed=seed)
     except StateError as error:
         return error.message
 

@@ -8,15 +8,54 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class Modality(StrEnum):
+    """What a backbone reads."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+class Kind(StrEnum):
+    """What an input is; named as the fields of Input in the API."""
+
+    TEXT = "text"
+    TEXT_PAIR = "text_pair"
+    IMAGE = "image"
+    AUDIO = "audio"
+    FEATURES = "features"
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One thing to classify, as raw as the caller has it."""
+    """One thing to classify, as raw as the caller has it: a sum of its kinds.
 
-    text: str
+    The defaults are those of a text: what was stored before there were other kinds reads as what it is.
+    """
+
+    text: str = ""
+    """The text, or the first of a pair."""
+    kind: Kind = Kind.TEXT
+    second: str = ""
+    """The second text of a pair."""
+    data: bytes = b""
+    """An encoded image or audio clip; features as little-endian float32."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it has: characters count as one."""
+        return len(self.text) + len(self.second) + len(self.data)
 
     def digest(self) -> bytes:
         """Returns 16 bytes that are equal for equal inputs; an input of another kind never has them."""
-        return hashlib.blake2b(b"text\0" + self.text.encode(), digest_size=16).digest()
+        if self.kind is Kind.TEXT:
+            content = self.text.encode()
+        elif self.kind is Kind.TEXT_PAIR:
+            first = self.text.encode()
+            content = b"%d\0%b%b" % (len(first), first, self.second.encode())
+        else:
+            content = self.data
+        return hashlib.blake2b(self.kind.encode() + b"\0" + content, digest_size=16).digest()
 
 
 class Task(StrEnum):

@@ -29,7 +29,7 @@ INT8 = "8" * 32
 @pytest.fixture(scope="module")
 def reference(encoder_cache, backbone):
     graph = EncoderCache(encoder_cache).graph(backbone.encoder_id)
-    return Reference(str(graph), str(backbone.folder), backbone.max_tokens, "int8")
+    return Reference(str(graph), backbone.payload(), "int8")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def features(reference, pairs, tokenizer, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "encoder.onnx"
     to_int8(Path(reference.graph), path)
     encoder = Encoder(path, device="cpu", threads=1)
-    tokens = [it.ids for it in tokenizer.many([text for text, _ in pairs])]
+    tokens = [it.item for it in tokenizer.many([text for text, _ in pairs])]
     batches = [encoder.encode(tokens[start : start + 10]) for start in range(0, len(tokens), 10)]
     return {
         view: np.concatenate([batch[view] for batch in batches]).astype(np.float16) for view in encoder.views
@@ -73,17 +73,17 @@ def noisy(training_set):
 
 
 def test_int8_is_admitted_where_it_costs_little_and_the_sentence_says_what(training_set, pairs, reference):
-    texts = [text for text, _ in pairs]
-    sentence = admit(training_set, texts, "pooled", reference, seed=1)
+    inputs = [Input(text) for text, _ in pairs]
+    sentence = admit(training_set, inputs, "pooled", reference, seed=1)
     assert sentence.startswith("The encoder computes in int8: out of fold, on 160 examples, ")
     assert "mean cosine is 0.99" in sentence
-    assert sentence == admit(training_set, texts, "pooled", reference, seed=1)
+    assert sentence == admit(training_set, inputs, "pooled", reference, seed=1)
 
 
 @pytest.mark.parametrize("view", ["pooled", "pooled+layer3"])
 def test_a_version_is_refused_with_the_figures_and_the_remedy(training_set, pairs, reference, view):
     with pytest.raises(StateError) as raised:
-        admit(noisy(training_set), [text for text, _ in pairs], view, reference, seed=1)
+        admit(noisy(training_set), [Input(text) for text, _ in pairs], view, reference, seed=1)
     error = raised.value
     assert error.reason == "PRECISION_LOSS"
     assert "--precision fp32" in error.message
@@ -95,7 +95,7 @@ def test_a_version_is_refused_with_the_figures_and_the_remedy(training_set, pair
 
 
 def test_the_same_features_lose_nothing(training_set, pairs, reference):
-    texts = [text for text, _ in pairs]
+    texts = [Input(text) for text, _ in pairs]
     exact = {view: array.astype(np.float16) for view, array in precision._features(texts, reference).items()}
     examples = precision.examples_of(training_set, np.arange(len(texts)), 0)
     same = precision.examples_of(replace(training_set, features=exact), np.arange(len(texts)), 0)
@@ -134,7 +134,9 @@ def test_a_loss_that_may_be_chance_is_said_to_be(accuracy, end):
 def test_a_large_set_is_sampled_with_each_class_in_its_share(make_set):
     train_set = make_set([4000, 2000, 30])
     validation = np.arange(len(train_set)) % 4 == 0
-    sample = precision._sample(replace(train_set, validation=validation), seed=1)
+    sample = precision._sample(
+        replace(train_set, validation=validation), np.ones(len(train_set), bool), seed=1
+    )
     assert len(sample) == len(set(sample)) == precision.EXAMPLES
     assert not validation[sample].any()
     counts = np.bincount(train_set.labels[sample])
@@ -145,7 +147,7 @@ def test_a_fp32_graph_that_is_gone_is_said(training_set, pairs, reference, tmp_p
     with pytest.raises(BackboneError) as raised:
         admit(
             training_set,
-            [text for text, _ in pairs],
+            [Input(text) for text, _ in pairs],
             "pooled",
             replace(reference, graph=str(tmp_path / "gone.onnx")),
             seed=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from graft_server.backbones import reducing
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import odd_batches
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.encoding.runtime import Encoder, device_for, run_bound
 from graft_server.encoding.trunk import Trunk, TrunkSettings
@@ -30,7 +32,7 @@ def reference(encoder_cache, backbone) -> Path:
 
 @pytest.fixture(scope="session")
 def tokens(tokenizer):
-    return [text.ids for text in tokenizer.many(TEXTS)]
+    return [text.item for text in tokenizer.many(TEXTS)]
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +46,15 @@ def cosines(one, two):
     return (one["pooled"] * two["pooled"]).sum(axis=1)
 
 
-def nearness(reference, path):
-    return reducing.nearness(
-        reference, path, vocabulary=30522, max_tokens=256, provider="CPUExecutionProvider"
-    )
+@pytest.fixture(scope="session")
+def nearness(reference, backbone):
+    preprocessor = backbone.preprocessor()
+
+    def measure(path):
+        batches = map(preprocessor.collate, odd_batches(preprocessor))
+        return reducing.nearness(reference, path, batches=batches, provider="CPUExecutionProvider")
+
+    return measure
 
 
 def test_the_precision_is_part_of_what_identifies_an_encoder():
@@ -56,8 +63,8 @@ def test_the_precision_is_part_of_what_identifies_an_encoder():
     assert {it.reference_id for it in opened} == {opened[0].encoder_id}
 
 
-def test_int8_features_are_near_those_in_float32(reference, int8, encoder, tokens):
-    found = nearness(reference, int8)
+def test_int8_features_are_near_those_in_float32(reference, int8, encoder, tokens, nearness):
+    found = nearness(int8)
     assert found.least >= reducing.LEAST_COSINE["int8"]
     assert found.mean >= 0.99
     assert cosines(encoder.encode(tokens), Encoder(int8, device="cpu", threads=1).encode(tokens)).min() > 0.98
@@ -72,26 +79,19 @@ def test_a_text_alone_has_the_same_int8_features_each_time_and_company_moves_the
     assert 0.98 < (alone * together).sum(axis=1).min() < 1 - 1e-6
 
 
-def test_an_int8_graph_with_one_scale_a_tensor_would_be_refused(reference, tmp_path):
+def test_an_int8_graph_with_one_scale_a_tensor_would_be_refused(reference, tmp_path, nearness):
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
     path = tmp_path / "coarse.onnx"
     quantize_dynamic(str(reference), str(path), op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8)
-    assert nearness(reference, path).least < reducing.LEAST_COSINE["int8"]
+    assert nearness(path).least < reducing.LEAST_COSINE["int8"]
 
 
 def test_the_job_refuses_what_is_too_far_from_float32(encoder_cache, backbone, tmp_path, monkeypatch):
     monkeypatch.setitem(reducing.LEAST_COSINE, "int8", 0.9999)
     entries = EncoderCache(encoder_cache)
-    payload = {
-        "name": backbone.name,
-        "folder": str(backbone.folder),
-        "max_tokens": 32,
-        "precision": "int8",
-        "encoder_id": "refused",
-        "reference_id": backbone.encoder_id,
-        "cache": str(encoder_cache),
-    }
+    refused = replace(backbone, precision="int8", encoder_id="refused", reference_id=backbone.encoder_id)
+    payload = {"backbone": refused.payload(), "cache": str(encoder_cache)}
     with pytest.raises(BackboneError) as raised:
         reducing.reduce_encoder(payload, lambda _: None)
     assert raised.value.reason == "PRECISION_PARITY"
@@ -99,14 +99,14 @@ def test_the_job_refuses_what_is_too_far_from_float32(encoder_cache, backbone, t
     assert not entries.has("refused")
 
 
-def test_the_fp16_graph_takes_and_gives_the_same_types_and_is_at_parity(reference, tmp_path):
+def test_the_fp16_graph_takes_and_gives_the_same_types_and_is_at_parity(reference, tmp_path, nearness):
     # On the CPU, which computes some of it in float32: on a GPU the export job asks the same of the GPU.
     path = tmp_path / "encoder.onnx"
     reducing.to_fp16(reference, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert {it.type for it in session.get_outputs()} == {"tensor(float)"}
     assert path.stat().st_size < 0.55 * reference.stat().st_size
-    assert nearness(reference, path).least >= reducing.LEAST_COSINE["fp16"]
+    assert nearness(path).least >= reducing.LEAST_COSINE["fp16"]
 
 
 def test_bound_runs_give_what_others_do(reference, encoder, tokens):

@@ -12,7 +12,7 @@ from graft_server.errors import BackboneError
 
 def test_a_short_text_is_read_whole_and_not_padded(tokenizer):
     tokenized = tokenizer("the lock is stuck")
-    assert len(tokenized.ids) == 6
+    assert len(tokenized.item) == 6
     assert not tokenized.truncated
 
 
@@ -22,8 +22,8 @@ def test_a_short_text_is_read_whole_and_not_padded(tokenizer):
 def test_a_text_is_cut_at_256_tokens_with_the_special_ones(tokenizer, words, tokens, truncated):
     text = " ".join(["lock"] * words)
     for tokenized in (tokenizer(text), *tokenizer.many([text, text])):
-        assert (len(tokenized.ids), tokenized.truncated) == (tokens, truncated)
-        assert tokenized.ids[-1] == tokenizer("lock").ids[-1], "the end mark stays"
+        assert (len(tokenized.item), tokenized.truncated) == (tokens, truncated)
+        assert tokenized.item[-1] == tokenizer("lock").item[-1], "the end mark stays"
 
 
 def test_one_and_many_give_the_same(tokenizer):
@@ -39,14 +39,14 @@ def test_one_and_many_give_the_same(tokenizer):
     ]
     for text, tokenized in zip(texts, tokenizer.many(texts), strict=True):
         alone = tokenizer(text)
-        assert alone.ids.tolist() == tokenized.ids.tolist()
+        assert alone.item.tolist() == tokenized.item.tolist()
         assert alone.truncated == tokenized.truncated
 
 
 def test_a_long_text_is_cut_before_it_is_tokenized_and_says_so(tokenizer):
     word = "x" * (1 << 20)
     assert tokenizer(word).truncated
-    assert len(tokenizer(word).ids) == 3
+    assert len(tokenizer(word).item) == 3
 
 
 def test_a_tokenizer_file_that_cannot_be_read_is_an_error(tmp_path):

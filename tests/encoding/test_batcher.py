@@ -7,16 +7,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graft_server.encoding.batcher import Batcher, Lane, Limits, cost, unread
+from graft_server.backbones.packing import cost
+from graft_server.encoding.batcher import Batcher, Lane, Limits, unread
 from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
 
 DIMENSION = 384
+PRICE = partial(cost, dimension=DIMENSION)
 UNKNOWN_TOKEN = 10**9
 """A token that the vocabulary does not have: the encoder fails on it."""
 
@@ -63,7 +66,7 @@ def batched(encoder: Encoder) -> Callable[..., Any]:
         gate = Gate(encoder, limits["workers"])
 
         async def main() -> None:
-            batcher = Batcher(gate, Limits(**limits), DIMENSION)  # type: ignore[arg-type]
+            batcher = Batcher(gate, Limits(**limits), PRICE)  # type: ignore[arg-type]
             await batcher.start()
             try:
                 async with asyncio.timeout(60):
@@ -407,7 +410,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
 def test_closing_fails_what_waits_and_what_is_being_encoded(encoder):
     async def main() -> list[Any]:
         gate = Gate(encoder, 1)
-        batcher = Batcher(gate, Limits(64, 1), DIMENSION)  # type: ignore[arg-type]
+        batcher = Batcher(gate, Limits(64, 1), PRICE)  # type: ignore[arg-type]
         await batcher.start()
         running = await hold(batcher, gate)
         waiting = [await submit(batcher, tokens(5), lane=lane) for lane in Lane]
@@ -424,7 +427,7 @@ def test_closing_fails_what_waits_and_what_is_being_encoded(encoder):
 def test_closing_does_not_hold_up_the_event_loop_while_a_batch_is_encoded(encoder):
     async def main() -> None:
         gate = Gate(encoder, 1)
-        batcher = Batcher(gate, Limits(64, 1), DIMENSION)  # type: ignore[arg-type]
+        batcher = Batcher(gate, Limits(64, 1), PRICE)  # type: ignore[arg-type]
         await batcher.start()
         (running,) = await hold(batcher, gate)
         closing = asyncio.create_task(batcher.close())
@@ -441,7 +444,7 @@ def test_closing_does_not_hold_up_the_event_loop_while_a_batch_is_encoded(encode
 
 def test_a_closed_batcher_refuses_at_once(encoder):
     async def main() -> None:
-        batcher = Batcher(encoder, Limits(64, 1), DIMENSION)
+        batcher = Batcher(encoder, Limits(64, 1), PRICE)
         await batcher.start()
         await batcher.close()
         async with asyncio.timeout(60):

@@ -20,6 +20,7 @@ from graft_server.encoding.recovery import RecoveringEncoder
 from graft_server.encoding.runtime import Encoder
 from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
 from graft_server.errors import BackboneError
+from graft_server.examples import Input
 
 SOON_S = 0.01
 UNKNOWN_TOKEN = 10**9
@@ -119,6 +120,11 @@ def test_a_session_that_cannot_be_opened_is_tried_again(graphs, tmp_path):
     run(scenario)
 
 
+async def prepared(trunk: Trunk, text: str) -> Any:
+    (found,) = await trunk.prepare_all([Input(text)])
+    return found
+
+
 def test_a_trunk_fails_and_recovers_with_its_encoder(graphs, encoder_cache):
     _, broken = graphs
 
@@ -127,7 +133,7 @@ def test_a_trunk_fails_and_recovers_with_its_encoder(graphs, encoder_cache):
         settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, probe_s=SOON_S)
         trunk = Trunk(DEFAULT_NAME, DEFAULT_SOURCE, settings, lambda it: turned.put_nowait(it.state))
         await trunk.open(None)  # type: ignore[arg-type]
-        text = trunk.tokenize("my card was declined")
+        text = await prepared(trunk, "my card was declined")
         before = await trunk.encode([text], lane=Lane.PREDICT)
 
         working, trunk._encoder._encoder = trunk._encoder._encoder, opened(broken)
@@ -160,7 +166,7 @@ def test_a_trunk_can_be_closed_while_its_encoder_fails(graphs, encoder_cache):
         await trunk.open(None)  # type: ignore[arg-type]
         trunk._encoder._encoder = opened(broken)
         with pytest.raises(BackboneError):
-            await trunk.encode([trunk.tokenize("a text")], lane=Lane.PREDICT)
+            await trunk.encode([await prepared(trunk, "a text")], lane=Lane.PREDICT)
         await failed.wait()
         await trunk.close()
 

@@ -1,7 +1,6 @@
 """A model trained on real texts with the real default encoder."""
 
 import csv
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def trained(tmp_path_factory, texts, encoder, tokenizer, backbone):
     examples = [Example(f"id-{i}", Input(text), label) for i, (text, label) in enumerate(texts)]
     records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]
     segment = store.writer("w").append(records)
-    ids = [it.ids for it in tokenizer.many([text for text, _ in texts])]
+    ids = [it.item for it in tokenizer.many([text for text, _ in texts])]
     pooled = np.concatenate([encoder.encode([it])["pooled"] for it in ids]).astype(np.float16)
     store.write_features(segment, backbone.encoder_id, {"pooled": pooled})
     task = {
@@ -60,12 +59,6 @@ def payload(trained, encoder_cache, backbone):
         "model": "shop/intents",
         "version": 4,
         "manifest": manifest,
-        "backbone": described(backbone),
+        "backbone_payload": backbone.payload(),
         "cache": str(encoder_cache),
     }
-
-
-def described(backbone):
-    wanted = {"name", "folder", "pooling", "max_tokens", "encoder_id"}
-    fields = {name: value for name, value in asdict(backbone).items() if name in wanted}
-    return fields | {"folder": str(backbone.folder)}

@@ -47,7 +47,7 @@ def served(payload, encoder, tokenizer):
     _, _, manifest, head = opened(payload)
 
     def served(texts):
-        features = [encoder.encode([tokenizer(text).ids])[head.view] for text in texts]
+        features = [encoder.encode([tokenizer(text).item])[head.view] for text in texts]
         return head.scores(np.concatenate(features)), [it.name for it in manifest.labels]
 
     return served
@@ -159,7 +159,7 @@ def test_padding_beyond_the_longest_text_changes_nothing(bundle):
 def test_the_bundle_cuts_and_tokenizes_as_the_server_does(bundle, tokenizer, texts):
     classifier = Classifier(bundle[0])
     for text in [*QUESTIONS, *(text for text, _ in texts[-2:]), " " * 20_000 + "far away"]:
-        assert classifier.tokenize([text])[0] == tokenizer(text).ids.tolist()
+        assert classifier.tokenize([text])[0] == tokenizer(text).item.tolist()
 
 
 def test_the_sample_runner_needs_neither_torch_nor_this_server(bundle, served, tmp_path):

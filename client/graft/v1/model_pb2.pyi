@@ -31,9 +31,11 @@ class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.Val
     MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
     """Never sent."""
     MODALITY_TEXT: _Modality.ValueType  # 1
-    """Text.
-    Planned: 2 image, 3 audio.
-    """
+    """Text."""
+    MODALITY_IMAGE: _Modality.ValueType  # 2
+    """Images."""
+    MODALITY_AUDIO: _Modality.ValueType  # 3
+    """Audio clips."""
 
 class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
     """Modality is what a backbone reads."""
@@ -41,9 +43,11 @@ class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
 MODALITY_UNSPECIFIED: Modality.ValueType  # 0
 """Never sent."""
 MODALITY_TEXT: Modality.ValueType  # 1
-"""Text.
-Planned: 2 image, 3 audio.
-"""
+"""Text."""
+MODALITY_IMAGE: Modality.ValueType  # 2
+"""Images."""
+MODALITY_AUDIO: Modality.ValueType  # 3
+"""Audio clips."""
 Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 class _BackboneState:
@@ -219,6 +223,11 @@ class Backbone(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    INPUT_KINDS_FIELD_NUMBER: _builtins.int
+    UNFREEZABLE_LAYERS_FIELD_NUMBER: _builtins.int
+    EXPORT_PARITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name on this server."""
     encoder_id: _builtins.str
@@ -228,7 +237,7 @@ class Backbone(_message.Message):
     feature_dimension: _builtins.int
     """The length of its feature vectors."""
     max_tokens: _builtins.int
-    """How many tokens it reads of a text; what is longer is cut."""
+    """How many tokens it reads of a text; what is longer is cut. 0 where it does not read text."""
     architecture: _builtins.str
     """The architecture, as its configuration names it, for example "bert"."""
     layers: _builtins.int
@@ -236,7 +245,25 @@ class Backbone(_message.Message):
     state: Global___BackboneState.ValueType
     """Whether it is ready."""
     is_default: _builtins.bool
-    """Whether it is used where a request names none."""
+    """Whether it is used where a request names none and its modality does not say otherwise."""
+    memory_bytes: _builtins.int
+    """What its encoder takes of the server's memory, in bytes: graph, weights and what it computes in.
+    0: not loaded.
+    """
+    error: _builtins.str
+    """Where it is FAILED: why, and what helps."""
+    unfreezable_layers: _builtins.int
+    """How many of its layers, from the top, fine-tuning can unfreeze."""
+    export_parity: _builtins.float
+    """The largest difference between the exported encoder's unit-norm features and those of the original
+    model, relative to the largest component, as measured when it was exported. 0: not known.
+    """
+    @_builtins.property
+    def input_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The kinds of input it takes, as the fields of Input are called: "text", "text_pair", "image", "audio",
+        "features".
+        """
+
     def __init__(
         self,
         *,
@@ -249,10 +276,15 @@ class Backbone(_message.Message):
         layers: _builtins.int = ...,
         state: Global___BackboneState.ValueType = ...,
         is_default: _builtins.bool = ...,
+        memory_bytes: _builtins.int = ...,
+        error: _builtins.str = ...,
+        input_kinds: _abc.Iterable[_builtins.str] | None = ...,
+        unfreezable_layers: _builtins.int = ...,
+        export_parity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "encoder_id", b"encoder_id", "feature_dimension", b"feature_dimension", "is_default", b"is_default", "layers", b"layers", "max_tokens", b"max_tokens", "modality", b"modality", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "encoder_id", b"encoder_id", "error", b"error", "export_parity", b"export_parity", "feature_dimension", b"feature_dimension", "input_kinds", b"input_kinds", "is_default", b"is_default", "layers", b"layers", "max_tokens", b"max_tokens", "memory_bytes", b"memory_bytes", "modality", b"modality", "name", b"name", "state", b"state", "unfreezable_layers", b"unfreezable_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,24 +106,98 @@ class Input(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    TEXT_PAIR_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """A text, valid UTF-8, not blank, at most 1 MiB. Tokens beyond the backbone's maximum
     length are cut; Prediction.truncated says so.
     """
+    image: _builtins.bytes
+    """An encoded image, as a file has it."""
+    audio: _builtins.bytes
+    """An encoded audio clip, as a file has it."""
+    @_builtins.property
+    def text_pair(self) -> Global___TextPair:
+        """Two texts that belong together, for text backbones whose tokenizer knows pairs."""
+
+    @_builtins.property
+    def features(self) -> Global___FeatureVector:
+        """Features of the model's own backbone that the caller has already, for example from
+        Prediction.features. They skip the encoder, so only its final view can be read of them.
+        """
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        text_pair: Global___TextPair | None = ...,
+        image: _builtins.bytes = ...,
+        audio: _builtins.bytes = ...,
+        features: Global___FeatureVector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "features", b"features", "image", b"image", "kind", b"kind", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "features", b"features", "image", b"image", "kind", b"kind", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "text_pair", "image", "audio", "features"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Input: _TypeAlias = Input  # noqa: Y015
+
+@_typing.final
+class TextPair(_message.Message):
+    """TextPair is two texts that are read together, such as a question and an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    first: _builtins.str
+    """The first text. Valid UTF-8, not blank; both together at most 1 MiB. Where the two exceed the
+    backbone's maximum length, the longer one is cut.
+    """
+    second: _builtins.str
+    """The second text. Like the first."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.str = ...,
+        second: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextPair: _TypeAlias = TextPair  # noqa: Y015
+
+@_typing.final
+class FeatureVector(_message.Message):
+    """FeatureVector is one vector of a backbone's features."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As many finite numbers as Backbone.feature_dimension, not all 0. The server brings them to unit length."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureVector: _TypeAlias = FeatureVector  # noqa: Y015
 
 @_typing.final
 class Example(_message.Message):

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
 from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
-from graft_server.encoding.trunk import Trunks
+from graft_server.encoding.trunk import Trunk, Trunks
 from graft_server.errors import (
     DomainError,
     DrainingError,
@@ -125,6 +125,10 @@ class Adaptations:
             )
         _check_policy(settings.publish)
         return replace(request, adaptation_id=adaptation_id, writer_id=writer_id, settings=settings)
+
+    def trunk(self, backbone: str) -> Trunk:
+        """The backbone of that name; raises MissingError if there is none."""
+        return self._trunks.get(backbone)
 
     async def start(self, request: StartRequest) -> Adaptation:
         """Opens or resumes an adaptation, as a checked request says.

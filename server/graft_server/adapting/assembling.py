@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,7 @@ def _single_label(examples: Sequence[Example], wanted: Wanted, shared: dict[str,
         descriptions=tuple(known.values()),
         labels=labels,
         soft=soft,
-        label_features=_of_names(wanted.label_features, tuple(known)),
+        label_features=_of_names(wanted.label_features, tuple(known), shared["features"].keys()),
         **shared,
     )
 
@@ -113,8 +113,10 @@ def _known(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:
     return known | dict.fromkeys(sorted(seen - known.keys()), "")
 
 
-def _of_names(found: LabelFeatures | None, classes: tuple[str, ...]) -> dict[str, NDArray[np.float16]] | None:
-    """Features of the classes' names, (k, d) by view, if all of them have some."""
+def _of_names(
+    found: LabelFeatures | None, classes: tuple[str, ...], views: Collection[str]
+) -> dict[str, NDArray[np.float16]] | None:
+    """Features of the classes' names, (k, d) by view, if all of them have some; of the examples' views."""
     place = {name: i for i, name in enumerate(found.names)} if found else {}
     if found is None or not place.keys() >= set(classes):
         return None
@@ -122,6 +124,7 @@ def _of_names(found: LabelFeatures | None, classes: tuple[str, ...]) -> dict[str
     return {
         view: np.frombuffer(data, np.float16).reshape(len(found.names), -1)[rows]
         for view, data in found.views.items()
+        if view in views
     }
 
 

@@ -12,10 +12,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graft_server.encoding.batcher import Lane
-from graft_server.encoding.trunk import Trunk
-from graft_server.errors import BackboneError, ConflictError, StoreError
-from graft_server.examples import Change, Rejection
+from graft_server.encoding.trunk import POOLED, Trunk
+from graft_server.errors import BackboneError, ConflictError, InvalidError, StoreError
+from graft_server.examples import Change, Input, Rejection
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.features import Features
 from graft_server.store.segments import Record, Segment, WriterLog
@@ -54,8 +56,32 @@ class Incoming:
     def size(self) -> int:
         """What it weighs while it waits for the disk and the encoder, in bytes."""
         if isinstance(self.result, Change) and self.result.upsert:
-            return len(self.result.upsert.input.text) + 64
+            return self.result.upsert.input.size + 64
         return 64
+
+
+async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int) -> list[Incoming]:
+    """The changes; those whose input the backbone cannot read have become rejections.
+
+    Args:
+        trunk: The backbone.
+        changes: Checked otherwise.
+        writer_id: Who sent them.
+        first: The sequence number of the first.
+    """
+    inputs = {
+        place: change.result.upsert.input
+        for place, change in enumerate(changes)
+        if isinstance(change.result, Change) and change.result.upsert
+    }
+    found = await trunk.unreadable(list(inputs.values()))
+    admitted = list(changes)
+    for (place, value), error in zip(inputs.items(), found, strict=True):
+        if error is not None:
+            field = f"upsert.input.{value.kind}"
+            rejection = Rejection(first + place, error.reason, field, error.message, writer_id)
+            admitted[place] = Incoming(changes[place].digest, rejection)
+    return admitted
 
 
 class Embedder:
@@ -130,14 +156,33 @@ class Embedder:
         upserts = segment.upserts
         features: Features = {}
         if upserts:
-            texts = await self._trunk.tokenize_all([example.input.text for example in upserts])
-            encoded = await self._trunk.encode(texts, lane=Lane.ADAPT)
-            features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
+            features = await self._features([example.input for example in upserts])
         counts = await asyncio.to_thread(
             self._store.write_features, segment, self._trunk.encoder_id, features
         )
         if counts:
             self._on_features(segment, features)
+
+    async def _features(self, inputs: Sequence[Input]) -> Features:
+        """Features of n >= 1 inputs. A row that cannot be prepared, though it was once, is NaN: no head reads it."""
+        prepared = await self._trunk.prepare_all(inputs)
+        good = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+        if not good:
+            shape = (len(inputs), self._trunk.backbone.dimension)
+            return {POOLED: np.full(shape, np.nan, STORED_TYPE)}
+        encoded = await self._trunk.encode(
+            [it for it in prepared if not isinstance(it, InvalidError)], lane=Lane.ADAPT
+        )
+        features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
+        return features if len(good) == len(inputs) else _spread(features, good, len(inputs))
+
+
+def _spread(features: Features, rows: Sequence[int], count: int) -> Features:
+    """Features of `count` rows: those given at `rows`, NaN elsewhere."""
+    spread = {view: np.full((count, array.shape[1]), np.nan, STORED_TYPE) for view, array in features.items()}
+    for view, array in features.items():
+        spread[view][list(rows)] = array
+    return spread
 
 
 class WriterStream:

@@ -206,8 +206,9 @@ class Interim:
         while True:
             more = await asyncio.to_thread(self._learn, state)
             if unnamed := state.unnamed:
-                features = (await self._publisher.names.features(unnamed, self._trunk))[VIEW]
-                state.name({label.name: row for label, row in zip(unnamed, features, strict=True)})
+                named = await self._publisher.names.features(unnamed, self._trunk)
+                rows = named.get(VIEW, ())
+                state.name({label.name: row for label, row in zip(unnamed, rows, strict=False)})
             fitted = await asyncio.to_thread(state.fit) if self.wanted else None
             if self._state is not state:  # dropped meanwhile
                 self._awake = True

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from graft_server.adapting.ingest import STORED_TYPE
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
-from graft_server.examples import Label
+from graft_server.errors import InvalidError
+from graft_server.examples import Input, Kind, Label
 from graft_server.store.features import Features
 
 REMEMBERED = 4_096
@@ -25,16 +26,20 @@ class LabelNames:
         self._known: OrderedDict[tuple[str, str], dict[str, NDArray[np.float16]]] = OrderedDict()
 
     async def features(self, labels: Sequence[Label], trunk: Trunk) -> Features:
-        """View name to features of n >= 1 labels, shape (n, d).
+        """View name to features of n >= 1 labels, shape (n, d); none where the backbone reads no text.
 
         Raises:
             BackboneError: The backbone cannot be used now.
         """
+        if Kind.TEXT not in trunk.preprocessor.kinds:
+            return {}
         texts = [label.text for label in labels]
         known = {text: self._known.get((trunk.encoder_id, text)) for text in texts}
         unknown = [text for text, views in known.items() if views is None]
         if unknown:
-            encoded = await trunk.encode(await trunk.tokenize_all(unknown), lane=Lane.ADAPT)
+            prepared = await trunk.prepare_all([Input(text) for text in unknown])
+            readable = [it for it in prepared if not isinstance(it, InvalidError)]  # a text always is
+            encoded = await trunk.encode(readable, lane=Lane.ADAPT)
             for row, text in enumerate(unknown):
                 known[text] = self._remember(
                     (trunk.encoder_id, text),

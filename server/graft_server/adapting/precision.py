@@ -9,7 +9,7 @@ the loss is no chance: what the examples that only one of both gets right say fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from graft_server.adapting.examples import Examples, examples_of, joined, usable
 from graft_server.adapting.logistic import ROUGH
 from graft_server.adapting.search import FIRST_STRENGTH, POOLED, STRENGTHS
 from graft_server.adapting.training_set import TrainingSet
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.source import Backbone
 from graft_server.encoding.runtime import Encoder, Reference
 from graft_server.errors import BackboneError, StateError
+from graft_server.examples import Input, Kind
 
 MAX_LOSS = 0.003
 """A version is published if its accuracy falls by no more, or by no more than chance explains."""
@@ -34,8 +36,6 @@ EXAMPLES = 2_000
 MOST_REPEATS, PREDICTIONS = 5, 3_000
 """Few examples are predicted several times, in folds dealt anew: a single deal moves the accuracy of 600 by more
 than what is allowed (on Banking77 in int8, falls of -1.0 to 0.7 points by one deal, -0.2 to 0.4 by three)."""
-TOKENS = 192
-"""In a batch; see `encoding.tuning`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,12 @@ class Drift:
         return f"The encoder computes in {precision}: {self.found(precision)}{chance}."
 
 
-def admit(train: TrainingSet, inputs: Sequence[str], view: str, reference: Reference, *, seed: int) -> str:
+def admit(train: TrainingSet, inputs: Sequence[Input], view: str, reference: Reference, *, seed: int) -> str:
     """Compares, and returns a sentence for the report.
 
     Args:
         train: The training set, with the reduced encoder's features.
-        inputs: The text of each of its rows.
+        inputs: That of each of its rows.
         view: What the head reads.
         reference: The encoder in float32.
         seed: What the sample and the folds are derived from.
@@ -94,7 +94,12 @@ def admit(train: TrainingSet, inputs: Sequence[str], view: str, reference: Refer
         BackboneError: The encoder in float32 cannot be run.
     """
     precision = reference.precision
-    sample = _sample(train, seed)
+    embedded = np.array([it.kind is not Kind.FEATURES for it in inputs])
+    sample = _sample(train, embedded, seed)
+    if not len(sample):
+        return (
+            f"What the encoder's precision, {precision}, costs is not known: the examples came as features."
+        )
     repeats = max(1, min(MOST_REPEATS, round(PREDICTIONS / len(sample))))
     examples = [examples_of(train, sample, (seed + repeat) % (1 << 64)) for repeat in range(repeats)]
     if not any(one.measured.any() for one in examples):
@@ -185,9 +190,9 @@ def _predicted(examples: Examples, features: NDArray[np.float16]) -> NDArray[np.
     return predicted
 
 
-def _sample(train: TrainingSet, seed: int) -> NDArray[np.int64]:
-    """The training rows, or EXAMPLES of them with the same share of each class."""
-    rows = np.flatnonzero(usable(train) & ~train.validation)
+def _sample(train: TrainingSet, embedded: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+    """The training rows that were embedded here, or EXAMPLES of them with the same share of each class."""
+    rows = np.flatnonzero(usable(train) & ~train.validation & embedded)
     if len(rows) <= EXAMPLES:
         return rows
     rows = np.random.default_rng(seed).permutation(rows)
@@ -199,7 +204,7 @@ def _sample(train: TrainingSet, seed: int) -> NDArray[np.int64]:
     return np.sort(rows[np.argsort(place, kind="stable")[:EXAMPLES]])
 
 
-def _features(inputs: Sequence[str], reference: Reference) -> dict[str, NDArray[np.float32]]:
+def _features(inputs: Sequence[Input], reference: Reference) -> dict[str, NDArray[np.float32]]:
     graph = Path(reference.graph)
     if not graph.is_file():
         raise BackboneError(
@@ -207,22 +212,26 @@ def _features(inputs: Sequence[str], reference: Reference) -> dict[str, NDArray[
             "restart the server, which exports it anew.",
             reason="ENCODER_NOT_CACHED",
         )
+    preprocessor = Backbone.of_payload(reference.backbone).preprocessor()
     # One thread: serving needs the others.
-    encoder = Encoder(graph, device="cpu", threads=1)
-    tokens = [text.ids for text in TextTokenizer(Path(reference.folder), reference.max_tokens).many(inputs)]
-    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    batches = [encoder.encode([tokens[row] for row in rows]) for rows in _batches(order, tokens)]
+    encoder = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate)
+    items = [it.item for it in preprocessor.many(inputs) if isinstance(it, Prepared)]
+    order = sorted(range(len(items)), key=lambda row: len(items[row]))
+    batches = [
+        encoder.encode([items[row] for row in rows])
+        for rows in _batches(order, items, preprocessor.budgets.cpu[0])
+    ]
     back = np.argsort(order)
     return {view: np.concatenate([batch[view] for batch in batches])[back] for view in encoder.views}
 
 
-def _batches(order: Sequence[int], tokens: Sequence[NDArray[np.int64]]) -> Iterator[list[int]]:
+def _batches(order: Sequence[int], items: Sequence[Sized], most: int) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for row in order:
-        if batch and size + len(tokens[row]) > TOKENS:
+        if batch and size + len(items[row]) > most:
             yield batch
             batch, size = [], 0
         batch.append(row)
-        size += len(tokens[row])
+        size += len(items[row])
     yield batch

@@ -159,6 +159,8 @@ class Publisher:
             return {}
         ordered = sorted(names)
         features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
+        if not features:
+            return {}
         return {"names": ordered, "views": {view: array.tobytes() for view, array in features.items()}}
 
     def _payload(

@@ -100,8 +100,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     selection = select_head(training_set, seed=seed, progress=selecting)
     if task.reference is not None:
         progress({"stage": "comparing", "fraction": 0.9})
-        texts = {example.id: example.input.text for example in rows.examples}
-        inputs = [texts[id_] for id_ in training_set.ids]
+        by_id = {example.id: example.input for example in rows.examples}
+        inputs = [by_id[id_] for id_ in training_set.ids]
         warnings.append(admit(training_set, inputs, selection.head.view, task.reference, seed=seed))
     progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)

@@ -7,28 +7,47 @@ from dataclasses import replace
 
 from graft_server.adapting.targets import TargetRules
 from graft_server.errors import InvalidError
-from graft_server.examples import Change, Example, Input
+from graft_server.examples import Change, Example, Input, Kind
 from graft_server.names import MAX_ID_BYTES, shown
 
 MAX_TEXT_BYTES = 1 << 20
 
 
 def check_input(value: Input, field: str) -> Input:
-    """Returns the input, or raises InvalidError."""
-    if not value.text or value.text.isspace():
+    """Returns the input, or raises InvalidError. Whether a backbone can read it, its preprocessor says."""
+    if value.kind is Kind.TEXT:
+        _check_text(value.text, f"{field}.text")
+    elif value.kind is Kind.TEXT_PAIR:
+        _check_text(value.text, f"{field}.text_pair.first")
+        _check_text(value.second, f"{field}.text_pair.second")
+    elif not value.data:
         raise InvalidError(
-            f"{field}.text is empty: give a text with something in it.",
+            f"{field}.{value.kind} is empty: give {_SOMETHING[value.kind]}.",
             reason="INPUT_EMPTY",
-            field=f"{field}.text",
-        )
-    size = len(value.text.encode())
-    if size > MAX_TEXT_BYTES:
-        raise InvalidError(
-            f"{field}.text has {size:,} bytes: at most {MAX_TEXT_BYTES:,} are accepted.",
-            reason="INPUT_TOO_LONG",
-            field=f"{field}.text",
+            field=f"{field}.{value.kind}",
         )
     return value
+
+
+_SOMETHING = {
+    Kind.IMAGE: "the bytes of an image file",
+    Kind.AUDIO: "the bytes of an audio file",
+    Kind.FEATURES: "the numbers of a vector",
+}
+
+
+def _check_text(text: str, field: str) -> None:
+    if not text or text.isspace():
+        raise InvalidError(
+            f"{field} is empty: give a text with something in it.", reason="INPUT_EMPTY", field=field
+        )
+    size = len(text.encode())
+    if size > MAX_TEXT_BYTES:
+        raise InvalidError(
+            f"{field} has {size:,} bytes: at most {MAX_TEXT_BYTES:,} are accepted.",
+            reason="INPUT_TOO_LONG",
+            field=field,
+        )
 
 
 def check_change(change: Change, *, default_id: str, targets: TargetRules) -> Change:

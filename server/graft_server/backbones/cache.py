@@ -6,6 +6,7 @@ same encoder at once make the same entry; the second rename loses, harmlessly.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRAPH = "encoder.onnx"
+PARITY_RECORD = "parity.json"
+"""What the export measured: `parity`, the largest relative difference to torch."""
 
 
 class EncoderCache:
@@ -29,6 +32,13 @@ class EncoderCache:
     def has(self, encoder_id: str) -> bool:
         """Whether the encoder has been exported."""
         return self.graph(encoder_id).is_file()
+
+    def parity(self, encoder_id: str) -> float:
+        """What was measured when it was exported; 0: not known."""
+        try:
+            return float(json.loads((self.graph(encoder_id).parent / PARITY_RECORD).read_bytes())["parity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
 
     def discard(self, encoder_id: str) -> None:
         """Removes an entry that turned out to be unusable."""

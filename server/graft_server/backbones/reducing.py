@@ -12,8 +12,7 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from graft_server.backbones.cache import GRAPH, EncoderCache
-from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Arrays, odd_batches
+from graft_server.backbones.source import Backbone
 from graft_server.errors import BackboneError
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 """How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.987
 in int8 (0.80 with one scale a tensor, which this refuses) and, on the CPU, 0.9996 in fp16."""
 
-_LENGTHS = ((2,), (3, 5), (17, 2, 31), (64, 3, 3, 9, 33, 7, 2), (5,) * 13, (129, 4))
 _PROVIDERS = {"int8": "CPUExecutionProvider", "fp16": "CUDAExecutionProvider"}
 
 
@@ -52,8 +51,7 @@ def reduce_encoder(
     """Makes an int8 or fp16 encoder from the cached float32 one. A job of `jobs`.
 
     Args:
-        payload: `name`, `folder`, `max_tokens`, `precision`, `encoder_id` and `reference_id` of the backbone;
-            `cache`: the cache's folder, which has the reference.
+        payload: `backbone`: see `Backbone.payload`; `cache`: the cache's folder, which has the reference.
         progress: Told the stage.
 
     Returns:
@@ -62,18 +60,19 @@ def reduce_encoder(
     Raises:
         BackboneError: The features are too far from those in float32.
     """
-    name, precision = str(payload["name"]), str(payload["precision"])
+    backbone = Backbone.of_payload(payload["backbone"])
+    name, precision = backbone.name, backbone.precision
+    preprocessor = backbone.preprocessor()
     cache = EncoderCache(Path(payload["cache"]))
-    reference = cache.graph(str(payload["reference_id"]))
-    with cache.new_entry(str(payload["encoder_id"])) as entry:
+    reference = cache.graph(backbone.reference_id)
+    with cache.new_entry(backbone.encoder_id) as entry:
         progress({"stage": f"making the {precision} graph"})
         {"int8": to_int8, "fp16": to_fp16}[precision](reference, entry / GRAPH)
         progress({"stage": "checking"})
         found = nearness(
             reference,
             entry / GRAPH,
-            vocabulary=_vocabulary(Path(payload["folder"])),
-            max_tokens=int(payload["max_tokens"]),
+            batches=map(preprocessor.collate, odd_batches(preprocessor)),
             provider=_PROVIDERS[precision],
         )
         if not found.least >= LEAST_COSINE[precision]:  # so said, NaN fails too
@@ -125,32 +124,20 @@ def to_fp16(reference: Path, path: Path) -> None:
     onnx.save(convert_float_to_float16(onnx.load(str(reference)), keep_io_types=True), str(path))
 
 
-def nearness(reference: Path, path: Path, *, vocabulary: int, max_tokens: int, provider: str) -> Nearness:
-    """Compares two encoders' unit-norm features on random texts.
+def nearness(reference: Path, path: Path, *, batches: Iterable[Arrays], provider: str) -> Nearness:
+    """Compares two encoders' unit-norm features.
 
     Args:
         reference: The graph in float32; run on the CPU.
         path: The other graph.
-        vocabulary: Token ids are below it.
-        max_tokens: The longest text that is encoded.
+        batches: Inputs of both graphs.
         provider: Where the other graph is run.
     """
     right = onnxruntime.InferenceSession(str(reference), providers=["CPUExecutionProvider"])
     other = onnxruntime.InferenceSession(str(path), providers=[provider])
     cosines: list[NDArray[np.float32]] = []
-    for texts in _odd_batches(vocabulary, max_tokens):
-        batch = pack(texts)
+    for batch in batches:
         pairs = zip(right.run(None, batch), other.run(None, batch), strict=True)
         cosines += [(one * two).sum(axis=1) for one, two in pairs]
     every = np.concatenate(cosines)
     return Nearness(float(every.min()), float(every.mean()))
-
-
-def _odd_batches(vocabulary: int, max_tokens: int) -> Iterator[list[NDArray[np.int64]]]:
-    generator = np.random.default_rng(0)
-    for lengths in (*_LENGTHS, (max_tokens, 2)):
-        yield [generator.integers(1, vocabulary, min(length, max_tokens)) for length in lengths]
-
-
-def _vocabulary(folder: Path) -> int:
-    return int(json.loads((folder / "config.json").read_bytes())["vocab_size"])

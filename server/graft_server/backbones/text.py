@@ -2,34 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from graft_server.errors import BackboneError
+from graft_server.backbones.checkpoint import Checkpoint, Described
+from graft_server.backbones.packing import cost, pack
+from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, wrong_modality
+from graft_server.errors import BackboneError, InvalidError
+from graft_server.examples import Input, Kind, Modality
+
+if TYPE_CHECKING:
+    from graft_server.backbones.source import Backbone
 
 CHARACTERS_PER_TOKEN = 64
 """Texts are cut to this many characters per token of the maximum length before they are tokenized: 1 MB of text
 takes 0.65 s, of which all but the first kilobytes would be thrown away. Real text has 4 to 5; a word of more
 than 100 characters is one unknown token to a WordPiece tokenizer."""
 
+INLINE_CHARACTERS = 2_000
+"""Texts up to this length are tokenized on the event loop (30 µs for a sentence); a thread costs 160 µs."""
 
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """What the encoder reads of one text."""
 
-    ids: NDArray[np.int64]
-    """shape (tokens,): special tokens included."""
-    truncated: bool
-    """Whether the text's end was cut off."""
+GRAPH_RECIPE = "packed-text/2"
+"""Names how the encoder's graph is made. Change it whenever the same weights would give other features."""
+
+_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
+
+
+def describe(checkpoint: Checkpoint) -> Described:
+    """What the files of a text backbone say. Raises BackboneError."""
+    config = checkpoint.config
+    max_tokens = _max_tokens(checkpoint)
+    pooling = _pooling(checkpoint)
+    return Described(
+        layers=_first(config, _LAYERS),
+        dimension=_first(config, _DIMENSION),
+        max_tokens=max_tokens,
+        pooling=pooling,
+        identity={
+            "tokenizer": checkpoint.digest("tokenizer.json"),
+            "max_tokens": max_tokens,
+            "pooling": pooling,
+            "graph": GRAPH_RECIPE,
+        },
+    )
+
+
+def preprocessor(backbone: Backbone) -> TextPreprocessor:
+    """What turns texts into token ids for a backbone. Raises BackboneError."""
+    return TextPreprocessor(TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension)
+
+
+def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
+    return next((int(config[name]) for name in names if config.get(name)), 0)
+
+
+def _max_tokens(checkpoint: Checkpoint) -> int:
+    """The tokenizer file's own limit is ignored: the default backbone's says 128, its model card 256."""
+    positions = int(checkpoint.config.get("max_position_embeddings", 512))
+    if not checkpoint.has("sentence_bert_config.json"):
+        return positions
+    settings = checkpoint.json("sentence_bert_config.json")
+    return min(int(settings.get("max_seq_length") or positions), positions)
+
+
+def _pooling(checkpoint: Checkpoint) -> str:
+    if not checkpoint.has("1_Pooling/config.json"):
+        return "mean"
+    settings = checkpoint.json("1_Pooling/config.json")
+    modes = [mode for mode, used in settings.items() if mode.startswith("pooling_mode_") and used]
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise BackboneError(
+            f"Backbone {checkpoint.name}: its pooling is {' and '.join(modes) or 'none'}; give a checkpoint with one "
+            f"of {' or '.join(_POOLINGS)}.",
+            reason="BACKBONE_POOLING_UNKNOWN",
+        )
+    return _POOLINGS[modes[0]]
 
 
 class TextTokenizer:
-    """Turns texts into token ids. Safe to use from several threads."""
+    """Turns texts into token ids. Safe to use from several threads.
+
+    Attributes:
+        max_tokens: What is read of a text, special tokens included.
+        vocabulary: Token ids are below it.
+    """
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
         path = folder / "tokenizer.json"
@@ -43,21 +107,21 @@ class TextTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.vocabulary = tokenizer.get_vocab_size()
         self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
 
-    def __call__(self, text: str) -> TokenizedText:
-        """Tokenizes one text: about 30 µs for a sentence."""
+    def __call__(self, text: str) -> Prepared:
+        """Tokenizes one text, about 30 µs for a sentence. The item is its token ids, special ones included."""
         cut = len(text) > self._max_characters
         encoding = self._tokenizer.encode(text[: self._max_characters] if cut else text)
-        return TokenizedText(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
+        return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
 
-    def many(self, texts: Sequence[str]) -> list[TokenizedText]:
+    def many(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenizes several texts, on all cores."""
         heads = [text[: self._max_characters] for text in texts]
         return [
-            TokenizedText(
-                np.asarray(encoding.ids, np.int64), len(head) < len(text) or bool(encoding.overflowing)
-            )
+            Prepared(np.asarray(encoding.ids, np.int64), len(head) < len(text) or bool(encoding.overflowing))
             for text, head, encoding in zip(
                 texts, heads, self._tokenizer.encode_batch_fast(heads), strict=True
             )
@@ -66,3 +130,54 @@ class TextTokenizer:
     def to_json(self) -> str:
         """The tokenizer as it is used here, in the format of tokenizer.json."""
         return str(self._tokenizer.to_str())
+
+
+class TextPreprocessor:
+    """Texts to token ids, for graphs that read packed tokens. See `preprocessing.Preprocessor`."""
+
+    modality = Modality.TEXT
+    kinds = frozenset({Kind.TEXT})
+    budgets = Budgets(cpu=(128, 64, 192, 256, 384), gpu=(8192, 2048, 16384, 32768))
+
+    def __init__(self, tokenizer: TextTokenizer, dimension: int) -> None:
+        self.tokenizer = tokenizer
+        self._dimension = dimension
+
+    def prepare(self, value: Input) -> Prepared:
+        """Tokenizes one text."""
+        if value.kind is not Kind.TEXT:
+            raise wrong_modality(value.kind, self.modality, self.kinds)
+        return self.tokenizer(value.text)
+
+    def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        """Tokenizes several texts, on all cores."""
+        readable = [it for it in inputs if it.kind is Kind.TEXT]
+        tokenized = iter(self.tokenizer.many([it.text for it in readable]))
+        return [
+            next(tokenized) if it.kind is Kind.TEXT else wrong_modality(it.kind, self.modality, self.kinds)
+            for it in inputs
+        ]
+
+    def quick(self, inputs: Sequence[Input]) -> bool:
+        """Whether they are short enough for the event loop."""
+        return sum([it.size for it in inputs]) <= INLINE_CHARACTERS
+
+    def collate(self, items: Sequence[NDArray[np.int64]]) -> Arrays:
+        """One row of tokens, without padding."""
+        return pack(items)
+
+    def price(self, count: int, total: int, longest: int) -> float:
+        """In tokens' worth of matrix products."""
+        return cost(count, total, longest, self._dimension)
+
+    def made_up(self, generator: np.random.Generator, length: int) -> NDArray[np.int64]:
+        """Random tokens."""
+        return generator.integers(0, self.tokenizer.vocabulary, min(length, self.tokenizer.max_tokens))
+
+    def typical(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """As long as sentences are: 15 tokens in the middle, now and then 60."""
+        return self.made_up(generator, int(np.clip(generator.lognormal(2.6, 0.5), 3, 64)))
+
+    def shortest(self) -> NDArray[np.int64]:
+        """Four tokens."""
+        return np.ones(4, np.int64)

@@ -25,7 +25,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -38,7 +38,6 @@ from graft_server.errors import DeadlineError, DrainingError, FaultError, Overlo
 
 _log = logging.getLogger(__name__)
 
-Tokens = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -49,8 +48,12 @@ Reader = Callable[[Features], Arrays]
 class Encodes(Protocol):
     """What the batcher needs of an encoder."""
 
-    def encode(self, texts: Sequence[Tokens]) -> Features:
+    def encode(self, items: Sequence[Sized]) -> Features:
         """See `Encoder.encode`."""
+
+
+Price = Callable[[int, int, int], float]
+"""See `backbones.preprocessing.Preprocessor.price`."""
 
 
 class Lane(enum.Enum):
@@ -78,7 +81,7 @@ class Limits:
     """How much work may be queued or run at once."""
 
     budget: float
-    """The cost of a batch, in tokens; see `cost`."""
+    """The cost of a batch, in the unit of its items' length; see `Price`."""
     workers: int
     """Batches that run at the same time."""
     queued_tokens: int = 400_000
@@ -110,7 +113,7 @@ def unread(features: Features) -> Arrays:
 class _Work:
     """One submission: its texts ride in one batch or in several."""
 
-    texts: Sequence[Tokens]
+    texts: Sequence[Sized]
     reader: Reader
     future: asyncio.Future[Encoded]
     deadline: float
@@ -180,22 +183,13 @@ class _Batch:
         return (part for _, parts in self.groups for part in parts)
 
 
-def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
-    """What a batch costs, in tokens' worth of matrix products.
-
-    A layer of a transformer spends 12 d² multiplications on a token, and attention 2 d on each pair of places;
-    attention works on texts padded to the longest of the batch.
-    """
-    return tokens + count * longest * longest / (6 * dimension)
-
-
 class Batcher:
     """Owns the queue in front of one encoder, and the threads that run it."""
 
-    def __init__(self, encoder: Encodes, limits: Limits, dimension: int) -> None:
+    def __init__(self, encoder: Encodes, limits: Limits, price: Price) -> None:
         self._encoder = encoder
         self._limits = limits
-        self._dimension = dimension
+        self._price = price
         self._queues = {lane: _Queue() for lane in Lane}
         self._adapt_credit = 0.0
         self._drain_rate = 0.0
@@ -230,16 +224,17 @@ class Batcher:
 
     async def encode(
         self,
-        texts: Sequence[Tokens],
+        texts: Sequence[Sized],
         *,
         reader: Reader = unread,
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
     ) -> Encoded:
-        """Gives what a reader makes of the features of n >= 1 token sequences.
+        """Gives what a reader makes of the features of n >= 1 prepared items.
 
         Args:
-            texts: Each of shape (tokens,).
+            texts: What the encoder takes; see `backbones.preprocessing.Prepared.item`. A text's token ids, or an
+                image or a clip: the length of each is what it counts for, so they are called texts and tokens here.
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: Who waits for them.
             deadline: On the clock of time.monotonic(): texts that have not been encoded by then never are.
@@ -367,7 +362,7 @@ class Batcher:
         picked = {0}
         for place in sorted(range(1, len(waiting)), key=lambda place: abs(_length(waiting[place]) - first)):
             length = _length(waiting[place])
-            together = cost(len(picked) + 1, tokens + length, max(longest, length), self._dimension)
+            together = self._price(len(picked) + 1, tokens + length, max(longest, length))
             if together <= self._limits.budget and tokens + length <= share:
                 picked.add(place)
                 tokens += length

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError
@@ -23,8 +22,8 @@ REOPEN_AFTER = 3
 class RecoveringEncoder:
     """An encoder that is watched, and replaced if need be. `encode` may be called from several threads at once.
 
-    A batch that fails says little: its texts may be at fault. So a short text is encoded at once, and only if
-    that fails too is the encoder failing. Then it is asked every few seconds until it answers.
+    A batch that fails says little: its inputs may be at fault. So a short one of our own is encoded at once, and
+    only if that fails too is the encoder failing. Then it is asked every few seconds until it answers.
     """
 
     def __init__(
@@ -33,6 +32,7 @@ class RecoveringEncoder:
         reopen: Callable[[], Encoder],
         on_change: Callable[[bool], None],
         *,
+        probe: Sized | None = None,
         probe_s: float = PROBE_S,
     ) -> None:
         """Begins to watch. To be called on the event loop.
@@ -41,20 +41,22 @@ class RecoveringEncoder:
             encoder: The encoder.
             reopen: Opens another session on the same graph; called on a thread, may raise BackboneError.
             on_change: Told on the event loop, False when the encoder begins to fail, True when it answers again.
+            probe: The item that it is asked with; None: a text of four tokens.
             probe_s: How often a failing encoder is asked, in seconds.
         """
         self._encoder = encoder
         self._reopen = reopen
         self._on_change = on_change
+        self._probe: Sized = np.ones(4, np.int64) if probe is None else probe
         self._probe_s = probe_s
         self._loop = asyncio.get_running_loop()
         self._recovering: asyncio.Task[None] | None = None
         self._closed = False
 
-    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+    def encode(self, items: Sequence[Sized]) -> Features:
         """See `Encoder.encode`."""
         try:
-            return self._encoder.encode(texts)
+            return self._encoder.encode(items)
         except BackboneError:
             self._loop.call_soon_threadsafe(self._failed)
             raise
@@ -86,7 +88,7 @@ class RecoveringEncoder:
 
     async def _answers(self) -> bool:
         try:
-            await asyncio.to_thread(self._encoder.encode, [np.ones(4, np.int64)])
+            await asyncio.to_thread(self._encoder.encode, [self._probe])
         except BackboneError:
             return False
         return True

@@ -1,19 +1,21 @@
-"""The encoder: an exported graph on a device, from packed tokens to features."""
+"""The encoder: an exported graph on a device, from prepared items to features."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Arrays
 from graft_server.errors import BackboneError
 
 _log = logging.getLogger(__name__)
@@ -30,9 +32,8 @@ class Reference:
 
     graph: str
     """The file of its exported graph."""
-    folder: str
-    """Where the backbone's tokenizer is."""
-    max_tokens: int
+    backbone: Mapping[str, Any]
+    """See `Backbone.payload`."""
     precision: str
     """What the served encoder computes in instead."""
 
@@ -45,11 +46,19 @@ class Encoder:
         device: Where it runs: "cpu" or "cuda".
     """
 
-    def __init__(self, graph: Path, *, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        *,
+        device: str,
+        threads: int,
+        collate: Callable[[Sequence[Any]], Arrays] = pack,
+    ) -> None:
         """Loads the graph.
 
         Args:
             graph: An exported encoder.
+            collate: Makes the graph's inputs of items; see `backbones.preprocessing.Preprocessor`.
             device: "cpu", "cuda", or "auto": a GPU where there is a usable one.
             threads: Threads that one call may use; with 1, each call runs on its caller's thread alone.
 
@@ -57,18 +66,19 @@ class Encoder:
             BackboneError: The graph cannot be loaded, or the device that was asked for cannot be used.
         """
         self._session, self.device = _open(graph, device, threads)
+        self._collate = collate
         self.views = tuple(output.name for output in self._session.get_outputs())
 
-    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
-        """Features of n >= 1 token sequences, by view, each of shape (n, d) float32.
+    def encode(self, items: Sequence[Any]) -> Features:
+        """Features of n >= 1 prepared items, by view, each of shape (n, d) float32.
 
         Raises:
             BackboneError: The device failed, or what it computed is not finite.
         """
         try:
-            outputs = self._run(pack(texts))
+            outputs = self._run(self._collate(items))
         except Exception as error:
-            _log.exception("the encoder failed on %d texts", len(texts))
+            _log.exception("the encoder failed on %d inputs", len(items))
             raise BackboneError(
                 "The encoder failed; the server's log has the details. Try again later.",
                 reason="ENCODER_FAILED",
@@ -80,7 +90,7 @@ class Encoder:
             )
         return dict(zip(self.views, outputs, strict=True))
 
-    def _run(self, inputs: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+    def _run(self, inputs: Arrays) -> list[NDArray[np.float32]]:
         if self.device == "cuda":
             return run_bound(self._session, inputs, self.device)
         outputs: list[NDArray[np.float32]] = self._session.run(None, inputs)
@@ -88,7 +98,7 @@ class Encoder:
 
 
 def run_bound(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[np.int64]], device: str
+    session: onnxruntime.InferenceSession, inputs: Arrays, device: str
 ) -> list[NDArray[np.float32]]:
     """Runs with everything bound to the device: each input goes there, and all outputs come back, once.
 

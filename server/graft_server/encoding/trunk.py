@@ -10,24 +10,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.backbones.source import Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer, TokenizedText
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
-from graft_server.encoding.runtime import Encoder, Reference, device_for
+from graft_server.encoding.runtime import Encoder, Features, Reference, device_for
 from graft_server.encoding.tuning import Layout, tuned
-from graft_server.errors import BackboneError, MissingError
+from graft_server.errors import BackboneError, InvalidError, MissingError
+from graft_server.examples import Input, Kind, Modality
 from graft_server.jobs.job import Job, Jobs
 from graft_server.names import shown
 
 _log = logging.getLogger(__name__)
 
-INLINE_CHARACTERS = 2_000
-"""Texts up to this length are tokenized on the event loop (30 µs for a sentence); a thread costs 160 µs."""
+POOLED = "pooled"
+"""The encoder's final view: the one that features which a caller has already are."""
 
 
 class TrunkState(enum.Enum):
@@ -59,6 +62,19 @@ class TrunkSettings:
     """How often an encoder that fails is asked again."""
 
 
+def _prepared(preprocessor: Preprocessor, value: Input) -> Prepared | InvalidError:
+    try:
+        return preprocessor.prepare(value)
+    except InvalidError as error:
+        return error
+
+
+class _Ready(Prepared):
+    """Features that a caller has already: its item is the vector, unit-norm."""
+
+    __slots__ = ()
+
+
 class Trunk:
     """One backbone in service.
 
@@ -80,7 +96,7 @@ class Trunk:
             f"Backbone {shown(name)} is being loaded: try again in some seconds.", reason="BACKBONE_LOADING"
         )
         self._backbone: Backbone | None = None
-        self._tokenizer: TextTokenizer
+        self._preprocessor: Preprocessor | None = None
         self._running = False
         self._batcher: Batcher
         self._encoder: RecoveringEncoder
@@ -98,6 +114,21 @@ class Trunk:
         return self._backbone
 
     @property
+    def error(self) -> str:
+        """Why it is FAILED, or ""."""
+        return self._error.message if self.state is TrunkState.FAILED else ""
+
+    @property
+    def parity(self) -> float:
+        """By how much its exported features differ from torch's; 0: not known."""
+        return self._cache.parity(self.backbone.reference_id)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of input that it takes, sorted; none where it has never been loaded."""
+        return sorted({*self._preprocessor.kinds, Kind.FEATURES}) if self._preprocessor else []
+
+    @property
     def encoder_id(self) -> str:
         """The digest that identifies what it computes."""
         return self.backbone.encoder_id
@@ -113,8 +144,16 @@ class Trunk:
         backbone = self.backbone
         if backbone.reference_id == backbone.encoder_id:
             return None
-        graph = self._cache.graph(backbone.reference_id)
-        return Reference(str(graph), str(backbone.folder), backbone.max_tokens, backbone.precision)
+        return Reference(
+            str(self._cache.graph(backbone.reference_id)), backbone.payload(), backbone.precision
+        )
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """What turns its inputs into what the encoder reads; raises BackboneError if it has never been loaded."""
+        if self._preprocessor is None:
+            raise self._unusable()
+        return self._preprocessor
 
     @property
     def batcher(self) -> Batcher:
@@ -142,27 +181,81 @@ class Trunk:
             await self._encoder.close()
             await self._batcher.close()
 
-    def tokenize(self, text: str) -> TokenizedText:
-        """Tokenizes one text, here and now."""
-        return self._tokenizer(text)
+    async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        """Prepares inputs: inline where they are short texts, in a thread beside the encoder otherwise.
 
-    async def tokenize_all(self, texts: Sequence[str]) -> list[TokenizedText]:
-        """Tokenizes texts: inline where they are short, in a thread beside the encoder where they are long."""
-        if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            return [self._tokenizer(text) for text in texts]
-        return await asyncio.to_thread(self._tokenizer.many, texts)
+        An input that cannot be read fails alone. Features that a caller has already are not for the encoder: their
+        item is the vector.
+        """
+        if any(it.kind is Kind.FEATURES for it in inputs):
+            return await self._prepare_mixed(inputs)
+        preprocessor = self.preprocessor
+        if preprocessor.quick(inputs):
+            return [_prepared(preprocessor, it) for it in inputs]
+        return await asyncio.to_thread(preprocessor.many, inputs)
+
+    async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
+        """What is wrong with each input; None where it can be read.
+
+        A text always can, so no time is spent on it.
+        """
+        if Kind.TEXT in self.preprocessor.kinds and all(it.kind is Kind.TEXT for it in inputs):
+            return [None] * len(inputs)
+        prepared = await self.prepare_all(inputs)
+        return [it if isinstance(it, InvalidError) else None for it in prepared]
 
     async def encode(
         self,
-        texts: Sequence[TokenizedText],
+        prepared: Sequence[Prepared],
         *,
         lane: Lane,
         reader: Reader = unread,
         deadline: float = math.inf,
     ) -> Encoded:
-        """Gives what a reader makes of the features of tokenized texts; see `Batcher.encode`."""
+        """Gives what a reader makes of the features of prepared inputs; see `Batcher.encode`.
+
+        Where some inputs are features already, the reader is given the view "pooled" alone.
+        """
+        if any(isinstance(it, _Ready) for it in prepared):
+            return await self._encode_mixed(prepared, lane, reader, deadline)
         return await self.batcher.encode(
-            [text.ids for text in texts], reader=reader, lane=lane, deadline=deadline
+            [it.item for it in prepared], reader=reader, lane=lane, deadline=deadline
+        )
+
+    async def _prepare_mixed(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES]))
+        return [self._ready(it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
+
+    def _ready(self, value: Input) -> Prepared | InvalidError:
+        try:
+            return _Ready(ready_features(value, self.backbone.dimension))
+        except InvalidError as error:
+            return error
+
+    async def _encode_mixed(
+        self, prepared: Sequence[Prepared], lane: Lane, reader: Reader, deadline: float
+    ) -> Encoded:
+        """Ready features meet the reader beside the encoder; the rows come back in their order."""
+
+        def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
+            return reader({POOLED: features[POOLED]})
+
+        ready = [row for row, it in enumerate(prepared) if isinstance(it, _Ready)]
+        others = [row for row, it in enumerate(prepared) if not isinstance(it, _Ready)]
+        started = time.monotonic()
+        arrays = await asyncio.to_thread(of_pooled, {POOLED: np.stack([prepared[row].item for row in ready])})
+        encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
+        if not others:
+            return encoded
+        batched = await self.batcher.encode(
+            [prepared[row].item for row in others], reader=of_pooled, lane=lane, deadline=deadline
+        )
+        back = np.argsort([*ready, *others])
+        return Encoded(
+            {name: np.concatenate([array, batched.arrays[name]])[back] for name, array in arrays.items()},
+            batched.queue_s,
+            batched.encode_s,
+            batched.read_s + encoded.read_s,
         )
 
     async def _open(self, jobs: Jobs) -> None:
@@ -173,9 +266,9 @@ class Trunk:
         )
         self._backbone = backbone
         await self._make(backbone, jobs)
-        self._tokenizer = await asyncio.to_thread(TextTokenizer, backbone.folder, backbone.max_tokens)
+        preprocessor = self._preprocessor = await asyncio.to_thread(backbone.preprocessor)
         try:
-            encoder, layout = await self._load(backbone, device)
+            encoder, layout = await self._load(backbone, device, preprocessor)
         except BackboneError as error:
             if error.reason != "ENCODER_LOAD_FAILED":
                 raise
@@ -184,17 +277,17 @@ class Trunk:
             for encoder_id in {backbone.encoder_id, backbone.reference_id}:
                 self._cache.discard(encoder_id)
             await self._make(backbone, jobs)
-            encoder, layout = await self._load(backbone, device)
-        await asyncio.to_thread(_warm_up, encoder, layout)
-        graph = self._cache.graph(backbone.encoder_id)
+            encoder, layout = await self._load(backbone, device, preprocessor)
+        await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
         self._encoder = RecoveringEncoder(
             encoder,
-            lambda: Encoder(graph, device=device, threads=layout.threads),
+            lambda: self._encoder_on(backbone, device, layout, preprocessor),
             self._turned,
+            probe=preprocessor.shortest(),
             probe_s=settings.probe_s,
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
-        self._batcher = Batcher(self._encoder, limits, backbone.dimension)
+        self._batcher = Batcher(self._encoder, limits, preprocessor.price)
         await self._batcher.start()
 
     def _unusable(self) -> BackboneError:
@@ -216,18 +309,20 @@ class Trunk:
             self.state = TrunkState.FAILED
         self._on_change(self)
 
-    async def _load(self, backbone: Backbone, device: str) -> tuple[Encoder, Layout]:
+    async def _load(
+        self, backbone: Backbone, device: str, preprocessor: Preprocessor
+    ) -> tuple[Encoder, Layout]:
         settings = self._settings
         graph = self._cache.graph(backbone.encoder_id)
         layout = await asyncio.to_thread(
-            tuned, graph, device=device, cores=settings.cores, dimension=backbone.dimension
+            tuned, graph, device=device, cores=settings.cores, preprocessor=preprocessor
         )
-        if settings.budget:
+        if settings.budget and backbone.modality is Modality.TEXT:
             layout = Layout(layout.workers, layout.threads, settings.budget)
         started = time.monotonic()
-        encoder = await asyncio.to_thread(Encoder, graph, device=device, threads=layout.threads)
+        encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
         _log.info(
-            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, %d tokens a batch, loaded in %.1f s",
+            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, loaded in %.1f s",
             self.name,
             backbone.encoder_id,
             backbone.precision,
@@ -239,6 +334,12 @@ class Trunk:
         )
         return encoder, layout
 
+    def _encoder_on(
+        self, backbone: Backbone, device: str, layout: Layout, preprocessor: Preprocessor
+    ) -> Encoder:
+        graph = self._cache.graph(backbone.encoder_id)
+        return Encoder(graph, device=device, threads=layout.threads, collate=preprocessor.collate)
+
     async def _make(self, backbone: Backbone, jobs: Jobs) -> None:
         """Makes what the cache lacks: the graph in float32, and from it the one in the backbone's precision."""
         if not self._cache.has(backbone.reference_id):
@@ -248,29 +349,17 @@ class Trunk:
 
     async def _export(self, backbone: Backbone, jobs: Jobs) -> None:
         _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self.name)
-        payload = {
-            "name": backbone.name,
-            "folder": str(backbone.folder),
-            "pooling": backbone.pooling,
-            "layer": backbone.middle_layer,
-            "encoder_id": backbone.reference_id,
-            "max_tokens": backbone.max_tokens,
-            "cache": str(self._settings.cache),
-        }
+        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
         job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True)
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
-        _log.info("backbone %s: exported; differs from torch by %.1e at most", self.name, result["parity"])
+        _log.info(
+            "backbone %s: exported; differs from torch by %.1e at most",
+            self.name,
+            result["parity"],
+        )
 
     async def _reduce(self, backbone: Backbone, jobs: Jobs) -> None:
-        payload = {
-            "name": backbone.name,
-            "folder": str(backbone.folder),
-            "max_tokens": backbone.max_tokens,
-            "precision": backbone.precision,
-            "encoder_id": backbone.encoder_id,
-            "reference_id": backbone.reference_id,
-            "cache": str(self._settings.cache),
-        }
+        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
         job = Job("graft_server.backbones.reducing:reduce_encoder", payload, fresh=True)
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
         _log.info(
@@ -336,8 +425,8 @@ class Trunks:
         await asyncio.gather(*(trunk.close() for trunk in self))
 
 
-def _warm_up(encoder: Encoder, layout: Layout) -> None:
+def _warm_up(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> None:
     """Runs a short, a usual and a full batch, so that the first requests find memory already laid out."""
-    for length in (4, 16):
-        for count in {1, max(1, layout.budget // length)}:
-            encoder.encode([np.full(length, 1)] * count)
+    for item in (preprocessor.shortest(), preprocessor.typical(np.random.default_rng(0))):
+        for count in {1, max(1, layout.budget // len(item))}:
+            encoder.encode([item] * count)

@@ -10,21 +10,19 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
-from graft_server.encoding.batcher import cost
+from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.runtime import Encoder
 
 _log = logging.getLogger(__name__)
 
-_CPU_BUDGETS = (128, 64, 192, 256, 384)
-_GPU_BUDGETS = (8192, 2048, 16384, 32768)
 _MEASURE_S = 0.1
 """How long each setting is measured at a time."""
 _PASSES = 5
@@ -43,17 +41,17 @@ class Layout:
     threads: int
     """Threads of each."""
     budget: int
-    """The cost of a batch, in tokens; see `encoding.batcher.cost`."""
+    """The cost of a batch; see `Preprocessor.price`."""
 
 
-def tuned(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
+def tuned(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor) -> Layout:
     """The best layout for this graph on this machine: remembered, or measured now (a few seconds)."""
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
     try:
         return Layout(**json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    layout = _measure(graph, device=device, cores=cores, dimension=dimension)
+    layout = _measure(graph, device=device, cores=cores, preprocessor=preprocessor)
     temporary = memory.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(asdict(layout)))
     temporary.replace(memory)
@@ -73,9 +71,11 @@ def _machine(device: str, cores: int) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in words)
 
 
-def _measure(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
-    candidates = _candidates(graph, device, cores)
-    passes = [[_rate(encoder, layout, dimension) for layout, encoder in candidates] for _ in range(_PASSES)]
+def _measure(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor) -> Layout:
+    candidates = _candidates(graph, device, cores, preprocessor)
+    passes = [
+        [_rate(encoder, layout, preprocessor) for layout, encoder in candidates] for _ in range(_PASSES)
+    ]
     # Shape (passes, candidates): each over the first of its pass.
     ratios = np.median(np.array(passes) / np.array(passes)[:, :1], axis=0)
     for (layout, _), ratio in zip(candidates, ratios, strict=True):
@@ -84,21 +84,24 @@ def _measure(graph: Path, *, device: str, cores: int, dimension: int) -> Layout:
     return candidates[best if ratios[best] > _WORTH else 0][0]
 
 
-def _candidates(graph: Path, device: str, cores: int) -> list[tuple[Layout, Encoder]]:
-    encoder = Encoder(graph, device=device, threads=1)
+def _candidates(
+    graph: Path, device: str, cores: int, preprocessor: Preprocessor
+) -> list[tuple[Layout, Encoder]]:
+    collate, budgets = preprocessor.collate, preprocessor.budgets
+    encoder = Encoder(graph, device=device, threads=1, collate=collate)
     if encoder.device == "cuda":
         # While the GPU computes one batch, the next is prepared.
-        return [(Layout(2, 1, budget), encoder) for budget in _GPU_BUDGETS]
-    candidates = [(Layout(cores, 1, budget), encoder) for budget in _CPU_BUDGETS]
+        return [(Layout(2, 1, budget), encoder) for budget in budgets.gpu]
+    candidates = [(Layout(cores, 1, budget), encoder) for budget in budgets.cpu]
     if cores > 1:
-        wide = Encoder(graph, device=device, threads=cores)
-        candidates += [(Layout(1, cores, budget), wide) for budget in _CPU_BUDGETS]
+        wide = Encoder(graph, device=device, threads=cores, collate=collate)
+        candidates += [(Layout(1, cores, budget), wide) for budget in budgets.cpu]
     return candidates
 
 
-def _rate(encoder: Encoder, layout: Layout, dimension: int) -> float:
-    """Tokens per second."""
-    batches = _batches(layout.budget, dimension)
+def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> float:
+    """The length of what is encoded in a second."""
+    batches = _batches(layout.budget, preprocessor)
     encoder.encode(batches[0])
     started = time.monotonic()
     end = started + _MEASURE_S
@@ -117,17 +120,17 @@ def _rate(encoder: Encoder, layout: Layout, dimension: int) -> float:
     return total / (time.monotonic() - started)
 
 
-def _batches(budget: int, dimension: int) -> list[list[NDArray[np.int64]]]:
-    """Batches of made-up texts, as long as sentences are: 15 tokens in the middle, now and then 60."""
+def _batches(budget: int, preprocessor: Preprocessor) -> list[list[Sized]]:
+    """Batches of made-up items as real ones are."""
     generator = np.random.default_rng(0)
-    batches: list[list[NDArray[np.int64]]] = [[]]
-    tokens = longest = 0
+    batches: list[list[Sized]] = [[]]
+    total = longest = 0
     while len(batches) < 32:
-        length = int(np.clip(generator.lognormal(2.6, 0.5), 3, 64))
-        longest = max(longest, length)
-        if batches[-1] and cost(len(batches[-1]) + 1, tokens + length, longest, dimension) > budget:
+        item = preprocessor.typical(generator)
+        longest = max(longest, len(item))
+        if batches[-1] and preprocessor.price(len(batches[-1]) + 1, total + len(item), longest) > budget:
             batches.append([])
-            tokens, longest = 0, length
-        batches[-1].append(generator.integers(1, 100, length))
-        tokens += length
+            total, longest = 0, len(item)
+        batches[-1].append(item)
+        total += len(item)
     return batches[:-1]

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
 from graft_server.encoding.runtime import Encoder
 from graft_server.errors import BackboneError, CorruptError
@@ -41,18 +42,6 @@ OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class TextBackbone:
-    """What a bundle needs to know of a backbone; see `backbones.source.Backbone`."""
-
-    name: str
-    folder: str
-    pooling: str
-    max_tokens: int
-    encoder_id: str
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """The job's payload."""
 
@@ -61,11 +50,17 @@ class Task:
     model: str
     version: int
     manifest: ManifestRef
-    backbone: TextBackbone
+    backbone_payload: dict[str, Any]
+    """See `Backbone.payload`."""
     cache: str
     """The folder of the `EncoderCache`."""
     target: str
     """The folder to write to; made if it is missing. Files of a bundle that are there already are replaced."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that the version was trained with."""
+        return Backbone.of_payload(self.backbone_payload)
 
 
 def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:

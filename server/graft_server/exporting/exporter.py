@@ -51,14 +51,7 @@ class Exporter:
                 "model": version.model,
                 "version": version.number,
                 "manifest": {"key": version.manifest.key, "sha256": version.manifest.sha256},
-                "backbone": {
-                    "name": backbone.name,
-                    "folder": str(backbone.folder),
-                    "pooling": backbone.pooling,
-                    "max_tokens": backbone.max_tokens,
-                    "encoder_id": backbone.encoder_id,
-                    "precision": backbone.precision,
-                },
+                "backbone_payload": backbone.payload(),
                 "cache": str(self.cache),
                 "target": folder,
             }

@@ -59,7 +59,7 @@ def probes(objects: Objects, manifest: Manifest, head: Head, tokenizer: TextToke
     if not rows.examples:
         return _random_probes(tokenizer)
     texts = [rows.examples[i].input.text for i in _telling(rows, head)]
-    return [Probe(tokenized.ids, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
+    return [Probe(tokenized.item, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
 
 
 def check_parity(

@@ -11,8 +11,9 @@ from graft.v1 import adaptation_pb2 as pb
 from graft_server.adapting import mailbox
 from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher, require_sent
 from graft_server.adapting.adaptations import Adaptations, StartRequest
-from graft_server.adapting.ingest import Incoming
+from graft_server.adapting.ingest import Incoming, readable
 from graft_server.adapting.targets import TargetRules
+from graft_server.encoding.trunk import Trunk
 from graft_server.errors import ConflictError, DomainError, DrainingError, InvalidError
 from graft_server.examples import Rejection
 from graft_server.names import check_identifier, check_model
@@ -63,12 +64,13 @@ class AdaptationService:
         targets = _targets(request.settings)
         if first.start.validate_only:
             await self._adaptations.lineage(request)
-            async for response in _validate(requests, request, targets):
+            trunk = self._adaptations.trunk(request.settings.backbone)
+            async for response in _validate(requests, request, targets, trunk):
                 yield response
             return
         adaptation = await self._adaptations.start(request)
         session = await adaptation.join(request.writer_id)
-        reader = asyncio.create_task(_read(requests, request, session, targets))
+        reader = asyncio.create_task(_read(requests, request, session, targets, adaptation.trunk))
         try:
             yield _started(request, session.next_sequence)
             async for message in _messages(session.mailbox):
@@ -176,6 +178,7 @@ async def _read(
     start: StartRequest,
     session: Session,
     targets: TargetRules,
+    trunk: Trunk,
 ) -> None:
     """Takes in what the client sends; what is wrong with it ends the call through the mailbox."""
     try:
@@ -183,7 +186,7 @@ async def _read(
             match request.WhichOneof("message"):
                 case "examples":
                     batch = request.examples
-                    changes = _incoming(batch, start, targets)
+                    changes = await _incoming(batch, start, targets, trunk)
                     await session.put(batch.first_sequence, changes)
                 case "commit":
                     commit = request.commit
@@ -197,7 +200,10 @@ async def _read(
 
 
 async def _validate(
-    requests: AsyncIterator[pb.AdaptRequest], request: StartRequest, targets: TargetRules
+    requests: AsyncIterator[pb.AdaptRequest],
+    request: StartRequest,
+    targets: TargetRules,
+    trunk: Trunk,
 ) -> AsyncIterator[pb.AdaptResponse]:
     """The answers of a call that stores nothing."""
     yield _started(request, 0)
@@ -205,7 +211,7 @@ async def _validate(
     async for message in requests:
         match message.WhichOneof("message"):
             case "examples":
-                changes = _incoming(message.examples, request, targets)
+                changes = await _incoming(message.examples, request, targets, trunk)
                 _require_no_gap(message.examples.first_sequence, following)
                 following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
@@ -219,7 +225,9 @@ async def _validate(
                 raise _misplaced(which)
 
 
-def _incoming(batch: pb.ExampleBatch, start: StartRequest, targets: TargetRules) -> list[Incoming]:
+async def _incoming(
+    batch: pb.ExampleBatch, start: StartRequest, targets: TargetRules, trunk: Trunk
+) -> list[Incoming]:
     if batch.first_sequence < 0:
         raise InvalidError(
             f"examples.first_sequence is {batch.first_sequence}: sequences count from 0.",
@@ -232,10 +240,11 @@ def _incoming(batch: pb.ExampleBatch, start: StartRequest, targets: TargetRules)
             reason="TOO_MANY_EXAMPLES",
             field="examples.changes",
         )
-    return [
+    changes = [
         converters.incoming(change, start, sequence, targets)
         for sequence, change in enumerate(batch.changes, batch.first_sequence)
     ]
+    return await readable(trunk, changes, start.writer_id, batch.first_sequence)
 
 
 def _require_no_gap(first_sequence: int, following: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
@@ -16,7 +17,18 @@ from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import check_change, check_input
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import Change, Example, Input, Label, Rejection, Share, Split, Task
+from graft_server.examples import (
+    Change,
+    Example,
+    Input,
+    Kind,
+    Label,
+    Modality,
+    Rejection,
+    Share,
+    Split,
+    Task,
+)
 from graft_server.names import MAX_ID_BYTES, check_identifier
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
@@ -47,6 +59,11 @@ _SPLIT_NUMBERS = {
     Split.UNSPECIFIED: types_pb2.SPLIT_UNSPECIFIED,
     Split.TRAIN: types_pb2.SPLIT_TRAIN,
     Split.VALIDATION: types_pb2.SPLIT_VALIDATION,
+}
+_MODALITIES = {
+    Modality.TEXT: model_pb2.MODALITY_TEXT,
+    Modality.IMAGE: model_pb2.MODALITY_IMAGE,
+    Modality.AUDIO: model_pb2.MODALITY_AUDIO,
 }
 _TRUNK_STATES = {
     TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
@@ -139,17 +156,44 @@ def _target(message: types_pb2.Example) -> Mapping[str, Any]:
 
 def input_of(message: types_pb2.Input, field: str) -> Input:
     """An input, or InvalidError where none is set."""
-    if message.WhichOneof("kind") is None:
-        raise InvalidError(
-            f"{field} is not set: give a text in {field}.text.", reason="INPUT_MISSING", field=field
-        )
-    return Input(message.text)
+    match message.WhichOneof("kind"):
+        case "text":
+            return Input(message.text)
+        case "text_pair":
+            return Input(message.text_pair.first, Kind.TEXT_PAIR, message.text_pair.second)
+        case "image":
+            return Input(kind=Kind.IMAGE, data=message.image)
+        case "audio":
+            return Input(kind=Kind.AUDIO, data=message.audio)
+        case "features":
+            return Input(kind=Kind.FEATURES, data=np.array(message.features.values, "<f4").tobytes())
+    raise InvalidError(
+        f"{field} is not set: give a text in {field}.text, or what else the model's backbone reads.",
+        reason="INPUT_MISSING",
+        field=field,
+    )
 
 
-def text_or_error(message: types_pb2.Input, field: str) -> str | DomainError:
-    """An input's text, or what is wrong with it."""
+def input_message(value: Input) -> types_pb2.Input:
+    """The reverse of `input_of`."""
+    match value.kind:
+        case Kind.TEXT:
+            return types_pb2.Input(text=value.text)
+        case Kind.TEXT_PAIR:
+            return types_pb2.Input(text_pair=types_pb2.TextPair(first=value.text, second=value.second))
+        case Kind.IMAGE:
+            return types_pb2.Input(image=value.data)
+        case Kind.AUDIO:
+            return types_pb2.Input(audio=value.data)
+        case Kind.FEATURES:
+            vector = np.frombuffer(value.data, "<f4").tolist()
+            return types_pb2.Input(features=types_pb2.FeatureVector(values=vector))
+
+
+def input_or_error(message: types_pb2.Input, field: str) -> Input | DomainError:
+    """An input, or what is wrong with it."""
     try:
-        return check_input(input_of(message, field), field).text
+        return check_input(input_of(message, field), field)
     except InvalidError as error:
         return error
 
@@ -342,7 +386,7 @@ def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.St
     )
     _set_target(message.example, example)
     if include_input:
-        message.example.input.text = example.input.text
+        message.example.input.CopyFrom(input_message(example.input))
     return message
 
 
@@ -362,9 +406,9 @@ def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:
     """A backbone, as far as it is known."""
     message = model_pb2.Backbone(
         name=trunk.name,
-        modality=model_pb2.MODALITY_TEXT,
         state=_TRUNK_STATES[trunk.state],
         is_default=is_default,
+        error=trunk.error,
     )
     known = trunk.description
     if known is not None:
@@ -373,6 +417,10 @@ def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:
         message.max_tokens = known.max_tokens
         message.architecture = known.architecture
         message.layers = known.layers
+        message.modality = _MODALITIES[known.modality]
+        message.unfreezable_layers = known.layers
+        message.export_parity = trunk.parity
+        message.input_kinds.extend(trunk.kinds)
     return message
 
 

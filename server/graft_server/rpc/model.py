@@ -231,12 +231,18 @@ async def _evaluate(
         )
     targets = TargetRules(evaluator.task)
     examples: list[Example] = []
+    places: list[int] = []
     for index, message in enumerate(request.examples, place):
         try:
             examples.append(_labelled(message, targets))
         except InvalidError as error:
             _reject(response, index, error)
-    await evaluator.add(examples)
+        else:
+            places.append(index)
+    found = await evaluator.add(examples)
+    for index, wrong in zip(places, found, strict=True):
+        if wrong is not None:
+            _reject(response, index, wrong)
     return place + len(request.examples)
 
 

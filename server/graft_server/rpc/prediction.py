@@ -75,7 +75,7 @@ class PredictionService:
         selector = converters.selector(request)
         _check(request)
         inputs = [
-            converters.text_or_error(message, f"inputs[{place}]")
+            converters.input_or_error(message, f"inputs[{place}]")
             for place, message in enumerate(request.inputs)
         ]
         predictions = await self._predictor.predict(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.errors import InvalidError
 from graft_server.examples import Example, Task
 from graft_server.metrics import Figures, class_reports, confusions, figures
 from graft_server.reports import ClassReport, Confusion
@@ -46,13 +47,21 @@ class Evaluator:
         """What the version answers with; the examples' targets must fit it."""
         return self.served.manifest.task
 
-    async def add(self, examples: Sequence[Example]) -> None:
-        """Takes in a batch of valid, labelled examples."""
-        if examples:
-            texts = [example.input.text for example in examples]
-            self._probabilities.append(await self.predictor.probabilities(self.served, texts))
-            self._targets.extend(_target(example) for example in examples)
-            self._weights.extend(example.weight for example in examples)
+    async def add(self, examples: Sequence[Example]) -> list[InvalidError | None]:
+        """Takes in a batch of labelled examples.
+
+        Returns:
+            What is wrong with each example's input; None where it was taken in.
+        """
+        if not examples:
+            return []
+        rows = await self.predictor.probabilities(self.served, [example.input for example in examples])
+        for row, example in zip(rows, examples, strict=True):
+            if not isinstance(row, InvalidError):
+                self._probabilities.append(row)
+                self._targets.append(_target(example))
+                self._weights.append(example.weight)
+        return [row if isinstance(row, InvalidError) else None for row in rows]
 
     async def measure(self) -> Measured:
         """The figures of everything that was taken in."""
@@ -70,7 +79,7 @@ class Evaluator:
             [column[max(target, key=lambda it: target[it])] for target in self._targets], np.int32
         )
         weights = np.array(self._weights)
-        probabilities = np.pad(np.concatenate(self._probabilities), ((0, 0), (0, len(unknown))))
+        probabilities = np.pad(np.stack(self._probabilities), ((0, 0), (0, len(unknown))))
         predicted = probabilities.argmax(axis=1)
         per_class = class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
         return Measured(

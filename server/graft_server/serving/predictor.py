@@ -1,27 +1,28 @@
-"""Predictions: inputs to tokens, through the shared trunk, and each row to its own head."""
+"""Predictions: inputs prepared, through the shared trunk, and each row to its own head."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.text import TokenizedText
+from graft_server.backbones.preprocessing import Prepared
 from graft_server.encoding.batcher import Arrays, Lane
 from graft_server.encoding.runtime import Features
-from graft_server.errors import DomainError
+from graft_server.encoding.trunk import POOLED
+from graft_server.errors import DomainError, InvalidError
+from graft_server.examples import Input, Kind
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import Selector, ServedVersion, Versions
 
-BEST, PROBABILITIES, NOVELTY, POOLED = "best", "probabilities", "novelty", "pooled"
+BEST, PROBABILITIES, NOVELTY = "best", "probabilities", "novelty"
 SORTED_WHOLE = 512
 """Up to so many classes, sorting a row costs less than looking for its largest first."""
 
@@ -38,7 +39,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """The answer for one text."""
+    """The answer for one input."""
 
     scores: Sequence[tuple[str, float]]
     """Labels with their probabilities, most probable first."""
@@ -81,7 +82,7 @@ class Predictor:
         self,
         model: str,
         selector: Selector,
-        inputs: Sequence[str | DomainError],
+        inputs: Sequence[Input | DomainError],
         *,
         top_k: int,
         include_features: bool = False,
@@ -92,7 +93,7 @@ class Predictor:
         Args:
             model: The model's name.
             selector: Which of its versions.
-            inputs: Valid texts, or what is wrong with one.
+            inputs: Checked by themselves, or what is wrong with one.
             top_k: How many scores each answer has at most; >= 1.
             include_features: Whether answers carry features.
             deadline: On the clock of time.monotonic().
@@ -104,7 +105,7 @@ class Predictor:
         served = await self._serve(model, selector)
         if not self._cache.on or not isinstance(served, ServedVersion):
             answers, timings = await self._answer(
-                served, [it for it in inputs if isinstance(it, str)], options
+                served, [it for it in inputs if isinstance(it, Input)], options
             )
             answered = iter(answers)
             results = [it if isinstance(it, DomainError) else next(answered) for it in inputs]
@@ -117,50 +118,85 @@ class Predictor:
         return await self._versions.serve(self._versions.resolve(model, selector))
 
     async def _with_cache(
-        self, served: ServedVersion, inputs: Sequence[str | DomainError], options: _Options
+        self, served: ServedVersion, inputs: Sequence[Input | DomainError], options: _Options
     ) -> Predictions:
-        keys = {it: _key(served, it, options) for it in inputs if isinstance(it, str)}
-        known = {text: self._cache.get(key) for text, key in keys.items()}
-        unknown = [text for text, answer in known.items() if answer is None]
+        keys = {it: _key(served, it, options) for it in inputs if isinstance(it, Input)}
+        known = {it: self._cache.get(key) for it, key in keys.items()}
+        unknown = [it for it, answer in known.items() if answer is None]
         answers, timings = await self._answer(served, unknown, options)
         fresh = dict(zip(unknown, answers, strict=True))
-        for text, answer in fresh.items():
-            self._cache.put(keys[text], answer)
+        for it, answer in fresh.items():
+            if isinstance(answer, Prediction):
+                self._cache.put(keys[it], answer)
         results = [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs]
         return Predictions(served, results, timings)
 
     async def _answer(
-        self, served: ServedVersion | Interim, texts: Sequence[str], options: _Options
-    ) -> tuple[list[Prediction], Timings]:
-        if not texts:
+        self, served: ServedVersion | Interim, inputs: Sequence[Input], options: _Options
+    ) -> tuple[list[Prediction | DomainError], Timings]:
+        """An answer for each input; one that the backbone cannot read fails alone."""
+        if not inputs:
             return [], Timings()
         served.trunk.batcher.require_room()
         started = time.monotonic()
-        tokenized = await served.trunk.tokenize_all(texts)
+        found = await _prepared(served, inputs)
+        prepared = [it for it in found if not isinstance(it, InvalidError)]
         tokenize_s = time.monotonic() - started
+        if not prepared:
+            return list(_errors(found)), Timings(tokenize_s=tokenize_s)
         encoded = await served.trunk.encode(
-            tokenized,
+            prepared,
             lane=Lane.PREDICT,
             reader=_Best(served, options.top_k, options.include_features),
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
-        return _answers(served, tokenized, encoded.arrays), timings
+        answers = _answers(served, prepared, encoded.arrays)
+        if len(prepared) == len(found):
+            return list(answers), timings
+        answered = iter(answers)
+        return [it if isinstance(it, InvalidError) else next(answered) for it in found], timings
 
-    async def probabilities(self, served: ServedVersion, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Calibrated probabilities of n >= 1 texts, shape (n, k), computed behind other requests."""
-        tokenized = await served.trunk.tokenize_all(texts)
-        encoded = await served.trunk.encode(tokenized, lane=Lane.ADAPT, reader=_All(served))
-        return encoded.arrays[PROBABILITIES]
+    async def probabilities(
+        self, served: ServedVersion, inputs: Sequence[Input]
+    ) -> list[NDArray[np.float32] | InvalidError]:
+        """Calibrated probabilities of each input, shape (k,), or what is wrong with it; behind other requests."""
+        found = await _prepared(served, inputs)
+        prepared = [it for it in found if not isinstance(it, InvalidError)]
+        if not prepared:
+            return list(_errors(found))
+        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served))
+        rows = iter(encoded.arrays[PROBABILITIES])
+        return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
 
-def _key(served: ServedVersion, text: str, options: _Options) -> Hashable:
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return served.version.manifest.key, digest, options.top_k, options.include_features
+async def _prepared(
+    served: ServedVersion | Interim, inputs: Sequence[Input]
+) -> list[Prepared | InvalidError]:
+    """Ready features can be read only by a head that reads the final view alone."""
+    found = await served.trunk.prepare_all(inputs)
+    # An interim head reads the final view alone.
+    view = served.head.view if isinstance(served, ServedVersion) else POOLED
+    if view == POOLED or not any(it.kind is Kind.FEATURES for it in inputs):
+        return found
+    error = InvalidError(
+        f"The model's head reads the view {view}, and features that a caller has are {POOLED} alone: "
+        "send the input itself, or adapt a model from features.",
+        reason="FEATURES_VIEW",
+    )
+    return [error if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
+
+
+def _errors(found: Sequence[Prepared | InvalidError]) -> Iterator[InvalidError]:
+    return (it for it in found if isinstance(it, InvalidError))
+
+
+def _key(served: ServedVersion, value: Input, options: _Options) -> Hashable:
+    return served.version.manifest.key, value.digest(), options.top_k, options.include_features
 
 
 def _answers(
-    served: ServedVersion | Interim, tokenized: Sequence[TokenizedText], arrays: Arrays
+    served: ServedVersion | Interim, prepared: Sequence[Prepared], arrays: Arrays
 ) -> list[Prediction]:
     best, probabilities = arrays[BEST].tolist(), arrays[PROBABILITIES].tolist()
     novelty = arrays[NOVELTY].tolist()
@@ -173,7 +209,7 @@ def _answers(
             ],
             novelty=novelty[row],
             abstained=novelty[row] > ABSTAIN_ABOVE,
-            truncated=tokenized[row].truncated,
+            truncated=prepared[row].truncated,
             features=None if features is None else features[row].copy(),  # not the batch's array with it
         )
         for row, columns in enumerate(best)

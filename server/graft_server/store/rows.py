@@ -25,7 +25,7 @@ class Rows:
     origins: tuple[tuple[str, int], ...]
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
-    """View name to features of shape (n, d); empty if n is 0."""
+    """View name to features of shape (n, d), of the views that all rows have; empty if n is 0."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
 
@@ -121,8 +121,13 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
     pieces: dict[str, list[NDArray[np.float16]]] = {}
     for key, indices in wanted.items():
         features = decode_features(objects.get(key))
-        if pieces and pieces.keys() != features.keys():
-            raise corrupt(key, "it has other views than the features of other segments")
-        for view, array in features.items():
-            pieces.setdefault(view, []).append(array[indices])
+        # Where a caller sent features instead of inputs, a segment has their one view alone.
+        shared = features.keys() & pieces.keys() if pieces else features.keys()
+        if not shared:
+            raise corrupt(key, "it has none of the views of other segments")
+        pieces = {
+            view: [*pieces.get(view, ()), array[indices]]
+            for view, array in features.items()
+            if view in shared
+        }
     return {view: np.concatenate(arrays) for view, arrays in pieces.items()}

@@ -1,0 +1,125 @@
+"""A folder in Hugging Face format: its files, read and checked, with what to do about one that is not right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graft_server.errors import BackboneError
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A pre-trained model on disk."""
+
+    name: str
+    """What this server calls the backbone."""
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    """The content of config.json."""
+
+    @classmethod
+    def open(cls, name: str, folder: Path) -> Checkpoint:
+        """Reads the configuration.
+
+        Raises:
+            BackboneError: There is none, or it is damaged.
+        """
+        return cls(name, folder, cls(name, folder).json("config.json"))
+
+    @property
+    def architecture(self) -> str:
+        """`model_type` of its configuration, for example "bert"."""
+        return str(self.config.get("model_type", ""))
+
+    def has(self, file: str) -> bool:
+        """Whether there is a file."""
+        return (self.folder / file).is_file()
+
+    def required(self, file: str) -> Path:
+        """Returns a file's path, or raises BackboneError."""
+        path = self.folder / file
+        if not path.is_file():
+            raise BackboneError(
+                f"Backbone {self.name}: there is no {path.name} in its folder; a checkpoint saved with "
+                "save_pretrained() has one.",
+                reason="BACKBONE_FILE_MISSING",
+            )
+        return path
+
+    def json(self, file: str) -> dict[str, Any]:
+        """Returns a file's JSON object, or raises BackboneError."""
+        try:
+            content = json.loads(self.required(file).read_bytes())
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise BackboneError(
+                f"Backbone {self.name}: {file} in its folder is not a JSON object: fetch or save the checkpoint again.",
+                reason="BACKBONE_FILE_INVALID",
+            )
+        return content
+
+    def digest(self, file: str) -> str:
+        """Returns a file's SHA-256, or raises BackboneError."""
+        return sha256(self.required(file))
+
+    def weights(self) -> list[Path]:
+        """Returns the files of its weights, in the order of their names; more than one if they are sharded.
+
+        Raises:
+            BackboneError: There are none as safetensors, or a shard is missing.
+        """
+        if self.has(_WEIGHTS):
+            return [self.folder / _WEIGHTS]
+        if self.has(_INDEX):
+            return self._shards()
+        patterns = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+        other = sorted(path.name for pattern in patterns for path in self.folder.glob(pattern))
+        found = f" It has {', '.join(other)}, but pickled weights are never loaded." if other else ""
+        raise BackboneError(
+            f"Backbone {self.name}: there is no {_WEIGHTS} in its folder.{found} Convert the checkpoint with "
+            "save_pretrained(..., safe_serialization=True).",
+            reason="BACKBONE_WEIGHTS_MISSING",
+        )
+
+    def _shards(self) -> list[Path]:
+        places = self.json(_INDEX).get("weight_map")
+        names = sorted({str(it) for it in places.values()}) if isinstance(places, dict) else []
+        wrong = [it for it in names if Path(it).name != it or not it.endswith(".safetensors")]
+        if not names or wrong:
+            raise BackboneError(
+                f"Backbone {self.name}: {_INDEX} does not name its shards as .safetensors files beside it: fetch "
+                "or save the checkpoint again.",
+                reason="BACKBONE_FILE_INVALID",
+            )
+        return [self.required(it) for it in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a checkpoint's files say of the backbone."""
+
+    layers: int
+    dimension: int
+    """The length of its feature vectors."""
+    pooling: str
+    """How what the last layer gives becomes one vector; for texts "mean", "cls" or "last"."""
+    identity: Mapping[str, Any]
+    """What decides, beside the weights, which features it gives: digests of the files that preprocessing reads,
+    limits, pooling, and `graph`, the name of the graph's recipe. Change that name whenever the same weights
+    would give other features."""
+    max_tokens: int = 0
+    """What it reads of a text, special tokens included; the rest is cut. 0: it reads no text."""
+
+
+def sha256(path: Path) -> str:
+    """Returns a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

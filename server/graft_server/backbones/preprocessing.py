@@ -1,0 +1,131 @@
+"""From raw inputs to what an encoder's graph reads: what every modality has to say of itself.
+
+One module a modality implements `Preprocessor`, without torch. Nothing else on the way of an input knows what
+it is: the batcher fills its batches by the length of items, the encoder hands them to `collate`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.errors import InvalidError
+from graft_server.examples import Input, Kind, Modality
+
+Arrays = Mapping[str, NDArray[Any]]
+"""The inputs of a graph, by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One input, ready for the encoder."""
+
+    item: Any
+    """What `Preprocessor.collate` takes. Its length is what it counts for in a batch: tokens of a text, patches of
+    an image, frames of a clip."""
+    truncated: bool = False
+    """Whether its end was cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The costs of a batch that are worth trying; the first is the usual one."""
+
+    cpu: tuple[int, ...]
+    gpu: tuple[int, ...]
+
+
+class Preprocessor(Protocol):
+    """What one backbone's inputs become. Safe to use from several threads.
+
+    Attributes:
+        modality: What the backbone reads.
+        kinds: The kinds of input that it takes.
+        budgets: The costs of a batch that are worth trying.
+    """
+
+    modality: Modality
+    kinds: frozenset[Kind]
+    budgets: Budgets
+
+    def prepare(self, value: Input) -> Prepared:
+        """Prepares one input.
+
+        Raises:
+            InvalidError: It cannot be read, or is of a kind that the backbone does not take.
+        """
+
+    def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        """Prepares several; a bad one fails alone. May use all cores."""
+
+    def quick(self, inputs: Sequence[Input]) -> bool:
+        """Whether preparing them takes less than handing them to a thread would."""
+
+    def collate(self, items: Sequence[Any]) -> Arrays:
+        """The graph's inputs for n >= 1 prepared items."""
+
+    def price(self, count: int, total: int, longest: int) -> float:
+        """What a batch of `count` items costs, in the unit of their length.
+
+        Args:
+            count: How many items it has.
+            total: Their lengths together.
+            longest: The length of the longest.
+        """
+
+    def made_up(self, generator: np.random.Generator, length: int) -> Sized:
+        """A random item, as near to that length as the backbone reads, for checking."""
+
+    def typical(self, generator: np.random.Generator) -> Sized:
+        """A random item as real ones are, for measuring."""
+
+    def shortest(self) -> Sized:
+        """The cheapest item there is, for asking an encoder whether it answers."""
+
+
+_ODD = ((2,), (3, 5), (17, 2, 31), (64, 3, 3, 9, 33, 7, 2), (5,) * 13, (129, 4), (sys.maxsize, 2))
+
+
+def odd_batches(preprocessor: Preprocessor) -> Iterator[list[Any]]:
+    """Batches of made-up items of odd lengths, the longest that is read among them: what graphs are compared on."""
+    generator = np.random.default_rng(0)
+    for lengths in _ODD:
+        yield [preprocessor.made_up(generator, length) for length in lengths]
+
+
+def wrong_modality(kind: Kind, modality: Modality, kinds: frozenset[Kind]) -> InvalidError:
+    """What is said of an input that the model's backbone cannot read."""
+    takes = ", ".join(sorted(kinds))
+    return InvalidError(
+        f"The input is of kind {kind}, but the model's backbone reads {modality}: give {takes}, or features of it.",
+        reason="INPUT_WRONG_MODALITY",
+        metadata={"kind": str(kind), "modality": str(modality), "accepted": takes},
+    )
+
+
+def ready_features(value: Input, dimension: int) -> NDArray[np.float32]:
+    """An input of kind FEATURES as a unit-norm vector of shape (dimension,).
+
+    Raises:
+        InvalidError: It has another length, or is not finite, or 0.
+    """
+    vector = np.frombuffer(value.data, "<f4")
+    if len(vector) != dimension:
+        raise InvalidError(
+            f"The features have {len(vector):,} numbers, but the model's backbone gives {dimension:,}: send "
+            "features of that backbone.",
+            reason="FEATURES_DIMENSION",
+            metadata={"dimension": str(dimension)},
+        )
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(length) or length == 0:
+        raise InvalidError(
+            "The features are not finite numbers, or all 0: send those that the backbone gave.",
+            reason="FEATURES_INVALID",
+        )
+    return (vector / length).astype(np.float32)

@@ -1,0 +1,93 @@
+"""What a family of architectures has to say in torch: how it is loaded, exported, checked, and unfrozen.
+
+Each module of this package that `backbones.families` names has a `FAMILY` of this type.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel
+
+from graft_server.backbones.source import Backbone
+from graft_server.errors import BackboneError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """What is exported of a model."""
+
+    module: torch.nn.Module
+    """From the graph's inputs, in their order, to the views, each (n, d) with unit-norm rows."""
+    items: Sequence[Any]
+    """A batch to trace it with; see `preprocessing.Preprocessor.collate`. No two of its lengths should be equal."""
+    dynamic: Mapping[str, Mapping[int, Any]]
+    """Input name to the axes whose size differs from batch to batch."""
+    views: tuple[str, ...]
+    """The names of what the module gives. "pooled", what everything else is built on, comes first."""
+
+
+class TorchFamily(Protocol):
+    """See the module's docstring."""
+
+    def load(self, backbone: Backbone) -> torch.nn.Module:
+        """Loads the model in float32, ready to compute features. Raises BackboneError."""
+
+    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
+        """Its layers from the bottom up: what fine-tuning can unfreeze, the last ones first."""
+
+    def graph(self, backbone: Backbone) -> Graph:
+        """What is exported. Raises BackboneError."""
+
+    def reference(
+        self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Any]
+    ) -> Sequence[NDArray[Any]]:
+        """The views of items by torch alone, one item at a time, sharing nothing with the graph."""
+
+
+def torch_family(backbone: Backbone) -> TorchFamily:
+    """The family of a backbone's architecture."""
+    module = importlib.import_module(f"graft_server.backbones.torch.{backbone.family.module}")
+    return cast("TorchFamily", module.FAMILY)
+
+
+def load(backbone: Backbone, auto: Any = AutoModel, **options: Any) -> torch.nn.Module:
+    """Loads a checkpoint through one of transformers' Auto classes: safetensors only, no code of its own.
+
+    Args:
+        backbone: Where it is.
+        auto: The class, or a model's.
+        options: More for `from_pretrained`.
+
+    Raises:
+        BackboneError: transformers cannot load it.
+    """
+    try:
+        return auto.from_pretrained(  # type: ignore[no-any-return]
+            backbone.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        ).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        _log.exception("loading backbone %s", backbone.name)
+        raise BackboneError(
+            f"Backbone {backbone.name}: transformers cannot load it ({type(error).__name__}); the server's log has "
+            "the details.",
+            reason="BACKBONE_LOAD_FAILED",
+        ) from error
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """Rows of length 1."""
+    return torch.nn.functional.normalize(features, dim=-1)
