@@ -181,6 +181,7 @@ def test_classes_with_identical_examples_share_the_probability(make_set: MakeSet
     data = selection.report.data
     assert data is not None
     assert (data.exact_duplicates, data.conflicting_inputs) == (20, 20)
+    assert any("class 0, class 1 have examples that are the same" in it for it in selection.report.warnings)
 
 
 def test_a_class_within_one_group_is_not_measured_and_warned_of(make_set: MakeSet) -> None:
@@ -211,6 +212,7 @@ def test_two_thousand_classes_train(make_set: MakeSet) -> None:
     assert selection.head.classes == 2000
     assert selection.report.accuracy > 0.5
     assert len(selection.report.confusions) <= 50
+    assert any("1,995 more have fewer than 5 training examples" in it for it in selection.report.warnings)
 
 
 def test_progress_rises_to_the_end(make_set: MakeSet) -> None:

@@ -2,7 +2,10 @@
 
 What was tried and left out, on Banking77 and CLINC150 at 8 and 16 per class (accuracy): shrinkage LDA 82.3,
 86.1, 89.5, 90.8, behind logistic regression (84.4, 88.3, 91.1, 92.5) on each; kernel logistic regression, which
-logistic regression and kernel regression averaged match or beat on each, at several times the cost.
+logistic regression and kernel regression averaged match or beat on each, at several times the cost; linear ridge
+regression, its leave-one-out in closed form from one factorisation for all penalties, 78.6, 82.5, 85.9, 88.3
+(logistic regression in the same view 83.9, 87.9, 90.2, 91.9), which also makes worse what it is averaged with
+(82.9, 86.9, 89.4, 91.3; kernel regression instead 84.2, 88.6, 90.2, 91.8).
 """
 
 from __future__ import annotations

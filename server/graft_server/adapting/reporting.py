@@ -27,6 +27,8 @@ FEW = 5
 """A class with fewer examples is warned of."""
 LEAST_FOR_CURVE = 40
 """With fewer examples, parts of them tell nothing."""
+MOSTLY = 0.5
+"""Of a class's examples; fewer that other classes have too are listed as conflicts and not warned of."""
 NAMED = 5
 """A warning names at most so many classes."""
 
@@ -126,7 +128,25 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     ):
         if which.any():
             warnings.append(_about(train.classes, np.flatnonzero(which), what))
+    shared = _shared(examples)
+    if shared.any():
+        what = "examples that are the same as another class's: nothing tells those apart"
+        warnings.append(_about(train.classes, np.flatnonzero(shared), what))
     return tuple(warnings)
+
+
+def _shared(examples: Examples) -> NDArray[np.bool_]:
+    """Shape (k,): whether most of a class's examples have the very features of another class's example."""
+    features = np.ascontiguousarray(examples.train.features["pooled"][examples.rows])
+    whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
+    _, same = np.unique(whole, return_inverse=True)
+    pairs = np.unique(np.stack([same, examples.labels]), axis=1)
+    several = np.bincount(pairs[0]) > 1
+    classes = len(examples.train.classes)
+    of_class = np.bincount(examples.labels, minlength=classes)
+    share = np.bincount(examples.labels, several[same], classes)
+    shared: NDArray[np.bool_] = share > MOSTLY * of_class
+    return shared
 
 
 def _about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
