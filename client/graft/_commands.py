@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from graft._client import Client
-from graft._data import Columns, DataFile, example_of
-from graft._examples import Example
+from graft._data import FOLDER_COLUMNS, Columns, Data, FolderTree, example_of, open_data
+from graft._examples import Example, Input
 from graft._predictions import Prediction
 from graft._report_page import page
 from graft._terminal import AdaptBar, CountBar, Terminal, plain
@@ -39,7 +39,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
             result = client.adapt(
                 args.model,
-                _examples(data, _columns(args), bar.reading, lines),
+                _examples(data, _columns(args, data), bar.reading, lines),
                 adaptation_id=args.adaptation_id,
                 writer_id=args.writer_id,
                 method=args.method,
@@ -62,13 +62,12 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 
 
 def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Classifies the texts that were given, or the lines of standard input."""
-    if args.text == ["-"]:
+    """Classifies the texts or files that were given, or the lines of standard input."""
+    if args.text == ["-"] and not args.files:
         _predict_lines(args, client, terminal)
         return
-    predictions = client.predict(
-        args.model, args.text, version=args.version, alias=args.alias, top_k=args.top_k
-    )
+    inputs: list[Input] = [Path(text) for text in args.text] if args.files else args.text
+    predictions = client.predict(args.model, inputs, version=args.version, alias=args.alias, top_k=args.top_k)
     if not args.json and terminal.out.is_terminal:
         terminal.predictions(args.text, predictions)
         return
@@ -81,7 +80,7 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
     with _open(args) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args), bar.reading),
+            _examples(data, _columns(args, data), bar.reading),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
@@ -155,25 +154,33 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.event(event)
 
 
-def _open(args: argparse.Namespace) -> DataFile:
-    return DataFile(args.data, delimiter=args.delimiter, encoding=args.encoding)
+def _open(args: argparse.Namespace) -> Data:
+    return open_data(args.data, delimiter=args.delimiter, encoding=args.encoding)
 
 
-def _columns(args: argparse.Namespace) -> Columns:
+def _columns(args: argparse.Namespace, data: Data) -> Columns:
+    if isinstance(data, FolderTree):
+        return FOLDER_COLUMNS
     return Columns(
-        input=args.input, label=args.label, id=args.id, weight=args.weight, group=args.group, split=args.split
+        input=args.path or args.input,
+        path=bool(args.path),
+        label=args.label,
+        id=args.id,
+        weight=args.weight,
+        group=args.group,
+        split=args.split,
     )
 
 
 def _examples(
-    data: DataFile, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
+    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
 ) -> Iterator[Example]:
     """The file's examples; `lines` takes the line of each, for those that the server refuses."""
     for row in data.rows():
         on_read(data.position / data.size if data.size else 0.0)
         if lines is not None:
             lines.append(row.line)
-        yield example_of(data.name, row, columns)
+        yield example_of(data, row, columns)
 
 
 def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:

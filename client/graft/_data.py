@@ -1,6 +1,7 @@
 """Reads labelled examples from CSV, TSV and JSON lines, a row at a time: files may be larger than memory.
 
-Formats go by the name's ending, also before ".gz"; "-" is standard input, as JSON lines.
+Formats go by the name's ending, also before ".gz"; "-" is standard input, as JSON lines. A folder is a tree of images
+or clips in folders that are named as their classes are.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TextIO
+from typing import Any, BinaryIO, Final, Self, TextIO, TypeAlias
 
 from graft._examples import Example
+from graft._media import ENDINGS, class_files
 
 _FORMATS: Final = {
     ".csv": "csv",
@@ -51,6 +53,8 @@ class Columns:
     """What must not be torn apart by cross-validation."""
     split: str | None = None
     """ "train" or "validation"."""
+    path: bool = False
+    """Whether `input` names files of images or clips, from the data file's folder on, rather than holding texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,9 @@ class Row:
 class DataFile:
     """An open data file, read row by row."""
 
+    folder = Path()
+    """Where names of files begin."""
+
     def __init__(
         self,
         path: str | Path,
@@ -77,6 +84,7 @@ class DataFile:
     ) -> None:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.size = 0
+        self.folder = Path() if str(path) == "-" else Path(path).parent
         self._format = data_format or _format_of(path, delimiter)
         self._delimiter = delimiter or ("\t" if self._format == "tsv" else ",")
         self._encoding = encoding
@@ -186,6 +194,43 @@ class DataFile:
             yield Row(line, values)
 
 
+class FolderTree:
+    """Images or clips in folders that are named as their classes are, as if a file listed them.
+
+    Rows have the columns "path", from the folder on, and "label".
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.name = str(folder)
+        self.folder = Path(folder)
+        self._files = list(class_files(self.folder))
+        self.size = len(self._files)
+        self.position = 0
+        if not self._files:
+            raise DataError(
+                f"{folder}: no images or clips in it; put them into one folder for each class, with the endings "
+                f"{', '.join(sorted(ENDINGS))}"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def rows(self) -> Iterator[Row]:
+        """A row a file."""
+        for number, (file, label) in enumerate(self._files, start=1):
+            self.position = number
+            yield Row(number, {"path": file.relative_to(self.folder).as_posix(), "label": label})
+
+
+FOLDER_COLUMNS = Columns(input="path", label="label", path=True)
+"""What a `FolderTree` holds."""
+
+
 def read_examples(
     path: str | Path,
     *,
@@ -196,12 +241,15 @@ def read_examples(
     group: str | None = None,
     split: str | None = None,
     delimiter: str | None = None,
+    files: bool = False,
 ) -> Iterator[Example]:
     """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
 
     Args:
-        path: The file; "-" reads JSON lines from standard input.
+        path: The file; "-" reads JSON lines from standard input. Or a folder of folders that are named as classes
+            are, with images or clips.
         input: The column of what is to be classified.
+        files: Whether that column names files of images or clips, from the data file's folder on.
         label: The column of labels.
         id: The column of ids, if there is one.
         weight: The column of weights, if there is one.
@@ -212,27 +260,40 @@ def read_examples(
     Raises:
         DataError: The file cannot be read as such; the message names the line and the column.
     """
-    columns = Columns(input=input, label=label, id=id, weight=weight, group=group, split=split)
-    with DataFile(path, delimiter=delimiter) as data:
+    columns = Columns(input=input, label=label, id=id, weight=weight, group=group, split=split, path=files)
+    if Path(path).is_dir():
+        columns = FOLDER_COLUMNS
+    with open_data(path, delimiter=delimiter) as data:
         for row in data.rows():
-            yield example_of(data.name, row, columns)
+            yield example_of(data, row, columns)
 
 
-def example_of(name: str, row: Row, columns: Columns) -> Example:
-    """The example that a row of the file `name` holds.
+def open_data(path: str | Path, *, delimiter: str | None = None, encoding: str = "utf-8-sig") -> Data:
+    """Opens a data file, or a folder tree."""
+    if Path(path).is_dir():
+        return FolderTree(path)
+    return DataFile(path, delimiter=delimiter, encoding=encoding)
+
+
+def example_of(data: Data, row: Row, columns: Columns) -> Example:
+    """The example that a row holds.
 
     Raises:
         DataError: A column is missing, or a value is not of its kind.
     """
-    cells = _Cells(name, row)
+    cells = _Cells(data.name, row)
+    text = cells.text(columns.input)
     return Example(
-        input=cells.text(columns.input),
+        input=data.folder / text if columns.path else text,
         label=cells.word(columns.label),
         id=cells.word(columns.id) if columns.id else "",
         weight=cells.number(columns.weight) if columns.weight else None,
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
         group=cells.word(columns.group) if columns.group else "",
     )
+
+
+Data: TypeAlias = DataFile | FolderTree
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from graft._media import media_message
 from graft.v1 import types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -15,8 +16,8 @@ _OVERHEAD_BYTES = 1024
 # An example travels in a message of its own where it must, with a little around it.
 _MAX_EXAMPLE_BYTES = MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
 
-Input: TypeAlias = str
-"""What can be classified: a text."""
+Input: TypeAlias = "str | bytes | os.PathLike[str]"
+"""What can be classified: a text (str); or an image or a clip, as what its file holds (bytes) or as its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Example:
     """One labelled input, with everything that can be said about it."""
 
     input: Input
-    """What the label was given to: a text, not blank, at most 1,000,000 bytes of UTF-8."""
+    """What the label was given to: a text, not blank, at most 1,000,000 bytes of UTF-8; or an image (JPEG, PNG,
+    WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path. Files are read as they are sent."""
     label: str | None = None
     """What the input should be answered with; None: unlabelled."""
     id: str = ""
@@ -56,14 +58,18 @@ def input_message(value: object) -> types_pb2.Input:
 
     Raises:
         TypeError: The value is not something that can be classified.
-        ValueError: The text is not valid Unicode.
+        ValueError: The text is not valid Unicode, or a file is neither an image nor a clip.
     """
     if isinstance(value, str):
         try:
             return types_pb2.Input(text=value)
         except UnicodeEncodeError as error:
             raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
-    raise TypeError(f"an input must be a text (str), not {_kind(value)}")
+    if isinstance(value, bytes | bytearray | memoryview | os.PathLike):
+        return media_message(value)
+    raise TypeError(
+        f"an input must be a text (str), or an image or clip (bytes or a path), not {_kind(value)}"
+    )
 
 
 def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
@@ -140,8 +146,4 @@ def _kind(value: object) -> str:
     # By module name: importing NumPy to ask would make it a dependency.
     if type(value).__module__.partition(".")[0] == "numpy":
         return "a NumPy array; this release has no models on features yet"
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "bytes; this release has no models on images or audio yet (decode a text first)"
-    if isinstance(value, os.PathLike):
-        return "a path; this release has no models on images or audio yet (read a text file first)"
     return f"{type(value).__name__}"

@@ -8,6 +8,7 @@ written once.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -322,8 +323,8 @@ def numbered_input_message(number: int, value: object) -> types_pb2.Input:
 
 
 def several(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """The inputs; a lone text is one (it is an iterable of one-letter texts, which nobody means)."""
-    return [inputs] if isinstance(inputs, str) else inputs
+    """The inputs; a lone one is one (a text is an iterable of one-letter texts, which nobody means)."""
+    return [inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs
 
 
 def _input_chunks(inputs: Input | Iterable[Input], count: int) -> Iterator[list[types_pb2.Input]]:

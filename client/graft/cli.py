@@ -42,6 +42,8 @@ _ADAPT_EXAMPLES: Final = """\
 examples:
   graft adapt support/intents train.csv --input text --label intent
   graft adapt support/intents train.jsonl.gz --group customer --split part
+  graft adapt shop/products photos/ --backbone resnet
+  graft adapt shop/products photos.csv --path file --label product --backbone resnet
   zcat *.jsonl.gz | graft adapt support/intents -
 
 Data files are CSV, TSV or JSON lines by their ending, also with .gz behind; "-" reads JSON lines from
@@ -182,9 +184,10 @@ def _add_adapt(commands: _Commands) -> None:
 
 
 def _add_predict(commands: _Commands) -> None:
-    parser = _add(commands, "predict", "classify texts", _PREDICT_EXAMPLES)
+    parser = _add(commands, "predict", "classify texts, images or clips", _PREDICT_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("text", metavar="TEXT", nargs="+", help="texts, or - for the lines of standard input")
+    parser.add_argument("--files", action="store_true", help="the texts are names of image or audio files")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
     _add_selector(parser)
 
@@ -241,9 +244,17 @@ def _add_watch(commands: _Commands) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="a CSV, TSV or JSON lines file, or - for standard input")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a CSV, TSV or JSON lines file, - (standard input), or a folder of classes",
+    )
     data = parser.add_argument_group("the data file")
-    data.add_argument("--input", default="text", metavar="COLUMN", help="what is to be classified (text)")
+    content = data.add_mutually_exclusive_group()
+    content.add_argument("--input", default="text", metavar="COLUMN", help="what is to be classified (text)")
+    content.add_argument(
+        "--path", metavar="COLUMN", help="instead: names of image or audio files, from DATA's folder on"
+    )
     data.add_argument(
         "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
     )
