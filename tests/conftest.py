@@ -11,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,7 @@ class Wire:
     """The generated stubs of one server, and short ways to what most tests need."""
 
     def __init__(self, target: str) -> None:
+        self.target = target
         self.channel = grpc.insecure_channel(target)
         self.adaptation = adaptation_pb2_grpc.AdaptationServiceStub(self.channel)
         self.prediction = prediction_pb2_grpc.PredictionServiceStub(self.channel)
@@ -360,6 +361,24 @@ def serve(tmp_path: Path, encoder_cache: Path) -> Iterator[Callable[..., Running
     for server in running:
         if server.process.poll() is None:
             server.kill()
+
+
+@pytest.fixture(scope="session")
+def serving(
+    tmp_path_factory: pytest.TempPathFactory, encoder_cache: Path
+) -> Callable[..., AbstractContextManager[Wire]]:
+    """Starts servers for fixtures that outlive a test: `with serving(*flags) as wire`."""
+
+    @contextmanager
+    def start(*flags: str) -> Iterator[Wire]:
+        store = tmp_path_factory.mktemp("server") / "store"
+        running = start_server(store, "--cache", str(encoder_cache), *flags)
+        wire = Wire(running.target)
+        yield wire
+        wire.close()
+        assert running.stop() == 0, "".join(running.log)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,9 @@ from grpc_reflection.v1alpha import reflection
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing import Publisher
+from graft_server.backbones.audio import AudioLimits
+from graft_server.backbones.images import ImageLimits
+from graft_server.backbones.limits import MediaLimits
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
@@ -177,6 +180,14 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         cores=settings.cores or len(os.sched_getaffinity(0)),
         budget=settings.batch_tokens,
         queued_requests=settings.queued_requests,
+        limits=MediaLimits(
+            ImageLimits(
+                int(settings.max_image_mb * 1e6), settings.max_image_pixels, settings.max_image_ratio
+            ),
+            AudioLimits(
+                int(settings.max_audio_mb * 1e6), settings.max_audio_seconds, settings.max_audio_ratio
+            ),
+        ),
     )
     return Trunks(settings.backbones, settings.default_backbone, trunk_settings, on_change)
 

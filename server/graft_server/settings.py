@@ -83,6 +83,25 @@ class Settings:
             "are deleted for good and it answers"
         },
     )
+    max_image_mb: float = field(
+        default=16.0, metadata={"help": "size of an image's file, in MB; larger ones are refused"}
+    )
+    max_image_pixels: int = field(
+        default=50_000_000, metadata={"help": "pixels of an image; larger ones are refused undecoded"}
+    )
+    max_image_ratio: float = field(
+        default=2_000.0, metadata={"help": "bytes of an image's pixels over bytes of its file"}
+    )
+    max_audio_mb: float = field(
+        default=16.0, metadata={"help": "size of a clip's file, in MB; larger ones are refused"}
+    )
+    max_audio_seconds: float = field(
+        default=600.0,
+        metadata={"help": "length of a clip; longer ones are refused. Encoders read the first 30 s"},
+    )
+    max_audio_ratio: float = field(
+        default=5_000.0, metadata={"help": "bytes of a clip's samples over bytes of its file"}
+    )
     drain_seconds: float = field(
         default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
     )
@@ -196,6 +215,11 @@ def _checked(settings: Settings) -> Settings:
         )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
+    _check_numbers(settings)
+    return settings
+
+
+def _check_numbers(settings: Settings) -> None:
     for name, least in (
         ("workers", 1),
         ("cores", 0),
@@ -206,13 +230,16 @@ def _checked(settings: Settings) -> Settings:
         ("open_adaptations_per_model", 1),
         ("publications", 1),
         ("publications_per_model", 1),
+        ("max_image_pixels", 1),
     ):
         if getattr(settings, name) < least:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
+    for name in ("max_image_mb", "max_image_ratio", "max_audio_mb", "max_audio_seconds", "max_audio_ratio"):
+        if not 0 < getattr(settings, name) < math.inf:
+            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number above 0", name)
     for name in ("erasure_grace_seconds", "drain_seconds", "max_connection_age_seconds"):
         if not 0 <= getattr(settings, name) < math.inf:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number, at least 0", name)
-    return settings
 
 
 def _invalid(message: str, field_name: str) -> InvalidError:

@@ -22,6 +22,8 @@ class LabelFeatures:
     names: tuple[str, ...] = ()
     views: dict[str, bytes] = field(default_factory=dict)
     """View name to float16 rows, in the order of the names."""
+    scale: float = 0.0
+    """What cosines with the examples' features are multiplied with to be logits; 0: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,28 @@ def assembled(rows: Rows, wanted: Wanted) -> tuple[ExampleSet, list[str]]:
     return build[wanted.task](), _left_out(len(rows.examples), len(labelled), len(kept))
 
 
+def nothing_yet(wanted: Wanted) -> TrainingSet | None:
+    """The declared labels without any example, where their names alone can tell inputs apart; otherwise None."""
+    found, known = wanted.label_features, _known([], wanted)
+    if wanted.task is not Task.SINGLE_LABEL or found is None or not found.scale or len(known) < 2:
+        return None
+    features = _of_names(found, tuple(known), found.views.keys()) or {}
+    return TrainingSet(
+        classes=tuple(known),
+        descriptions=tuple(known.values()),
+        labels=np.empty(0, np.int32),
+        weights=np.empty(0),
+        validation=np.empty(0, bool),
+        groups=np.empty(0, np.int64),
+        ids=(),
+        origins=(),
+        input_digests=(),
+        features={view: array[:0] for view, array in features.items()},
+        label_features=features,
+        label_scale=found.scale,
+    )
+
+
 def _single_label(examples: Sequence[Example], wanted: Wanted, shared: dict[str, Any]) -> TrainingSet:
     known = _known(examples, wanted)
     number = {name: i for i, name in enumerate(known)}
@@ -88,6 +112,7 @@ def _single_label(examples: Sequence[Example], wanted: Wanted, shared: dict[str,
         labels=labels,
         soft=soft,
         label_features=_of_names(wanted.label_features, tuple(known), shared["features"].keys()),
+        label_scale=wanted.label_features.scale if wanted.label_features else 0.0,
         **shared,
     )
 

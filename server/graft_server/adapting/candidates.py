@@ -155,6 +155,27 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
     )
 
 
+def names_alone(problem: Problem, names: Array, measure: Measure, scale: float) -> Trial:
+    """The classes' names, whatever the examples: only the temperature is learned from them.
+
+    Args:
+        problem: Whose view begins with the pooled one.
+        names: shape (k, d): places of the names in that view.
+        measure: What the temperature is learned from.
+        scale: What cosines are multiplied with to be logits where nothing can be measured.
+    """
+    weight = np.zeros((problem.features.shape[1], problem.classes), np.float32)
+    weight[: names.shape[1]] = names.T
+    logits: Array = problem.wide[: problem.examples] @ weight
+    temperature = measure.temperature(logits * np.float32(scale)) / scale
+
+    def fit() -> tuple[Member, ...]:
+        return (Member(LinearMap(weight, np.zeros(problem.classes, np.float32)), temperature, 1.0),)
+
+    probabilities = softmax(logits / np.float32(temperature))
+    return Trial("zero-shot", problem, {"label_names": 1.0}, logits, probabilities, temperature, fit)
+
+
 def _settings(problem: Problem, **settings: float) -> dict[str, float]:
     return {**settings, "label_names": float(problem.named)}
 

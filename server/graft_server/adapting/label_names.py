@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.ingest import STORED_TYPE
-from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import InvalidError
-from graft_server.examples import Input, Kind, Label
+from graft_server.examples import Label
 from graft_server.store.features import Features
 
 REMEMBERED = 4_096
@@ -26,24 +24,22 @@ class LabelNames:
         self._known: OrderedDict[tuple[str, str], dict[str, NDArray[np.float16]]] = OrderedDict()
 
     async def features(self, labels: Sequence[Label], trunk: Trunk) -> Features:
-        """View name to features of n >= 1 labels, shape (n, d); none where the backbone reads no text.
+        """View name to features of n >= 1 labels, shape (n, d); none where the backbone reads no names.
 
         Raises:
             BackboneError: The backbone cannot be used now.
         """
-        if Kind.TEXT not in trunk.preprocessor.kinds:
+        if not trunk.reads_names:
             return {}
         texts = [label.text for label in labels]
         known = {text: self._known.get((trunk.encoder_id, text)) for text in texts}
         unknown = [text for text, views in known.items() if views is None]
         if unknown:
-            prepared = await trunk.prepare_all([Input(text) for text in unknown])
-            readable = [it for it in prepared if not isinstance(it, InvalidError)]  # a text always is
-            encoded = await trunk.encode(readable, lane=Lane.ADAPT)
+            encoded = await trunk.encode_names(unknown)
             for row, text in enumerate(unknown):
                 known[text] = self._remember(
                     (trunk.encoder_id, text),
-                    {view: array[row].astype(STORED_TYPE) for view, array in encoded.arrays.items()},
+                    {view: array[row].astype(STORED_TYPE) for view, array in encoded.items()},
                 )
         rows = [views for text in texts if (views := known[text]) is not None]
         return {view: np.stack([row[view] for row in rows]) for view in rows[0]}

@@ -161,7 +161,8 @@ class Publisher:
         features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
         if not features:
             return {}
-        return {"names": ordered, "views": {view: array.tobytes() for view, array in features.items()}}
+        views = {view: array.tobytes() for view, array in features.items()}
+        return {"names": ordered, "views": views, "scale": trunk.name_scale}
 
     def _payload(
         self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]

@@ -81,10 +81,20 @@ class Search:
         linear = _least([one for one in tried if one.candidate.kind == "logistic"])
         kernel = _least([one for one in tried if one.candidate.kind == "kernel"])
         both = judge(candidates.blend(linear.trial, kernel.trial, measure), measure)
-        by_simplicity = [tried[0], linear, kernel, both]
+        by_simplicity = [*self._of_names(linear, measure), tried[0], linear, kernel, both]
         least = _least(by_simplicity).candidate.log_loss
         chosen = next(one for one in by_simplicity if one.candidate.log_loss <= least + AS_GOOD)
-        return [chosen, *(one for one in [*tried, both] if one is not chosen)]
+        return [chosen, *(one for one in dict.fromkeys([*tried, *by_simplicity]) if one is not chosen)]
+
+    def _of_names(self, linear: Judged, measure: Measure) -> list[Judged]:
+        """The names alone, and averaged with what the examples teach, where names are logits by themselves."""
+        train = self._examples.train
+        if train.label_features is None or not train.label_scale:
+            return []
+        names = train.label_features[POOLED].astype(np.float32)
+        alone = candidates.names_alone(linear.trial.problem, names, measure, train.label_scale)
+        blended = candidates.blend(alone, linear.trial, measure)
+        return [judge(alone, measure), judge(blended, measure)]
 
     def _tried(self, view: str, names: bool) -> tuple[list[Judged], LogisticTrials]:
         """Prototypes, then logistic and kernel regression of several strengths."""
@@ -117,7 +127,8 @@ class Search:
             losses = dict(zip(views, found, strict=True))
             view = next(one for one in views if losses[one] <= min(losses.values()) + AS_GOOD)
             least = losses[view]
-        if self._examples.train.label_features is None:
+        of_names = self._examples.train.label_features
+        if of_names is None or not of_names.keys() >= set(view.split("+")):
             return view, False
         least = self._first_loss(view, names=False) if least is None else least
         return view, self._first_loss(view, names=True) < least

@@ -18,12 +18,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.adapting.assembling import Wanted, assembled
+from graft_server.adapting.assembling import Wanted, assembled, nothing_yet
 from graft_server.adapting.precision import admit
-from graft_server.adapting.selection import select_head
+from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.adapting.zero_shot import select_by_names
 from graft_server.encoding.runtime import Reference
-from graft_server.errors import FaultError
+from graft_server.errors import FaultError, StateError
 from graft_server.examples import Label
 from graft_server.heads import Head, Novelty, decode, encode
 from graft_server.heads.graph import to_onnx
@@ -87,18 +88,9 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     objects = Objects.open(task.store)
     progress({"stage": "reading", "fraction": 0.0})
     rows = _read(objects, task)
-    training_set, warnings = assembled(rows, task)
-    if not isinstance(training_set, TrainingSet):
-        raise FaultError(f"This server has no head for {task.task.words} tasks.", reason="TASK_UNKNOWN")
-
-    metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.classes))}
-
-    def selecting(_stage: str, fraction: float) -> None:
-        progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
-
     seed = task.seed % (1 << 64)  # NumPy's generators take no negative one
-    selection = select_head(training_set, seed=seed, progress=selecting)
-    if task.reference is not None:
+    training_set, selection, warnings = _selected(rows, task, seed, progress)
+    if task.reference is not None and len(training_set):
         progress({"stage": "comparing", "fraction": 0.9})
         by_id = {example.id: example.input for example in rows.examples}
         inputs = [by_id[id_] for id_ in training_set.ids]
@@ -106,7 +98,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)
     views = selection.head.view.split("+")
-    features = np.concatenate([training_set.features[view] for view in views], axis=1)
+    tried = training_set.features if len(training_set) else training_set.label_features or {}
+    features = np.concatenate([tried[view] for view in views], axis=1)
     check_parity(decode(head), graph, features)
     report = dataclasses.replace(
         selection.report,
@@ -127,6 +120,28 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         "report": encoded,
         "summary": msgspec.to_builtins(_summary(report)),
     }
+
+
+def _selected(
+    rows: Rows, task: Training, seed: int, progress: OnProgress
+) -> tuple[TrainingSet, Selection, list[str]]:
+    """What is trained on, the head that came of it, and warnings."""
+    try:
+        training_set, warnings = assembled(rows, task)
+        if not isinstance(training_set, TrainingSet):
+            raise FaultError(f"This server has no head for {task.task.words} tasks.", reason="TASK_UNKNOWN")
+        metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.classes))}
+
+        def selecting(_stage: str, fraction: float) -> None:
+            progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
+
+        return training_set, select_head(training_set, seed=seed, progress=selecting), warnings
+    except StateError as error:
+        nothing = nothing_yet(task)
+        if nothing is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
+            raise
+        warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
+        return nothing, select_by_names(nothing), [warning]
 
 
 def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> None:

@@ -50,7 +50,10 @@ class TrainingSet(ExampleSet):
     """shape (n, k), rows sum to 1: the targets as distributions; None where every target is a label."""
     label_features: Mapping[str, NDArray[np.float16]] | None = None
     """View name to features of shape (k, d) of the classes' names and descriptions, where the backbone reads
-    them; None where it does not. The same views as features."""
+    them; None where it does not. Some of the views of features."""
+    label_scale: float = 0.0
+    """What the cosine of an example's pooled view and a name's is multiplied with to be a logit, where the backbone
+    has learned that; 0 where it has not."""
 
     def target(self, row: int) -> str:
         """The label."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,18 @@ Samples = NDArray[np.float32]
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG")
 """What is read, as libsndfile calls it."""
+
+READ_SECONDS = 30.0
+"""What is read of a clip: what Whisper was trained on, and for others as much as memory should be spent on."""
+
+BUCKET_FRAMES = 50
+"""Clips are padded with silence to a multiple of half a second: at least a little silence follows most clips, as
+Whisper is used to, and batches have few different shapes."""
+
+WAVEFORM_FRAME = 320
+"""Samples that become one frame in every published wav2vec 2.0 and HuBERT."""
+_LEAST_SAMPLES = 400
+"""From so many samples their convolutions make the first frame."""
 
 _RATES = (1_000, 384_000)
 _MAX_CHANNELS = 16
@@ -54,10 +66,8 @@ class AudioLimits:
 
     max_bytes: int = 16 << 20
     """The size of its file."""
-    max_seconds: float = 30.0
-    """How much of it is read."""
-    refuse_longer: bool = False
-    """Whether a longer one is refused, or its end left out."""
+    max_seconds: float = 600.0
+    """How long it may be. Encoders read the beginning only, but who sends an hour expects more than that."""
     max_ratio: float = 5_000.0
     """Bytes of its decoded samples (4 each) over bytes of its file. FLAC brings silence to 1/1,400, MP3 music to
     1/50."""
@@ -73,8 +83,16 @@ class Clip:
     """Whether the clip goes on."""
 
 
-def decode_audio(data: bytes, rate: int, limits: AudioLimits | None = None) -> Clip:
-    """Decodes a WAV, FLAC, OGG or MP3 file to one channel of `rate` samples a second.
+def decode_audio(
+    data: bytes, rate: int, seconds: float = READ_SECONDS, limits: AudioLimits | None = None
+) -> Clip:
+    """Decodes the beginning of a WAV, FLAC, OGG or MP3 file to one channel.
+
+    Args:
+        data: The file.
+        rate: The samples a second that are wanted.
+        seconds: How much is wanted; what follows is not decoded.
+        limits: What is allowed.
 
     Raises:
         AudioError: It cannot be read, has no samples or some that are no numbers, or exceeds the limits.
@@ -88,7 +106,7 @@ def decode_audio(data: bytes, rate: int, limits: AudioLimits | None = None) -> C
         )
     _check_riff(data)
     with _open(data) as file:
-        frames = _frames(file, len(data), limits)
+        frames = _frames(file, len(data), seconds, limits)
         truncated = frames < file.frames
         samples = _mixed(file, frames)
         if not len(samples):
@@ -140,7 +158,7 @@ def _open(data: bytes) -> soundfile.SoundFile:
     return file
 
 
-def _frames(file: soundfile.SoundFile, size: int, limits: AudioLimits) -> int:
+def _frames(file: soundfile.SoundFile, size: int, seconds: float, limits: AudioLimits) -> int:
     """How many frames are to be read."""
     rate, channels, frames = file.samplerate, file.channels, file.frames
     if not _RATES[0] <= rate <= _RATES[1] or channels > _MAX_CHANNELS:
@@ -149,13 +167,13 @@ def _frames(file: soundfile.SoundFile, size: int, limits: AudioLimits) -> int:
             f"{_RATES[1]:,}, and at most {_MAX_CHANNELS}, are read.",
             "AUDIO_HEADER",
         )
-    most = int(limits.max_seconds * rate)
-    if frames > most and limits.refuse_longer:
+    if frames > limits.max_seconds * rate:
         raise AudioError(
-            f"The clip is {frames / rate:,.1f} s long; at most {limits.max_seconds:g} s are read. Cut it.",
+            f"The clip is {frames / rate:,.1f} s long; at most {limits.max_seconds:g} s are accepted. Cut it: the "
+            f"first {seconds:g} s are what is read.",
             "AUDIO_TOO_LONG",
         )
-    frames = int(min(frames, most))
+    frames = min(int(frames), int(seconds * rate))
     ratio = 4 * frames * channels / size
     if ratio > limits.max_ratio:
         raise AudioError(
@@ -189,6 +207,23 @@ def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
     return resampled if len(resampled) else np.zeros(1, np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """A clip, ready for the encoder."""
+
+    values: NDArray[np.float32]
+    """shape (frames, mels) of a spectrogram, or (samples,)."""
+    frames: int
+    """What it counts for in a batch."""
+    heard: int
+    """How many of its frames sound fills; the others are silence."""
+    truncated: bool = False
+    """Whether the clip goes on."""
+
+    def __len__(self) -> int:
+        return self.frames
+
+
 @dataclass(frozen=True, slots=True)
 class LogMelRecipe:
     """How Whisper wants its clips: as spectrograms, logarithmic in loudness and in pitch."""
@@ -203,22 +238,48 @@ class LogMelRecipe:
     """Samples from one frame to the next."""
     seconds: float
     """What the encoder reads at most."""
+    whole_window: bool = False
+    """Whether it always reads that much, silence behind a short clip, as Whisper was trained."""
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> LogMelRecipe:
-        """Reads the contents of a `preprocessor_config.json`."""
+        """Reads the contents of a `preprocessor_config.json`; `whole_window` is a key of our own."""
         return cls(
             rate=int(config.get("sampling_rate", 16_000)),
             mels=int(config.get("feature_size", 80)),
             fft=int(config.get("n_fft", 400)),
             hop=int(config.get("hop_length", 160)),
             seconds=float(config.get("chunk_length", 30)),
+            whole_window=bool(config.get("whole_window", False)),
         )
 
     @property
     def max_frames(self) -> int:
         """Frames of the longest clip."""
         return int(self.seconds * self.rate) // self.hop
+
+    def item(self, data: bytes, limits: AudioLimits | None = None) -> Heard:
+        """What the encoder reads of a file; see `decode_audio`."""
+        clip = decode_audio(data, self.rate, self.seconds, limits)
+        return replace(self.heard(clip.samples), truncated=clip.truncated)
+
+    def heard(self, samples: Samples) -> Heard:
+        """What the encoder reads of samples, at least one: 0.5 ms a second."""
+        heard, most = self.frames(len(samples)), self.max_frames
+        filled = min(-(-heard // BUCKET_FRAMES) * BUCKET_FRAMES, most)
+        frames = most if self.whole_window else filled
+        return Heard(np.ascontiguousarray(self.spectrogram(samples, frames).T), frames, heard)
+
+    def collate(self, items: Sequence[Heard]) -> dict[str, NDArray[Any]]:
+        """The inputs of an encoder's graph: padded with zeros to the longest, and what is each clip's own."""
+        batch = np.zeros((len(items), self.mels, max(len(item) for item in items)), np.float32)
+        for row, item in enumerate(items):
+            batch[row, :, : len(item)] = item.values.T
+        return {
+            "input_features": batch,
+            "attended": np.array([len(item) // 2 for item in items]),
+            "heard": np.array([-(-item.heard // 2) for item in items]),
+        }
 
     def frames(self, samples: int) -> int:
         """Frames that a clip of so many samples fills, at least in part."""
@@ -276,9 +337,37 @@ class WaveformRecipe:
             rate=int(config.get("sampling_rate", 16_000)), normalise=bool(config.get("do_normalize", True))
         )
 
+    def item(self, data: bytes, limits: AudioLimits | None = None) -> Heard:
+        """What the encoder reads of a file; see `decode_audio`."""
+        clip = decode_audio(data, self.rate, limits=limits)
+        return replace(self.heard(clip.samples), truncated=clip.truncated)
+
+    def heard(self, samples: Samples) -> Heard:
+        """What the encoder reads of samples, at least one; silence behind them where they make no frame."""
+        values = self.values(samples)
+        if len(values) < _LEAST_SAMPLES:
+            values = np.concatenate([values, np.zeros(_LEAST_SAMPLES - len(values), np.float32)])
+        frames = -(-len(values) // WAVEFORM_FRAME)
+        return Heard(values, frames, frames)
+
+    def collate(self, items: Sequence[Heard]) -> dict[str, NDArray[Any]]:
+        """The inputs of an encoder's graph: padded with zeros to the longest, and what is each clip's own."""
+        batch = np.zeros((len(items), max(len(item.values) for item in items)), np.float32)
+        for row, item in enumerate(items):
+            batch[row, : len(item.values)] = item.values
+        return {"input_values": batch, "samples": np.array([len(item.values) for item in items])}
+
     def values(self, samples: Samples) -> Samples:
-        """What the encoder reads, shape (n,)."""
+        """The samples, normalised, shape (n,)."""
         if not self.normalise:
             return samples
         values: Samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         return values
+
+
+Recipe = LogMelRecipe | WaveformRecipe
+
+
+def recipe_of_settings(settings: Mapping[str, Any]) -> Recipe:
+    """The recipe whose fields, as JSON has them, are given: only spectrograms have mels."""
+    return LogMelRecipe(**settings) if "mels" in settings else WaveformRecipe(**settings)

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRAPH = "encoder.onnx"
+NAMES = "names.onnx"
+"""The text encoder of a backbone whose images share a space with texts."""
 PARITY_RECORD = "parity.json"
 """What the export measured: `parity`, the largest relative difference to torch."""
 
@@ -28,6 +30,10 @@ class EncoderCache:
     def graph(self, encoder_id: str) -> Path:
         """Where the encoder's graph is, or would be."""
         return self._folder / "encoders" / encoder_id / GRAPH
+
+    def names(self, encoder_id: str) -> Path:
+        """Where the graph is that encodes names of classes, for backbones that have one."""
+        return self.graph(encoder_id).with_name(NAMES)
 
     def has(self, encoder_id: str) -> bool:
         """Whether the encoder has been exported."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graft_server.backbones import text
+from graft_server.backbones import audio_backbones, image_backbones, text
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.errors import BackboneError
@@ -32,12 +32,41 @@ class Family:
     """Raises BackboneError for a checkpoint that lacks something."""
     preprocessor: Callable[[Backbone], Preprocessor]
     """Raises BackboneError if a file that it reads is damaged."""
+    names: bool = False
+    """Whether a text encoder beside it reads the names of classes; see `backbones.names`."""
 
 
 _PACKED_TEXT = Family(Modality.TEXT, "packed_text", text.describe, text.preprocessor)
+_CONVOLUTIONAL = Family(
+    Modality.IMAGE, "convolutional", image_backbones.describe_convolutional, image_backbones.preprocessor
+)
+_VISION_TRANSFORMER = Family(
+    Modality.IMAGE, "vision_transformer", image_backbones.describe_transformer, image_backbones.preprocessor
+)
+_CLIP = Family(
+    Modality.IMAGE, "clip", image_backbones.describe_clip, image_backbones.preprocessor, names=True
+)
+_CLIP_VISION = Family(Modality.IMAGE, "clip", image_backbones.describe_clip, image_backbones.preprocessor)
+_WHISPER = Family(
+    Modality.AUDIO, "whisper", audio_backbones.describe_whisper, audio_backbones.spectrogram_preprocessor
+)
+_WAVEFORM = Family(
+    Modality.AUDIO, "waveform", audio_backbones.describe_waveform, audio_backbones.waveform_preprocessor
+)
 
 FAMILIES: Mapping[str, Family] = {
     "bert": _PACKED_TEXT,
+    "resnet": _CONVOLUTIONAL,
+    "convnext": _CONVOLUTIONAL,
+    "convnextv2": _CONVOLUTIONAL,
+    "vit": _VISION_TRANSFORMER,
+    "dinov2": _VISION_TRANSFORMER,
+    "dinov2_with_registers": _VISION_TRANSFORMER,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP_VISION,
+    "whisper": _WHISPER,
+    "wav2vec2": _WAVEFORM,
+    "hubert": _WAVEFORM,
 }
 """By architecture."""
 

@@ -226,6 +226,14 @@ class ImageRecipe:
         pixels = np.asarray(image)
         return pixels if self.crop is None else _middle(pixels, *self.crop)
 
+    def item(self, data: bytes, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
+        """A file's pixels; see `decode_image` and `pixels`."""
+        return self.pixels(decode_image(data, limits))
+
+    def collate(self, items: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+        """The inputs of an encoder's graph."""
+        return {"pixel_values": self.normalised(items)}
+
     def normalised(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """What the encoder reads of n pictures' pixels: shape (n, 3, height, width)."""
         table = self._table()
@@ -317,3 +325,9 @@ def _middle(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
         return larger[max(0, down) : down + height, max(0, right) : right + width]
     top, left = (tall - height) // 2, (wide - width) // 2
     return pixels[top : top + height, left : left + width]
+
+
+def recipe_of_settings(settings: Mapping[str, Any]) -> ImageRecipe:
+    """The recipe whose fields, as JSON has them, are given."""
+    fields: dict[str, Any] = {k: tuple(it) if isinstance(it, list) else it for k, it in settings.items()}
+    return ImageRecipe(**fields)

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.limits import Bounded, MediaLimits
+from graft_server.backbones.names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.backbones.source import Backbone, open_backbone
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
@@ -60,6 +62,8 @@ class TrunkSettings:
     queued_requests: int = 4_096
     probe_s: float = PROBE_S
     """How often an encoder that fails is asked again."""
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    """What images and clips may be."""
 
 
 def _prepared(preprocessor: Preprocessor, value: Input) -> Prepared | InvalidError:
@@ -80,6 +84,8 @@ class Trunk:
 
     Attributes:
         name: What this server calls the backbone.
+        name_scale: What the cosine of an input and a name is multiplied with to be a logit, once names were
+            encoded; 0 where the backbone has not learned that.
         state: Whether it can be used.
     """
 
@@ -87,6 +93,7 @@ class Trunk:
         self, name: str, source: str, settings: TrunkSettings, on_change: OnChange = lambda _: None
     ) -> None:
         self.name = name
+        self.name_scale = 0.0
         self.state = TrunkState.LOADING
         self._on_change = on_change
         self._source = source
@@ -222,6 +229,27 @@ class Trunk:
             [it.item for it in prepared], reader=reader, lane=lane, deadline=deadline
         )
 
+    @property
+    def reads_names(self) -> bool:
+        """Whether names of classes say something in the space of its features."""
+        return Kind.TEXT in self.preprocessor.kinds or self.backbone.family.names
+
+    async def encode_names(self, names: Sequence[str]) -> Features:
+        """Features of n >= 1 names, by view: where they are in the space of the backbone's inputs.
+
+        Raises:
+            BackboneError: The backbone cannot be used now.
+        """
+        backbone = self.backbone
+        if backbone.family.names:
+            graph = self._cache.names(backbone.reference_id)
+            named = await asyncio.to_thread(encode_names, graph, backbone.folder, names, backbone.max_tokens)
+            self.name_scale = named.scale
+            return {POOLED: named.features}
+        prepared = await self.prepare_all([Input(name) for name in names])
+        readable = [it for it in prepared if not isinstance(it, InvalidError)]  # a text always is
+        return (await self.encode(readable, lane=Lane.ADAPT)).arrays
+
     async def _prepare_mixed(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
         others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES]))
         return [self._ready(it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
@@ -266,7 +294,10 @@ class Trunk:
         )
         self._backbone = backbone
         await self._make(backbone, jobs)
-        preprocessor = self._preprocessor = await asyncio.to_thread(backbone.preprocessor)
+        preprocessor = await asyncio.to_thread(backbone.preprocessor)
+        if isinstance(preprocessor, Bounded):
+            preprocessor = preprocessor.within(settings.limits)
+        self._preprocessor = preprocessor
         try:
             encoder, layout = await self._load(backbone, device, preprocessor)
         except BackboneError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
 from graft_server.encoding.runtime import Encoder
 from graft_server.errors import BackboneError, CorruptError
-from graft_server.exporting import runner
+from graft_server.examples import Modality
+from graft_server.exporting import media, runner
 from graft_server.exporting.graph import INPUTS, OUTPUTS, write_graph
-from graft_server.exporting.parity import check_parity, probes
+from graft_server.exporting.parity import check_parity, probes, readable_rows
 from graft_server.heads import Head, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.objects import Objects
@@ -86,17 +87,24 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     graph = _encoder_graph(task, manifest)
     encoder = Encoder(graph, device="cpu", threads=0)
     _require_fit(head, manifest, encoder)
-    tokenizer = TextTokenizer(Path(task.backbone.folder), task.backbone.max_tokens)
     target = Path(task.target)
     target.mkdir(parents=True, exist_ok=True)
     head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
-    files = write_graph(graph, head_graph, head.view, target / MODEL)
-    texts = _texts(task, manifest, tokenizer, read_part(objects, task.manifest, manifest, REPORT))
+    reads_text = task.backbone.modality is Modality.TEXT
+    files = write_graph(graph, head_graph, head.view, target / MODEL, packed=reads_text)
+    report = read_part(objects, task.manifest, manifest, REPORT)
+    texts = _texts(manifest, report) | (_of_text if reads_text else _of_media)(task, manifest)
     for name, content in texts.items():
         (target / name).write_text(content, "utf-8")
     progress({"stage": "checking", "fraction": 0.6})
-    inputs = probes(objects, manifest, head, tokenizer)
-    check_parity(target, encoder, head, inputs, alone=task.backbone.precision != "fp32")
+    alone = task.backbone.precision != "fp32"
+    if reads_text:
+        check_parity(target, encoder, head, probes(objects, manifest, head, _tokenizer(task)), alone=alone)
+    else:
+        preprocessor = media.preprocessor_of(task.backbone)
+        rows = readable_rows(objects, manifest)
+        reader = Encoder(graph, device="cpu", threads=0, collate=preprocessor.collate)
+        media.check_parity(target, preprocessor, reader, head, rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
@@ -132,17 +140,33 @@ def _require_fit(head: Head, manifest: Manifest, encoder: Encoder) -> None:
         )
 
 
-def _texts(task: Task, manifest: Manifest, tokenizer: TextTokenizer, report: bytes) -> dict[str, str]:
-    """The small files by name."""
-    labels = [label.name for label in manifest.labels]
+def _texts(manifest: Manifest, report: bytes) -> dict[str, str]:
+    """The small files that every bundle has, by name."""
+    return {LABELS: _json([label.name for label in manifest.labels]), REPORT: _json(json.loads(report))}
+
+
+def _of_text(task: Task, manifest: Manifest) -> dict[str, str]:
+    """Those of a bundle that reads text."""
     return {
-        LABELS: _json(labels),
-        TOKENIZER: tokenizer.to_json(),
-        PREPROCESSING: _json(_preprocessing(task)),
-        REPORT: _json(json.loads(report)),
+        TOKENIZER: _tokenizer(task).to_json(),
+        PREPROCESSING: _json({**_preprocessing(task), **_tokenization(task.backbone)}),
         RUNNER: Path(runner.__file__).read_text("utf-8"),
-        README: _readme(task, labels),
+        README: _readme(task, len(manifest.labels)),
     }
+
+
+def _of_media(task: Task, manifest: Manifest) -> dict[str, str]:
+    """Those of a bundle that reads files."""
+    preprocessor = media.preprocessor_of(task.backbone)
+    return {
+        PREPROCESSING: _json({**_preprocessing(task), **media.settings(preprocessor)}),
+        README: media.readme(task.model, task.version, len(manifest.labels), preprocessor, ABSTAIN_ABOVE),
+        **media.runner(preprocessor.modality),
+    }
+
+
+def _tokenizer(task: Task) -> TextTokenizer:
+    return TextTokenizer(Path(task.backbone.folder), task.backbone.max_tokens)
 
 
 def _preprocessing(task: Task) -> dict[str, Any]:
@@ -153,16 +177,21 @@ def _preprocessing(task: Task) -> dict[str, Any]:
         "backbone": backbone.name,
         "encoder_id": backbone.encoder_id,
         "precision": backbone.precision,
-        "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
+        "pooling": backbone.pooling,
+        "normalisation": "l2",
+        "abstain_above": ABSTAIN_ABOVE,
+    }
+
+
+def _tokenization(backbone: Backbone) -> dict[str, Any]:
+    return {
+        "inputs": list(INPUTS),
         "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,
         "max_tokens": backbone.max_tokens,
         "truncation": "right",
         "padding": "right",
         "pad_id": _pad_id(Path(backbone.folder)),
-        "pooling": backbone.pooling,
-        "normalisation": "l2",
-        "abstain_above": ABSTAIN_ABOVE,
     }
 
 
@@ -172,10 +201,10 @@ def _pad_id(folder: Path) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _readme(task: Task, labels: Sequence[str]) -> str:
+def _readme(task: Task, labels: int) -> str:
     return f"""# {task.model}, version {task.version}
 
-A text classifier with {len(labels):,} labels, exported by Graft. Try it: `pip install onnxruntime tokenizers
+A text classifier with {labels:,} labels, exported by Graft. Try it: `pip install onnxruntime tokenizers
 numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`.
 
 - `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right) to `probabilities`

@@ -24,10 +24,11 @@ _MAX_PROTO_BYTES = (1 << 31) - (1 << 24)
 """Protobuf's limit of 2 GiB, less room for everything but the weights."""
 
 
-def write_graph(encoder: Path, head: bytes, view: str, path: Path) -> list[Path]:
+def write_graph(encoder: Path, head: bytes, view: str, path: Path, *, packed: bool = True) -> list[Path]:
     """Writes the graph, checked, and returns the files it made: one, unless the weights exceed 2 GiB.
 
-    Inputs: `input_ids` and `attention_mask`, (batch, length) int64, padded on the right, no row without a token.
+    Inputs: `input_ids` and `attention_mask`, (batch, length) int64, padded on the right, no row without a token;
+    or those of the encoder's graph, where it does not read packed tokens.
     Outputs: `probabilities` (batch, classes), `novelty` (batch,), `features` (batch, dimension), float32.
 
     Args:
@@ -35,27 +36,32 @@ def write_graph(encoder: Path, head: bytes, view: str, path: Path) -> list[Path]
         head: The head's graph.
         view: What the head reads: outputs of the encoder, joined by "+".
         path: The file to write.
+        packed: Whether the encoder reads packed tokens.
 
     Raises:
         BackboneError: The encoder's graph cannot be joined to the head's.
     """
-    return _save(_composed(onnx.load(str(encoder)), onnx.load_model_from_string(head), view), path)
+    composed = _composed(onnx.load(str(encoder)), onnx.load_model_from_string(head), view, packed=packed)
+    return _save(composed, path)
 
 
-def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str) -> onnx.ModelProto:
+def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, packed: bool) -> onnx.ModelProto:
     opsets = _opsets(encoder, head)
     # The exporter notes the source lines that each node comes from, with paths of the exporting machine.
     _strip(encoder.graph)
-    compose.add_prefix_graph(encoder.graph, _ENCODER, inplace=True)
+    compose.add_prefix_graph(encoder.graph, _ENCODER, rename_inputs=packed, inplace=True)
     compose.add_prefix_graph(head.graph, _HEAD, rename_inputs=False, rename_outputs=False, inplace=True)
-    packing, constants = _packing()
+    packing, constants = _packing() if packed else ([], [])
     views = [_ENCODER + it for it in view.split("+")]
     joint = helper.make_node("Concat", views, ["features"], name="features", axis=1)
     graph = onnx.GraphProto(name="classifier")
     graph.node.extend([*packing, *encoder.graph.node, joint, *head.graph.node])
     graph.initializer.extend([*constants, *encoder.graph.initializer, *head.graph.initializer])
     padded = ["batch", "length"]
-    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, padded) for name in INPUTS)
+    if packed:
+        graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, padded) for name in INPUTS)
+    else:
+        graph.input.extend(_with_batch(encoder.graph.input))
     features, *others = _signature(head)
     graph.output.extend([*others, features])
     return helper.make_model(
@@ -110,7 +116,11 @@ def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 
 def _signature(head: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The head's input and outputs with their rows called "batch"."""
-    infos = [*head.graph.input, *head.graph.output]
+    return _with_batch([*head.graph.input, *head.graph.output])
+
+
+def _with_batch(infos: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+    infos = list(infos)
     for info in infos:
         info.type.tensor_type.shape.dim[0].dim_param = "batch"
     return infos

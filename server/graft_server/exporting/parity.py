@@ -51,15 +51,20 @@ def probes(objects: Objects, manifest: Manifest, head: Head, tokenizer: TextToke
 
     Random token ids if the examples cannot be read any more: their version may be exported all the same.
     """
-    try:
-        rows = read_rows(objects, manifest.model, manifest.sources, manifest.encoder_id)
-    except (ObjectMissingError, CorruptError) as error:
-        _log.warning("the bundle is checked on random tokens, not on training examples: %s", error.message)
+    rows = readable_rows(objects, manifest)
+    if rows is None or not rows.examples:
         return _random_probes(tokenizer)
-    if not rows.examples:
-        return _random_probes(tokenizer)
-    texts = [rows.examples[i].input.text for i in _telling(rows, head)]
+    texts = [rows.examples[i].input.text for i in telling(rows, head)]
     return [Probe(tokenized.item, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
+
+
+def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
+    """The examples that a version was trained on; None if they cannot be read any more."""
+    try:
+        return read_rows(objects, manifest.model, manifest.sources, manifest.encoder_id)
+    except (ObjectMissingError, CorruptError) as error:
+        _log.warning("the bundle is checked on made-up inputs, not on training examples: %s", error.message)
+        return None
 
 
 def check_parity(
@@ -82,12 +87,16 @@ def check_parity(
     ]
     served = np.concatenate(
         [
-            head.scores(_read_by(head, encoder.encode(batch))).probabilities
+            head.scores(read_by(head, encoder.encode(batch))).probabilities
             for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
         ]
     )
     batches = _batches(ids, 1 if alone else _PADDED)
-    bundled = np.concatenate([classifier.run(batch)[0] for batch in batches])
+    require_parity(served, np.concatenate([classifier.run(batch)[0] for batch in batches]))
+
+
+def require_parity(served: NDArray[np.float32], bundled: NDArray[np.float32]) -> None:
+    """Raises FaultError unless both probabilities, of shape (n, classes), are the same but for rounding."""
     off = float(np.abs(bundled - served).max())
     best = np.sort(served, axis=1)
     clear = best[:, -1] - best[:, -2] > CLEAR_MARGIN
@@ -95,29 +104,29 @@ def check_parity(
     # Said so that NaN fails too.
     if not (off <= PROBABILITY_PARITY and other == 0):
         raise FaultError(
-            f"The composed bundle does not answer as the served version does: on {len(inputs)} inputs its "
+            f"The composed bundle does not answer as the served version does: on {len(served)} inputs its "
             f"probabilities differ by up to {off:.1e} (at most {PROBABILITY_PARITY:.0e} is accepted), and "
             f"{other} labels are others. It was not handed out; please report it.",
             reason="BUNDLE_PARITY",
         )
 
 
-def _telling(rows: Rows, head: Head) -> list[int]:
-    """Indices of up to PROBES examples, without repeats, short and long ones mixed."""
-    lengths = np.array([len(example.input.text) for example in rows.examples])
-    best = np.sort(head.scores(_read_by(head, rows.features)).probabilities, axis=1)
+def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
+    """Indices of up to `count` examples, without repeats, short and long ones mixed."""
+    lengths = np.array([example.input.size for example in rows.examples])
+    best = np.sort(head.scores(read_by(head, rows.features)).probabilities, axis=1)
     shortest = np.argsort(lengths, kind="stable")
     closest = np.argsort(best[:, -1] - best[:, -2], kind="stable")
     chosen: dict[int, None] = {}
     # In turns, so that every batch has a short, a long and a close one.
     for three in zip(shortest, shortest[::-1], closest, strict=True):
         chosen |= dict.fromkeys(map(int, three))
-        if len(chosen) >= PROBES:
+        if len(chosen) >= count:
             break
-    return list(chosen)[:PROBES]
+    return list(chosen)[:count]
 
 
-def _read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+def read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """What the head reads of features by view, shape (n, d)."""
     return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
 

@@ -17,13 +17,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from graft_server.backbones.cache import GRAPH, PARITY_RECORD, EncoderCache
+from graft_server.backbones.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
 from graft_server.backbones.preprocessing import Preprocessor, odd_batches
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.torch.family import Graph, torch_family
+from graft_server.backbones.torch.clip import export_names
+from graft_server.backbones.torch.family import OPSET, Graph, torch_family
 from graft_server.errors import BackboneError
 
-OPSET = 18
 PARITY = 5e-4
 """The largest difference allowed between the graph's features and torch's, on unit-norm features, relative to the
 largest component of the row."""
@@ -53,6 +53,9 @@ def export_encoder(
         _export(graph, preprocessor, entry / GRAPH)
         progress({"stage": "checking"})
         parity = _check(backbone, preprocessor, entry / GRAPH)
+        if backbone.family.names:
+            progress({"stage": "exporting its text encoder"})
+            parity = max(parity, export_names(backbone, entry / NAMES))
         if not parity <= PARITY:  # so said, NaN fails too
             raise BackboneError(
                 f"Backbone {backbone.name}: the exported graph differs from torch by {parity:.1e} of the largest "

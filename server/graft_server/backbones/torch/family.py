@@ -18,6 +18,8 @@ from transformers import AutoModel
 from graft_server.backbones.source import Backbone
 from graft_server.errors import BackboneError
 
+OPSET = 18
+
 _log = logging.getLogger(__name__)
 
 

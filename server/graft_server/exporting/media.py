@@ -1,0 +1,135 @@
+"""Bundles of image and audio models: their own files, and whether they answer as the server does.
+
+What turns files into the graph's inputs is in the bundle as the server has it: `backbones.images` or
+`backbones.audio`, one file that needs nothing of Graft.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft_server.backbones import audio, images
+from graft_server.backbones.audio_backbones import AudioPreprocessor
+from graft_server.backbones.image_backbones import ImagePreprocessor
+from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.source import Backbone
+from graft_server.encoding.runtime import Encoder
+from graft_server.errors import BackboneError
+from graft_server.examples import Modality
+from graft_server.exporting import media_runner
+from graft_server.exporting.parity import read_by, require_parity, telling
+from graft_server.heads import Head
+from graft_server.store.rows import Rows
+
+PROBES = 24
+_SERVED, _BUNDLED = 3, 8
+"""Items a batch, different on purpose: the answer may not depend on who shares the batch."""
+
+_LIBRARIES = {Modality.IMAGE: "pillow", Modality.AUDIO: "soundfile soxr"}
+_MODULES = {Modality.IMAGE: images, Modality.AUDIO: audio}
+_READS = {Modality.IMAGE: "images (JPEG, PNG, WebP or GIF)", Modality.AUDIO: "clips (WAV, FLAC, OGG or MP3)"}
+
+Preprocessor = ImagePreprocessor | AudioPreprocessor
+
+
+def preprocessor_of(backbone: Backbone) -> Preprocessor:
+    """The preprocessor of a backbone that reads files. Raises BackboneError for one that reads text."""
+    preprocessor = backbone.preprocessor()
+    if not isinstance(preprocessor, Preprocessor):
+        raise BackboneError(
+            f"Backbone {backbone.name} reads {backbone.modality}: there is no bundle for it.",
+            reason="BUNDLE_MODALITY",
+        )
+    return preprocessor
+
+
+def runner(modality: Modality) -> dict[str, str]:
+    """The source files of a bundle, by name."""
+    module = Path(str(_MODULES[modality].__file__))
+    source = Path(media_runner.__file__).read_text("utf-8")
+    return {
+        # In a bundle they are neighbours.
+        "predict.py": source.replace("from graft_server.backbones import", "import"),
+        module.name: module.read_text("utf-8"),
+    }
+
+
+def settings(preprocessor: Preprocessor) -> dict[str, Any]:
+    """What is different in `preprocessing.json`."""
+    return {
+        "modality": str(preprocessor.modality),
+        "inputs": _inputs(preprocessor),
+        "recipe": json.loads(json.dumps(dataclasses.asdict(preprocessor.recipe))),
+    }
+
+
+def readme(model: str, version: int, labels: int, preprocessor: Preprocessor, above: float) -> str:
+    """What the bundle says of itself."""
+    modality = preprocessor.modality
+    module = Path(str(_MODULES[modality].__file__)).name
+    inputs = ", ".join(f"`{name}`" for name in _inputs(preprocessor))
+    return f"""# {model}, version {version}
+
+A classifier of {_READS[modality]} with {labels:,} labels, exported by Graft. Try it: `pip install onnxruntime numpy
+{_LIBRARIES[modality]}`, then `python predict.py FILE`; or `from predict import predict` and `predict([Path("file")])`.
+
+- `model.onnx`: from {inputs} to `probabilities` (batch, labels; calibrated), `novelty` (batch; above {above}, better
+  not trusted) and `features`.
+- `labels.json`: what the columns of `probabilities` mean. `report.json`: what it was trained on, and how good it is.
+- `{module}`: from files to the graph's inputs, as the server does it; `preprocessing.json`: its settings.
+- `predict.py`: a sample runner, to copy from.
+"""
+
+
+def check_parity(
+    bundle: Path, preprocessor: Preprocessor, encoder: Encoder, head: Head, rows: Rows | None, *, alone: bool
+) -> None:
+    """Raises FaultError unless the bundle answers as encoder and head do, on training examples where it can.
+
+    Args:
+        bundle: A folder with all files of a bundle.
+        preprocessor: What the server reads inputs with.
+        encoder: The encoder that serves.
+        head: The head that serves.
+        rows: The examples; None if they cannot be read any more: noise is tried instead.
+        alone: Whether each input is a batch of its own.
+    """
+    classifier = media_runner.Classifier(bundle)
+    served, bundled = _items(classifier, preprocessor, head, rows)
+    probabilities = np.concatenate(
+        [
+            head.scores(read_by(head, encoder.encode(batch))).probabilities
+            for batch in _batches(served, 1 if alone else _SERVED)
+        ]
+    )
+    batches = _batches(bundled, 1 if alone else _BUNDLED)
+    require_parity(probabilities, np.concatenate([classifier.run(batch)[0] for batch in batches]))
+
+
+def _items(
+    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
+) -> tuple[list[Any], list[Any]]:
+    """The same inputs as the server reads them and as the bundle does."""
+    inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []
+    prepared = zip(inputs, preprocessor.many(inputs), strict=True)
+    pairs = [(it.item, classifier.prepare(value.data)) for value, it in prepared if isinstance(it, Prepared)]
+    if pairs:
+        return [one for one, _ in pairs], [other for _, other in pairs]
+    generator = np.random.default_rng(0)
+    noise = [preprocessor.typical(generator) for _ in range(PROBES)]
+    return noise, noise
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _inputs(preprocessor: Preprocessor) -> list[str]:
+    item: Any = preprocessor.shortest()
+    return list(preprocessor.collate([item]))
