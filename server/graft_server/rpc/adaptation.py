@@ -18,10 +18,9 @@ from graft_server.errors import ConflictError, DomainError, DrainingError, Inval
 from graft_server.examples import Rejection
 from graft_server.names import check_identifier, check_model
 from graft_server.rpc import converters
-from graft_server.rpc.errors import failure_status, to_status
+from graft_server.rpc.errors import Context, failure_status, to_status
 from graft_server.rpc.paging import Page, window
 from graft_server.rpc.reports import TASK_MESSAGES
-from graft_server.rpc.service import Context
 from graft_server.rpc.times import timestamp
 from graft_server.store.adaptations import AdaptationStore, Commit, Outcome, Settings
 from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged

@@ -17,9 +17,9 @@ from graft_server.examples import Example
 from graft_server.exporting.exporter import BundleFile, Exporter
 from graft_server.names import check_alias, check_model
 from graft_server.rpc import converters
+from graft_server.rpc.errors import Context
 from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, window
 from graft_server.rpc.reports import filled
-from graft_server.rpc.service import Context
 from graft_server.serving.evaluator import Evaluator, Measured
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.removal import Removal

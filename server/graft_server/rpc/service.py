@@ -7,7 +7,6 @@ logged and told as INTERNAL, without its text.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -20,12 +19,9 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from graft_server.errors import DomainError, FaultError, InvalidError
-from graft_server.rpc.errors import abort
+from graft_server.rpc.errors import Context, abort, end
 
 _log = logging.getLogger(__name__)
-
-Context = Any
-"""grpc.aio.ServicerContext, of whatever request and response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ def add_service(server: grpc.aio.Server, servicer: object, descriptor: ServiceDe
 
 def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
     parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
-    serialize = message_factory.GetMessageClass(descriptor.output_type).SerializeToString
+    answer = message_factory.GetMessageClass(descriptor.output_type)
     if descriptor.client_streaming and descriptor.server_streaming:
         make = grpc.stream_stream_rpc_method_handler
     elif descriptor.client_streaming:
@@ -64,7 +60,7 @@ def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.R
         make = grpc.unary_unary_rpc_method_handler
     wrap = _streaming if descriptor.server_streaming else _single
     incoming = _messages if descriptor.client_streaming else _message
-    return make(wrap(method, incoming, descriptor.full_name), parse, serialize)
+    return make(wrap(method, incoming, answer, descriptor.full_name), parse, answer.SerializeToString)
 
 
 def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
@@ -89,20 +85,23 @@ async def _messages(requests: AsyncIterator[Message | _Malformed]) -> AsyncItera
 
 
 def _single(
-    method: Callable[..., Awaitable[Message]], incoming: Callable[..., Any], name: str
+    method: Callable[..., Awaitable[Message]], incoming: Callable[..., Any], answer: type[Message], name: str
 ) -> Callable[..., Awaitable[Message]]:
+    # What is sent with an error's status, which is nothing.
+    nothing = answer()
+
     async def handle(request: Any, context: Context) -> Message:
         try:
             return await method(incoming(request), context)
-        except Exception as error:
-            await _fail(error, context, name)
-            raise
+        except Exception as error:  # noqa: BLE001 - told as what it is, or logged and told as INTERNAL
+            end(context, _told(error, name))
+            return nothing
 
     return handle
 
 
 def _streaming(
-    method: Callable[..., AsyncIterator[Message]], incoming: Callable[..., Any], name: str
+    method: Callable[..., AsyncIterator[Message]], incoming: Callable[..., Any], _: type[Message], name: str
 ) -> Callable[..., AsyncIterator[Message]]:
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         try:
@@ -110,19 +109,15 @@ def _streaming(
             async with aclosing(method(incoming(request), context)) as responses:  # type: ignore[type-var]
                 async for response in responses:
                     yield response
-        except Exception as error:
-            await _fail(error, context, name)
-            raise
+        except Exception as error:  # noqa: BLE001 - told as what it is, or logged and told as INTERNAL
+            await abort(context, _told(error, name))
 
     return handle
 
 
-async def _fail(error: Exception, context: Context, name: str) -> None:
+def _told(error: Exception, name: str) -> DomainError:
+    """What a caller is told of an error."""
     if isinstance(error, DomainError):
-        await abort(context, error)
-    if isinstance(error, grpc.aio.AbortError) or asyncio.current_task() is None:
-        return
+        return error
     _log.error("unexpected error in %s", name, exc_info=error)
-    await abort(
-        context, FaultError("Something failed here; the server's log has the details.", reason="INTERNAL")
-    )
+    return FaultError("Something failed here; the server's log has the details.", reason="INTERNAL")
