@@ -36,6 +36,7 @@ from graft_server.rpc.reports import TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, timestamp
 from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, ServedVersion, aliases_of
+from graft_server.slices import in_slices
 from graft_server.store.adaptations import PublishPolicy, Settings
 from graft_server.store.catalogue import Model, Version
 from graft_server.store.examples import StoredExample
@@ -298,7 +299,7 @@ def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
     )
 
 
-def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
+async def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
     """What Predict answers."""
     timings = value.timings
     served = value.served
@@ -310,7 +311,7 @@ def predict_response(value: Predictions) -> prediction_pb2.PredictResponse:
         model=model,
         version=number,
         next_sequence=next_sequence,
-        results=[_prediction(it) for it in value.results],
+        results=await in_slices(_prediction, value.results),
         timings=prediction_pb2.Timings(
             queue=duration(timings.queue_s),
             tokenize=duration(timings.tokenize_s),

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from graft.v1 import prediction_pb2 as pb
 from graft_server.errors import DomainError, InvalidError
 from graft_server.rpc import converters
-from graft_server.rpc.errors import to_status
-from graft_server.rpc.service import Context
+from graft_server.rpc.errors import Context, to_status
 from graft_server.serving.predictor import Predictor
+from graft_server.slices import in_slices
 
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
@@ -74,10 +74,9 @@ class PredictionService:
     async def _predict(self, request: pb.PredictRequest, deadline: float) -> pb.PredictResponse:
         selector = converters.selector(request)
         _check(request)
-        inputs = [
-            converters.input_or_error(message, f"inputs[{place}]")
-            for place, message in enumerate(request.inputs)
-        ]
+        inputs = await in_slices(
+            lambda it: converters.input_or_error(it[1], f"inputs[{it[0]}]"), list(enumerate(request.inputs))
+        )
         predictions = await self._predictor.predict(
             request.model,
             selector,
@@ -86,7 +85,7 @@ class PredictionService:
             include_features=request.include_features,
             deadline=deadline,
         )
-        response = converters.predict_response(predictions)
+        response = await converters.predict_response(predictions)
         if response.ByteSize() > MAX_RESPONSE_BYTES:
             raise InvalidError(
                 f"The answer would have {response.ByteSize():,} bytes, and clients accept {MAX_RESPONSE_BYTES:,}: ask "

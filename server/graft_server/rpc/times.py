@@ -17,6 +17,5 @@ def timestamp(moment: datetime) -> Timestamp:
 
 def duration(seconds: float) -> Duration:
     """A length of time."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(seconds=whole, nanos=nanos)
