@@ -120,6 +120,45 @@ def test_a_session_that_cannot_be_opened_is_tried_again(graphs, tmp_path):
     run(scenario)
 
 
+def test_whatever_opening_a_session_raises_it_is_tried_again(graphs):
+    sound, broken = graphs
+    tries: list[None] = []
+
+    def reopen() -> Encoder:
+        tries.append(None)
+        if len(tries) < 3:
+            raise MemoryError
+        return opened(sound)
+
+    async def scenario() -> None:
+        healed = asyncio.Event()
+        watched = RecoveringEncoder(
+            opened(broken), reopen, lambda answers: healed.set() if answers else None, probe_s=SOON_S
+        )
+        fails(watched)
+        await healed.wait()
+        assert len(tries) == 3
+
+    run(scenario)
+
+
+def test_an_encoder_that_raises_what_it_should_not_is_failing_too(encoder):
+    class Dead:
+        def encode(self, _: Any) -> Any:
+            raise ZeroDivisionError
+
+    async def scenario() -> None:
+        turned: asyncio.Queue[bool] = asyncio.Queue()
+        watched = RecoveringEncoder(encoder, lambda: encoder, turned.put_nowait, probe_s=SOON_S)
+        watched._encoder = Dead()  # type: ignore[assignment]
+        with pytest.raises(ZeroDivisionError):
+            watched.encode([np.arange(1000, 1005)])
+        assert await turned.get() is False
+        assert await turned.get() is True
+
+    run(scenario)
+
+
 async def prepared(trunk: Trunk, text: str) -> Any:
     (found,) = await trunk.prepare_all([Input(text)])
     return found

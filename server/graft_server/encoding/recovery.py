@@ -57,7 +57,7 @@ class RecoveringEncoder:
         """See `Encoder.encode`."""
         try:
             return self._encoder.encode(items)
-        except BackboneError:
+        except Exception:
             self._loop.call_soon_threadsafe(self._failed)
             raise
 
@@ -89,7 +89,8 @@ class RecoveringEncoder:
     async def _answers(self) -> bool:
         try:
             await asyncio.to_thread(self._encoder.encode, [self._probe])
-        except BackboneError:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the encoder does not answer
+            _log.debug("the encoder does not answer: %r", error)
             return False
         return True
 
@@ -98,3 +99,5 @@ class RecoveringEncoder:
             self._encoder = await asyncio.to_thread(self._reopen)
         except BackboneError as error:
             _log.warning("%s", error.message)
+        except Exception:  # noqa: BLE001 - it is tried again, whatever it was
+            _log.exception("the encoder cannot be opened anew")

@@ -53,8 +53,11 @@ def tuned(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor) -
         pass
     layout = _measure(graph, device=device, cores=cores, preprocessor=preprocessor)
     temporary = memory.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(layout)))
-    temporary.replace(memory)
+    try:
+        temporary.write_text(json.dumps(asdict(layout)))
+        temporary.replace(memory)
+    except OSError as error:
+        _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
     return layout
 
 

@@ -1,0 +1,40 @@
+"""Which layout an encoder is driven with, and that it is remembered where that is possible."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from graft_server.backbones.cache import EncoderCache
+from graft_server.encoding import tuning
+
+
+@pytest.fixture
+def graph(encoder_cache: Path, backbone, tmp_path) -> Path:
+    path = tmp_path / "entry" / "encoder.onnx"
+    path.parent.mkdir()
+    shutil.copy(EncoderCache(encoder_cache).graph(backbone.encoder_id), path)
+    return path
+
+
+@pytest.fixture
+def tuned(graph: Path, backbone) -> Callable[[], tuning.Layout]:
+    return partial(tuning.tuned, graph, device="cpu", cores=1, preprocessor=backbone.preprocessor())
+
+
+def test_a_layout_is_measured_once(tuned, monkeypatch):
+    layout = tuned()
+    monkeypatch.delattr(tuning, "_measure")
+    assert tuned() == layout
+    assert layout.workers == layout.threads == 1
+
+
+def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog):
+    # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.
+    (graph.parent / f"layout-{tuning._machine('cpu', 1)}.json" / "taken").mkdir(parents=True)
+    assert tuned().budget > 0
+    assert "cannot be remembered" in caplog.text
