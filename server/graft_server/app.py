@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 
 import grpc
@@ -25,6 +24,7 @@ from graft_server.adapting.publishing import Publisher
 from graft_server.backbones.audio import AudioLimits
 from graft_server.backbones.images import ImageLimits
 from graft_server.backbones.limits import MediaLimits
+from graft_server.cores import usable_cores
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
@@ -177,7 +177,7 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         cache=settings.cache_folder,
         device=settings.device,
         precision=settings.precision,
-        cores=settings.cores or len(os.sched_getaffinity(0)),
+        cores=settings.cores or usable_cores(),
         budget=settings.batch_tokens,
         queued_requests=settings.queued_requests,
         limits=MediaLimits(
