@@ -31,6 +31,8 @@ class Figure:
     reference: str = ""
     """What it was compared with in the same run, and how that did."""
     met: bool | None = None
+    part: str = ""
+    """Which part of the benchmark measured it."""
 
 
 @dataclass(slots=True)
@@ -111,6 +113,15 @@ def write(name: str, title: str, figures: Sequence[Figure], notes: Sequence[str]
     content = {"hardware": machine, "figures": [asdict(it) for it in figures], "notes": list(notes)}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     print("\n".join(text))
+
+
+def merged(name: str, parts: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:
+    """The figures, and those of other parts that results/NAME.json has from earlier runs; by part."""
+    measured = {it.part for it in figures}
+    path = RESULTS / f"{name}.json"
+    earlier = json.loads(path.read_text())["figures"] if path.exists() else []
+    kept = [Figure(**it) for it in earlier if it.get("part") in {*parts} - measured]
+    return sorted([*kept, *figures], key=lambda it: parts.index(it.part))
 
 
 def at_least(what: str, value: float, least: float, unit: str = "", reference: str = "") -> Figure:

@@ -1,0 +1,1 @@
+"""The peer: a custom runtime for MLServer, and what it serves."""
