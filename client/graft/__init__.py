@@ -15,15 +15,17 @@ from graft._async_client import AsyncClient
 from graft._bundle import Bundle
 from graft._client import Client
 from graft._data import DataError, read_examples
-from graft._examples import Example, Label
+from graft._examples import Delete, Example, Label
 from graft._predictions import Prediction, Predictions, Score, Timings
 from graft._records import (
     Adaptation,
     AdaptProgress,
     AdaptResult,
     Backbone,
+    CheckResult,
     Event,
     Model,
+    Outcome,
     Progress,
     Publication,
     Rejection,
@@ -79,6 +81,7 @@ __all__ = [
     "Bundle",
     "CancelledError",
     "Candidate",
+    "CheckResult",
     "ClassAdvice",
     "ClassReport",
     "Client",
@@ -88,6 +91,7 @@ __all__ = [
     "DataLossError",
     "DataReport",
     "DeadlineExceededError",
+    "Delete",
     "DuplicateGroup",
     "EvaluationRejection",
     "EvaluationResult",
@@ -107,6 +111,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "NoveltyReport",
+    "Outcome",
     "PermissionDeniedError",
     "Prediction",
     "Predictions",

@@ -5,6 +5,11 @@ new call of the same adaptation and writer says where the server is, and the exc
 The commit is repeated with the same id, so that however often the call breaks, every example is learned
 once and one version is published.
 
+Two things are watched. Liveness: a server sends something every 20 s, so a call on which nothing comes for
+three times that long is given up and opened anew. Acknowledgement: what was sent must be acknowledged, and a
+commit be said to be durable; keep-alives are no answer to that. Where nothing is owed to us (the examples are
+slow in coming, or a durable commit is being trained), being alive is enough.
+
 A driver (`_sync_adapt`, `_async_adapt`) owns the exchange, its lock, its threads or tasks, and the waiting.
 """
 
@@ -12,15 +17,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records import AdaptProgress, AdaptResult, Progress, Rejection, progress_of, rejection_of
+from graft._records import (
+    AdaptProgress,
+    AdaptResult,
+    Outcome,
+    Progress,
+    Rejection,
+    outcome_of,
+    progress_of,
+    rejection_of,
+)
 from graft._reports import report_of
 from graft._retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, UnavailableError, from_status
-from graft.v1 import adaptation_pb2, types_pb2
+from graft.v1 import adaptation_pb2, report_pb2
 
 MIB: Final = 1024 * 1024
 BATCH_EXAMPLES: Final = 256
@@ -29,6 +43,8 @@ BATCH_WAIT_S: Final = 0.05
 """How long an example waits for others to travel with."""
 SILENCE_S: Final = 60.0
 """Servers send something every 20 s: when three in a row are missing, nobody is there."""
+_LONGEST_LOOK_S: Final = 5.0
+_SHORTEST_LOOK_S: Final = 0.05
 _MAX_REJECTIONS: Final = 10_000
 
 
@@ -43,7 +59,9 @@ class Limits:
     connect_timeout_s: float = 20.0
     """How long a first answer of the server is waited for."""
     resume_timeout_s: float = 300.0
-    """How long a broken call is resumed without any progress."""
+    """How long the server may owe an acknowledgement, over however many calls."""
+    silence_s: float = SILENCE_S
+    """How long a call may be without any message before another one is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +81,20 @@ class AdaptExchange:
         limits: Limits | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
+        close: bool = True,
+        append: bool = False,
     ) -> None:
+        """Begins an exchange that has not called yet.
+
+        Args:
+            start: What each call begins with.
+            commit_id: Of the commit at the end of the examples.
+            limits: How much is held and how long is waited.
+            backoff: How long to wait between calls.
+            clock: Seconds, never going back.
+            close: Whether that commit ends the adaptation.
+            append: Whether the examples follow on what the writer sent before, rather than repeat it.
+        """
         self.result: AdaptResult | None = None
         self.failure: GraftError | None = None
         self._start = start
@@ -71,10 +102,13 @@ class AdaptExchange:
         self._limits = limits or Limits()
         self._backoff = backoff or Backoff()
         self._clock = clock
+        self._close = close
+        self._append = append
 
         # Sequence numbers: _durable <= sent ones < _next. Held are those in between, oldest first.
         self._durable = 0
         self._next = 0
+        self._first = 0
         self._ended = False
         self._unacknowledged: deque[_Held] = deque()
         self._unsent: deque[_Held] = deque()
@@ -97,6 +131,9 @@ class AdaptExchange:
         self._rejected: dict[int, Rejection] = {}
         self._rejected_count = 0
         self._committed = False
+        self._outcomes: deque[Outcome] = deque()
+        self._version = 0
+        self._stream_metrics: Mapping[str, float] = {}
         self._server_progress: Progress | None = None
         self._trouble: GraftError | None = None
 
@@ -115,13 +152,14 @@ class AdaptExchange:
             held < self._limits.window_examples and self._held_bytes < self._limits.window_bytes
         )
 
-    def add(self, example: types_pb2.Example) -> bool:
-        """Takes the next example; returns whether a sender that waits should look again."""
+    def add(self, change: adaptation_pb2.ExampleChange) -> bool:
+        """Takes the next change; returns whether a sender that waits should look again."""
+        if not self._owed:
+            self._last_progress = self._clock()  # from now on something is
         sequence = self._next
         self._next += 1
         if sequence < self._durable:  # An earlier process had it acknowledged already.
             return False
-        change = adaptation_pb2.ExampleChange(upsert=example)
         held = _Held(change, change.ByteSize() + 8)
         if not self._unsent:
             self._unsent_since = self._clock()
@@ -159,7 +197,10 @@ class AdaptExchange:
             return adaptation_pb2.AdaptRequest(examples=self._take_batch())
         if self._ended and self._durable >= self._next:
             self._commit_sent = True
-            commit = adaptation_pb2.Commit(commit_id=self._commit_id, next_sequence=self._next, close=True)
+            self._last_progress = self._clock()
+            commit = adaptation_pb2.Commit(
+                commit_id=self._commit_id, next_sequence=self._next, close=self._close
+            )
             return adaptation_pb2.AdaptRequest(commit=commit)
         return None
 
@@ -176,7 +217,30 @@ class AdaptExchange:
     @property
     def wants_another_call(self) -> bool:
         """Whether this call is to be given up: the server asked for it, or has not been heard for long."""
-        return self._reconnect or self._clock() - self._last_heard > SILENCE_S
+        return self._reconnect or self._clock() - self._last_heard > self._limits.silence_s
+
+    def look_s(self) -> float:
+        """In how many seconds to see whether the server is silent, or owes us something for too long."""
+        left_s = self._last_heard + self._limits.silence_s - self._clock()
+        if self._owed:
+            left_s = min(left_s, self._last_progress + self._limits.resume_timeout_s - self._clock())
+        return min(max(left_s, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
+
+    def give_up_if_overdue(self) -> None:
+        """Fails the exchange where a call is alive, but what was sent has not been acknowledged for too long."""
+        waited_s = self._clock() - self._last_progress
+        if self._started and self._owed and not self.done and waited_s > self._limits.resume_timeout_s:
+            self.fail(
+                UnavailableError(
+                    f"The server kept the call alive for {waited_s:.0f} s, but acknowledged none of what it was sent."
+                )
+            )
+
+    def take_outcomes(self) -> list[Outcome]:
+        """What became of commits since the last time that this was asked."""
+        outcomes = list(self._outcomes)
+        self._outcomes.clear()
+        return outcomes
 
     @property
     def may_lack_rejections(self) -> bool:
@@ -186,22 +250,23 @@ class AdaptExchange:
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
         """Takes in one message from the server."""
         self._last_heard = self._clock()
+        if (
+            self._started and not self._owed
+        ):  # more than an answer to start, which a server may give and then die
+            self._advance()
         match message.WhichOneof("message"):
             case "started":
                 self._receive_started(message.started)
             case "accepted":
                 self._receive_accepted(message.accepted)
             case "committed":
-                self._committed |= message.committed.commit_id == self._commit_id
-                self._advance()
+                self._receive_committed(message.committed)
             case "published":
                 self._receive_published(message.published)
             case "publication_failed":
                 self._receive_failed(message.publication_failed)
             case "progress":
-                if message.progress.commit_id:
-                    self._server_progress = progress_of(message.progress)
-                self._advance()
+                self._receive_progress(message.progress)
             case "reconnect":
                 self._reconnect = True
             case _:  # From a newer server; nothing that we need.
@@ -215,8 +280,8 @@ class AdaptExchange:
         """
         if self.done:
             return 0.0
-        if error is not None and not is_resumable(error):
-            self.fail(error)
+        if error is not None and (self._start.validate_only or not is_resumable(error)):
+            self.fail(error)  # of a check the server keeps nothing that could be gone on from
             return 0.0
         limit_s = self._limits.resume_timeout_s if self._ever_started else self._limits.connect_timeout_s
         if (waited_s := self._clock() - self._last_progress) > limit_s:
@@ -258,15 +323,23 @@ class AdaptExchange:
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,
             stage=self._stage(),
-            sent=max(self._durable, self._next - len(self._unsent)),
-            acknowledged=self._durable,
+            sent=max(self._durable, self._next - len(self._unsent)) - self._first,
+            acknowledged=self._durable - self._first,
             rejected=self._rejected_count,
             fraction=1.0 if self.result else server.fraction if server else 0.0,
-            metrics=server.metrics if server else {},
+            metrics={**self._stream_metrics, **(server.metrics if server else {})},
+            version=self._version,
             eta_s=server.eta_s if server else None,
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
         )
+
+    @property
+    def _owed(self) -> bool:
+        """Whether the server owes us an acknowledgement, or the word that our commit is durable."""
+        if self._commit_sent:
+            return not self._committed
+        return bool(self._unacknowledged or self._unsent)
 
     @property
     def _has_full_batch(self) -> bool:
@@ -291,7 +364,11 @@ class AdaptExchange:
         if started.next_sequence < self._durable:
             self.fail(self._lost(started.next_sequence))
             return
-        self._resumed |= started.next_sequence > 0
+        if self._append and not self._ever_started:
+            self._first = started.next_sequence
+            self._next += self._first
+            self._durable = self._first
+        self._resumed |= started.next_sequence > self._first
         self._ever_started = self._started = True
         self._trouble = None
         self._acknowledge(started.next_sequence)
@@ -308,24 +385,47 @@ class AdaptExchange:
             self._acknowledge(accepted.next_sequence)
             self._advance()
 
-    def _receive_published(self, published: adaptation_pb2.Published) -> None:
-        if published.commit_id == self._commit_id and not self.done:
-            result = AdaptResult(
-                model=published.model or self._start.model,
-                version=published.version,
-                adaptation_id=self._start.adaptation_id,
-                commit_id=self._commit_id,
-                report=report_of(published.summary),
-                rejected=(),
-                rejected_count=0,
-            )
-            self.result = self._with_rejections(result)
+    def _receive_committed(self, committed: adaptation_pb2.Committed) -> None:
+        if committed.commit_id != self._commit_id:
+            return
+        self._committed = True
         self._advance()
+        if self._start.validate_only and not self.done:
+            self.result = self._with_rejections(self._result(0, report_pb2.Report()))
+
+    def _receive_progress(self, progress: adaptation_pb2.Progress) -> None:
+        if progress.commit_id == self._commit_id:
+            self._advance()
+        if progress.commit_id:
+            self._server_progress = progress_of(progress)
+        elif progress.stage:
+            self._stream_metrics = dict(progress.metrics)
+
+    def _receive_published(self, published: adaptation_pb2.Published) -> None:
+        self._outcomes.append(outcome_of(published))
+        self._version = max(self._version, published.version)
+        self._server_progress = None
+        if published.commit_id == self._commit_id and not self.done:
+            self.result = self._with_rejections(self._result(published.version, published.summary))
+            self._advance()
+
+    def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
+        return AdaptResult(
+            model=self._start.model,
+            version=version,
+            adaptation_id=self._start.adaptation_id,
+            commit_id=self._commit_id,
+            report=report_of(report),
+            rejected=(),
+            rejected_count=0,
+        )
 
     def _receive_failed(self, failed: adaptation_pb2.PublicationFailed) -> None:
+        self._outcomes.append(outcome_of(failed))
+        self._server_progress = None
         if failed.commit_id == self._commit_id:
             self.fail(from_status(failed.status))
-        self._advance()
+            self._advance()
 
     def _acknowledge(self, next_sequence: int) -> None:
         for queue in (self._unacknowledged, self._unsent):

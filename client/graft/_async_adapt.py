@@ -13,10 +13,10 @@ from collections.abc import AsyncIterable, Callable, Iterable
 
 import grpc
 
-from graft._adapting import SILENCE_S, AdaptExchange
+from graft._adapting import AdaptExchange
 from graft._async_status import FinalStatus
-from graft._examples import ExampleLike, numbered_example_message
-from graft._records import AdaptProgress, AdaptResult
+from graft._examples import ChangeLike, numbered_change_message
+from graft._records import AdaptProgress, AdaptResult, Outcome
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 
@@ -36,14 +36,16 @@ class AsyncAdapt:
         exchange: AdaptExchange,
         open_call: OpenCall,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        on_published: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
         self._on_progress = on_progress
+        self._on_published = on_published
         self._to_send = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def run(self, examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike]) -> AdaptResult:
+    async def run(self, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]) -> AdaptResult:
         """Streams the examples, commits, and returns the outcome.
 
         Raises:
@@ -66,7 +68,7 @@ class AsyncAdapt:
             raise self._exchange.failure or GraftError("The adaptation was stopped.")
         return self._exchange.result
 
-    async def _pump(self, examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike]) -> None:
+    async def _pump(self, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]) -> None:
         number = 0
         if isinstance(examples, AsyncIterable):
             async for example in examples:
@@ -79,11 +81,11 @@ class AsyncAdapt:
         self._exchange.end()
         self._to_send.set()
 
-    async def _add(self, number: int, example: ExampleLike) -> None:
+    async def _add(self, number: int, example: ChangeLike) -> None:
         while not self._exchange.has_room:
             self._room.clear()
             await self._room.wait()
-        if self._exchange.add(numbered_example_message(number, example)):
+        if self._exchange.add(numbered_change_message(number, example)):
             self._to_send.set()
         if number % _BREATHER == _BREATHER - 1:
             await asyncio.sleep(0)
@@ -111,8 +113,7 @@ class AsyncAdapt:
     async def _read(self, call: Stream, status: FinalStatus) -> GraftError | None:
         try:
             while True:
-                patience_s = SILENCE_S if self._exchange.result is None else _GOODBYE_S
-                message = await asyncio.wait_for(call.read(), patience_s)
+                message = await self._next(call)
                 if not isinstance(message, adaptation_pb2.AdaptResponse):
                     return None
                 self._exchange.receive(message)
@@ -121,10 +122,25 @@ class AsyncAdapt:
                 self._report()
                 if self._exchange.wants_another_call or self._exchange.failure is not None:
                     return None
-        except TimeoutError:
-            return None
         except grpc.RpcError as error:
             return status.error(error)
+
+    async def _next(self, call: Stream) -> object:
+        """The next message; None where none comes for so long that the call is to be given up."""
+        reading = asyncio.ensure_future(call.read())
+        try:
+            while not reading.done():
+                ended = self._exchange.result is not None
+                done, _ = await asyncio.wait(
+                    {reading}, timeout=_GOODBYE_S if ended else self._exchange.look_s()
+                )
+                self._exchange.give_up_if_overdue()
+                over = ended or self._exchange.failure is not None or self._exchange.wants_another_call
+                if over and not done:
+                    return None
+            return reading.result()
+        finally:
+            reading.cancel()
 
     async def _write(self, call: Stream) -> None:
         # What ends the call is the reader's to see; a write that comes too late is not news.
@@ -139,6 +155,9 @@ class AsyncAdapt:
             await call.done_writing()
 
     def _report(self) -> None:
+        for outcome in self._exchange.take_outcomes():
+            if self._on_published is not None:
+                self._on_published(outcome)
         if self._on_progress is not None:
             self._on_progress(self._exchange.progress())
 

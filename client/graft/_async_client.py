@@ -20,11 +20,11 @@ import grpc.aio
 
 from graft import _operations as ops
 from graft._adapting import AdaptExchange, Limits
-from graft._async_adapt import AsyncAdapt
+from graft._async_adapt import AsyncAdapt, Stream
 from graft._async_status import FinalStatus
 from graft._bundle import Bundle, BundleWriter
-from graft._channel import CHANNEL_OPTIONS, DEFAULT_TARGET, channel_target
-from graft._examples import ExampleLike, Input, LabelsLike, numbered_example_message
+from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
+from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._operations import Batcher, Call, Operation, PredictSettings, Selector
 from graft._predictions import Prediction, Predictions, predictions_of
 from graft._records import (
@@ -32,8 +32,10 @@ from graft._records import (
     AdaptProgress,
     AdaptResult,
     Backbone,
+    CheckResult,
     Event,
     Model,
+    Outcome,
     Version,
 )
 from graft._reports import EvaluationResult, evaluation_of
@@ -64,7 +66,10 @@ class AsyncClient:
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         timeout: The default deadline of unary calls, in seconds; None: none.
         connect_timeout: How long `adapt` waits for a first answer, in seconds.
-        resume_timeout: How long `adapt` and `watch` go on resuming without any progress, in seconds.
+        resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
+            answer, over however many calls, in seconds. A server that only keeps the call alive owes it too.
+        keep_alive: How often a silent connection is asked whether it is still there, in seconds; one that does
+            not answer for half as long is given up. Servers mind being asked more often than every 10 s.
     """
 
     def __init__(
@@ -76,16 +81,17 @@ class AsyncClient:
         timeout: float | None = 60.0,
         connect_timeout: float = 20.0,
         resume_timeout: float = 300.0,
+        keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
         self.target = target
         self._metadata = tuple(metadata)
         self._timeout = timeout
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
-        address = channel_target(target)
+        address, options = channel_target(target), channel_options(keep_alive)
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(address, options=options)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
         self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
@@ -105,7 +111,7 @@ class AsyncClient:
     async def adapt(
         self,
         model: str,
-        examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike],
+        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
         *,
         adaptation_id: str | None = None,
         writer_id: str = "",
@@ -116,7 +122,12 @@ class AsyncClient:
         base_version: int = 0,
         seed: int = 0,
         commit_id: str | None = None,
+        publish_every: int = 0,
+        publish_seconds: float = 0.0,
+        close: bool = True,
+        append: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
         exchange = new_exchange(
@@ -131,10 +142,44 @@ class AsyncClient:
             seed=seed,
             commit_id=commit_id,
             limits=self._limits,
+            publish_every=publish_every,
+            publish_seconds=publish_seconds,
+            close=close,
+            append=append,
         )
-        drive = AsyncAdapt(exchange, lambda: self._adaptations.Adapt(metadata=self._metadata), on_progress)
+        drive = AsyncAdapt(exchange, self._open_adapt, on_progress, on_published)
         result = await drive.run(examples)
         return await self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+
+    async def check(
+        self,
+        model: str,
+        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
+        *,
+        method: str = "auto",
+        backbone: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+    ) -> CheckResult:
+        """Asks what `adapt` would say; nothing is stored. See `Client.check`."""
+        exchange = new_exchange(
+            model,
+            adaptation_id=None,
+            writer_id="",
+            method=method,
+            backbone=backbone,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            seed=0,
+            commit_id=None,
+            limits=self._limits,
+            validate_only=True,
+        )
+        result = await AsyncAdapt(exchange, self._open_adapt, on_progress).run(examples)
+        return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
 
     async def predict(
         self,
@@ -143,12 +188,13 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        adaptation_id: str | None = None,
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
     ) -> Predictions:
         """Classifies inputs; one version answers all of them. See `Client.predict`."""
-        settings = PredictSettings(model, Selector(version, alias), top_k, include_features)
+        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
         return await self._run(ops.predict(settings, inputs), timeout)
 
     def predict_stream(
@@ -158,13 +204,16 @@ class AsyncClient:
         *,
         version: int | None = None,
         alias: str | None = None,
+        adaptation_id: str | None = None,
         top_k: int = 0,
         include_features: bool = False,
         chunk_size: int = ops.BULK_INPUTS,
         timeout: float | None = None,
     ) -> AsyncIterator[Prediction]:
         """Classifies any number of inputs as they come, in order; see `Client.predict_stream`."""
-        settings = PredictSettings(model, Selector(version, alias), top_k, include_features, chunk_size)
+        settings = PredictSettings(
+            model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
+        )
         return self._predict_stream(settings, inputs, timeout)
 
     async def evaluate(
@@ -305,6 +354,9 @@ class AsyncClient:
     async def health(self, service: str = "", *, timeout: float | None = None) -> str:
         """Whether a service, or (empty) the whole server serves; see `Client.health`."""
         return await self._run(ops.check_health(service), timeout)
+
+    def _open_adapt(self) -> Stream:
+        return self._adaptations.Adapt(metadata=self._metadata)
 
     async def _run(self, operation: Operation[T], timeout: float | None) -> T:
         response: Any = None

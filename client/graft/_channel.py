@@ -50,14 +50,14 @@ _SERVICE_CONFIG: Final = {
     ],
 }
 
-CHANNEL_OPTIONS: Final[list[tuple[str, str | int]]] = [
+KEEP_ALIVE_S: Final = 20.0
+"""How often a connection that is silent is asked whether it is still there."""
+
+_OPTIONS: Final[list[tuple[str, str | int]]] = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # A peer that vanished without a word is noticed within 30 s of any call.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted server is found again soon; gRPC's own ceiling is two minutes.
@@ -67,6 +67,15 @@ CHANNEL_OPTIONS: Final[list[tuple[str, str | int]]] = [
 
 _SCHEME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|passthrough):")
 _PORT = re.compile(r":\d+$")
+
+
+def channel_options(keep_alive_s: float) -> list[tuple[str, str | int]]:
+    """Settings of a channel that notices a peer which vanished without a word within 1.5 times `keep_alive_s`."""
+    return [
+        *_OPTIONS,
+        ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(keep_alive_s * 500)),
+    ]
 
 
 def channel_target(target: str) -> str:

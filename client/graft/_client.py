@@ -18,8 +18,8 @@ import grpc
 from graft import _operations as ops
 from graft._adapting import AdaptExchange, Limits
 from graft._bundle import Bundle, BundleWriter
-from graft._channel import CHANNEL_OPTIONS, DEFAULT_TARGET, channel_target
-from graft._examples import ExampleLike, Input, LabelsLike, example_messages
+from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
+from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, change_messages, example_messages
 from graft._operations import Call, Operation, PredictSettings, Selector
 from graft._predictions import Prediction, Predictions, predictions_of
 from graft._records import (
@@ -27,8 +27,10 @@ from graft._records import (
     AdaptProgress,
     AdaptResult,
     Backbone,
+    CheckResult,
     Event,
     Model,
+    Outcome,
     Version,
 )
 from graft._reports import EvaluationResult, evaluation_of
@@ -37,7 +39,7 @@ from graft._starting import new_exchange
 from graft._sync_adapt import SyncAdapt
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
-from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+from graft.v1 import adaptation_pb2, adaptation_pb2_grpc, model_pb2, model_pb2_grpc
 
 T = TypeVar("T")
 
@@ -62,7 +64,10 @@ class Client:
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         timeout: The default deadline of unary calls, in seconds; None: none.
         connect_timeout: How long `adapt` waits for a first answer, in seconds.
-        resume_timeout: How long `adapt` and `watch` go on resuming without any progress, in seconds.
+        resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
+            answer, over however many calls, in seconds. A server that only keeps the call alive owes it too.
+        keep_alive: How often a silent connection is asked whether it is still there, in seconds; one that does
+            not answer for half as long is given up. Servers mind being asked more often than every 10 s.
     """
 
     def __init__(
@@ -74,16 +79,17 @@ class Client:
         timeout: float | None = 60.0,
         connect_timeout: float = 20.0,
         resume_timeout: float = 300.0,
+        keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
         self.target = target
         self._metadata = tuple(metadata)
         self._timeout = timeout
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
-        address = channel_target(target)
+        address, options = channel_target(target), channel_options(keep_alive)
         if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(address, options=options)
         else:
-            self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
@@ -103,7 +109,7 @@ class Client:
     def adapt(
         self,
         model: str,
-        examples: Iterable[ExampleLike],
+        examples: Iterable[ChangeLike],
         *,
         adaptation_id: str | None = None,
         writer_id: str = "",
@@ -114,7 +120,12 @@ class Client:
         base_version: int = 0,
         seed: int = 0,
         commit_id: str | None = None,
+        publish_every: int = 0,
+        publish_seconds: float = 0.0,
+        close: bool = True,
+        append: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served.
 
@@ -125,7 +136,8 @@ class Client:
 
         Args:
             model: The model to publish to, for example "support/intents".
-            examples: Pairs (input, label), or `Example`s. Taken in the calling thread.
+            examples: Pairs (input, label), `Example`s, or `Delete`s. Taken in the calling thread. An example whose
+                id is known replaces it.
             adaptation_id: Unique within the model. None: a new one.
             writer_id: Which of several feeders of the same adaptation this is. Empty: "default".
             method: "auto" or "frozen".
@@ -135,6 +147,13 @@ class Client:
             base_version: Go on from the examples of this version. 0: start empty.
             seed: Every random choice is derived from it.
             commit_id: Repeating one returns its first outcome. None: derived from the adaptation's id.
+            publish_every: Have the server publish after every so many examples, of all writers. 0: not for that.
+            publish_seconds: Have it publish when there is something new and the newest commit is so old. 0: not
+                for that.
+            close: Whether the commit at the end closes the adaptation. If not, it can be gone on with later.
+            append: Whether the examples follow on what this writer sent to the adaptation before; if not, they
+                repeat it, and what the server has is skipped.
+            on_published: Called with what became of each commit, the server's own too, like on_progress.
             on_progress: Called as it goes, from a background thread, one call at a time.
 
         Returns:
@@ -156,15 +175,68 @@ class Client:
             seed=seed,
             commit_id=commit_id,
             limits=self._limits,
+            publish_every=publish_every,
+            publish_seconds=publish_seconds,
+            close=close,
+            append=append,
         )
         drive = SyncAdapt(
             exchange,
-            lambda requests: self._adaptations.Adapt(requests, metadata=self._metadata),
+            self._open_adapt,
             self._connecting,
             on_progress,
+            on_published,
         )
-        result = drive.run(example_messages(examples))
+        result = drive.run(change_messages(examples))
         return self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+
+    def check(
+        self,
+        model: str,
+        examples: Iterable[ChangeLike],
+        *,
+        method: str = "auto",
+        backbone: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+    ) -> CheckResult:
+        """Asks what `adapt` would say of the settings and of each example. Nothing is stored, nothing is trained.
+
+        Args:
+            model: The model that would be published to.
+            examples: As for `adapt`.
+            method: As for `adapt`.
+            backbone: As for `adapt`.
+            labels: As for `adapt`.
+            closed_labels: As for `adapt`.
+            base_version: As for `adapt`.
+            on_progress: As for `adapt`.
+
+        Returns:
+            How many examples there are, and which would be refused.
+
+        Raises:
+            GraftError: The settings would be refused, or the call broke.
+        """
+        exchange = new_exchange(
+            model,
+            adaptation_id=None,
+            writer_id="",
+            method=method,
+            backbone=backbone,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            seed=0,
+            commit_id=None,
+            limits=self._limits,
+            validate_only=True,
+        )
+        drive = SyncAdapt(exchange, self._open_adapt, self._connecting, on_progress)
+        result = drive.run(change_messages(examples))
+        return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
 
     def predict(
         self,
@@ -173,6 +245,7 @@ class Client:
         *,
         version: int | None = None,
         alias: str | None = None,
+        adaptation_id: str | None = None,
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
@@ -184,6 +257,7 @@ class Client:
             inputs: Texts, or one text. Any number: they are sent in as many requests as it takes.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
+            adaptation_id: An open adaptation, whose interim head answers, with version 0.
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             timeout: Deadline of each request in seconds. None: the client's.
@@ -191,7 +265,7 @@ class Client:
         Returns:
             One prediction per input, in order. A bad input has its own `error` and spoils no other.
         """
-        settings = PredictSettings(model, Selector(version, alias), top_k, include_features)
+        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
         return self._run(ops.predict(settings, inputs), timeout)
 
     def predict_stream(
@@ -201,6 +275,7 @@ class Client:
         *,
         version: int | None = None,
         alias: str | None = None,
+        adaptation_id: str | None = None,
         top_k: int = 0,
         include_features: bool = False,
         chunk_size: int = ops.BULK_INPUTS,
@@ -216,12 +291,15 @@ class Client:
             inputs: Texts. Taken in the calling thread, as far ahead as requests are in flight.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
+            adaptation_id: An open adaptation, whose interim head answers, with version 0.
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             chunk_size: Inputs in a request.
             timeout: Deadline of each request in seconds. None: the client's.
         """
-        settings = PredictSettings(model, Selector(version, alias), top_k, include_features, chunk_size)
+        settings = PredictSettings(
+            model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
+        )
         return self._predict_stream(settings, inputs, timeout)
 
     def evaluate(
@@ -410,6 +488,9 @@ class Client:
             NotFoundError: There is no such service.
         """
         return self._run(ops.check_health(service), timeout)
+
+    def _open_adapt(self, requests: Iterator[adaptation_pb2.AdaptRequest]) -> Any:
+        return self._adaptations.Adapt(requests, metadata=self._metadata)
 
     def _run(self, operation: Operation[T], timeout: float | None) -> T:
         response: Any = None

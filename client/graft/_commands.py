@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from graft._client import Client
 from graft._data import FOLDER_COLUMNS, Columns, Data, FolderTree, example_of, open_data
 from graft._examples import Example, Input
+from graft._following import FollowedLines
 from graft._predictions import Prediction
 from graft._report_page import page
 from graft._terminal import AdaptBar, CountBar, Terminal, plain
@@ -33,6 +34,12 @@ Command = Callable[[argparse.Namespace, Client, Terminal], None]
 
 def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams a data file in and prints the report of the version that comes of it."""
+    if args.follow:
+        _follow(args, client, terminal)
+        return
+    if args.check:
+        _check(args, client, terminal)
+        return
     lines: array[int] = array("q")
     with _open(args) as data, AdaptBar(terminal) as bar:
         try:
@@ -48,7 +55,10 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
                 closed_labels=args.closed_labels,
                 base_version=args.base_version,
                 seed=args.seed,
+                publish_every=args.publish_every,
+                publish_seconds=args.publish_seconds,
                 on_progress=bar.show,
+                on_published=terminal.outcome,
             )
         except KeyboardInterrupt:
             raise Interrupted(
@@ -61,13 +71,80 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.rejections(result.rejected, result.rejected_count, lines)
 
 
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
+    if args.data != "-":
+        raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    lines = FollowedLines(sys.stdin, _columns(args, None), terminal.warning)
+    with lines, AdaptBar(terminal) as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        try:
+            result = client.adapt(
+                args.model,
+                lines,
+                adaptation_id=args.adaptation_id,
+                writer_id=args.writer_id,
+                method=args.method,
+                backbone=args.backbone,
+                labels=args.labels,
+                closed_labels=args.closed_labels,
+                base_version=args.base_version,
+                seed=args.seed,
+                publish_every=args.publish_every,
+                publish_seconds=args.publish_seconds,
+                close=False,
+                append=True,
+                on_progress=bar.show,
+                on_published=terminal.outcome,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+            ) from None
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.report(result.model, result.version, result.report, full=args.full)
+    terminal.rejections(result.rejected, result.rejected_count, [])
+    terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+    lines: array[int] = array("q")
+    with _open(args) as data, AdaptBar(terminal) as bar:
+        result = client.check(
+            args.model,
+            _examples(data, _columns(args, data), bar.reading, lines),
+            method=args.method,
+            backbone=args.backbone,
+            labels=args.labels,
+            closed_labels=args.closed_labels,
+            base_version=args.base_version,
+            on_progress=bar.show,
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        good = result.examples - result.rejected_count
+        terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
+    terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
 def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Classifies the texts or files that were given, or the lines of standard input."""
     if args.text == ["-"] and not args.files:
         _predict_lines(args, client, terminal)
         return
     inputs: list[Input] = [Path(text) for text in args.text] if args.files else args.text
-    predictions = client.predict(args.model, inputs, version=args.version, alias=args.alias, top_k=args.top_k)
+    predictions = client.predict(
+        args.model,
+        inputs,
+        version=args.version,
+        alias=args.alias,
+        adaptation_id=args.adaptation,
+        top_k=args.top_k,
+    )
     if not args.json and terminal.out.is_terminal:
         terminal.predictions(args.text, predictions)
         return
@@ -158,7 +235,7 @@ def _open(args: argparse.Namespace) -> Data:
     return open_data(args.data, delimiter=args.delimiter, encoding=args.encoding)
 
 
-def _columns(args: argparse.Namespace, data: Data) -> Columns:
+def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
     if isinstance(data, FolderTree):
         return FOLDER_COLUMNS
     return Columns(
@@ -190,6 +267,7 @@ def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal)
         _standard_input(asked),
         version=args.version,
         alias=args.alias,
+        adaptation_id=args.adaptation,
         top_k=args.top_k,
         chunk_size=_INTERACTIVE_CHUNK if sys.stdin.isatty() else _BULK_CHUNK,
     )

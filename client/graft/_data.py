@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TextIO, TypeAlias
+from typing import Any, BinaryIO, Final, Protocol, Self, TextIO, TypeAlias
 
 from graft._examples import Example
 from graft._media import ENDINGS, class_files
@@ -55,6 +55,18 @@ class Columns:
     """ "train" or "validation"."""
     path: bool = False
     """Whether `input` names files of images or clips, from the data file's folder on, rather than holding texts."""
+
+
+class Origin(Protocol):
+    """Where rows come from."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where names of files begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +287,7 @@ def open_data(path: str | Path, *, delimiter: str | None = None, encoding: str =
     return DataFile(path, delimiter=delimiter, encoding=encoding)
 
 
-def example_of(data: Data, row: Row, columns: Columns) -> Example:
+def example_of(data: Origin, row: Row, columns: Columns) -> Example:
     """The example that a row holds.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from graft._media import media_message
-from graft.v1 import types_pb2
+from graft.v1 import adaptation_pb2, types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """What a server takes in one message."""
@@ -40,6 +40,14 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Takes an example back: the versions to come are trained without it."""
+
+    id: str
+    """The example's id."""
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """A class that a model can answer with."""
 
@@ -50,6 +58,7 @@ class Label:
 
 
 ExampleLike: TypeAlias = Example | tuple[Input, str | None]
+ChangeLike: TypeAlias = ExampleLike | Delete
 LabelsLike: TypeAlias = Mapping[str, str] | Iterable[str | Label | tuple[str, str]]
 
 
@@ -76,6 +85,19 @@ def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Exam
     """Turns examples into protobuf one by one, as they come; errors say which one is at fault."""
     for number, example in enumerate(examples):
         yield numbered_example_message(number, example)
+
+
+def change_messages(changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
+    """Turns examples and deletions into protobuf one by one, as they come; errors say which one is at fault."""
+    for number, change in enumerate(changes):
+        yield numbered_change_message(number, change)
+
+
+def numbered_change_message(number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
+    """The protobuf form of change `number`, counted from 0 in errors."""
+    if isinstance(change, Delete):
+        return adaptation_pb2.ExampleChange(delete_id=change.id)
+    return adaptation_pb2.ExampleChange(upsert=numbered_example_message(number, change))
 
 
 def numbered_example_message(number: int, example: ExampleLike) -> types_pb2.Example:

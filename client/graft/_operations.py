@@ -76,12 +76,20 @@ Operation: TypeAlias = Generator[Call, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which of a model's versions: by number, by alias, or (both unset) the alias "live"."""
+    """Which of a model's versions: by number, by alias, or (all unset) the alias "live".
+
+    Or the interim head of an open adaptation.
+    """
 
     version: int | None = None
     alias: str | None = None
+    adaptation_id: str | None = None
 
     def __post_init__(self) -> None:
+        if self.adaptation_id is not None and (self.version is not None or self.alias is not None):
+            raise ValueError(
+                f"give an adaptation_id ({self.adaptation_id!r}), a version or an alias, not several"
+            )
         if self.version is not None and self.alias is not None:
             raise ValueError(f"give a version ({self.version}) or an alias ({self.alias!r}), not both")
 
@@ -89,6 +97,8 @@ class Selector:
         """The fields of a request that say so."""
         if self.version is not None:
             return {"version": self.version}
+        if self.adaptation_id is not None:
+            return {"adaptation_id": self.adaptation_id}
         return {} if self.alias is None else {"alias": self.alias}
 
 
@@ -139,7 +149,8 @@ def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Opera
     for chunk in itertools.chain([next(chunks, [])], chunks):
         response = yield settings.call(chunk, selector)
         parts.append(predictions_of(response))
-        selector = Selector(version=parts[-1].version or selector.version)
+        if parts[-1].version:
+            selector = Selector(version=parts[-1].version)
     return parts[0] if len(parts) == 1 else joined(parts, settings.model)
 
 

@@ -69,12 +69,21 @@ class Predictions(list[Prediction]):
 
     Attributes:
         model: The model's name.
-        version: The version that answered all of them.
+        version: The version that answered all of them; 0: an interim head.
         timings: Where the time went.
+        next_sequence: Of an interim head: how many changes, of all writers, it had learned.
     """
 
-    def __init__(self, predictions: Iterable[Prediction], model: str, version: int, timings: Timings) -> None:
+    def __init__(
+        self,
+        predictions: Iterable[Prediction],
+        model: str,
+        version: int,
+        timings: Timings,
+        next_sequence: int = 0,
+    ) -> None:
         super().__init__(predictions)
+        self.next_sequence = next_sequence
         self.model = model
         self.version = version
         self.timings = timings
@@ -83,7 +92,8 @@ class Predictions(list[Prediction]):
 def predictions_of(message: prediction_pb2.PredictResponse) -> Predictions:
     """The predictions that a message carries."""
     results = [_prediction_of(result, message.version) for result in message.results]
-    return Predictions(results, message.model, message.version, _timings_of(message.timings))
+    timings = _timings_of(message.timings)
+    return Predictions(results, message.model, message.version, timings, message.next_sequence)
 
 
 def joined(parts: Iterable[Predictions], model: str) -> Predictions:
@@ -91,7 +101,7 @@ def joined(parts: Iterable[Predictions], model: str) -> Predictions:
     whole = Predictions([], model, 0, Timings(0.0, 0.0, 0.0, 0.0))
     for part in parts:
         whole.extend(part)
-        whole.version = part.version
+        whole.version, whole.next_sequence = part.version, part.next_sequence
         whole.timings = Timings(
             queue_s=whole.timings.queue_s + part.timings.queue_s,
             tokenize_s=whole.timings.tokenize_s + part.timings.tokenize_s,

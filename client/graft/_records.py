@@ -125,6 +125,8 @@ class Adaptation:
     """For each writer the sequence number below which its examples are durable or rejected."""
     publications: tuple[Publication, ...]
     """What became of its commits, oldest first."""
+    metrics: Mapping[str, float]
+    """How its stream is being learned, by name; empty where the server does not follow it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +188,43 @@ class AdaptProgress:
     fraction: float
     """How much of the training is done, 0 to 1."""
     metrics: Mapping[str, float]
-    """The server's figures so far, by name."""
+    """The server's figures so far, by name; of the stream, for example "prequential_accuracy"."""
+    version: int
+    """The newest version that was published during this call, by our commit or by the server's own; 0: none."""
     eta_s: float | None
     """How long the training will still take, in seconds, where it is known."""
     reconnects: int
     """How many times the call was broken and resumed."""
     trouble: GraftError | None
     """Why there is no connection now, while a new one is being tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one commit, ours or the server's own."""
+
+    commit_id: str
+    """The commit; those of the server are called "auto:1", "auto:2" and so on."""
+    version: int
+    """The version that was published; 0: none."""
+    report: Report | None = field(repr=False)
+    """What it was trained on and how good it is; None where there is no version."""
+    error: GraftError | None
+    """Why there is no version; the stream goes on all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the server would say of a start and of examples, of which nothing was stored."""
+
+    model: str
+    """The model."""
+    examples: int
+    """How many examples were looked at."""
+    rejected: tuple[Rejection, ...] = field(repr=False)
+    """The examples that would be refused, by sequence; the first 10,000."""
+    rejected_count: int
+    """How many examples would be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +308,7 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         create_time=time_of(message.create_time),
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
+        metrics=dict(message.metrics),
     )
 
 
@@ -288,6 +321,13 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
         metrics=dict(message.metrics),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
     )
+
+
+def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
+    """The outcome that a message carries."""
+    if isinstance(message, adaptation_pb2.Published):
+        return Outcome(message.commit_id, message.version, report_of(message.summary), None)
+    return Outcome(message.commit_id, 0, None, from_status(message.status))
 
 
 def event_of(message: adaptation_pb2.WatchAdaptationResponse) -> Event:

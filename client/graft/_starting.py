@@ -22,6 +22,11 @@ def new_exchange(
     seed: int,
     commit_id: str | None,
     limits: Limits,
+    publish_every: int = 0,
+    publish_seconds: float = 0.0,
+    close: bool = True,
+    append: bool = False,
+    validate_only: bool = False,
 ) -> AdaptExchange:
     """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
 
@@ -40,10 +45,23 @@ def new_exchange(
         method=_method(method),
         base_version=base_version,
         seed=seed,
+        publish=_policy(publish_every, publish_seconds),
+        validate_only=validate_only,
     )
+    if append and commit_id is None:
+        commit_id = uuid.uuid4().hex  # what follows on is another commit each time
     # A caller who starts the same adaptation again, say after a crash, means the same commit.
     commit_id = commit_id or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{model}\0{adaptation_id}\0{writer_id}").hex)
-    return AdaptExchange(start, commit_id, limits=limits)
+    return AdaptExchange(start, commit_id, limits=limits, close=close, append=append)
+
+
+def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | None:
+    if not (examples or seconds):
+        return None
+    policy = adaptation_pb2.PublishPolicy(every_examples=examples)
+    if seconds:
+        policy.every.FromNanoseconds(round(seconds * 1e9))
+    return policy
 
 
 def _method(method: str) -> types_pb2.Method.ValueType:

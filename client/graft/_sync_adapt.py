@@ -16,16 +16,14 @@ from typing import Any
 import grpc
 
 from graft._adapting import AdaptExchange
-from graft._records import AdaptProgress, AdaptResult
+from graft._records import AdaptProgress, AdaptResult, Outcome
 from graft.errors import GraftError, from_call
-from graft.v1 import adaptation_pb2, types_pb2
+from graft.v1 import adaptation_pb2
 
 # What grpc returns for a stream is a call and an iterator at once, which it has no public name for.
 OpenCall = Callable[[Iterator[adaptation_pb2.AdaptRequest]], Any]
 Connecting = Callable[[float], AbstractContextManager[None]]
 """Has gRPC connect for as long as the context lasts, at most for so many seconds."""
-_LOOK_S = 5.0
-"""How often the supervisor looks whether the server has fallen silent."""
 _GOODBYE_S = 1.0
 """How long the server is given to end a call that has its outcome."""
 
@@ -48,16 +46,18 @@ class SyncAdapt:
         open_call: OpenCall,
         connecting: Connecting,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        on_published: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
         self._connecting = connecting
         self._on_progress = on_progress
+        self._on_published = on_published
         self._changed = threading.Condition()
         self._stopped = False
         self._crash: BaseException | None = None
 
-    def run(self, examples: Iterable[types_pb2.Example]) -> AdaptResult:
+    def run(self, examples: Iterable[adaptation_pb2.ExampleChange]) -> AdaptResult:
         """Streams the examples, commits, and returns the outcome.
 
         Raises:
@@ -80,7 +80,7 @@ class SyncAdapt:
                 self._changed.notify_all()
             supervisor.join()
 
-    def _add(self, example: types_pb2.Example) -> bool:
+    def _add(self, example: adaptation_pb2.ExampleChange) -> bool:
         with self._changed:
             while not self._exchange.has_room and not self._over:
                 self._changed.wait()
@@ -131,7 +131,8 @@ class SyncAdapt:
         reader.start()
         with self._changed:
             while not (talk.ended or self._over or self._exchange.wants_another_call):
-                self._changed.wait(_LOOK_S)
+                self._changed.wait(self._exchange.look_s())
+                self._exchange.give_up_if_overdue()
             if self._exchange.result is not None:
                 self._changed.wait_for(lambda: talk.ended, _GOODBYE_S)
             talk.live = False
@@ -173,9 +174,12 @@ class SyncAdapt:
             self._changed.notify_all()
 
     def _report(self) -> None:
+        with self._changed:
+            progress, outcomes = self._exchange.progress(), self._exchange.take_outcomes()
+        for outcome in outcomes:
+            if self._on_published is not None:
+                self._on_published(outcome)
         if self._on_progress is not None:
-            with self._changed:
-                progress = self._exchange.progress()
             self._on_progress(progress)
 
     def _fail(self, crash: BaseException) -> None:

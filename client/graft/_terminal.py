@@ -26,7 +26,7 @@ from rich.table import Table
 
 from graft import _report_words as words
 from graft._predictions import Prediction
-from graft._records import AdaptProgress, Backbone, Event, Model, Rejection, Version
+from graft._records import AdaptProgress, Backbone, Event, Model, Outcome, Rejection, Version
 from graft._reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
 from graft.errors import GraftError
 
@@ -64,6 +64,19 @@ class Terminal:
     def error(self, text: str) -> None:
         """What went wrong, in one line."""
         self.err.print(f"[bold red]error:[/] {escape(text)}")
+
+    def warning(self, text: str) -> None:
+        """What was wrong, and passed over, in one line."""
+        self.err.print(f"[yellow]passed over:[/] {escape(text)}")
+
+    def outcome(self, outcome: Outcome) -> None:
+        """What became of a commit, in one line."""
+        if outcome.report is not None:
+            report = outcome.report
+            what = f"version {outcome.version}: {report.examples:,} examples, accuracy {_percent(report.accuracy)}"
+            self.say(f"published {what} (commit {outcome.commit_id})")
+        elif outcome.error is not None:
+            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
@@ -370,7 +383,12 @@ def _stage(progress: AdaptProgress, read: float) -> tuple[str, float]:
         return f"no connection, trying again: {progress.trouble.message:.80}", 0.0
     refused = f", {progress.rejected:,} refused" if progress.rejected else ""
     if progress.stage == "streaming":
-        return f"streaming: {progress.acknowledged:,} examples stored{refused}", read
+        learned = progress.metrics.get("prequential_accuracy")
+        right = (
+            f", {_percent(learned)} predicted right before they were learned" if learned is not None else ""
+        )
+        version = f", version {progress.version}" if progress.version else ""
+        return f"streaming: {progress.acknowledged:,} examples stored{refused}{right}{version}", read
     if progress.stage == "published":
         return f"published: {progress.acknowledged:,} examples{refused}", 1.0
     eta = f", {progress.eta_s:.0f} s to go" if progress.eta_s else ""

@@ -45,10 +45,13 @@ examples:
   graft adapt shop/products photos/ --backbone resnet
   graft adapt shop/products photos.csv --path file --label product --backbone resnet
   zcat *.jsonl.gz | graft adapt support/intents -
+  graft adapt support/intents train.csv --check
+  tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
 
 Data files are CSV, TSV or JSON lines by their ending, also with .gz behind; "-" reads JSON lines from
 standard input. A broken connection is resumed by itself; an interrupted command goes on with the same
---adaptation-id.
+--adaptation-id. With --follow, a line is {"id": …, "text": …, "label": …} or {"delete": ID}; the end of the input
+and Ctrl-C commit, and leave the adaptation open.
 """
 
 _PREDICT_EXAMPLES: Final = """\
@@ -178,6 +181,25 @@ def _add_adapt(commands: _Commands) -> None:
         help="names this adaptation; repeat it to go on where an interrupted command was (a new one)",
     )
     settings.add_argument(
+        "--publish-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="have the server publish after every N examples (only at the end)",
+    )
+    settings.add_argument(
+        "--publish-seconds",
+        type=_positive,
+        default=0.0,
+        metavar="S",
+        help="have it publish what is new after S seconds (only at the end)",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--check", action="store_true", help="only say which examples would be refused")
+    how.add_argument(
+        "--follow", action="store_true", help="read standard input for as long as lines come, then commit"
+    )
+    settings.add_argument(
         "--writer-id", default="", metavar="ID", help="which of several feeders of one adaptation this is"
     )
     _add_full(parser)
@@ -189,7 +211,9 @@ def _add_predict(commands: _Commands) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="+", help="texts, or - for the lines of standard input")
     parser.add_argument("--files", action="store_true", help="the texts are names of image or audio files")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
-    _add_selector(parser)
+    _add_selector(parser).add_argument(
+        "--adaptation", metavar="ID", help="the interim head of this open adaptation"
+    )
 
 
 def _add_evaluate(commands: _Commands) -> None:
@@ -268,10 +292,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--encoding", default="utf-8-sig", help="of the text (UTF-8)")
 
 
-def _add_selector(parser: argparse.ArgumentParser) -> None:
+def _add_selector(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     selector = parser.add_mutually_exclusive_group()
     selector.add_argument("--version", type=int, metavar="N", help="the version (the one that is live)")
     selector.add_argument("--alias", metavar="ALIAS", help="the version that this alias points at")
+    return selector
 
 
 def _add_full(parser: argparse.ArgumentParser) -> None:

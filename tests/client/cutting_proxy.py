@@ -1,4 +1,7 @@
-"""A TCP proxy that breaks its first connections, each after so many bytes, as a bad network would."""
+"""A TCP proxy that breaks its first connections, each after so many bytes, as a bad network would.
+
+Or it falls silent and keeps them open, as a machine does that vanishes without a word.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ class Cut:
     """How many bytes pass first."""
     upstream: bool
     """Whether those that the client sends are counted, or those that the server sends."""
+    silent: bool = False
+    """Whether the connection stays open, with nothing passing any more in either direction."""
 
 
 class CuttingProxy:
@@ -67,19 +72,27 @@ class CuttingProxy:
                 server = socket.create_connection(self._server)
                 cut = self._cuts.pop(0) if self._cuts else None
                 self._sockets += [client, server]
-                self._spawn(self._pass, client, server, cut if cut and cut.upstream else None)
-                self._spawn(self._pass, server, client, cut if cut and not cut.upstream else None)
+                gone = threading.Event()
+                self._spawn(self._pass, client, server, cut if cut and cut.upstream else None, gone)
+                self._spawn(self._pass, server, client, cut if cut and not cut.upstream else None, gone)
 
-    def _pass(self, source: socket.socket, sink: socket.socket, cut: Cut | None) -> None:
+    def _pass(
+        self, source: socket.socket, sink: socket.socket, cut: Cut | None, gone: threading.Event
+    ) -> None:
         left = cut.after_bytes if cut else None
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK if left is None else min(_CHUNK, left)):
+                if gone.is_set():
+                    continue
                 sink.sendall(data)
                 if left is not None:
                     left -= len(data)
                     if left == 0:
                         self.broken += 1
-                        break
+                        if not (cut and cut.silent):
+                            break
+                        gone.set()
+                        left = None
         for end in (source, sink):
             _close(end)
 

@@ -30,15 +30,16 @@ class Clock:
 class Talk:
     """An exchange with what its driver would do around it."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, **how: bool) -> None:
         self.clock = Clock()
         backoff = Backoff(uniform=lambda _, high: high)
         start = pb.AdaptStart(adaptation_id="a", model="m")
-        self.exchange = AdaptExchange(start, "c", limits=limits, backoff=backoff, clock=self.clock)
+        self.exchange = AdaptExchange(start, "c", limits=limits, backoff=backoff, clock=self.clock, **how)
 
     def add(self, count: int, text: str = "t") -> None:
         for _ in range(count):
-            self.exchange.add(types_pb2.Example(input=types_pb2.Input(text=text), label="x"))
+            example = types_pb2.Example(input=types_pb2.Input(text=text), label="x")
+            self.exchange.add(pb.ExampleChange(upsert=example))
 
     def open(self, next_sequence: int = 0) -> None:
         self.exchange.opened()
@@ -332,6 +333,98 @@ def test_a_server_that_never_answered_is_given_less_time() -> None:
     talk.clock.forward(21.0)
     talk.exchange.closed(BROKEN)
     assert "no answer" in str(talk.exchange.failure)
+
+
+def alive(talk: Talk) -> None:
+    """The server shows that it is there, and nothing else."""
+    talk.exchange.receive(pb.AdaptResponse(progress=pb.Progress()))
+    talk.exchange.give_up_if_overdue()
+
+
+def test_being_kept_alive_is_not_being_acknowledged() -> None:
+    talk = Talk(Limits(resume_timeout_s=300.0))
+    talk.open()
+    talk.add(3)
+    talk.exchange.end()
+    talk.requests()
+    for _ in range(15):
+        talk.clock.forward(20)
+        alive(talk)
+        assert not talk.exchange.done
+        assert not talk.exchange.wants_another_call
+    talk.clock.forward(20)
+    alive(talk)
+    assert isinstance(talk.exchange.failure, graft.UnavailableError)
+    assert "acknowledged none" in talk.exchange.failure.message
+
+
+def test_a_slow_source_and_a_slow_training_are_not_the_servers_debt() -> None:
+    talk = Talk(Limits(resume_timeout_s=300.0))
+    talk.open()
+    for _ in range(100):
+        talk.clock.forward(20)
+        alive(talk)
+    talk.add(1)
+    talk.exchange.end()
+    talk.requests()
+    alive(talk)
+    talk.accept(1)
+    talk.requests()
+    talk.exchange.receive(pb.AdaptResponse(committed=pb.Committed(commit_id="c")))
+    for _ in range(100):
+        talk.clock.forward(20)
+        alive(talk)
+    assert not talk.exchange.done
+    talk.publish()
+    assert talk.exchange.result is not None
+
+
+def test_a_stream_that_was_idle_for_long_is_resumed_when_it_breaks() -> None:
+    talk = Talk(Limits(resume_timeout_s=300.0))
+    talk.open()
+    for _ in range(100):
+        talk.clock.forward(20)
+        alive(talk)
+    talk.exchange.closed(BROKEN)
+    assert not talk.exchange.done
+
+
+def test_appended_examples_follow_on_what_was_sent_before() -> None:
+    talk = Talk(append=True, close=False)
+    talk.add(2)
+    talk.open(next_sequence=7)
+    talk.exchange.end()
+    assert talk.batches() == [(7, 2)]
+    assert talk.exchange.progress().acknowledged == 0
+    talk.accept(9)
+    assert talk.exchange.progress().acknowledged == 2
+    (request,) = talk.requests()
+    assert (request.commit.next_sequence, request.commit.close) == (9, False)
+
+
+def test_outcomes_of_the_servers_own_commits_are_told_and_do_not_end_the_exchange() -> None:
+    talk = Talk()
+    talk.open()
+    talk.publish("auto:1")
+    talk.exchange.receive(
+        pb.AdaptResponse(publication_failed=pb.PublicationFailed(commit_id="auto:2", status={"code": 9}))
+    )
+    first, second = talk.exchange.take_outcomes()
+    assert (first.commit_id, first.version, first.error) == ("auto:1", 3, None)
+    assert (second.commit_id, second.version) == ("auto:2", 0)
+    assert isinstance(second.error, graft.FailedPreconditionError)
+    assert talk.exchange.progress().version == 3
+    assert talk.exchange.take_outcomes() == []
+    assert not talk.exchange.done
+
+
+def test_figures_of_the_stream_are_in_the_progress() -> None:
+    talk = Talk()
+    talk.open()
+    progress = pb.Progress(stage="streaming", metrics={"prequential_accuracy": 0.5})
+    talk.exchange.receive(pb.AdaptResponse(progress=progress))
+    assert talk.exchange.progress().metrics == {"prequential_accuracy": 0.5}
+    assert talk.exchange.progress().stage == "streaming"
 
 
 def test_rejections_are_collected_once_in_order() -> None:

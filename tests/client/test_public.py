@@ -9,7 +9,7 @@ import sys
 import graft
 
 METHODS = {
-    "adapt", "adaptation", "adaptations", "backbones", "cancel", "close", "delete_model", "delete_version",
+    "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_model", "delete_version",
     "evaluate", "export", "health", "model", "models", "predict", "predict_stream", "promote", "set_alias",
     "version", "versions", "watch",
 }  # fmt: skip
@@ -25,7 +25,8 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Predictions", "Progress", "Publication", "Rejection", "Report", "ResourceExhaustedError", "Score",
         "Timings", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "Version", "__version__",
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
-        "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin",
+        "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
+        "Outcome",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

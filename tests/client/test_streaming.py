@@ -1,0 +1,206 @@
+"""A client whose stream goes on: versions by a policy, the interim head, lines that are followed, silent networks."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import graft
+
+
+def proxy_module() -> ModuleType:
+    # Tests are imported by path, so that a module beside them is not importable by name.
+    path = Path(__file__).with_name("cutting_proxy.py")
+    spec = importlib.util.spec_from_file_location("cutting_proxy", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PROXY = proxy_module()
+
+
+def new_name() -> str:
+    return f"tests/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[graft.Client]:
+    with graft.Client(server.target) as client:
+        yield client
+
+
+@pytest.mark.parametrize("upstream", [True, False])
+def test_a_connection_that_falls_silent_is_noticed_and_costs_no_example(
+    server: Any, few: list[tuple[str, str]], upstream: bool
+) -> None:
+    cuts = [PROXY.Cut(700, upstream, silent=True)]
+    with (
+        PROXY.cutting_proxy(server.target, cuts) as proxy,
+        graft.Client(proxy.target, keep_alive=1.0) as shaky,
+    ):
+        result = shaky.adapt(new_name(), few * 20)
+        assert proxy.broken == 1
+        assert result.report.examples == 20 * len(few)
+
+
+def test_the_async_client_notices_it_too(server: Any, few: list[tuple[str, str]]) -> None:
+    async def adapt(target: str) -> graft.AdaptResult:
+        async with graft.AsyncClient(target, keep_alive=1.0) as shaky:
+            return await shaky.adapt(new_name(), few * 20)
+
+    with PROXY.cutting_proxy(server.target, [PROXY.Cut(700, upstream=True, silent=True)]) as proxy:
+        assert asyncio.run(adapt(proxy.target)).report.examples == 20 * len(few)
+        assert proxy.broken == 1
+
+
+def test_each_version_of_a_policy_is_told(client: graft.Client, few: list[tuple[str, str]]) -> None:
+    outcomes: list[graft.Outcome] = []
+    published = threading.Event()
+
+    def told(outcome: graft.Outcome) -> None:
+        outcomes.append(outcome)
+        published.set()
+
+    def slowly() -> Iterator[tuple[str, str]]:
+        yield from few[:6]
+        assert published.wait(60)
+        yield from few[6:9]
+
+    result = client.adapt(new_name(), slowly(), publish_every=6, on_published=told)
+    assert [(it.commit_id, it.version) for it in outcomes] == [("auto:1", 1), (result.commit_id, 2)]
+    assert outcomes[0].report is not None
+    assert outcomes[0].report.examples == 6
+    assert result.report.examples == 9
+
+
+def test_the_interim_head_answers_while_the_stream_is_open(server: Any, few: list[tuple[str, str]]) -> None:
+    async def run() -> graft.Predictions:
+        model, stored, over = new_name(), asyncio.Event(), asyncio.Event()
+
+        async def endless() -> AsyncIterator[tuple[str, str]]:
+            for row in few:
+                yield row
+            await over.wait()
+
+        def told(progress: graft.AdaptProgress) -> None:
+            if progress.acknowledged == len(few):
+                stored.set()
+
+        async with graft.AsyncClient(server.target) as client:
+            streaming = asyncio.create_task(
+                client.adapt(model, endless(), adaptation_id="a", on_progress=told)
+            )
+            await stored.wait()
+            predictions = await client.predict(model, ["the lock is broken"], adaptation_id="a")
+            over.set()
+            await streaming
+            return predictions
+
+    predictions = asyncio.run(run())
+    assert (predictions.version, predictions.next_sequence) == (0, len(few))
+    assert predictions[0].label == "lock"
+
+
+def test_what_is_appended_follows_on_and_deletions_take_back(
+    client: graft.Client, few: list[tuple[str, str]]
+) -> None:
+    model = new_name()
+    rows = [graft.Example(text, label, id=str(n)) for n, (text, label) in enumerate(few)]
+    first = client.adapt(model, rows, adaptation_id="a", close=False, append=True)
+    second = client.adapt(
+        model, [graft.Delete("0"), ("a new lock", "lock")], adaptation_id="a", close=False, append=True
+    )
+    assert (first.version, second.version) == (1, 2)
+    assert second.report.examples == len(few)
+    adaptation = client.adaptation(model, "a")
+    assert adaptation.state == "open"
+    assert adaptation.writers == {"default": len(few) + 2}
+
+
+def test_a_check_stores_nothing_and_says_what_would_be_refused(
+    client: graft.Client, few: list[tuple[str, str]]
+) -> None:
+    model = new_name()
+    result = client.check(
+        model, [*few, ("", "lock"), ("hello", "other")], labels=["lock", "bill"], closed_labels=True
+    )
+    assert result.examples == len(few) + 2
+    assert [it.reason for it in result.rejected] == ["INPUT_EMPTY", "LABEL_UNKNOWN"]
+    assert client.adaptations(model) == []
+
+
+def command(server: Any, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "graft.cli", "adapt", *arguments, "--server", server.target, "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+def lines(rows: list[tuple[str, str]], first: int = 0) -> str:
+    return "".join(
+        json.dumps({"id": str(n), "text": text, "label": label}) + "\n"
+        for n, (text, label) in enumerate(rows, first)
+    )
+
+
+def test_followed_lines_are_committed_at_their_end_and_gone_on_with_later(
+    server: Any, client: graft.Client, few: list[tuple[str, str]]
+) -> None:
+    model = new_name()
+    follow = (model, "-", "--follow", "--adaptation-id", "a")
+    out, err = command(server, *follow).communicate(lines(few) + "no json\n", timeout=60)
+    assert json.loads(out)["version"] == 1
+    assert f"line {len(few) + 1} is not JSON" in err
+    out, _ = command(server, *follow).communicate('{"delete": "0"}\n' + lines(few[:1], 50), timeout=60)
+    result = json.loads(out)
+    assert (result["version"], result["report"]["examples"]) == (2, len(few))
+    assert client.adaptation(model, "a").state == "open"
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_followed_lines_with_a_commit(
+    server: Any, client: graft.Client, few: list[tuple[str, str]], end: signal.Signals
+) -> None:
+    model = new_name()
+    process = command(
+        server, model, "-", "--follow", "--adaptation-id", "a", "--publish-every", str(len(few))
+    )
+    assert process.stdin is not None
+    process.stdin.write(lines(few))
+    process.stdin.flush()
+    assert process.stderr is not None
+    while "published version 1" not in process.stderr.readline():
+        pass
+    process.send_signal(end)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(out)["version"] == 2
+
+
+def test_the_command_check_names_the_lines(server: Any, tmp_path: Any) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\nhello,greeting\n ,greeting\n")
+    out, err = command(server, new_name(), str(path), "--check").communicate(timeout=60)
+    assert json.loads(out)["rejected_count"] == 1
+    assert "line 3" in err
