@@ -7,7 +7,7 @@ export VENV
 
 # Where an argument helps: make test ARGS='-k adapt -x', make bench ARGS='--help'
 ARGS ?=
-BENCH ?= adapting heads
+BENCH ?= adapting heads streaming
 
 .DEFAULT_GOAL := help
 
@@ -76,6 +76,12 @@ bench: setup ## the benchmarks, or one: make bench BENCH=adapting; results go to
 .PHONY: test-node
 test-node: setup ## the Node client against a live server
 	bash scripts/test-node.sh
+
+.PHONY: test-broker
+test-broker: setup ## the example that feeds from NATS, its consumer killed in the middle; needs nats-server
+	@PATH=$$PATH:/usr/sbin command -v nats-server >/dev/null || \
+		{ echo "test-broker: needs nats-server ('apt-get install nats-server')" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/examples/test_broker.py $(ARGS)
 
 .PHONY: test-image
 test-image: setup ## the container image's steps, without a container engine
