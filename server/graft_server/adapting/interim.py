@@ -61,6 +61,10 @@ class InterimHead:
         return self.head.scores(features[VIEW])
 
 
+class _MovedError(Exception):
+    """Segments were put together in such a way that it is lost what has been learned: begin anew."""
+
+
 @dataclass(slots=True)
 class _Followed:
     """How far one writer's segments were learned."""
@@ -186,6 +190,9 @@ class Interim:
             try:
                 await self._catch_up()
                 self._error = None
+            except _MovedError:
+                self.drop()
+                self._awake = True
             except DomainError as error:
                 _log.warning("the interim head of %s: %s", self._store.model, error.message)
                 self._error = error
@@ -285,6 +292,8 @@ class Interim:
             segment = followed.store.segment(writer_id, ordinal)
         except ObjectMissingError:
             return None
+        if segment.first_sequence != followed.sequence:
+            raise _MovedError
         if not segment.upserts:
             return segment, np.zeros((0, 0), np.float16)
         try:
@@ -295,8 +304,14 @@ class Interim:
         self._lacking.pop((followed.log, ordinal), None)
         return segment, features
 
-    def _row(self, log: Log, ordinal: int, row: int) -> Row:
+    def _row(self, log: Log, ordinal: int, row: int, id_: str) -> Row:
         store = self._followed[log].store
-        example = store.segment(log.writer_id, ordinal).upserts[row]
+        segment = store.segment(log.writer_id, ordinal)
+        ids = [example.id for example in segment.upserts]
+        if segment.ordinal != ordinal or not (row < len(ids) and ids[row] == id_):
+            # It was put together with others meanwhile, all of them learned: its newest state there is the one.
+            row = max((place for place, known in enumerate(ids) if known == id_), default=-1)
+        if row < 0:
+            raise _MovedError
         features = store.features(log.writer_id, ordinal, self._trunk.encoder_id)[VIEW][row]
-        return Row(example, features.astype(np.float32))
+        return Row(segment.upserts[row], features.astype(np.float32))

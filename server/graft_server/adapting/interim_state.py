@@ -24,7 +24,7 @@ LARGEST_STEP = 256
 """Rows that are predicted by the same head, at most: in a fast stream they share the 5 ms that fitting it takes."""
 GROWTH = 16
 """A step is a 16th of what there is: until 4,096 rows, the head that predicts knows 94% of the rows before."""
-_ROW_BITS, _ORDINAL_BITS = 13, 31
+_ROW_BITS, _ORDINAL_BITS = 20, 28
 
 Array = NDArray[np.float32]
 
@@ -46,8 +46,8 @@ class Row:
     features: Array
 
 
-FindRow = Callable[[Log, int, int], Row]
-"""Reads the example that a log has in the segment of an ordinal, at a row of its features."""
+FindRow = Callable[[Log, int, int, str], Row]
+"""Reads the example that a log had in the segment of an ordinal, at a row of its features, by its id."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +212,7 @@ class InterimState:
         return self._numbers[name]
 
     def _unlearn(self, id_: str, place: int, find: FindRow) -> None:
-        row = find(*self._decoded(place))
+        row = find(*self._decoded(place), id_)
         classes, weights = self._shares(row.example)
         self._sums.unlearn(np.tile(row.features.astype(np.float32), (len(classes), 1)), classes, weights)
         self._places.remove(id_)
