@@ -31,7 +31,8 @@ def test_every_setting_can_be_a_variable_and_a_key(tmp_path):
     values = {
         "listen": "0.0.0.0:1", "store": "s", "backbone": "a=b", "device": "cpu", "cache": "c", "workers": "2",
         "precision": "int8", "cores": "1", "batch-tokens": "9", "queued-requests": "7", "drain-seconds": "1.5",
-        "max-connection-age-seconds": "60", "log-level": "debug",
+        "max-connection-age-seconds": "60", "log-level": "debug", "max-image-mb": "2.5", "max-image-pixels": "1000",
+        "max-image-ratio": "9", "max-audio-mb": "3", "max-audio-seconds": "60", "max-audio-ratio": "8",
     }  # fmt: skip
     variables = {f"GRAFT_{key.upper().replace('-', '_')}": value for key, value in values.items()}
     file = write(tmp_path, "".join(f'{key} = "{value}"\n' for key, value in values.items()))
@@ -40,7 +41,8 @@ def test_every_setting_can_be_a_variable_and_a_key(tmp_path):
     assert settings == Settings(
         listen="0.0.0.0:1", store="s", backbones={"a": "b"}, device="cpu", cache="c", workers=2, cores=1,
         precision="int8", batch_tokens=9, queued_requests=7, drain_seconds=1.5, max_connection_age_seconds=60,
-        log_level="debug",
+        log_level="debug", max_image_mb=2.5, max_image_pixels=1000, max_image_ratio=9, max_audio_mb=3,
+        max_audio_seconds=60, max_audio_ratio=8,
     )  # fmt: skip
 
 
@@ -77,6 +79,9 @@ def test_backbones_keep_their_order_however_they_are_given(tmp_path, toml):
         ({"cores": "-1"}, "at least 0"),
         ({"batch_tokens": "1.5"}, "--batch-tokens"),
         ({"queued_requests": "0"}, "at least 1"),
+        ({"max_image_pixels": "0"}, "at least 1"),
+        ({"max_audio_seconds": "0"}, "a number above 0"),
+        ({"max_image_ratio": "nan"}, "a number above 0"),
         ({"drain_seconds": "-1"}, "drain-seconds"),
         ({"drain_seconds": "nan"}, "drain-seconds"),
         ({"max_connection_age_seconds": "-5"}, "max-connection-age-seconds"),
