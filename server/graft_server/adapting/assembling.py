@@ -75,7 +75,9 @@ def nothing_yet(wanted: Wanted) -> TrainingSet | None:
     found, known = wanted.label_features, _known([], wanted)
     if wanted.task is not Task.SINGLE_LABEL or found is None or not found.scale or len(known) < 2:
         return None
-    features = _of_names(found, tuple(known), found.views.keys()) or {}
+    features = _of_names(found, tuple(known), found.views.keys())
+    if features is None:
+        return None
     return TrainingSet(
         classes=tuple(known),
         descriptions=tuple(known.values()),
