@@ -266,11 +266,14 @@ def _curve(report: Report) -> str:
     advice = words.useful_advice(report)
     items = "".join(
         f'<li class="worth"><span>{words.plural(one.more_examples, "more example")} of {_name(one.label)}</span>'
-        f'<span class="soft"><b>+{100 * one.gain:.1f}</b> ({100 * one.low:.1f} to {100 * one.high:.1f})</span></li>'
+        f'<span class="soft"><b>+{100 * one.gain:.0f}</b> ({100 * one.low:.0f} to {100 * one.high:.0f})</span></li>'
         for one in advice
     )
     worth = '<p class="soft">More examples of any single class are expected to gain little.</p>'
-    unit = "<figcaption>Points of accuracy over all classes, 80% intervals.</figcaption>"
+    unit = (
+        "<figcaption>Points of the class's own recall, 80% intervals. Accuracy over all classes gains from more "
+        "examples of all of them.</figcaption>"
+    )
     if items:
         worth = f'<ul class="plain">{items}</ul>{unit}'
     chart = charts.learning_curve(curve.points, now, curve.forecasts)

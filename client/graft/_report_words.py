@@ -16,7 +16,9 @@ from graft._reports import (
 )
 
 LEAST_GAIN: Final = 0.0005
-"""Of accuracy: what rounds to less than 0.1 points is not advised."""
+"""Of accuracy: what rounds to less than 0.1 points is no gain."""
+LEAST_RECALL: Final = 0.01
+"""What is advised gains so much of a class's recall."""
 
 
 def percent(share: float) -> str:
@@ -57,13 +59,13 @@ def forecast(point: CurvePoint) -> str:
 def useful_advice(report: Report) -> tuple[ClassAdvice, ...]:
     """The advice that would gain enough to be worth a sentence."""
     advice = report.learning_curve.advice if report.learning_curve else ()
-    return tuple(one for one in advice if one.gain >= LEAST_GAIN)
+    return tuple(one for one in advice if one.gain >= LEAST_RECALL)
 
 
 def gain(advice: ClassAdvice) -> str:
     """What more examples of a class would gain, with its uncertainty."""
     low, high = 100 * advice.low, 100 * advice.high
-    return f"{100 * advice.gain:.1f} points (80% interval {low:.1f} to {high:.1f})"
+    return f"{100 * advice.gain:.0f} points of its recall (80% interval {low:.0f} to {high:.0f})"
 
 
 def advice(one: ClassAdvice) -> str:

@@ -181,7 +181,7 @@ class ClassAdvice:
     more_examples: int
     """How many more examples."""
     gain: float
-    """What they would add to the accuracy over all classes, 0 to 1."""
+    """What they would add to the class's recall, 0 to 1. Accuracy over all classes gains little by one class alone."""
     low: float
     """The lower end of the gain's 80% interval."""
     high: float

@@ -231,7 +231,7 @@ class ClassAdvice:
     label: str
     more_examples: int
     gain: float
-    """In accuracy over all classes, 0 to 1."""
+    """In the class's recall, 0 to 1. Accuracy over all classes gains little: other classes lose as much."""
     low: float
     high: float
     """An 80% interval of the gain."""

@@ -127,6 +127,17 @@ def test_advice_names_the_class_with_most_errors(make_set: MakeSet) -> None:
     assert advice[0].low <= advice[0].gain <= advice[0].high
 
 
+def test_unlucky_classes_of_few_examples_are_not_taken_for_bad_ones(make_set: MakeSet) -> None:
+    # All classes are equally hard; of six examples each, some have none right.
+    advice = curve_of(make_set([6] * 30, noise=2.5)).advice
+    fresh = make_set([200] * 30, noise=2.5, seed=5)
+    head = select_head(make_set([6] * 30, noise=2.5), seed=0).head
+    found = head.scores(fresh.features["pooled"].astype(np.float32)).probabilities.argmax(axis=1)
+    errors = float((found != fresh.labels).mean())
+    assert max(one.gain for one in advice) < errors
+    assert np.ptp([one.gain for one in advice]) < 0.5 * max(one.gain for one in advice)
+
+
 def test_reliability_counts_every_evaluated_example(make_set: MakeSet) -> None:
     report = select_head(make_set([20] * 3, noise=1.5), seed=0).report
     assert len(report.reliability) == 15

@@ -108,8 +108,8 @@ def report(classes: int = 12, names: list[str] | None = None) -> graft.Report:
         size = round(10 * len(labels) * share)
         curve.points.add(examples=size, accuracy=accuracy, low=accuracy - 0.05, high=accuracy + 0.05)
     curve.forecasts.add(examples=20 * len(labels), accuracy=0.8543, low=0.8312, high=0.8765)
-    curve.advice.add(label=labels[1], more_examples=40, gain=0.003, low=0.001, high=0.005)
-    curve.advice.add(label=labels[0], more_examples=40, gain=0.0001, low=0, high=0.005)
+    curve.advice.add(label=labels[1], more_examples=40, gain=0.083, low=0.021, high=0.155)
+    curve.advice.add(label=labels[0], more_examples=40, gain=0.001, low=0, high=0.02)
     return report_of(message)
 
 
@@ -138,7 +138,7 @@ def test_the_numbers_are_those_of_the_report() -> None:
     text = Reader(page(version(value))).text
     for shown in (
         "81.4%", "79.4%", "3.2%", "0.654", "120", "5 folds", "logistic on pooled (C=10)", "0.731", "0.700",
-        "85.4% (80% interval 83.1 to 87.6)", "+0.3 (0.1 to 0.5)", "40 more examples of class_1", "0.95",
+        "85.4% (80% interval 83.1 to 87.6)", "+8 (2 to 16)", "40 more examples of class_1", "0.95",
         "own-id (w/4)", "1.2%", "94.4%", "w/3, w/3 and 10 more", "0.987", "Seed 7",
     ):  # fmt: skip
         assert shown in text
@@ -264,6 +264,8 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     )
     assert "above a novelty of 0.95: about 5% of inputs like the training examples" in shown
     assert "about 85.4% (80% interval 83.1 to 87.6)" in shown
-    assert "about 40 more examples of [bold] would gain 0.3 points (80% interval 0.1 to 0.5)" in shown
+    assert (
+        "about 40 more examples of [bold] would gain 8 points of its recall (80% interval 2 to 16)" in shown
+    )
     assert shown.count("advice:") == 1
     assert re.search(r"own-id \(w/4\) +\[bold\] +card_arrival +94.4%", shown)

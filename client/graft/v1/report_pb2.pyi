@@ -877,7 +877,9 @@ class ClassAdvice(_message.Message):
     more_examples: _builtins.int
     """How many more examples."""
     gain: _builtins.float
-    """What they would add to the accuracy over all classes, 0 to 1."""
+    """What they would add to the class's recall, 0 to 1. Accuracy over all classes gains little by examples of one
+    class alone: other classes lose as much.
+    """
     low: _builtins.float
     """The lower end of the gain's 80% interval."""
     high: _builtins.float

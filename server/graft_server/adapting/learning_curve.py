@@ -99,7 +99,7 @@ def learning_curve(problem: Problem, right: NDArray[np.bool_], names: tuple[str,
     return LearningCurve(
         points,
         tuple(law.forecast(n, times) for times in FORECASTS),
-        _advice(problem.labels[:n], right, names, law),
+        _advice(problem.labels[:n], right, names, law, problem.seed),
     )
 
 
@@ -128,7 +128,11 @@ def _spread(problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    rows = np.append(rows, np.flatnonzero(problem.fold_of == NEVER))
+    """Whether a head of some rows is right about held-out ones.
+
+    The classes' names are left out: they help few examples most, so that the curve would be too flat a one. From 8
+    examples a class of Banking77, 84.8% were forecast with them at 16, 88.7% came true.
+    """
     axes = logistic.principal_axes(problem.features[rows].astype(np.float32))
     weights = problem.weights[rows].astype(np.float32)[None]
     solution = logistic.fit(
@@ -171,23 +175,46 @@ def _power(sizes: Floats, errors: Floats) -> float:
 
 
 def _advice(
-    labels: NDArray[np.int32], right: NDArray[np.bool_], names: tuple[str, ...], law: _Law
+    labels: NDArray[np.int32], right: NDArray[np.bool_], names: tuple[str, ...], law: _Law, seed: int
 ) -> tuple[ClassAdvice, ...]:
-    """What doubling a class's examples would bring overall: the part of its errors that the power takes away."""
+    """What doubling a class's examples would bring: the part of its errors that the power takes away.
+
+    It is the class's own recall that gains. Accuracy over all classes does not: of the inputs that the class wins,
+    as many are other classes' (on Banking77 and CLINC150, -0.04 points +- 0.03 a class doubled).
+    """
     counts = np.bincount(labels, minlength=len(names))
-    wrong = np.bincount(labels[~right], minlength=len(names)) / len(labels)
+    wrong = np.bincount(labels[~right], minlength=len(names))
+    share, certainty = _prior(counts, wrong)
+    mean = (wrong + share * certainty) / np.maximum(counts + certainty, 1e-9)
     gained = 1 - float(_left(2.0, law.power, sum(SLOWING) / 2))
-    least, most = np.percentile(1 - _left(2.0, law.powers, law.slowings), INTERVAL)
-    # A class's own share of errors is uncertain too, by its binomial standard error.
-    spread = 1.28 * np.sqrt(wrong * (1 - wrong) / len(labels))
-    order = [label for label in np.argsort(-wrong, kind="stable")[:MAX_ADVICE] if wrong[label] > 0]
-    return tuple(
-        ClassAdvice(
-            label=names[label],
-            more_examples=int(counts[label]),
-            gain=float(wrong[label] * gained),
-            low=float(max(wrong[label] - spread[label], 0) * least),
-            high=float((wrong[label] + spread[label]) * most),
-        )
-        for label in order
-    )
+    gains = 1 - _left(2.0, law.powers, law.slowings)
+    rng = np.random.default_rng(seed)
+    advice = []
+    for label in np.argsort(-(mean * counts), kind="stable")[:MAX_ADVICE]:
+        if counts[label]:
+            alpha, beta = (
+                wrong[label] + share * certainty,
+                counts[label] - wrong[label] + (1 - share) * certainty,
+            )
+            low, high = np.percentile(rng.beta(max(alpha, 0.5), max(beta, 0.5), RESAMPLES) * gains, INTERVAL)
+            gain = float(mean[label] * gained)
+            advice.append(
+                ClassAdvice(
+                    names[label], int(counts[label]), gain, min(float(low), gain), max(float(high), gain)
+                )
+            )
+    return tuple(advice)
+
+
+def _prior(counts: NDArray[np.int64], wrong: NDArray[np.int64]) -> tuple[float, float]:
+    """What all classes say about one: the share of errors, and how many examples of its own that is worth.
+
+    The worst classes of few examples each are mostly unlucky ones: with 8 each, those at a recall of 41% out of
+    fold were at 79% on Banking77's test set. How classes differ beyond luck is told by moments.
+    """
+    known = counts > 0
+    counts, rates = counts[known], wrong[known] / counts[known]
+    share = float(wrong.sum() / counts.sum())
+    luck = float(np.mean(share * (1 - share) / counts))
+    beyond = max(float(np.var(rates)) - luck, 1e-3 * share * (1 - share))
+    return share, max(share * (1 - share) / beyond - 1, 0.0) if beyond > 0 else 0.0
