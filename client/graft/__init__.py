@@ -49,7 +49,10 @@ from graft._reports import (
     NoveltyReport,
     ReliabilityBin,
     Report,
+    TuningPoint,
+    TuningReport,
 )
+from graft._starting import FineTuning
 from graft._version import __version__
 from graft.errors import (
     AbortedError,
@@ -100,6 +103,7 @@ __all__ = [
     "ExampleRef",
     "FailedPreconditionError",
     "FieldViolation",
+    "FineTuning",
     "GraftError",
     "HeadChoice",
     "InternalError",
@@ -123,6 +127,8 @@ __all__ = [
     "ResourceExhaustedError",
     "Score",
     "Timings",
+    "TuningPoint",
+    "TuningReport",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

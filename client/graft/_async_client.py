@@ -40,7 +40,7 @@ from graft._records import (
 )
 from graft._reports import EvaluationResult, evaluation_of
 from graft._retry import overload_delay_s
-from graft._starting import new_exchange
+from graft._starting import FineTuning, new_exchange
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
@@ -121,6 +121,8 @@ class AsyncClient:
         closed_labels: bool = False,
         base_version: int = 0,
         seed: int = 0,
+        fine_tuning: FineTuning | None = None,
+        time_budget: float | None = None,
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
@@ -140,6 +142,8 @@ class AsyncClient:
             closed_labels=closed_labels,
             base_version=base_version,
             seed=seed,
+            fine_tuning=fine_tuning,
+            time_budget_s=time_budget,
             commit_id=commit_id,
             limits=self._limits,
             publish_every=publish_every,

@@ -35,7 +35,7 @@ from graft._records import (
 )
 from graft._reports import EvaluationResult, evaluation_of
 from graft._retry import overload_delay_s
-from graft._starting import new_exchange
+from graft._starting import FineTuning, new_exchange
 from graft._sync_adapt import SyncAdapt
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
@@ -119,6 +119,8 @@ class Client:
         closed_labels: bool = False,
         base_version: int = 0,
         seed: int = 0,
+        fine_tuning: FineTuning | None = None,
+        time_budget: float | None = None,
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
@@ -140,12 +142,16 @@ class Client:
                 id is known replaces it.
             adaptation_id: Unique within the model. None: a new one.
             writer_id: Which of several feeders of the same adaptation this is. Empty: "default".
-            method: "auto" or "frozen".
+            method: "frozen" trains a head on the backbone's features; "partial" also tunes the backbone's upper
+                layers, "full" all of it; "auto" tunes within `time_budget`, and keeps that only if it helps.
             backbone: The backbone's name on the server. Empty: the server's default.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
             base_version: Go on from the examples of this version. 0: start empty.
             seed: Every random choice is derived from it.
+            fine_tuning: How the backbone is tuned. None: the server chooses.
+            time_budget: How long tuning may take, in seconds; what is best by then is kept. None: as long as it
+                takes, and with "auto" no tuning.
             commit_id: Repeating one returns its first outcome. None: derived from the adaptation's id.
             publish_every: Have the server publish after every so many examples, of all writers. 0: not for that.
             publish_seconds: Have it publish when there is something new and the newest commit is so old. 0: not
@@ -173,6 +179,8 @@ class Client:
             closed_labels=closed_labels,
             base_version=base_version,
             seed=seed,
+            fine_tuning=fine_tuning,
+            time_budget_s=time_budget,
             commit_id=commit_id,
             limits=self._limits,
             publish_every=publish_every,

@@ -16,6 +16,7 @@ from graft._examples import Example, Input
 from graft._following import FollowedLines
 from graft._predictions import Prediction
 from graft._report_page import page
+from graft._starting import FineTuning
 from graft._terminal import AdaptBar, CountBar, Terminal, plain
 
 T = TypeVar("T")
@@ -57,6 +58,8 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
                 seed=args.seed,
                 publish_every=args.publish_every,
                 publish_seconds=args.publish_seconds,
+                fine_tuning=_fine_tuning(args),
+                time_budget=args.time_budget,
                 on_progress=bar.show,
                 on_published=terminal.outcome,
             )
@@ -92,6 +95,8 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
                 seed=args.seed,
                 publish_every=args.publish_every,
                 publish_seconds=args.publish_seconds,
+                fine_tuning=_fine_tuning(args),
+                time_budget=args.time_budget,
                 close=False,
                 append=True,
                 on_progress=bar.show,
@@ -129,6 +134,11 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
         good = result.examples - result.rejected_count
         terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
     terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
+def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
+    asked = FineTuning(unfrozen_layers=args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
+    return None if asked == FineTuning() else asked
 
 
 def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:

@@ -13,6 +13,7 @@ from graft._reports import (
     ExampleRef,
     NoveltyReport,
     Report,
+    TuningReport,
 )
 
 LEAST_GAIN: Final = 0.0005
@@ -78,6 +79,19 @@ def novelty(value: NoveltyReport) -> str:
     return (
         f"above a novelty of {value.threshold:.2f}: "
         f"about {value.false_alarm_rate:.0%} of inputs like the training examples"
+    )
+
+
+def tuning(value: TuningReport) -> str:
+    """What tuning the backbone did."""
+    what = f"{value.unfrozen_layers} of {value.layers} layers in {value.seconds:.0f} s ({value.ended})"
+    if not value.measured:
+        return f"{what}: the frozen head serves"
+    kept = "kept" if value.kept else "not kept: no better beyond noise"
+    return (
+        f"{what}, {kept}; on {value.measured:,} held-out examples log-loss {value.frozen_log_loss:.3f} to "
+        f"{value.tuned_log_loss:.3f} (standard error {value.gain_error:.3f}), accuracy {value.frozen_accuracy:.1%} to "
+        f"{value.tuned_accuracy:.1%}"
     )
 
 

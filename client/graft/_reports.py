@@ -215,6 +215,66 @@ class MapPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningPoint:
+    """How good a state was on the examples that training is ended by."""
+
+    epoch: float
+    """How many epochs had been trained."""
+    train_loss: float
+    """The training loss then, in nats, smoothed."""
+    log_loss: float
+    """On held-out examples, in nats."""
+    accuracy: float
+    """On them, 0 to 1."""
+    seconds: float
+    """Since training began."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+
+    method: str
+    """What was tried: "partial" or "full"."""
+    kept: bool
+    """Whether the version is the tuned one."""
+    ended: str
+    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few" or "failed"."""
+    unfrozen_layers: int
+    """How many layers were tuned."""
+    layers: int
+    """How many the backbone has."""
+    parameters: int
+    """How many numbers were tuned, without the head."""
+    measured: int
+    """Held-out examples that the frozen head and the tuned version were both measured on."""
+    frozen_log_loss: float
+    """The frozen head's log-loss on them, in nats."""
+    tuned_log_loss: float
+    """The tuned version's."""
+    gain_error: float
+    """The standard error of their difference."""
+    frozen_accuracy: float
+    """The frozen head's accuracy on them, 0 to 1."""
+    tuned_accuracy: float
+    """The tuned version's."""
+    learning_rate: float
+    """Of the uppermost layer."""
+    diverged: int
+    """How often training diverged and was taken back."""
+    seconds: float
+    """What it took."""
+    examples_per_second: float
+    """While training."""
+    own_share: float
+    """The share of the backbone that each input of this version has to itself at serving, 0 to 1."""
+    bytes: int
+    """The size of the tuned graph."""
+    history: tuple[TuningPoint, ...]
+    """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a version was trained on, and how good it is on examples that it was not trained on."""
 
@@ -268,6 +328,8 @@ class Report:
     """How accuracy grows with examples; None where there are too few to tell."""
     feature_map: tuple[MapPoint, ...] = field(repr=False)
     """A sample of at most 1,000 training examples on a plane. Empty in lists of versions."""
+    tuning: TuningReport | None = field(default=None, repr=False)
+    """What tuning the backbone did; None where it was not tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +404,7 @@ def report_of(message: report_pb2.Report) -> Report:
         data=_data_of(message.data) if message.HasField("data") else None,
         learning_curve=_curve_of(message.learning_curve) if message.HasField("learning_curve") else None,
         feature_map=tuple(MapPoint(p.x, p.y, p.label, p.id) for p in message.feature_map),
+        tuning=_tuning_of(message.tuning) if message.HasField("tuning") else None,
     )
 
 
@@ -449,3 +512,30 @@ def _curve_of(message: report_pb2.LearningCurve) -> LearningCurve:
 
 def _points_of(messages: Iterable[report_pb2.CurvePoint]) -> tuple[CurvePoint, ...]:
     return tuple(CurvePoint(m.examples, m.accuracy, m.low, m.high) for m in messages)
+
+
+def _tuning_of(message: report_pb2.TuningReport) -> TuningReport:
+    return TuningReport(
+        method=enum_text(types_pb2.Method, message.method, "METHOD_"),
+        kept=message.kept,
+        ended=message.ended,
+        unfrozen_layers=message.unfrozen_layers,
+        layers=message.layers,
+        parameters=message.parameters,
+        measured=message.measured,
+        frozen_log_loss=message.frozen_log_loss,
+        tuned_log_loss=message.tuned_log_loss,
+        gain_error=message.gain_error,
+        frozen_accuracy=message.frozen_accuracy,
+        tuned_accuracy=message.tuned_accuracy,
+        learning_rate=message.learning_rate,
+        diverged=message.diverged,
+        seconds=message.seconds,
+        examples_per_second=message.examples_per_second,
+        own_share=message.own_share,
+        bytes=message.bytes,
+        history=tuple(
+            TuningPoint(it.epoch, it.train_loss, it.log_loss, it.accuracy, it.seconds)
+            for it in message.history
+        ),
+    )

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 
 from graft._adapting import AdaptExchange, Limits
 from graft._examples import LabelsLike, label_messages
 from graft.v1 import adaptation_pb2, types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+
+    unfrozen_layers: int = 0
+    """How many of the upper layers are tuned, for the methods "partial" and "auto"."""
+    epochs: int = 0
+    """How often each example is seen at most."""
+    learning_rate: float = 0.0
+    """Of the uppermost layer."""
+    layer_decay: float = 0.0
+    """The learning rate of each layer over that of the one above it, at most 1."""
 
 
 def new_exchange(
@@ -27,6 +42,8 @@ def new_exchange(
     close: bool = True,
     append: bool = False,
     validate_only: bool = False,
+    fine_tuning: FineTuning | None = None,
+    time_budget_s: float | None = None,
 ) -> AdaptExchange:
     """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
 
@@ -50,6 +67,17 @@ def new_exchange(
     )
     if append and commit_id is None:
         commit_id = uuid.uuid4().hex  # what follows on is another commit each time
+    if fine_tuning is not None:
+        start.fine_tuning.CopyFrom(
+            adaptation_pb2.FineTuning(
+                unfrozen_layers=fine_tuning.unfrozen_layers,
+                epochs=fine_tuning.epochs,
+                learning_rate=fine_tuning.learning_rate,
+                layer_decay=fine_tuning.layer_decay,
+            )
+        )
+    if time_budget_s is not None:
+        start.time_budget.FromNanoseconds(round(time_budget_s * 1e9))
     # A caller who starts the same adaptation again, say after a crash, means the same commit.
     commit_id = commit_id or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{model}\0{adaptation_id}\0{writer_id}").hex)
     return AdaptExchange(start, commit_id, limits=limits, close=close, append=append)

@@ -163,7 +163,24 @@ def _add_adapt(commands: _Commands) -> None:
     settings.add_argument(
         "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
     )
-    settings.add_argument("--method", default="auto", metavar="METHOD", help="auto or frozen (auto)")
+    settings.add_argument(
+        "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
+    )
+    settings.add_argument(
+        "--layers", type=int, default=0, metavar="N", help="tune so many upper layers (a third of them)"
+    )
+    settings.add_argument(
+        "--epochs", type=int, default=0, metavar="N", help="see each example at most so often in tuning (4)"
+    )
+    settings.add_argument(
+        "--learning-rate", type=float, default=0.0, metavar="R", help="of the uppermost layer (0.0002)"
+    )
+    settings.add_argument(
+        "--time-budget",
+        type=float,
+        metavar="S",
+        help="tune for at most so many seconds; the method auto does not tune without one",
+    )
     settings.add_argument("--seed", type=int, default=0, help="what every random choice is derived from (0)")
     settings.add_argument(
         "--labels", type=_names, metavar="A,B,C", help="classes known in advance, in output order"

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
+from graft_server.adapting.finetuning import Tuner
 from graft_server.adapting.publishing import Publisher
 from graft_server.backbones.audio import AudioLimits
 from graft_server.backbones.images import ImageLimits
@@ -70,7 +71,18 @@ class App:
         self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES)
         self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
-        publisher = Publisher(objects, location, catalogue, self._jobs, self._versions.put_in_service)
+        self._tuning_jobs = LocalJobs(settings.tuning_workers)
+        self._tuner = Tuner(
+            location=location,
+            jobs=self._jobs,
+            tuning_jobs=self._tuning_jobs,
+            folder=settings.cache_folder / "tuning",
+            threads=settings.cores or len(os.sched_getaffinity(0)),
+            cache_bytes=settings.tuning_memory_mb << 20,
+        )
+        publisher = Publisher(
+            objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
+        )
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
         predictor = Predictor(self._versions, self._adaptations, settings.cached_responses)
         self._removal = Removal(objects, catalogue, self._versions, settings.erasure_grace_seconds)
@@ -114,6 +126,7 @@ class App:
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._jobs.start()
+        await asyncio.to_thread(self._tuner.sweep)
         await self._trunks.open(self._jobs)
         await self._versions.preload()
         self._versions.start(self._adaptations.follow)
@@ -134,6 +147,7 @@ class App:
             await asyncio.gather(self._recovery, return_exceptions=True)
         await self._versions.close()
         await self._jobs.close()
+        await self._tuning_jobs.close()
         await self._trunks.close()
 
     async def _recover(self) -> None:
@@ -188,6 +202,7 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
                 int(settings.max_audio_mb * 1e6), settings.max_audio_seconds, settings.max_audio_ratio
             ),
         ),
+        tuned_bytes=settings.tuned_memory_mb << 20,
     )
     return Trunks(settings.backbones, settings.default_backbone, trunk_settings, on_change)
 

@@ -260,6 +260,50 @@ class MapPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningPoint:
+    """How good a state was on the examples that training is ended by."""
+
+    epoch: float
+    log_loss: float
+    accuracy: float
+    train_loss: float = 0.0
+    seconds: float = 0.0
+    """Since training began."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+
+    method: str
+    """"partial" or "full"."""
+    kept: bool
+    """Whether the version is the tuned one."""
+    ended: str
+    """"done", "no_gain", "time", "no_time", "diverged" or "too_few"; see report.proto."""
+    unfrozen_layers: int
+    layers: int
+    parameters: int = 0
+    measured: int = 0
+    """Held-out examples that both were measured on."""
+    frozen_log_loss: float = 0.0
+    tuned_log_loss: float = 0.0
+    gain_error: float = 0.0
+    """The standard error of the difference of both."""
+    frozen_accuracy: float = 0.0
+    tuned_accuracy: float = 0.0
+    learning_rate: float = 0.0
+    diverged: int = 0
+    seconds: float = 0.0
+    examples_per_second: float = 0.0
+    own_share: float = 0.0
+    """The share of the backbone that each input of the version has to itself, 0 to 1."""
+    bytes: int = 0
+    """Of the tuned graph."""
+    history: tuple[TuningPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One version: what it was trained on, what was chosen, and how good it is.
 
@@ -302,6 +346,8 @@ class Report:
     """None for other tasks."""
     predicted_values: tuple[PredictedValue, ...] = ()
     """A sample of at most 500 evaluated examples of a regression."""
+    tuning: TuningReport | None = None
+    """None where it was not tried."""
     method: str = "frozen"
     backbone: str = ""
     encoder_id: str = ""

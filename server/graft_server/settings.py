@@ -53,6 +53,15 @@ class Settings:
         default_factory=_default_cache, metadata={"help": "folder for exported encoders, made once each"}
     )
     workers: int = field(default=1, metadata={"help": "training jobs that run at once"})
+    tuning_workers: int = field(default=1, metadata={"help": "backbones that are tuned at once"})
+    tuning_memory_mb: int = field(
+        default=1024,
+        metadata={"help": "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk"},
+    )
+    tuned_memory_mb: int = field(
+        default=2048,
+        metadata={"help": "memory, in MiB, for tuned layers; those that were not asked for longest go first"},
+    )
     cores: int = field(default=0, metadata={"help": "processor cores for the encoder; 0: all"})
     batch_tokens: int = field(
         default=0, metadata={"help": "tokens in an encoder batch; 0: measured on this machine"}
@@ -222,6 +231,9 @@ def _checked(settings: Settings) -> Settings:
 def _check_numbers(settings: Settings) -> None:
     for name, least in (
         ("workers", 1),
+        ("tuning_workers", 1),
+        ("tuning_memory_mb", 0),
+        ("tuned_memory_mb", 0),
         ("cores", 0),
         ("batch_tokens", 0),
         ("queued_requests", 1),

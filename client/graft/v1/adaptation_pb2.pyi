@@ -130,7 +130,6 @@ Global___AdaptRequest: _TypeAlias = AdaptRequest  # noqa: Y015
 class AdaptStart(_message.Message):
     """AdaptStart opens an adaptation, or resumes it where its adaptation_id is known. A resumed start must
     carry the same settings (FAILED_PRECONDITION / START_MISMATCH otherwise).
-    Planned: 9 fine-tuning settings, 10 time_budget.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -143,6 +142,8 @@ class AdaptStart(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CLOSED_LABELS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    FINE_TUNING_FIELD_NUMBER: _builtins.int
+    TIME_BUDGET_FIELD_NUMBER: _builtins.int
     BASE_VERSION_FIELD_NUMBER: _builtins.int
     PUBLISH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
@@ -180,6 +181,16 @@ class AdaptStart(_message.Message):
         """
 
     @_builtins.property
+    def fine_tuning(self) -> Global___FineTuning:
+        """How to tune the backbone; for METHOD_PARTIAL, METHOD_FULL and METHOD_AUTO."""
+
+    @_builtins.property
+    def time_budget(self) -> _duration_pb2.Duration:
+        """How long tuning may take, from when the frozen head is found; what is best by then is kept. METHOD_AUTO tunes
+        only within such a budget. Unset: as long as it takes, and for METHOD_AUTO no tuning at all.
+        """
+
+    @_builtins.property
     def publish(self) -> Global___PublishPolicy:
         """When the server commits by itself. Unset: never."""
 
@@ -194,14 +205,16 @@ class AdaptStart(_message.Message):
         labels: _abc.Iterable[_types_pb2.Label] | None = ...,
         closed_labels: _builtins.bool = ...,
         method: _types_pb2.Method.ValueType = ...,
+        fine_tuning: Global___FineTuning | None = ...,
+        time_budget: _duration_pb2.Duration | None = ...,
         base_version: _builtins.int = ...,
         publish: Global___PublishPolicy | None = ...,
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["publish", b"publish"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,6 +253,42 @@ class PublishPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishPolicy: _TypeAlias = PublishPolicy  # noqa: Y015
+
+@_typing.final
+class FineTuning(_message.Message):
+    """FineTuning says how the layers of a backbone are tuned. What is 0 is chosen by the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNFROZEN_LAYERS_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    LAYER_DECAY_FIELD_NUMBER: _builtins.int
+    unfrozen_layers: _builtins.int
+    """How many of the upper layers are tuned: 1 to one less than the backbone has; for METHOD_PARTIAL and
+    METHOD_AUTO. 0: a third of them.
+    """
+    epochs: _builtins.int
+    """How often each example is seen at most, 1 to 100; training ends before where it no longer helps. 0: 4."""
+    learning_rate: _builtins.float
+    """The learning rate of the uppermost layer, above 0 and at most 0.1. 0: 0.0002."""
+    layer_decay: _builtins.float
+    """The learning rate of each layer over that of the one above it, above 0 and at most 1. 0: 0.9."""
+    def __init__(
+        self,
+        *,
+        unfrozen_layers: _builtins.int = ...,
+        epochs: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
+        layer_decay: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "layer_decay", b"layer_decay", "learning_rate", b"learning_rate", "unfrozen_layers", b"unfrozen_layers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FineTuning: _TypeAlias = FineTuning  # noqa: Y015
 
 @_typing.final
 class ExampleBatch(_message.Message):

@@ -33,7 +33,9 @@ class _EvaluationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Eval
     EVALUATION_METHOD_CROSS_VALIDATION: _EvaluationMethod.ValueType  # 1
     """Every example was predicted by a head trained on the folds that it is not in."""
     EVALUATION_METHOD_HELD_OUT: _EvaluationMethod.ValueType  # 2
-    """The examples of SPLIT_VALIDATION were predicted by the final head."""
+    """Examples that nothing was trained on were predicted: those of SPLIT_VALIDATION, or, where there are none and
+    the backbone was tuned, a part of the others that was set aside.
+    """
 
 class EvaluationMethod(_EvaluationMethod, metaclass=_EvaluationMethodEnumTypeWrapper):
     """EvaluationMethod is a way to measure a model on examples that it was not trained on."""
@@ -43,7 +45,9 @@ EVALUATION_METHOD_UNSPECIFIED: EvaluationMethod.ValueType  # 0
 EVALUATION_METHOD_CROSS_VALIDATION: EvaluationMethod.ValueType  # 1
 """Every example was predicted by a head trained on the folds that it is not in."""
 EVALUATION_METHOD_HELD_OUT: EvaluationMethod.ValueType  # 2
-"""The examples of SPLIT_VALIDATION were predicted by the final head."""
+"""Examples that nothing was trained on were predicted: those of SPLIT_VALIDATION, or, where there are none and
+the backbone was tuned, a part of the others that was set aside.
+"""
 Global___EvaluationMethod: _TypeAlias = EvaluationMethod  # noqa: Y015
 
 @_typing.final
@@ -81,6 +85,7 @@ class Report(_message.Message):
     MULTI_LABEL_FIELD_NUMBER: _builtins.int
     REGRESSION_FIELD_NUMBER: _builtins.int
     PREDICTED_VALUES_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -172,6 +177,10 @@ class Report(_message.Message):
     def predicted_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___PredictedValue]:
         """Of TASK_REGRESSION: a sample of at most 500 evaluated examples, what they carry and what was predicted."""
 
+    @_builtins.property
+    def tuning(self) -> Global___TuningReport:
+        """What tuning the backbone did; unset where it was not tried."""
+
     def __init__(
         self,
         *,
@@ -202,10 +211,11 @@ class Report(_message.Message):
         multi_label: Global___MultiLabelFigures | None = ...,
         regression: Global___RegressionFigures | None = ...,
         predicted_values: _abc.Iterable[Global___PredictedValue] | None = ...,
+        tuning: Global___TuningReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -934,3 +944,141 @@ class MapPoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MapPoint: _TypeAlias = MapPoint  # noqa: Y015
+
+@_typing.final
+class TuningReport(_message.Message):
+    """TuningReport says what tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    UNFROZEN_LAYERS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    FROZEN_LOG_LOSS_FIELD_NUMBER: _builtins.int
+    TUNED_LOG_LOSS_FIELD_NUMBER: _builtins.int
+    GAIN_ERROR_FIELD_NUMBER: _builtins.int
+    FROZEN_ACCURACY_FIELD_NUMBER: _builtins.int
+    TUNED_ACCURACY_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    DIVERGED_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    OWN_SHARE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    method: _types_pb2.Method.ValueType
+    """The method that was tried: METHOD_PARTIAL or METHOD_FULL."""
+    kept: _builtins.bool
+    """Whether the version is the tuned one."""
+    ended: _builtins.str
+    """Why training ended: "done", "no_gain" (held-out log-loss fell no further), "time" (the budget ended),
+    "no_time" (not one epoch would have fitted into it), "diverged", or "too_few" (examples to hold any out).
+    """
+    unfrozen_layers: _builtins.int
+    """How many layers were tuned, and how many the backbone has."""
+    layers: _builtins.int
+    """How many layers the backbone has."""
+    parameters: _builtins.int
+    """How many numbers were tuned, without the head."""
+    measured: _builtins.int
+    """Held-out examples that both were measured on; neither was trained on them."""
+    frozen_log_loss: _builtins.float
+    """The log-loss of the frozen head on them, in nats."""
+    tuned_log_loss: _builtins.float
+    """The log-loss of the tuned version on them, in nats."""
+    gain_error: _builtins.float
+    """The standard error of their difference, example by example."""
+    frozen_accuracy: _builtins.float
+    """The accuracy of the frozen head on them, 0 to 1."""
+    tuned_accuracy: _builtins.float
+    """The accuracy of the tuned version on them, 0 to 1."""
+    learning_rate: _builtins.float
+    """The learning rate of the uppermost layer."""
+    diverged: _builtins.int
+    """How often training diverged, was taken back to its best state, and went on more slowly."""
+    seconds: _builtins.float
+    """What it took, in seconds."""
+    examples_per_second: _builtins.float
+    """Examples a second while training."""
+    own_share: _builtins.float
+    """The share of the backbone that each input of this version has to itself at serving, 0 to 1: the rest is computed
+    together with the inputs of all other models on the backbone.
+    """
+    bytes: _builtins.int
+    """The size of the tuned graph, in bytes: what the version adds to a server's memory."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningPoint]:
+        """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+
+    def __init__(
+        self,
+        *,
+        method: _types_pb2.Method.ValueType = ...,
+        kept: _builtins.bool = ...,
+        ended: _builtins.str = ...,
+        unfrozen_layers: _builtins.int = ...,
+        layers: _builtins.int = ...,
+        parameters: _builtins.int = ...,
+        measured: _builtins.int = ...,
+        frozen_log_loss: _builtins.float = ...,
+        tuned_log_loss: _builtins.float = ...,
+        gain_error: _builtins.float = ...,
+        frozen_accuracy: _builtins.float = ...,
+        tuned_accuracy: _builtins.float = ...,
+        learning_rate: _builtins.float = ...,
+        diverged: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        examples_per_second: _builtins.float = ...,
+        own_share: _builtins.float = ...,
+        bytes: _builtins.int = ...,
+        history: _abc.Iterable[Global___TuningPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "diverged", b"diverged", "ended", b"ended", "examples_per_second", b"examples_per_second", "frozen_accuracy", b"frozen_accuracy", "frozen_log_loss", b"frozen_log_loss", "gain_error", b"gain_error", "history", b"history", "kept", b"kept", "layers", b"layers", "learning_rate", b"learning_rate", "measured", b"measured", "method", b"method", "own_share", b"own_share", "parameters", b"parameters", "seconds", b"seconds", "tuned_accuracy", b"tuned_accuracy", "tuned_log_loss", b"tuned_log_loss", "unfrozen_layers", b"unfrozen_layers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuningReport: _TypeAlias = TuningReport  # noqa: Y015
+
+@_typing.final
+class TuningPoint(_message.Message):
+    """TuningPoint is how good a state was on the examples that training is ended by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TRAIN_LOSS_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.float
+    """How many epochs had been trained."""
+    train_loss: _builtins.float
+    """The training loss then, in nats, smoothed."""
+    log_loss: _builtins.float
+    """The log-loss on held-out examples, in nats."""
+    accuracy: _builtins.float
+    """The accuracy on them, 0 to 1."""
+    seconds: _builtins.float
+    """Seconds since training began."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.float = ...,
+        train_loss: _builtins.float = ...,
+        log_loss: _builtins.float = ...,
+        accuracy: _builtins.float = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "log_loss", b"log_loss", "seconds", b"seconds", "train_loss", b"train_loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuningPoint: _TypeAlias = TuningPoint  # noqa: Y015

@@ -80,11 +80,16 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     METHOD_UNSPECIFIED: _Method.ValueType  # 0
     """The same as METHOD_AUTO."""
     METHOD_AUTO: _Method.ValueType  # 1
-    """The server chooses what the examples support."""
-    METHOD_FROZEN: _Method.ValueType  # 2
-    """Feature extraction: the backbone stays as it is and a head is trained on its features.
-    Planned: 3 partial, 4 full fine-tuning.
+    """The server chooses what the examples support: a frozen version is published at once; if a time_budget was
+    given and there are enough examples, the upper layers are then tuned, and "live" moves to the tuned version
+    only if it is better than the frozen one beyond noise.
     """
+    METHOD_FROZEN: _Method.ValueType  # 2
+    """Feature extraction: the backbone stays as it is and a head is trained on its features."""
+    METHOD_PARTIAL: _Method.ValueType  # 3
+    """The backbone's upper layers are tuned along with the head; the lower ones stay shared between models."""
+    METHOD_FULL: _Method.ValueType  # 4
+    """All of the backbone is tuned along with the head."""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Method is how a backbone is turned into a classifier."""
@@ -92,11 +97,16 @@ class Method(_Method, metaclass=_MethodEnumTypeWrapper):
 METHOD_UNSPECIFIED: Method.ValueType  # 0
 """The same as METHOD_AUTO."""
 METHOD_AUTO: Method.ValueType  # 1
-"""The server chooses what the examples support."""
-METHOD_FROZEN: Method.ValueType  # 2
-"""Feature extraction: the backbone stays as it is and a head is trained on its features.
-Planned: 3 partial, 4 full fine-tuning.
+"""The server chooses what the examples support: a frozen version is published at once; if a time_budget was
+given and there are enough examples, the upper layers are then tuned, and "live" moves to the tuned version
+only if it is better than the frozen one beyond noise.
 """
+METHOD_FROZEN: Method.ValueType  # 2
+"""Feature extraction: the backbone stays as it is and a head is trained on its features."""
+METHOD_PARTIAL: Method.ValueType  # 3
+"""The backbone's upper layers are tuned along with the head; the lower ones stay shared between models."""
+METHOD_FULL: Method.ValueType  # 4
+"""All of the backbone is tuned along with the head."""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final

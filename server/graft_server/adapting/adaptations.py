@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
+from graft_server.adapting import finetuning
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
 from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
@@ -110,6 +111,7 @@ class Adaptations:
         trunk = self._trunks.get(request.settings.backbone)
         trunk.require_ready()
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
+        finetuning.check(settings, trunk.backbone)
         if settings.closed_labels and not settings.labels:
             raise InvalidError(
                 "start.closed_labels is set, but start.labels is empty: name the labels.",

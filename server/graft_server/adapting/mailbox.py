@@ -58,6 +58,8 @@ class Progress:
     stage: str = ""
     fraction: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    eta_s: float | None = None
+    """How long the rest will take; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
 
+from graft_server.adapting.finetuning import FROZEN_DONE, Tuner, plan_of
 from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.label_names import LabelNames
 from graft_server.adapting.mailbox import Progress
@@ -29,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 
+FROZEN_FIRST = "/frozen"
+"""What the commit's id is followed by in the catalogue, for the version that is published before tuning. No commit's
+own id has a slash."""
 _ENCODED, _TRAINED = 0.3, 0.95
 """How much of a commit's work is done when the features are complete, and when the head is chosen."""
 
@@ -42,6 +46,7 @@ class Publisher:
     """Where the objects are, for workers."""
     catalogue: Catalogue
     jobs: Jobs
+    tuner: Tuner
     on_published: Callable[[Version], Awaitable[None]]
     """Puts a version in service; the commit counts as published once it returns."""
     names: LabelNames = field(default_factory=LabelNames)
@@ -64,9 +69,11 @@ class Publisher:
         """
         while True:
             read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
-            result = await self._train(store, trunk, embedder, commit_id, on_progress)
-            on_progress(Progress(commit_id, "publishing", _TRAINED))
             try:
+                result = await self._train(
+                    store, trunk, embedder, commit_id, read_at=read_at, on_progress=on_progress
+                )
+                on_progress(Progress(commit_id, "publishing", _TRAINED))
                 version = await uncancelled(self._enter(store, commit_id, result, read_at))
             except ConflictError as error:
                 _log.info("%s", error.message)
@@ -79,20 +86,33 @@ class Publisher:
         trunk: Trunk,
         embedder: Embedder,
         commit_id: str,
+        *,
+        read_at: int,
         on_progress: OnProgress,
     ) -> Mapping[str, Any]:
         """Has a worker write a version's parts, and returns what it says of them."""
+        plan = plan_of(store.start.settings, trunk.backbone)
+        told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
         embedders = [embedder, *(Embedder(it, trunk) for it in earlier)]
-        await self._complete_features(embedders, commit_id, on_progress)
+        await self._complete_features(embedders, commit_id, told)
         payload = self._payload(store, trunk, commit_id, sources)
         payload["label_features"] = await self._label_features([*earlier, store], trunk)
+        if plan is not None:
+            payload["tuning"] = self.tuner.preparation(store, trunk, commit_id)
         result: Mapping[str, Any] = await self.jobs.run(
             Job("graft_server.adapting.train:train", payload, key=store.model),
-            lambda report: on_progress(_progress(commit_id, report)),
+            lambda report: told(_progress(commit_id, report)),
         )
-        return result
+        if plan is None:
+            return result
+        if plan.auto and result["prepared"]:
+            # Something to use within seconds; what tuning makes of it is a version of its own.
+            await uncancelled(self._enter(store, commit_id + FROZEN_FIRST, result, read_at))
+        return await self.tuner.tune(
+            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress
+        )
 
     def report(self, model: str, number: int) -> Report | None:
         """Reads a version's report; None if the version has been deleted."""
@@ -193,6 +213,11 @@ async def uncancelled(work: Awaitable[T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         return await task
+
+
+def _first_part(on_progress: OnProgress) -> OnProgress:
+    """Tells of work that is the first part of a commit's only."""
+    return lambda it: on_progress(replace(it, fraction=FROZEN_DONE * it.fraction))
 
 
 def _progress(commit_id: str, report: Mapping[str, Any]) -> Progress:

@@ -30,6 +30,10 @@ class Selection:
     head: Head
     report: Report
     """Without the identity that its caller adds: backbone, encoder, time, duration."""
+    examples: Examples | None = None
+    """What it was chosen on; None: there were none."""
+    out_of_fold: Array | None = None
+    """shape (n, k): probabilities of these by heads like it, each trained without the example's fold."""
 
 
 def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -> Selection:
@@ -68,6 +72,8 @@ def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -
             out_of_fold=chosen.probabilities,
             held_out=np.flatnonzero(finite & train.validation),
         ),
+        examples,
+        chosen.probabilities,
     )
 
 

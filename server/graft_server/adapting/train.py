@@ -11,38 +11,41 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
 
+from graft_server.adapting import tuned
 from graft_server.adapting.assembling import Wanted, assembled, nothing_yet
+from graft_server.adapting.head_parity import check_parity
 from graft_server.adapting.precision import admit
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.adapting.zero_shot import select_by_names
+from graft_server.backbones.text import TextTokenizer
 from graft_server.encoding.runtime import Reference
 from graft_server.errors import FaultError, StateError
 from graft_server.examples import Label
-from graft_server.heads import Head, Novelty, decode, encode
+from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
-from graft_server.reports import Report
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, Manifest, Source, write_version
 
-PARITY_ROWS = 2000
-"""So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""
-PROBABILITY_PARITY = 5e-5
-"""Half of what a bundle may be off. Float32 alone puts a kernel head over 2,000 landmarks off by 1.5e-5."""
-NOVELTY_PARITY = 1e-4
-ROUNDING = 2e-6
-"""How far float32 may put a strangeness off, as a share of the largest: 16 units in the last place. Where the
-novelty's table is steep, that alone can move the novelty by more than NOVELTY_PARITY."""
-
 OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a tuning of the backbone that is to follow needs."""
+
+    scratch: str
+    """The folder to prepare for it; see `backbones.scratch`."""
+    folder: str
+    """Where the backbone's tokenizer is."""
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class Training(Wanted):
     seed: int = 0
     reference: Reference | None = None
     """The encoder in float32, where features come from one of less precision."""
+    tuning: Tuning | None = None
+    """None: the backbone stays as it is."""
 
 
 def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -75,7 +80,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
 
     Returns:
         `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
-        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue.
+        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `prepared`:
+        whether a tuning was asked for and can follow.
 
     Raises:
         StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
@@ -111,15 +117,11 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         trained_time_s=time.time(),
         training_duration_s=time.monotonic() - started,
     )
-    encoded = msgspec.json.encode(report)
-    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: encoded}
+    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
+    prepared = task.tuning is not None and _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
-    return {
-        "manifest": msgspec.to_builtins(manifest),
-        "report": encoded,
-        "summary": msgspec.to_builtins(_summary(report)),
-    }
+    return tuned.result_of(manifest, report) | {"prepared": prepared}
 
 
 def _selected(
@@ -144,35 +146,6 @@ def _selected(
         return nothing, select_by_names(nothing), [warning]
 
 
-def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> None:
-    """Raises FaultError unless the ONNX graph computes what the head does on features of shape (n, d)."""
-    finite = features[np.isfinite(features).all(axis=1)]
-    every = max(1, -(-len(finite) // PARITY_ROWS))
-    rows = finite[::every].astype(np.float32)
-    served = head.scores(rows)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a tiny graph: threads cost more than they give
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    probabilities, novelty = session.run(["probabilities", "novelty"], {"features": rows})
-    off = float(np.abs(probabilities - served.probabilities).max(initial=0))
-    novelty_off = float(np.abs(novelty - served.novelty).max(initial=0))
-    allowed = NOVELTY_PARITY + _rounding(head.novelty)
-    if not (off <= PROBABILITY_PARITY and novelty_off <= allowed):  # so said, NaN fails too
-        raise FaultError(
-            "The new version's ONNX graph does not agree with the head that would be served: probabilities "
-            f"differ by up to {off:.1e} (at most {PROBABILITY_PARITY:.0e} is accepted), novelty by up to "
-            f"{novelty_off:.1e} ({allowed:.0e}). Nothing was published. Commit again; if it fails again, "
-            "report it.",
-            reason="HEAD_PARITY",
-        )
-
-
-def _rounding(novelty: Novelty) -> float:
-    """How far rounding alone can put the novelty off."""
-    steepest = (np.diff(novelty.shares) / np.diff(novelty.knots)).max()
-    return float(ROUNDING * np.abs(novelty.knots).max() * steepest)
-
-
 def _read(objects: Objects, task: Training) -> Rows:
     try:
         return read_rows(objects, task.model, task.sources, task.encoder_id)
@@ -185,6 +158,13 @@ def _read(objects: Objects, task: Training) -> Rows:
             reason="FEATURES_MISSING",
             metadata={"object": key},
         ) from error
+
+
+def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> bool:
+    texts = {example.id: example.input.text for example in rows.examples}
+    tokenizer = TextTokenizer(Path(tuning.folder), tuning.max_tokens)
+    tokens = [it.item for it in tokenizer.many([texts[id_] for id_ in training_set.ids])]
+    return tuned.prepare(Path(tuning.scratch), tokens, selection, seed=seed)
 
 
 def _manifest(task: Training, training_set: TrainingSet, rows: Rows) -> Manifest:
@@ -201,19 +181,4 @@ def _manifest(task: Training, training_set: TrainingSet, rows: Rows) -> Manifest
         ),
         seed=task.seed,
         created=datetime.now(UTC),
-    )
-
-
-def _summary(report: Report) -> Report:
-    """The report's figures: the catalogue is replayed at every start and never forgets, so it names no example."""
-    return dataclasses.replace(
-        report,
-        head=dataclasses.replace(report.head, candidates=()),
-        per_class=(),
-        confusions=(),
-        warnings=(),
-        reliability=(),
-        data=None,
-        learning_curve=None,
-        feature_map=(),
     )

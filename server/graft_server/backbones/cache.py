@@ -19,6 +19,8 @@ NAMES = "names.onnx"
 """The text encoder of a backbone whose images share a space with texts."""
 PARITY_RECORD = "parity.json"
 """What the export measured: `parity`, the largest relative difference to torch."""
+HIDDEN = "hidden"
+"""What the tensor at a cut is called in both parts of a graph; see `cutting`."""
 
 
 class EncoderCache:
@@ -35,6 +37,14 @@ class EncoderCache:
         """Where the graph is that encodes names of classes, for backbones that have one."""
         return self.graph(encoder_id).with_name(NAMES)
 
+    def below(self, encoder_id: str, layer: int) -> Path:
+        """Where the part of the graph below a cut after so many layers is, or would be."""
+        return self.graph(encoder_id).with_name(f"below-{layer}.onnx")
+
+    def above(self, encoder_id: str, layer: int) -> Path:
+        """Where the part above it is, or would be."""
+        return self.graph(encoder_id).with_name(f"above-{layer}.onnx")
+
     def has(self, encoder_id: str) -> bool:
         """Whether the encoder has been exported."""
         return self.graph(encoder_id).is_file()
@@ -49,6 +59,12 @@ class EncoderCache:
     def discard(self, encoder_id: str) -> None:
         """Removes an entry that turned out to be unusable."""
         shutil.rmtree(self.graph(encoder_id).parent, ignore_errors=True)
+
+    def add(self, path: Path, data: bytes) -> None:
+        """Puts a file beside an encoder's graph; two processes that do so at once put the same one."""
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(data)
+        Path(file.name).replace(path)
 
     @contextmanager
     def new_entry(self, encoder_id: str) -> Iterator[Path]:

@@ -6,7 +6,8 @@ nearest to it in length, since attention pads a batch to its longest. Work of tw
 first, and adaptation's embedding work is guaranteed a share of the device.
 
 Rows of different models ride in one batch. Behind the encoder, on the same thread, each row meets its own reader
-(the head of its model): rows that share one are read together.
+(the head of its model): rows that share one are read together. Rows of models with tuned layers part from the
+others where those layers begin.
 
 Everything but encoding and reading happens on the event loop, so there are no locks. A work whose future is done
 (its caller left, or another part of it failed) or whose deadline has passed is dropped when its turn comes,
@@ -33,6 +34,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.encoding.grafting import Top
 from graft_server.encoding.runtime import Features
 from graft_server.errors import DeadlineError, DrainingError, FaultError, OverloadError
 
@@ -50,6 +52,11 @@ class Encodes(Protocol):
 
     def encode(self, items: Sequence[Sized]) -> Features:
         """See `Encoder.encode`."""
+
+    def encode_with(
+        self, items: Sequence[Sized], rows_of: Mapping[Top | None, NDArray[np.int64]]
+    ) -> Mapping[Top | None, Features]:
+        """See `Grafted.encode_with`."""
 
 
 Price = Callable[[int, int, int], float]
@@ -122,6 +129,7 @@ class _Work:
     """Texts that wait."""
     remaining: int
     """Texts that are not read yet."""
+    top: Top | None = None
     queue_s: float = 0.0
     encode_s: float = 0.0
     read_s: float = 0.0
@@ -227,6 +235,7 @@ class Batcher:
         texts: Sequence[Sized],
         *,
         reader: Reader = unread,
+        top: Top | None = None,
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
     ) -> Encoded:
@@ -235,6 +244,7 @@ class Batcher:
         Args:
             texts: What the encoder takes; see `backbones.preprocessing.Prepared.item`. A text's token ids, or an
                 image or a clip: the length of each is what it counts for, so they are called texts and tokens here.
+            top: The tuned layers that they go through; None: the frozen ones.
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: Who waits for them.
             deadline: On the clock of time.monotonic(): texts that have not been encoded by then never are.
@@ -257,6 +267,7 @@ class Batcher:
             deadline=deadline,
             submitted=time.monotonic(),
             queued=len(texts),
+            top=top,
             remaining=len(texts),
         )
         self._queues[lane].put(work)
@@ -324,7 +335,7 @@ class Batcher:
         """Runs on a thread; never raises."""
         started = time.monotonic()
         try:
-            features = self._encoder.encode([work.texts[row] for work, rows in batch.parts() for row in rows])
+            features = self._features(batch)
         except Exception as error:  # noqa: BLE001 - raised to whoever waits for these rows
             return [_Reading(list(batch.parts()), error, 0.0, 0.0)]
         encode_s = time.monotonic() - started
@@ -332,10 +343,24 @@ class Batcher:
         start = 0
         for reader, parts in batch.groups:
             end = start + sum(len(rows) for _, rows in parts)
-            mine = {view: array[start:end] for view, array in features.items()}
+            mine = {view: array[start:end] for view, array in features[parts[0][0].top].items()}
             readings.append(_read(reader, mine, parts, encode_s))
             start = end
         return readings
+
+    def _features(self, batch: _Batch) -> Mapping[Top | None, Features]:
+        """The features that the readers of each model read, of the whole batch."""
+        texts = [work.texts[row] for work, rows in batch.parts() for row in rows]
+        rows_of: dict[Top | None, list[int]] = {}
+        start = 0
+        for _, parts in batch.groups:
+            end = start + sum(len(rows) for _, rows in parts)
+            # A reader is of one model, so the works of a group have the same layers.
+            rows_of.setdefault(parts[0][0].top, []).extend(range(start, end))
+            start = end
+        if rows_of.keys() == {None}:
+            return {None: self._encoder.encode(texts)}
+        return self._encoder.encode_with(texts, {top: np.array(rows) for top, rows in rows_of.items()})
 
     def _take(self) -> _Batch | None:
         """The next batch, or None if nothing waits."""

@@ -65,7 +65,7 @@ class Encoder:
         Raises:
             BackboneError: The graph cannot be loaded, or the device that was asked for cannot be used.
         """
-        self._session, self.device = _open(graph, device, threads)
+        self._session, self.device = open_session(graph, device, threads)
         self._collate = collate
         self.views = tuple(output.name for output in self._session.get_outputs())
 
@@ -150,7 +150,8 @@ def _load_cuda() -> None:
         _log.warning("loading CUDA's libraries: %s", said.getvalue().strip())
 
 
-def _open(graph: Path, device: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
+def open_session(graph: Path | bytes, device: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session over a graph, and the device that it runs on; see `Encoder`."""
     gpu = device == "cuda" or (device == "auto" and _has_gpu())
     wanted = ["cuda", "cpu"] if gpu else ["cpu"]
     if gpu:
@@ -164,7 +165,9 @@ def _open(graph: Path, device: str, threads: int) -> tuple[onnxruntime.Inference
     providers = [_PROVIDERS[name] for name in wanted if _PROVIDERS[name] in available]
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=providers or None)
+        session = onnxruntime.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=providers or None
+        )
     except Exception as error:
         _log.exception("loading the encoder")
         raise BackboneError(

@@ -21,6 +21,7 @@ from graft_server.backbones.names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.backbones.source import Backbone, open_backbone
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
+from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.runtime import Encoder, Features, Reference, device_for
 from graft_server.encoding.tuning import Layout, tuned
@@ -60,6 +61,8 @@ class TrunkSettings:
     budget: int = 0
     """Cost of a batch in tokens; 0: measured."""
     queued_requests: int = 4_096
+    tuned_bytes: int = 2 << 30
+    """How much memory tuned layers may take, of all models together."""
     probe_s: float = PROBE_S
     """How often an encoder that fails is asked again."""
     limits: MediaLimits = field(default_factory=MediaLimits)
@@ -90,7 +93,12 @@ class Trunk:
     """
 
     def __init__(
-        self, name: str, source: str, settings: TrunkSettings, on_change: OnChange = lambda _: None
+        self,
+        name: str,
+        source: str,
+        settings: TrunkSettings,
+        on_change: OnChange = lambda _: None,
+        tops: TopBank | None = None,
     ) -> None:
         self.name = name
         self.name_scale = 0.0
@@ -104,9 +112,15 @@ class Trunk:
         )
         self._backbone: Backbone | None = None
         self._preprocessor: Preprocessor | None = None
+        self._cutting = asyncio.Lock()
+        self._jobs: Jobs
         self._running = False
         self._batcher: Batcher
         self._encoder: RecoveringEncoder
+        self._grafted: Grafted
+        self._tops = tops or TopBank(settings.tuned_bytes)
+        self._device = settings.device
+        self._layout: Layout
 
     @property
     def backbone(self) -> Backbone:
@@ -163,6 +177,32 @@ class Trunk:
         return self._preprocessor
 
     @property
+    def graph(self) -> Path:
+        """The file of its exported graph."""
+        return self._cache.graph(self.encoder_id)
+
+    async def cut(self, layer: int) -> tuple[Path, Path]:
+        """The parts of its graph below and above a cut after so many layers, made if need be.
+
+        Raises:
+            BackboneError: It cannot be cut there.
+        """
+        self.require_ready()
+        parts = self._cache.below(self.encoder_id, layer), self._cache.above(self.encoder_id, layer)
+        async with self._cutting:
+            if not all(it.is_file() for it in parts):
+                payload = {
+                    "name": self.name,
+                    "encoder_id": self.encoder_id,
+                    "reference_id": self.backbone.reference_id,
+                    "layer": layer,
+                    "cache": str(self._settings.cache),
+                }
+                job = Job("graft_server.backbones.cutting:cut_encoder", payload)
+                await self._jobs.run(job, lambda _: None)
+        return parts
+
+    @property
     def batcher(self) -> Batcher:
         """Its batcher; raises BackboneError while the trunk cannot be used."""
         self.require_ready()
@@ -174,6 +214,7 @@ class Trunk:
         Raises:
             BackboneError: It cannot be used; the trunk is FAILED.
         """
+        self._jobs = jobs
         try:
             await self._open(jobs)
         except BackboneError as error:
@@ -217,6 +258,7 @@ class Trunk:
         *,
         lane: Lane,
         reader: Reader = unread,
+        top: TopRef | None = None,
         deadline: float = math.inf,
     ) -> Encoded:
         """Gives what a reader makes of the features of prepared inputs; see `Batcher.encode`.
@@ -225,8 +267,9 @@ class Trunk:
         """
         if any(isinstance(it, _Ready) for it in prepared):
             return await self._encode_mixed(prepared, lane, reader, deadline)
+        ready = None if top is None else await self.load(top)
         return await self.batcher.encode(
-            [it.item for it in prepared], reader=reader, lane=lane, deadline=deadline
+            [it.item for it in prepared], reader=reader, top=ready, lane=lane, deadline=deadline
         )
 
     @property
@@ -286,6 +329,25 @@ class Trunk:
             batched.read_s + encoded.read_s,
         )
 
+    async def load(self, ref: TopRef) -> Top:
+        """Tuned layers, loaded if need be, with the parts of the backbone that they share.
+
+        Raises:
+            DomainError: They cannot be read or loaded, or the backbone cannot be cut where they begin.
+        """
+        if ref.below and not self._grafted.has_cut(ref.below):
+            parts = await self.cut(ref.below)
+            below, above = [await asyncio.to_thread(self._segment, it) for it in parts]
+            self._grafted.add_cut(ref.below, below, above)
+        return await self._tops.get(ref, self._segment)
+
+    def forget(self, ref: TopRef) -> None:
+        """Unloads tuned layers whose version is gone."""
+        self._tops.forget(ref.key)
+
+    def _segment(self, graph: Path | bytes) -> Segment:
+        return Segment(graph, device=self._device, threads=self._layout.threads)
+
     async def _open(self, jobs: Jobs) -> None:
         settings = self._settings
         device = device_for(settings.precision, settings.device)
@@ -318,7 +380,9 @@ class Trunk:
             probe_s=settings.probe_s,
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
-        self._batcher = Batcher(self._encoder, limits, preprocessor.price)
+        self._device, self._layout = encoder.device, layout
+        self._grafted = Grafted(self._encoder)
+        self._batcher = Batcher(self._grafted, limits, preprocessor.price)
         await self._batcher.start()
 
     def _unusable(self) -> BackboneError:
@@ -420,7 +484,10 @@ class Trunks:
             settings: How all are run.
             on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse.
         """
-        self._trunks = {name: Trunk(name, source, settings, on_change) for name, source in sources.items()}
+        tops = TopBank(settings.tuned_bytes)
+        self._trunks = {
+            name: Trunk(name, source, settings, on_change, tops) for name, source in sources.items()
+        }
         self.default = default
 
     def __iter__(self) -> Iterator[Trunk]:

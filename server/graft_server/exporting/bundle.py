@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
 
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.cache import HIDDEN, EncoderCache
+from graft_server.backbones.cutting import joined
+from graft_server.backbones.packing import pack
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.grafting import Segment
+from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, CorruptError
 from graft_server.examples import Modality
 from graft_server.exporting import media, runner
@@ -30,6 +36,7 @@ from graft_server.store.versions import (
     HEAD,
     HEAD_ONNX,
     REPORT,
+    TOP,
     Manifest,
     ManifestRef,
     read_manifest,
@@ -84,8 +91,7 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     objects = Objects.open(task.store)
     manifest = read_manifest(objects, task.manifest)
     head = decode(read_part(objects, task.manifest, manifest, HEAD))
-    graph = _encoder_graph(task, manifest)
-    encoder = Encoder(graph, device="cpu", threads=0)
+    encoder, graph = _encoder(task, manifest, objects)
     _require_fit(head, manifest, encoder)
     target = Path(task.target)
     target.mkdir(parents=True, exist_ok=True)
@@ -103,10 +109,44 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     else:
         preprocessor = media.preprocessor_of(task.backbone)
         rows = readable_rows(objects, manifest)
-        reader = Encoder(graph, device="cpu", threads=0, collate=preprocessor.collate)
+        reader = Encoder(
+            _encoder_graph(task, manifest), device="cpu", threads=0, collate=preprocessor.collate
+        )
         media.check_parity(target, preprocessor, reader, head, rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
+
+
+def _encoder(
+    task: Task, manifest: Manifest, objects: Objects
+) -> tuple[Encoder | TunedEncoder, Path | onnx.ModelProto]:
+    """The encoder as it serves the version, and a graph that is to do the same."""
+    graph = _encoder_graph(task, manifest)
+    if TOP not in manifest.parts:
+        return Encoder(graph, device="cpu", threads=0), graph
+    top = read_part(objects, task.manifest, manifest, TOP)
+    if not manifest.below:
+        return TunedEncoder(None, top), onnx.load_model_from_string(top)
+    below = EncoderCache(Path(task.cache)).below(task.backbone.encoder_id, manifest.below)
+    return TunedEncoder(below, top), joined(onnx.load(str(below)), onnx.load_model_from_string(top))
+
+
+class TunedEncoder:
+    """A backbone with tuned layers, as it serves. See `encoding.grafting`."""
+
+    views = ("pooled",)
+
+    def __init__(self, below: Path | None, top: bytes) -> None:
+        """Loads the part of the backbone below the tuned layers, if there is one, and these."""
+        self._below = None if below is None else Segment(below, device="cpu", threads=0)
+        self._top = Segment(top, device="cpu", threads=0)
+
+    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+        """See `Encoder.encode`."""
+        arrays: dict[str, NDArray[Any]] = dict(pack(texts))
+        if self._below is not None:
+            arrays[HIDDEN] = self._below.run(arrays)[HIDDEN]
+        return self._top.run(arrays)
 
 
 def _encoder_graph(task: Task, manifest: Manifest) -> Path:
@@ -127,7 +167,7 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
     return cache.graph(encoder_id)
 
 
-def _require_fit(head: Head, manifest: Manifest, encoder: Encoder) -> None:
+def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
     if not set(head.view.split("+")) <= set(encoder.views):
         raise BackboneError(
             f"The version's head reads the view {head.view}, but the encoder gives {', '.join(encoder.views)}.",

@@ -38,13 +38,20 @@ class Exporter:
     """Where exported encoders are kept."""
 
     @asynccontextmanager
-    async def bundle(self, version: Version, trunk: Trunk) -> AsyncIterator[list[BundleFile]]:
+    async def bundle(self, version: Version, trunk: Trunk, below: int) -> AsyncIterator[list[BundleFile]]:
         """Composes a version's bundle; its files exist for as long as the block runs.
+
+        Args:
+            version: The version.
+            trunk: Its backbone.
+            below: How many of the backbone's layers are below its tuned ones, if it has any.
 
         Raises:
             FaultError: The composed graph does not agree with the served version.
         """
         backbone = trunk.backbone
+        if below:
+            await trunk.cut(below)  # on a server that has not served the version yet
         with tempfile.TemporaryDirectory(prefix="graft-bundle-") as folder:
             payload = {
                 "store": self.location,

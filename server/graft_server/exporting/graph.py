@@ -24,7 +24,9 @@ _MAX_PROTO_BYTES = (1 << 31) - (1 << 24)
 """Protobuf's limit of 2 GiB, less room for everything but the weights."""
 
 
-def write_graph(encoder: Path, head: bytes, view: str, path: Path, *, packed: bool = True) -> list[Path]:
+def write_graph(
+    encoder: Path | onnx.ModelProto, head: bytes, view: str, path: Path, *, packed: bool = True
+) -> list[Path]:
     """Writes the graph, checked, and returns the files it made: one, unless the weights exceed 2 GiB.
 
     Inputs: `input_ids` and `attention_mask`, (batch, length) int64, padded on the right, no row without a token;
@@ -32,7 +34,7 @@ def write_graph(encoder: Path, head: bytes, view: str, path: Path, *, packed: bo
     Outputs: `probabilities` (batch, classes), `novelty` (batch,), `features` (batch, dimension), float32.
 
     Args:
-        encoder: The encoder's graph.
+        encoder: The encoder's graph, or its file. Used up.
         head: The head's graph.
         view: What the head reads: outputs of the encoder, joined by "+".
         path: The file to write.
@@ -41,8 +43,8 @@ def write_graph(encoder: Path, head: bytes, view: str, path: Path, *, packed: bo
     Raises:
         BackboneError: The encoder's graph cannot be joined to the head's.
     """
-    composed = _composed(onnx.load(str(encoder)), onnx.load_model_from_string(head), view, packed=packed)
-    return _save(composed, path)
+    loaded = onnx.load(str(encoder)) if isinstance(encoder, Path) else encoder
+    return _save(_composed(loaded, onnx.load_model_from_string(head), view, packed=packed), path)
 
 
 def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, packed: bool) -> onnx.ModelProto:

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from graft_server.backbones.text import TextTokenizer
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.runtime import Features
 from graft_server.errors import CorruptError, FaultError
 from graft_server.exporting.runner import Classifier
 from graft_server.heads import Head
@@ -34,6 +34,13 @@ _PACKED, _PADDED = 8, 16
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Sized)
+
+
+class Encodes(Protocol):
+    """What serves a version: the backbone, with tuned layers if it has any."""
+
+    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+        """See `Encoder.encode`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +75,7 @@ def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
 
 
 def check_parity(
-    bundle: Path, encoder: Encoder, head: Head, inputs: Sequence[Probe], *, alone: bool = False
+    bundle: Path, encoder: Encodes, head: Head, inputs: Sequence[Probe], *, alone: bool = False
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do.
 

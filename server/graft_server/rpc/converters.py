@@ -33,11 +33,11 @@ from graft_server.names import MAX_ID_BYTES, check_identifier
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
 from graft_server.rpc.reports import TASK_MESSAGES, report_message
-from graft_server.rpc.times import duration, timestamp
+from graft_server.rpc.times import duration, seconds, timestamp
 from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, ServedVersion, aliases_of
 from graft_server.slices import in_slices
-from graft_server.store.adaptations import PublishPolicy, Settings
+from graft_server.store.adaptations import FineTuning, PublishPolicy, Settings
 from graft_server.store.catalogue import Model, Version
 from graft_server.store.examples import StoredExample
 from graft_server.store.segments import content_digest
@@ -46,6 +46,8 @@ METHODS = {
     types_pb2.METHOD_UNSPECIFIED: "auto",
     types_pb2.METHOD_AUTO: "auto",
     types_pb2.METHOD_FROZEN: "frozen",
+    types_pb2.METHOD_PARTIAL: "partial",
+    types_pb2.METHOD_FULL: "full",
 }
 TASKS = {
     types_pb2.TASK_UNSPECIFIED: Task.SINGLE_LABEL,
@@ -80,7 +82,8 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
     """What a caller of Adapt begins with, not yet checked."""
     if message.method not in METHODS:
         raise InvalidError(
-            f"start.method is {message.method}, which this server does not know: use METHOD_AUTO or METHOD_FROZEN.",
+            f"start.method is {message.method}, which this server does not know: use METHOD_AUTO, METHOD_FROZEN, "
+            "METHOD_PARTIAL or METHOD_FULL.",
             reason="ENUM_UNKNOWN",
             field="start.method",
         )
@@ -105,6 +108,13 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
         seed=message.seed,
         task=TASKS[message.task],
         publish=PublishPolicy(message.publish.every_examples, message.publish.every.ToNanoseconds() / 1e9),
+        fine_tuning=FineTuning(
+            unfrozen_layers=message.fine_tuning.unfrozen_layers,
+            epochs=message.fine_tuning.epochs,
+            learning_rate=message.fine_tuning.learning_rate,
+            layer_decay=message.fine_tuning.layer_decay,
+        ),
+        time_budget_s=seconds(message.time_budget, "start.time_budget"),
     )
     return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
 
@@ -295,7 +305,11 @@ def published(value: mailbox.Published) -> adaptation_pb2.Published:
 def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
     """Work that is being done."""
     return adaptation_pb2.Progress(
-        commit_id=value.commit_id, stage=value.stage, fraction=value.fraction, metrics=dict(value.metrics)
+        commit_id=value.commit_id,
+        stage=value.stage,
+        fraction=value.fraction,
+        metrics=dict(value.metrics),
+        eta=None if value.eta_s is None else duration(value.eta_s),
     )
 
 

@@ -147,7 +147,7 @@ class ModelService:
         """Streams a bundle."""
         version = self.versions.resolve(request.model, converters.selector(request))
         served = await self.versions.serve(version)
-        async with self.exporter.bundle(version, served.trunk) as files:
+        async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
             for file in files:
                 async for response in _chunks(file):
                     yield response

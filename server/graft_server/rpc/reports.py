@@ -16,7 +16,12 @@ from graft_server.rpc.times import duration, timestamp
 
 M = TypeVar("M", bound=Message)
 
-_METHODS = {"auto": types_pb2.METHOD_AUTO, "frozen": types_pb2.METHOD_FROZEN}
+_METHODS = {
+    "auto": types_pb2.METHOD_AUTO,
+    "frozen": types_pb2.METHOD_FROZEN,
+    "partial": types_pb2.METHOD_PARTIAL,
+    "full": types_pb2.METHOD_FULL,
+}
 TASK_MESSAGES = {
     Task.SINGLE_LABEL: types_pb2.TASK_SINGLE_LABEL,
     Task.MULTI_LABEL: types_pb2.TASK_MULTI_LABEL,
@@ -55,6 +60,8 @@ def _set(message: Message, name: str, value: Any) -> None:
         setattr(message, name, _EVALUATION_METHODS[value])
     elif isinstance(value, Task):
         setattr(message, name, TASK_MESSAGES[value])
+    elif isinstance(message, report_pb2.TuningReport) and name == "method":
+        message.method = _METHODS[value]
     elif isinstance(value, Mapping):
         getattr(message, name).update(value)
     elif isinstance(value, tuple):

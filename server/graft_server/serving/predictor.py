@@ -148,6 +148,7 @@ class Predictor:
             prepared,
             lane=Lane.PREDICT,
             reader=_Best(served, options.top_k, options.include_features),
+            top=served.top if isinstance(served, ServedVersion) else None,
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
@@ -165,7 +166,7 @@ class Predictor:
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
             return list(_errors(found))
-        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served))
+        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served), top=served.top)
         rows = iter(encoded.arrays[PROBABILITIES])
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
@@ -175,6 +176,12 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
+    if isinstance(served, ServedVersion) and served.top is not None:
+        tuned = InvalidError(
+            "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
+            reason="FEATURES_VIEW",
+        )
+        return [tuned if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
     # An interim head reads the final view alone.
     view = served.head.view if isinstance(served, ServedVersion) else POOLED
     if view == POOLED or not any(it.kind is Kind.FEATURES for it in inputs):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.encoding.grafting import TopRef
 from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks
 from graft_server.errors import DomainError, FaultError, StateError
@@ -23,7 +24,7 @@ from graft_server.names import check_alias, check_model, shown
 from graft_server.reports import Report
 from graft_server.store.catalogue import LIVE, Catalogue, Version
 from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, Manifest, read_manifest, read_part, read_report
+from graft_server.store.versions import HEAD, TOP, Manifest, read_manifest, read_part, read_report
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class ServedVersion:
     labels: tuple[Label, ...]
     head: Head
     trunk: Trunk
+    top: TopRef | None = None
+    """The tuned layers of its backbone, if it has any."""
 
     def scores(self, features: Features) -> HeadOutput:
         """What the head says of n rows."""
@@ -130,7 +133,7 @@ class Versions:
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
-        self._served.pop(version.manifest.key, None)
+        self._drop(version.manifest.key)
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
@@ -148,7 +151,10 @@ class Versions:
     async def _load(self, version: Version) -> ServedVersion:
         manifest, head = await asyncio.to_thread(self._read_head, version)
         trunk = self._trunk_of(version, manifest)
-        served = ServedVersion(version, manifest, manifest.labels, head, trunk)
+        top = self._top_of(version, manifest)
+        if top is not None:
+            await trunk.load(top)
+        served = ServedVersion(version, manifest, manifest.labels, head, trunk, top)
         self._served[version.manifest.key] = served
         return served
 
@@ -162,6 +168,12 @@ class Versions:
                 reason="ENCODER_MISMATCH",
             )
         return trunk
+
+    def _top_of(self, version: Version, manifest: Manifest) -> TopRef | None:
+        if TOP not in manifest.parts:
+            return None
+        ref = version.manifest
+        return TopRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
     def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
@@ -182,7 +194,12 @@ class Versions:
                 for version in model.versions.values()
             }
             for key in self._served.keys() - existing:
-                del self._served[key]
+                self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        served = self._served.pop(key, None)
+        if served is not None and served.top is not None:
+            served.trunk.forget(served.top)
 
 
 def aliases_of(aliases: Mapping[str, int], number: int) -> list[str]:

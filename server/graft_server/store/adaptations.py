@@ -56,6 +56,18 @@ class PublishPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+
+    unfrozen_layers: int = 0
+    epochs: int = 0
+    learning_rate: float = 0.0
+    """Of the uppermost layer."""
+    layer_decay: float = 0.0
+    """The learning rate of each layer over that of the one above it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a start asks for. A resumed start must ask for the same."""
 
@@ -68,6 +80,9 @@ class Settings:
     seed: int = 0
     task: Task = Task.SINGLE_LABEL
     publish: PublishPolicy = PublishPolicy()
+    fine_tuning: FineTuning = FineTuning()
+    time_budget_s: float = 0.0
+    """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ HEAD = "head.bin"
 """The served parameters."""
 HEAD_ONNX = "head.onnx"
 REPORT = "report.json"
+TOP = "top.onnx"
+"""The tuned layers of the backbone, where some are: a graph that ends in the features that the head reads."""
 
 
 def model_folder(model: str) -> str:
@@ -62,6 +64,8 @@ class Manifest:
     seed: int
     created: datetime
     """With a time zone."""
+    below: int = 0
+    """Where there is a part TOP: how many layers of the backbone stay as they are, and come before it."""
     parts: dict[str, str] = field(default_factory=dict)
     """Name of each part to its SHA-256; filled in by `write_version`."""
     task: Task = Task.SINGLE_LABEL

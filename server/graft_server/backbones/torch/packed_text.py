@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import Graph, load, unit
 
-_ATTENTION = "graft_packed"
+PACKED = "graft_packed"
 
 
 class PackedText:
@@ -47,7 +47,7 @@ class PackedText:
     def graph(self, backbone: Backbone) -> Graph:
         """The packed graph."""
         layer = backbone.middle_layer
-        module = _PackedText(load(backbone, attn_implementation=_ATTENTION), backbone.pooling, layer).eval()
+        module = _PackedText(load(backbone, attn_implementation=PACKED), backbone.pooling, layer).eval()
         free = torch.export.Dim.DYNAMIC
         return Graph(
             module=module,
@@ -103,12 +103,12 @@ class _PackedText(torch.nn.Module):
             cells=cells,
         )
         last = output.last_hidden_state[0]
-        pooled = last.index_select(0, rows[:, 0]) if self.pooling == "cls" else _mean(last, rows)
-        middle = _mean(output.hidden_states[self.layer][0], rows)
+        pooled = last.index_select(0, rows[:, 0]) if self.pooling == "cls" else mean_of_texts(last, rows)
+        middle = mean_of_texts(output.hidden_states[self.layer][0], rows)
         return unit(pooled), unit(middle)
 
 
-def _mean(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def mean_of_texts(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """The mean of each text's tokens, shape (texts, dimension), of packed tokens."""
     texts, longest = rows.shape
     padded = hidden.index_select(0, rows.clamp(min=0).reshape(-1)).reshape(texts, longest, -1)
@@ -144,5 +144,5 @@ def _packed_attention(
     return flat.index_select(0, cells).reshape(1, tokens, heads, dimension), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _packed_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register(_ATTENTION, lambda *_, **__: None)
+ALL_ATTENTION_FUNCTIONS.register(PACKED, _packed_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, lambda *_, **__: None)

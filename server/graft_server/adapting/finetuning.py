@@ -1,0 +1,267 @@
+"""From a frozen version to a tuned one: cut the backbone, tune in a process of its own, make a version of it.
+
+Tuning takes minutes where a head takes seconds, so it has a place of its own to run in: other models' commits
+are not kept waiting. What the jobs hand each other lies in a scratch folder, so that a job that was killed goes
+on from where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft_server.adapting.mailbox import Progress
+from graft_server.backbones import scratch
+from graft_server.backbones.source import Backbone
+from graft_server.encoding.trunk import Trunk
+from graft_server.errors import DomainError, DrainingError, InvalidError
+from graft_server.examples import Modality, Task
+from graft_server.jobs.job import Job, Jobs
+from graft_server.names import shown
+from graft_server.store.adaptations import AdaptationStore, FineTuning, Settings
+
+_log = logging.getLogger(__name__)
+
+EPOCHS = 4
+LEARNING_RATE = 2e-4
+LAYER_DECAY = 0.9
+MOST_EPOCHS = 100
+HIGHEST_RATE = 0.1
+FROZEN_DONE = 0.3
+"""How much of a commit's work is done when the frozen head is found."""
+OLD_S = 7 * 24 * 3600.0
+"""A scratch folder that nobody wrote to for so long belongs to a commit that never ended."""
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is tuned of a backbone, and how."""
+
+    method: str
+    """"partial" or "full"."""
+    layers: int
+    """How many the backbone has."""
+    below: int
+    """How many of them stay as they are."""
+    epochs: int
+    learning_rate: float
+    layer_decay: float
+    time_budget_s: float
+    auto: bool
+    """Whether the tuned version is kept only if it is better than the frozen one beyond noise."""
+
+
+def plan_of(settings: Settings, backbone: Backbone) -> Plan | None:
+    """What settings ask for on a backbone; None: no tuning."""
+    layers = backbone.layers
+    auto = settings.method == "auto"
+    tunable = settings.task is Task.SINGLE_LABEL and backbone.modality is Modality.TEXT
+    if not tunable or settings.method == "frozen" or (auto and not settings.time_budget_s):
+        return None
+    asked = settings.fine_tuning
+    method = "full" if settings.method == "full" or layers < 2 else "partial"
+    unfrozen = min(asked.unfrozen_layers or max(1, round(layers / 3)), layers - 1)
+    return Plan(
+        method=method,
+        layers=layers,
+        below=0 if method == "full" else layers - unfrozen,
+        epochs=asked.epochs or EPOCHS,
+        learning_rate=asked.learning_rate or LEARNING_RATE,
+        layer_decay=asked.layer_decay or LAYER_DECAY,
+        time_budget_s=settings.time_budget_s,
+        auto=auto,
+    )
+
+
+def check(settings: Settings, backbone: Backbone) -> None:
+    """Raises InvalidError if a start asks for a tuning that cannot be."""
+    asked, layers = settings.fine_tuning, backbone.layers
+    if settings.method == "frozen" and (asked != FineTuning() or settings.time_budget_s):
+        raise InvalidError(
+            "start.method is METHOD_FROZEN, which tunes nothing, but fine_tuning or time_budget is set: leave them "
+            "out, or choose another method.",
+            reason="FINE_TUNING_UNUSED",
+            field="start.fine_tuning",
+        )
+    if settings.method in ("partial", "full") and backbone.modality is not Modality.TEXT:
+        raise InvalidError(
+            f"start.method tunes the backbone, which works with text, but {shown(backbone.name)} reads "
+            f"{backbone.modality}: use METHOD_FROZEN or METHOD_AUTO.",
+            reason="METHOD_UNSUPPORTED",
+            field="start.method",
+        )
+    if settings.method in ("partial", "full") and settings.task is not Task.SINGLE_LABEL:
+        raise InvalidError(
+            f"start.method tunes the backbone, which works with one label an example, but start.task is "
+            f"{settings.task.words}: use METHOD_FROZEN or METHOD_AUTO.",
+            reason="METHOD_UNSUPPORTED",
+            field="start.method",
+        )
+    if settings.method == "full" and asked.unfrozen_layers:
+        raise _invalid(
+            "unfrozen_layers", asked.unfrozen_layers, "METHOD_FULL tunes all of them: leave it out"
+        )
+    if settings.method != "frozen" and not 0 <= asked.unfrozen_layers < max(layers, 2):
+        raise _invalid(
+            "unfrozen_layers",
+            asked.unfrozen_layers,
+            f"the backbone has {layers} layers, of which METHOD_PARTIAL tunes 1 to {layers - 1}: for all of them use "
+            "METHOD_FULL",
+        )
+    if not 0 <= asked.epochs <= MOST_EPOCHS:
+        raise _invalid("epochs", asked.epochs, f"give 1 to {MOST_EPOCHS}")
+    if not 0 <= asked.learning_rate <= HIGHEST_RATE:  # so said, NaN fails too
+        raise _invalid("learning_rate", asked.learning_rate, f"give one above 0, at most {HIGHEST_RATE}")
+    if not 0 <= asked.layer_decay <= 1:
+        raise _invalid("layer_decay", asked.layer_decay, "give one above 0, at most 1")
+
+
+def _invalid(name: str, value: float, remedy: str) -> InvalidError:
+    field = f"start.fine_tuning.{name}"
+    return InvalidError(f"{field} is {value:g}: {remedy}.", reason="FINE_TUNING_INVALID", field=field)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuner:
+    """Tunes the commits of all adaptations."""
+
+    location: str
+    """Where the objects are, for workers."""
+    jobs: Jobs
+    """Where heads are fitted."""
+    tuning_jobs: Jobs
+    """Where backbones are tuned."""
+    folder: Path
+    """Where scratch folders are."""
+    threads: int
+    cache_bytes: int
+    """How much memory a tuning may use for what is below the cut; more goes to disk."""
+
+    def preparation(self, store: AdaptationStore, trunk: Trunk, commit_id: str) -> dict[str, Any]:
+        """What the job that finds the frozen head needs to prepare a tuning; see `train.Tuning`."""
+        backbone = trunk.backbone
+        return {
+            "scratch": str(self._scratch(store, commit_id)),
+            "folder": str(backbone.folder),
+            "max_tokens": backbone.max_tokens,
+        }
+
+    async def tune(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        commit_id: str,
+        *,
+        plan: Plan,
+        frozen: Mapping[str, Any],
+        on_progress: OnProgress,
+    ) -> dict[str, Any]:
+        """Tunes after the frozen head was found, and makes a version: see `tuned.finish` for what is returned.
+
+        Args:
+            store: The adaptation.
+            trunk: Its backbone.
+            commit_id: The commit.
+            plan: What to tune.
+            frozen: What the job that found the frozen head returned.
+            on_progress: Told how far it is.
+
+        Raises:
+            DomainError: The backbone cannot be tuned; with the plan `auto` the frozen head is kept instead.
+        """
+        folder = self._scratch(store, commit_id)
+        started = time.monotonic()
+        outcome: Mapping[str, Any] = {}
+        ended = "too_few"
+        if frozen["prepared"]:
+            try:
+                outcome = await self._run(folder, store, trunk, commit_id, plan=plan, on_progress=on_progress)
+            except DrainingError:
+                raise
+            except DomainError as error:
+                if not plan.auto:
+                    scratch.remove(folder)
+                    raise
+                _log.warning("tuning %s of %s: %s", commit_id, store.model, error.message)
+                ended = "failed"
+        payload = {
+            "store": self.location,
+            "frozen": frozen["manifest"],
+            "scratch": str(folder),
+            "method": plan.method,
+            "layers": plan.layers,
+            "below": plan.below,
+            "auto": plan.auto,
+            "seed": store.start.settings.seed % (1 << 64),
+            "learning_rate": plan.learning_rate,
+            "seconds": time.monotonic() - started,
+            "outcome": dict(outcome),
+            "ended": ended,
+        }
+        on_progress(Progress(commit_id, "selecting", 0.95))
+        job = Job("graft_server.adapting.tuned:finish", payload, key=store.model)
+        result: dict[str, Any] = await self.jobs.run(job, lambda _: None)
+        scratch.remove(folder)
+        return result
+
+    def sweep(self) -> None:
+        """Removes what commits left that never ended."""
+        for folder in self.folder.glob("*/"):
+            if time.time() - folder.stat().st_mtime > OLD_S:
+                scratch.remove(folder)
+
+    async def _run(
+        self,
+        folder: Path,
+        store: AdaptationStore,
+        trunk: Trunk,
+        commit_id: str,
+        *,
+        plan: Plan,
+        on_progress: OnProgress,
+    ) -> Mapping[str, Any]:
+        backbone = trunk.backbone
+        graphs = {"graph": str(trunk.graph)}
+        if plan.below:
+            below, above = await trunk.cut(plan.below)
+            graphs = {"graph": str(above), "below_graph": str(below)}
+        payload = {
+            "backbone": backbone.payload(),
+            "below": plan.below,
+            "scratch": str(folder),
+            **graphs,
+            "epochs": plan.epochs,
+            "learning_rate": plan.learning_rate,
+            "layer_decay": plan.layer_decay,
+            "seed": store.start.settings.seed,
+            "seconds": plan.time_budget_s,
+            "threads": self.threads,
+            "cache_bytes": self.cache_bytes,
+        }
+
+        def report(told: Mapping[str, Any]) -> None:
+            fraction = FROZEN_DONE + (0.95 - FROZEN_DONE) * float(told.get("fraction", 0.0))
+            on_progress(
+                Progress(
+                    commit_id,
+                    str(told.get("stage", "")),
+                    fraction,
+                    dict(told.get("metrics", {})),
+                    told.get("eta_s"),
+                )
+            )
+
+        job = Job("graft_server.backbones.torch.tuning:tune", payload, key=store.model, fresh=True)
+        outcome: Mapping[str, Any] = await self.tuning_jobs.run(job, report)
+        return outcome
+
+    def _scratch(self, store: AdaptationStore, commit_id: str) -> Path:
+        whole = "\0".join((self.location, store.model, store.adaptation_id, commit_id))
+        return self.folder / hashlib.sha256(whole.encode()).hexdigest()[:32]

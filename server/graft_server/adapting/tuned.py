@@ -1,0 +1,428 @@
+"""Before and after a tuning, in worker processes without torch: what it is given, and what is made of it.
+
+Three parts of the training examples play three roles. Most are tuned on; a few tell when to stop, and which head
+to put on the tuned features; a few more are seen by neither, and measure what came out of it against the frozen
+head, example by example. Features of examples that were tuned on say nothing about how good they are, so
+temperature and novelty come from the held-out ones too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server import metrics
+from graft_server.adapting import logistic
+from graft_server.adapting.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
+from graft_server.adapting.examples import Examples
+from graft_server.adapting.folds import bound_together, stratified_folds
+from graft_server.adapting.head_parity import check_parity
+from graft_server.adapting.novelty import fit_novelty
+from graft_server.adapting.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.adapting.selection import Selection
+from graft_server.backbones import scratch
+from graft_server.backbones.scratch import Part, Scratch
+from graft_server.heads import Head, decode, encode
+from graft_server.heads.graph import to_onnx
+from graft_server.heads.head import LinearMap, Member, softmax
+from graft_server.reports import (
+    Candidate,
+    Evaluation,
+    EvaluationMethod,
+    HeadChoice,
+    Report,
+    TuningPoint,
+    TuningReport,
+)
+from graft_server.store.objects import Objects
+from graft_server.store.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    Manifest,
+    ManifestRef,
+    read_part,
+    read_report,
+    write_version,
+)
+
+LEAST_EXAMPLES = 100
+"""With fewer, too few can be held out to tell a gain from noise."""
+MANY_EXAMPLES = 4000
+"""From here on, 5% each are enough to stop by and to measure on; below, it takes 10%."""
+LEAST_PROBABILITY = 1e-12
+STANDARD_ERRORS = 2.0
+"""A gain counts as beyond noise if it is more than so many of its standard errors."""
+REFITTED = (1.0, 10.0, 100.0)
+"""Strengths of the logistic regressions that are fitted anew on tuned features."""
+FROZEN = "frozen.npz"
+
+Array = NDArray[np.float32]
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+def prepare(folder: Path, tokens: Sequence[NDArray[np.int64]], selection: Selection, *, seed: int) -> bool:
+    """Writes what a tuning needs into its scratch folder; False if there are too few examples for one.
+
+    Args:
+        folder: The scratch folder.
+        tokens: Of each row of the training set, token ids.
+        selection: The frozen head, and the examples that it was chosen on.
+        seed: What the split is derived from.
+    """
+    examples = selection.examples
+    if examples is None or selection.out_of_fold is None:
+        return False
+    train, rows = examples.train, examples.rows
+    bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
+    folds = 20 if len(rows) >= MANY_EXAMPLES else 10
+    if len(rows) < LEAST_EXAMPLES or len(np.unique(bound)) < folds:
+        return False
+    fold_of = stratified_folds(examples.labels, bound, folds, seed)
+    of_examples = np.full(len(rows), Part.TRAIN, np.int8)
+    of_examples[fold_of == 0] = Part.STOP
+    of_examples[fold_of == 1] = Part.MEASURE
+    # A class that would be held out whole cannot be learned: it is tuned on, and not measured.
+    trained = np.bincount(examples.labels[of_examples == Part.TRAIN], minlength=len(train.classes)) > 0
+    of_examples[~trained[examples.labels]] = Part.TRAIN
+    if not ((of_examples == Part.STOP).any() and (of_examples == Part.MEASURE).any()):
+        return False
+    part = np.full(len(train), Part.LEFT_OUT, np.int8)
+    part[rows] = of_examples
+    Scratch.write(
+        folder,
+        tokens=tokens,
+        labels=train.labels,
+        weights=train.weights,
+        part=part,
+        head=_start(examples, selection.report.head.settings, of_examples),
+    )
+    np.savez(
+        folder / FROZEN,
+        probabilities=selection.out_of_fold[of_examples == Part.MEASURE],
+        validation=train.validation & (train.weights > 0),
+    )
+    return True
+
+
+def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.int8]) -> tuple[Array, Array]:
+    """A calibrated linear head on the final features, fitted without what is held out: (d, k) and (k,)."""
+    train = examples.train
+    features = train.features[POOLED][examples.rows].astype(np.float32)
+    axes = logistic.principal_axes(features)
+    kept = np.where(part == Part.TRAIN, examples.weights, 0).astype(np.float32)[None]
+    strength = settings.get("C", STRENGTHS[FIRST_STRENGTH])
+    solution = logistic.fit(axes, examples.labels, kept, len(train.classes), strength=strength, start=None)
+    weight: Array = axes.rotation @ solution.weight[0]
+    bias: Array = solution.bias[0] - axes.centre @ weight
+    stop = part == Part.STOP
+    measure = Measure(np.ones(int(stop.sum()), bool), examples.labels[stop], examples.weights[stop])
+    temperature = np.float32(measure.temperature(features[stop] @ weight + bias))
+    return weight / temperature, bias / temperature
+
+
+@dataclass(frozen=True, slots=True)
+class Finishing:
+    """The payload of `finish`."""
+
+    store: str
+    frozen: ManifestRef
+    """The version with the frozen head: its parts, if not yet a number."""
+    scratch: str
+    method: str
+    """"partial" or "full"."""
+    layers: int
+    """How many the backbone has."""
+    below: int
+    """How many of them were left as they are."""
+    auto: bool
+    """Whether the tuned version has to be better than the frozen one beyond noise to be kept."""
+    seed: int = 0
+    learning_rate: float = 0.0
+    seconds: float = 0.0
+    """What tuning took."""
+    outcome: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the job that tunes returned; empty if it was not run."""
+    ended: str = "too_few"
+    """Why it was not run."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """The tuned version, measured."""
+
+    head: Head
+    features: Array
+    """shape (n, d): of all examples."""
+    trial: Trial
+    candidates: tuple[Candidate, ...]
+    report: TuningReport
+    probabilities: Array
+    """shape (m, k): of the examples that the report's figures come from."""
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float64]
+
+
+def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
+    """Makes a version of what a tuning left in its scratch folder. A job of `jobs`.
+
+    Args:
+        payload: A `Finishing`, as builtins.
+        progress: Told `stage` and `fraction`.
+
+    Returns:
+        The same as `train.train`: of the tuned version, or of the frozen one with a report of what was tried.
+
+    Raises:
+        FaultError: The head's graph computes something else than the head (HEAD_PARITY), or the store failed.
+    """
+    started = time.monotonic()
+    task = msgspec.convert(payload, Finishing)
+    objects = Objects.open(task.store)
+    progress({"stage": "selecting", "fraction": 0.0})
+    manifest, report = read_report(objects, task.frozen)
+    tried = TuningReport(
+        method=task.method,
+        kept=False,
+        ended=str(task.outcome.get("ended", task.ended)),
+        unfrozen_layers=task.layers - task.below,
+        layers=task.layers,
+        parameters=int(task.outcome.get("parameters", 0)),
+        learning_rate=task.learning_rate,
+        diverged=int(task.outcome.get("diverged", 0)),
+        seconds=task.seconds,
+        examples_per_second=float(task.outcome.get("examples_per_s", 0.0)),
+        history=tuple(msgspec.convert(it, TuningPoint) for it in task.outcome.get("history", ())),
+    )
+    parts = {name: read_part(objects, task.frozen, manifest, name) for name in (HEAD, HEAD_ONNX)}
+    if task.outcome.get("best", 0):
+        measured = _measured(task, tried)
+        tried = measured.report
+        if tried.kept:
+            parts = _parts(measured, Path(task.scratch))
+            report = _tuned_report(report, measured, manifest)
+    report = dataclasses.replace(
+        report,
+        tuning=tried,
+        warnings=(*_warnings(tried, report), *report.warnings),
+        training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
+        trained_time_s=time.time(),
+    )
+    progress({"stage": "publishing", "fraction": 0.9})
+    ref = write_version(
+        objects,
+        dataclasses.replace(manifest, below=task.below if tried.kept else 0),
+        {**parts, REPORT: msgspec.json.encode(report)},
+    )
+    return result_of(ref, report)
+
+
+def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
+    """What a job that makes a version returns; see `train.train`."""
+    # The report's figures: the catalogue is replayed at every start and never forgets, so it names no example.
+    summary = dataclasses.replace(
+        report,
+        head=dataclasses.replace(report.head, candidates=()),
+        tuning=dataclasses.replace(report.tuning, history=()) if report.tuning else None,
+        per_class=(),
+        confusions=(),
+        warnings=(),
+        reliability=(),
+        data=None,
+        learning_curve=None,
+        feature_map=(),
+    )
+    return {
+        "manifest": msgspec.to_builtins(manifest),
+        "report": msgspec.json.encode(report),
+        "summary": msgspec.to_builtins(summary),
+    }
+
+
+def _measured(task: Finishing, tried: TuningReport) -> _Measured:
+    """Chooses the head on the tuned features, and measures it against the frozen one."""
+    kept = Scratch.read(Path(task.scratch))
+    features = np.load(kept.folder / scratch.FEATURES).astype(np.float32)
+    frozen = np.load(kept.folder / FROZEN)
+    held_out = np.flatnonzero((kept.part == Part.STOP) | (kept.part == Part.MEASURE))
+    rows = np.concatenate([held_out, np.flatnonzero(kept.part == Part.TRAIN)])
+    stop = kept.part[held_out] == Part.STOP
+    trial, candidates = _choose(kept, features, rows, stop, task.seed)
+    head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
+    labels, weights = kept.labels[held_out][~stop], kept.weights[held_out][~stop]
+    tuned = trial.probabilities[~stop]
+    gain, error = _gain(frozen["probabilities"], tuned, labels, weights)
+    top = (kept.folder / scratch.TOP).stat().st_size
+    report = dataclasses.replace(
+        tried,
+        kept=not task.auto or gain > STANDARD_ERRORS * error,
+        measured=len(labels),
+        frozen_log_loss=metrics.log_loss(frozen["probabilities"], labels, weights),
+        tuned_log_loss=metrics.log_loss(tuned, labels, weights),
+        gain_error=error,
+        frozen_accuracy=_accuracy(frozen["probabilities"], labels, weights),
+        tuned_accuracy=_accuracy(tuned, labels, weights),
+        own_share=tried.unfrozen_layers / tried.layers,
+        bytes=top,
+    )
+    validation = np.flatnonzero(frozen["validation"])
+    if len(validation):
+        tuned = head.scores(features[validation]).probabilities
+        labels, weights = kept.labels[validation], kept.weights[validation]
+    return _Measured(head, features, trial, candidates, report, tuned, labels, weights)
+
+
+def _choose(
+    kept: Scratch, features: Array, rows: NDArray[np.int64], stop: NDArray[np.bool_], seed: int
+) -> tuple[Trial, tuple[Candidate, ...]]:
+    """The head that was tuned along, or a new one on the tuned features: whichever those to stop by like best.
+
+    Args:
+        kept: The examples.
+        features: shape (n, d).
+        rows: Those held out first, then those trained on.
+        stop: shape (held out,): which of the held-out ones may be chosen on.
+        seed: Of the problem.
+    """
+    count = len(stop)
+    labels, weights = kept.labels[rows], kept.weights[rows]
+    # One fold holds out what tuning held out, and everything else is always trained on.
+    fold_of = np.where(np.arange(len(rows)) < count, 0, NEVER).astype(np.int32)
+    classes = kept.head[1].shape[0]
+    wide = features[rows].astype(np.float16)
+    problem = Problem(POOLED, wide, labels, weights, classes, fold_of, 1, seed)
+    measure = Measure(np.ones(count, bool), labels[:count], weights[:count])
+    trials = LogisticTrials(problem, measure)
+    tried = [_along(kept, problem, features[rows][:count], measure)]
+    tried += [dataclasses.replace(trials.trial(it), settings={"C": it}) for it in REFITTED]
+    judged = [
+        Candidate(
+            it.kind,
+            it.problem.view,
+            it.settings,
+            metrics.log_loss(it.probabilities[stop], labels[:count][stop], weights[:count][stop]),
+            _accuracy(it.probabilities[stop], labels[:count][stop], weights[:count][stop]),
+        )
+        for it in tried
+    ]
+    # A new head may learn from all examples, also those that tuning held out: of equals it is the better one.
+    losses = [it.log_loss + (AS_GOOD if it.kind == "tuned" else 0) for it in judged]
+    best = int(np.argmin(losses))
+    return tried[best], tuple(sorted(judged, key=lambda it: it.log_loss))
+
+
+def _along(kept: Scratch, problem: Problem, features: Array, measure: Measure) -> Trial:
+    """The head that was tuned along with the layers."""
+    found = np.load(kept.folder / scratch.TUNED_HEAD)
+    of = LinearMap(found["weight"], found["bias"])
+    logits = of.logits(features)
+    temperature = measure.temperature(logits)
+
+    def fit() -> tuple[Member, ...]:
+        return (Member(of, temperature, 1.0),)
+
+    return Trial("tuned", problem, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit)
+
+
+def _fitted(trial: Trial, features: Array, labels: NDArray[np.int32], held_out: int, seed: int) -> Head:
+    logits = np.zeros(len(labels), np.float32)
+    logits[:held_out] = trial.logits.max(axis=1)
+    measured = np.arange(len(labels)) < held_out
+    folds = np.where(measured, 0, 1).astype(np.int32)
+    novelty = fit_novelty(features, labels, logits, measured, folds, seed=seed)
+    return Head(trial.kind, POOLED, trial.fit(), 1.0, novelty)
+
+
+def _gain(
+    frozen: Array, tuned: Array, labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> tuple[float, float]:
+    """By how much the log-loss falls, and the standard error of that, over pairs of answers."""
+    rows = np.arange(len(labels))
+    losses = [
+        -np.log(np.maximum(it[rows, labels].astype(np.float64), LEAST_PROBABILITY)) for it in (frozen, tuned)
+    ]
+    gains = losses[0] - losses[1]
+    mean = float(np.average(gains, weights=weights))
+    shares = weights / weights.sum()
+    return mean, float(np.sqrt((shares**2 @ (gains - mean) ** 2) * len(rows) / max(len(rows) - 1, 1)))
+
+
+def _accuracy(probabilities: Array, labels: NDArray[np.int32], weights: NDArray[np.float64]) -> float:
+    return float(weights @ (probabilities.argmax(axis=1) == labels) / weights.sum())
+
+
+def _parts(measured: _Measured, folder: Path) -> dict[str, bytes]:
+    head, graph = encode(measured.head), to_onnx(measured.head)
+    check_parity(decode(head), graph, measured.features.astype(np.float16))
+    return {HEAD: head, HEAD_ONNX: graph, TOP: (folder / scratch.TOP).read_bytes()}
+
+
+def _tuned_report(frozen: Report, measured: _Measured, manifest: Manifest) -> Report:
+    """The frozen version's report, with the figures of the tuned one; what it says of the data stays."""
+    names = tuple(label.name for label in manifest.labels)
+    probabilities, labels, weights = measured.probabilities, measured.labels, measured.weights
+    predicted = probabilities.argmax(axis=1)
+    found = metrics.figures(probabilities, labels, weights)
+    counts = np.array([it.examples for it in frozen.per_class], np.int64)
+    return dataclasses.replace(
+        frozen,
+        accuracy=found.accuracy,
+        macro_f1=found.macro_f1,
+        log_loss=found.log_loss,
+        calibration_error=found.calibration_error,
+        evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
+        head=HeadChoice(
+            measured.head.kind,
+            POOLED,
+            measured.trial.settings,
+            measured.trial.temperature,
+            measured.candidates,
+        ),
+        per_class=metrics.class_reports(names, counts, labels, predicted, weights),
+        confusions=metrics.confusions(names, labels, predicted),
+        reliability=metrics.reliability(probabilities, labels, weights),
+        learning_curve=None,
+        method=measured.report.method,
+    )
+
+
+def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
+    """What a person should know of the tuning."""
+    warnings = []
+    if tried.ended == "too_few":
+        warnings.append(
+            f"The backbone was not tuned: {LEAST_EXAMPLES} training examples that are not duplicates or of one group "
+            f"are needed, and there are {report.examples:,}. The frozen head serves."
+        )
+    if tried.ended == "no_time":
+        warnings.append(
+            "The backbone was not tuned: time_budget is too short for one epoch. Give a longer one, or fewer "
+            "unfrozen_layers. The frozen head serves."
+        )
+    if tried.ended == "diverged":
+        warnings.append(
+            f"Training diverged {tried.diverged} times and was ended; the best state before that counts. Give a "
+            f"learning_rate below {tried.learning_rate:g}."
+        )
+    elif tried.diverged:
+        warnings.append(
+            f"Training diverged {tried.diverged} times: it went back to its best state and on more slowly. Give a "
+            f"learning_rate below {tried.learning_rate:g}."
+        )
+    if not tried.measured and tried.ended not in ("too_few", "no_time"):
+        warnings.append("Tuning improved nothing on held-out examples: the frozen head serves.")
+    if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
+        warnings.append(
+            f"On {tried.measured:,} held-out examples the tuned version is no better than the frozen one (log-loss "
+            f"{tried.tuned_log_loss:.3f}, {tried.frozen_log_loss:.3f}): the method auto would not have kept it."
+        )
+    return tuple(warnings)

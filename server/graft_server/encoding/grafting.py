@@ -1,0 +1,235 @@
+"""Encoding for models with retuned layers: what lies below the cut is computed once for all rows of a batch.
+
+Rows of such models, and rows of models on the frozen backbone, ride in one batch. They go through the lower
+layers together; then each row goes through the upper layers of its own model. A model of which all layers were
+tuned shares nothing but the batch's place in the queue.
+
+Graphs of tuned layers are megabytes, not kilobytes as heads are, so only those that are asked for are kept
+loaded, within a budget. Loading happens on a thread, beside the encoder: only requests for that model wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graft_server.backbones.cache import HIDDEN
+from graft_server.backbones.packing import pack
+from graft_server.encoding.runtime import Encoder, Features, open_session, run_bound
+from graft_server.errors import BackboneError
+
+_log = logging.getLogger(__name__)
+
+MEMORY_FACTOR = 2.0
+"""What a loaded graph takes, over its size: the runtime keeps its weights a second time, packed for the processor."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopRef:
+    """Tuned layers that a version brings, loaded or not."""
+
+    key: str
+    """Unique in the store."""
+    below: int
+    """How many layers of the backbone come before them; 0: none."""
+    read: Callable[[], bytes]
+    """Reads the graph; may raise DomainError."""
+
+
+class Segment:
+    """A session over a part of an encoder's graph."""
+
+    def __init__(self, graph: Path | bytes, *, device: str, threads: int) -> None:
+        """Loads the graph; see `Encoder`."""
+        self._session, self._device = open_session(graph, device, threads)
+        self._inputs = {it.name: it.type for it in self._session.get_inputs()}
+        self._outputs = [it.name for it in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name. Takes of the arrays what it reads. Raises BackboneError."""
+        inputs = {name: arrays[name] for name in self._inputs}
+        if HIDDEN in inputs:
+            half = self._inputs[HIDDEN] == "tensor(float16)"
+            inputs[HIDDEN] = inputs[HIDDEN].astype(np.float16 if half else np.float32, copy=False)
+        try:
+            found = _run(self._session, inputs, self._device)
+        except Exception as error:
+            _log.exception("a part of the encoder failed")
+            raise BackboneError(
+                "The encoder failed; the server's log has the details. Try again later.",
+                reason="ENCODER_FAILED",
+            ) from error
+        return dict(zip(self._outputs, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Top:
+    """Tuned layers, loaded."""
+
+    below: int
+    segment: Segment
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], device: str) -> Sequence[Array]:
+    if device == "cuda":
+        return run_bound(session, inputs, device)
+    found: Sequence[Array] = session.run(None, inputs)
+    return found
+
+
+class TopBank:
+    """The tuned layers that are loaded. Belongs to one event loop."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._loaded: OrderedDict[str, tuple[Top, int]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Top]] = {}
+
+    @property
+    def loaded(self) -> list[str]:
+        """The keys of what is loaded, the one that was asked for last at the end."""
+        return list(self._loaded)
+
+    async def get(self, ref: TopRef, open_graph: Callable[[bytes], Segment]) -> Top:
+        """Tuned layers, loaded if need be; what was not asked for longest makes room.
+
+        Whoever holds a `Top` can go on using it: memory is freed once nobody does.
+
+        Raises:
+            DomainError: They cannot be read or loaded.
+        """
+        known = self._loaded.get(ref.key)
+        if known is not None:
+            self._loaded.move_to_end(ref.key)
+            return known[0]
+        task = self._loading.get(ref.key)
+        if task is None:
+            task = asyncio.create_task(self._load(ref, open_graph))
+            self._loading[ref.key] = task
+            task.add_done_callback(lambda _: self._loading.pop(ref.key, None))
+        return await asyncio.shield(task)
+
+    def forget(self, key: str) -> None:
+        """Unloads layers whose version is gone."""
+        self._loaded.pop(key, None)
+
+    async def _load(self, ref: TopRef, open_graph: Callable[[bytes], Segment]) -> Top:
+        graph = await asyncio.to_thread(ref.read)
+        top = Top(ref.below, await asyncio.to_thread(open_graph, graph))
+        self._loaded[ref.key] = top, round(MEMORY_FACTOR * len(graph))
+        while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self._budget:
+            key, _ = self._loaded.popitem(last=False)
+            _log.info("tuned layers %s were unloaded to make room", key)
+        return top
+
+
+class Grafted:
+    """An encoder, its cuts, and batches whose rows part at them. `encode…` may be called from several threads."""
+
+    def __init__(self, encoder: Encoder | Any) -> None:
+        """Wraps an encoder of the whole frozen backbone."""
+        self._encoder = encoder
+        self._cuts: dict[int, tuple[Segment, Segment]] = {}
+
+    def has_cut(self, layer: int) -> bool:
+        """Whether the parts below and above a cut are loaded."""
+        return layer in self._cuts
+
+    def add_cut(self, layer: int, below: Segment, above: Segment) -> None:
+        """Puts the parts below and above a cut after so many layers in service."""
+        self._cuts[layer] = below, above
+
+    def encode(self, items: Sequence[Any]) -> Features:
+        """All rows by the frozen backbone; see `Encoder.encode`."""
+        features: Features = self._encoder.encode(items)
+        return features
+
+    def encode_by(self, top: Top, texts: Sequence[Any]) -> Features:
+        """All rows by the same tuned layers; see `encode_with`."""
+        return self.encode_with(texts, {top: np.arange(len(texts))})[top]
+
+    def encode_with(
+        self, items: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
+    ) -> dict[Top | None, Features]:
+        """Each row by its own upper layers.
+
+        Args:
+            items: Token sequences.
+            rows_of: Which of them belong to which tuned layers; None: to the frozen ones.
+
+        Returns:
+            For each of these, features of shape (items, d), of which only its own rows are filled.
+
+        Raises:
+            BackboneError: The device failed, or what it computed is not finite.
+        """
+        by_cut: dict[int, list[Top | None]] = {}
+        for top in rows_of:
+            if top is not None:
+                by_cut.setdefault(top.below, []).append(top)
+        frozen = rows_of.get(None)
+        shared = max(by_cut)
+        if frozen is not None and shared:
+            by_cut[shared].append(None)  # they pass the lower layers in any case
+        found: dict[Top | None, Features] = {}
+        for cut, tops in by_cut.items():
+            found |= self._through(cut, items, {top: rows_of[top] for top in tops})
+        if frozen is not None and not shared:
+            found[None] = _spread(self.encode([items[row] for row in frozen]), frozen, len(items))
+        return found
+
+    def _through(
+        self, cut: int, texts: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
+    ) -> dict[Top | None, Features]:
+        """Rows whose layers part at the same cut."""
+        found: dict[Top | None, Features] = {}
+        if not cut:
+            for top, rows in rows_of.items():
+                found[top] = _spread(
+                    cast("Top", top).segment.run(pack([texts[row] for row in rows])), rows, len(texts)
+                )
+            return found
+        below, above = self._cuts[cut]
+        every = np.concatenate(list(rows_of.values()))
+        lower = below.run(pack([texts[row] for row in every]))
+        hidden = lower.pop(HIDDEN)
+        lengths = np.array([len(texts[row]) for row in every])
+        ends = np.cumsum(lengths)
+        start = 0
+        for top, rows in rows_of.items():
+            end = start + len(rows)
+            # The rows of one model stand together, so its tokens do too.
+            tokens = slice(int(ends[start] - lengths[start]), int(ends[end - 1]))
+            arrays = {**pack([texts[row] for row in rows]), HIDDEN: hidden[:, tokens]}
+            features = (above if top is None else top.segment).run(arrays)
+            if top is None:
+                features |= {view: array[start:end] for view, array in lower.items()}
+            found[top] = _spread(features, rows, len(texts))
+            start = end
+        return found
+
+
+def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) -> Features:
+    """Features of some rows of a batch, at their places among all."""
+    if not all(np.isfinite(array).all() for array in features.values()):
+        raise BackboneError(
+            "The encoder gave features that are not finite numbers. Try again later.",
+            reason="ENCODER_NOT_FINITE",
+        )
+    if len(rows) == count and (rows == np.arange(count)).all():
+        return features
+    spread = {view: np.zeros((count, array.shape[1]), array.dtype) for view, array in features.items()}
+    for view, array in features.items():
+        spread[view][rows] = array
+    return spread
