@@ -1,0 +1,124 @@
+"""Rows of models with tuned layers, and of others, in one batch."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.cutting import boundary_of, cut, replant
+from graft_server.backbones.source import Backbone
+from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
+from graft_server.encoding.runtime import Encoder
+from graft_server.errors import StoreError
+
+TEXTS = [np.arange(7, 7 + length) for length in (3, 17, 1, 40, 5, 5)]
+
+
+def segment(graph: onnx.ModelProto | bytes) -> Segment:
+    data = graph if isinstance(graph, bytes) else graph.SerializeToString()
+    return Segment(data, device="cpu", threads=1)
+
+
+def scaled(graph: onnx.ModelProto, factor: float) -> bytes:
+    """The graph with its largest weight multiplied: a stand-in for what tuning changes."""
+    copy = onnx.ModelProto.FromString(graph.SerializeToString())
+    old = onnx.numpy_helper.to_array(max(copy.graph.initializer, key=lambda it: np.prod(it.dims)))
+    replant(copy, {"w": old}, {"w": old * np.float32(factor)})
+    return copy.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def whole(encoder_cache: Path, backbone: Backbone) -> onnx.ModelProto:
+    return onnx.load(str(EncoderCache(encoder_cache).graph(backbone.encoder_id)))
+
+
+@pytest.fixture(scope="module")
+def above(whole) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(whole.SerializeToString())
+    return cut(copy, boundary_of(whole, 4, "minilm")).above
+
+
+@pytest.fixture(scope="module")
+def grafted(encoder: Encoder, whole: onnx.ModelProto) -> Grafted:
+    grafted = Grafted(encoder)
+    for layer in (2, 4):
+        copy = onnx.ModelProto.FromString(whole.SerializeToString())
+        parts = cut(copy, boundary_of(whole, layer, "minilm"))
+        grafted.add_cut(layer, segment(parts.below), segment(parts.above))
+    return grafted
+
+
+def test_a_mixed_batch_gives_each_row_what_it_gets_alone(grafted, encoder, whole, above):
+    tops: list[Top | None] = [
+        Top(4, segment(scaled(above, 1.3))),
+        Top(4, segment(scaled(above, 0.7))),
+        Top(0, segment(scaled(whole, 1.2))),
+        None,
+    ]
+    of_row = [0, 3, 1, 0, 2, 3]
+    rows_of = {top: np.flatnonzero(np.array(of_row) == number) for number, top in enumerate(tops)}
+    found = grafted.encode_with(TEXTS, rows_of)
+    for row, number in enumerate(of_row):
+        top = tops[number]
+        alone = encoder.encode([TEXTS[row]]) if top is None else grafted.encode_by(top, [TEXTS[row]])
+        for view, right in alone.items():
+            np.testing.assert_allclose(found[top][view][row], right[0], atol=1e-5)
+
+
+def test_tops_that_begin_at_different_layers_ride_together(grafted, encoder):
+    unchanged = {layer: Top(layer, grafted._cuts[layer][1]) for layer in (2, 4)}
+    rows_of = {unchanged[2]: np.array([0, 4]), None: np.array([1, 3]), unchanged[4]: np.array([2, 5])}
+    found = grafted.encode_with(TEXTS, rows_of)
+    right = encoder.encode(TEXTS)["pooled"]
+    for top, rows in rows_of.items():
+        np.testing.assert_allclose(found[top]["pooled"][rows], right[rows], atol=1e-5)
+
+
+def refs(above: onnx.ModelProto, *keys: str) -> list[TopRef]:
+    data = above.SerializeToString()
+    return [TopRef(key, 4, lambda: data) for key in keys]
+
+
+def test_what_was_not_asked_for_longest_makes_room(above):
+    async def run() -> list[str]:
+        size = len(above.SerializeToString())
+        bank = TopBank(budget_bytes=5 * size)  # room for two: each takes twice its size
+        a, b, c = refs(above, "a", "b", "c")
+        for ref in (a, b, a, c):
+            await bank.get(ref, segment)
+        return bank.loaded
+
+    assert asyncio.run(run()) == ["a", "c"]
+
+
+def test_one_that_is_larger_than_the_budget_is_loaded_all_the_same(above):
+    async def run() -> list[str]:
+        bank = TopBank(budget_bytes=0)
+        for ref in refs(above, "a", "b"):
+            await bank.get(ref, segment)
+        return bank.loaded
+
+    assert asyncio.run(run()) == ["b"]
+
+
+def test_layers_that_cannot_be_read_fail_for_those_who_asked_and_are_tried_again(above):
+    async def run() -> Top:
+        bank, failed = TopBank(1 << 30), []
+
+        def read() -> bytes:
+            if not failed:
+                failed.append(1)
+                raise StoreError("The store cannot be read.", reason="STORE_FAILED")
+            return above.SerializeToString()
+
+        ref = TopRef("a", 4, read)
+        with pytest.raises(StoreError):
+            await bank.get(ref, segment)
+        return await bank.get(ref, segment)
+
+    assert asyncio.run(run()).below == 4

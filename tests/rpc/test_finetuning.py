@@ -1,0 +1,148 @@
+"""Tuning the backbone, over the wire."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import graft
+
+SHORT = graft.FineTuning(unfrozen_layers=1, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Iterator[graft.Client]:
+    with graft.Client(server.target) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def partial(client: graft.Client, intents: list[tuple[str, str]]) -> graft.AdaptResult:
+    """A version with two tuned layers."""
+    return client.adapt("tests/partial", intents, method="partial", fine_tuning=graft.FineTuning(epochs=2))
+
+
+def test_a_partial_version_answers_from_its_tuned_layers(client, partial, intents):
+    texts = [text for text, _ in intents]
+    frozen = client.adapt("tests/partial-frozen", intents, method="frozen")
+    tuned = np.array([it.features for it in client.predict(partial.model, texts[:20], include_features=True)])
+    other = np.array([it.features for it in client.predict(frozen.model, texts[:20], include_features=True)])
+    assert np.abs(tuned - other).max() > 1e-3
+    right = [
+        it.label == label
+        for it, (_, label) in zip(client.predict(partial.model, texts), intents, strict=True)
+    ]
+    assert np.mean(right) > 0.9
+
+
+def test_its_report_says_what_tuning_did(partial):
+    tuning = partial.report.tuning
+    assert (partial.report.method, partial.report.evaluation) == ("partial", "held_out")
+    assert (tuning.method, tuning.kept, tuning.unfrozen_layers, tuning.layers) == ("partial", True, 2, 6)
+    assert tuning.own_share == pytest.approx(1 / 3)
+    assert [it.epoch for it in tuning.history] == [0, 0.5, 1, 1.5, 2]
+    assert partial.report.evaluated_examples == tuning.measured > 10
+
+
+def test_its_bundle_is_one_graph_that_answers_as_the_server_does(client, partial, intents, tmp_path):
+    texts = [text for text, _ in intents[:5]]
+    client.export(partial.model, tmp_path)
+    command = [sys.executable, str(tmp_path / "predict.py"), *texts]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for line, served in zip(lines, client.predict(partial.model, texts), strict=True):
+        label, probability, _ = line.split("\t")
+        assert label == served.label
+        assert float(probability) == pytest.approx(served.probability, abs=2e-4)
+
+
+def test_tuned_and_frozen_models_are_asked_side_by_side(client, partial, few_model):
+    models = [partial.model, few_model] * 20
+    alone = {name: client.predict(name, "my bill is wrong")[0].scores for name in set(models)}
+    with ThreadPoolExecutor(16) as executor:
+        answers = executor.map(
+            lambda name: (name, client.predict(name, "my bill is wrong")[0].scores), models
+        )
+    for name, scores in answers:
+        assert [it.label for it in scores] == [it.label for it in alone[name]]
+        np.testing.assert_allclose(
+            [it.probability for it in scores], [it.probability for it in alone[name]], atol=1e-4
+        )
+
+
+def test_a_new_server_serves_tuned_layers_from_the_store(serve, intents, tmp_path):
+    server = serve()
+    with graft.Client(server.target) as client:
+        result = client.adapt("m", intents, method="full", fine_tuning=graft.FineTuning(epochs=1), time_budget=600)
+        assert result.report.tuning.unfrozen_layers == 6
+        before = client.predict("m", "my bill is wrong")[0]
+    server.kill()
+    with graft.Client(serve(store=server.store).target) as client:
+        after = client.predict("m", "my bill is wrong")[0]
+        assert client.version("m").report.method == "full"
+    assert after.probability == pytest.approx(before.probability, abs=1e-4)
+
+
+def test_auto_publishes_the_frozen_head_first_and_then_says_what_tuning_brought(client, intents):
+    result = client.adapt("tests/auto", intents, method="auto", time_budget=600, fine_tuning=SHORT, seed=1)
+    assert result.version == 2
+    frozen = client.version("tests/auto", version=1)
+    assert frozen.report.method == "frozen"
+    tuning = result.report.tuning
+    better = tuning.frozen_log_loss - tuning.tuned_log_loss > 2 * tuning.gain_error
+    assert tuning.kept == better
+    assert result.report.method == ("partial" if better else "frozen")
+
+
+def test_auto_without_a_time_budget_tunes_nothing(client, few):
+    assert client.adapt("tests/auto-frozen", few).report.tuning is None
+
+
+def test_too_few_examples_keep_the_frozen_head(client, few):
+    report = client.adapt("tests/too-few", few, method="partial").report
+    assert (report.method, report.tuning.ended, report.tuning.kept) == ("frozen", "too_few", False)
+    assert any("100 training examples" in it for it in report.warnings)
+
+
+def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(client, intents):
+    result = client.adapt("tests/no-time", intents, method="partial", time_budget=0.001)
+    assert (result.report.method, result.report.tuning.ended) == ("frozen", "no_time")
+    assert any("time_budget is too short" in it for it in result.report.warnings)
+    assert client.predict("tests/no-time", "my bill is wrong")[0].label
+
+
+def test_a_rate_at_which_training_diverges_is_lowered_and_reported(client, intents):
+    fine_tuning = graft.FineTuning(unfrozen_layers=1, epochs=2, learning_rate=0.1)
+    result = client.adapt("tests/diverging", intents, method="partial", fine_tuning=fine_tuning)
+    assert result.report.tuning.diverged > 0
+    assert any("diverged" in it for it in result.report.warnings)
+    assert client.predict("tests/diverging", intents[0][0])[0].probability > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "fine_tuning", "says"),
+    [
+        ("partial", {"unfrozen_layers": 6}, "has 6 layers"),
+        ("partial", {"unfrozen_layers": -1}, "is -1"),
+        ("auto", {"unfrozen_layers": 7}, "METHOD_FULL"),
+        ("full", {"unfrozen_layers": 2}, "leave it out"),
+        ("full", {"epochs": 101}, "1 to 100"),
+        ("full", {"learning_rate": 0.5}, "at most 0.1"),
+        ("full", {"learning_rate": float("nan")}, "is nan"),
+        ("full", {"layer_decay": 1.5}, "at most 1"),
+        ("frozen", {"epochs": 2}, "tunes nothing"),
+    ],
+)
+def test_a_tuning_that_cannot_be_is_refused(client, few, method, fine_tuning, says):
+    with pytest.raises(graft.InvalidArgumentError, match=says) as raised:
+        client.adapt("tests/refused", few, method=method, fine_tuning=graft.FineTuning(**fine_tuning))
+    assert raised.value.reason in ("FINE_TUNING_INVALID", "FINE_TUNING_UNUSED")
+
+
+def test_a_negative_time_budget_is_refused(client, few):
+    with pytest.raises(graft.InvalidArgumentError, match=r"time_budget is -1 s"):
+        client.adapt("tests/refused", few, method="full", time_budget=-1)
