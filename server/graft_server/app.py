@@ -77,7 +77,7 @@ class App:
             jobs=self._jobs,
             tuning_jobs=self._tuning_jobs,
             folder=settings.cache_folder / "tuning",
-            threads=settings.cores or len(os.sched_getaffinity(0)),
+            threads=settings.cores or usable_cores(),
             cache_bytes=settings.tuning_memory_mb << 20,
         )
         publisher = Publisher(
