@@ -27,6 +27,7 @@ from rich.table import Table
 from graft import _report_words as words
 from graft._predictions import Prediction
 from graft._records import AdaptProgress, Backbone, Event, Model, Outcome, Rejection, Version
+from graft._records import Progress as StreamProgress
 from graft._reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
 from graft.errors import GraftError
 
@@ -369,7 +370,7 @@ def describe(event: Event) -> str:
         case "state":
             return f"the adaptation is {event.state}"
         case "progress" if event.progress is not None:
-            return f"{event.progress.stage or 'working'} {event.progress.fraction:.0%}"
+            return _described(event.progress)
         case _:
             return (
                 f"{event.kind} (commit {event.commit_id})"
@@ -378,17 +379,29 @@ def describe(event: Event) -> str:
             )
 
 
+def _described(progress: StreamProgress) -> str:
+    """What the server does, in words."""
+    if progress.commit_id:
+        return f"{progress.stage or 'working'} {progress.fraction:.0%}"
+    return f"streaming: {progress.metrics.get('examples', 0.0):,.0f} examples learned{_learned(progress)}"
+
+
+def _learned(progress: AdaptProgress | StreamProgress) -> str:
+    """How well a stream is being learned, where that is known."""
+    right = progress.metrics.get("prequential_accuracy")
+    return "" if right is None else f", {_percent(right)} predicted right before they were learned"
+
+
 def _stage(progress: AdaptProgress, read: float) -> tuple[str, float]:
     if progress.trouble is not None:
         return f"no connection, trying again: {progress.trouble.message:.80}", 0.0
     refused = f", {progress.rejected:,} refused" if progress.rejected else ""
     if progress.stage == "streaming":
-        learned = progress.metrics.get("prequential_accuracy")
-        right = (
-            f", {_percent(learned)} predicted right before they were learned" if learned is not None else ""
-        )
         version = f", version {progress.version}" if progress.version else ""
-        return f"streaming: {progress.acknowledged:,} examples stored{refused}{right}{version}", read
+        return (
+            f"streaming: {progress.acknowledged:,} examples stored{refused}{_learned(progress)}{version}",
+            read,
+        )
     if progress.stage == "published":
         return f"published: {progress.acknowledged:,} examples{refused}", 1.0
     eta = f", {progress.eta_s:.0f} s to go" if progress.eta_s else ""

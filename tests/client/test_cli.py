@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._terminal import plain
+from graft._terminal import describe, plain
 from graft.cli import build_parser, main
 
 NOBODY = "127.0.0.1:1"
@@ -130,3 +130,11 @@ def test_results_become_json() -> None:
     ]
     error = graft.NotFoundError("no such model", reason="MODEL_NOT_FOUND")
     assert plain(error) == {"code": "NOT_FOUND", "reason": "MODEL_NOT_FOUND", "message": "no such model"}
+
+
+def test_how_a_stream_is_learned_is_said_in_words() -> None:
+    metrics = {"examples": 1200.0, "prequential_accuracy": 0.8567}
+    progress = graft.Progress("", "streaming", 0.0, metrics, None)
+    assert describe(graft.Event(0, None, "progress", progress=progress)) == (
+        "streaming: 1,200 examples learned, 85.7% predicted right before they were learned"
+    )
