@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from graft_server.adapting.search import SEARCH_EXAMPLES
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.errors import StateError
@@ -213,6 +214,16 @@ def test_two_thousand_classes_train(make_set: MakeSet) -> None:
     assert selection.report.accuracy > 0.5
     assert len(selection.report.confusions) <= 50
     assert any("1,995 more have fewer than 5 training examples" in it for it in selection.report.warnings)
+
+
+def test_a_large_set_is_searched_on_a_part_and_fitted_on_all(make_set: MakeSet) -> None:
+    train, fresh = make_set([1200] * 4, noise=2.0), make_set([500] * 4, noise=2.0, seed=6)
+    assert len(train) > 1.5 * SEARCH_EXAMPLES
+    selection = select_head(train, seed=0)
+    assert selection.report.evaluation.examples == selection.report.examples == len(train)
+    assert len({one.kind for one in selection.report.head.candidates}) == 4
+    found = selection.head.scores(fresh.features["pooled"].astype(np.float32)).probabilities.argmax(axis=1)
+    assert (found == fresh.labels).mean() == pytest.approx(selection.report.accuracy, abs=0.03)
 
 
 def test_progress_rises_to_the_end(make_set: MakeSet) -> None:

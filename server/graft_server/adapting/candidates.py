@@ -185,6 +185,14 @@ def _directions(sums: Array) -> Array:
     return directions
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """A problem's logistic regressions, each without one fold."""
+
+    axes: logistic.Axes
+    by_fold: dict[int, logistic.Solution]
+
+
 class LogisticTrials:
     """Logistic regression at one strength after another, each fold starting from its own last solution.
 
@@ -196,10 +204,14 @@ class LogisticTrials:
         self.measure = measure
         self._last: dict[int, logistic.Solution] = {}
 
-    def start_at(self, other: LogisticTrials) -> None:
-        """Starts each fold from another problem's solution without that fold: a part of the same examples."""
-        before, now = other.problem.axes, self.problem.axes
-        self._last = {fold: logistic.moved(last, before, now) for fold, last in other._last.items()}
+    def solved(self) -> Solved:
+        """The last solutions, without what else was needed for them."""
+        return Solved(self.problem.axes, dict(self._last))
+
+    def start_at(self, part: Solved) -> None:
+        """Starts each fold from the solution without that fold of a part of the same examples."""
+        now = self.problem.axes
+        self._last = {fold: logistic.moved(last, part.axes, now) for fold, last in part.by_fold.items()}
 
     def trial(self, strength: float, tolerance: float = logistic.FINE) -> Trial:
         """Tries a strength, given for features of norm 1."""

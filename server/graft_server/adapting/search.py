@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graft_server import metrics
 from graft_server.adapting import candidates, logistic
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Trial
+from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Solved, Trial
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
 from graft_server.adapting.threads import side_by_side
@@ -72,9 +72,9 @@ class Search:
         view, names = self._view_and_names()
         self._progress("choose", 0.4)
         if len(self._part) < len(self._all):
-            tried, trials = self._tried(view, names)
+            settings, solved = self._on_part(view, names)
             self._progress("choose", 0.6)
-            tried = self._on_all(trials, _settings(tried))
+            tried = self._on_all(view, names, settings, solved)
         else:
             tried, _ = self._tried(view, names)
         _, measure = self.problem(view, names, self._all)
@@ -106,11 +106,16 @@ class Search:
         kernel = [judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
         return [simple, *linear, *kernel], trials
 
-    def _on_all(self, on_part: LogisticTrials, settings: Mapping[str, float]) -> list[Judged]:
-        """The same with the settings that were best on a part."""
-        problem, measure = self.problem(on_part.problem.view, on_part.problem.named, self._all)
+    def _on_part(self, view: str, names: bool) -> tuple[dict[str, float], Solved]:
+        """The best settings on a part and where to start from on all; the rest is let go of: it is 200 MB."""
+        tried, trials = self._tried(view, names)
+        return _settings(tried), trials.solved()
+
+    def _on_all(self, view: str, names: bool, settings: Mapping[str, float], solved: Solved) -> list[Judged]:
+        """The same heads on all examples with the settings that were best on a part."""
+        problem, measure = self.problem(view, names, self._all)
         trials = LogisticTrials(problem, measure)
-        trials.start_at(on_part)
+        trials.start_at(solved)
         return [
             judge(candidates.prototypes(problem, measure), measure),
             judge(trials.trial(settings["C"]), measure),
