@@ -417,3 +417,16 @@ def test_the_command_line_adapts_to_a_folder_tree_and_to_a_column_of_paths(media
     files = [str(tmp_path / "tree" / label / "0.png") for label in ("red", "blue")]
     answers = [json.loads(it)["label"] for it in graft("predict", model, *files, "--files").splitlines()]
     assert answers == ["red", "blue"]
+
+
+def test_more_files_than_are_decoded_at_once_keep_their_order(media, model):
+    pictures = {label: picture(label, 1) for label in ("red", "blue")}
+    labels = ["red", "red", "blue"] * 120
+    rows = [(types_pb2.Input(image=pictures[label]), label) for label in labels]
+    assert media.publish(model, upserts(rows), backbone="resnet").summary.examples == len(rows)
+    inputs = [
+        types_pb2.Input(image=pictures[it]) if it else types_pb2.Input(image=b"x") for it in [*labels, ""]
+    ]
+    *answers, bad = predicted(media, model, inputs)
+    assert [it.single_label.scores[0].label for it in answers] == labels
+    assert media.failure(bad.error).reason == "IMAGE_UNREADABLE"

@@ -156,7 +156,8 @@ class Embedder:
         upserts = segment.upserts
         features: Features = {}
         if upserts:
-            features = await self._features([example.input for example in upserts])
+            inputs = [example.input for example in upserts]
+            features = _joined([await self._features(part) for part in self._trunk.parts(inputs)])
         counts = await asyncio.to_thread(
             self._store.write_features, segment, self._trunk.encoder_id, features
         )
@@ -175,6 +176,23 @@ class Embedder:
         )
         features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
         return features if len(good) == len(inputs) else _spread(features, good, len(inputs))
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """The rows of all parts; NaN where a part lacks a view, because nothing of it could be prepared."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(next(iter(part.values()))) for part in parts]
+    widths = {view: array.shape[1] for part in parts for view, array in part.items()}
+    return {
+        view: np.concatenate(
+            [
+                part.get(view, np.full((count, width), np.nan, STORED_TYPE))
+                for part, count in zip(parts, counts, strict=True)
+            ]
+        )
+        for view, width in widths.items()
+    }
 
 
 def _spread(features: Features, rows: Sequence[int], count: int) -> Features:

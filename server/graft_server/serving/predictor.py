@@ -36,6 +36,15 @@ class Timings:
     encode_s: float = 0.0
     head_s: float = 0.0
 
+    def __add__(self, other: Timings) -> Timings:
+        """Those of two requests, one after the other."""
+        return Timings(
+            self.queue_s + other.queue_s,
+            self.tokenize_s + other.tokenize_s,
+            self.encode_s + other.encode_s,
+            self.head_s + other.head_s,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
@@ -138,6 +147,17 @@ class Predictor:
         if not inputs:
             return [], Timings()
         served.trunk.batcher.require_room()
+        answers: list[Prediction | DomainError] = []
+        timings = Timings()
+        for part in served.trunk.parts(inputs):
+            more, took = await self._answer_part(served, part, options)
+            answers += more
+            timings = timings + took
+        return answers, timings
+
+    async def _answer_part(
+        self, served: ServedVersion | Interim, inputs: Sequence[Input], options: _Options
+    ) -> tuple[list[Prediction | DomainError], Timings]:
         started = time.monotonic()
         found = await _prepared(served, inputs)
         prepared = [it for it in found if not isinstance(it, InvalidError)]
