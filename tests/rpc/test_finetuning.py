@@ -77,7 +77,9 @@ def test_tuned_and_frozen_models_are_asked_side_by_side(client, partial, few_mod
 def test_a_new_server_serves_tuned_layers_from_the_store(serve, intents, tmp_path):
     server = serve()
     with graft.Client(server.target) as client:
-        result = client.adapt("m", intents, method="full", fine_tuning=graft.FineTuning(epochs=1), time_budget=600)
+        result = client.adapt(
+            "m", intents, method="full", fine_tuning=graft.FineTuning(epochs=1), time_budget=600
+        )
         assert result.report.tuning.unfrozen_layers == 6
         before = client.predict("m", "my bill is wrong")[0]
     server.kill()

@@ -180,7 +180,8 @@ def _advice(
     """What doubling a class's examples would bring: the part of its errors that the power takes away.
 
     It is the class's own recall that gains. Accuracy over all classes does not: of the inputs that the class wins,
-    as many are other classes' (on Banking77 and CLINC150, -0.04 points +- 0.03 a class doubled).
+    as many are other classes'. On Banking77 at 8 per class, recall gained 10.0 points where 10.6 were forecast, and
+    accuracy lost 0.1.
     """
     counts = np.bincount(labels, minlength=len(names))
     wrong = np.bincount(labels[~right], minlength=len(names))
