@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
+from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.catalogue import Catalogue
+from graft_server.store.objects import Objects
 
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -328,3 +332,82 @@ def test_evaluating_nothing_gives_no_figures(wire, few_model):
 def test_evaluating_without_a_message_is_refused(wire):
     failure = wire.fails(wire.model.EvaluateModel, iter([]))
     assert (failure.code, failure.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["model"])
+
+
+# ------------------------------------------------------------------------------------------ deleting, in part
+
+
+def test_a_model_that_was_never_published_can_be_deleted(wire, model, few):
+    call = wire.adapt(model=model, adaptation_id="a")
+    call.examples(0, few)
+    call.accepted(len(few))
+    wire.model.DeleteModel(model_pb2.DeleteModelRequest(model=model))
+    assert call.failure().reason == "MODEL_DELETED"
+    request = adaptation_pb2.ListAdaptationsRequest(model=model)
+    assert not wire.adaptation.ListAdaptations(request).adaptations
+    # Its id is free, and nothing is left of it.
+    again = wire.adapt(model=model, adaptation_id="a")
+    assert again.next("started").next_sequence == 0
+
+
+def test_a_deletion_that_a_killed_server_left_unfinished_is_finished_by_the_next(serve, connect, few):
+    first = serve()
+    wire = connect(first)
+    wire.publish("tests/m", few, adaptation_id="a")
+    first.kill()
+    # As a server leaves it that is killed after the catalogue says so.
+    Catalogue(Objects.open(first.store)).delete_model("tests/m")
+    second = serve()
+    wire = connect(second)
+    assert wire.adapt(model="tests/m", adaptation_id="a").next("started").next_sequence == 0
+    second.stop()
+    assert not list((first.store / "models/tests/m/_/adaptations/a/features").rglob("*.bin"))
+
+
+def test_an_adaptation_that_is_damaged_or_lacks_its_backbone_keeps_no_other_from_being_listed_and_deleted(
+    serve, connect, few
+):
+    server = serve()
+    wire = connect(server)
+    wire.publish("tests/m", few, adaptation_id="good")
+    wire.adapt(model="tests/m", adaptation_id="bad").next("started")
+    objects = Objects.open(server.store)
+    start = Start(Settings("of-another-server"), datetime(2026, 1, 2, tzinfo=UTC), born=1)
+    AdaptationStore.create(objects, "tests/m", "foreign", start)
+    server.kill()
+    path = server.store / "models/tests/m/_/adaptations/bad/start.json"
+    path.write_bytes(path.read_bytes()[:-5])
+    wire = connect(serve())
+    request = adaptation_pb2.ListAdaptationsRequest(model="tests/m")
+    listed = {it.adaptation_id: it for it in wire.adaptation.ListAdaptations(request).adaptations}
+    assert set(listed) == {"good", "bad", "foreign"}
+    assert listed["good"].publications[0].version == 1
+    assert listed["foreign"].backbone == "of-another-server"
+    failure = wire.failure(listed["bad"].error)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.DATA_LOSS, "OBJECT_CORRUPT")
+    assert failure.metadata["object"].endswith("/bad/start.json")
+    wire.model.DeleteModel(model_pb2.DeleteModelRequest(model="tests/m"))
+    assert not objects.keys("models/tests/m/_/adaptations/")
+
+
+def test_a_commit_that_another_server_cancels_is_not_published(serve, connect, few):
+    one, two = serve(), serve()
+    wire = connect(one)
+    call = wire.adapt(model="tests/m", adaptation_id="a")
+    call.examples(0, few)
+    call.commit("c")
+    call.next("committed")
+    cancelled = (
+        connect(two)
+        .adaptation.CancelAdaptation(
+            adaptation_pb2.CancelAdaptationRequest(model="tests/m", adaptation_id="a"), timeout=60
+        )
+        .adaptation
+    )
+    published = [it.version for it in cancelled.publications if it.version]
+    catalogue = Catalogue(Objects.open(one.store))
+    # Either it was published before, or it is given up, and stays so.
+    assert [*catalogue.snapshot.models] == (["tests/m"] if published else [])
+    assert call.failure().reason == "ADAPTATION_CANCELLED"
+    assert one.stop() == 0
+    assert [*catalogue.refresh().models] == (["tests/m"] if published else [])

@@ -18,11 +18,12 @@ from graft_server.store.adaptations import (
     list_adaptations,
     list_all_adaptations,
     remove_adaptation,
+    writer_folder,
 )
 from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.segments import Record, Segment, content_digest, encode_segment, segment_key
 from graft_server.store.versions import Source
 
 START = Start(
@@ -372,3 +373,45 @@ def test_a_killed_server_loses_no_acknowledged_example_and_repeats_none(tmp_path
     store = load(objects)
     ids = [it.id for _, n in store.missing_features("e") for it in store.segment("w", n).upserts]
     assert ids == [str(n) for n in range(store.writer("w").next_sequence)]
+
+
+def test_what_other_writers_had_acknowledged_is_part_of_the_commit_that_closes(objects):
+    one, two = create(objects), create(objects)
+    seen = one.read_positions()
+    two.writer("b").append([upsert("1")])  # after the one that closes has looked
+    commit = one.commit("last", {**seen, "a": 0}, close=True, writer_id="a")
+    assert commit.watermarks == {"a": 0, "b": 1}
+    assert load(objects).commits["last"] == commit
+
+
+def test_what_comes_after_the_commit_that_closes_is_refused_and_not_stored(objects):
+    one, two = create(objects), create(objects)
+    log = two.writer("b")
+    log.append([upsert("1")])
+    one.commit("last", {}, close=True, writer_id="a")
+    with pytest.raises(StateError) as caught:
+        log.append([upsert("2")])
+    assert caught.value.reason == "ADAPTATION_CLOSED"
+    assert (log.next_sequence, two.read_positions()) == (1, {"b": 1})
+    assert load(objects).writer("b").next_sequence == 1
+
+
+def test_a_segment_that_a_killed_server_left_after_the_closing_commit_does_not_count(objects):
+    store = create(objects)
+    store.commit("last", {}, close=True, writer_id="a")
+    # As a server leaves it that is killed before it looks whether the adaptation was closed.
+    segment = Segment("b", 0, 0, (upsert("1"),))
+    folder = writer_folder("team/m", "job", "b")
+    objects.create(segment_key(folder, segment.name), encode_segment(segment))
+    again = load(objects)
+    assert (again.writer("b").next_sequence, again.read_positions()) == (0, {"b": 0})
+
+
+def test_a_closing_commit_that_a_killed_server_did_not_settle_is_settled_by_the_next(objects):
+    store = create(objects)
+    store.writer("b").append([upsert("1")])
+    store.commit("last", {"a": 0}, close=True, writer_id="a")
+    objects.delete([f"{store.folder}closing.json"])
+    again = load(objects)
+    assert again.commits["last"].watermarks == {"a": 0, "b": 1}
+    assert objects.exists(f"{store.folder}closing.json")

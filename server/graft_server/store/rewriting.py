@@ -1,6 +1,6 @@
-"""Writing segments anew: without the records of erased examples, or several small ones as one.
+"""Writing segments anew, without the records of erased examples.
 
-Both go the same way. The new segments and their features are written first, under new names; then one generation
+The new segments and their features are written first, under new names; then one generation
 makes them count; then what they stand for is deleted. A crash before the generation leaves new objects that nothing
 names, a crash after it old ones that nothing names: `sweep` finds both.
 """
@@ -67,35 +67,6 @@ def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
         if _enter(store, number, written, erased=dict(sorted(places, reverse=True))):
             return len(places)
         objects.delete(_keys(objects, store, written))  # somebody else rewrote segments: look again
-
-
-def compact(objects: Objects, store: AdaptationStore, run: Sequence[Segment]) -> list[str]:
-    """Puts consecutive segments of a writer together, if nobody rewrites them meanwhile.
-
-    Returns:
-        The keys of the objects that are not needed any more: delete them.
-    """
-    number = store.generations.number
-    first = run[0]
-    records = tuple(record for segment in run for record in segment.records)
-    merged = Segment(
-        first.writer_id,
-        first.ordinal,
-        first.first_sequence,
-        records,
-        ordinals=sum(it.ordinals for it in run),
-        rewritten=new_name(first.ordinal),
-    )
-    for segment in run:
-        store.record_rejections(segment)
-    _write(objects, store, merged)
-    for encoder_id in _encoders(objects, store):
-        parts = [_features(objects, store, segment, encoder_id) for segment in run]
-        if all(part is not None for part in parts):
-            _write_features(objects, store, merged, encoder_id, _joined([it for it in parts if it]))
-    if _enter(store, number, [merged], erased=None):
-        return _keys(objects, store, run)
-    return _keys(objects, store, [merged])
 
 
 def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
@@ -189,11 +160,6 @@ def _features(objects: Objects, store: AdaptationStore, segment: Segment, encode
         return decode_features(objects.get(_features_key(store, segment, encoder_id)))
     except ObjectMissingError:
         return None
-
-
-def _joined(parts: Sequence[Features]) -> Features:
-    filled = [it for it in parts if it]
-    return {view: np.concatenate([it[view] for it in filled]) for view in (filled[0] if filled else ())}
 
 
 def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
