@@ -30,6 +30,11 @@ $(SETUP): pyproject.toml constraints.txt scripts/setup.sh
 test: setup ## the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-faults
+test-faults: setup ## the fault tests in full: 100 kills of the server and 100 of the worker; writes the table of them
+	GRAFT_FAULT_KILLS=100 GRAFT_CALL_TIMEOUT=600 GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
+		$(BIN)/python -m pytest tests/faults $(ARGS)
+
 .PHONY: check
 check: lint types imports proto-lint proto-breaking proto-check ## every static check
 

@@ -35,7 +35,7 @@ from graft_server.encoding.runtime import Encoder
 
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 READY = "listening on "
-CALL_TIMEOUT_S = 60
+CALL_TIMEOUT_S = float(os.environ.get("GRAFT_CALL_TIMEOUT", "60"))
 """A call that hangs fails its test instead of all of them. Nothing is measured by it."""
 
 

@@ -33,9 +33,11 @@ from graft._records import (
     AdaptResult,
     Backbone,
     CheckResult,
+    Erasure,
     Event,
     Model,
     Outcome,
+    StoredExample,
     Version,
 )
 from graft._reports import EvaluationResult, evaluation_of
@@ -308,6 +310,32 @@ class AsyncClient:
     async def delete_model(self, model: str, *, timeout: float | None = None) -> None:
         """Deletes a model with all of its versions, adaptations and examples."""
         await self._run(ops.delete_model(model), timeout)
+
+    async def examples(
+        self,
+        model: str,
+        *,
+        adaptation_id: str = "",
+        subject: str = "",
+        include_inputs: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredExample]:
+        """Lists stored examples; see `Client.examples`."""
+        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
+        return await self._run(operation, timeout)
+
+    async def delete_examples(
+        self,
+        model: str,
+        *,
+        ids: Iterable[str] = (),
+        subject: str = "",
+        delete_versions: bool = False,
+        timeout: float | None = None,
+    ) -> Erasure:
+        """Erases examples for good; see `Client.delete_examples`."""
+        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
+        return await self._run(operation, timeout)
 
     async def export(
         self,

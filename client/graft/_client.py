@@ -28,9 +28,11 @@ from graft._records import (
     AdaptResult,
     Backbone,
     CheckResult,
+    Erasure,
     Event,
     Model,
     Outcome,
+    StoredExample,
     Version,
 )
 from graft._reports import EvaluationResult, evaluation_of
@@ -415,6 +417,51 @@ class Client:
     def delete_model(self, model: str, *, timeout: float | None = None) -> None:
         """Deletes a model with all of its versions, adaptations and examples."""
         self._run(ops.delete_model(model), timeout)
+
+    def examples(
+        self,
+        model: str,
+        *,
+        adaptation_id: str = "",
+        subject: str = "",
+        include_inputs: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredExample]:
+        """Lists what is stored of the examples that a model was taught with.
+
+        Args:
+            model: The model; it need not have a version.
+            adaptation_id: Only those of this adaptation. Empty: of all.
+            subject: Only those of this subject. Empty: of anybody.
+            include_inputs: Whether to bring the inputs, too.
+            timeout: In seconds, of each request.
+        """
+        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
+        return self._run(operation, timeout)
+
+    def delete_examples(
+        self,
+        model: str,
+        *,
+        ids: Iterable[str] = (),
+        subject: str = "",
+        delete_versions: bool = False,
+        timeout: float | None = None,
+    ) -> Erasure:
+        """Erases examples for good, with their features, in all states that they ever had.
+
+        Versions that may have been trained on them stay unless `delete_versions` is set. To go on without a
+        pause, erase first, then adapt again with `base_version`, then call this again with `delete_versions`.
+
+        Args:
+            model: The model; it need not have a version.
+            ids: The examples to erase.
+            subject: Whose examples to erase, too.
+            delete_versions: Whether to delete the versions that may have been trained on them.
+            timeout: In seconds.
+        """
+        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
+        return self._run(operation, timeout)
 
     def export(
         self,

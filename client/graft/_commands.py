@@ -6,7 +6,7 @@ import argparse
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -215,6 +215,39 @@ def promote(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         terminal.json(model)
     else:
         terminal.line(f"{model.name}: {args.alias} is version {model.aliases.get(args.alias, 0)}")
+
+
+def examples(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists stored examples."""
+    found = client.examples(
+        args.model,
+        adaptation_id=args.adaptation_id,
+        subject=args.subject,
+        include_inputs=args.inputs,
+    )
+    _print(args, terminal, found, terminal.examples)
+
+
+def forget(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Erases examples."""
+    erasure = client.delete_examples(
+        args.model, ids=args.ids, subject=args.subject, delete_versions=args.delete_versions
+    )
+    if args.json:
+        terminal.json(erasure)
+        return
+    terminal.line(f"{args.model}: {erasure.erased:,} erased")
+    if erasure.deleted_versions:
+        terminal.line(f"deleted versions: {_numbers(erasure.deleted_versions)}")
+    if erasure.affected_versions:
+        terminal.say(
+            f"versions that may have been trained on them: {_numbers(erasure.affected_versions)}; adapt again with "
+            "--base-version, then repeat this with --delete-versions"
+        )
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    return ", ".join(map(str, versions))
 
 
 def export(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:

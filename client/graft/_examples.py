@@ -37,6 +37,8 @@ class Example:
     """"train", "validation" (never trained on), or "": training, with cross-validation for the report."""
     group: str = ""
     """Examples with the same group are never torn apart by cross-validation. At most 256 bytes."""
+    subject: str = ""
+    """Whose data it is: `Client.delete_examples` erases by it. At most 256 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def _example_message(example: ExampleLike) -> types_pb2.Example:
         weight=example.weight,
         split=_split(example.split),
         group=example.group,
+        subject=example.subject,
     )
     if example.label is not None:
         message.label = example.label

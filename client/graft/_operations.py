@@ -22,11 +22,14 @@ from graft._predictions import Predictions, joined, predictions_of
 from graft._records import (
     Adaptation,
     Backbone,
+    Erasure,
     Model,
+    StoredExample,
     Version,
     adaptation_of,
     backbone_of,
     model_of,
+    stored_example_of,
     version_of,
 )
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
@@ -219,6 +222,35 @@ def delete_model(model: str) -> Operation[None]:
     """Deletes a model."""
     request = model_pb2.DeleteModelRequest(model=model)
     yield Call(MODELS + "DeleteModel", request, model_pb2.DeleteModelResponse)
+
+
+def list_examples(
+    model: str, adaptation_id: str, subject: str, *, include_inputs: bool
+) -> Operation[list[StoredExample]]:
+    """What is stored of a model's examples."""
+    request = model_pb2.ListExamplesRequest(
+        model=model, adaptation_id=adaptation_id, subject=subject, include_inputs=include_inputs
+    )
+    pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
+    return [stored_example_of(example) for page in pages for example in page.examples]
+
+
+def delete_examples(
+    model: str, ids: Iterable[str], subject: str, *, delete_versions: bool
+) -> Operation[Erasure]:
+    """Erases examples for good."""
+    request = model_pb2.DeleteExamplesRequest(
+        model=model,
+        ids=[ids] if isinstance(ids, str) else ids,
+        subject=subject,
+        delete_versions=delete_versions,
+    )
+    response = yield Call(MODELS + "DeleteExamples", request, model_pb2.DeleteExamplesResponse)
+    return Erasure(
+        erased=response.erased,
+        affected_versions=tuple(response.affected_versions),
+        deleted_versions=tuple(response.deleted_versions),
+    )
 
 
 def list_backbones() -> Operation[list[Backbone]]:

@@ -10,7 +10,7 @@ from typing import Any
 from graft._examples import Label
 from graft._reports import Report, enum_text, report_of, seconds_of, time_of
 from graft.errors import GraftError, from_status
-from graft.v1 import adaptation_pb2, model_pb2
+from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,46 @@ class Version:
     """The aliases that point at it, sorted."""
     labels: tuple[Label, ...] = field(repr=False)
     """What it answers with, in output order; empty in lists of versions."""
+    trained_on_erased: bool = False
+    """Whether it may have been trained on examples that were erased since."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExample:
+    """An example as one change left it."""
+
+    adaptation_id: str
+    """The adaptation that it was sent to."""
+    writer_id: str
+    """The writer that sent it."""
+    sequence: int
+    """The change's number."""
+    id: str
+    """The example's id."""
+    label: str | None
+    """What it should be answered with; None: unlabelled, or of another kind than one label."""
+    split: str
+    """"train", "validation", or "": neither was said."""
+    group: str
+    """What cross-validation does not tear apart, or ""."""
+    subject: str
+    """Whose data it is, or ""."""
+    deleted: bool
+    """Whether a later change replaced or removed it: it is still stored, but not trained on."""
+    text: str | None = field(repr=False)
+    """The input, where it is a text and was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What became of a wish to erase examples."""
+
+    erased: int
+    """How many stored states of examples were erased."""
+    affected_versions: tuple[int, ...]
+    """The versions that may have been trained on examples erased now or before, and still exist."""
+    deleted_versions: tuple[int, ...]
+    """The versions that were deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +309,26 @@ def version_of(message: model_pb2.Version) -> Version:
         report=report_of(message.report),
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
+        trained_on_erased=message.trained_on_erased,
+    )
+
+
+def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
+    """The stored example that a message carries."""
+    example = message.example
+    return StoredExample(
+        adaptation_id=message.adaptation_id,
+        writer_id=message.writer_id,
+        sequence=message.sequence,
+        id=example.id,
+        label=example.label if example.WhichOneof("target") == "label" else None,
+        split={types_pb2.SPLIT_TRAIN: "train", types_pb2.SPLIT_VALIDATION: "validation"}.get(
+            example.split, ""
+        ),
+        group=example.group,
+        subject=example.subject,
+        deleted=message.deleted,
+        text=example.input.text if example.input.WhichOneof("kind") == "text" else None,
     )
 
 

@@ -26,7 +26,16 @@ from rich.table import Table
 
 from graft import _report_words as words
 from graft._predictions import Prediction
-from graft._records import AdaptProgress, Backbone, Event, Model, Outcome, Rejection, Version
+from graft._records import (
+    AdaptProgress,
+    Backbone,
+    Event,
+    Model,
+    Outcome,
+    Rejection,
+    StoredExample,
+    Version,
+)
 from graft._records import Progress as StreamProgress
 from graft._reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
 from graft.errors import GraftError
@@ -98,6 +107,23 @@ class Terminal:
                 model.versions,
                 others,
                 _time(model.create_time),
+            )
+        self.out.print(table)
+
+    def examples(self, examples: Iterable[StoredExample]) -> None:
+        """A table of stored examples."""
+        table = _table("adaptation", "writer", "sequence", "id", "label", "subject", "state", "text")
+        for it in examples:
+            _row(
+                table,
+                it.adaptation_id,
+                it.writer_id,
+                it.sequence,
+                it.id,
+                it.label or "",
+                it.subject,
+                "replaced or removed" if it.deleted else "",
+                it.text or "",
             )
         self.out.print(table)
 

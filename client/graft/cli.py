@@ -74,6 +74,15 @@ _REMEDY_BY_REASON: Final = {
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
+_FORGET_EXAMPLES: Final = """\
+examples:
+  graft forget support/intents --subject customer-4711
+  graft forget support/intents --id ticket-12 --id ticket-19 --delete-versions
+
+Versions that were trained on what is erased stay until they are deleted. To go on without a pause: forget, adapt
+again with --base-version, then repeat forget with --delete-versions.
+"""
+
 _CONNECT_TIMEOUT_S: Final = 10.0
 """People wait less patiently for a first answer than programs do."""
 
@@ -128,6 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lists(commands)
     _add_report(commands)
     _add_promote(commands)
+    _add_examples(commands)
+    _add_forget(commands)
     _add_export(commands)
     _add_watch(commands)
     return parser
@@ -275,6 +286,28 @@ def _add_export(commands: _Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("directory", metavar="DIR", help="where to write")
     _add_selector(parser)
+
+
+def _add_examples(commands: _Commands) -> None:
+    parser = _add(commands, "examples", "list what is stored of a model's examples")
+    parser.add_argument("model", metavar="MODEL", help="the model")
+    parser.add_argument("--subject", default="", metavar="WHO", help="only the examples of this subject")
+    parser.add_argument("--adaptation-id", default="", metavar="ID", help="only those of this adaptation")
+    parser.add_argument("--inputs", action="store_true", help="show the texts, too")
+
+
+def _add_forget(commands: _Commands) -> None:
+    parser = _add(commands, "forget", "erase examples for good, with their features", _FORGET_EXAMPLES)
+    parser.add_argument("model", metavar="MODEL", help="the model")
+    parser.add_argument("--subject", default="", metavar="WHO", help="erase all examples of this subject")
+    parser.add_argument(
+        "--id", dest="ids", action="append", default=[], metavar="ID", help="erase this example; repeatable"
+    )
+    parser.add_argument(
+        "--delete-versions",
+        action="store_true",
+        help="also delete the versions that may have been trained on erased examples",
+    )
 
 
 def _add_watch(commands: _Commands) -> None:

@@ -41,6 +41,8 @@ def graft_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
         "export",
         "watch",
         "backbones",
+        "examples",
+        "forget",
     ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import sys
 import graft
 
 METHODS = {
-    "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_model", "delete_version",
-    "evaluate", "export", "health", "model", "models", "predict", "predict_stream", "promote", "set_alias",
-    "version", "versions", "watch",
+    "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
+    "delete_model", "delete_version", "evaluate", "examples", "export", "health", "model", "models",
+    "predict", "predict_stream", "promote", "set_alias", "version", "versions", "watch",
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Timings", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "Version", "__version__",
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
-        "Outcome",
+        "Outcome", "Erasure", "StoredExample",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
