@@ -26,7 +26,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "Timings", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "Version", "__version__",
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
-        "Outcome", "Erasure", "StoredExample",
+        "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
