@@ -56,8 +56,7 @@ def main() -> None:
 _HEADER = (
     "# Fine-tuning: speed",
     "",
-    f"Measured on {usable_cores()} cores by `python -m benchmarks.finetuning`; the fastest of "
-    f"{ROUNDS} rounds of each. The machine may have had other work.",
+    f"Measured on {usable_cores()} cores; the fastest of {ROUNDS} rounds of each. The machine may have had other work.",
     "",
     "| what | ratio | target |",
     "|---|---|---|",
