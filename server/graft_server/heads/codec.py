@@ -6,6 +6,7 @@ It carries no digest: the store seals what it keeps.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.errors import CorruptError
-from graft_server.heads.head import Head, KernelMap, LinearMap, Map, Member
+from graft_server.examples import Task
+from graft_server.heads.head import Head, HeadOutput, KernelMap, LinearMap, Map, Member
+from graft_server.heads.multilabel import MultiLabelHead, MultiLabelOutput
 from graft_server.heads.novelty import Novelty
+from graft_server.heads.regression import RegressionHead, RegressionOutput, Spread
 
 FORMAT = 1
 
@@ -61,10 +65,75 @@ class _Head(msgspec.Struct, frozen=True):
     novelty: _Novelty
 
 
-def encode(head: Head) -> bytes:
+class _MultiLabel(msgspec.Struct, frozen=True):
+    format: int
+    kind: str
+    view: str
+    maps: tuple[_Linear | _Kernel, ...]
+    thresholds: _Array
+    at_least_one: bool
+    novelty: _Novelty
+    task: Task = Task.MULTI_LABEL
+
+
+class _Spread(msgspec.Struct, frozen=True):
+    map: _Linear
+    least: float
+    most: float
+
+
+class _Regression(msgspec.Struct, frozen=True):
+    format: int
+    kind: str
+    view: str
+    maps: tuple[_Linear | _Kernel, ...]
+    below: float
+    above: float
+    spread: _Spread | None
+    novelty: _Novelty
+    task: Task = Task.REGRESSION
+
+
+class _AnyTask(msgspec.Struct, frozen=True):
+    """What tells the three apart. Heads of the single-label task were first, and do not say so."""
+
+    format: int
+    task: Task = Task.SINGLE_LABEL
+
+
+AnyHead = Head | MultiLabelHead | RegressionHead
+AnyOutput = HeadOutput | MultiLabelOutput | RegressionOutput
+
+
+def encode(head: AnyHead) -> bytes:
     """The head as bytes."""
-    novelty = head.novelty
-    stored = _Head(
+    match head:
+        case MultiLabelHead():
+            return msgspec.msgpack.encode(_pack_multi_label(head))
+        case RegressionHead():
+            return msgspec.msgpack.encode(_pack_regression(head))
+        case _:
+            return msgspec.msgpack.encode(_pack_single_label(head))
+
+
+def decode(data: bytes) -> AnyHead:
+    """The head of bytes that `encode` made; raises CorruptError on others."""
+    try:
+        said = msgspec.msgpack.decode(data, type=_AnyTask)
+        _require(said.format == FORMAT, "format and release")
+        match said.task:
+            case Task.MULTI_LABEL:
+                return _unpack_multi_label(msgspec.msgpack.decode(data, type=_MultiLabel))
+            case Task.REGRESSION:
+                return _unpack_regression(msgspec.msgpack.decode(data, type=_Regression))
+            case _:
+                return _unpack_single_label(msgspec.msgpack.decode(data, type=_Head))
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise CorruptError("A stored head cannot be read.", reason="HEAD_CORRUPT") from error
+
+
+def _pack_single_label(head: Head) -> _Head:
+    return _Head(
         format=FORMAT,
         kind=head.kind,
         view=head.view,
@@ -72,46 +141,104 @@ def encode(head: Head) -> bytes:
             _Member(_pack_map(member.map), member.temperature, member.share) for member in head.members
         ),
         temperature=head.temperature,
-        novelty=_Novelty(
-            _pack(novelty.anchors),
-            novelty.logit_scale,
-            novelty.similarity_scale,
-            _pack(novelty.knots),
-            _pack(novelty.shares),
-        ),
+        novelty=_pack_novelty(head.novelty),
     )
-    return msgspec.msgpack.encode(stored)
 
 
-def decode(data: bytes) -> Head:
-    """The head of bytes that `encode` made; raises CorruptError on others."""
-    try:
-        stored = msgspec.msgpack.decode(data, type=_Head)
-        _require(stored.format == FORMAT, "format and release")
-        members = tuple(
-            Member(_unpack_map(member.map), _positive(member.temperature), _positive(member.share))
-            for member in stored.members
-        )
-        novelty = _unpack_novelty(stored.novelty)
-        _require(len(members) > 0, "members")
-        shapes = {(member.map.dimension, member.map.bias.shape) for member in members}
-        _require(len(shapes) == 1 and members[0].map.dimension == novelty.anchors.shape[1], "members")
-        return Head(stored.kind, stored.view, members, _positive(stored.temperature), novelty)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
-        raise CorruptError("A stored head cannot be read.", reason="HEAD_CORRUPT") from error
+def _unpack_single_label(stored: _Head) -> Head:
+    members = tuple(
+        Member(_unpack_map(member.map), _positive(member.temperature), _positive(member.share))
+        for member in stored.members
+    )
+    novelty = _unpack_novelty(stored.novelty)
+    _require_alike([member.map for member in members], novelty)
+    return Head(stored.kind, stored.view, members, _positive(stored.temperature), novelty)
+
+
+def _pack_multi_label(head: MultiLabelHead) -> _MultiLabel:
+    return _MultiLabel(
+        format=FORMAT,
+        kind=head.kind,
+        view=head.view,
+        maps=tuple(map(_pack_map, head.maps)),
+        thresholds=_pack(head.thresholds),
+        at_least_one=head.at_least_one,
+        novelty=_pack_novelty(head.novelty),
+    )
+
+
+def _unpack_multi_label(stored: _MultiLabel) -> MultiLabelHead:
+    maps, novelty = tuple(map(_unpack_map, stored.maps)), _unpack_novelty(stored.novelty)
+    thresholds = _unpack(stored.thresholds)
+    _require_alike(maps, novelty)
+    _require(thresholds.shape == maps[0].bias.shape, "thresholds and maps")
+    return MultiLabelHead(stored.kind, stored.view, maps, thresholds, stored.at_least_one, novelty)
+
+
+def _pack_regression(head: RegressionHead) -> _Regression:
+    spread = head.spread
+    return _Regression(
+        format=FORMAT,
+        kind=head.kind,
+        view=head.view,
+        maps=tuple(map(_pack_map, head.maps)),
+        below=head.below,
+        above=head.above,
+        spread=None if spread is None else _Spread(_pack_linear(spread.map), spread.least, spread.most),
+        novelty=_pack_novelty(head.novelty),
+    )
+
+
+def _unpack_regression(stored: _Regression) -> RegressionHead:
+    maps, novelty = tuple(map(_unpack_map, stored.maps)), _unpack_novelty(stored.novelty)
+    spread = None
+    if stored.spread is not None:
+        spread = Spread(_unpack_linear(stored.spread.map), _positive(stored.spread.least), stored.spread.most)
+    _require_alike([*maps, *([spread.map] if spread else [])], novelty)
+    _require(maps[0].bias.shape == (1,), "maps")
+    _require(math.isfinite(stored.below) and math.isfinite(stored.above), "interval")
+    return RegressionHead(stored.kind, stored.view, maps, stored.below, stored.above, spread, novelty)
+
+
+def _require_alike(maps: Sequence[Map], novelty: Novelty) -> None:
+    shapes = {(one.dimension, one.bias.shape) for one in maps}
+    _require(len(shapes) == 1 and maps[0].dimension == novelty.anchors.shape[1], "maps")
+
+
+def _pack_novelty(novelty: Novelty) -> _Novelty:
+    return _Novelty(
+        _pack(novelty.anchors),
+        novelty.logit_scale,
+        novelty.similarity_scale,
+        _pack(novelty.knots),
+        _pack(novelty.shares),
+    )
 
 
 def _pack_map(of: Map) -> _Linear | _Kernel:
     if isinstance(of, LinearMap):
-        return _Linear(_pack(of.weight), _pack(of.bias))
+        return _pack_linear(of)
     return _Kernel(_pack(of.landmarks), of.gamma, _pack(of.weight), _pack(of.bias), of.softness)
 
 
-def _unpack_map(stored: _Linear | _Kernel) -> Map:
+def _pack_linear(of: LinearMap) -> _Linear:
+    return _Linear(_pack(of.weight), _pack(of.bias))
+
+
+def _unpack_linear(stored: _Linear) -> LinearMap:
+    return LinearMap(*_unpack_weights(stored))
+
+
+def _unpack_weights(stored: _Linear | _Kernel) -> tuple[NDArray[Any], NDArray[Any]]:
     weight, bias = _unpack(stored.weight), _unpack(stored.bias)
     _require(weight.ndim == 2 and bias.shape == weight.shape[1:], "weight and bias")
+    return weight, bias
+
+
+def _unpack_map(stored: _Linear | _Kernel) -> Map:
     if isinstance(stored, _Linear):
-        return LinearMap(weight, bias)
+        return _unpack_linear(stored)
+    weight, bias = _unpack_weights(stored)
     landmarks = _unpack(stored.landmarks)
     _require(landmarks.ndim == 2 and len(landmarks) == len(weight), "landmarks and weight")
     return KernelMap(landmarks, _positive(stored.gamma), weight, bias, _positive(stored.softness))

@@ -1,7 +1,8 @@
 """A head as an ONNX graph. Imports onnx, so workers alone import it.
 
-From `features` (n, d) float32 to `probabilities` (n, k) and `novelty` (n,) float32, node for node what
-`head` and `novelty` compute; the temperature and the novelty's table are inside.
+From `features` (n, d) float32 to `novelty` (n,) and what the task answers with, node for node what the heads
+compute: `probabilities` (n, k); for several labels also `selected` (n, k) bool and `thresholds` (k,); for a
+regression `value`, `low` and `high` (n,). Temperature, thresholds and the novelty's table are inside.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from graft_server.heads.head import LEAST_PROBABILITY, Head, KernelMap, LinearMap, Member
+from graft_server.heads.codec import AnyHead
+from graft_server.heads.head import LEAST_PROBABILITY, Head, KernelMap, LinearMap, Map, Member
+from graft_server.heads.multilabel import MultiLabelHead
 from graft_server.heads.novelty import Novelty
+from graft_server.heads.regression import RegressionHead
 
 OPSET = 18
 IR_VERSION = 9
@@ -40,24 +44,28 @@ class _Graph:
         return output
 
 
-def to_onnx(head: Head) -> bytes:
+def to_onnx(head: AnyHead) -> bytes:
     """The head as a serialised, checked ONNX model."""
     graph = _Graph()
     graph.constant("classes_axis", np.array([-1]))
-    logits = [_logits(graph, member, f"member{i}") for i, member in enumerate(head.members)]
-    _probabilities(graph, head, logits)
-    _novelty(graph, head.novelty, logits[0])
+    match head:
+        case MultiLabelHead():
+            outputs = _multi_label(graph, head)
+        case RegressionHead():
+            outputs = _regression(graph, head)
+        case _:
+            outputs = _single_label(graph, head)
+    return _model(graph, head.dimension, [*outputs, _output("novelty", "n")])
+
+
+def _output(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _model(graph: _Graph, dimension: int, outputs: list[onnx.ValueInfoProto]) -> bytes:
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", dimension])]
     model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "head",
-            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", head.dimension])],
-            [
-                helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", head.classes]),
-                helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["n"]),
-            ],
-            graph.constants,
-        ),
+        helper.make_graph(graph.nodes, "head", inputs, outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="graft",
@@ -67,11 +75,74 @@ def to_onnx(head: Head) -> bytes:
     return serialised
 
 
-def _logits(graph: _Graph, member: Member, name: str) -> str:
-    of = member.map
+def _single_label(graph: _Graph, head: Head) -> list[onnx.ValueInfoProto]:
+    logits = [_logits(graph, member, f"member{i}") for i, member in enumerate(head.members)]
+    _probabilities(graph, head, logits)
+    _novelty(graph, head.novelty, logits[0])
+    return [_output("probabilities", "n", head.classes)]
+
+
+def _multi_label(graph: _Graph, head: MultiLabelHead) -> list[onnx.ValueInfoProto]:
+    graph.add("Sigmoid", [_summed(graph, head.maps, "logits")], "probabilities")
+    graph.add("Identity", [graph.constant("each_threshold", head.thresholds)], "thresholds")
+    reached = "reached" if head.at_least_one else "selected"
+    graph.add("GreaterOrEqual", ["probabilities", "each_threshold"], reached)
+    if head.at_least_one:
+        _or_best(graph, head.classes)
+    _novelty(graph, head.novelty, None)
+    return [
+        _output("probabilities", "n", head.classes),
+        _output("selected", "n", head.classes, kind=TensorProto.BOOL),
+        _output("thresholds", head.classes),
+    ]
+
+
+def _or_best(graph: _Graph, classes: int) -> None:
+    """`selected` is `reached`, and the best label, the first of equal ones, where nothing is reached."""
+    graph.add("Cast", ["reached"], "reached_numbers", to=TensorProto.FLOAT)
+    graph.add("ReduceMax", ["reached_numbers", "classes_axis"], "any_reached", keepdims=1)
+    graph.add("Equal", ["any_reached", graph.scalar("none_reached", 0)], "none")
+    graph.add("ArgMax", ["probabilities"], "best", axis=-1, keepdims=1)
+    graph.add("Equal", ["best", graph.constant("columns", np.arange(classes))], "is_best")
+    graph.add("And", ["none", "is_best"], "best_instead")
+    graph.add("Or", ["reached", "best_instead"], "selected")
+
+
+def _regression(graph: _Graph, head: RegressionHead) -> list[onnx.ValueInfoProto]:
+    values = _summed(graph, head.maps, "values")
+    graph.add("Squeeze", [values, "classes_axis"], "value")
+    below, above = graph.scalar("below", head.below), graph.scalar("above", head.above)
+    if head.spread is not None:
+        scores = _scores(graph, head.spread.map, "spread")
+        graph.add("Squeeze", [scores, "classes_axis"], "spread.free")
+        bounds = [
+            graph.scalar("spread.least", head.spread.least),
+            graph.scalar("spread.most", head.spread.most),
+        ]
+        graph.add("Clip", ["spread.free", *bounds], "spread")
+        below = graph.add("Mul", ["spread", below], "far_below")
+        above = graph.add("Mul", ["spread", above], "far_above")
+    graph.add("Sub", ["value", below], "low")
+    graph.add("Add", ["value", above], "high")
+    _novelty(graph, head.novelty, None)
+    return [_output(name, "n") for name in ("value", "low", "high")]
+
+
+def _summed(graph: _Graph, maps: tuple[Map, ...], name: str) -> str:
+    """The sum of the maps' scores."""
+    scores = [_scores(graph, one, f"map{i}") for i, one in enumerate(maps)]
+    return graph.add("Sum", scores, name) if len(scores) > 1 else scores[0]
+
+
+def _scores(graph: _Graph, of: Map, name: str) -> str:
     source = "features" if isinstance(of, LinearMap) else _kernel(graph, of, name)
     graph.add("MatMul", [source, graph.constant(f"{name}.weight", of.weight)], f"{name}.weighted")
-    scores = graph.add("Add", [f"{name}.weighted", graph.constant(f"{name}.bias", of.bias)], f"{name}.scores")
+    return graph.add("Add", [f"{name}.weighted", graph.constant(f"{name}.bias", of.bias)], f"{name}.scores")
+
+
+def _logits(graph: _Graph, member: Member, name: str) -> str:
+    of = member.map
+    scores = _scores(graph, of, name)
     if isinstance(of, LinearMap):
         return scores
     graph.add("Div", [scores, graph.scalar(f"{name}.softness", of.softness)], f"{name}.scaled_scores")
@@ -117,16 +188,19 @@ def _probabilities(graph: _Graph, head: Head, logits: list[str]) -> None:
     graph.add("Softmax", ["tempered"], "probabilities", axis=-1)
 
 
-def _novelty(graph: _Graph, novelty: Novelty, logits: str) -> None:
+def _novelty(graph: _Graph, novelty: Novelty, logits: str | None) -> None:
     """Interpolates in the table: the share at the first knot, plus each segment's rise as far as it was crossed."""
-    graph.add("ReduceMax", [logits, "classes_axis"], "largest_logit", keepdims=1)
-    graph.add("Div", ["largest_logit", graph.scalar("logit_scale", novelty.logit_scale)], "sureness")
+    familiar = ["nearness"]
+    if logits is not None:
+        graph.add("ReduceMax", [logits, "classes_axis"], "largest_logit", keepdims=1)
+        graph.add("Div", ["largest_logit", graph.scalar("logit_scale", novelty.logit_scale)], "sureness")
+        familiar = ["sureness", "nearness"]
     graph.constant("anchors", novelty.anchors.T)
     graph.add("Cast", ["anchors"], "wide_anchors", to=TensorProto.FLOAT)
     graph.add("MatMul", ["features", "wide_anchors"], "similarities")
     graph.add("ReduceMax", ["similarities", "classes_axis"], "similarity", keepdims=1)
     graph.add("Div", ["similarity", graph.scalar("similarity_scale", novelty.similarity_scale)], "nearness")
-    graph.add("Sum", ["sureness", "nearness"], "familiarity")
+    graph.add("Sum", familiar, "familiarity")
     graph.add("Neg", ["familiarity"], "strangeness")
     graph.add("Sub", ["strangeness", graph.constant("knots", novelty.knots[:-1])], "past")
     graph.add("Div", ["past", graph.constant("widths", np.diff(novelty.knots))], "ratios")

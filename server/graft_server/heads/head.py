@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,19 +44,23 @@ class LinearMap:
         """D."""
         return int(self.weight.shape[0])
 
-    def logits(self, features: Array) -> Array:
+    def scores(self, features: Array) -> Array:
         """Shape (n, k), of features of shape (n, d)."""
-        logits: Array = features @ self.weight
-        logits += self.bias
-        return logits
+        scores: Array = features @ self.weight
+        scores += self.bias
+        return scores
+
+    def logits(self, features: Array) -> Array:
+        """The scores are logits."""
+        return self.scores(features)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelMap:
-    """Logarithms of scores that are linear in the Gaussian kernel between features and m landmarks.
+    """Scores that are linear in the Gaussian kernel between features and m landmarks.
 
-    The scores come from regression onto 0 and 1, so they are rough probabilities, with some below 0: they go
-    through a softplus of width `softness` before the logarithm is taken.
+    Of a regression onto the classes' 0 and 1 they are rough probabilities, with some below 0: to become logits they
+    go through a softplus of width `softness` before the logarithm is taken.
     """
 
     landmarks: NDArray[np.float16]
@@ -79,12 +84,16 @@ class KernelMap:
         """D."""
         return int(self.landmarks.shape[1])
 
-    def logits(self, features: Array) -> Array:
+    def scores(self, features: Array) -> Array:
         """Shape (n, k), of features of shape (n, d)."""
         kernel = gaussian_kernel(features, widened(self.landmarks), self.gamma, self.squares)
         scores: Array = kernel @ self.weight
         scores += self.bias
-        return log_softplus(scores, self.softness)
+        return scores
+
+    def logits(self, features: Array) -> Array:
+        """Shape (n, k): the scores as logits of one class among all."""
+        return log_softplus(self.scores(features), self.softness)
 
 
 Map = LinearMap | KernelMap
@@ -127,17 +136,10 @@ class Head:
 
     def scores(self, features: Array) -> HeadOutput:
         """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
-        if features.ndim != 2 or features.shape[1] != self.dimension:
-            raise InvalidError(
-                f"The features have shape {features.shape}: this model reads rows of {self.dimension} numbers.",
-                reason="FEATURES_DIMENSION_MISMATCH",
-                metadata={"dimension": str(self.dimension)},
-            )
+        require_width(features, self.dimension)
         probabilities = np.empty((len(features), self.classes), np.float32)
         novelty = np.empty(len(features), np.float32)
-        for start in range(0, len(features), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            part = features[rows].astype(np.float32, copy=False)
+        for rows, part in parts(features):
             logits = [member.map.logits(part) for member in self.members]
             probabilities[rows] = blended(
                 logits,
@@ -147,6 +149,31 @@ class Head:
             )
             novelty[rows] = self.novelty.scores(logits[0].max(axis=1), part)
         return HeadOutput(probabilities, novelty)
+
+
+def require_width(features: Array, dimension: int) -> None:
+    """Raises InvalidError unless the features have shape (n, dimension)."""
+    if features.ndim != 2 or features.shape[1] != dimension:
+        raise InvalidError(
+            f"The features have shape {features.shape}: this model reads rows of {dimension} numbers.",
+            reason="FEATURES_DIMENSION_MISMATCH",
+            metadata={"dimension": str(dimension)},
+        )
+
+
+def parts(features: Array) -> Iterator[tuple[slice, Array]]:
+    """The features some rows at a time, as float32."""
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        yield rows, features[rows].astype(np.float32, copy=False)
+
+
+def summed(maps: Sequence[Map], features: Array) -> Array:
+    """The sum of the maps' scores, shape (n, k)."""
+    total = maps[0].scores(features)
+    for one in maps[1:]:
+        total += one.scores(features)
+    return total
 
 
 def blended(logits: list[Array], temperatures: list[float], shares: list[float], temperature: float) -> Array:

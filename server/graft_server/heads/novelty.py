@@ -41,16 +41,22 @@ class Novelty:
     """shape (m,), from 0 to 1, not decreasing: the share of training examples that are less strange."""
 
     def strangeness(
-        self, largest_logits: NDArray[np.float32], features: NDArray[np.float32]
+        self, largest_logits: NDArray[np.float32] | None, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Shape (n,), of the largest logits, shape (n,), and the features, shape (n, d)."""
+        """Shape (n,), of the largest logits, shape (n,), and the features, shape (n, d).
+
+        Of features alone for heads whose logits say nothing about it: that none of several labels applies, or a
+        value is small, is no sign of being lost.
+        """
         similarity = (widened(self.anchors) @ features.T).max(axis=0)
+        if largest_logits is None:
+            largest_logits = np.zeros(len(similarity), np.float32)
         return combined(largest_logits, similarity, self.logit_scale, self.similarity_scale)
 
     def scores(
-        self, largest_logits: NDArray[np.float32], features: NDArray[np.float32]
+        self, largest_logits: NDArray[np.float32] | None, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The novelty of each row, shape (n,), 0 to 1."""
+        """The novelty of each row, shape (n,), 0 to 1; see `strangeness`."""
         novelty: NDArray[np.float32] = np.interp(
             self.strangeness(largest_logits, features), self.knots, self.shares
         ).astype(np.float32)
