@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from graft_server.examples import Task
 
+CONFIDENCE = 0.9
+"""How often a regression's interval is meant to hold the truth."""
 MAX_CONFUSIONS = 50
 """A report lists at most so many pairs, so that it stays small with many classes."""
 

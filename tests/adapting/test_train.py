@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from graft_server.adapting import train as train_module
-from graft_server.adapting.train import check_parity, train
+from graft_server.adapting.head_parity import check_parity
+from graft_server.adapting.train import train
 from graft_server.errors import FaultError, StateError
 from graft_server.examples import Change, Example, Input, Label, Split
 from graft_server.heads import decode

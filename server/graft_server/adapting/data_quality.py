@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.examples import Examples
 from graft_server.adapting.threads import side_by_side
+from graft_server.adapting.training_set import ExampleSet
 from graft_server.reports import DataReport, DuplicateGroup, ExampleRef, LabelError
 
 NEAR = 0.98
@@ -32,23 +36,46 @@ Array = NDArray[np.float32]
 
 def data_report(examples: Examples, out_of_fold: Array) -> DataReport:
     """Looks at the examples; `out_of_fold` has their probabilities, shape (n, k)."""
-    exact = _exact(examples)
-    near, closest = _near(examples)
     doubt = doubts(examples, out_of_fold)
     suspects = _suspects(examples, doubt, out_of_fold)
-    conflicting = [rows for rows in exact if len(np.unique(examples.labels[rows])) > 1]
+    errors = tuple(_label_error(examples, row, out_of_fold[row]) for row in suspects[:MAX_LISTED])
+    found = findings(examples.train, examples.rows, examples.labels, seed=examples.seed)
+    return replace(found, probable_label_errors=len(suspects), label_errors=errors)
+
+
+def findings(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[Any], *, seed: int) -> DataReport:
+    """What some rows show whatever their task, without label errors.
+
+    Args:
+        train: The examples.
+        rows: Those that are looked at, shape (n,).
+        targets: shape (n,): equal for equal targets.
+        seed: Of the sample in which near duplicates are looked for.
+    """
+    exact = _exact(train, rows)
+    near, closest = _near(train, rows, seed)
+    conflicting = [group for group in exact if len(np.unique(targets[group])) > 1]
+
+    def named(group: NDArray[np.int64], similarity: float) -> DuplicateGroup:
+        references = tuple(reference(train, rows[i]) for i in group[:MAX_MEMBERS])
+        return DuplicateGroup(references, len(group), similarity)
+
     return DataReport(
-        exact_duplicates=sum(len(rows) - 1 for rows in exact),
+        exact_duplicates=sum(len(group) - 1 for group in exact),
         near_duplicates=near,
         conflicting_inputs=len(conflicting),
-        duplicate_groups=tuple(_group(examples, rows, 1.0) for rows in exact[:MAX_LISTED]),
+        duplicate_groups=tuple(named(group, 1.0) for group in exact[:MAX_LISTED]),
         near_duplicate_pairs=tuple(
-            _group(examples, np.array([one, other]), similarity) for one, other, similarity in closest
+            named(np.array([one, other]), similarity) for one, other, similarity in closest
         ),
-        conflicts=tuple(_group(examples, rows, 1.0) for rows in conflicting[:MAX_LISTED]),
-        probable_label_errors=len(suspects),
-        label_errors=tuple(_label_error(examples, row, out_of_fold[row]) for row in suspects[:MAX_LISTED]),
+        conflicts=tuple(named(group, 1.0) for group in conflicting[:MAX_LISTED]),
     )
+
+
+def reference(train: ExampleSet, row: int | np.int64) -> ExampleRef:
+    """Which example a row of the training set is."""
+    writer, sequence = train.origins[row]
+    return ExampleRef(train.ids[row], writer, sequence, train.target(int(row)))
 
 
 def doubts(examples: Examples, out_of_fold: Array) -> NDArray[np.float64]:
@@ -75,32 +102,32 @@ def _suspects(examples: Examples, doubt: NDArray[np.float64], out_of_fold: Array
 def _label_error(examples: Examples, row: np.int64, probabilities: Array) -> LabelError:
     better = int(probabilities.argmax())
     return LabelError(
-        example=_ref(examples, row),
+        example=reference(examples.train, examples.rows[row]),
         suggested=examples.train.classes[better],
         probability=float(probabilities[examples.labels[row]]),
         suggested_probability=float(probabilities[better]),
     )
 
 
-def _exact(examples: Examples) -> list[NDArray[np.int64]]:
-    """Rows of equal inputs, largest groups first."""
+def _exact(train: ExampleSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Places, among the rows, of equal inputs, largest groups first."""
     members: dict[bytes, list[int]] = {}
-    for i, row in enumerate(examples.rows):
-        members.setdefault(examples.train.input_digests[row], []).append(i)
-    groups = [np.array(rows) for rows in members.values() if len(rows) > 1]
+    for i, row in enumerate(rows):
+        members.setdefault(train.input_digests[row], []).append(i)
+    groups = [np.array(places) for places in members.values() if len(places) > 1]
     return sorted(groups, key=len, reverse=True)
 
 
-def _near(examples: Examples) -> tuple[int, list[tuple[int, int, float]]]:
+def _near(train: ExampleSet, every: NDArray[np.int64], seed: int) -> tuple[int, list[tuple[int, int, float]]]:
     """How many pairs of different inputs have close pooled features, and the closest of them, closest first."""
-    places = np.arange(len(examples.rows))
+    places = np.arange(len(every))
     if len(places) > MAX_COMPARED:
-        places = np.sort(np.random.default_rng(examples.seed).choice(places, MAX_COMPARED, replace=False))
-    rows = examples.rows[places]
-    features = examples.train.features["pooled"][rows].astype(np.float32)
+        places = np.sort(np.random.default_rng(seed).choice(places, MAX_COMPARED, replace=False))
+    rows = every[places]
+    features = train.features["pooled"][rows].astype(np.float32)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
     numbers: dict[bytes, int] = {}
-    inputs = np.array([numbers.setdefault(examples.train.input_digests[row], len(numbers)) for row in rows])
+    inputs = np.array([numbers.setdefault(train.input_digests[row], len(numbers)) for row in rows])
     first, second = _projected(features)
 
     def of_block(start: int) -> tuple[int, list[tuple[int, int, float]]]:
@@ -138,13 +165,3 @@ def _projected(features: Array) -> tuple[Array, Array]:
     halves = np.einsum("nd,nd->n", projected, projected)[:, None] / 2
     ones = np.ones_like(halves)
     return np.hstack([projected, halves, ones]), np.hstack([projected, -ones, -halves])
-
-
-def _group(examples: Examples, rows: NDArray[np.int64], similarity: float) -> DuplicateGroup:
-    return DuplicateGroup(tuple(_ref(examples, row) for row in rows[:MAX_MEMBERS]), len(rows), similarity)
-
-
-def _ref(examples: Examples, row: int | np.int64) -> ExampleRef:
-    train, at = examples.train, int(examples.rows[row])
-    writer, sequence = train.origins[at]
-    return ExampleRef(train.ids[at], writer, sequence, train.classes[train.labels[at]])

@@ -55,6 +55,26 @@ def examples_of(train: TrainingSet, rows: NDArray[np.int64], seed: int) -> Examp
             reason="TOO_FEW_CLASSES",
             metadata={"classes": str(len(present)), "needed": "2"},
         )
+    bound, folds = deal(train, rows, labels)
+    fold_of = stratified_folds(labels, bound, folds, seed)
+    measured = _measured(labels, fold_of, folds, len(train.classes))
+    soft = None if train.soft is None else train.soft[rows]
+    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, soft)
+
+
+def deal(
+    train: ExampleSet, rows: NDArray[np.int64], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], int]:
+    """Which of some rows must share a fold, shape (n,), and how many folds there are.
+
+    Args:
+        train: The examples.
+        rows: Those that are dealt out, shape (n,).
+        labels: shape (n,): of each a class that every fold should have one of; all the same where none is meant.
+
+    Raises:
+        StateError: All are bound together (TOO_FEW_EXAMPLES).
+    """
     bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
     folds = min(_folds(labels), len(np.unique(bound)))
     if folds < 2:
@@ -63,10 +83,7 @@ def examples_of(train: TrainingSet, rows: NDArray[np.int64], seed: int) -> Examp
             "that are not are needed.",
             reason="TOO_FEW_EXAMPLES",
         )
-    fold_of = stratified_folds(labels, bound, folds, seed)
-    measured = _measured(labels, fold_of, folds, len(train.classes))
-    soft = None if train.soft is None else train.soft[rows]
-    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, soft)
+    return bound, folds
 
 
 def _folds(labels: NDArray[np.int32]) -> int:

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from graft_server.adapting.examples import Examples
+from graft_server.adapting.training_set import ExampleSet
 from graft_server.reports import MapPoint
 
 MAX_POINTS = 1000
 
 
-def feature_map(examples: Examples) -> tuple[MapPoint, ...]:
-    """A sample of the examples on the two directions along which the classes' means differ most.
+def feature_map(
+    train: ExampleSet, rows: NDArray[np.int64], kinds: NDArray[np.int32], seed: int
+) -> tuple[MapPoint, ...]:
+    """A sample of some rows on the two directions along which the means of their kinds differ most.
 
     Principal components of the means rather than of the examples: with many classes they keep more of them
     apart, and with few they still show the spread within each.
+
+    Args:
+        train: The examples.
+        rows: Those that are shown, shape (n,).
+        kinds: shape (n,), from 0: what shall be told apart, the classes or something like them.
+        seed: Of the sample.
     """
-    train = examples.train
-    features = train.features["pooled"][examples.rows].astype(np.float32)
-    counts = np.bincount(examples.labels, minlength=len(train.classes))
-    sums = np.zeros((len(train.classes), features.shape[1]), np.float32)
-    np.add.at(sums, examples.labels, features)
+    features = train.features["pooled"][rows].astype(np.float32)
+    counts = np.bincount(kinds)
+    sums = np.zeros((len(counts), features.shape[1]), np.float32)
+    np.add.at(sums, kinds, features)
     means = sums[counts > 0] / counts[counts > 0, None]
     centre = means.mean(axis=0)
     directions = np.linalg.svd(means - centre, full_matrices=False)[2][:2]
-    sample = np.sort(np.random.default_rng(examples.seed).permutation(len(features))[:MAX_POINTS])
+    sample = np.sort(np.random.default_rng(seed).permutation(len(features))[:MAX_POINTS])
     places = (features[sample] - centre) @ directions.T
     return tuple(
-        MapPoint(float(x), float(y), train.classes[examples.labels[i]], train.ids[examples.rows[i]])
+        MapPoint(float(x), float(y), train.target(int(rows[i])), train.ids[rows[i]])
         for i, (x, y) in zip(sample, places, strict=True)
     )

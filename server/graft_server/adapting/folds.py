@@ -83,3 +83,48 @@ def _deal(
         order = np.lexsort((counts.sum(axis=1), counts[:, label]))
         fold_of[part] = order[: len(part)]
         counts[order[: len(part)], label] += 1
+
+
+def iterative_folds(
+    targets: NDArray[np.bool_], bound: NDArray[np.int64], folds: int, seed: int
+) -> NDArray[np.int32]:
+    """Folds, shape (n,), from 0 to folds - 1, that each have their share of every one of k labels.
+
+    Iterative stratification (Sechidis et al. 2011): the label with the fewest examples left is dealt out next, each
+    of its groups to the fold that lacks it most; what rows of it carry besides is counted there too. Rows without
+    a label come last.
+
+    Args:
+        targets: shape (n, k).
+        bound: shape (n,): rows with the same number stay together.
+        folds: How many.
+        seed: Of the order within a label.
+    """
+    _, group_of, sizes = np.unique(bound, return_inverse=True, return_counts=True)
+    carried = np.zeros((len(sizes), targets.shape[1]), np.int64)
+    np.add.at(carried, group_of, targets)
+    rng = np.random.default_rng(seed)
+    # Large groups first: small ones make up for what they upset.
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    lacking = np.tile(carried.sum(axis=0) / folds, (folds, 1))
+    room = np.full(folds, len(bound) / folds)
+    fold_of = np.full(len(sizes), -1, np.int32)
+    left = carried.sum(axis=0)
+    while True:
+        unplaced = order[fold_of[order] < 0]
+        if not len(unplaced):
+            return fold_of[group_of]
+        open_labels = np.flatnonzero(left > 0)
+        if len(open_labels):
+            label = open_labels[left[open_labels].argmin()]
+            dealt = unplaced[carried[unplaced, label] > 0]
+            wanted = lacking[:, label]
+        else:
+            dealt, wanted = unplaced, np.zeros(folds)
+        for group in dealt:
+            fold = int(np.lexsort((-room, -wanted))[0])
+            fold_of[group] = fold
+            lacking[fold] -= carried[group]  # `wanted` is a view of it
+            room[fold] -= sizes[group]
+            left -= carried[group]

@@ -10,6 +10,7 @@ takes a hundred. With fewer rows than dimensions the axes span only what the row
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,11 +119,11 @@ def fit(
     problem = _Problem(axes, labels, weights, classes=classes, strength=strength, soft=soft)
     nowhere = np.zeros(problem.shape, np.float32)
     loss, gradient = problem.loss(nowhere)
-    goal = tolerance * np.maximum(_norm(gradient), 1e-12)
+    goal = tolerance * np.maximum(norm(gradient), 1e-12)
     if start is None:
-        return problem.solution(_minimise(problem, nowhere, loss, gradient, goal))
+        return problem.solution(minimise(problem, nowhere, loss, gradient, goal))
     point = problem.scaled(start)
-    return problem.solution(_minimise(problem, point, *problem.loss(point), goal))
+    return problem.solution(minimise(problem, point, *problem.loss(point), goal))
 
 
 class _Problem:
@@ -187,13 +188,20 @@ class _Problem:
         return np.einsum("fn,fn->f", self._weights, entropy, dtype=np.float64) + penalty, gradient
 
 
-def _minimise(
-    problem: _Problem, point: Array, loss: NDArray[np.float64], gradient: Array, goal: NDArray[np.float64]
+class Problem(Protocol):
+    """Several losses to minimise side by side, over points of shape (problems, r, k)."""
+
+    def loss(self, point: Array) -> tuple[NDArray[np.float64], Array]:
+        """The loss of each problem, shape (problems,), and its gradient, shaped as the point."""
+
+
+def minimise(
+    problem: Problem, point: Array, loss: NDArray[np.float64], gradient: Array, goal: NDArray[np.float64]
 ) -> Array:
     """L-BFGS on all problems side by side; a problem that cannot descend any more stays where it is."""
     pairs: list[tuple[Array, Array, NDArray[np.float64]]] = []
     for _ in range(MAX_ITERATIONS):
-        if (_norm(gradient) <= goal).all():
+        if (norm(gradient) <= goal).all():
             break
         direction = _direction(gradient, pairs)
         slope = _dot(direction, gradient)
@@ -210,7 +218,7 @@ def _minimise(
 
 
 def _step(
-    problem: _Problem, point: Array, direction: Array, loss: NDArray[np.float64], slope: NDArray[np.float64]
+    problem: Problem, point: Array, direction: Array, loss: NDArray[np.float64], slope: NDArray[np.float64]
 ) -> tuple[Array, NDArray[np.float64], Array]:
     """Backtracks, each problem for itself, until every one has descended enough (Armijo) or stands still."""
     size = np.ones(len(point))
@@ -229,7 +237,7 @@ def _direction(gradient: Array, pairs: list[tuple[Array, Array, NDArray[np.float
     """The two-loop recursion; a problem without a useful pair goes down its gradient."""
     direction: Array = -gradient
     if not pairs:
-        direction /= np.maximum(_norm(gradient), 1.0)[:, None, None].astype(np.float32)
+        direction /= np.maximum(norm(gradient), 1.0)[:, None, None].astype(np.float32)
         return direction
     shares = []
     for step, change, inverse in reversed(pairs):
@@ -254,6 +262,7 @@ def _dot(one: Array, other: Array) -> NDArray[np.float64]:
     return dot
 
 
-def _norm(gradient: Array) -> NDArray[np.float64]:
+def norm(gradient: Array) -> NDArray[np.float64]:
+    """The length of each problem's gradient, shape (problems,)."""
     norm: NDArray[np.float64] = np.sqrt(_dot(gradient, gradient))
     return norm

@@ -12,6 +12,7 @@ from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.feature_map import feature_map
 from graft_server.adapting.learning_curve import learning_curve
 from graft_server.adapting.search import MANY_CELLS
+from graft_server.adapting.training_set import ExampleSet
 from graft_server.heads.head import Head
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.reports import (
@@ -91,7 +92,7 @@ def report_of(
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
         learning_curve=_curve(examples, problem, out_of_fold),
-        feature_map=feature_map(examples),
+        feature_map=feature_map(train, examples.rows, examples.labels, examples.seed),
     )
 
 
@@ -105,16 +106,7 @@ def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> Learning
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     train = examples.train
-    finite = np.ones(len(train), bool)
-    for features in train.features.values():
-        finite &= np.isfinite(features).all(axis=1)
-    warnings = []
-    if not finite.all():
-        warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
-    if (train.weights == 0).any():
-        warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
-    if not np.ptp(train.features["pooled"][examples.rows].astype(np.float32), axis=0).max() > 0:
-        warnings.append("All examples have the same features: nothing tells the classes apart.")
+    warnings = warnings_of_all(train, examples.rows)
     torn = np.zeros(len(train.classes), bool)
     torn[examples.labels[~examples.measured]] = True
     for which, what in (
@@ -127,11 +119,11 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
         ),
     ):
         if which.any():
-            warnings.append(_about(train.classes, np.flatnonzero(which), what))
+            warnings.append(about(train.classes, np.flatnonzero(which), what))
     shared = _shared(examples)
     if shared.any():
         what = "examples that are the same as another class's: nothing tells those apart"
-        warnings.append(_about(train.classes, np.flatnonzero(shared), what))
+        warnings.append(about(train.classes, np.flatnonzero(shared), what))
     return tuple(warnings)
 
 
@@ -149,7 +141,23 @@ def _shared(examples: Examples) -> NDArray[np.bool_]:
     return shared
 
 
-def _about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
+def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
+    """What is to be said of the examples, and of those that were trained on, whatever the task."""
+    finite = np.ones(len(train), bool)
+    for features in train.features.values():
+        finite &= np.isfinite(features).all(axis=1)
+    warnings = []
+    if not finite.all():
+        warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
+    if (train.weights == 0).any():
+        warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
+    if not np.ptp(train.features["pooled"][rows].astype(np.float32), axis=0).max() > 0:
+        warnings.append("All examples have the same features: nothing tells them apart.")
+    return warnings
+
+
+def about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
+    """A sentence about some classes, whose first few are named; "{}" in it becomes "it is" or "they are"."""
     names = ", ".join(classes[i] for i in which[:NAMED])
     more = f" and {len(which) - NAMED:,} more" if len(which) > NAMED else ""
     verb, subject = ("has", "it is") if len(which) == 1 else ("have", "they are")

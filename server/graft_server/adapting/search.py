@@ -18,7 +18,7 @@ from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, S
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
 from graft_server.adapting.threads import side_by_side
-from graft_server.adapting.training_set import TrainingSet
+from graft_server.adapting.training_set import ExampleSet
 from graft_server.reports import Candidate
 
 POOLED = "pooled"
@@ -50,7 +50,7 @@ def silent(stage: str, fraction: float) -> None:
     del stage, fraction
 
 
-def views_of(train: TrainingSet) -> list[str]:
+def views_of(train: ExampleSet) -> list[str]:
     """The views to choose from, simplest first: the pooled one, and it with each other one."""
     return [POOLED, *(f"{POOLED}+{view}" for view in train.features if view != POOLED)]
 

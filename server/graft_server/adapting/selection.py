@@ -17,6 +17,7 @@ from graft_server.adapting.novelty import fit_novelty
 from graft_server.adapting.reporting import report_of
 from graft_server.adapting.search import Progress, Search, silent
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.heads import AnyHead
 from graft_server.heads.head import Head
 from graft_server.reports import HeadChoice, Report
 
@@ -27,7 +28,7 @@ Array = NDArray[np.float32]
 class Selection:
     """What selection settled on."""
 
-    head: Head
+    head: AnyHead
     report: Report
     """Without the identity that its caller adds: backbone, encoder, time, duration."""
     examples: Examples | None = None

@@ -20,9 +20,12 @@ import numpy as np
 from graft_server.adapting import tuned
 from graft_server.adapting.assembling import Wanted, assembled, nothing_yet
 from graft_server.adapting.head_parity import check_parity
+from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.precision import admit
+from graft_server.adapting.regression import select_regression
+from graft_server.adapting.search import Progress
 from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import TrainingSet
+from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.adapting.zero_shot import select_by_names
 from graft_server.backbones.text import TextTokenizer
 from graft_server.encoding.runtime import Reference
@@ -100,11 +103,14 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         progress({"stage": "comparing", "fraction": 0.9})
         by_id = {example.id: example.input for example in rows.examples}
         inputs = [by_id[id_] for id_ in training_set.ids]
-        warnings.append(admit(training_set, inputs, selection.head.view, task.reference, seed=seed))
+        examples = training_set.classified()
+        warnings.append(admit(examples, inputs, selection.head.view, task.reference, seed=seed))
     progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)
     views = selection.head.view.split("+")
-    tried = training_set.features if len(training_set) else training_set.label_features or {}
+    tried = training_set.features
+    if isinstance(training_set, TrainingSet) and not len(training_set):
+        tried = training_set.label_features or {}
     features = np.concatenate([tried[view] for view in views], axis=1)
     check_parity(decode(head), graph, features)
     report = dataclasses.replace(
@@ -119,31 +125,42 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
-    prepared = task.tuning is not None and _prepare(task.tuning, rows, training_set, selection, seed)
+    prepared = False
+    if task.tuning is not None and isinstance(training_set, TrainingSet):
+        prepared = _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
     return tuned.result_of(manifest, report) | {"prepared": prepared}
 
 
 def _selected(
     rows: Rows, task: Training, seed: int, progress: OnProgress
-) -> tuple[TrainingSet, Selection, list[str]]:
+) -> tuple[ExampleSet, Selection, list[str]]:
     """What is trained on, the head that came of it, and warnings."""
     try:
         training_set, warnings = assembled(rows, task)
-        if not isinstance(training_set, TrainingSet):
-            raise FaultError(f"This server has no head for {task.task.words} tasks.", reason="TASK_UNKNOWN")
-        metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.classes))}
+        metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.labels_named))}
 
         def selecting(_stage: str, fraction: float) -> None:
             progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
 
-        return training_set, select_head(training_set, seed=seed, progress=selecting), warnings
+        return training_set, _select(training_set, seed, selecting), warnings
     except StateError as error:
         nothing = nothing_yet(task)
         if nothing is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
             raise
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
         return nothing, select_by_names(nothing), [warning]
+
+
+def _select(training_set: ExampleSet, seed: int, progress: Progress) -> Selection:
+    match training_set:
+        case TrainingSet():
+            return select_head(training_set, seed=seed, progress=progress)
+        case MultiLabelSet():
+            return select_multi_label(training_set, seed=seed, progress=progress)
+        case RegressionSet():
+            return select_regression(training_set, seed=seed, progress=progress)
+    raise TypeError(type(training_set).__name__)
 
 
 def _read(objects: Objects, task: Training) -> Rows:
@@ -167,18 +184,18 @@ def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: S
     return tuned.prepare(Path(tuning.scratch), tokens, selection, seed=seed)
 
 
-def _manifest(task: Training, training_set: TrainingSet, rows: Rows) -> Manifest:
-    labels = zip(training_set.classes, training_set.descriptions, strict=True)
+def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:
     return Manifest(
         model=task.model,
         adaptation_id=task.adaptation_id,
         commit_id=task.commit_id,
         backbone=task.backbone,
         encoder_id=task.encoder_id,
-        labels=tuple(Label(name, description) for name, description in labels),
+        labels=tuple(Label(*named) for named in training_set.labels_named),
         sources=tuple(
             dataclasses.replace(it, generation=rows.generations[it.adaptation_id]) for it in task.sources
         ),
         seed=task.seed,
         created=datetime.now(UTC),
+        task=task.task,
     )

@@ -240,6 +240,7 @@ def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
         data=None,
         learning_curve=None,
         feature_map=(),
+        predicted_values=(),
     )
     return {
         "manifest": msgspec.to_builtins(manifest),
