@@ -137,7 +137,8 @@ def test_the_settings_are_what_is_served(bundle, backbone):
 def test_mixed_lengths_in_one_padded_batch_get_the_served_answers(bundle, served, texts):
     some = [text for text, _ in texts[:20]] + QUESTIONS
     classifier = Classifier(bundle[0])
-    probabilities, novelty, features = classifier.run(classifier.tokenize(some))
+    outputs = classifier.run(classifier.tokenize(some))
+    probabilities, novelty, features = (outputs[it] for it in ("probabilities", "novelty", "features"))
     output, labels = served(some)
     assert classifier.labels == labels
     assert np.abs(probabilities - output.probabilities).max() < 1e-4

@@ -79,3 +79,183 @@ def test_an_unknown_task_is_refused(wire, model):
     failure = wire.adapt(model=model, task=99).failure()
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ENUM_UNKNOWN")
     assert failure.fields == ["start.task"]
+
+
+# ------------------------------------------------------------------------------------------- several labels
+
+BOTH, NEITHER = "the lock is stuck and my bill is wrong", "what a lovely day it is"
+SETS = {TEXTS[0]: ["lock"], TEXTS[1]: ["bill"], BOTH: ["bill", "lock"], NEITHER: []}
+
+
+def labelled_sets(count: int) -> list[adaptation_pb2.ExampleChange]:
+    return [
+        change(f"{text} {n}", label_set=types_pb2.LabelSet(labels=labels))
+        for n in range(count)
+        for text, labels in SETS.items()
+    ]
+
+
+def selected(prediction: Any) -> list[str]:
+    return sorted(score.label for score in prediction.multi_label.scores if score.selected)
+
+
+@pytest.fixture(scope="module")
+def sets_model(shared_wire: Any) -> str:
+    """A model that gives each text any of "bill" and "lock"."""
+    shared_wire.publish("tests/sets", labelled_sets(15), task=types_pb2.TASK_MULTI_LABEL)
+    return "tests/sets"
+
+
+def test_each_text_gets_the_labels_that_apply_also_none(wire, sets_model):
+    results = wire.predict(sets_model, SETS).results
+    assert [selected(it) for it in results] == list(SETS.values())
+    for result in results:
+        probabilities = [score.probability for score in result.multi_label.scores]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert result.WhichOneof("result") == "multi_label"
+
+
+def test_what_is_selected_is_given_beyond_top_k(wire, sets_model):
+    results = wire.predict(sets_model, [BOTH, NEITHER], top_k=1).results
+    assert [len(it.multi_label.scores) for it in results] == [2, 1]
+    assert not results[1].multi_label.scores[0].selected
+
+
+def test_the_report_has_figures_of_labels_and_each_labels_threshold(wire, sets_model):
+    version = wire.model.GetVersion(model_pb2.GetVersionRequest(model=sets_model)).version
+    report = version.report
+    assert (version.task, report.task) == (types_pb2.TASK_MULTI_LABEL, types_pb2.TASK_MULTI_LABEL)
+    assert [it.name for it in version.labels] == ["bill", "lock"]
+    assert (report.examples, report.classes, report.multi_label.labels_per_example) == (60, 2, 1.0)
+    assert report.multi_label.micro_f1 > 0.9
+    assert report.accuracy > 0.85
+    for entry in report.per_class:
+        assert (entry.examples, entry.support) == (30, 30)
+        assert 0 < entry.threshold < 1
+    (listed,) = wire.model.ListVersions(model_pb2.ListVersionsRequest(model=sets_model)).versions
+    assert listed.report.multi_label == report.multi_label
+    assert listed.task == types_pb2.TASK_MULTI_LABEL
+
+
+def test_sets_are_evaluated_and_a_label_that_is_not_known_is_missed(wire, sets_model):
+    rows = [example(text, label_set=types_pb2.LabelSet(labels=labels)) for text, labels in SETS.items()]
+    result = evaluated(wire, sets_model, rows)
+    assert (result.task, result.examples, result.accuracy) == (types_pb2.TASK_MULTI_LABEL, 4, 1.0)
+    assert (result.multi_label.micro_f1, result.multi_label.hamming_loss) == (1.0, 0.0)
+    rows.append(example(NEITHER, label_set=types_pb2.LabelSet(labels=["weather"])))
+    result = evaluated(wire, sets_model, [*rows, example(NEITHER, label="bill")])
+    assert (result.examples, result.accuracy, result.rejected_count) == (5, 0.8, 1)
+    assert result.rejected[0].reason == "TARGET_MISMATCH"
+    assert {it.label: it.recall for it in result.per_class} == {"bill": 1.0, "lock": 1.0, "weather": 0.0}
+
+
+def test_where_every_example_carries_a_label_one_is_always_selected(wire, model):
+    rows = [
+        change(f"{text} {n}", label_set=types_pb2.LabelSet(labels=labels))
+        for n in range(12)
+        for text, labels in SETS.items()
+        if labels
+    ]
+    wire.publish(model, rows, task=types_pb2.TASK_MULTI_LABEL)
+    assert all(selected(it) for it in wire.predict(model, [NEITHER, "the moon", "3.14159"]).results)
+
+
+def test_labels_that_all_examples_carry_tell_nothing_and_say_what_is_missing(wire, model):
+    call = wire.adapt(model=model, task=types_pb2.TASK_MULTI_LABEL)
+    call.next("started")
+    call.examples(0, [change(f"text {n}", label_set=types_pb2.LabelSet(labels=["a", "b"])) for n in range(6)])
+    call.commit("one")
+    failure = wire.failure(call.next("publication_failed").status)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_FEW_CLASSES")
+    assert "None of the 2 labels" in failure.message
+
+
+# ------------------------------------------------------------------------------------------- a number
+
+PRICES = {TEXTS[0]: 40.0, TEXTS[1]: 10.0, NEITHER: -5.0}
+
+
+@pytest.fixture(scope="module")
+def prices_model(shared_wire: Any) -> str:
+    """A model that answers with a number, a little different for texts that are nearly the same."""
+    rows = [change(f"{text} {n}", value=value + n % 5) for n in range(20) for text, value in PRICES.items()]
+    shared_wire.publish("tests/prices", rows, task=types_pb2.TASK_REGRESSION)
+    return "tests/prices"
+
+
+def test_a_number_is_answered_with_its_interval(wire, prices_model):
+    for result, value in zip(wire.predict(prices_model, PRICES).results, PRICES.values(), strict=True):
+        answer = result.regression
+        assert answer.value == pytest.approx(value + 2, abs=3)
+        assert answer.low < answer.value < answer.high
+        assert answer.high - answer.low < 15
+
+
+def test_the_report_of_a_number_says_how_far_off_it_is(wire, prices_model):
+    version = wire.model.GetVersion(model_pb2.GetVersionRequest(model=prices_model)).version
+    report, figures = version.report, version.report.regression
+    assert (version.task, list(version.labels), report.classes) == (types_pb2.TASK_REGRESSION, [], 0)
+    assert (report.examples, figures.confidence) == (60, pytest.approx(0.9))
+    assert figures.mean == pytest.approx(17.0)
+    assert figures.r2 == pytest.approx(1 - (figures.rmse / figures.deviation) ** 2)
+    assert figures.r2 > 0.95
+    assert 0.8 <= figures.coverage <= 1
+    assert len(report.predicted_values) == 60
+    inside = [it.low <= it.value <= it.high for it in report.predicted_values]
+    assert sum(inside) / len(inside) == pytest.approx(figures.coverage)
+    (listed,) = wire.model.ListVersions(model_pb2.ListVersionsRequest(model=prices_model)).versions
+    assert listed.report.regression == figures
+
+
+def test_numbers_are_evaluated(wire, prices_model):
+    told = {f"{text} {n}": value + n % 5 for n in range(6) for text, value in PRICES.items()}
+    result = evaluated(wire, prices_model, [example(text, value=value) for text, value in told.items()])
+    assert (result.task, result.examples, result.accuracy) == (types_pb2.TASK_REGRESSION, 18, 0.0)
+    answers = [it.regression for it in wire.predict(prices_model, told).results]
+    off = [it.value - value for it, value in zip(answers, told.values(), strict=True)]
+    inside = [it.low <= value <= it.high for it, value in zip(answers, told.values(), strict=True)]
+    assert result.regression.mae == pytest.approx(sum(map(abs, off)) / 18, rel=1e-4)
+    assert result.regression.rmse == pytest.approx((sum(it**2 for it in off) / 18) ** 0.5, rel=1e-4)
+    assert result.regression.coverage == pytest.approx(sum(inside) / 18)
+
+
+def test_one_number_is_too_few(wire, model):
+    call = wire.adapt(model=model, task=types_pb2.TASK_REGRESSION)
+    call.next("started")
+    call.examples(0, [change("a text", value=1.0)])
+    call.commit("one")
+    failure = wire.failure(call.next("publication_failed").status)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_FEW_EXAMPLES")
+
+
+def test_numbers_have_no_labels(wire, model):
+    failure = wire.adapt(
+        model=model, task=types_pb2.TASK_REGRESSION, labels=[types_pb2.Label(name="a")]
+    ).failure()
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "LABELS_WITHOUT_CLASSES")
+    assert failure.fields == ["start.labels"]
+
+
+# ------------------------------------------------------------------------------------------- one task each
+
+
+def test_an_adaptation_is_resumed_with_its_own_task_only(wire, model):
+    wire.adapt(model=model, adaptation_id="job", task=types_pb2.TASK_MULTI_LABEL).next("started")
+    failure = wire.adapt(model=model, adaptation_id="job", task=types_pb2.TASK_REGRESSION).failure()
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "START_MISMATCH")
+    assert "another task" in failure.message
+    request = adaptation_pb2.GetAdaptationRequest(model=model, adaptation_id="job")
+    assert wire.adaptation.GetAdaptation(request).adaptation.task == types_pb2.TASK_MULTI_LABEL
+
+
+def test_examples_of_a_version_of_another_task_are_not_gone_on_from(wire, sets_model):
+    failure = wire.adapt(model=sets_model, base_version=1, task=types_pb2.TASK_SINGLE_LABEL).failure()
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TASK_MISMATCH")
+    assert "start with TASK_MULTI_LABEL" in failure.message
+    assert failure.fields == ["start.base_version"]
+
+
+def test_examples_of_a_version_of_the_same_task_are(wire, model):
+    wire.publish(model, labelled_sets(6), task=types_pb2.TASK_MULTI_LABEL)
+    more = wire.publish(model, labelled_sets(1), task=types_pb2.TASK_MULTI_LABEL, base_version=1)
+    assert (more.version, more.summary.examples) == (2, 28)

@@ -24,12 +24,13 @@ from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, CorruptError
+from graft_server.errors import BackboneError, CorruptError, InvalidError
 from graft_server.examples import Modality
+from graft_server.examples import Task as Answering
 from graft_server.exporting import media, runner
-from graft_server.exporting.graph import INPUTS, OUTPUTS, write_graph
+from graft_server.exporting.graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows
-from graft_server.heads import Head, decode
+from graft_server.heads import AnyHead, Head, MultiLabelHead, RegressionHead, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.objects import Objects
 from graft_server.store.versions import (
@@ -45,6 +46,13 @@ from graft_server.store.versions import (
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"
+
+_OUTPUTS = {
+    Answering.SINGLE_LABEL: ("probabilities",),
+    Answering.MULTI_LABEL: ("probabilities", "selected", "thresholds"),
+    Answering.REGRESSION: ("value", "low", "high"),
+}
+"""What a task's graph gives, besides novelty and features."""
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -99,7 +107,8 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     reads_text = task.backbone.modality is Modality.TEXT
     files = write_graph(graph, head_graph, head.view, target / MODEL, packed=reads_text)
     report = read_part(objects, task.manifest, manifest, REPORT)
-    texts = _texts(manifest, report) | (_of_text if reads_text else _of_media)(task, manifest)
+    texts = _texts(manifest, report)
+    texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)
     for name, content in texts.items():
         (target / name).write_text(content, "utf-8")
     progress({"stage": "checking", "fraction": 0.6})
@@ -112,7 +121,7 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         reader = Encoder(
             _encoder_graph(task, manifest), device="cpu", threads=0, collate=preprocessor.collate
         )
-        media.check_parity(target, preprocessor, reader, head, rows, alone=alone)
+        media.check_parity(target, preprocessor, reader, _single_label(head), rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
@@ -167,15 +176,28 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
     return cache.graph(encoder_id)
 
 
-def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
+def _single_label(head: AnyHead) -> Head:
+    """The head, where it is one that bundles of images and clips can be made of."""
+    if not isinstance(head, Head):
+        raise InvalidError(
+            "The version is not a single-label one, and bundles of models that read images or audio are made of those "
+            "only: predict with the server.",
+            reason="BUNDLE_TASK",
+            field="model",
+        )
+    return head
+
+
+def _require_fit(head: AnyHead, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
     if not set(head.view.split("+")) <= set(encoder.views):
         raise BackboneError(
             f"The version's head reads the view {head.view}, but the encoder gives {', '.join(encoder.views)}.",
             reason="VIEW_MISSING",
         )
-    if head.classes != len(manifest.labels):
+    classes = 0 if isinstance(head, RegressionHead) else head.classes
+    if classes != len(manifest.labels):
         raise CorruptError(
-            f"The version's head has {head.classes} classes, but its manifest {len(manifest.labels)} labels.",
+            f"The version's head has {classes} classes, but its manifest {len(manifest.labels)} labels.",
             reason="HEAD_CORRUPT",
         )
 
@@ -185,21 +207,23 @@ def _texts(manifest: Manifest, report: bytes) -> dict[str, str]:
     return {LABELS: _json([label.name for label in manifest.labels]), REPORT: _json(json.loads(report))}
 
 
-def _of_text(task: Task, manifest: Manifest) -> dict[str, str]:
+def _of_text(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
     """Those of a bundle that reads text."""
     return {
         TOKENIZER: _tokenizer(task).to_json(),
-        PREPROCESSING: _json({**_preprocessing(task), **_tokenization(task.backbone)}),
+        PREPROCESSING: _json({**_preprocessing(task, manifest, head), **_tokenization(task.backbone)}),
         RUNNER: Path(runner.__file__).read_text("utf-8"),
-        README: _readme(task, len(manifest.labels)),
+        README: _readme(task, manifest.task, len(manifest.labels)),
     }
 
 
-def _of_media(task: Task, manifest: Manifest) -> dict[str, str]:
+def _of_media(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
     """Those of a bundle that reads files."""
     preprocessor = media.preprocessor_of(task.backbone)
     return {
-        PREPROCESSING: _json({**_preprocessing(task), **media.settings(preprocessor)}),
+        PREPROCESSING: _json(
+            {**_preprocessing(task, manifest, _single_label(head)), **media.settings(preprocessor)}
+        ),
         README: media.readme(task.model, task.version, len(manifest.labels), preprocessor, ABSTAIN_ABOVE),
         **media.runner(preprocessor.modality),
     }
@@ -209,19 +233,24 @@ def _tokenizer(task: Task) -> TextTokenizer:
     return TextTokenizer(Path(task.backbone.folder), task.backbone.max_tokens)
 
 
-def _preprocessing(task: Task) -> dict[str, Any]:
+def _preprocessing(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, Any]:
     backbone = task.backbone
-    return {
+    settings: dict[str, Any] = {
         "model": task.model,
         "version": task.version,
         "backbone": backbone.name,
         "encoder_id": backbone.encoder_id,
         "precision": backbone.precision,
-        "outputs": list(OUTPUTS),
+        "task": manifest.task,
+        "outputs": [*_OUTPUTS[manifest.task], "novelty", "features"],
         "pooling": backbone.pooling,
         "normalisation": "l2",
         "abstain_above": ABSTAIN_ABOVE,
     }
+    if isinstance(head, MultiLabelHead):
+        settings["thresholds"] = [round(float(it), 6) for it in head.thresholds]
+        settings["at_least_one"] = head.at_least_one
+    return settings
 
 
 def _tokenization(backbone: Backbone) -> dict[str, Any]:
@@ -241,15 +270,31 @@ def _pad_id(folder: Path) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _readme(task: Task, labels: int) -> str:
+def _readme(task: Task, answering: Answering, labels: int) -> str:
+    what, outputs = {
+        Answering.SINGLE_LABEL: (
+            f"A text classifier with {labels:,} labels",
+            "`probabilities`\n  (batch, labels; calibrated)",
+        ),
+        Answering.MULTI_LABEL: (
+            f"A text classifier that gives each text any of {labels:,} labels",
+            """`probabilities`
+  (batch, labels; calibrated, each label for itself), `selected` (batch, labels; which apply), `thresholds`
+  (labels; of the probabilities)""",
+        ),
+        Answering.REGRESSION: (
+            "A model that answers a text with a number",
+            "`value`, `low` and `high`\n  (batch; the number and its interval)",
+        ),
+    }[answering]
     return f"""# {task.model}, version {task.version}
 
-A text classifier with {labels:,} labels, exported by Graft. Try it: `pip install onnxruntime tokenizers
+{what}, exported by Graft. Try it: `pip install onnxruntime tokenizers
 numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`.
 
-- `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right) to `probabilities`
-  (batch, labels; calibrated), `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
-- `{LABELS}`: what the columns of `probabilities` mean. `{TOKENIZER}`: for the library tokenizers.
+- `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right) to {outputs},
+  `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
+- `{LABELS}`: what the columns of labels mean, if there are any. `{TOKENIZER}`: for the library tokenizers.
 - `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.
 - `{RUNNER}`: a sample runner, to copy from.
 """

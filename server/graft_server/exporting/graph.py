@@ -17,8 +17,6 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from graft_server.errors import BackboneError
 
 INPUTS = ("input_ids", "attention_mask")
-OUTPUTS = ("probabilities", "novelty", "features")
-
 _ENCODER, _HEAD, _PACKING = "encoder/", "head/", "packing/"
 _MAX_PROTO_BYTES = (1 << 31) - (1 << 24)
 """Protobuf's limit of 2 GiB, less room for everything but the weights."""
@@ -31,7 +29,7 @@ def write_graph(
 
     Inputs: `input_ids` and `attention_mask`, (batch, length) int64, padded on the right, no row without a token;
     or those of the encoder's graph, where it does not read packed tokens.
-    Outputs: `probabilities` (batch, classes), `novelty` (batch,), `features` (batch, dimension), float32.
+    Outputs: those of the head (see `heads.graph`), and `features` (batch, dimension), float32.
 
     Args:
         encoder: The encoder's graph, or its file. Used up.
@@ -124,7 +122,9 @@ def _signature(head: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 def _with_batch(infos: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
     infos = list(infos)
     for info in infos:
-        info.type.tensor_type.shape.dim[0].dim_param = "batch"
+        rows = info.type.tensor_type.shape.dim[0]
+        if rows.dim_param:  # what a head says of itself has no rows
+            rows.dim_param = "batch"
     return infos
 
 

@@ -16,7 +16,7 @@ from graft_server.backbones.text import TextTokenizer
 from graft_server.encoding.runtime import Features
 from graft_server.errors import CorruptError, FaultError
 from graft_server.exporting.runner import Classifier
-from graft_server.heads import Head
+from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
 from graft_server.store.versions import Manifest
@@ -53,7 +53,7 @@ class Probe:
     """None: there is no text, and the bundle gets the same token ids."""
 
 
-def probes(objects: Objects, manifest: Manifest, head: Head, tokenizer: TextTokenizer) -> list[Probe]:
+def probes(objects: Objects, manifest: Manifest, head: AnyHead, tokenizer: TextTokenizer) -> list[Probe]:
     """Up to 64 training inputs: the shortest, the longest, and those with the smallest margins.
 
     Random token ids if the examples cannot be read any more: their version may be exported all the same.
@@ -75,7 +75,7 @@ def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
 
 
 def check_parity(
-    bundle: Path, encoder: Encodes, head: Head, inputs: Sequence[Probe], *, alone: bool = False
+    bundle: Path, encoder: Encodes, head: AnyHead, inputs: Sequence[Probe], *, alone: bool = False
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do.
 
@@ -92,38 +92,69 @@ def check_parity(
         list(map(int, probe.served)) if probe.text is None else classifier.tokenize([probe.text])[0]
         for probe in inputs
     ]
-    served = np.concatenate(
-        [
-            head.scores(read_by(head, encoder.encode(batch))).probabilities
-            for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
-        ]
-    )
-    batches = _batches(ids, 1 if alone else _PADDED)
-    require_parity(served, np.concatenate([classifier.run(batch)[0] for batch in batches]))
+    served = [
+        head.scores(read_by(head, encoder.encode(batch)))
+        for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
+    ]
+    bundled = [classifier.run(batch) for batch in _batches(ids, 1 if alone else _PADDED)]
+
+    def pair(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """An output as it is served, and as the bundle gives it."""
+        return (
+            np.concatenate([getattr(output, name) for output in served]),
+            np.concatenate([outputs[name] for outputs in bundled]),
+        )
+
+    match head:
+        case RegressionHead():
+            values, (low, _), (high, _) = pair("value"), pair("low"), pair("high")
+            width = float((high - low).mean())
+            largest = float(np.abs(values[0]).max())
+            _require_close(*values, "value", PROBABILITY_PARITY * max(width, largest / 100))
+        case MultiLabelHead():
+            probabilities, selected = pair("probabilities"), pair("selected")
+            clear = np.abs(probabilities[0] - head.thresholds) > CLEAR_MARGIN
+            clear &= _told_apart(probabilities[0])[:, None]
+            other = int((selected[0] != selected[1])[clear].sum())
+            _require_close(*probabilities, "probabilities", PROBABILITY_PARITY, other)
+        case _:
+            require_parity(*pair("probabilities"))
 
 
 def require_parity(served: NDArray[np.float32], bundled: NDArray[np.float32]) -> None:
     """Raises FaultError unless both probabilities, of shape (n, classes), are the same but for rounding."""
+    other = int((bundled.argmax(axis=1) != served.argmax(axis=1))[_told_apart(served)].sum())
+    _require_close(served, bundled, "probabilities", PROBABILITY_PARITY, other)
+
+
+def _require_close(
+    served: NDArray[np.float32], bundled: NDArray[np.float32], name: str, allowed: float, other: int = 0
+) -> None:
     off = float(np.abs(bundled - served).max())
-    best = np.sort(served, axis=1)
-    clear = best[:, -1] - best[:, -2] > CLEAR_MARGIN
-    other = int((bundled.argmax(axis=1) != served.argmax(axis=1))[clear].sum())
     # Said so that NaN fails too.
-    if not (off <= PROBABILITY_PARITY and other == 0):
+    if not (off <= allowed and other == 0):
         raise FaultError(
             f"The composed bundle does not answer as the served version does: on {len(served)} inputs its "
-            f"probabilities differ by up to {off:.1e} (at most {PROBABILITY_PARITY:.0e} is accepted), and "
-            f"{other} labels are others. It was not handed out; please report it.",
+            f"{name} differ by up to {off:.1e} (at most {allowed:.0e} is accepted), and {other} labels are others. "
+            "It was not handed out; please report it.",
             reason="BUNDLE_PARITY",
         )
 
 
-def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
+def _told_apart(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Rows, shape (n,), whose best label is not another one by rounding."""
+    if probabilities.shape[1] < 2:
+        return np.ones(len(probabilities), bool)
+    best = np.sort(probabilities, axis=1)
+    told: NDArray[np.bool_] = best[:, -1] - best[:, -2] > CLEAR_MARGIN
+    return told
+
+
+def telling(rows: Rows, head: AnyHead, count: int = PROBES) -> list[int]:
     """Indices of up to `count` examples, without repeats, short and long ones mixed."""
     lengths = np.array([example.input.size for example in rows.examples])
-    best = np.sort(head.scores(read_by(head, rows.features)).probabilities, axis=1)
     shortest = np.argsort(lengths, kind="stable")
-    closest = np.argsort(best[:, -1] - best[:, -2], kind="stable")
+    closest = np.argsort(_margins(head, read_by(head, rows.features)), kind="stable")
     chosen: dict[int, None] = {}
     # In turns, so that every batch has a short, a long and a close one.
     for three in zip(shortest, shortest[::-1], closest, strict=True):
@@ -133,7 +164,23 @@ def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
     return list(chosen)[:count]
 
 
-def read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+def _margins(head: AnyHead, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far each row is from another answer, shape (n,); of a regression, what is uncommon comes first."""
+    match head:
+        case RegressionHead():
+            values = head.scores(features).value
+            return np.asarray(-np.abs(values - values.mean()))
+        case MultiLabelHead():
+            edges: NDArray[np.float32] = np.abs(head.scores(features).probabilities - head.thresholds).min(
+                axis=1
+            )
+            return edges
+        case _:
+            best = np.sort(head.scores(features).probabilities, axis=1)
+            return np.asarray(best[:, -1] - best[:, -2])
+
+
+def read_by(head: AnyHead, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """What the head reads of features by view, shape (n, d)."""
     return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
 

@@ -1,8 +1,9 @@
-"""Classifies texts with the model in this folder. Needs onnxruntime, tokenizers and numpy, nothing else.
+"""Answers for texts with the model in this folder. Needs onnxruntime, tokenizers and numpy, nothing else.
 
     python predict.py "some text" ["another text" ...]
 
-prints a line a text: label, probability, text. Or, from Python 3.10 on, `from predict import predict`.
+prints a line a text: label, probability, text; of several labels those that apply, joined by commas, and their
+probabilities; of a number, the number, and its interval. Or, from Python 3.10 on, `from predict import predict`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -20,11 +21,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 BATCH = 32
-OUTPUTS = ["probabilities", "novelty", "features"]
 
 
 class Prediction(NamedTuple):
-    """What the model says of one text."""
+    """What a model says of one text that gives each one label."""
 
     label: str
     probability: float
@@ -36,6 +36,32 @@ class Prediction(NamedTuple):
     """Whether the text is so strange that the label should not be trusted."""
 
 
+class LabelsPrediction(NamedTuple):
+    """What a model says of one text that gives each any number of labels."""
+
+    labels: list[str]
+    """The labels that apply, best first."""
+    scores: list[tuple[str, float]]
+    """Every label with its probability, best first."""
+    novelty: float
+    abstained: bool
+
+
+class ValuePrediction(NamedTuple):
+    """What a model says of one text that answers with a number."""
+
+    value: float
+    low: float
+    """The lower end of the interval that the truth is in, as often as the report says."""
+    high: float
+    novelty: float
+    abstained: bool
+
+
+Answer = Prediction | LabelsPrediction | ValuePrediction
+Outputs = dict[str, NDArray[Any]]
+
+
 class Classifier:
     """A bundle, loaded."""
 
@@ -45,16 +71,16 @@ class Classifier:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=list(providers))
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classifies n texts; the answers have their order."""
+    def predict(self, texts: Sequence[str]) -> list[Answer]:
+        """Answers for n texts, in their order."""
         ids = self.tokenize(texts)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # so that batches need little padding
-        predictions: dict[int, Prediction] = {}
+        predictions: dict[int, Answer] = {}
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            probabilities, novelty, _ = self.run([ids[i] for i in batch])
+            outputs = self.run([ids[i] for i in batch])
             for row, i in enumerate(batch):
-                predictions[i] = self._prediction(probabilities[row], float(novelty[row]))
+                predictions[i] = self._prediction({name: outputs[name][row] for name in self._by_row})
         return [predictions[i] for i in range(len(ids))]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -62,8 +88,8 @@ class Classifier:
         cut = [text[: self.settings["max_characters"]] for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
 
-    def run(self, ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], ...]:
-        """Probabilities (n, classes), novelty (n,) and features (n, d) of n token sequences, in one batch."""
+    def run(self, ids: Sequence[Sequence[int]]) -> Outputs:
+        """The model's outputs by name, for n token sequences in one batch."""
         shape = len(ids), max(len(row) for row in ids)
         input_ids = np.full(shape, self.settings["pad_id"], np.int64)
         attention_mask = np.zeros(shape, np.int64)
@@ -71,12 +97,24 @@ class Classifier:
             input_ids[i, : len(row)] = row
             attention_mask[i, : len(row)] = 1
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return tuple(self._session.run(OUTPUTS, inputs))
+        names = self.settings["outputs"]
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
 
-    def _prediction(self, probabilities: NDArray[np.float32], novelty: float) -> Prediction:
-        order = np.argsort(-probabilities, kind="stable")
-        scores = [(self.labels[i], float(probabilities[i])) for i in order]
+    @property
+    def _by_row(self) -> list[str]:
+        return [name for name in self.settings["outputs"] if name != "thresholds"]
+
+    def _prediction(self, row: Outputs) -> Answer:
+        novelty = float(row["novelty"])
         abstained = novelty > self.settings["abstain_above"]
+        if self.settings["task"] == "regression":
+            value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+            return ValuePrediction(value, low, high, novelty, abstained)
+        order = np.argsort(-row["probabilities"], kind="stable")
+        scores = [(self.labels[i], float(row["probabilities"][i])) for i in order]
+        if self.settings["task"] == "multi_label":
+            labels = [self.labels[i] for i in order if row["selected"][i]]
+            return LabelsPrediction(labels, scores, novelty, abstained)
         return Prediction(*scores[0], scores, novelty, abstained)
 
 
@@ -86,9 +124,19 @@ def load() -> Classifier:
     return Classifier(Path(__file__).resolve().parent)
 
 
-def predict(texts: Sequence[str]) -> list[Prediction]:
-    """Classifies texts with the model beside this file."""
+def predict(texts: Sequence[str]) -> list[Answer]:
+    """Answers for texts with the model beside this file."""
     return load().predict(texts)
+
+
+def shown(answer: Answer) -> str:
+    """An answer as two columns."""
+    if isinstance(answer, ValuePrediction):
+        return f"{answer.value:.6g}\t{answer.low:.6g} to {answer.high:.6g}"
+    if isinstance(answer, LabelsPrediction):
+        probability = dict(answer.scores)
+        return ",".join(answer.labels) + "\t" + ",".join(f"{probability[it]:.4f}" for it in answer.labels)
+    return f"{answer.label}\t{answer.probability:.4f}"
 
 
 def main() -> None:
@@ -96,7 +144,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit('usage: python predict.py "some text" ["another text" ...]')
     for text, prediction in zip(sys.argv[1:], predict(sys.argv[1:]), strict=True):
-        print(f"{prediction.label}\t{prediction.probability:.4f}\t{text}")
+        print(f"{shown(prediction)}\t{text}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
 from graft_server.rpc.reports import TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, seconds, timestamp
+from graft_server.serving.answers import ManyLabels, OneLabel, Value
 from graft_server.serving.predictor import Prediction, Predictions
 from graft_server.serving.versions import Selector, ServedVersion, aliases_of
 from graft_server.slices import in_slices
@@ -52,6 +53,8 @@ METHODS = {
 TASKS = {
     types_pb2.TASK_UNSPECIFIED: Task.SINGLE_LABEL,
     types_pb2.TASK_SINGLE_LABEL: Task.SINGLE_LABEL,
+    types_pb2.TASK_MULTI_LABEL: Task.MULTI_LABEL,
+    types_pb2.TASK_REGRESSION: Task.REGRESSION,
 }
 _SPLITS = {
     types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
@@ -89,7 +92,8 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
         )
     if message.task not in TASKS:
         raise InvalidError(
-            f"start.task is {message.task}, which this server does not know: use TASK_SINGLE_LABEL.",
+            f"start.task is {message.task}, which this server does not know: use TASK_SINGLE_LABEL, TASK_MULTI_LABEL "
+            "or TASK_REGRESSION.",
             reason="ENUM_UNKNOWN",
             field="start.task",
         )
@@ -442,15 +446,22 @@ def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:
 def _prediction(value: Prediction | DomainError) -> prediction_pb2.Prediction:
     if isinstance(value, DomainError):
         return prediction_pb2.Prediction(error=to_status(value))
-    return prediction_pb2.Prediction(
-        single_label=prediction_pb2.SingleLabel(
-            scores=[
-                prediction_pb2.Score(label=label, probability=probability)
-                for label, probability in value.scores
-            ]
-        ),
+    message = prediction_pb2.Prediction(
         abstained=value.abstained,
         novelty=value.novelty,
         truncated=value.truncated,
         features=None if value.features is None else value.features.tolist(),
     )
+    match value.answer:
+        case OneLabel(scores=best):
+            scores = message.single_label.scores
+            scores.extend(prediction_pb2.Score(label=it, probability=p) for it, p in best)
+        case ManyLabels(scores=given):
+            message.multi_label.SetInParent()  # an answer may have no label at all
+            message.multi_label.scores.extend(
+                prediction_pb2.MultiLabelScore(label=it, probability=p, selected=selected)
+                for it, p, selected in given
+            )
+        case Value(value=number, low=low, high=high):
+            message.regression.CopyFrom(prediction_pb2.Regression(value=number, low=low, high=high))
+    return message

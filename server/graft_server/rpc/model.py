@@ -19,7 +19,7 @@ from graft_server.names import check_alias, check_model
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context
 from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, window
-from graft_server.rpc.reports import filled
+from graft_server.rpc.reports import TASK_MESSAGES, filled
 from graft_server.serving.evaluator import Evaluator, Measured
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.removal import Removal
@@ -264,6 +264,10 @@ def _reject(response: pb.EvaluateModelResponse, index: int, error: InvalidError)
 def _measured(measured: Measured, response: pb.EvaluateModelResponse) -> pb.EvaluateModelResponse:
     response.examples = measured.examples
     filled(response, measured.figures)
+    response.task = TASK_MESSAGES[measured.task]
+    for name in ("multi_label", "regression"):
+        if (further := getattr(measured, name)) is not None:
+            filled(getattr(response, name), further)
     for report in measured.per_class[:MAX_CLASS_REPORTS]:
         filled(response.per_class.add(), report)
     for confusion in measured.confusions:

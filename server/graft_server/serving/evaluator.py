@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server import metrics
 from graft_server.errors import InvalidError
-from graft_server.examples import Example, Task
-from graft_server.metrics import Figures, class_reports, confusions, figures
-from graft_server.reports import ClassReport, Confusion
+from graft_server.examples import Example, Input, Task
+from graft_server.heads import MultiLabelHead
+from graft_server.metrics import Figures
+from graft_server.reports import CONFIDENCE, ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+from graft_server.serving.answers import HIGH, LOW, PROBABILITIES, SELECTED, VALUE
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
 
@@ -21,26 +25,29 @@ from graft_server.serving.versions import ServedVersion
 class Measured:
     """How good a version is on n examples."""
 
+    task: Task
     examples: int
     figures: Figures = field(default_factory=lambda: Figures(0.0, 0.0, 0.0, 0.0))
     per_class: tuple[ClassReport, ...] = ()
     """The classes in the examples, sorted by label; none has training examples."""
     confusions: tuple[Confusion, ...] = ()
+    multi_label: MultiLabelFigures | None = None
+    regression: RegressionFigures | None = None
 
 
 @dataclass(slots=True)
 class Evaluator:
     """Takes labelled examples in batches, and measures once all are there.
 
-    What it keeps is a row of probabilities and the target of an example, not its input.
+    What it keeps is the head's output and the target of an example, not its input.
     """
 
     predictor: Predictor
     served: ServedVersion
-    _probabilities: list[NDArray[np.float32]] = field(default_factory=list)
-    _targets: list[dict[str, float]] = field(default_factory=list)
-    """Label to probability: a label alone has 1."""
-    _weights: list[float] = field(default_factory=list)
+    _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
+    """What the head says of each example, by name."""
+    _targets: list[Example] = field(default_factory=list)
+    """Without their inputs."""
 
     @property
     def task(self) -> Task:
@@ -55,52 +62,89 @@ class Evaluator:
         """
         if not examples:
             return []
-        rows = await self.predictor.probabilities(self.served, [example.input for example in examples])
+        rows = await self.predictor.outputs(self.served, [example.input for example in examples])
         for row, example in zip(rows, examples, strict=True):
             if not isinstance(row, InvalidError):
-                self._probabilities.append(row)
-                self._targets.append(_target(example))
-                self._weights.append(example.weight)
+                self._outputs.append(row)
+                self._targets.append(replace(example, input=_NO_INPUT))
         return [row if isinstance(row, InvalidError) else None for row in rows]
 
     async def measure(self) -> Measured:
         """The figures of everything that was taken in."""
-        return await asyncio.to_thread(self._measure)
-
-    def _measure(self) -> Measured:
         if not self._targets:
-            return Measured(0)
+            return Measured(self.task, 0)
+        measure = {
+            Task.SINGLE_LABEL: self._single_label,
+            Task.MULTI_LABEL: self._multi_label,
+            Task.REGRESSION: self._regression,
+        }
+        return await asyncio.to_thread(measure[self.task])
+
+    def _single_label(self) -> Measured:
+        names, column = self._names()
+        soft = np.zeros((len(self._targets), len(names)), np.float32)
+        for row, example in zip(soft, self._targets, strict=True):
+            if example.label is not None:
+                row[column[example.label]] = 1
+            for share in example.distribution or ():
+                row[column[share.label]] = share.probability
+        labels = soft.argmax(axis=1).astype(np.int32)
+        weights = self._weights
+        probabilities = self._padded(PROBABILITIES, len(names))
+        predicted = probabilities.argmax(axis=1)
+        per_class = metrics.class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
+        return Measured(
+            self.task,
+            len(labels),
+            metrics.figures(probabilities, labels, weights, soft),
+            _seen(per_class),
+            metrics.confusions(names, labels, predicted),
+        )
+
+    def _multi_label(self) -> Measured:
+        names, column = self._names()
+        targets = np.zeros((len(self._targets), len(names)), bool)
+        for row, example in zip(targets, self._targets, strict=True):
+            row[[column[label] for label in example.labels]] = True
+        probabilities = self._padded(PROBABILITIES, len(names))
+        selected = self._padded(SELECTED, len(names))
+        found = metrics.multi_label(probabilities, selected, targets, self._weights)
+        thresholds = np.ones(len(names), np.float32)
+        if isinstance(self.served.head, MultiLabelHead):
+            thresholds[: self.served.head.classes] = self.served.head.thresholds
+        none = np.zeros(len(names), np.int64)
+        per_class = metrics.label_reports(names, none, targets.sum(axis=0), thresholds, found)
+        return Measured(self.task, len(targets), found.figures, _seen(per_class), multi_label=found.further)
+
+    def _regression(self) -> Measured:
+        values = np.array([example.value for example in self._targets], np.float64)
+        predicted, low, high = (self._joined(name).astype(np.float64) for name in (VALUE, LOW, HIGH))
+        figures = metrics.regression(predicted, low, high, values, self._weights, confidence=CONFIDENCE)
+        return Measured(self.task, len(values), regression=figures)
+
+    @property
+    def _weights(self) -> NDArray[np.float64]:
+        return np.array([example.weight for example in self._targets])
+
+    def _names(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """The version's labels and those of the examples that it does not know, and each one's column."""
         known = [label.name for label in self.served.labels]
         # A label that the version does not know is a class that it never gives any probability.
-        unknown = sorted({label for target in self._targets for label in target} - set(known))
-        names = (*known, *unknown)
-        column = {name: index for index, name in enumerate(names)}
-        labels = np.array(
-            [column[max(target, key=lambda it: target[it])] for target in self._targets], np.int32
-        )
-        weights = np.array(self._weights)
-        probabilities = np.pad(np.stack(self._probabilities), ((0, 0), (0, len(unknown))))
-        predicted = probabilities.argmax(axis=1)
-        per_class = class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
-        return Measured(
-            examples=len(labels),
-            figures=figures(probabilities, labels, weights, self._soft(column)),
-            per_class=tuple(sorted((it for it in per_class if it.support), key=lambda it: it.label)),
-            confusions=confusions(names, labels, predicted),
-        )
+        seen = {label for example in self._targets for label in example.labels}
+        names = (*known, *sorted(seen - set(known)))
+        return names, {name: index for index, name in enumerate(names)}
 
-    def _soft(self, column: dict[str, int]) -> NDArray[np.float32] | None:
-        """The targets as distributions, shape (n, k), where one of them is."""
-        if all(len(target) == 1 for target in self._targets):
-            return None
-        soft = np.zeros((len(self._targets), len(column)), np.float32)
-        for row, target in zip(soft, self._targets, strict=True):
-            for label, probability in target.items():
-                row[column[label]] = probability
-        return soft
+    def _joined(self, name: str) -> NDArray[Any]:
+        return np.stack([output[name] for output in self._outputs])
+
+    def _padded(self, name: str, columns: int) -> NDArray[Any]:
+        joined = self._joined(name)
+        return np.pad(joined, ((0, 0), (0, columns - joined.shape[1])))
 
 
-def _target(example: Example) -> dict[str, float]:
-    if example.distribution is not None:
-        return {share.label: share.probability for share in example.distribution}
-    return dict.fromkeys(example.labels, 1.0)
+_NO_INPUT = Input("")
+
+
+def _seen(per_class: tuple[ClassReport, ...]) -> tuple[ClassReport, ...]:
+    """Those that examples carry, sorted by label."""
+    return tuple(sorted((it for it in per_class if it.support), key=lambda it: it.label))

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,10 @@ from graft_server.encoding.trunk import POOLED
 from graft_server.errors import DomainError, InvalidError
 from graft_server.examples import Input, Kind
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.serving.answers import NOVELTY, Answer, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import Selector, ServedVersion, Versions
-
-BEST, PROBABILITIES, NOVELTY = "best", "probabilities", "novelty"
-SORTED_WHOLE = 512
-"""Up to so many classes, sorting a row costs less than looking for its largest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,7 @@ class Timings:
 class Prediction:
     """The answer for one input."""
 
-    scores: Sequence[tuple[str, float]]
-    """Labels with their probabilities, most probable first."""
+    answer: Answer
     novelty: float
     abstained: bool
     truncated: bool
@@ -167,7 +162,7 @@ class Predictor:
         encoded = await served.trunk.encode(
             prepared,
             lane=Lane.PREDICT,
-            reader=_Best(served, options.top_k, options.include_features),
+            reader=_Read(served, options),
             top=served.top if isinstance(served, ServedVersion) else None,
             deadline=options.deadline,
         )
@@ -178,16 +173,14 @@ class Predictor:
         answered = iter(answers)
         return [it if isinstance(it, InvalidError) else next(answered) for it in found], timings
 
-    async def probabilities(
-        self, served: ServedVersion, inputs: Sequence[Input]
-    ) -> list[NDArray[np.float32] | InvalidError]:
-        """Calibrated probabilities of each input, shape (k,), or what is wrong with it; behind other requests."""
+    async def outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
+        """All that the version's head says of each input, by name, or what is wrong with it; behind other requests."""
         found = await _prepared(served, inputs)
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
             return list(_errors(found))
         encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served), top=served.top)
-        rows = iter(encoded.arrays[PROBABILITIES])
+        rows = ({name: array[row] for name, array in encoded.arrays.items()} for row in range(len(prepared)))
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
 
@@ -225,60 +218,38 @@ def _key(served: ServedVersion, value: Input, options: _Options) -> Hashable:
 def _answers(
     served: ServedVersion | Interim, prepared: Sequence[Prepared], arrays: Arrays
 ) -> list[Prediction]:
-    best, probabilities = arrays[BEST].tolist(), arrays[PROBABILITIES].tolist()
     novelty = arrays[NOVELTY].tolist()
     features = arrays.get(POOLED)
     return [
         Prediction(
-            scores=[
-                (served.labels[column].name, probability)
-                for column, probability in zip(columns, probabilities[row], strict=True)
-            ],
+            answer=answer,
             novelty=novelty[row],
             abstained=novelty[row] > ABSTAIN_ABOVE,
             truncated=prepared[row].truncated,
             features=None if features is None else features[row].copy(),  # not the batch's array with it
         )
-        for row, columns in enumerate(best)
+        for row, answer in enumerate(answers_of(served.labels, arrays))
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Best:
-    """Reads the best labels of each row: on the encoder's thread, for all rows of a model in a batch at once."""
+class _Read:
+    """Reads what a request wants of each row: on the encoder's thread, for all rows of a model in a batch at once."""
 
     served: ServedVersion | Interim
-    top_k: int
-    include_features: bool
+    options: _Options
 
     def __call__(self, features: Features) -> Arrays:
-        output = self.served.scores(features)
-        best = best_columns(output.probabilities, self.top_k)
-        rows = np.arange(len(best))[:, None]
-        arrays: dict[str, NDArray[Any]] = {
-            BEST: best,
-            PROBABILITIES: output.probabilities[rows, best],
-            NOVELTY: output.novelty,
-        }
-        return arrays | {POOLED: features[POOLED]} if self.include_features else arrays
+        arrays = read(self.served.scores(features), self.options.top_k)
+        return arrays | {POOLED: features[POOLED]} if self.options.include_features else arrays
 
 
 @dataclass(frozen=True, slots=True)
 class _All:
-    """Reads the probabilities of all labels."""
+    """Reads everything that the head says."""
 
     served: ServedVersion
 
     def __call__(self, features: Features) -> Arrays:
-        return {PROBABILITIES: self.served.scores(features).probabilities}
-
-
-def best_columns(probabilities: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
-    """Columns of the largest of each row, largest first, at most `top_k`; shape (n, columns)."""
-    k = min(top_k, probabilities.shape[1])
-    if probabilities.shape[1] <= SORTED_WHOLE:
-        return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    columns = np.argpartition(-probabilities, k - 1, axis=1)[:, :k]
-    rows = np.arange(len(columns))[:, None]
-    order = np.argsort(-probabilities[rows, columns], axis=1, kind="stable")
-    return columns[rows, order]
+        output = self.served.scores(features)
+        return {name: getattr(output, name) for name in output.__dataclass_fields__}

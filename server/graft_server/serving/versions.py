@@ -19,7 +19,7 @@ from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks
 from graft_server.errors import DomainError, FaultError, StateError
 from graft_server.examples import Label
-from graft_server.heads import Head, HeadOutput, decode
+from graft_server.heads import AnyHead, AnyOutput, decode
 from graft_server.names import check_alias, check_model, shown
 from graft_server.reports import Report
 from graft_server.store.catalogue import LIVE, Catalogue, Version
@@ -51,12 +51,12 @@ class ServedVersion:
     version: Version
     manifest: Manifest
     labels: tuple[Label, ...]
-    head: Head
+    head: AnyHead
     trunk: Trunk
     top: TopRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
-    def scores(self, features: Features) -> HeadOutput:
+    def scores(self, features: Features) -> AnyOutput:
         """What the head says of n rows."""
         return self.head.scores(self._view(features))
 
@@ -175,7 +175,7 @@ class Versions:
         ref = version.manifest
         return TopRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
-    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
+    def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 
