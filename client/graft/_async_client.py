@@ -42,7 +42,7 @@ from graft._records import (
 )
 from graft._reports import EvaluationResult, evaluation_of
 from graft._retry import overload_delay_s
-from graft._starting import FineTuning, new_exchange
+from graft._starting import FineTuning, new_exchange, with_task_async
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
@@ -119,6 +119,7 @@ class AsyncClient:
         writer_id: str = "",
         method: str = "auto",
         backbone: str = "",
+        task: str = "",
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
@@ -134,12 +135,14 @@ class AsyncClient:
         on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
+        task, examples = await with_task_async(task, examples)
         exchange = new_exchange(
             model,
             adaptation_id=adaptation_id,
             writer_id=writer_id,
             method=method,
             backbone=backbone,
+            task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
@@ -164,18 +167,21 @@ class AsyncClient:
         *,
         method: str = "auto",
         backbone: str = "",
+        task: str = "",
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
         on_progress: Callable[[AdaptProgress], None] | None = None,
     ) -> CheckResult:
         """Asks what `adapt` would say; nothing is stored. See `Client.check`."""
+        task, examples = await with_task_async(task, examples)
         exchange = new_exchange(
             model,
             adaptation_id=None,
             writer_id="",
             method=method,
             backbone=backbone,
+            task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,

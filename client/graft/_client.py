@@ -37,7 +37,7 @@ from graft._records import (
 )
 from graft._reports import EvaluationResult, evaluation_of
 from graft._retry import overload_delay_s
-from graft._starting import FineTuning, new_exchange
+from graft._starting import FineTuning, new_exchange, with_task
 from graft._sync_adapt import SyncAdapt
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
@@ -117,6 +117,7 @@ class Client:
         writer_id: str = "",
         method: str = "auto",
         backbone: str = "",
+        task: str = "",
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
@@ -141,12 +142,14 @@ class Client:
         Args:
             model: The model to publish to, for example "support/intents".
             examples: Pairs (input, label), `Example`s, or `Delete`s. Taken in the calling thread. An example whose
-                id is known replaces it.
+                id is known replaces it. Instead of a label, a pair may have a set of labels, a value (a float) or a
+                distribution over labels (a dict).
             adaptation_id: Unique within the model. None: a new one.
             writer_id: Which of several feeders of the same adaptation this is. Empty: "default".
             method: "frozen" trains a head on the backbone's features; "partial" also tunes the backbone's upper
                 layers, "full" all of it; "auto" tunes within `time_budget`, and keeps that only if it helps.
             backbone: The backbone's name on the server. Empty: the server's default.
+            task: "single_label", "multi_label" or "regression". Empty: what the first example's target is for.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
             base_version: Go on from the examples of this version. 0: start empty.
@@ -171,12 +174,14 @@ class Client:
             GraftError: There is no version. FailedPreconditionError, for example, with a single class.
             TypeError: An example is not a pair or an `Example`, or its input or label is not a text.
         """
+        task, examples = with_task(task, examples)
         exchange = new_exchange(
             model,
             adaptation_id=adaptation_id,
             writer_id=writer_id,
             method=method,
             backbone=backbone,
+            task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
@@ -207,6 +212,7 @@ class Client:
         *,
         method: str = "auto",
         backbone: str = "",
+        task: str = "",
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
@@ -219,6 +225,7 @@ class Client:
             examples: As for `adapt`.
             method: As for `adapt`.
             backbone: As for `adapt`.
+            task: As for `adapt`.
             labels: As for `adapt`.
             closed_labels: As for `adapt`.
             base_version: As for `adapt`.
@@ -230,12 +237,14 @@ class Client:
         Raises:
             GraftError: The settings would be refused, or the call broke.
         """
+        task, examples = with_task(task, examples)
         exchange = new_exchange(
             model,
             adaptation_id=None,
             writer_id="",
             method=method,
             backbone=backbone,
+            task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,

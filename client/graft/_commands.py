@@ -52,6 +52,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
                 writer_id=args.writer_id,
                 method=args.method,
                 backbone=args.backbone,
+                task=args.task,
                 labels=args.labels,
                 closed_labels=args.closed_labels,
                 base_version=args.base_version,
@@ -123,6 +124,7 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
             _examples(data, _columns(args, data), bar.reading, lines),
             method=args.method,
             backbone=args.backbone,
+            task=args.task,
             labels=args.labels,
             closed_labels=args.closed_labels,
             base_version=args.base_version,
@@ -289,6 +291,8 @@ def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
         weight=args.weight,
         group=args.group,
         split=args.split,
+        separator=args.label_separator,
+        value=args.value,
     )
 
 

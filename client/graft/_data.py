@@ -55,6 +55,10 @@ class Columns:
     """ "train" or "validation"."""
     path: bool = False
     """Whether `input` names files of images or clips, from the data file's folder on, rather than holding texts."""
+    separator: str = ""
+    """What separates several labels in a cell of `label`; empty: a cell is one label."""
+    value: str | None = None
+    """What number it should be answered with, in place of a label."""
 
 
 class Origin(Protocol):
@@ -254,6 +258,8 @@ def read_examples(
     split: str | None = None,
     delimiter: str | None = None,
     files: bool = False,
+    label_separator: str = "",
+    value: str | None = None,
 ) -> Iterator[Example]:
     """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
 
@@ -268,11 +274,23 @@ def read_examples(
         group: The column of groups, if there is one.
         split: The column that says "train" or "validation", if there is one.
         delimiter: What separates cells, where the ending does not say.
+        label_separator: What separates several labels in a cell, for a multi-label model.
+        value: The column of the numbers to answer with, for a regression: labels are not looked at.
 
     Raises:
         DataError: The file cannot be read as such; the message names the line and the column.
     """
-    columns = Columns(input=input, label=label, id=id, weight=weight, group=group, split=split, path=files)
+    columns = Columns(
+        input=input,
+        label=label,
+        id=id,
+        weight=weight,
+        group=group,
+        split=split,
+        path=files,
+        separator=label_separator,
+        value=value,
+    )
     if Path(path).is_dir():
         columns = FOLDER_COLUMNS
     with open_data(path, delimiter=delimiter) as data:
@@ -297,12 +315,22 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
     text = cells.text(columns.input)
     return Example(
         input=data.folder / text if columns.path else text,
-        label=cells.word(columns.label),
+        **_target(cells, columns),
         id=cells.word(columns.id) if columns.id else "",
         weight=cells.number(columns.weight) if columns.weight else None,
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
         group=cells.word(columns.group) if columns.group else "",
     )
+
+
+def _target(cells: _Cells, columns: Columns) -> dict[str, Any]:
+    """The target's field. JSON lines may hold a list of labels, or an object of probabilities, as they are."""
+    if columns.value:
+        return {"value": cells.number(columns.value)}
+    found = cells.labels(columns.label, columns.separator)
+    if isinstance(found, str):
+        return {"label": found}
+    return {"labels": found} if isinstance(found, tuple) else {"distribution": found}
 
 
 Data: TypeAlias = DataFile | FolderTree
@@ -327,6 +355,16 @@ class _Cells:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise self._wrong(column, f"{value!r:.60} is not a text")
         return str(value)
+
+    def labels(self, column: str, separator: str) -> str | tuple[str, ...] | dict[str, float]:
+        value = self._value(column)
+        if isinstance(value, list) and all(isinstance(it, str) for it in value):
+            return tuple(value)
+        if isinstance(value, dict) and all(isinstance(it, int | float) for it in value.values()):
+            return {label: float(probability) for label, probability in value.items()}
+        if not separator:
+            return self.word(column)
+        return tuple(filter(None, (it.strip() for it in self.word(column).split(separator))))
 
     def number(self, column: str) -> float | None:
         value = self._value(column)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from graft._media import media_message
 from graft.v1 import adaptation_pb2, types_pb2
@@ -28,7 +28,7 @@ class Example:
     """What the label was given to: a text, not blank, at most 1,000,000 bytes of UTF-8; or an image (JPEG, PNG,
     WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path. Files are read as they are sent."""
     label: str | None = None
-    """What the input should be answered with; None: unlabelled."""
+    """What the input should be answered with. Of this and the next three at most one is set; none: unlabelled."""
     id: str = ""
     """Unique within the model's lineage, at most 256 bytes; empty: the server derives one."""
     weight: float | None = None
@@ -39,6 +39,12 @@ class Example:
     """Examples with the same group are never torn apart by cross-validation. At most 256 bytes."""
     subject: str = ""
     """Whose data it is: `Client.delete_examples` erases by it. At most 256 bytes."""
+    labels: Collection[str] | None = None
+    """All labels that apply, for a multi-label model; empty: none does."""
+    value: float | None = None
+    """The number to answer with, for a regression."""
+    distribution: Mapping[str, float] | None = None
+    """How probable each label is: they sum to 1. For a single-label model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,9 @@ class Label:
     """What the class means, in words. At most 1,024 bytes."""
 
 
-ExampleLike: TypeAlias = Example | tuple[Input, str | None]
+Target: TypeAlias = str | Collection[str] | float | Mapping[str, float] | None
+"""A label, a set of labels, a value (a float), a distribution over labels, or nothing."""
+ExampleLike: TypeAlias = Example | tuple[Input, Target]
 ChangeLike: TypeAlias = ExampleLike | Delete
 LabelsLike: TypeAlias = Mapping[str, str] | Iterable[str | Label | tuple[str, str]]
 
@@ -128,7 +136,7 @@ def _example_message(example: ExampleLike) -> types_pb2.Example:
             raise TypeError(
                 f"an example must be a pair (input, label) or a graft.Example, not {example!r:.80}"
             )
-        example = Example(example[0], example[1])
+        example = Example(example[0], **_target_field(example[1]))
     if example.label is not None and not isinstance(example.label, str):
         raise TypeError(f"a label must be a text (str), not {example.label!r:.80}; str() makes one")
     message = types_pb2.Example(
@@ -139,11 +147,61 @@ def _example_message(example: ExampleLike) -> types_pb2.Example:
         group=example.group,
         subject=example.subject,
     )
-    if example.label is not None:
-        message.label = example.label
+    _set_target(message, example)
     if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
         raise ValueError(f"the example takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
     return message
+
+
+def task_of(example: ChangeLike) -> str:
+    """The task that an example's target is for; "" where it has none, or is nothing that can be sent."""
+    if not isinstance(example, Example):
+        if isinstance(example, Delete) or not isinstance(example, tuple | list) or len(example) != 2:
+            return ""
+        try:
+            example = Example("", **_target_field(example[1]))
+        except TypeError:
+            return ""
+    if example.labels is not None:
+        return "multi_label"
+    if example.value is not None:
+        return "regression"
+    return "single_label" if example.label is not None or example.distribution is not None else ""
+
+
+def _target_field(target: object) -> dict[str, Any]:
+    """The field of an `Example` that the second of a pair is."""
+    if target is None or isinstance(target, str):
+        return {"label": target}
+    if isinstance(target, float):
+        return {"value": target}
+    if isinstance(target, Mapping):
+        return {"distribution": target}
+    if isinstance(target, set | frozenset | list | tuple):
+        return {"labels": target}
+    raise TypeError(
+        f"a target must be a label (str), a set of labels, a value (float) or a distribution over labels (dict), not "
+        f"{target!r:.80}; str() makes a label, float() a value"
+    )
+
+
+def _set_target(message: types_pb2.Example, example: Example) -> None:
+    given = [it for it in ("label", "labels", "value", "distribution") if getattr(example, it) is not None]
+    if len(given) > 1:
+        raise ValueError(f"an example has one target, not {' and '.join(given)}")
+    if example.label is not None:
+        message.label = example.label
+    if example.labels is not None:
+        if isinstance(example.labels, str) or not all(isinstance(it, str) for it in example.labels):
+            raise TypeError(f"labels must be a set of texts, not {example.labels!r:.80}")
+        message.label_set.SetInParent()  # no labels at all are a target too
+        message.label_set.labels.extend(example.labels)
+    if example.value is not None:
+        message.value = float(example.value)
+    for label, probability in (example.distribution or {}).items():
+        message.distribution.labels.add(label=label, probability=float(probability))
+    if example.distribution is not None:
+        message.distribution.SetInParent()
 
 
 def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:

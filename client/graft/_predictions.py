@@ -17,7 +17,9 @@ class Score:
     label: str
     """The label."""
     probability: float
-    """Calibrated, 0 to 1; over all of a model's labels they sum to 1."""
+    """Calibrated, 0 to 1; over all labels of a single-label model they sum to 1."""
+    selected: bool | None = None
+    """Whether a multi-label model says that the label applies; None for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Prediction:
     """The answer for one input."""
 
     scores: tuple[Score, ...]
-    """The best labels, most probable first; empty where `error` is set."""
+    """The best labels, most probable first; empty where `error` is set, and for a regression."""
     abstained: bool
     """The input looks like nothing that the model was trained on: do not rely on the answer."""
     novelty: float
@@ -52,10 +54,23 @@ class Prediction:
     """Why this input could not be answered, or None. The others were."""
     version: int
     """The version that answered."""
+    value: float | None = None
+    """The number to expect, from a regression."""
+    low: float | None = None
+    """The lower end of the interval around `value` that holds the truth as often as the report says."""
+    high: float | None = None
+    """The upper end."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that apply, best first: those a multi-label model selects, or the one of a single-label model."""
+        if any(score.selected is not None for score in self.scores):
+            return tuple(score.label for score in self.scores if score.selected)
+        return tuple(score.label for score in self.scores[:1])
 
     @property
     def label(self) -> str | None:
-        """The most probable label; None where `error` is set."""
+        """The most probable label; None where `error` is set, and for a regression."""
         return self.scores[0].label if self.scores else None
 
     @property
@@ -112,15 +127,23 @@ def joined(parts: Iterable[Predictions], model: str) -> Predictions:
 
 
 def _prediction_of(message: prediction_pb2.Prediction, version: int) -> Prediction:
-    failed = message.WhichOneof("result") == "error"
+    answer = message.WhichOneof("result")
+    number = message.regression
     return Prediction(
-        scores=tuple(Score(s.label, s.probability) for s in message.single_label.scores),
+        scores=(
+            tuple(Score(s.label, s.probability, s.selected) for s in message.multi_label.scores)
+            if answer == "multi_label"
+            else tuple(Score(s.label, s.probability) for s in message.single_label.scores)
+        ),
         abstained=message.abstained,
         novelty=message.novelty,
         truncated=message.truncated,
         features=tuple(message.features),
-        error=from_status(message.error) if failed else None,
+        error=from_status(message.error) if answer == "error" else None,
         version=version,
+        value=number.value if answer == "regression" else None,
+        low=number.low if answer == "regression" else None,
+        high=number.high if answer == "regression" else None,
     )
 
 

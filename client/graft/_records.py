@@ -48,9 +48,11 @@ class Version:
     aliases: tuple[str, ...]
     """The aliases that point at it, sorted."""
     labels: tuple[Label, ...] = field(repr=False)
-    """What it answers with, in output order; empty in lists of versions."""
+    """The labels that it answers with, in output order; empty in lists of versions, and for a regression."""
     trained_on_erased: bool = False
     """Whether it may have been trained on examples that were erased since."""
+    task: str = "single_label"
+    """What it answers with: "single_label", "multi_label" or "regression"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,7 @@ def version_of(message: model_pb2.Version) -> Version:
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
+        task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
     )
 
 

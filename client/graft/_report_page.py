@@ -15,7 +15,15 @@ from typing import Final
 from graft import _charts as charts
 from graft import _report_words as words
 from graft._records import Version
-from graft._reports import ClassReport, DuplicateGroup, LabelError, Report
+from graft._reports import (
+    Candidate,
+    ClassReport,
+    DuplicateGroup,
+    LabelError,
+    MultiLabelFigures,
+    RegressionFigures,
+    Report,
+)
 from graft._version import __version__
 
 _MAX_MATRIX: Final = 16
@@ -211,7 +219,7 @@ def _header(version: Version) -> str:
 def _lead(report: Report) -> str:
     if not report.evaluation:
         return "There were too few examples to measure how good this version is."
-    said = f"<strong>{words.percent(report.accuracy)}</strong> of its answers are right, measured "
+    said = f"{_in_short(report)}, measured "
     if report.evaluation == "held_out":
         said += f"on {words.plural(report.evaluated_examples, 'example')} held out from training."
     else:
@@ -225,23 +233,78 @@ def _lead(report: Report) -> str:
     return f"{said} With twice the examples of every class, expect {escape(words.forecast(ahead))}."
 
 
+def _in_short(report: Report) -> str:
+    if report.regression is not None:
+        numbers = report.regression
+        return (
+            f"It explains <strong>{words.percent(numbers.r2)}</strong> of the values' variance and is off by "
+            f"{numbers.mae:.4g} on average"
+        )
+    if report.multi_label is not None:
+        return (
+            f"Its decisions about labels have a micro-F1 of <strong>{words.percent(report.multi_label.micro_f1)}"
+            "</strong>"
+        )
+    return f"<strong>{words.percent(report.accuracy)}</strong> of its answers are right"
+
+
 def _tiles(report: Report) -> str:
+    """The figures that the task is measured by, the first of them first."""
+    if report.regression is not None:
+        return _row_of_tiles(_number_tiles(report, report.regression))
+    if report.multi_label is not None:
+        return _row_of_tiles(_set_tiles(report, report.multi_label))
+    return _row_of_tiles(_label_tiles(report))
+
+
+def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
+    known = bool(report.evaluation)
+    width = f"{numbers.interval_width:.4g} wide on average; meant to hold {numbers.confidence:.0%}"
+    return [
+        ("Explained", words.percent(numbers.r2) if known else "–", "of the variance (R²)"),
+        ("Mean error", f"{numbers.mae:.4g}" if known else "–", "absolute"),
+        ("RMSE", f"{numbers.rmse:.4g}" if known else "–", "root mean square error"),
+        ("Intervals hold", words.percent(numbers.coverage) if known else "–", width),
+        ("Values", f"{numbers.mean:.4g}", f"± {numbers.deviation:.4g} (standard deviation)"),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
+    ]
+
+
+def _set_tiles(report: Report, labels: MultiLabelFigures) -> list[tuple[str, str, str]]:
+    each = f"{labels.selected_per_example:.2f} selected and {labels.labels_per_example:.2f} carried by an example"
+    return [
+        ("Micro-F1", words.percent(labels.micro_f1), "every decision counts the same"),
+        ("Macro-F1", words.percent(report.macro_f1), "every label counts the same"),
+        ("Sets right", words.percent(report.accuracy), "exactly the right labels"),
+        ("Calibration error", words.percent(report.calibration_error), "lower is better"),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
+        ("Labels", f"{report.classes:,}", each),
+    ]
+
+
+def _held_out(report: Report) -> str:
+    return f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
+
+
+def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
     known = bool(report.evaluation)
     counts = [entry.examples for entry in report.per_class]
     each = f"{min(counts):,} to {max(counts):,} examples each" if counts else ""
     if counts and min(counts) == max(counts):
         each = f"{words.plural(counts[0], 'example')} each"
-    held_out = f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
-    tiles = [
+    return [
         ("Accuracy", words.percent(report.accuracy) if known else "–", "of answers are right"),
         ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every class counts the same"),
         ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
         ("Log-loss", f"{report.log_loss:.3f}" if known else "–", "nats; lower is better"),
-        ("Examples", f"{report.examples:,}", held_out),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
         ("Classes", f"{report.classes:,}", each),
     ]
+
+
+def _row_of_tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
     cells = "".join(
-        f'<dl class="tile{" first" if name == "Accuracy" else ""}"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></dl>'
+        f'<dl class="tile{" first" if name == tiles[0][0] else ""}"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></dl>'
         for name, value, note in tiles
     )
     return f'<div class="tiles">{cells}</div>\n'
@@ -313,7 +376,7 @@ def _novelty(report: Report) -> str:
 
 
 def _confusions(report: Report) -> str:
-    if not report.per_class or not report.evaluation:
+    if not report.per_class or not report.evaluation or report.task != "single_label":
         return ""
     grid = confusion_grid(report)
     if len(grid.labels) < report.classes:
@@ -378,7 +441,7 @@ def _side_by_side(labels: tuple[str, ...], report: Report) -> tuple[str, ...]:
 
 def _map(report: Report) -> str:
     points = report.feature_map
-    if not points:
+    if not points or report.regression is not None:  # a colour a value says nothing
         return ""
     on_map = {point.label for point in points}
     errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
@@ -495,8 +558,7 @@ def _head(report: Report) -> str:
             escape(one.kind),
             escape(one.view),
             escape(words.values(one.settings)),
-            f"{one.log_loss:.3f}",
-            words.percent(one.accuracy),
+            *_measures(report, one),
         ]
         for one in head.candidates
     ]
@@ -508,14 +570,30 @@ def _head(report: Report) -> str:
         ),
         None,
     )
-    said = (
-        f"<p>Chosen: <strong>{escape(words.head(head.kind, head.view, head.settings))}</strong>, "
-        f"its logits divided by a temperature of {head.temperature:.3f}. "
-    )
-    said += "The simplest of the best by cross-validated log-loss.</p>" if rows else "</p>"
-    heads = ("Tried", "Reads", "Settings", "Log-loss", "Accuracy")
+    said = f"<p>Chosen: <strong>{escape(words.head(head.kind, head.view, head.settings))}</strong>"
+    if report.task == "single_label":
+        said += f", its logits divided by a temperature of {head.temperature:.3f}"
+    by = "log-loss" if report.regression is None else "error"
+    said += f". The simplest of the best by cross-validated {by}.</p>" if rows else ".</p>"
+    heads = ("Tried", "Reads", "Settings", *_MEASURES[report.task])
     table = _table(heads, rows, ("", "extra", "", "n", "n"), chosen) if rows else ""
     return _section("The head", said + table)
+
+
+_MEASURES: Final = {
+    "single_label": ("Log-loss", "Accuracy"),
+    "multi_label": ("Log-loss", "Micro-F1"),
+    "regression": ("RMSE", "Of the deviation"),
+}
+"""What heads that were tried are compared by."""
+
+
+def _measures(report: Report, one: Candidate) -> tuple[str, str]:
+    if report.regression is not None:
+        deviation = report.regression.deviation or 1.0
+        return f"{one.rmse:.4g}", words.percent(one.rmse / deviation)
+    share = one.micro_f1 if report.multi_label is not None else one.accuracy
+    return f"{one.log_loss:.3f}", words.percent(share)
 
 
 def _footer(report: Report) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,6 +29,60 @@ class ClassReport:
     """Of the examples that carry this label, the share answered with it, 0 to 1."""
     f1: float
     """The harmonic mean of precision and recall, 0 to 1."""
+    threshold: float = 0.0
+    """The probability from which on the label is selected; of multi-label versions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelFigures:
+    """How good a multi-label version is, on top of the figures that every version with labels has."""
+
+    micro_f1: float
+    """F1 over all decisions about all labels together, 0 to 1."""
+    hamming_loss: float
+    """The share of all decisions that are wrong, 0 to 1."""
+    labels_per_example: float
+    """How many labels an example carries, on average."""
+    selected_per_example: float
+    """How many labels were selected for an example, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionFigures:
+    """How good a version is that answers with a number, in the examples' unit."""
+
+    rmse: float
+    """The root of the mean squared error."""
+    mae: float
+    """The mean absolute error."""
+    r2: float
+    """The share of the values' variance that is explained, at most 1."""
+    confidence: float
+    """How often an interval is meant to hold the truth, 0 to 1."""
+    coverage: float
+    """How often it did, 0 to 1."""
+    interval_width: float
+    """How wide intervals are, on average."""
+    mean: float
+    """The mean of the values."""
+    deviation: float
+    """The values' standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedValue:
+    """An evaluated example of a regression."""
+
+    value: float
+    """The value that it carries."""
+    predicted: float
+    """The value that was predicted."""
+    low: float
+    """The lower end of the interval."""
+    high: float
+    """The upper end of the interval."""
+    id: str
+    """The example's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +110,11 @@ class Candidate:
     log_loss: float
     """Cross-validated, after calibration, in nats."""
     accuracy: float
-    """Cross-validated, 0 to 1."""
+    """Cross-validated, 0 to 1; of single-label versions only."""
+    micro_f1: float = 0.0
+    """Cross-validated, 0 to 1; of multi-label versions only."""
+    rmse: float = 0.0
+    """Cross-validated; of regressions only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +389,14 @@ class Report:
     """A sample of at most 1,000 training examples on a plane. Empty in lists of versions."""
     tuning: TuningReport | None = field(default=None, repr=False)
     """What tuning the backbone did; None where it was not tried."""
+    task: str = "single_label"
+    """What the version answers with: "single_label", "multi_label" or "regression"."""
+    multi_label: MultiLabelFigures | None = None
+    """Further figures of a multi-label version; its accuracy is that of whole sets."""
+    regression: RegressionFigures | None = None
+    """The figures of a regression; the others are 0."""
+    predicted_values: tuple[PredictedValue, ...] = field(default=(), repr=False)
+    """A sample of at most 500 evaluated examples of a regression. Empty in lists of versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +437,12 @@ class EvaluationResult:
     """Examples that could not be evaluated, at most 100."""
     rejected_count: int
     """How many examples could not be evaluated."""
+    task: str = "single_label"
+    """The version's task."""
+    multi_label: MultiLabelFigures | None = None
+    """Further figures of a multi-label version."""
+    regression: RegressionFigures | None = None
+    """The figures of a regression; the others are 0."""
 
 
 def report_of(message: report_pb2.Report) -> Report:
@@ -405,7 +478,29 @@ def report_of(message: report_pb2.Report) -> Report:
         learning_curve=_curve_of(message.learning_curve) if message.HasField("learning_curve") else None,
         feature_map=tuple(MapPoint(p.x, p.y, p.label, p.id) for p in message.feature_map),
         tuning=_tuning_of(message.tuning) if message.HasField("tuning") else None,
+        predicted_values=tuple(
+            PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
+        ),
+        **_task_of(message),
     )
+
+
+def _task_of(message: report_pb2.Report | model_pb2.EvaluateModelResponse) -> dict[str, Any]:
+    """The task and its own figures."""
+    labels, numbers = message.multi_label, message.regression
+    return {
+        "task": enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        "multi_label": (
+            MultiLabelFigures(*(getattr(labels, name) for name in MultiLabelFigures.__dataclass_fields__))
+            if message.HasField("multi_label")
+            else None
+        ),
+        "regression": (
+            RegressionFigures(*(getattr(numbers, name) for name in RegressionFigures.__dataclass_fields__))
+            if message.HasField("regression")
+            else None
+        ),
+    }
 
 
 def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
@@ -422,6 +517,7 @@ def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
         confusions=_confusions_of(message.confusions),
         rejected=tuple(EvaluationRejection(r.index, r.reason, r.detail) for r in message.rejected),
         rejected_count=message.rejected_count,
+        **_task_of(message),
     )
 
 
@@ -452,7 +548,8 @@ def _head_of(message: report_pb2.HeadChoice) -> HeadChoice:
         settings=dict(message.settings),
         temperature=message.temperature,
         candidates=tuple(
-            Candidate(c.kind, c.view, dict(c.settings), c.log_loss, c.accuracy) for c in message.candidates
+            Candidate(c.kind, c.view, dict(c.settings), c.log_loss, c.accuracy, c.micro_f1, c.rmse)
+            for c in message.candidates
         ),
     )
 
@@ -466,6 +563,7 @@ def _classes_of(messages: Iterable[report_pb2.ClassReport]) -> tuple[ClassReport
             precision=message.precision,
             recall=message.recall,
             f1=message.f1,
+            threshold=message.threshold,
         )
         for message in messages
     )

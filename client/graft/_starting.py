@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 from graft._adapting import AdaptExchange, Limits
-from graft._examples import LabelsLike, label_messages
+from graft._examples import ChangeLike, LabelsLike, label_messages, task_of
 from graft.v1 import adaptation_pb2, types_pb2
 
 
@@ -31,6 +33,7 @@ def new_exchange(
     writer_id: str,
     method: str,
     backbone: str,
+    task: str,
     labels: LabelsLike | None,
     closed_labels: bool,
     base_version: int,
@@ -49,7 +52,7 @@ def new_exchange(
 
     Raises:
         TypeError: A label is not a text.
-        ValueError: This release does not know the method.
+        ValueError: This release does not know the method or the task.
     """
     adaptation_id = adaptation_id or uuid.uuid4().hex
     start = adaptation_pb2.AdaptStart(
@@ -57,6 +60,7 @@ def new_exchange(
         writer_id=writer_id,
         model=model,
         backbone=backbone,
+        task=_task(task),
         labels=label_messages(labels),
         closed_labels=closed_labels,
         method=_method(method),
@@ -90,6 +94,58 @@ def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | Non
     if seconds:
         policy.every.FromNanoseconds(round(seconds * 1e9))
     return policy
+
+
+def with_task(task: str, examples: Iterable[ChangeLike]) -> tuple[str, Iterable[ChangeLike]]:
+    """The task, which the first example tells where the caller does not, and the examples."""
+    if task:
+        return task, examples
+    rest = iter(examples)
+    try:
+        first = list(itertools.islice(rest, 1))
+    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
+        return "", _raising(error)
+    return (task_of(first[0]) if first else ""), itertools.chain(first, rest)
+
+
+async def with_task_async(
+    task: str, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]
+) -> tuple[str, Iterable[ChangeLike] | AsyncIterable[ChangeLike]]:
+    """The same of examples that may come asynchronously."""
+    if not isinstance(examples, AsyncIterable):
+        return with_task(task, examples)
+    if task:
+        return task, examples
+    rest = aiter(examples)
+    try:
+        first = [await anext(rest)]
+    except StopAsyncIteration:
+        first = []
+    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
+        return "", _raising(error)
+
+    async def again() -> AsyncIterator[ChangeLike]:
+        for example in first:
+            yield example
+        async for example in rest:
+            yield example
+
+    return (task_of(first[0]) if first else ""), again()
+
+
+def _raising(error: Exception) -> Iterator[ChangeLike]:
+    raise error
+    yield  # so that it is raised when the first example is asked for
+
+
+def _task(task: str) -> types_pb2.Task.ValueType:
+    known = {name.removeprefix("TASK_").lower(): value for name, value in types_pb2.Task.items()}
+    known[""] = known.pop("unspecified")
+    try:
+        return known[task.replace("-", "_")]
+    except KeyError:
+        named = ", ".join(repr(name) for name in known if name)
+        raise ValueError(f"task is {task!r}; this release knows {named}") from None
 
 
 def _method(method: str) -> types_pb2.Method.ValueType:

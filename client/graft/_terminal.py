@@ -140,8 +140,8 @@ class Terminal:
                 ", ".join(version.aliases),
                 f"{report.examples:,}",
                 report.classes,
-                _percent(report.accuracy),
-                _percent(report.macro_f1),
+                _percent(report.accuracy) if report.regression is None else "",
+                _percent(report.macro_f1) if report.regression is None else "",
                 report.backbone,
                 _time(version.create_time),
             )
@@ -173,15 +173,7 @@ class Terminal:
             if prediction.error is not None:
                 _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
                 continue
-            others = ", ".join(f"{score.label} {score.probability:.2f}" for score in prediction.scores[1:3])
-            _row(
-                table,
-                _cut(text),
-                prediction.label,
-                f"{prediction.probability:.3f}",
-                others,
-                _remarks(prediction),
-            )
+            _row(table, _cut(text), *_answer(prediction), _remarks(prediction))
         self.out.print(table)
 
     def prediction_line(self, text: str, prediction: Prediction) -> None:
@@ -189,7 +181,8 @@ class Terminal:
         if prediction.error is not None:
             self.line(f"\t\t{text}\t{prediction.error.message}")
         else:
-            self.line(f"{prediction.label}\t{prediction.probability:.4f}\t{text}")
+            answer, certainty, _ = _answer(prediction, digits=4)
+            self.line(f"{answer}\t{certainty}\t{text}")
 
     def report(
         self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
@@ -212,17 +205,7 @@ class Terminal:
     def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
         """What an evaluation found."""
         self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
-        self.out.print(
-            _facts(
-                {
-                    "evaluated": f"{result.examples:,} examples",
-                    "accuracy": _percent(result.accuracy),
-                    "macro-F1": _percent(result.macro_f1),
-                    "log-loss": f"{result.log_loss:.3f} nats",
-                    "calibration error": _percent(result.calibration_error),
-                }
-            )
-        )
+        self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **_figures(result)}))
         self._classes(result.per_class, full=full, trained=False)
         self._confusions(result.confusions, full=full)
         if result.rejected_count:
@@ -389,7 +372,9 @@ def describe(event: Event) -> str:
             first = event.rejected[0] if event.rejected else None
             return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
         case "published":
+            numbers = event.report.regression if event.report else None
             accuracy = f", accuracy {_percent(event.report.accuracy)}" if event.report else ""
+            accuracy = f", R² {_percent(numbers.r2)}" if numbers else accuracy
             return f"published version {event.version}{accuracy} (commit {event.commit_id})"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {event.error}"
@@ -448,13 +433,11 @@ def _progress(terminal: Terminal) -> Progress:
 def _report_facts(report: Report) -> dict[str, str]:
     held_out = f", {report.validation_examples:,} held out" if report.validation_examples else ""
     head = report.head
+    classes = f" of {report.classes:,} classes" if report.regression is None else ""
     facts = {
-        "trained on": f"{report.examples:,} examples of {report.classes:,} classes{held_out}",
+        "trained on": f"{report.examples:,} examples{classes}{held_out}",
         "measured by": words.measured(report),
-        "accuracy": _percent(report.accuracy),
-        "macro-F1": _percent(report.macro_f1),
-        "log-loss": f"{report.log_loss:.3f} nats",
-        "calibration error": _percent(report.calibration_error),
+        **_figures(report),
         "head": words.head(head.kind, head.view, head.settings),
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",
@@ -470,12 +453,61 @@ def _report_facts(report: Report) -> dict[str, str]:
     return facts
 
 
+def _figures(of: Report | EvaluationResult) -> dict[str, str]:
+    """What a task is measured by."""
+    if of.regression is not None:
+        numbers = of.regression
+        return {
+            "off by": f"{numbers.mae:.4g} on average, {numbers.rmse:.4g} root mean square",
+            "explains": f"{_percent(numbers.r2)} of the variance (R²)",
+            "intervals": f"hold {_percent(numbers.coverage)} of the truth, meant to hold {numbers.confidence:.0%}; "
+            f"{numbers.interval_width:.4g} wide on average",
+            "values": f"{numbers.mean:.4g} ± {numbers.deviation:.4g}",
+        }
+    figures = {
+        "accuracy": _percent(of.accuracy),
+        "macro-F1": _percent(of.macro_f1),
+        "log-loss": f"{of.log_loss:.3f} nats",
+        "calibration error": _percent(of.calibration_error),
+    }
+    if of.multi_label is not None:
+        labels = of.multi_label
+        figures["accuracy"] += " of whole sets of labels"
+        figures["micro-F1"] = _percent(labels.micro_f1)
+        figures["decisions wrong"] = f"{_percent(labels.hamming_loss)} (Hamming loss)"
+        figures["labels each"] = (
+            f"{labels.selected_per_example:.2f} selected, {labels.labels_per_example:.2f} carried"
+        )
+    return figures
+
+
+def _answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
+    """An answer, how sure it is, and what else it could be."""
+    if prediction.value is not None:
+        return f"{prediction.value:.6g}", f"{prediction.low:.6g} to {prediction.high:.6g}", ""
+    chosen = prediction.labels
+    if not any(score.selected is not None for score in prediction.scores):
+        others = prediction.scores[1:3]
+        sure = [f"{prediction.probability:.{digits}f}"]
+    else:
+        others = tuple(score for score in prediction.scores if not score.selected)[:2]
+        sure = [f"{score.probability:.{digits}f}" for score in prediction.scores if score.selected]
+    rest = ", ".join(f"{score.label} {score.probability:.2f}" for score in others)
+    return ",".join(chosen), ",".join(sure), rest
+
+
 def _candidates(report: Report) -> Table:
-    table = _table("tried", "reads", "settings", "log-loss", "accuracy")
+    measure = {"single_label": "accuracy", "multi_label": "micro-F1", "regression": "RMSE"}[report.task]
+    table = _table("tried", "reads", "settings", "log-loss", measure)
     for candidate in report.head.candidates:
         settings = words.values(candidate.settings)
-        log_loss, accuracy = f"{candidate.log_loss:.3f}", _percent(candidate.accuracy)
-        _row(table, candidate.kind, candidate.view, settings, log_loss, accuracy)
+        log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
+        found = {
+            "accuracy": _percent(candidate.accuracy),
+            "micro-F1": _percent(candidate.micro_f1),
+            "RMSE": f"{candidate.rmse:.4g}",
+        }[measure]
+        _row(table, candidate.kind, candidate.view, settings, log_loss, found)
     return table
 
 

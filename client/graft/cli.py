@@ -47,6 +47,8 @@ examples:
   zcat *.jsonl.gz | graft adapt support/intents -
   graft adapt support/intents train.csv --check
   tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
+  graft adapt support/topics train.csv --label topics --label-separator ';'
+  graft adapt support/hours train.csv --value hours
 
 Data files are CSV, TSV or JSON lines by their ending, also with .gz behind; "-" reads JSON lines from
 standard input. A broken connection is resumed by itself; an interrupted command goes on with the same
@@ -173,6 +175,12 @@ def _add_adapt(commands: _Commands) -> None:
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
         "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
+    )
+    settings.add_argument(
+        "--task",
+        default="",
+        choices=["single-label", "multi-label", "regression"],
+        help="what the model answers with (what the first example's target is for)",
     )
     settings.add_argument(
         "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
@@ -331,6 +339,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument(
         "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
+    )
+    data.add_argument(
+        "--label-separator",
+        default="",
+        metavar="CHARS",
+        help="a cell of labels holds any number of them, separated so: a multi-label model",
+    )
+    data.add_argument(
+        "--value", metavar="COLUMN", help="a number to answer with, in place of a label: a regression"
     )
     data.add_argument("--id", metavar="COLUMN", help="the example's id")
     data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")

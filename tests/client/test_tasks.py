@@ -1,0 +1,184 @@
+"""Tasks from a caller's side: targets in, answers out, and bundles that answer without a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer
+
+import graft
+from graft.v1 import adaptation_pb2, types_pb2
+
+LOCK, BILL, BOTH = "the lock is stuck", "my bill is wrong", "the lock is stuck and my bill is wrong"
+TEXTS = [LOCK, BILL, BOTH, "what a lovely day it is"]
+SETS = [["lock"], ["bill"], ["bill", "lock"], []]
+VALUES = [40.0, 10.0, 25.0, -5.0]
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[graft.Client]:
+    with graft.Client(server.target) as client:
+        yield client
+
+
+def changes(**targets: list[Any]) -> list[adaptation_pb2.ExampleChange]:
+    ((kind, values),) = targets.items()
+    return [
+        adaptation_pb2.ExampleChange(
+            upsert=types_pb2.Example(input=types_pb2.Input(text=f"{text} {n}"), **{kind: value})
+        )
+        for n in range(12)
+        for text, value in zip(TEXTS, values, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sets_model(shared_wire: Any) -> str:
+    sets = [types_pb2.LabelSet(labels=labels) for labels in SETS]
+    shared_wire.publish("tests/client-sets", changes(label_set=sets), task=types_pb2.TASK_MULTI_LABEL)
+    return "tests/client-sets"
+
+
+@pytest.fixture(scope="module")
+def values_model(shared_wire: Any) -> str:
+    shared_wire.publish("tests/client-values", changes(value=VALUES), task=types_pb2.TASK_REGRESSION)
+    return "tests/client-values"
+
+
+def run(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
+    """What the graph of a bundle says, by nothing but ONNX Runtime and tokenizers."""
+    encodings = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(texts)
+    longest = max(len(it.ids) for it in encodings)
+    ids = np.array([it.ids + [0] * (longest - len(it.ids)) for it in encodings], np.int64)
+    mask = np.array([[1] * len(it.ids) + [0] * (longest - len(it.ids)) for it in encodings], np.int64)
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [it.name for it in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"input_ids": ids, "attention_mask": mask}), strict=True))
+
+
+def runner_lines(folder: Path, texts: list[str]) -> list[list[str]]:
+    command = [sys.executable, "-I", str(folder / "predict.py"), *texts]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd="/")
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def test_a_bundle_of_several_labels_selects_what_the_server_does(client, wire, sets_model, tmp_path):
+    client.export(sets_model, tmp_path)
+    outputs = run(tmp_path, TEXTS)
+    labels = json.loads((tmp_path / "labels.json").read_text())
+    assert set(outputs) == {"probabilities", "selected", "thresholds", "novelty", "features"}
+    served = [it.multi_label.scores for it in wire.predict(sets_model, TEXTS).results]
+    for row, scores in enumerate(served):
+        for score in scores:
+            column = labels.index(score.label)
+            assert outputs["probabilities"][row, column] == pytest.approx(score.probability, abs=1e-4)
+            assert outputs["selected"][row, column] == score.selected
+    settings = json.loads((tmp_path / "preprocessing.json").read_text())
+    assert (settings["task"], settings["at_least_one"]) == ("multi_label", False)
+    assert settings["thresholds"] == pytest.approx(outputs["thresholds"].tolist(), abs=1e-5)
+    assert [sorted(filter(None, line[0].split(","))) for line in runner_lines(tmp_path, TEXTS)] == SETS
+
+
+def test_a_bundle_of_numbers_answers_what_the_server_does(client, wire, values_model, tmp_path):
+    client.export(values_model, tmp_path)
+    outputs = run(tmp_path, TEXTS)
+    assert set(outputs) == {"value", "low", "high", "novelty", "features"}
+    served = [it.regression for it in wire.predict(values_model, TEXTS).results]
+    for name in ("value", "low", "high"):
+        assert outputs[name].tolist() == pytest.approx([getattr(it, name) for it in served], abs=1e-2)
+    assert json.loads((tmp_path / "labels.json").read_text()) == []
+    printed = [float(line[0]) for line in runner_lines(tmp_path, TEXTS)]
+    assert printed == pytest.approx(VALUES, abs=3)
+
+
+# ------------------------------------------------------------------------------------------- the client
+
+
+def pairs(targets: list[Any]) -> list[tuple[str, Any]]:
+    return [(f"{text} {n}", target) for n in range(10) for text, target in zip(TEXTS, targets, strict=True)]
+
+
+def test_sets_in_pairs_make_a_model_of_several_labels(client, model):
+    result = client.adapt(model, pairs([set(labels) for labels in SETS]))
+    report = result.report
+    assert (report.task, report.classes, result.rejected_count) == ("multi_label", 2, 0)
+    assert report.multi_label is not None
+    assert report.multi_label.micro_f1 > 0.9
+    assert all(0 < entry.threshold < 1 for entry in client.version(model).report.per_class)
+    predictions = client.predict(model, TEXTS)
+    assert [sorted(it.labels) for it in predictions] == SETS
+    assert client.version(model).task == "multi_label"
+    evaluated = client.evaluate(
+        model, [graft.Example(text, labels=labels) for text, labels in zip(TEXTS, SETS, strict=True)]
+    )
+    assert (evaluated.task, evaluated.accuracy) == ("multi_label", 1.0)
+
+
+def test_floats_in_pairs_make_a_model_that_answers_with_a_number(client, model):
+    result = client.adapt(model, iter(pairs(VALUES)))
+    assert result.report.task == "regression"
+    assert result.report.regression is not None
+    assert result.report.regression.r2 > 0.9
+    for prediction, value in zip(client.predict(model, TEXTS), VALUES, strict=True):
+        assert prediction.value == pytest.approx(value, abs=3)
+        assert prediction.low < prediction.value < prediction.high
+        assert (prediction.label, prediction.labels, prediction.scores) == (None, (), ())
+
+
+def test_distributions_in_pairs_make_a_model_of_one_label(client, model):
+    targets = [{"lock": 0.9, "bill": 0.1}, {"bill": 1.0}, {"lock": 0.5, "bill": 0.5}, None]
+    result = client.adapt(model, pairs(targets))
+    assert (result.report.task, result.report.examples) == ("single_label", 30)
+    assert client.predict(model, [BILL])[0].labels == ("bill",)
+
+
+@pytest.mark.parametrize("target", [3, True, object()])
+def test_a_number_that_could_be_a_class_is_asked_about(client, model, target):
+    with pytest.raises(TypeError, match="str\\(\\) makes a label, float\\(\\) a value"):
+        client.adapt(model, [("a text", target)])
+
+
+def test_an_example_has_one_target(client, model):
+    with pytest.raises(ValueError, match="label and value"):
+        client.adapt(model, [graft.Example("a text", "a", value=1.0)])
+
+
+def test_a_file_of_labels_in_cells_is_taught_asked_and_reported_by_commands(server, model, tmp_path):
+    data = tmp_path / "train.csv"
+    rows = [f"{text},{';'.join(labels)}" for text, labels in pairs(SETS)]
+    data.write_text("\n".join(["text,topics", *rows]))
+
+    def command(*words: str) -> str:
+        line = [sys.executable, "-m", "graft.cli", words[0], "--server", server.target, *words[1:]]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    told = command("adapt", model, str(data), "--label", "topics", "--label-separator", ";")
+    assert "micro-F1" in told
+    assert command("predict", model, BOTH).split("\t")[0] in {"bill,lock", "lock,bill"}
+    page = tmp_path / "report.html"
+    command("report", model, "--html", str(page))
+    assert "Micro-F1" in page.read_text()
+
+
+def test_a_file_of_values_is_taught_asked_and_reported_by_commands(server, model, tmp_path):
+    data = tmp_path / "train.csv"
+    data.write_text("\n".join(["text,hours", *(f"{text},{value}" for text, value in pairs(VALUES))]))
+
+    def command(*words: str) -> str:
+        line = [sys.executable, "-m", "graft.cli", words[0], "--server", server.target, *words[1:]]
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    told = command("adapt", model, str(data), "--value", "hours")
+    assert "of the variance" in told
+    assert float(command("predict", model, LOCK).split("\t")[0]) == pytest.approx(40, abs=3)
+    page = tmp_path / "report.html"
+    command("report", model, "--html", str(page))
+    assert "Intervals hold" in page.read_text()
