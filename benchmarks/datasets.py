@@ -32,6 +32,21 @@ class Texts:
     """Test inputs that belong to none of the classes."""
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledSets:
+    """A text data set whose texts carry any number of labels, with its published split."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Sorted names."""
+    train: tuple[str, ...]
+    train_targets: NDArray[np.bool_]
+    """shape (n, k): which labels apply."""
+    test: tuple[str, ...]
+    test_targets: NDArray[np.bool_]
+    foreign: tuple[str, ...] = ()
+
+
 def _coded(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int32]:
     index = {name: i for i, name in enumerate(classes)}
     return np.array([index[label] for label in labels], np.int32)
@@ -72,6 +87,21 @@ def sms_spam() -> Texts:
         "sms_spam",
         [row for row in rows if row[0] not in held_out],
         [row for row in rows if row[0] in held_out],
+    )
+
+
+def goemotions_sets() -> LabelledSets:
+    """All of GoEmotions: 43,410 / 5,427 comments with 1 to 5 of 28 emotions."""
+    rows = {split: _goemotions(split) for split in ("train", "test")}
+    classes = tuple(sorted({label for _, labels in rows["train"] for label in labels}))
+    index = {name: i for i, name in enumerate(classes)}
+    targets = {split: np.zeros((len(rows[split]), len(classes)), bool) for split in rows}
+    for split, carried in targets.items():
+        for row, (_, labels) in zip(carried, rows[split], strict=True):
+            row[[index[label] for label in labels]] = True
+    texts = {split: tuple(text for text, _ in rows[split]) for split in rows}
+    return LabelledSets(
+        "goemotions-sets", classes, texts["train"], targets["train"], texts["test"], targets["test"]
     )
 
 
