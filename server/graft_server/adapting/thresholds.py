@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from graft_server.heads.multilabel import choice, sigmoid
 
 DRAWN = 10.0
-"""A label with so many examples goes half by its own threshold. GoEmotions, macro-F1 at 16 a label and all:
-see `benchmarks/results/tasks.md`."""
+"""A label with so many examples goes half by its own threshold, half by the common one."""
 STIFFNESS = 4.0
 """How firmly a label's slope is held to that of all labels, in examples of either kind whose errors it outweighs."""
 ROUNDS = 30
