@@ -60,6 +60,14 @@ def test_a_clips_spectrogram_is_the_beginning_of_whispers(data, mels):
             np.testing.assert_allclose(got, expected[:, :frames], atol=1e-4)
 
 
+def test_whole_windows_are_read_unless_the_checkpoint_says_otherwise():
+    whole, cut = LogMelRecipe.of_config({}), LogMelRecipe.of_config({"whole_window": False})
+    heard = {recipe: recipe.heard(tone(0.7)) for recipe in (whole, cut)}
+    assert [(it.frames, it.heard) for it in heard.values()] == [(3000, 70), (100, 70)]
+    np.testing.assert_array_equal(heard[whole].values[:100], heard[cut].values)
+    assert len(cut.heard(tone(30)).values) == len(whole.heard(tone(30)).values) == 3000
+
+
 @pytest.mark.parametrize("normalise", [True, False])
 def test_samples_are_exactly_those_of_wav2vecs_extractor(data, normalise):
     from transformers import Wav2Vec2FeatureExtractor  # noqa: PLC0415

@@ -52,7 +52,7 @@ def test_another_preprocessing_is_another_encoder(tmp_path):
     config = {"model_type": "whisper"}
     one = opened(tmp_path / "a", config, WHISPER)
     assert one.encoder_id == opened(tmp_path / "b", config, WHISPER).encoder_id
-    assert one.encoder_id != opened(tmp_path / "c", config, WHISPER | {"whole_window": True}).encoder_id
+    assert one.encoder_id != opened(tmp_path / "c", config, WHISPER | {"whole_window": False}).encoder_id
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "vit", "clip_vision_model", "whisper", "wav2vec2"])

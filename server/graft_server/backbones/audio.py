@@ -238,7 +238,7 @@ class LogMelRecipe:
     """Samples from one frame to the next."""
     seconds: float
     """What the encoder reads at most."""
-    whole_window: bool = False
+    whole_window: bool = True
     """Whether it always reads that much, silence behind a short clip, as Whisper was trained."""
 
     @classmethod
@@ -250,7 +250,7 @@ class LogMelRecipe:
             fft=int(config.get("n_fft", 400)),
             hop=int(config.get("hop_length", 160)),
             seconds=float(config.get("chunk_length", 30)),
-            whole_window=bool(config.get("whole_window", False)),
+            whole_window=bool(config.get("whole_window", True)),
         )
 
     @property

@@ -1,12 +1,15 @@
 """Backbones that read sound: what their files say, and what clips become for them.
 
-Whisper was trained on windows of 30 s, mostly silence behind a short clip. Here it reads a clip and the silence up
-to the next half second: 38 times as fast for one second of Whisper-tiny (benchmarks/results/media.md).
+Whisper was trained on windows of 30 s, mostly silence behind a short clip, and reads them here too, unless its
+checkpoint says otherwise: then it reads a clip and the silence up to the next half second. That is 38 times as fast
+for one second of Whisper-tiny (benchmarks/results/media.md), but cost 3 points of accuracy where it was measured
+(docs/images-and-audio.md), so it is not the default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from graft_server.backbones.audio import (
     Heard,
     LogMelRecipe,
     Recipe,
+    Samples,
     WaveformRecipe,
 )
 from graft_server.backbones.checkpoint import Checkpoint, Described
@@ -29,7 +33,7 @@ from graft_server.examples import Input, Kind, Modality
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone
 
-SPECTROGRAM_RECIPE, WAVEFORM_RECIPE = "spectrograms/1", "waveforms/1"
+SPECTROGRAM_RECIPE, WAVEFORM_RECIPE = "spectrograms/2", "waveforms/1"
 """Name how the encoders' graphs are made. Change one whenever the same weights would give other features."""
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -131,19 +135,25 @@ class AudioPreprocessor:
         return count * longest * (1 + longest / (6 * self._dimension))
 
     def made_up(self, generator: np.random.Generator, length: int) -> Heard:
-        """Noise of so many frames, up to what is read."""
-        seconds = self.recipe.seconds if isinstance(self.recipe, LogMelRecipe) else READ_SECONDS
-        samples = min(length * self._frame, int(seconds * self.recipe.rate))
-        return self.recipe.heard(generator.normal(0, 0.1, samples).astype(np.float32))
+        """Noise of so many frames, up to what is read; the graph takes any number, also where windows are whole."""
+        recipe = self.recipe
+        if isinstance(recipe, LogMelRecipe):
+            recipe = replace(recipe, whole_window=False)
+        return recipe.heard(self._noise(generator, length))
 
     def typical(self, generator: np.random.Generator) -> Heard:
         """Some words: 2 s in the middle, now and then 6."""
         seconds = float(np.clip(generator.lognormal(0.7, 0.5), 0.5, 8))
-        return self.made_up(generator, round(seconds * self.recipe.rate / self._frame))
+        return self.recipe.heard(self._noise(generator, round(seconds * self.recipe.rate / self._frame)))
 
     def shortest(self) -> Heard:
         """Almost nothing."""
         return self.made_up(np.random.default_rng(0), 2)
+
+    def _noise(self, generator: np.random.Generator, frames: int) -> Samples:
+        seconds = self.recipe.seconds if isinstance(self.recipe, LogMelRecipe) else READ_SECONDS
+        samples = min(frames * self._frame, int(seconds * self.recipe.rate))
+        return generator.normal(0, 0.1, samples).astype(np.float32)
 
 
 def spectrogram_preprocessor(backbone: Backbone) -> AudioPreprocessor:
