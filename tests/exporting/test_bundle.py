@@ -192,9 +192,9 @@ def test_composing_again_gives_the_same_files(bundle, payload, tmp_path):
     assert compose(payload | {"target": str(tmp_path)}, silent)["files"] == bundle[1]
 
 
-def test_the_probes_are_the_shortest_the_longest_and_the_closest(payload, texts, tokenizer):
+def test_the_probes_are_the_shortest_the_longest_and_the_closest(payload, texts, backbone):
     objects, _, manifest, head = opened(payload)
-    chosen = [it.text for it in probes(objects, manifest, head, tokenizer)]
+    chosen = [it.text for it in probes(objects, manifest, head, backbone.preprocessor())]
     assert len(set(chosen)) == PROBES
     by_length = sorted((text for text, _ in texts), key=len)
     assert {by_length[0], by_length[1], by_length[-2], by_length[-1]} <= set(chosen)

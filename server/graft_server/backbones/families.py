@@ -36,7 +36,8 @@ class Family:
     """Whether a text encoder beside it reads the names of classes; see `backbones.names`."""
 
 
-_PACKED_TEXT = Family(Modality.TEXT, "packed_text", text.describe, text.preprocessor)
+_PACKED_TEXT = Family(Modality.TEXT, "packed_text", text.describe_packed, text.packed_preprocessor)
+_PADDED_TEXT = Family(Modality.TEXT, "padded_text", text.describe_padded, text.padded_preprocessor)
 _CONVOLUTIONAL = Family(
     Modality.IMAGE, "convolutional", image_backbones.describe_convolutional, image_backbones.preprocessor
 )
@@ -55,7 +56,24 @@ _WAVEFORM = Family(
 )
 
 FAMILIES: Mapping[str, Family] = {
+    # Text encoders. MiniLM checkpoints are BERTs.
     "bert": _PACKED_TEXT,
+    "roberta": _PACKED_TEXT,
+    "xlm-roberta": _PACKED_TEXT,
+    "camembert": _PACKED_TEXT,
+    "electra": _PACKED_TEXT,
+    "distilbert": _PADDED_TEXT,
+    "mpnet": _PADDED_TEXT,
+    "deberta-v2": _PADDED_TEXT,
+    "t5": _PADDED_TEXT,
+    "clip_text_model": _PADDED_TEXT,
+    # Text decoders.
+    "gpt2": _PADDED_TEXT,
+    "llama": _PADDED_TEXT,
+    "mistral": _PADDED_TEXT,
+    "qwen2": _PADDED_TEXT,
+    "qwen3": _PADDED_TEXT,
+    # Images.
     "resnet": _CONVOLUTIONAL,
     "convnext": _CONVOLUTIONAL,
     "convnextv2": _CONVOLUTIONAL,
@@ -64,6 +82,7 @@ FAMILIES: Mapping[str, Family] = {
     "dinov2_with_registers": _VISION_TRANSFORMER,
     "clip": _CLIP,
     "clip_vision_model": _CLIP_VISION,
+    # Audio.
     "whisper": _WHISPER,
     "wav2vec2": _WAVEFORM,
     "hubert": _WAVEFORM,

@@ -1,4 +1,4 @@
-"""Token sequences to the encoder graph's inputs: one row of tokens, no padding."""
+"""Token sequences to the encoder graph's inputs: one row of tokens without padding, or rows that are padded."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def pack(texts: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
     }
 
 
+def pad(texts: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Puts n texts, the longest of l tokens, side by side, for graphs that cannot read packed ones.
+
+    Args:
+        texts: At least one; each of shape (tokens,), at least one token.
+
+    Returns:
+        `input_ids` (n, l), 0 behind a text's end; `attention_mask` (n, l), 1 where there is a token.
+    """
+    lengths = np.array([len(text) for text in texts])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(mask.shape, np.int64)
+    ids[mask] = np.concatenate(texts)
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+
+
 def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
     """What a batch of packed texts costs, in tokens' worth of matrix products.
 
@@ -39,3 +55,8 @@ def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
     attention works on texts padded to the longest of the batch.
     """
     return tokens + count * longest * longest / (6 * dimension)
+
+
+def padded_cost(count: int, longest: int, dimension: int) -> float:
+    """The same of a batch of padded texts: every place costs what a token does."""
+    return cost(count, count * longest, longest, dimension)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from graft_server.backbones.checkpoint import Checkpoint, Described
-from graft_server.backbones.packing import cost, pack
+from graft_server.backbones.packing import cost, pack, pad, padded_cost
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, wrong_modality
 from graft_server.errors import BackboneError, InvalidError
 from graft_server.examples import Input, Kind, Modality
@@ -28,36 +28,77 @@ INLINE_CHARACTERS = 2_000
 """Texts up to this length are tokenized on the event loop (30 µs for a sentence); a thread costs 160 µs."""
 
 
-GRAPH_RECIPE = "packed-text/2"
-"""Names how the encoder's graph is made. Change it whenever the same weights would give other features."""
+PACKED_RECIPE, PADDED_RECIPE = "packed-text/2", "padded-text/1"
+"""Name how the encoder's graph is made. Change one whenever the same weights would give other features."""
 
-_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+LONGEST = 2_048
+"""What is read of a text at most, in tokens, whatever the backbone could: attention over it costs the square."""
+
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
+}
+_WITHOUT_LAST = {"cls", "mean"}
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_POSITIONS = ("max_position_embeddings", "n_positions")
+_POSITIONS_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Their first text position is the one behind the padding token's id."""
 _DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
 
 
-def describe(checkpoint: Checkpoint) -> Described:
-    """What the files of a text backbone say. Raises BackboneError."""
+def describe_packed(checkpoint: Checkpoint) -> Described:
+    """What the files of a text backbone say whose graph reads packed tokens. Raises BackboneError."""
+    pooling = _pooling(checkpoint)
+    if pooling not in _WITHOUT_LAST:
+        raise BackboneError(
+            f"Backbone {checkpoint.name}: an encoder such as {checkpoint.architecture} is pooled by "
+            f"{' or '.join(sorted(_WITHOUT_LAST))}, not by its {pooling} token: give another checkpoint.",
+            reason="BACKBONE_POOLING_UNKNOWN",
+        )
+    return _described(checkpoint, pooling, PACKED_RECIPE)
+
+
+def describe_padded(checkpoint: Checkpoint) -> Described:
+    """The same of one whose graph reads padded tokens."""
+    pooling = "projection" if checkpoint.architecture == "clip_text_model" else _pooling(checkpoint)
+    return _described(checkpoint, pooling, PADDED_RECIPE)
+
+
+def _described(checkpoint: Checkpoint, pooling: str, recipe: str) -> Described:
     config = checkpoint.config
     max_tokens = _max_tokens(checkpoint)
-    pooling = _pooling(checkpoint)
+    dimension = _first(config, ("projection_dim",) if pooling == "projection" else _DIMENSION)
     return Described(
         layers=_first(config, _LAYERS),
-        dimension=_first(config, _DIMENSION),
+        dimension=dimension,
         max_tokens=max_tokens,
         pooling=pooling,
         identity={
             "tokenizer": checkpoint.digest("tokenizer.json"),
             "max_tokens": max_tokens,
             "pooling": pooling,
-            "graph": GRAPH_RECIPE,
+            "graph": recipe,
         },
     )
 
 
-def preprocessor(backbone: Backbone) -> TextPreprocessor:
+def packed_preprocessor(backbone: Backbone) -> TextPreprocessor:
     """What turns texts into token ids for a backbone. Raises BackboneError."""
-    return TextPreprocessor(TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension)
+    return TextPreprocessor(
+        TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension, _padding(backbone)
+    )
+
+
+def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
+    """The same for one whose graph reads padded tokens."""
+    return PaddedTextPreprocessor(
+        TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension, _padding(backbone)
+    )
+
+
+def _padding(backbone: Backbone) -> int:
+    return int(Checkpoint.open(backbone.name, backbone.folder).config.get("pad_token_id") or 0)
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
@@ -66,7 +107,11 @@ def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
 
 def _max_tokens(checkpoint: Checkpoint) -> int:
     """The tokenizer file's own limit is ignored: the default backbone's says 128, its model card 256."""
-    positions = int(checkpoint.config.get("max_position_embeddings", 512))
+    config = checkpoint.config
+    positions = _first(config, _POSITIONS) or 512
+    if checkpoint.architecture in _POSITIONS_BEHIND_PADDING:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    positions = min(positions, LONGEST)
     if not checkpoint.has("sentence_bert_config.json"):
         return positions
     settings = checkpoint.json("sentence_bert_config.json")
@@ -93,6 +138,7 @@ class TextTokenizer:
     Attributes:
         max_tokens: What is read of a text, special tokens included.
         vocabulary: Token ids are below it.
+        pairs: Whether it can tell where the first text of a pair ends.
     """
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
@@ -108,6 +154,7 @@ class TextTokenizer:
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.pairs = _knows_pairs(tokenizer)
         self.vocabulary = tokenizer.get_vocab_size()
         self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
 
@@ -115,6 +162,13 @@ class TextTokenizer:
         """Tokenizes one text, about 30 µs for a sentence. The item is its token ids, special ones included."""
         cut = len(text) > self._max_characters
         encoding = self._tokenizer.encode(text[: self._max_characters] if cut else text)
+        return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
+
+    def pair(self, first: str, second: str) -> Prepared:
+        """Tokenizes a pair; where it is too long, the longer one is cut."""
+        most = self._max_characters
+        cut = len(first) > most or len(second) > most
+        encoding = self._tokenizer.encode(first[:most], second[:most])
         return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
 
     def many(self, texts: Sequence[str]) -> list[Prepared]:
@@ -132,31 +186,48 @@ class TextTokenizer:
         return str(self._tokenizer.to_str())
 
 
+def _knows_pairs(tokenizer: Tokenizer) -> bool:
+    """Whether a token of its own, and nothing else, stands between two texts.
+
+    BERT's also says of every token which text it is of; graphs are not told that yet, so its pairs are refused.
+    """
+    encoding = tokenizer.encode("a", "a")
+    inner = encoding.special_tokens_mask[1:-1]
+    return any(inner) and not any(encoding.type_ids)
+
+
 class TextPreprocessor:
     """Texts to token ids, for graphs that read packed tokens. See `preprocessing.Preprocessor`."""
 
     modality = Modality.TEXT
-    kinds = frozenset({Kind.TEXT})
+    packed = True
     budgets = Budgets(cpu=(128, 64, 192, 256, 384), gpu=(8192, 2048, 16384, 32768))
 
-    def __init__(self, tokenizer: TextTokenizer, dimension: int) -> None:
+    def __init__(self, tokenizer: TextTokenizer, dimension: int, padding: int = 0) -> None:
+        """`padding` is the id of the padding token."""
         self.tokenizer = tokenizer
+        self.kinds = frozenset({Kind.TEXT, Kind.TEXT_PAIR} if tokenizer.pairs else {Kind.TEXT})
         self._dimension = dimension
+        self._padding = padding
 
     def prepare(self, value: Input) -> Prepared:
-        """Tokenizes one text."""
-        if value.kind is not Kind.TEXT:
-            raise wrong_modality(value.kind, self.modality, self.kinds)
-        return self.tokenizer(value.text)
+        """Tokenizes one text or pair."""
+        if value.kind is Kind.TEXT:
+            return self.tokenizer(value.text)
+        if value.kind in self.kinds:
+            return self.tokenizer.pair(value.text, value.second)
+        raise wrong_modality(value.kind, self.modality, self.kinds)
 
     def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
         """Tokenizes several texts, on all cores."""
-        readable = [it for it in inputs if it.kind is Kind.TEXT]
-        tokenized = iter(self.tokenizer.many([it.text for it in readable]))
-        return [
-            next(tokenized) if it.kind is Kind.TEXT else wrong_modality(it.kind, self.modality, self.kinds)
-            for it in inputs
-        ]
+        tokenized = iter(self.tokenizer.many([it.text for it in inputs if it.kind is Kind.TEXT]))
+        return [next(tokenized) if it.kind is Kind.TEXT else self._other(it) for it in inputs]
+
+    def _other(self, value: Input) -> Prepared | InvalidError:
+        try:
+            return self.prepare(value)
+        except InvalidError as error:
+            return error
 
     def quick(self, inputs: Sequence[Input]) -> bool:
         """Whether they are short enough for the event loop."""
@@ -171,8 +242,9 @@ class TextPreprocessor:
         return cost(count, total, longest, self._dimension)
 
     def made_up(self, generator: np.random.Generator, length: int) -> NDArray[np.int64]:
-        """Random tokens."""
-        return generator.integers(0, self.tokenizer.vocabulary, min(length, self.tokenizer.max_tokens))
+        """Random tokens; never padding, behind which RoBERTa does not count on."""
+        ids = generator.integers(0, self.tokenizer.vocabulary - 1, min(length, self.tokenizer.max_tokens))
+        return ids + (ids >= self._padding)
 
     def typical(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """As long as sentences are: 15 tokens in the middle, now and then 60."""
@@ -181,3 +253,17 @@ class TextPreprocessor:
     def shortest(self) -> NDArray[np.int64]:
         """Four tokens."""
         return np.ones(4, np.int64)
+
+
+class PaddedTextPreprocessor(TextPreprocessor):
+    """The same for graphs that read padded tokens."""
+
+    packed = False
+
+    def collate(self, items: Sequence[NDArray[np.int64]]) -> Arrays:
+        """One row a text, padded to the longest."""
+        return pad(items)
+
+    def price(self, count: int, total: int, longest: int) -> float:  # noqa: ARG002 - padding counts instead
+        """In tokens' worth of matrix products; padding costs too."""
+        return padded_cost(count, longest, self._dimension)

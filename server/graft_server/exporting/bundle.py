@@ -21,11 +21,10 @@ from graft_server.backbones.cache import HIDDEN, EncoderCache
 from graft_server.backbones.cutting import joined
 from graft_server.backbones.packing import pack
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextTokenizer
+from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, CorruptError, InvalidError
-from graft_server.examples import Modality
 from graft_server.examples import Task as Answering
 from graft_server.exporting import media, runner
 from graft_server.exporting.graph import INPUTS, write_graph
@@ -99,13 +98,15 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     objects = Objects.open(task.store)
     manifest = read_manifest(objects, task.manifest)
     head = decode(read_part(objects, task.manifest, manifest, HEAD))
+    preprocessor = task.backbone.preprocessor()
     encoder, graph = _encoder(task, manifest, objects)
     _require_fit(head, manifest, encoder)
     target = Path(task.target)
     target.mkdir(parents=True, exist_ok=True)
     head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
-    reads_text = task.backbone.modality is Modality.TEXT
-    files = write_graph(graph, head_graph, head.view, target / MODEL, packed=reads_text)
+    reads_text = isinstance(preprocessor, TextPreprocessor)
+    packed = isinstance(preprocessor, TextPreprocessor) and preprocessor.packed
+    files = write_graph(graph, head_graph, head.view, target / MODEL, packed=packed)
     report = read_part(objects, task.manifest, manifest, REPORT)
     texts = _texts(manifest, report)
     texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)
@@ -113,15 +114,13 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         (target / name).write_text(content, "utf-8")
     progress({"stage": "checking", "fraction": 0.6})
     alone = task.backbone.precision != "fp32"
-    if reads_text:
-        check_parity(target, encoder, head, probes(objects, manifest, head, _tokenizer(task)), alone=alone)
+    if isinstance(preprocessor, TextPreprocessor):
+        check_parity(target, encoder, head, probes(objects, manifest, head, preprocessor), alone=alone)
     else:
-        preprocessor = media.preprocessor_of(task.backbone)
+        files_reader = media.preprocessor_of(task.backbone)
         rows = readable_rows(objects, manifest)
-        reader = Encoder(
-            _encoder_graph(task, manifest), device="cpu", threads=0, collate=preprocessor.collate
-        )
-        media.check_parity(target, preprocessor, reader, _single_label(head), rows, alone=alone)
+        whole = Encoder(_encoder_graph(task, manifest), device="cpu", threads=0, collate=files_reader.collate)
+        media.check_parity(target, files_reader, whole, _single_label(head), rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
@@ -132,7 +131,8 @@ def _encoder(
     """The encoder as it serves the version, and a graph that is to do the same."""
     graph = _encoder_graph(task, manifest)
     if TOP not in manifest.parts:
-        return Encoder(graph, device="cpu", threads=0), graph
+        collate = task.backbone.preprocessor().collate
+        return Encoder(graph, device="cpu", threads=0, collate=collate), graph
     top = read_part(objects, task.manifest, manifest, TOP)
     if not manifest.below:
         return TunedEncoder(None, top), onnx.load_model_from_string(top)

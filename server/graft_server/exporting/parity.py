@@ -10,11 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.text import TextPreprocessor
 from graft_server.encoding.runtime import Features
 from graft_server.errors import CorruptError, FaultError
+from graft_server.examples import Kind
 from graft_server.exporting.runner import Classifier
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead
 from graft_server.store.objects import ObjectMissingError, Objects
@@ -50,19 +51,26 @@ class Probe:
     served: NDArray[np.int64]
     """shape (tokens,): token ids as the server makes them."""
     text: str | None
-    """None: there is no text, and the bundle gets the same token ids."""
+    """None: it is no single text, and the bundle gets the same token ids."""
 
 
-def probes(objects: Objects, manifest: Manifest, head: AnyHead, tokenizer: TextTokenizer) -> list[Probe]:
+def probes(
+    objects: Objects, manifest: Manifest, head: AnyHead, preprocessor: TextPreprocessor
+) -> list[Probe]:
     """Up to 64 training inputs: the shortest, the longest, and those with the smallest margins.
 
     Random token ids if the examples cannot be read any more: their version may be exported all the same.
     """
     rows = readable_rows(objects, manifest)
     if rows is None or not rows.examples:
-        return _random_probes(tokenizer)
-    texts = [rows.examples[i].input.text for i in telling(rows, head)]
-    return [Probe(tokenized.item, text) for tokenized, text in zip(tokenizer.many(texts), texts, strict=True)]
+        return _random_probes(preprocessor)
+    inputs = [rows.examples[i].input for i in telling(rows, head)]
+    found = [
+        Probe(prepared.item, value.text if value.kind is Kind.TEXT else None)
+        for prepared, value in zip(preprocessor.many(inputs), inputs, strict=True)
+        if isinstance(prepared, Prepared)  # features that a caller had already are none
+    ]
+    return found or _random_probes(preprocessor)
 
 
 def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
@@ -185,12 +193,11 @@ def read_by(head: AnyHead, features: Mapping[str, NDArray[Any]]) -> NDArray[np.f
     return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
 
 
-def _random_probes(tokenizer: TextTokenizer) -> list[Probe]:
-    vocabulary = Tokenizer.from_str(tokenizer.to_json()).get_vocab_size()
+def _random_probes(preprocessor: TextPreprocessor) -> list[Probe]:
     generator = np.random.default_rng(0)
     # Mostly as short as real texts are, and now and then a long one.
     lengths = np.minimum(2 + generator.geometric(1 / 16, PROBES), 128)
-    return [Probe(generator.integers(0, vocabulary, length), None) for length in lengths]
+    return [Probe(preprocessor.made_up(generator, int(length)), None) for length in lengths]
 
 
 def _batches(texts: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -29,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import Graph, load, unit
+from graft_server.backbones.torch.padded_text import transformer_layers
 
 PACKED = "graft_packed"
 
@@ -42,7 +43,7 @@ class PackedText:
 
     def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
         """Its transformer layers."""
-        return list(model.encoder.layer)  # type: ignore[union-attr, arg-type]
+        return transformer_layers(model)
 
     def graph(self, backbone: Backbone) -> Graph:
         """The packed graph."""
@@ -78,6 +79,13 @@ class PackedText:
 FAMILY = PackedText()
 
 
+def first_position(model: torch.nn.Module) -> int:
+    """The position of a text's first token: RoBERTa's come behind that of padding."""
+    positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(positions, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
 class _PackedText(torch.nn.Module):
     """A text encoder over packed tokens, with pooling and normalisation inside."""
 
@@ -86,6 +94,7 @@ class _PackedText(torch.nn.Module):
         self.model = model
         self.pooling = pooling
         self.layer = layer
+        self.first_position = first_position(model)
 
     def forward(
         self,
@@ -97,7 +106,7 @@ class _PackedText(torch.nn.Module):
         # transformers hands further keywords down to the attention function.
         output = self.model(
             input_ids=input_ids[None],
-            position_ids=position_ids[None],
+            position_ids=position_ids[None] + self.first_position,
             output_hidden_states=True,
             rows=rows,
             cells=cells,

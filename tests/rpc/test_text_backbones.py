@@ -1,0 +1,208 @@
+"""Text backbones of every architecture through the real server: adapted, asked, exported, and run without it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+
+NAMES = (
+    "bert", "bert-cls", "camembert", "clip-text", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
+    "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
+)  # fmt: skip
+QUESTIONS = ["the lock is stuck again", "is my bill wrong", "zzz 123", "lock " * 90, "a"]
+ISOLATED = """
+import json, sys
+sys.path[:] = [it for it in sys.path if "graft" not in it] + [sys.argv[1]]
+from predict import predict
+answers = predict(sys.argv[2:])
+wrong = [it for it in ("graft_server", "graft", "torch", "transformers") if it in sys.modules]
+print(json.dumps([[dict(it.scores) for it in answers], [it.novelty for it in answers], wrong]))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    script = Path(__file__).parents[1] / "backbones" / "text_checkpoints.py"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(folder)],
+        check=True, timeout=280, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wires(serving, checkpoints, tmp_path_factory) -> Iterator[Any]:
+    """One server with all of them, the default backbone, and one that cannot be loaded."""
+    empty = tmp_path_factory.mktemp("empty")
+    flags = ["--backbone", f"{DEFAULT_NAME}={DEFAULT_SOURCE}", "--backbone", f"broken={empty}"]
+    for name in NAMES:
+        flags += ["--backbone", f"{name}={checkpoints / name}"]
+    with serving(*flags) as wire:
+        yield wire
+
+
+def described(wire: Any) -> dict[str, model_pb2.Backbone]:
+    return {it.name: it for it in wire.model.ListBackbones(model_pb2.ListBackbonesRequest()).backbones}
+
+
+def change(value: types_pb2.Input, label: str) -> adaptation_pb2.ExampleChange:
+    return adaptation_pb2.ExampleChange(upsert=types_pb2.Example(input=value, label=label))
+
+
+def pair(first: str, second: str) -> types_pb2.Input:
+    return types_pb2.Input(text_pair=types_pb2.TextPair(first=first, second=second))
+
+
+def vector(values: Any) -> types_pb2.Input:
+    return types_pb2.Input(features=types_pb2.FeatureVector(values=values))
+
+
+def answers(wire: Any, model: str, inputs: list[types_pb2.Input], **fields: Any) -> list[Any]:
+    request = prediction_pb2.PredictRequest(model=model, inputs=inputs, **fields)
+    return list(wire.prediction.Predict(request, timeout=60).results)
+
+
+def probabilities(result: prediction_pb2.Prediction) -> dict[str, float]:
+    assert result.WhichOneof("result") == "single_label", result
+    return {it.label: it.probability for it in result.single_label.scores}
+
+
+def exported(wire: Any, model: str, folder: Path) -> None:
+    for piece in wire.model.ExportModel(model_pb2.ExportModelRequest(model=model), timeout=120):
+        with (folder / piece.path).open("ab") as file:
+            file.write(piece.chunk)
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp_path, backbone):
+    summary = wires.publish(model, few, backbone=backbone).summary
+    assert (summary.backbone, summary.examples) == (backbone, len(few))
+    served = wires.predict(model, QUESTIONS).results
+    exported(wires, model, tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", ISOLATED, str(tmp_path), *QUESTIONS],
+        check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    scores, novelty, wrong = json.loads(ran.stdout)
+    assert wrong == []
+    for mine, result in zip(scores, served, strict=True):
+        assert mine == pytest.approx(probabilities(result), abs=1e-4)
+    # Of twelve examples it is a steep function: rounding alone moves it.
+    assert novelty == pytest.approx([it.novelty for it in served], abs=1e-2)
+
+
+def test_backbones_are_described_with_their_measured_parity(wires):
+    found = described(wires)
+    assert found[DEFAULT_NAME].is_default
+    for name in NAMES:
+        assert found[name].state == model_pb2.BACKBONE_STATE_READY, found[name].error
+        assert found[name].modality == model_pb2.MODALITY_TEXT
+        assert 0 < found[name].export_parity < 1e-4
+        assert found[name].layers == found[name].unfreezable_layers == 2
+        assert found[name].feature_dimension == (24 if name == "clip-text" else 32)
+        assert {"text", "features"} <= set(found[name].input_kinds)
+    assert found["roberta"].max_tokens == 64, "66 places, of which text begins at the third"
+
+
+def test_a_backbone_that_cannot_be_loaded_says_why_and_stops_no_other(wires, few, model):
+    broken = described(wires)["broken"]
+    assert broken.state == model_pb2.BACKBONE_STATE_FAILED
+    assert "there is no model.safetensors in its folder" in broken.error
+    call = wires.adapt(model=model, backbone="broken")
+    assert call.failure().reason == "BACKBONE_WEIGHTS_MISSING"
+
+
+def test_pairs_are_read_as_pairs(wires, model):
+    texts = ["the lock", "is stuck", "my bill", "is wrong"]
+    rows = [
+        change(pair(f"{one} {n}", other), "same" if one == other else "other")
+        for n in range(3)
+        for one in texts
+        for other in texts
+    ]
+    wires.publish(model, rows, backbone="roberta")
+    (together, swapped, text) = answers(
+        wires,
+        model,
+        [
+            pair("the lock", "is stuck"),
+            pair("is stuck", "the lock"),
+            types_pb2.Input(text="the lockis stuck"),
+        ],
+        include_features=True,
+    )
+    assert np.abs(np.array(together.features) - np.array(swapped.features)).max() > 1e-3
+    assert np.abs(np.array(together.features) - np.array(text.features)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (types_pb2.Input(image=b"not looked at"), "image"),
+        (types_pb2.Input(audio=b"not looked at"), "audio"),
+        (pair("a", "b"), "text_pair"),
+    ],
+)
+def test_an_input_of_another_kind_fails_alone_and_is_told_what_the_model_reads(wires, few_gpt2, value, kind):
+    wrong, right = answers(wires, few_gpt2, [value, types_pb2.Input(text="the lock is stuck")])
+    failure = wires.failure(wrong.error)
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.reason == "INPUT_WRONG_MODALITY"
+    assert f"of kind {kind}, but the model's backbone reads text: give text, or features" in failure.message
+    assert probabilities(right)
+
+
+def test_an_example_of_another_kind_is_rejected_by_its_sequence(wires, few, model):
+    call = wires.adapt(model=model, backbone="gpt2")
+    call.next("started")
+    call.examples(0, [*few, change(types_pb2.Input(image=b"a picture"), "lock")])
+    (rejected,) = call.accepted(len(few) + 1)
+    assert (rejected.sequence, rejected.reason) == (len(few), "INPUT_WRONG_MODALITY")
+    assert rejected.field == "upsert.input.image"
+
+
+@pytest.fixture(scope="module")
+def few_gpt2(wires, few) -> str:
+    wires.publish("tests/few-gpt2", few, backbone="gpt2")
+    return "tests/few-gpt2"
+
+
+def test_features_that_a_caller_has_are_taught_and_asked_like_the_texts_that_they_are_of(
+    wires, few, few_gpt2, model
+):
+    found = wires.predict(few_gpt2, [text for text, _ in few], include_features=True).results
+    rows = [change(vector(it.features), label) for it, (_, label) in zip(found, few, strict=True)]
+    mixed = [*rows[:6], *(change(types_pb2.Input(text=text), label) for text, label in few[6:])]
+    wires.publish(model, mixed, backbone="gpt2")
+    # Ten times as long: what counts is the direction.
+    inputs = [types_pb2.Input(text=few[0][0]), vector([10 * it for it in found[0].features])]
+    one, other = answers(wires, model, inputs)
+    assert probabilities(one) == pytest.approx(probabilities(other), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1.0] * 31, "FEATURES_DIMENSION"),
+        ([float("nan")] * 32, "FEATURES_INVALID"),
+        ([0.0] * 32, "FEATURES_INVALID"),
+    ],
+)
+def test_features_that_cannot_be_the_backbones_are_refused(wires, model, few, values, reason):
+    call = wires.adapt(model=model, backbone="gpt2")
+    call.next("started")
+    call.examples(0, [change(vector(values), "lock")])
+    (rejected,) = call.accepted(1)
+    assert rejected.reason == reason
