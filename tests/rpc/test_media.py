@@ -430,3 +430,27 @@ def test_more_files_than_are_decoded_at_once_keep_their_order(media, model):
     *answers, bad = predicted(media, model, inputs)
     assert [it.single_label.scores[0].label for it in answers] == labels
     assert media.failure(bad.error).reason == "IMAGE_UNREADABLE"
+
+
+def test_without_a_name_the_backbone_is_the_first_that_reads_the_first_example(media, few, model):
+    def started(adaptation_id: str) -> Any:
+        call = media.adapt(model=model, adaptation_id=adaptation_id)
+        assert call.next("started").next_sequence == 0
+        return call
+
+    def backbone(adaptation_id: str) -> str:
+        request = adaptation_pb2.GetAdaptationRequest(model=model, adaptation_id=adaptation_id)
+        return media.adaptation.GetAdaptation(request, timeout=60).adaptation.backbone
+
+    for adaptation_id, value in (
+        ("pictures", types_pb2.Input(image=picture("red", 1))),
+        ("sounds", types_pb2.Input(audio=sound("red", 1))),
+        ("texts", types_pb2.Input(text="the lock is stuck")),
+    ):
+        call = started(adaptation_id)
+        call.examples(0, upserts([(value, "red")]))
+        assert call.accepted(1) == []
+        call.close()
+    assert [backbone(it) for it in ("pictures", "sounds", "texts")] == [IMAGES[0], CLIPS[0], DEFAULT_NAME]
+    again = media.adapt(model=model, adaptation_id="pictures")
+    assert again.next("started").next_sequence == 1

@@ -247,7 +247,7 @@ class Backbone(_message.Message):
     is_default: _builtins.bool
     """Whether it is used where a request names none and its modality does not say otherwise."""
     memory_bytes: _builtins.int
-    """What its encoder takes of the server's memory, in bytes: graph, weights and what it computes in.
+    """By how many bytes the server grew as its encoder was loaded and first run; GPU memory is not counted.
     0: not loaded.
     """
     error: _builtins.str

@@ -23,7 +23,7 @@ from graft_server.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.examples import Label, Task
+from graft_server.examples import Label, Modality, Task
 from graft_server.names import check_identifier, check_model, clean_label, shown
 from graft_server.store.adaptations import (
     AdaptationStore,
@@ -95,8 +95,25 @@ class Adaptations:
         self._followed = publisher.catalogue.snapshot.entries
         self._draining = False
 
-    def check(self, request: StartRequest) -> StartRequest:
-        """Returns the request with its defaults filled in.
+    async def backbone_of(self, request: StartRequest) -> str:
+        """The backbone of a checked request that names none; "" where its first example decides.
+
+        That of the adaptation, if it exists; the server's default one, if all read the same.
+        """
+        key = (request.model, request.adaptation_id)
+        try:
+            adaptation = self._open.get(key)
+            store = adaptation.store if adaptation else await self.store_of(*key)
+        except MissingError:
+            return "" if len({it.modality for it in self._trunks} - {None}) > 1 else self._trunks.default
+        return store.start.settings.backbone
+
+    def backbone_for(self, modality: Modality | None) -> str:
+        """The backbone for examples of a modality: the default one, or the first that reads them."""
+        return self._trunks.reading(modality).name
+
+    def check(self, request: StartRequest, backbone: str = "") -> StartRequest:
+        """Returns the request with its defaults filled in; its backbone too, where it has none.
 
         Raises:
             InvalidError: Something in it can never work.
@@ -108,7 +125,7 @@ class Adaptations:
         check_identifier(adaptation_id, "start.adaptation_id")
         writer_id = request.writer_id or DEFAULT_WRITER
         check_identifier(writer_id, "start.writer_id")
-        trunk = self._trunks.get(request.settings.backbone)
+        trunk = self._trunks.get(backbone or request.settings.backbone)
         trunk.require_ready()
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
         finetuning.check(settings, trunk.backbone)

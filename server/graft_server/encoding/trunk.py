@@ -6,6 +6,7 @@ import asyncio
 import enum
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ class Trunk:
         name_scale: What the cosine of an input and a name is multiplied with to be a logit, once names were
             encoded; 0 where the backbone has not learned that.
         state: Whether it can be used.
+        memory_bytes: By how much the process grew as its encoder was loaded and first run; 0: not loaded.
     """
 
     def __init__(
@@ -103,8 +105,13 @@ class Trunk:
         source: str,
         settings: TrunkSettings,
         on_change: OnChange = lambda _: None,
+        *,
         tops: TopBank | None = None,
+        loading: asyncio.Lock | None = None,
     ) -> None:
+        """Describes it; `open` loads it, one of those that share `loading` at a time."""
+        self.memory_bytes = 0
+        self._loading = loading or asyncio.Lock()
         self.name = name
         self.name_scale = 0.0
         self.state = TrunkState.LOADING
@@ -138,6 +145,11 @@ class Trunk:
     def description(self) -> Backbone | None:
         """What it is, as far as that is known."""
         return self._backbone
+
+    @property
+    def modality(self) -> Modality | None:
+        """What it reads; None where that could not be found out."""
+        return self._backbone.modality if self._backbone else None
 
     @property
     def error(self) -> str:
@@ -385,7 +397,6 @@ class Trunk:
                 self._cache.discard(encoder_id)
             await self._make(backbone, jobs)
             encoder, layout = await self._load(backbone, device, preprocessor)
-        await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
         self._encoder = RecoveringEncoder(
             encoder,
             lambda: self._encoder_on(backbone, device, layout, preprocessor),
@@ -429,9 +440,14 @@ class Trunk:
         if settings.budget and backbone.modality is Modality.TEXT:
             layout = Layout(layout.workers, layout.threads, settings.budget)
         started = time.monotonic()
-        encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
+        # One after the other, so that it can be told what each takes.
+        async with self._loading:
+            before = resident_bytes()
+            encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
+            await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            self.memory_bytes = max(0, resident_bytes() - before)
         _log.info(
-            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, loaded in %.1f s",
+            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, %.1f s, %d MB",
             self.name,
             backbone.encoder_id,
             backbone.precision,
@@ -440,6 +456,7 @@ class Trunk:
             layout.threads,
             layout.budget,
             time.monotonic() - started,
+            self.memory_bytes // 1_000_000,
         )
         return encoder, layout
 
@@ -498,14 +515,22 @@ class Trunks:
             settings: How all are run.
             on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse.
         """
-        tops = TopBank(settings.tuned_bytes)
+        tops, loading = TopBank(settings.tuned_bytes), asyncio.Lock()
         self._trunks = {
-            name: Trunk(name, source, settings, on_change, tops) for name, source in sources.items()
+            name: Trunk(name, source, settings, on_change, tops=tops, loading=loading)
+            for name, source in sources.items()
         }
         self.default = default
 
     def __iter__(self) -> Iterator[Trunk]:
         return iter(sorted(self._trunks.values(), key=lambda trunk: trunk.name))
+
+    def reading(self, modality: Modality | None) -> Trunk:
+        """The default trunk, or the first that reads a modality which that does not; the default one for None."""
+        default = self._trunks[self.default]
+        if modality in (None, default.modality):
+            return default
+        return next((it for it in self._trunks.values() if it.modality is modality), default)
 
     def get(self, name: str) -> Trunk:
         """Returns a trunk by name, the default one for "".
@@ -535,6 +560,15 @@ class Trunks:
     async def close(self) -> None:
         """Closes all trunks."""
         await asyncio.gather(*(trunk.close() for trunk in self))
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _warm_up(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> None:

@@ -15,7 +15,7 @@ from graft_server.adapting.ingest import Incoming, readable
 from graft_server.adapting.targets import TargetRules
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import ConflictError, DomainError, DrainingError, InvalidError
-from graft_server.examples import Rejection
+from graft_server.examples import Modality, Rejection
 from graft_server.names import check_identifier, check_model
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context, failure_status, to_status
@@ -60,18 +60,30 @@ class AdaptationService:
                 field="start",
             )
         request = self._adaptations.check(converters.start_request(first.start))
+        told = False
+        if not first.start.backbone:
+            backbone = await self._adaptations.backbone_of(request)
+            if not backbone:
+                # The first example says what the adaptation is of, and its sender may be waiting for this.
+                yield _started(request, 0)
+                told = True
+                second = await anext(requests, None)
+                backbone = self._adaptations.backbone_for(_modality(second))
+                requests = _beginning_with(second, requests)
+            request = self._adaptations.check(request, backbone)
         targets = _targets(request.settings)
         if first.start.validate_only:
             await self._adaptations.lineage(request)
             trunk = self._adaptations.trunk(request.settings.backbone)
-            async for response in _validate(requests, request, targets, trunk):
+            async for response in _validate(requests, request, targets, trunk, told=told):
                 yield response
             return
         adaptation = await self._adaptations.start(request)
         session = await adaptation.join(request.writer_id)
         reader = asyncio.create_task(_read(requests, request, session, targets, adaptation.trunk))
         try:
-            yield _started(request, session.next_sequence)
+            if not told:
+                yield _started(request, session.next_sequence)
             async for message in _messages(session.mailbox):
                 yield converters.adapt_response(message)
         finally:
@@ -198,14 +210,44 @@ async def _read(
         session.mailbox.fail(error)
 
 
+async def _beginning_with(
+    first: pb.AdaptRequest | None, others: AsyncIterator[pb.AdaptRequest]
+) -> AsyncIterator[pb.AdaptRequest]:
+    if first is not None:
+        yield first
+        async for request in others:
+            yield request
+
+
+def _modality(message: pb.AdaptRequest | None) -> Modality | None:
+    """What the first example of a message is, if it has one that says."""
+    if message is not None and message.WhichOneof("message") == "examples":
+        for change in message.examples.changes:
+            kind = change.upsert.input.WhichOneof("kind")
+            if kind in _MODALITIES:
+                return _MODALITIES[kind]
+    return None
+
+
+_MODALITIES = {
+    "text": Modality.TEXT,
+    "text_pair": Modality.TEXT,
+    "image": Modality.IMAGE,
+    "audio": Modality.AUDIO,
+}
+
+
 async def _validate(
     requests: AsyncIterator[pb.AdaptRequest],
     request: StartRequest,
     targets: TargetRules,
     trunk: Trunk,
+    *,
+    told: bool,
 ) -> AsyncIterator[pb.AdaptResponse]:
     """The answers of a call that stores nothing."""
-    yield _started(request, 0)
+    if not told:
+        yield _started(request, 0)
     following = 0
     async for message in requests:
         match message.WhichOneof("message"):

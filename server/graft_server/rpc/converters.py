@@ -439,6 +439,7 @@ def backbone(trunk: Trunk, is_default: bool) -> model_pb2.Backbone:
         message.modality = _MODALITIES[known.modality]
         message.unfreezable_layers = known.layers
         message.export_parity = trunk.parity
+        message.memory_bytes = trunk.memory_bytes
         message.input_kinds.extend(trunk.kinds)
     return message
 
