@@ -9,9 +9,6 @@ import grpc
 import pytest
 
 from graft.v1 import adaptation_pb2, prediction_pb2, types_pb2
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import compact
 
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -116,25 +113,6 @@ def test_a_removed_class_is_not_answered_any_more_and_not_in_the_next_version(wi
     assert known(ask(["the parcel is late"], len(few) + 2)) == {"lock", "bill"}
     call.commit("c")
     assert call.next("published").summary.classes == 2
-
-
-def test_a_correction_is_right_also_where_segments_were_put_together(serve, connect, model, few, ask):
-    server = serve()
-    wire = connect(server)
-    call = wire.adapt(model=model, adaptation_id="a")
-    rows = [*(named(str(n), *row) for n, row in enumerate(few)), named("p", "the parcel is late", "bill")]
-    for number, row in enumerate(rows):
-        send(call, number, [row])
-    ask(["hello"], len(rows), wire)
-    objects = Objects.open(str(server.store))
-    store = AdaptationStore.load(objects, model, "a")
-    objects.delete(compact(objects, store, [store.segment("default", n) for n in range(len(rows))]))
-    send(call, len(rows), [named("p", "the parcel is late", "parcel")])
-    answer = ask(["the parcel is late", "my bill is wrong"], len(rows) + 1, wire)
-    assert labels(answer) == ["parcel", "bill"]
-    request = adaptation_pb2.GetAdaptationRequest(model=model, adaptation_id="a")
-    metrics = wire.adaptation.GetAdaptation(request).adaptation.metrics
-    assert (metrics["examples"], metrics["classes"]) == (len(rows), 3)
 
 
 def test_a_change_and_its_removal_in_one_batch_leave_nothing(wire, model, few, ask):
