@@ -95,7 +95,7 @@ def test_novelty_table_reads_the_share_that_is_less_strange() -> None:
     assert (np.interp(held_out, knots, shares) > 0.95).mean() == pytest.approx(0.05, abs=0.012)
 
 
-@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 1e-9]])
+@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [0.0, 1e-9], [-3e4], [5e5, 5e5]])
 def test_novelty_table_of_hardly_any_values_still_rises(values: list[float]) -> None:
     knots, shares = table(np.array(values, np.float32))
     assert len(knots) >= 2

@@ -83,7 +83,9 @@ def table(strangeness: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArra
     n = len(values)
     half = MAX_KNOTS // 2
     shares = np.unique(np.concatenate([np.linspace(0, 1, half), 1 - np.geomspace(0.3, 1 / (n + 1), half)]))
-    knots = np.append(np.quantile(values, shares), values[-1] + max(values[-1] - values[n // 2], 1e-2))
+    # At least what float32 can tell apart, also where examples are nearly as strange as one another.
+    past = max(values[-1] - values[n // 2], 1e-2, 1e-4 * float(np.abs(values).max()))
+    knots = np.append(np.quantile(values, shares), values[-1] + past)
     shares = np.append(shares * n / (n + 1), 1.0)
     # Knots that float32 cannot tell apart by much are one step; it has the share of the last of them.
     gap = max(1e-4 * float(knots[-1] - knots[0]), 1e-5 * float(np.abs(knots).max()))
