@@ -75,6 +75,8 @@ def channel_options(keep_alive_s: float) -> list[tuple[str, str | int]]:
         *_OPTIONS,
         ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(keep_alive_s * 500)),
+        # Waits for the answer to the ping itself: a minute by default, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", round(keep_alive_s * 500)),
     ]
 
 
