@@ -44,7 +44,7 @@ def test_other_inputs_are_told_what_is_accepted(value: object, says: str) -> Non
 
 
 def test_an_error_names_the_example_at_fault() -> None:
-    with pytest.raises(TypeError, match="example 1: a target must be a label .*, not 3"):
+    with pytest.raises(TypeError, match=r"example 1: a target must be a label .*, not 3"):
         list(example_messages([("a", "x"), ("b", 3)]))  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"example 0: an example must be a pair"):
         list(example_messages(["abc"]))  # type: ignore[list-item]
