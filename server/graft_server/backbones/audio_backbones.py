@@ -26,7 +26,7 @@ from graft_server.backbones.audio import (
 )
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.limits import MediaLimits
-from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, wrong_modality
+from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
 from graft_server.errors import InvalidError
 from graft_server.examples import Input, Kind, Modality
 
@@ -114,13 +114,7 @@ class AudioPreprocessor:
 
     def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
         """Decodes several."""
-        prepared: list[Prepared | InvalidError] = []
-        for value in inputs:
-            try:
-                prepared.append(self.prepare(value))
-            except InvalidError as error:
-                prepared.append(error)
-        return prepared
+        return each_alone(self.prepare, inputs)
 
     def quick(self, inputs: Sequence[Input]) -> bool:  # noqa: ARG002
         """Never: a file may be anything."""

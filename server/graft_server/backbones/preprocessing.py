@@ -7,7 +7,7 @@ it is: the batcher fills its batches by the length of items, the encoder hands t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,6 +96,19 @@ def odd_batches(preprocessor: Preprocessor) -> Iterator[list[Any]]:
     generator = np.random.default_rng(0)
     for lengths in _ODD:
         yield [preprocessor.made_up(generator, length) for length in lengths]
+
+
+def each_alone(
+    prepare: Callable[[Input], Prepared], inputs: Sequence[Input]
+) -> list[Prepared | InvalidError]:
+    """Prepares inputs one after the other; a bad one fails alone."""
+    prepared: list[Prepared | InvalidError] = []
+    for value in inputs:
+        try:
+            prepared.append(prepare(value))
+        except InvalidError as error:
+            prepared.append(error)
+    return prepared
 
 
 def wrong_modality(kind: Kind, modality: Modality, kinds: frozenset[Kind]) -> InvalidError:

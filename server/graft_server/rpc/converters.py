@@ -32,7 +32,7 @@ from graft_server.examples import (
 from graft_server.names import MAX_ID_BYTES, check_identifier
 from graft_server.reports import Report
 from graft_server.rpc.errors import failure_status, to_status
-from graft_server.rpc.reports import TASK_MESSAGES, report_message
+from graft_server.rpc.reports import METHOD_MESSAGES, TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, seconds, timestamp
 from graft_server.serving.answers import ManyLabels, OneLabel, Value
 from graft_server.serving.predictor import Prediction, Predictions
@@ -45,27 +45,18 @@ from graft_server.store.segments import content_digest
 
 METHODS = {
     types_pb2.METHOD_UNSPECIFIED: "auto",
-    types_pb2.METHOD_AUTO: "auto",
-    types_pb2.METHOD_FROZEN: "frozen",
-    types_pb2.METHOD_PARTIAL: "partial",
-    types_pb2.METHOD_FULL: "full",
+    **{number: name for name, number in METHOD_MESSAGES.items()},
 }
 TASKS = {
     types_pb2.TASK_UNSPECIFIED: Task.SINGLE_LABEL,
-    types_pb2.TASK_SINGLE_LABEL: Task.SINGLE_LABEL,
-    types_pb2.TASK_MULTI_LABEL: Task.MULTI_LABEL,
-    types_pb2.TASK_REGRESSION: Task.REGRESSION,
+    **{number: task for task, number in TASK_MESSAGES.items()},
 }
 _SPLITS = {
     types_pb2.SPLIT_UNSPECIFIED: Split.UNSPECIFIED,
     types_pb2.SPLIT_TRAIN: Split.TRAIN,
     types_pb2.SPLIT_VALIDATION: Split.VALIDATION,
 }
-_SPLIT_NUMBERS = {
-    Split.UNSPECIFIED: types_pb2.SPLIT_UNSPECIFIED,
-    Split.TRAIN: types_pb2.SPLIT_TRAIN,
-    Split.VALIDATION: types_pb2.SPLIT_VALIDATION,
-}
+_SPLIT_NUMBERS = {split: number for number, split in _SPLITS.items()}
 _MODALITIES = {
     Modality.TEXT: model_pb2.MODALITY_TEXT,
     Modality.IMAGE: model_pb2.MODALITY_IMAGE,

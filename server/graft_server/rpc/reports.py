@@ -16,7 +16,7 @@ from graft_server.rpc.times import duration, timestamp
 
 M = TypeVar("M", bound=Message)
 
-_METHODS = {
+METHOD_MESSAGES = {
     "auto": types_pb2.METHOD_AUTO,
     "frozen": types_pb2.METHOD_FROZEN,
     "partial": types_pb2.METHOD_PARTIAL,
@@ -39,7 +39,7 @@ _OTHERWISE = {"method", "trained_time_s", "training_duration_s"}
 def report_message(value: Report) -> report_pb2.Report:
     """A report, whole."""
     message = filled(report_pb2.Report(), value, leave_out=_OTHERWISE)
-    message.method = _METHODS[value.method]
+    message.method = METHOD_MESSAGES[value.method]
     message.trained_time.CopyFrom(timestamp(datetime.fromtimestamp(value.trained_time_s, UTC)))
     message.training_duration.CopyFrom(duration(value.training_duration_s))
     return message
@@ -61,7 +61,7 @@ def _set(message: Message, name: str, value: Any) -> None:
     elif isinstance(value, Task):
         setattr(message, name, TASK_MESSAGES[value])
     elif isinstance(message, report_pb2.TuningReport) and name == "method":
-        message.method = _METHODS[value]
+        message.method = METHOD_MESSAGES[value]
     elif isinstance(value, Mapping):
         getattr(message, name).update(value)
     elif isinstance(value, tuple):

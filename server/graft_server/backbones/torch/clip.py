@@ -50,7 +50,7 @@ class Clip:
         model: Any = self.load(backbone)
         shape = preprocessor_of(backbone).recipe.shape
         fix_positions(model.vision_model.embeddings, shape, model.config.patch_size)
-        module = _Images(model, backbone.middle_layer)
+        module = pictures.UnitViews(model, backbone.middle_layer, _views)
         return pictures.graph(backbone, module, ("pooled", "cls", f"layer{backbone.middle_layer}"))
 
     def reference(
@@ -63,16 +63,6 @@ class Clip:
 
 
 FAMILY = Clip()
-
-
-class _Images(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module, layer: int) -> None:
-        super().__init__()
-        self.model = model
-        self.layer = layer
-
-    def forward(self, pixel_values: torch.Tensor) -> Views:
-        return tuple(unit(view) for view in _views(self.model, self.layer, pixel_values))
 
 
 def _views(model: Any, layer: int, pixel_values: torch.Tensor) -> Views:

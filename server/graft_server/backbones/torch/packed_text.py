@@ -29,7 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import Graph, load, unit
-from graft_server.backbones.torch.padded_text import transformer_layers
+from graft_server.backbones.torch.padded_text import one_by_one, transformer_layers
 
 PACKED = "graft_packed"
 
@@ -65,15 +65,13 @@ class PackedText:
     def reference(
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[NDArray[np.int64]]
     ) -> list[NDArray[np.float32]]:
-        """Both views, one text at a time: no padding, no mask."""
-        pooled, middle = [], []
-        with torch.no_grad():
-            for ids in items:
-                output = model(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
-                last = output.last_hidden_state[0]
-                pooled.append(last[0] if backbone.pooling == "cls" else last.mean(0))
-                middle.append(output.hidden_states[backbone.middle_layer][0].mean(0))
-        return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
+        """Both views, one text at a time."""
+
+        def pool(output: Any) -> torch.Tensor:
+            last: torch.Tensor = output.last_hidden_state[0]
+            return last[0] if backbone.pooling == "cls" else last.mean(0)
+
+        return one_by_one(model, backbone.middle_layer, pool, items)
 
 
 FAMILY = PackedText()

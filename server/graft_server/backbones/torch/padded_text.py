@@ -10,7 +10,7 @@ Padding behind a text changes nothing of it: decoders look back only, the others
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,10 @@ class PaddedText:
     def reference(
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[NDArray[np.int64]]
     ) -> list[NDArray[np.float32]]:
-        """Both views, one text at a time: no padding, no mask."""
-        pooled, middle = [], []
-        with torch.no_grad():
-            for ids in items:
-                output = model(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
-                pooled.append(_alone(output, backbone.pooling))
-                middle.append(output.hidden_states[backbone.middle_layer][0].mean(0))
-        return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
+        """Both views, one text at a time."""
+        return one_by_one(
+            model, backbone.middle_layer, lambda output: _alone(output, backbone.pooling), items
+        )
 
 
 FAMILY = PaddedText()
@@ -72,6 +68,22 @@ def transformer_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
         except AttributeError:
             continue
     raise LookupError(f"{type(model).__name__} keeps its layers in none of {', '.join(_LAYERS)}")
+
+
+def one_by_one(
+    model: torch.nn.Module,
+    layer: int,
+    pool: Callable[[Any], torch.Tensor],
+    items: Sequence[NDArray[np.int64]],
+) -> list[NDArray[np.float32]]:
+    """The unit-norm views of texts, each read alone: no padding, no mask."""
+    pooled, middle = [], []
+    with torch.no_grad():
+        for ids in items:
+            output = model(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
+            pooled.append(pool(output))
+            middle.append(output.hidden_states[layer][0].mean(0))
+    return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
 
 
 def _alone(output: Any, pooling: str) -> torch.Tensor:

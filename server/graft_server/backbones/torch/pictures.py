@@ -28,6 +28,21 @@ Looks = Callable[[torch.Tensor], Views]
 INPUT = "pixel_values"
 
 
+class UnitViews(torch.nn.Module):
+    """A model from pixels to its views, each unit-norm: what is exported where a model runs as it is."""
+
+    def __init__(self, model: torch.nn.Module, layer: int, views: Callable[..., Views]) -> None:
+        """`views` takes the model, a layer and pixels, and gives the views before they are made unit-norm."""
+        super().__init__()
+        self.model = model
+        self.layer = layer
+        self.views = views
+
+    def forward(self, pixel_values: torch.Tensor) -> Views:
+        """The views of images."""
+        return tuple(unit(view) for view in self.views(self.model, self.layer, pixel_values))
+
+
 def preprocessor_of(backbone: Backbone) -> ImagePreprocessor:
     """The preprocessor of an image backbone."""
     preprocessor = backbone.preprocessor()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch import pictures
-from graft_server.backbones.torch.family import Graph, load, unit
+from graft_server.backbones.torch.family import Graph, load
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of
 
 
@@ -36,7 +36,7 @@ class VisionTransformer:
         """The model with its positions fixed."""
         model = self.load(backbone)
         fix_positions(model.embeddings, preprocessor_of(backbone).recipe.shape, _patches(model))
-        module = _Transformer(model, backbone.middle_layer)
+        module = pictures.UnitViews(model, backbone.middle_layer, _views)
         return pictures.graph(backbone, module, ("pooled", "patches", f"layer{backbone.middle_layer}"))
 
     def reference(
@@ -49,16 +49,6 @@ class VisionTransformer:
 
 
 FAMILY = VisionTransformer()
-
-
-class _Transformer(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module, layer: int) -> None:
-        super().__init__()
-        self.model = model
-        self.layer = layer
-
-    def forward(self, pixel_values: torch.Tensor) -> Views:
-        return tuple(unit(view) for view in _views(self.model, self.layer, pixel_values))
 
 
 def _views(model: Any, layer: int, pixel_values: torch.Tensor) -> Views:
