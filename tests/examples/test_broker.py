@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -31,31 +30,22 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
-    """A NATS server with JetStream on a free port."""
-    process = subprocess.Popen(
-        [
-            str(BROKER),
-            "--jetstream",
-            "--store_dir",
-            str(tmp_path / "nats"),
-            "--addr",
-            "127.0.0.1",
-            "--port",
-            "-1",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    port = ""
-    for line in process.stderr:
-        if found := re.search(r"Listening for client connections on 127\.0\.0\.1:(\d+)", line):
-            port = found[1]
-        if "Server is ready" in line:
-            break
-    yield f"nats://127.0.0.1:{port}"
-    process.terminate()
-    process.communicate()
+    """A NATS server with JetStream on a free port.
+
+    It logs to a file: once a pipe that nobody reads is full, it would answer no more.
+    """
+    port_files = tmp_path / "ports"
+    port_files.mkdir()
+    arguments = ["--jetstream", "--store_dir", str(tmp_path / "nats"), "--addr", "127.0.0.1", "--port", "-1"]
+    arguments += ["--ports_file_dir", str(port_files), "--log", str(tmp_path / "nats.log")]
+    process = subprocess.Popen([str(BROKER), *arguments])
+    try:
+        while not (written := "".join(it.read_text() for it in port_files.glob("*.ports"))).endswith("}"):
+            assert process.poll() is None
+        yield json.loads(written)["nats"][0]
+    finally:
+        process.terminate()
+        process.wait()
 
 
 async def publish(broker: str, messages: list[dict[str, Any]]) -> None:
@@ -66,13 +56,15 @@ async def publish(broker: str, messages: list[dict[str, Any]]) -> None:
             await stream.publish("labels", json.dumps(message).encode())
 
 
-async def consumed(broker: str) -> None:
-    """Returns when the broker has been told of every message."""
+async def consumed(broker: str, process: subprocess.Popen[str]) -> None:
+    """Returns when the consumer has told the broker of every message."""
     async with await nats.connect(broker) as connection:
-        while True:
+        while process.poll() is None:
             info = await connection.jetstream().consumer_info(STREAM, "graft")
             if not (info.num_pending or info.num_ack_pending):
                 return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"the consumer ended with {process.returncode}")
 
 
 def consumer(broker: str, server: Any, model: str) -> subprocess.Popen[str]:
@@ -114,7 +106,7 @@ def test_a_consumer_that_is_killed_loses_nothing_and_learns_nothing_twice(
         first.kill()
         first.communicate()
         second = consumer(broker, server, model)
-        asyncio.run(consumed(broker))
+        asyncio.run(consumed(broker, second))
         second.send_signal(signal.SIGTERM)
         out, _ = second.communicate(timeout=120)
         assert second.returncode == 0
@@ -133,7 +125,7 @@ def test_corrections_and_deletions_come_through_the_broker(
     with graft.Client(server.target) as client:
         while stored(client, model) < len(few) + 2:
             assert process.poll() is None
-        asyncio.run(consumed(broker))
+        asyncio.run(consumed(broker, process))
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)
         counts = {it.label: it.examples for it in client.version(model).report.per_class}
