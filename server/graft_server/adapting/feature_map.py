@@ -9,6 +9,8 @@ from graft_server.adapting.training_set import ExampleSet
 from graft_server.reports import MapPoint
 
 MAX_POINTS = 1000
+LEAST_SPREAD = 1e-5
+"""Below this a direction is rounding, of features of norm 1."""
 
 
 def feature_map(
@@ -17,7 +19,8 @@ def feature_map(
     """A sample of some rows on the two directions along which the means of their kinds differ most.
 
     Principal components of the means rather than of the examples: with many classes they keep more of them
-    apart, and with few they still show the spread within each.
+    apart. The means of two kinds differ along one direction only, and of one along none: how the examples are
+    spread besides gives the rest.
 
     Args:
         train: The examples.
@@ -31,10 +34,21 @@ def feature_map(
     np.add.at(sums, kinds, features)
     means = sums[counts > 0] / counts[counts > 0, None]
     centre = means.mean(axis=0)
-    directions = np.linalg.svd(means - centre, full_matrices=False)[2][:2]
     sample = np.sort(np.random.default_rng(seed).permutation(len(features))[:MAX_POINTS])
-    places = (features[sample] - centre) @ directions.T
+    shown = features[sample] - centre
+    directions = _principal(means - centre, min(2, len(means) - 1))
+    besides = shown - shown @ directions.T @ directions
+    directions = np.concatenate([directions, _principal(besides, 2 - len(directions))])
+    places = np.zeros((len(shown), 2), np.float32)
+    places[:, : len(directions)] = shown @ directions.T  # features of one number have one direction
     return tuple(
         MapPoint(float(x), float(y), train.target(int(rows[i])), train.ids[rows[i]])
         for i, (x, y) in zip(sample, places, strict=True)
     )
+
+
+def _principal(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The first `count` principal directions of centred rows, shape (count, d), or as many as rows differ along."""
+    _, spread, directions = np.linalg.svd(rows, full_matrices=False)
+    kept: NDArray[np.float32] = directions[:count][spread[:count] > LEAST_SPREAD]
+    return kept

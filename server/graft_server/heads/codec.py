@@ -195,7 +195,7 @@ def _unpack_regression(stored: _Regression) -> RegressionHead:
     if stored.spread is not None:
         spread = Spread(_unpack_linear(stored.spread.map), _positive(stored.spread.least), stored.spread.most)
     _require_alike([*maps, *([spread.map] if spread else [])], novelty)
-    _require(maps[0].bias.shape == (1,), "maps")
+    _require(len(maps) > 0 and maps[0].bias.shape == (1,), "maps")
     _require(math.isfinite(stored.below) and math.isfinite(stored.above), "interval")
     return RegressionHead(stored.kind, stored.view, maps, stored.below, stored.above, spread, novelty)
 
