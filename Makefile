@@ -31,9 +31,10 @@ test: setup ## the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-faults
-test-faults: setup ## the fault tests in full: 100 kills of the server and 100 of the worker; writes the table of them
-	GRAFT_FAULT_KILLS=100 GRAFT_CALL_TIMEOUT=600 GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
-		$(BIN)/python -m pytest tests/faults $(ARGS)
+test-faults: setup ## the fault tests in full: 200 kills of the server and 200 of the worker; goes on where it was cut off
+	GRAFT_FAULT_KILLS=200 GRAFT_FAULT_EXAMPLES=2000 GRAFT_CALL_TIMEOUT=600 \
+		GRAFT_FAULT_KEPT=build/faults.jsonl GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
+		$(BIN)/python -m pytest tests/faults -v -s $(ARGS)
 
 .PHONY: check
 check: lint types imports proto-lint proto-breaking proto-check ## every static check

@@ -1,7 +1,8 @@
 """kill -9 at random moments of a stream: nothing acknowledged is lost, nothing counts twice, the model is the same.
 
-The stream is fed in portions, one after each kill, so that kills come while examples are taken in, encoded and
-trained on. The moments are drawn from a seed.
+The examples come one by one, in portions, one more after each kill: so kills come while examples are taken in,
+encoded, trained on and published, and the stream cannot end before the last of them. The moments are drawn from a
+seed. Every other stream of the server's publishes as it goes, and all of the worker's, which is idle otherwise.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.faults.conftest import STREAMS, Kill, Seen
 
 import graft
 from graft.v1 import model_pb2
 
-KILLS_A_STREAM = 20
-LONGEST_S = 2.5
-"""Of life until a kill: about what it takes a server to encode a portion, and a worker to train on one."""
+SERVER_LIVES_S = 2.5
+"""At most, from its start to its end. As long as a portion takes to be sent, and about to be encoded."""
+WORKER_LIVES_S = 5.0
+"""At most. About as long as training on all of a stream's examples takes, on one core."""
 MODEL = "tests/m"
 
 
@@ -32,7 +36,8 @@ def undisturbed(
     server: Any, shared_wire: Any, stream_rows: list[tuple[str, str]], probes: list[str]
 ) -> np.ndarray:
     """What a model answers that was made in peace."""
-    shared_wire.publish("tests/undisturbed", stream_rows, seed=3)
+    with graft.Client(server.target) as client:
+        client.adapt("tests/undisturbed", stream_rows, seed=3)
     return probabilities(shared_wire, "tests/undisturbed", probes)
 
 
@@ -71,12 +76,6 @@ def stored(wire: Any) -> list[str]:
             return texts
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def lost_and_repeated(wire: Any, rows: list[tuple[str, str]]) -> tuple[int, int]:
     """How many of the rows are not stored, and how many more than once, or not where they were sent."""
     texts = stored(wire)
@@ -86,11 +85,12 @@ def lost_and_repeated(wire: Any, rows: list[tuple[str, str]]) -> tuple[int, int]
 
 
 class Portions:
-    """The rows of a stream, released one portion after the other."""
+    """The rows of a stream, released one portion after the other; within a portion they come in `lasting_s`."""
 
-    def __init__(self, rows: list[tuple[str, str]], portions: int) -> None:
+    def __init__(self, rows: list[tuple[str, str]], portions: int, lasting_s: float) -> None:
         self._rows = rows
         self._size = -(-len(rows) // portions)
+        self._pause_s = lasting_s / self._size
         self._released = threading.Semaphore(0)
 
     def release(self) -> None:
@@ -100,121 +100,150 @@ class Portions:
         for n, row in enumerate(self._rows):
             if n % self._size == 0:
                 self._released.acquire()
+            # Not to wait for something: examples that come one by one make many small segments.
+            time.sleep(self._pause_s)
             yield row
 
 
-def stream_while_the_server_is_killed(
-    serve: Callable[..., Any], store: Path, rows: list[tuple[str, str]], kills: int, rng: random.Random
-) -> Any:
-    """Streams rows in by the client, while the server is killed; returns the server that is there at the end."""
-    port = free_port()
-    portions = Portions(rows, kills)
-    finished = threading.Event()
-    results: list[Any] = []
+class Stream:
+    """The rows as they are streamed in by the client, in a thread."""
 
-    def stream() -> None:
+    def __init__(self, target: str, portions: Portions, publish_every: int) -> None:
+        self._target = target
+        self._portions = portions
+        self._publish_every = publish_every
+        self._progress: graft.AdaptProgress | None = None
+        self._results: list[Any] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def kill(self, longest_s: float, rng: random.Random, kill: Callable[[], None]) -> Kill:
+        """Releases a portion, and kills at a random moment after that."""
+        self._portions.release()
+        after_s = rng.uniform(0, longest_s)
+        self._thread.join(after_s)
+        assert self._thread.is_alive(), self._results
+        progress = self._progress
+        kill()
+        if progress is None:
+            return Kill(after_s, "connecting", 0)
+        stage = "connecting" if progress.trouble else progress.stage
+        found = Kill(round(after_s, 3), stage, progress.acknowledged)
+        print(f"  {found.stage} after {after_s:.1f} s, {found.acknowledged:,} acknowledged", flush=True)
+        return found
+
+    def result(self) -> graft.AdaptResult:
+        """Waits until the stream is done, or raises what went wrong."""
+        self._thread.join()
+        (result,) = self._results
+        if isinstance(result, Exception):
+            raise result
+        assert isinstance(result, graft.AdaptResult)
+        return result
+
+    def _run(self) -> None:
         try:
-            with graft.Client(f"127.0.0.1:{port}", connect_timeout=120) as client:
-                results.append(client.adapt(MODEL, portions, adaptation_id="a", seed=3))
+            with graft.Client(self._target, connect_timeout=120) as client:
+                self._results.append(
+                    client.adapt(
+                        MODEL,
+                        self._portions,
+                        adaptation_id="a",
+                        seed=3,
+                        publish_every=self._publish_every,
+                        on_progress=self._know,
+                    )
+                )
         except Exception as error:  # noqa: BLE001 - raised in the test
-            results.append(error)
-        finished.set()
+            self._results.append(error)
 
-    server = serve("--listen", f"127.0.0.1:{port}", store=store)
-    thread = threading.Thread(target=stream)
-    thread.start()
+    def _know(self, progress: graft.AdaptProgress) -> None:
+        self._progress = progress
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def stream_while_the_server_is_killed(  # noqa: PLR0917 - all of them are what a stream is
+    serve: Callable[..., Any],
+    store: Path,
+    rows: list[tuple[str, str]],
+    publish_every: int,
+    kills: int,
+    rng: random.Random,
+) -> tuple[Any, list[Kill]]:
+    """Returns the server that is there at the end, and the kills before it."""
+    flags = ("--listen", f"127.0.0.1:{free_port()}")
+    server = serve(*flags, store=store)
+    stream = Stream(server.target, Portions(rows, kills, SERVER_LIVES_S), publish_every)
+    found: list[Kill] = []
     for _ in range(kills):
-        portions.release()
-        # Not to wait for something: the moment of the kill is the point.
-        assert not finished.wait(rng.uniform(0, LONGEST_S)), results
-        server.kill()
-        server = serve("--listen", f"127.0.0.1:{port}", store=store)
-    thread.join()
-    (result,) = results
-    if isinstance(result, Exception):
-        raise result
-    assert result.report.examples == len(rows)
-    return server
-
-
-@pytest.mark.timeout(3 * 3600)
-def test_kills_of_the_server_lose_nothing_and_repeat_nothing(  # noqa: PLR0917 - fixtures
-    serve, connect, tmp_path, stream_rows, probes, undisturbed, kills, seen
-):
-    rng = random.Random(5)  # noqa: S311 - moments, not secrets
-    lost = repeated = others = streams = 0
-    off = 0.0
-    left = kills
-    while left:
-        count = min(left, KILLS_A_STREAM)
-        server = stream_while_the_server_is_killed(
-            serve, tmp_path / f"store-{streams}", stream_rows, count, rng
-        )
-        wire = connect(server)
-        found = lost_and_repeated(wire, stream_rows)
-        lost, repeated = lost + found[0], repeated + found[1]
-        difference, labels = differences(probabilities(wire, MODEL, probes), undisturbed)
-        off, others = max(off, difference), others + labels
-        left, streams = left - count, streams + 1
-        server.kill()
-    seen.rows.append(
-        ("the server", str(kills), str(streams), str(lost), str(repeated), f"{off:.1e}", str(others))
-    )
-    assert (lost, repeated, others) == (0, 0, 0)
-    assert off <= 1e-3
+        found.append(stream.kill(SERVER_LIVES_S, rng, server.kill))
+        server = serve(*flags, store=store)
+    assert stream.result().report.examples == len(rows)
+    return server, found
 
 
 def workers(server: Any) -> list[int]:
     """The worker processes of a server."""
-    tasks = Path(f"/proc/{server.process.pid}/task")
-    children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-    return [
-        pid for pid in children if b"graft_server.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    children: list[int] = []
+    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            children += [int(pid) for pid in (task / "children").read_text().split()]
+    found = []
+    for pid in children:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"graft_server.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
-def commits_while_the_worker_is_killed(
-    wire: Any, server: Any, rows: list[tuple[str, str]], kills: int, rng: random.Random
-) -> int:
-    """Streams rows in, with a commit after each portion whose worker is killed; returns how many were."""
-    size = -(-len(rows) // kills)
-    killed, lasted = 0, LONGEST_S
-    for n, first in enumerate(range(0, len(rows), size)):
-        call = wire.adapt(model=MODEL, adaptation_id="a", seed=3)
-        assert call.next("started").next_sequence == first
-        call.examples(first, rows[first : first + size])
-        call.commit(f"c{n}", close=first + size >= len(rows))
-        call.next("committed")
-        began = time.monotonic()
-        threading.Event().wait(rng.uniform(0, lasted))
-        for pid in workers(server):
+def kill_a_worker(server: Any) -> None:
+    """Kills the worker; where the last one is dead and no commit needed another yet, the one that comes next."""
+    while not (pids := workers(server)):
+        time.sleep(0.01)
+    for pid in pids:
+        with suppress(ProcessLookupError):
             os.kill(pid, 9)
-            killed += 1
-        assert call.next("published").summary.examples == min(first + size, len(rows))
-        lasted = time.monotonic() - began
-    return killed
 
 
-@pytest.mark.timeout(3 * 3600)
-def test_kills_of_the_worker_lose_nothing_and_repeat_nothing(  # noqa: PLR0917 - fixtures
-    serve, connect, tmp_path, stream_rows, probes, undisturbed, kills, seen
+def stream_while_the_worker_is_killed(  # noqa: PLR0917 - all of them are what a stream is
+    serve: Callable[..., Any],
+    store: Path,
+    rows: list[tuple[str, str]],
+    publish_every: int,
+    kills: int,
+    rng: random.Random,
+) -> tuple[Any, list[Kill]]:
+    """Returns the server, and the kills."""
+    server = serve(store=store)
+    stream = Stream(server.target, Portions(rows, kills, WORKER_LIVES_S), publish_every)
+    found = [stream.kill(WORKER_LIVES_S, rng, lambda: kill_a_worker(server)) for _ in range(kills)]
+    assert stream.result().report.examples == len(rows)
+    return server, found
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("victim", ["server", "worker"])
+def test_kills_lose_nothing_and_repeat_nothing(  # noqa: PLR0917 - fixtures
+    victim, stream, serve, connect, tmp_path, stream_rows, probes, undisturbed, kills_of, sightings
 ):
-    rng = random.Random(7)  # noqa: S311 - moments, not secrets
-    lost = repeated = others = streams = killed = 0
-    off = 0.0
-    while killed < kills:
-        server = serve(store=tmp_path / f"store-{streams}")
+    seen = sightings.find(victim, stream)
+    if seen is None:
+        kills = kills_of(stream)
+        publishes = victim == "worker" or stream % 2 == 0
+        every = len(stream_rows) // kills if publishes else 0
+        run = stream_while_the_server_is_killed if victim == "server" else stream_while_the_worker_is_killed
+        rng = random.Random(f"{victim} {stream}")  # noqa: S311 - moments, not secrets
+        server, killed = run(serve, tmp_path / "store", stream_rows, every, kills, rng)
         wire = connect(server)
-        count = min(kills - killed, KILLS_A_STREAM)
-        killed += commits_while_the_worker_is_killed(wire, server, stream_rows, count, rng)
-        found = lost_and_repeated(wire, stream_rows)
-        lost, repeated = lost + found[0], repeated + found[1]
-        difference, labels = differences(probabilities(wire, MODEL, probes), undisturbed)
-        off, others = max(off, difference), others + labels
-        streams += 1
-        server.kill()
-    seen.rows.append(
-        ("the worker", str(killed), str(streams), str(lost), str(repeated), f"{off:.1e}", str(others))
-    )
-    assert (lost, repeated, others) == (0, 0, 0)
-    assert off <= 1e-3
+        counts = lost_and_repeated(wire, stream_rows)
+        off = differences(probabilities(wire, MODEL, probes), undisturbed)
+        seen = Seen(victim, stream, killed, *counts, *off)
+        sightings.add(seen)
+    assert (seen.lost, seen.repeated, seen.other_labels) == (0, 0, 0)
+    assert seen.difference <= 1e-3
