@@ -367,12 +367,12 @@ def serve(tmp_path: Path, encoder_cache: Path) -> Iterator[Callable[..., Running
 def serving(
     tmp_path_factory: pytest.TempPathFactory, encoder_cache: Path
 ) -> Callable[..., AbstractContextManager[Wire]]:
-    """Starts servers for fixtures that outlive a test: `with serving(*flags) as wire`."""
+    """Starts servers for fixtures that outlive a test: `with serving(*flags, store=...) as wire`."""
 
     @contextmanager
-    def start(*flags: str) -> Iterator[Wire]:
-        store = tmp_path_factory.mktemp("server") / "store"
-        running = start_server(store, "--cache", str(encoder_cache), *flags)
+    def start(*flags: str, store: Path | None = None) -> Iterator[Wire]:
+        folder = store or tmp_path_factory.mktemp("server") / "store"
+        running = start_server(folder, "--cache", str(encoder_cache), *flags)
         wire = Wire(running.target)
         yield wire
         wire.close()

@@ -15,13 +15,13 @@ from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.label_names import LabelNames
 from graft_server.adapting.mailbox import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, StateError
+from graft_server.errors import ConflictError, DomainError, StateError, StoreError
 from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.adaptations import AdaptationStore, is_features_key
 from graft_server.store.catalogue import Catalogue, Version
-from graft_server.store.objects import Objects
+from graft_server.store.objects import OBJECT_MISSING, Objects
 from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
 
 T = TypeVar("T")
@@ -62,11 +62,13 @@ class Publisher:
     ) -> tuple[Version, Report]:
         """Trains and publishes a commit. Repeating it gives the same version.
 
-        Where examples of the model are erased meanwhile, by any server, it is trained again without them.
+        Where examples of the model are erased meanwhile, by any server, it is trained again without them; where
+        features turn out to be damaged, after they were computed again.
 
         Raises:
             DomainError: It cannot be published, and why.
         """
+        lost: set[str] = set()
         while True:
             read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
             try:
@@ -77,6 +79,12 @@ class Publisher:
                 version = await uncancelled(self._enter(store, commit_id, result, read_at))
             except ConflictError as error:
                 _log.info("%s", error.message)
+                continue
+            except StoreError as error:
+                key = error.metadata.get("object", "")
+                if error.reason != OBJECT_MISSING or not is_features_key(key) or key in lost:
+                    raise
+                lost.add(key)
                 continue
             return version, msgspec.json.decode(result["report"], type=Report)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from graft_server.store.adaptations import AdaptationStore, features_key, writer_folder
-from graft_server.store.features import Features, decode_features, encode_features
+from graft_server.store.features import Features, encode_features, read_features
 from graft_server.store.generations import Generation, Piece, new_name
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
 from graft_server.store.segments import ERASED, Record, Segment, encode_segment, segment_key
@@ -157,7 +157,7 @@ def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> 
 def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
     """The features of a segment, or None if they are not stored: they are computed when they are needed."""
     try:
-        return decode_features(objects.get(_features_key(store, segment, encoder_id)))
+        return read_features(objects, _features_key(store, segment, encoder_id))
     except ObjectMissingError:
         return None
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graft_server.examples import Example
 from graft_server.store.adaptations import adaptation_folder, features_key, writer_folder
-from graft_server.store.features import decode_features
+from graft_server.store.features import read_features
 from graft_server.store.generations import Generations
 from graft_server.store.objects import ObjectMissingError, Objects, corrupt
 from graft_server.store.segments import Segment, read_current
@@ -46,8 +46,9 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
     rows come in that order too. So the result does not depend on how the writers' streams interleaved.
 
     Raises:
-        ObjectMissingError: A segment or its features are missing.
-        CorruptError: A segment or its features are damaged. metadata["object"] names the object.
+        ObjectMissingError: A segment or its features are missing, or features were damaged. metadata["object"] names
+            the object.
+        CorruptError: A segment is damaged.
     """
     generations = {
         it.adaptation_id: Generations(objects, adaptation_folder(model, it.adaptation_id)) for it in sources
@@ -120,7 +121,7 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
         wanted.setdefault(row.features_key, []).append(row.row)
     pieces: dict[str, list[NDArray[np.float16]]] = {}
     for key, indices in wanted.items():
-        features = decode_features(objects.get(key))
+        features = read_features(objects, key)
         # Where a caller sent features instead of inputs, a segment has their one view alone.
         shared = features.keys() & pieces.keys() if pieces else features.keys()
         if not shared:
