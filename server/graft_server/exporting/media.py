@@ -24,7 +24,7 @@ from graft_server.errors import BackboneError
 from graft_server.examples import Modality
 from graft_server.exporting import media_runner
 from graft_server.exporting.parity import read_by, require_parity, telling
-from graft_server.heads import Head
+from graft_server.heads import Head, rounding
 from graft_server.store.rows import Rows
 
 PROBES = 24
@@ -102,14 +102,15 @@ def check_parity(
     """
     classifier = media_runner.Classifier(bundle)
     served, bundled = _items(classifier, preprocessor, head, rows)
-    probabilities = np.concatenate(
-        [
-            head.scores(read_by(head, encoder.encode(batch))).probabilities
-            for batch in _batches(served, 1 if alone else _SERVED)
-        ]
+    features = np.concatenate(
+        [read_by(head, encoder.encode(batch)) for batch in _batches(served, 1 if alone else _SERVED)]
     )
     batches = _batches(bundled, 1 if alone else _BUNDLED)
-    require_parity(probabilities, np.concatenate([classifier.run(batch)[0] for batch in batches]))
+    require_parity(
+        head.scores(features).probabilities,
+        np.concatenate([classifier.run(batch)[0] for batch in batches]),
+        rounding.allowance(head, features)[0],
+    )
 
 
 def _items(

@@ -17,13 +17,14 @@ from graft_server.encoding.runtime import Features
 from graft_server.errors import CorruptError, FaultError
 from graft_server.examples import Kind
 from graft_server.exporting.runner import Classifier
-from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead
+from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
 from graft_server.store.versions import Manifest
 
 PROBES = 64
 PROBABILITY_PARITY = 1e-4
+"""Where rounding does not put the head off by more."""
 CLEAR_MARGIN = 1e-3
 """Where the two best labels differ by more, the bundle must answer with the same one."""
 
@@ -35,6 +36,7 @@ _PACKED, _PADDED = 8, 16
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Sized)
+Array = NDArray[np.float32]
 
 
 class Encodes(Protocol):
@@ -100,51 +102,53 @@ def check_parity(
         list(map(int, probe.served)) if probe.text is None else classifier.tokenize([probe.text])[0]
         for probe in inputs
     ]
-    served = [
-        head.scores(read_by(head, encoder.encode(batch)))
-        for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
-    ]
+    features = np.concatenate(
+        [
+            read_by(head, encoder.encode(batch))
+            for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
+        ]
+    )
+    served = head.scores(features)
+    allowed, _ = rounding.allowance(head, features)
     bundled = [classifier.run(batch) for batch in _batches(ids, 1 if alone else _PADDED)]
 
     def pair(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """An output as it is served, and as the bundle gives it."""
-        return (
-            np.concatenate([getattr(output, name) for output in served]),
-            np.concatenate([outputs[name] for outputs in bundled]),
-        )
+        return getattr(served, name), np.concatenate([outputs[name] for outputs in bundled])
 
     match head:
         case RegressionHead():
             values, (low, _), (high, _) = pair("value"), pair("low"), pair("high")
             width = float((high - low).mean())
             largest = float(np.abs(values[0]).max())
-            _require_close(*values, "value", PROBABILITY_PARITY * max(width, largest / 100))
+            _require_close(*values, "value", PROBABILITY_PARITY * max(width, largest / 100) + allowed[:, 0])
         case MultiLabelHead():
             probabilities, selected = pair("probabilities"), pair("selected")
             clear = np.abs(probabilities[0] - head.thresholds) > CLEAR_MARGIN
             clear &= _told_apart(probabilities[0])[:, None]
             other = int((selected[0] != selected[1])[clear].sum())
-            _require_close(*probabilities, "probabilities", PROBABILITY_PARITY, other)
+            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
         case _:
-            require_parity(*pair("probabilities"))
+            require_parity(*pair("probabilities"), allowed)
 
 
-def require_parity(served: NDArray[np.float32], bundled: NDArray[np.float32]) -> None:
-    """Raises FaultError unless both probabilities, of shape (n, classes), are the same but for rounding."""
+def require_parity(served: Array, bundled: Array, rounding: Array) -> None:
+    """Raises FaultError unless both probabilities are the same but for rounding; all have shape (n, classes)."""
     other = int((bundled.argmax(axis=1) != served.argmax(axis=1))[_told_apart(served)].sum())
-    _require_close(served, bundled, "probabilities", PROBABILITY_PARITY, other)
+    _require_close(served, bundled, "probabilities", np.maximum(PROBABILITY_PARITY, rounding), other)
 
 
 def _require_close(
-    served: NDArray[np.float32], bundled: NDArray[np.float32], name: str, allowed: float, other: int = 0
+    served: Array, bundled: Array, name: str, allowed: NDArray[np.floating], other: int = 0
 ) -> None:
-    off = float(np.abs(bundled - served).max())
+    off = np.abs(bundled - served)
     # Said so that NaN fails too.
-    if not (off <= allowed and other == 0):
+    if not ((off <= allowed).all() and other == 0):
+        worst = np.unravel_index(np.argmax(off / allowed), off.shape)
         raise FaultError(
-            f"The composed bundle does not answer as the served version does: on {len(served)} inputs its "
-            f"{name} differ by up to {off:.1e} (at most {allowed:.0e} is accepted), and {other} labels are others. "
-            "It was not handed out; please report it.",
+            f"The composed bundle does not answer as the served version does: on {len(served)} inputs its {name} "
+            f"differ by up to {off[worst]:.1e} (at most {allowed[worst]:.0e} is accepted there), and {other} labels "
+            "are others. It was not handed out; please report it.",
             reason="BUNDLE_PARITY",
         )
 
