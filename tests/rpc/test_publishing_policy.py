@@ -74,6 +74,31 @@ def test_a_commit_of_the_client_counts_as_the_newest(wire, model, few):
     assert [it.commit_id for it in commits(wire, model)] == ["mine", "mine-too"]
 
 
+def test_a_commit_with_nothing_new_gets_the_version_that_is_there_and_closes(wire, model, few):
+    call = wire.adapt(model=model, adaptation_id="a", publish=every(examples=len(few)))
+    call.examples(0, few)
+    assert call.next("published").commit_id == "auto:1"
+    call.commit("last", close=True)
+    (published,) = call.outcomes()
+    assert (published.commit_id, published.version) == ("last", 1)
+    assert published.summary.examples == len(few)
+    versions = wire.model.ListVersions(model_pb2.ListVersionsRequest(model=model)).versions
+    assert [it.version for it in versions] == [1]
+    assert [it.version for it in commits(wire, model)] == [1, 1]
+
+
+def test_a_commit_with_nothing_new_trains_again_where_examples_were_erased_since(wire, model, few):
+    rows = [adaptation_pb2.ExampleChange(upsert={"id": str(n), "input": {"text": text}, "label": label})
+            for n, (text, label) in enumerate(few)]  # fmt: skip
+    call = wire.adapt(model=model, adaptation_id="a", publish=every(examples=len(few)))
+    call.examples(0, rows)
+    assert call.next("published").commit_id == "auto:1"
+    wire.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=model, ids=["0"]), timeout=60)
+    call.commit("last", close=True)
+    (published,) = call.outcomes()
+    assert (published.version, published.summary.examples) == (2, len(few) - 1)
+
+
 def test_changes_of_all_writers_count(wire, model, few):
     calls = [
         wire.adapt(model=model, adaptation_id="a", writer_id=writer, publish=every(examples=12))

@@ -23,6 +23,7 @@ from graft_server.adapting.mailbox import (
     Published,
     Reconnect,
 )
+from graft_server.adapting.policy import already_published
 from graft_server.adapting.publishing import Publisher, uncancelled
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
@@ -375,10 +376,7 @@ class Adaptation:
         result: tuple[int, Report] | DomainError
         try:
             self._require_not_cancelled()
-            version, report = await self._publisher.publish(
-                self.store, self.trunk, self._embedder, commit_id, self._progress
-            )
-            result = version.number, report
+            result = await self._already_published(commit_id) or await self._train(commit_id)
         except DrainingError:
             self._queue.clear()  # the next server goes on
             return
@@ -394,6 +392,20 @@ class Adaptation:
             await self._finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
         self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
+
+    async def _train(self, commit_id: str) -> tuple[int, Report]:
+        version, report = await self._publisher.publish(
+            self.store, self.trunk, self._embedder, commit_id, self._progress
+        )
+        return version.number, report
+
+    async def _already_published(self, commit_id: str) -> tuple[int, Report] | None:
+        """What continuous publishing has made of the same changes, where it still stands: not made twice."""
+        number = already_published(self.store, commit_id)
+        report = (
+            await asyncio.to_thread(self._publisher.unerased, self.store.model, number) if number else None
+        )
+        return None if report is None else (number, report)
 
     async def _finish(self, commit_id: str, result: tuple[int, Report] | DomainError) -> None:
         message: Published | PublicationFailed

@@ -12,10 +12,26 @@ from datetime import datetime
 
 from graft_server.store.adaptations import AdaptationStore, Commit, PublishPolicy
 
+_AUTOMATIC = "auto:"
+"""What the names of the server's own commits begin with. No client's id has a colon."""
+
 
 def automatic_id(commits: Mapping[str, Commit]) -> str:
-    """The name of the next commit, if the server makes it. No client's id has a colon."""
-    return f"auto:{len(commits) + 1}"
+    """The name of the next commit, if the server makes it."""
+    return f"{_AUTOMATIC}{len(commits) + 1}"
+
+
+def already_published(store: AdaptationStore, commit_id: str) -> int:
+    """The version that the server published by itself of the very changes that a commit asks for; 0: none."""
+    wanted = _reaches(store.commits[commit_id])
+    for known, outcome in reversed(list(store.outcomes.items())):
+        if outcome.version and known.startswith(_AUTOMATIC) and _reaches(store.commits[known]) == wanted:
+            return outcome.version
+    return 0
+
+
+def _reaches(commit: Commit) -> dict[str, int]:
+    return {writer: end for writer, end in commit.watermarks.items() if end}
 
 
 def changes_since(store: AdaptationStore, positions: Mapping[str, int]) -> int:

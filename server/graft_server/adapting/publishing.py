@@ -20,7 +20,7 @@ from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore, is_features_key
-from graft_server.store.catalogue import Catalogue, Version
+from graft_server.store.catalogue import Catalogue, Snapshot, Version
 from graft_server.store.objects import OBJECT_MISSING, Objects
 from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
 
@@ -124,12 +124,22 @@ class Publisher:
 
     def report(self, model: str, number: int) -> Report | None:
         """Reads a version's report; None if the version has been deleted."""
-        known = self.catalogue.snapshot.models.get(model)
-        if known is None or number not in known.versions:
-            known = self.catalogue.refresh().models.get(model)  # another server may have published it
-        if known is None or number not in known.versions:
-            return None
-        return read_report(self.objects, known.versions[number].manifest)[1]
+        version = self._version(self.catalogue.snapshot, model, number)
+        if version is None:
+            version = self._version(
+                self.catalogue.refresh(), model, number
+            )  # another server may have published it
+        return None if version is None else read_report(self.objects, version.manifest)[1]
+
+    def unerased(self, model: str, number: int) -> Report | None:
+        """Reads a version's report; None if it has been deleted, or trained on what was erased since."""
+        version = self._version(self.catalogue.refresh(), model, number)
+        return None if version is None or version.erased else read_report(self.objects, version.manifest)[1]
+
+    @staticmethod
+    def _version(snapshot: Snapshot, model: str, number: int) -> Version | None:
+        known = snapshot.models.get(model)
+        return None if known is None else known.versions.get(number)
 
     async def _enter(
         self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any], read_at: int
