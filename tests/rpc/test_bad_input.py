@@ -401,7 +401,6 @@ def test_bytes_that_do_not_parse_are_an_invalid_argument_with_details(wire, meth
         ("unary_stream", "AdaptationService/WatchAdaptation"),
         ("stream_unary", "ModelService/EvaluateModel"),
         ("stream_stream", "AdaptationService/Adapt"),
-        ("stream_stream", "PredictionService/PredictStream"),
     ],
 )
 def test_bytes_that_do_not_parse_end_a_stream_with_details(wire, kind, method):

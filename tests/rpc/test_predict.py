@@ -229,6 +229,28 @@ def test_a_stream_without_an_answer_set_in_its_request_is_answered_with_an_error
     assert wire.failure(answer.error).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize(("malformed", "request_id"), [
+    # A request with id "x" whose model is not UTF-8, one that is cut off within the id, and no message at all.
+    (b"\x0a\x01x\x12\x04\x0a\x02\xff\xfe", "x"),
+    (b"\x0a\x05x", ""),
+    (b"\xff", ""),
+])  # fmt: skip
+def test_bytes_that_do_not_parse_are_answered_alone_and_the_stream_goes_on(
+    wire, few_model, malformed, request_id
+):
+    good = prediction_pb2.PredictStreamRequest(
+        request_id="good", request=predict_request(few_model, ["the lock"])
+    )
+    call = wire.channel.stream_stream("/graft.v1.PredictionService/PredictStream", None, None)
+    messages = [malformed, good.SerializeToString()]
+    answers = [prediction_pb2.PredictStreamResponse.FromString(it) for it in call(iter(messages), timeout=60)]
+    found = {it.request_id: it for it in answers}
+    assert found.keys() == {request_id, "good"}
+    failure = wire.failure(found[request_id].error)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MALFORMED")
+    assert found["good"].response.results[0].single_label.scores[0].label == "lock"
+
+
 def test_a_stream_of_many_requests_gives_what_predict_gives(wire, few_model):
     known = {text: probabilities(wire.predict(few_model, [text]).results[0]) for text in TEXTS}
     requests = [

@@ -7,10 +7,14 @@ import math
 import time
 from collections.abc import AsyncIterator
 
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
+
 from graft.v1 import prediction_pb2 as pb
 from graft_server.errors import DomainError, InvalidError
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context, to_status
+from graft_server.rpc.service import Malformed, answers_each
 from graft_server.serving.predictor import Predictor
 from graft_server.slices import in_slices
 
@@ -32,8 +36,9 @@ class PredictionService:
         """Answers for some inputs of one model."""
         return await self._predict(request, _deadline(context))
 
+    @answers_each
     async def PredictStream(
-        self, requests: AsyncIterator[pb.PredictStreamRequest], context: Context
+        self, requests: AsyncIterator[pb.PredictStreamRequest | Malformed], context: Context
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         """Answers many requests, each when it is ready."""
         deadline = _deadline(context)
@@ -53,9 +58,11 @@ class PredictionService:
                 # The group wraps what went wrong with the stream itself.
                 await answers.put(group.exceptions[0])
 
-        async def answer(request: pb.PredictStreamRequest) -> None:
-            response = pb.PredictStreamResponse(request_id=request.request_id)
+        async def answer(request: pb.PredictStreamRequest | Malformed) -> None:
+            response = pb.PredictStreamResponse(request_id=_request_id(request))
             try:
+                if isinstance(request, Malformed):
+                    raise request.error()
                 response.response.CopyFrom(await self._predict(request.request, deadline))
             except DomainError as error:
                 response.error.CopyFrom(to_status(error))
@@ -94,6 +101,17 @@ class PredictionService:
                 field="inputs",
             )
         return response
+
+
+def _request_id(request: pb.PredictStreamRequest | Malformed) -> str:
+    """The id of a request; "" where its bytes do not even tell that."""
+    if not isinstance(request, Malformed):
+        return request.request_id
+    try:
+        # A message of one string in the same field: whatever the others hold is passed over unread.
+        return StringValue.FromString(request.data).value
+    except DecodeError:
+        return ""
 
 
 def _check(request: pb.PredictRequest) -> None:

@@ -11,7 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import message_factory
@@ -25,17 +26,46 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Malformed:
+class Malformed:
     """Bytes that are not a message of the type that they should be."""
 
     kind: str
+    """The message's full name."""
+    data: bytes
 
     def error(self) -> InvalidError:
+        """What its sender is told."""
         return InvalidError(
             f"The request is not a valid {self.kind}: its bytes cannot be parsed. Are all strings UTF-8, and is it "
             "made with the current protos?",
             reason="REQUEST_MALFORMED",
         )
+
+
+class _Received:
+    """A message of a stream, as it came.
+
+    gRPC holds on to what its deserializer returned until the next message is there. So that is this box, which is
+    emptied: a stream that waits for room does not keep the message that it has worked through in memory.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def take(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def answers_each(method: M) -> M:
+    """Marks a servicer's method that is given also what cannot be parsed, as `Malformed`, and answers to it."""
+    method.answers_each = True  # type: ignore[attr-defined]
+    return method
 
 
 def add_service(server: grpc.aio.Server, servicer: object, descriptor: ServiceDescriptor) -> None:
@@ -59,29 +89,41 @@ def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.R
     else:
         make = grpc.unary_unary_rpc_method_handler
     wrap = _streaming if descriptor.server_streaming else _single
-    incoming = _messages if descriptor.client_streaming else _message
-    return make(wrap(method, incoming, answer, descriptor.full_name), parse, answer.SerializeToString)
+    deserialize: Callable[[bytes], Any] = parse
+    incoming: Callable[[Any], Any] = _message
+    if descriptor.client_streaming:
+        deserialize = _Received
+        incoming = partial(_each if hasattr(method, "answers_each") else _messages, parse)
+    return make(wrap(method, incoming, answer, descriptor.full_name), deserialize, answer.SerializeToString)
 
 
-def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
-    def parse(data: bytes) -> Message | _Malformed:
+_Parse = Callable[[bytes], Message | Malformed]
+
+
+def _parser(kind: type[Message]) -> _Parse:
+    def parse(data: bytes) -> Message | Malformed:
         try:
             return kind.FromString(data)
         except DecodeError:
-            return _Malformed(kind.DESCRIPTOR.full_name)
+            return Malformed(kind.DESCRIPTOR.full_name, data)
 
     return parse
 
 
-def _message(request: Message | _Malformed) -> Message:
-    if isinstance(request, _Malformed):
+def _message(request: Message | Malformed) -> Message:
+    if isinstance(request, Malformed):
         raise request.error()
     return request
 
 
-async def _messages(requests: AsyncIterator[Message | _Malformed]) -> AsyncIterator[Message]:
+async def _each(parse: _Parse, requests: AsyncIterator[_Received]) -> AsyncIterator[Message | Malformed]:
     async for request in requests:
-        yield _message(request)
+        yield parse(request.take())
+
+
+async def _messages(parse: _Parse, requests: AsyncIterator[_Received]) -> AsyncIterator[Message]:
+    async for request in requests:
+        yield _message(parse(request.take()))
 
 
 def _single(
