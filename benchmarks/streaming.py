@@ -1,6 +1,6 @@
 """Learning while the stream is open: how soon a label counts, what publishing on the way costs, and whom it slows.
 
-python -m benchmarks.streaming [--only live10k live100k same beside]
+python -m benchmarks.streaming [--only live10k live100k same beside backpressure]
 
 Parts that are left out keep the figures of their last run.
 """
@@ -20,6 +20,7 @@ import numpy as np
 
 import graft
 from benchmarks import load
+from benchmarks.backpressure import backpressure
 from benchmarks.datasets import Texts, banking77, clinc150, few_shot
 from benchmarks.harness import RESULTS, Figure, Server, at_least, at_most, server, write
 from benchmarks.load import Load, predict_requests, write_requests
@@ -30,7 +31,7 @@ Pairs = list[tuple[str, str]]
 
 
 def main() -> None:
-    parts = {it.__name__: it for it in (live10k, live100k, same, beside)}
+    parts = {it.__name__: it for it in (live10k, live100k, same, beside, backpressure)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
     figures = [figure for name in parser.parse_args().only for figure in parts[name]()]

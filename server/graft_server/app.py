@@ -182,6 +182,7 @@ def limits_of(settings: Settings) -> AdaptationLimits:
         open_per_model=settings.open_adaptations_per_model,
         publications=settings.publications,
         publications_per_model=settings.publications_per_model,
+        intake_bytes=settings.intake_memory_mb << 20,
     )
 
 

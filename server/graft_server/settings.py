@@ -85,6 +85,13 @@ class Settings:
     publications_per_model: int = field(
         default=64, metadata={"help": "commits of one model that may wait or be trained"}
     )
+    intake_memory_mb: int = field(
+        default=256,
+        metadata={
+            "help": "memory, in MiB, for examples of all streams that wait for the disk and the encoder; clients "
+            "that send more are slowed down"
+        },
+    )
     erasure_grace_seconds: float = field(
         default=2.0,
         metadata={
@@ -242,6 +249,7 @@ def _check_numbers(settings: Settings) -> None:
         ("open_adaptations_per_model", 1),
         ("publications", 1),
         ("publications_per_model", 1),
+        ("intake_memory_mb", 1),
         ("max_image_pixels", 1),
     ):
         if getattr(settings, name) < least:

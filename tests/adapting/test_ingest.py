@@ -13,6 +13,7 @@ import pytest
 
 from graft_server.adapting import ingest
 from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.adapting.intake import Intake
 from graft_server.encoding.trunk import Trunk, TrunkSettings
 from graft_server.errors import ConflictError, StoreError
 from graft_server.examples import Change, Example, Input
@@ -29,16 +30,22 @@ def incoming(text: str, label: str = "a") -> Incoming:
 class Bench:
     """A writer's stream with all that is below it."""
 
-    def __init__(self, store: AdaptationStore, trunk: Trunk) -> None:
+    def __init__(self, store: AdaptationStore, trunk: Trunk, most_of_one: int) -> None:
         self.store = store
         self.trunk = trunk
         self.embedder = Embedder(store, trunk)
+        self.intake = Intake(most_of_one=most_of_one)
+        self.share = self.intake.share()
         self.durable: list[Segment] = []
         self.failures: list[Exception] = []
 
     def stream(self, writer_id: str = "w") -> WriterStream:
         return WriterStream(
-            self.store.writer(writer_id), self.embedder, self.durable.append, self.failures.append
+            self.store.writer(writer_id),
+            self.embedder,
+            self.share,
+            self.durable.append,
+            self.failures.append,
         )
 
     @property
@@ -47,12 +54,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    tmp_path: Path, encoder_cache: Path, backbone: Any
-) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
+def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., None]:
     """Runs a scenario against a Bench on a store below tmp_path."""
 
-    def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+    def run(scenario: Callable[[Bench], Awaitable[None]], most_of_one: int = 1 << 20) -> None:
         async def main() -> None:
             # The layout of as many cores has been measured already.
             settings = TrunkSettings(cache=encoder_cache, cores=len(os.sched_getaffinity(0)))
@@ -60,7 +65,7 @@ def bench(
             await trunk.open(LocalJobs(1))
             start = Start(Settings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))
             store = AdaptationStore.create(Objects.open(tmp_path / "store"), "m", "a", start)
-            it = Bench(store, trunk)
+            it = Bench(store, trunk, most_of_one)
             async with asyncio.timeout(60):
                 await scenario(it)
             await it.embedder.close()
@@ -127,25 +132,21 @@ def test_features_that_were_lost_are_computed_when_they_are_needed(bench):
     bench(scenario)
 
 
-def test_a_stream_waits_while_too_much_waits_for_the_encoder(bench, monkeypatch):
-    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 2_000)
-
+def test_a_stream_waits_while_too_much_waits_for_the_encoder(bench):
     async def scenario(it: Bench) -> None:
         stream = it.stream()
         for number in range(50):
             await stream.put(number, [incoming(f"{number} " + "word " * 100)])
-            assert it.embedder._waiting_bytes <= 2_000
+            assert 0 < it.share.held <= 4_000
         await stream.flush()
         await it.embedder.complete(lambda *_: None)
-        assert it.embedder._waiting_bytes == 0
+        assert it.share.held == it.intake.held == 0
         await stream.close()
 
-    bench(scenario)
+    bench(scenario, most_of_one=4_000)
 
 
-def test_a_text_larger_than_the_room_is_taken_when_nothing_else_waits(bench, monkeypatch):
-    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 10)
-
+def test_a_text_larger_than_the_room_is_taken_when_nothing_else_waits(bench):
     async def scenario(it: Bench) -> None:
         stream = it.stream()
         for number in range(3):
@@ -154,7 +155,7 @@ def test_a_text_larger_than_the_room_is_taken_when_nothing_else_waits(bench, mon
         await stream.close()
         assert it.durable[-1].next_sequence == 3
 
-    bench(scenario)
+    bench(scenario, most_of_one=10)
 
 
 def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed(bench):
@@ -174,34 +175,32 @@ def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed
         await stream.close()
         await stream.close()
         await it.embedder.complete(lambda *_: None)
-        assert it.embedder._waiting_bytes == 0
+        assert it.share.held == 0
         assert rival.next_sequence == 1
 
     bench(scenario)
 
 
-def test_a_change_that_waited_for_room_while_a_write_failed_is_refused(bench, monkeypatch):
-    monkeypatch.setattr(ingest, "MAX_UNENCODED_BYTES", 200)
-
+def test_a_change_that_waited_for_room_while_a_write_failed_is_refused(bench):
     async def scenario(it: Bench) -> None:
         stream = it.stream()
         other = AdaptationStore.load(Objects.open(it.store._objects._root), "m", "a").writer("w")
         other.append([incoming("theirs").record])
-        await it.embedder.room_for(100)
+        await it.share.take(100)
         await stream.put(0, [incoming("ours")])
         waiting = asyncio.create_task(stream.put(1, [incoming("more")]))
         with pytest.raises((ConflictError, StoreError)):
             await stream.flush()
         assert not waiting.done()
-        await it.embedder.release(100)
+        it.share.give_back(100)
         with pytest.raises((ConflictError, StoreError)):
             await waiting
         with pytest.raises((ConflictError, StoreError)):
             await stream.flush()
         await stream.close()
-        assert it.embedder._waiting_bytes == 0
+        assert it.share.held == 0
 
-    bench(scenario)
+    bench(scenario, most_of_one=2 * ingest.RECORD_BYTES + 50)
 
 
 def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):
@@ -215,6 +214,6 @@ def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):
         again = AdaptationStore.load(Objects.open(tmp_path / "store"), "m", "a").writer("w")
         assert again.next_sequence == kept
         await it.embedder.complete(lambda *_: None)
-        assert it.embedder._waiting_bytes == 0
+        assert it.share.held == 0
 
     bench(scenario)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from graft_server.adapting.continuous import ContinuousPublishing
 from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.adapting.intake import Intake, Share
 from graft_server.adapting.interim import Interim
 from graft_server.adapting.mailbox import (
     Committed,
@@ -69,6 +70,7 @@ class Adaptation:
         store: AdaptationStore,
         trunk: Trunk,
         publisher: Publisher,
+        intake: Intake,
         admit: Callable[[Adaptation], None] = lambda _: None,
     ) -> None:
         """Describes it; nothing runs yet.
@@ -77,6 +79,7 @@ class Adaptation:
             store: What is stored of it.
             trunk: The backbone that it uses.
             publisher: Carries out its commits.
+            intake: Room for the changes of all adaptations.
             admit: Raises OverloadError where a new commit is one too many.
         """
         self.store = store
@@ -85,6 +88,7 @@ class Adaptation:
         self.closed = False
         self._publisher = publisher
         self._embedder = Embedder(store, trunk, self._encoded)
+        self._share = intake.share()
         self.interim = Interim(store, trunk, self._embedder, publisher, self._learned)
         self._admit = admit
         self._continuous = ContinuousPublishing(
@@ -142,7 +146,7 @@ class Adaptation:
                 older.mailbox.fail(_superseded(writer_id))
                 await older.close()
             log = await asyncio.to_thread(self._read_writer, writer_id)
-            session = Session(self, writer_id, log, self._embedder)
+            session = Session(self, log, self._embedder, self._share)
             self._sessions[writer_id] = session
             return session
 
@@ -482,12 +486,12 @@ class Session:
         mailbox: What waits to be sent to the caller.
     """
 
-    def __init__(self, adaptation: Adaptation, writer_id: str, log: WriterLog, embedder: Embedder) -> None:
-        self.writer_id = writer_id
+    def __init__(self, adaptation: Adaptation, log: WriterLog, embedder: Embedder, share: Share) -> None:
+        self.writer_id = log.writer_id
         self.mailbox = Mailbox()
         self._adaptation = adaptation
         self._log = log
-        self._stream = WriterStream(log, embedder, self._on_durable, self.mailbox.fail)
+        self._stream = WriterStream(log, embedder, share, self._on_durable, self.mailbox.fail)
         self._open_commits: set[str] = set()
         self._half_closed = False
 

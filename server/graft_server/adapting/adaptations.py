@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from graft_server.adapting import finetuning
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
+from graft_server.adapting.intake import Intake
 from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
 from graft_server.encoding.trunk import Trunk, Trunks
@@ -61,6 +62,8 @@ class AdaptationLimits:
     publications: int = 1024
     """Commits that wait or are trained."""
     publications_per_model: int = 64
+    intake_bytes: int = 256 << 20
+    """Memory for changes that wait for the disk and the encoder."""
 
 
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
@@ -86,6 +89,7 @@ class Adaptations:
         self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = AdaptationLimits()
     ) -> None:
         self._limits = limits
+        self._intake = Intake(limits.intake_bytes)
         self._publisher = publisher
         self._trunks = trunks
         self._open: dict[tuple[str, str], Adaptation] = {}
@@ -364,7 +368,7 @@ class Adaptations:
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()
         trunk = self._trunks.get(store.start.settings.backbone)
-        adaptation = Adaptation(store, trunk, self._publisher, self._admit)
+        adaptation = Adaptation(store, trunk, self._publisher, self._intake, self._admit)
         self._open[store.model, store.adaptation_id] = adaptation
         return adaptation
 

@@ -1,19 +1,19 @@
 """Examples on their way in: from a writer's stream to durable segments, and from those to features.
 
 The disk is its own batching window, as the encoder is: whatever arrives while one segment is written is the
-next segment. Features follow behind; a writer waits only when too much is waiting for the encoder, which slows
-its client down through the transport's flow control.
+next segment. Features follow behind; a writer waits only when too much is in memory, see `intake`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from graft_server.adapting.intake import Share
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import POOLED, Trunk
 from graft_server.errors import BackboneError, ConflictError, InvalidError, StoreError
@@ -24,8 +24,8 @@ from graft_server.store.segments import Record, Segment, WriterLog
 
 _log = logging.getLogger(__name__)
 
-MAX_UNENCODED_BYTES = 4 << 20
-"""A stream waits while changes of this size wait for the encoder: some seconds of its work."""
+RECORD_BYTES = 600
+"""What a change takes in memory besides its input."""
 
 MAX_RECORDS = 4_096
 """Of a segment: its features are in memory at once (some KB a record), and its rejections are one event."""
@@ -56,8 +56,8 @@ class Incoming:
     def size(self) -> int:
         """What it weighs while it waits for the disk and the encoder, in bytes."""
         if isinstance(self.result, Change) and self.result.upsert:
-            return self.result.upsert.input.size + 64
-        return 64
+            return self.result.upsert.input.size + RECORD_BYTES
+        return RECORD_BYTES
 
 
 async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int) -> list[Incoming]:
@@ -95,33 +95,18 @@ class Embedder:
         self._trunk = trunk
         self._on_features = on_features
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting_bytes = 0
-        self._room = asyncio.Condition()
 
     @property
     def busy(self) -> bool:
         """Whether features are being computed."""
         return bool(self._tasks)
 
-    async def room_for(self, size: int) -> None:
-        """Waits until `size` more bytes may wait for the encoder, and counts them in."""
-        async with self._room:
-            await self._room.wait_for(
-                lambda: not self._waiting_bytes or self._waiting_bytes + size <= MAX_UNENCODED_BYTES
-            )
-            self._waiting_bytes += size
-
-    async def release(self, size: int) -> None:
-        """Counts bytes out again."""
-        async with self._room:
-            self._waiting_bytes -= size
-            self._room.notify_all()
-
-    def follow(self, segment: Segment, size: int) -> None:
-        """Computes the segment's features in the background; `size` bytes were counted in for it."""
-        task = asyncio.create_task(self._follow(segment, size))
+    def follow(self, segment: Segment, on_done: Callable[[], None]) -> None:
+        """Computes the segment's features in the background; `on_done` is told of its end, however it ends."""
+        task = asyncio.create_task(self._follow(segment))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: on_done())
 
     async def complete(self, on_progress: Callable[[int, int], None]) -> None:
         """Returns when every segment has its features, computing those that were lost.
@@ -143,21 +128,20 @@ class Embedder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, segment: Segment, size: int) -> None:
+    async def _follow(self, segment: Segment) -> None:
         try:
             await self._embed(segment)
         except (BackboneError, StoreError) as error:
             # Features are derived: `complete` computes them when they are needed, and fails if it must.
             _log.warning("features of a segment were not stored: %s", error.message)
-        finally:
-            await self.release(size)
 
     async def _embed(self, segment: Segment) -> None:
         upserts = segment.upserts
         features: Features = {}
         if upserts:
             inputs = [example.input for example in upserts]
-            features = _joined([await self._features(part) for part in self._trunk.parts(inputs)])
+            key = f"{self._store.model}/{self._store.adaptation_id}"
+            features = _joined(await self._trunk.in_turns(key, inputs, self._features))
         counts = await asyncio.to_thread(
             self._store.write_features, segment, self._trunk.encoder_id, features
         )
@@ -210,6 +194,7 @@ class WriterStream:
         self,
         log: WriterLog,
         embedder: Embedder,
+        share: Share,
         on_durable: Callable[[Segment], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
@@ -218,12 +203,14 @@ class WriterStream:
         Args:
             log: The writer's segments.
             embedder: Computes features behind.
+            share: Room for what waits for the disk and the encoder.
             on_durable: Told of each segment once it is durable.
             on_failure: Told when a segment could not be stored: nothing is written after that. The client may
                 be waiting for its acknowledgement, and send nothing that the error could be raised to.
         """
         self._log = log
         self._embedder = embedder
+        self._share = share
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._pending: list[Incoming] = []
@@ -253,7 +240,7 @@ class WriterStream:
             changes = changes[await self._repeated(first_sequence, changes) :]
         if not changes:
             return
-        await self._embedder.room_for(sum(change.size for change in changes))
+        await self._share.take(_size(changes))
         self._pending.extend(changes)  # counted in, so that `close` counts out what is never written
         self._raise()
         self._idle.clear()
@@ -277,7 +264,7 @@ class WriterStream:
         # A write cannot be called back, and the next stream of this writer must find it done.
         await asyncio.shield(self._task)
         failed, self._writing = self._writing, []
-        await self._embedder.release(sum(change.size for change in (*failed, *dropped)))
+        self._share.give_back(_size((*failed, *dropped)))
 
     async def _repeated(self, first_sequence: int, changes: Sequence[Incoming]) -> int:
         digests = [change.digest for change in changes]
@@ -310,6 +297,10 @@ class WriterStream:
     async def _write_segment(self) -> None:
         records = [change.record for change in self._writing]
         segment = await asyncio.to_thread(self._log.append, records)
-        size, self._writing = sum(change.size for change in self._writing), []
-        self._embedder.follow(segment, size)
+        size, self._writing = _size(self._writing), []
+        self._embedder.follow(segment, on_done=lambda: self._share.give_back(size))
         self._on_durable(segment)
+
+
+def _size(changes: Iterable[Incoming]) -> int:
+    return sum(change.size for change in changes)

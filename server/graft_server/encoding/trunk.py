@@ -8,10 +8,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,10 @@ from graft_server.encoding.tuning import Layout, tuned
 from graft_server.errors import BackboneError, InvalidError, MissingError
 from graft_server.examples import Input, Kind, Modality
 from graft_server.jobs.job import Job, Jobs
+from graft_server.jobs.turns import Turns
 from graft_server.names import shown
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +43,12 @@ POOLED = "pooled"
 FILES_AT_ONCE = 256
 """Images or clips of one caller that are decoded at a time: an image's pixels take 150 KB while they wait, 30 s of
 sound 1 MB, whatever their files have."""
+
+TURN = 32
+"""Inputs that an adaptation brings to the encoder in its turn."""
+TURNS_AT_ONCE = 8
+"""How many such parts are prepared and queued. Fewer would leave the batcher without choice; more would make an
+adaptation that has little wait for what others have brought."""
 
 
 class TrunkState(enum.Enum):
@@ -111,6 +120,7 @@ class Trunk:
     ) -> None:
         """Describes it; `open` loads it, one of those that share `loading` at a time."""
         self.memory_bytes = 0
+        self._turns = Turns(TURNS_AT_ONCE)
         self._loading = loading or asyncio.Lock()
         self.name = name
         self.name_scale = 0.0
@@ -277,6 +287,27 @@ class Trunk:
         at_once = len(inputs) if Kind.TEXT in self.preprocessor.kinds else FILES_AT_ONCE
         for start in range(0, len(inputs), max(at_once, 1)):
             yield inputs[start : start + at_once]
+
+    async def in_turns(
+        self, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
+    ) -> list[T]:
+        """What `work` makes of the inputs, part by part, in their order. Keys that compete take turns.
+
+        Raises:
+            Exception: The first that `work` raised; the other parts are given up.
+        """
+
+        async def turn(part: Sequence[Input]) -> T:
+            async with self._turns.place(key):
+                return await work(part)
+
+        parts = (inputs[start : start + TURN] for start in range(0, len(inputs), TURN))
+        tasks = [asyncio.create_task(turn(part)) for part in parts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def encode(
         self,

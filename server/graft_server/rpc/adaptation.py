@@ -22,6 +22,7 @@ from graft_server.rpc.errors import Context, failure_status, to_status
 from graft_server.rpc.paging import Page, window
 from graft_server.rpc.reports import TASK_MESSAGES
 from graft_server.rpc.times import timestamp
+from graft_server.slices import in_slices
 from graft_server.store.adaptations import AdaptationStore, Commit, Outcome, Settings
 from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
 
@@ -196,9 +197,11 @@ async def _read(
         async for request in requests:
             match request.WhichOneof("message"):
                 case "examples":
-                    batch = request.examples
-                    changes = await _incoming(batch, start, targets, trunk)
-                    await session.put(batch.first_sequence, changes)
+                    first = request.examples.first_sequence
+                    changes = await _incoming(request.examples, start, targets, trunk)
+                    del request  # it may be large, and the stream may have to wait
+                    await session.put(first, changes)
+                    del changes
                 case "commit":
                     commit = request.commit
                     await session.commit(_commit_id(commit), _end(commit), commit.close)
@@ -215,8 +218,10 @@ async def _beginning_with(
 ) -> AsyncIterator[pb.AdaptRequest]:
     if first is not None:
         yield first
+        del first
         async for request in others:
             yield request
+            del request
 
 
 def _modality(message: pb.AdaptRequest | None) -> Modality | None:
@@ -281,10 +286,10 @@ async def _incoming(
             reason="TOO_MANY_EXAMPLES",
             field="examples.changes",
         )
-    changes = [
-        converters.incoming(change, start, sequence, targets)
-        for sequence, change in enumerate(batch.changes, batch.first_sequence)
-    ]
+    changes = await in_slices(
+        lambda it: converters.incoming(it[1], start, it[0], targets),
+        list(enumerate(batch.changes, batch.first_sequence)),
+    )
     return await readable(trunk, changes, start.writer_id, batch.first_sequence)
 
 

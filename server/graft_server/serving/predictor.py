@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,7 +175,15 @@ class Predictor:
         return [it if isinstance(it, InvalidError) else next(answered) for it in found], timings
 
     async def outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
-        """All that the version's head says of each input, by name, or what is wrong with it; behind other requests."""
+        """All that the version's head says of each input, by name, or what is wrong with it.
+
+        Behind other requests, in turns with adaptations.
+        """
+        key = f"{served.version.model}@{served.version.number}"
+        parts = await served.trunk.in_turns(key, inputs, partial(self._outputs, served))
+        return [row for part in parts for row in part]
+
+    async def _outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
         found = await _prepared(served, inputs)
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
