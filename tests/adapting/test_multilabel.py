@@ -195,3 +195,26 @@ def test_planted_errors_are_found_and_said_to_be_missing_or_too_many(make_labell
         for row, _ in planted
     }
     assert len(found & right) >= 4
+
+
+def test_names_of_labels_help_where_examples_are_few(make_labelled_set: MakeSet) -> None:
+    shares = (0.3,) * 6
+    train, fresh = (make_labelled_set(n, shares, noise=2.0, seed=seed) for n, seed in ((16, 0), (400, 4)))
+    clear = make_labelled_set(400, shares, noise=0.1, seed=8)
+    alone = [int(np.flatnonzero((clear.targets == row).all(axis=1))[0]) for row in np.eye(6, dtype=bool)]
+    names = {"pooled": clear.features["pooled"][alone]}
+    micro = []
+    for named in (None, names):
+        head, report = selected(replace(train, label_features=named))
+        assert report.head.settings["label_names"] == (named is not None)
+        assert report.evaluation.examples == 16  # names are taught, and nothing is measured on them
+        micro.append(f1_score(fresh.targets, answers(head, fresh).selected, average="micro"))
+    assert micro[1] > micro[0] + 0.05
+
+
+def test_names_that_mislead_are_left_alone(make_labelled_set: MakeSet) -> None:
+    train = make_labelled_set(200)
+    swapped = {"pooled": -train.features["pooled"][:3]}
+    head, report = selected(replace(train, label_features=swapped))
+    assert report.head.settings["label_names"] == 0
+    assert encode(head) == encode(selected(train)[0])

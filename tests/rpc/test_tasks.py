@@ -129,6 +129,7 @@ def test_the_report_has_figures_of_labels_and_each_labels_threshold(wire, sets_m
     assert (report.examples, report.classes, report.multi_label.labels_per_example) == (60, 2, 1.0)
     assert report.multi_label.micro_f1 > 0.9
     assert report.accuracy > 0.85
+    assert "label_names" in report.head.settings  # the default backbone reads them, so they were tried
     for entry in report.per_class:
         assert (entry.examples, entry.support) == (30, 30)
         assert 0 < entry.threshold < 1

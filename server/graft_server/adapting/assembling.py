@@ -125,7 +125,13 @@ def _multi_label(examples: Sequence[Example], wanted: Wanted, shared: dict[str, 
     targets = np.zeros((len(examples), len(known)), bool)
     for row, example in zip(targets, examples, strict=True):
         row[[number[label] for label in example.labels]] = True
-    return MultiLabelSet(classes=tuple(known), descriptions=tuple(known.values()), targets=targets, **shared)
+    return MultiLabelSet(
+        classes=tuple(known),
+        descriptions=tuple(known.values()),
+        targets=targets,
+        label_features=_of_names(wanted.label_features, tuple(known), shared["features"].keys()),
+        **shared,
+    )
 
 
 def _regression(examples: Sequence[Example], shared: dict[str, Any]) -> RegressionSet:

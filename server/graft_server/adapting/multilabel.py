@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from scipy.sparse import csr_array
 
 from graft_server import metrics
 from graft_server.adapting import binary, logistic
+from graft_server.adapting.candidates import NEVER
 from graft_server.adapting.examples import deal, joined, usable
 from graft_server.adapting.folds import iterative_folds
 from graft_server.adapting.kernel import RIDGES, KernelRidge
@@ -56,11 +58,28 @@ class Labelled:
     fold_of: NDArray[np.int32]
     folds: int
     seed: int
+    names: NDArray[np.float16] | None = None
+    """shape (k, d): features of the labels' names, each taught as an example that carries its label alone; None where
+    they are not."""
+
+    @cached_property
+    def taught(self) -> Taught:
+        """What heads are fitted to."""
+        numbers = self.targets.astype(np.float32)
+        if self.names is None:
+            return Taught(self.features, numbers, self.weights, self.fold_of)
+        k = len(self.names)
+        return Taught(
+            np.concatenate([self.features, self.names]),
+            np.concatenate([numbers, np.eye(k, dtype=np.float32)]),
+            np.append(self.weights, np.full(k, np.median(self.weights))),
+            np.append(self.fold_of, np.full(k, NEVER, np.int32)),
+        )
 
     @cached_property
     def axes(self) -> logistic.Axes:
-        """The features on their principal axes."""
-        return logistic.principal_axes(self.features.astype(np.float32))
+        """The features of what is taught on their principal axes."""
+        return logistic.principal_axes(self.taught.features.astype(np.float32))
 
     @cached_property
     def scale(self) -> float:
@@ -69,14 +88,28 @@ class Labelled:
         return max(float(np.einsum("nd,nd->n", wide, wide).mean()), 1e-12)
 
     @cached_property
-    def numbers(self) -> Array:
-        """The targets as 0 and 1."""
-        return self.targets.astype(np.float32)
-
-    @cached_property
     def kernel(self) -> KernelRidge:
         """The kernel regression."""
-        return KernelRidge(self.features, csr_array(self.numbers), self.weights, self.fold_of, seed=self.seed)
+        taught = self.taught
+        return KernelRidge(
+            taught.features, csr_array(taught.numbers), taught.weights, taught.fold_of, seed=self.seed
+        )
+
+    def settings(self, settings: Mapping[str, float]) -> Mapping[str, float]:
+        """A head's settings, and whether it was taught the labels' names."""
+        return {**settings, "label_names": float(self.names is not None)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """The rows that heads are fitted to: the examples first, then the labels' names where these help."""
+
+    features: NDArray[np.float16]
+    numbers: Array
+    """The targets as 0 and 1."""
+    weights: NDArray[np.float64]
+    fold_of: NDArray[np.int32]
+    """NEVER for names: nothing is measured on them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +143,13 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
     bound, folds = deal(train, rows, train.kinds()[rows])
     fold_of = iterative_folds(train.targets[rows], bound, folds, seed)
 
-    def seen(view: str, part: NDArray[np.int64]) -> Labelled:
+    def seen(view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
         features, targets = joined(train.features, view)[rows[part]], train.targets[rows[part]]
-        return Labelled(view, features, targets, train.weights[rows[part]], fold_of[part], folds, seed)
+        names = None
+        if named and train.label_features is not None and train.label_features.keys() >= set(view.split("+")):
+            names = joined(train.label_features, view)
+        weights = train.weights[rows[part]]
+        return Labelled(view, features, targets, weights, fold_of[part], folds, seed, names)
 
     whole, tried = _search(views_of(train), seen, len(rows), seed, progress)
     chosen = tried[0]
@@ -146,8 +183,11 @@ def _require_contrast(targets: NDArray[np.bool_]) -> None:
         )
 
 
-View = Callable[[str, NDArray[np.int64]], Labelled]
-"""Some of the rows in a view."""
+class View(Protocol):
+    """Gives some of the rows in a view, with the labels' names if they are asked for and known."""
+
+    def __call__(self, view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
+        """Rows of the places `part`, in a view."""
 
 
 def _search(
@@ -161,9 +201,16 @@ def _search(
     asked = {view: _Logistic(seen(view, part)) for view in views}
     losses = {view: _loss(one.trial(first, logistic.ROUGH), one.labelled) for view, one in asked.items()}
     view = next(one for one in views if losses[one] <= min(losses.values()) + AS_GOOD)
-    progress("choose", 0.3)
+    progress("choose", 0.2)
     linear = asked.pop(view)
     asked.clear()
+    with_names = _Logistic(seen(view, part, named=True))
+    named = with_names.labelled.names is not None
+    if named:
+        named = _loss(with_names.trial(first, logistic.ROUGH), linear.labelled) < losses[view]
+    if named:
+        linear = with_names
+    progress("choose", 0.3)
     tried = _climb(linear)
     progress("choose", 0.5)
     kernels = [_kernel(linear.labelled, ridge) for ridge in RIDGES]
@@ -172,7 +219,7 @@ def _search(
         # The settings that were best on a part, fitted to all.
         strength = _least(tried, whole).settings["C"]
         ridge = _least(kernels, whole).settings["ridge"]
-        whole = seen(view, everything)
+        whole = seen(view, everything, named=named)
         progress("choose", 0.6)
         tried = [_Logistic(whole).trial(strength, logistic.ROUGH)]
         kernels = [_kernel(whole, ridge)]
@@ -218,39 +265,43 @@ class _Logistic:
         """Tries a strength, given for features of norm 1."""
         labelled = self.labelled
         scaled = strength / labelled.scale
-        weights = labelled.weights.astype(np.float32)
+        axes, taught = labelled.axes, labelled.taught
+        weights = taught.weights.astype(np.float32)
         scores = np.zeros(labelled.targets.shape, np.float32)
         at_once = max(1, min(FOLDS_AT_ONCE, LOGITS_AT_ONCE // (2 * scores.size)))
-        _ = labelled.axes, labelled.numbers  # made once, before the threads ask for them
 
         def solve(first: int) -> None:
             folds = np.arange(first, min(first + at_once, labelled.folds))
-            kept = np.where(folds[:, None] == labelled.fold_of, np.float32(0), weights)
+            kept = np.where(folds[:, None] == taught.fold_of, np.float32(0), weights)
             start = self._last.get(first)
             solution = binary.fit(
-                labelled.axes, labelled.numbers, kept, strength=scaled, start=start, tolerance=tolerance
+                axes, taught.numbers, kept, strength=scaled, start=start, tolerance=tolerance
             )
             self._last[first] = solution
             for i, fold in enumerate(folds):
                 rows = np.flatnonzero(labelled.fold_of == fold)
-                scores[rows] = labelled.axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
+                scores[rows] = axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
 
         side_by_side(solve, range(0, labelled.folds, at_once))
         near = logistic.mean_of(logistic.stacked([self._last[first] for first in sorted(self._last)]))
 
         def fit() -> tuple[Map, ...]:
-            solution = binary.fit(labelled.axes, labelled.numbers, weights[None], strength=scaled, start=near)
-            weight = labelled.axes.rotation @ solution.weight[0]
-            return (LinearMap(weight, solution.bias[0] - labelled.axes.centre @ weight),)
+            solution = binary.fit(axes, taught.numbers, weights[None], strength=scaled, start=near)
+            weight = axes.rotation @ solution.weight[0]
+            return (LinearMap(weight, solution.bias[0] - axes.centre @ weight),)
 
-        return _judged("logistic", {"C": strength}, scores, fit, labelled)
+        return _judged("logistic", labelled.settings({"C": strength}), scores, fit, labelled)
 
 
 def _kernel(labelled: Labelled, ridge: float) -> Trial:
     """Kernel regression onto 0 and 1 with one penalty."""
     regression = labelled.kernel
     return _judged(
-        "kernel", {"ridge": ridge}, regression.out_of_fold(ridge), lambda: (regression.fit(ridge),), labelled
+        "kernel",
+        labelled.settings({"ridge": ridge}),
+        regression.out_of_fold(ridge)[: len(labelled.targets)],
+        lambda: (regression.fit(ridge),),
+        labelled,
     )
 
 

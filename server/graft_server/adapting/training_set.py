@@ -102,6 +102,8 @@ class MultiLabelSet(ExampleSet):
     """What each label means, or ""."""
     targets: NDArray[np.bool_]
     """shape (n, k): which labels apply."""
+    label_features: Mapping[str, NDArray[np.float16]] | None = None
+    """View name to features of shape (k, d) of the labels' names and descriptions; see `TrainingSet`."""
 
     @property
     def labels_named(self) -> tuple[tuple[str, str], ...]:
