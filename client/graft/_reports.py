@@ -219,12 +219,12 @@ class DataReport:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Accuracy at a number of training examples."""
+    """How good a version is at a number of training examples."""
 
     examples: int
     """How many training examples."""
     accuracy: float
-    """Accuracy, 0 to 1."""
+    """Accuracy, 0 to 1; of several labels micro-F1, of numbers the share of variance explained, at most 1."""
     low: float
     """The lower end of its 80% interval."""
     high: float
@@ -249,14 +249,14 @@ class ClassAdvice:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """How accuracy grows with examples."""
+    """How accuracy, micro-F1 or the variance explained grows with examples, by the task."""
 
     points: tuple[CurvePoint, ...]
-    """Measured with logistic regression on parts of the examples, smallest part first."""
+    """Measured with logistic or ridge regression on parts of the examples, smallest part first."""
     forecasts: tuple[CurvePoint, ...]
     """What to expect of the chosen head with more examples of every class, fewest first."""
     advice: tuple[ClassAdvice, ...]
-    """The classes that more examples would help most, first the most."""
+    """The classes that more examples would help most, first the most. Empty for numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,10 +218,11 @@ class DataReport:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Accuracy at a number of training examples, with an 80% interval."""
+    """How good a version is at a number of training examples, with an 80% interval."""
 
     examples: int
     accuracy: float
+    """Of several labels micro-F1; of numbers the share of variance explained."""
     low: float
     high: float
 
@@ -244,7 +245,7 @@ class LearningCurve:
     """How accuracy grows with examples."""
 
     points: tuple[CurvePoint, ...]
-    """Measured with logistic regression on parts of the examples."""
+    """Measured with logistic regression, of numbers with ridge regression, on parts of the examples."""
     forecasts: tuple[CurvePoint, ...]
     """Of the chosen head with more examples of every class."""
     advice: tuple[ClassAdvice, ...]

@@ -148,3 +148,10 @@ def test_map_has_a_point_for_each_example_up_to_a_thousand(make_set: MakeSet) ->
     report = select_head(make_set([300] * 4), seed=0).report
     assert len(report.feature_map) == 1000
     assert len({point.id for point in report.feature_map}) == 1000
+
+
+def test_a_class_of_one_example_is_left_out_of_the_curve_and_not_in_its_way(make_set: MakeSet) -> None:
+    curve = curve_of(make_set([30, 30, 30, 1], noise=1.5))
+    assert [point.examples for point in curve.forecasts] == [136, 182, 364]
+    assert curve.forecasts[0].accuracy > 0.8  # the one example is not counted as an error
+    assert "class 3" not in {one.label for one in curve.advice}

@@ -218,3 +218,37 @@ def test_names_that_mislead_are_left_alone(make_labelled_set: MakeSet) -> None:
     head, report = selected(replace(train, label_features=swapped))
     assert report.head.settings["label_names"] == 0
     assert encode(head) == encode(selected(train)[0])
+
+
+def test_the_curve_forecasts_the_micro_f1_of_more_examples(make_labelled_set: MakeSet) -> None:
+    shares = (0.4, 0.3, 0.3, 0.2)
+    _, report = selected(make_labelled_set(120, shares, noise=2.5))
+    curve = report.learning_curve
+    assert curve is not None
+    sizes = [point.examples for point in curve.points]
+    assert sizes == sorted(sizes)
+    assert [point.examples for point in curve.forecasts] == [180, 240, 480]
+    for point in (*curve.points, *curve.forecasts):
+        assert 0 < point.low <= point.accuracy + 0.02 <= point.high + 0.04
+    figures = [point.accuracy for point in curve.forecasts]
+    assert figures == sorted(figures)
+    # What came true of twice the examples, measured by its own folds.
+    twice = selected(make_labelled_set(240, shares, noise=2.5, seed=3))[1].multi_label
+    assert twice is not None
+    assert curve.forecasts[1].low - 0.03 <= twice.micro_f1 <= curve.forecasts[1].high + 0.03
+
+
+def test_the_label_that_is_missed_most_is_most_worth_labelling(make_labelled_set: MakeSet) -> None:
+    train = make_labelled_set(160, (0.3, 0.3, 0.3), noise=0.5)
+    targets = train.targets.copy()
+    targets[:, 1] = np.random.default_rng(0).random(160) < 0.3  # nothing tells where it applies
+    _, report = selected(replace(train, targets=targets))
+    assert report.learning_curve is not None
+    advice = report.learning_curve.advice
+    assert advice[0].label == "label 1"
+    assert advice[0].more_examples == targets[:, 1].sum()
+    assert advice[0].low <= advice[0].gain <= advice[0].high
+
+
+def test_a_handful_of_examples_has_no_curve(make_labelled_set: MakeSet) -> None:
+    assert selected(make_labelled_set(30))[1].learning_curve is None

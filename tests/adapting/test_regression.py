@@ -170,3 +170,23 @@ def test_a_unit_is_undone_exactly(values: list[float]) -> None:
     them = np.array(values)
     unit = Unit.of(them, np.ones(len(them)))
     np.testing.assert_allclose(unit.restored(unit.standardised(them)), them, rtol=1e-12)
+
+
+def test_the_curve_forecasts_what_more_examples_explain(make_valued_set: MakeSet) -> None:
+    _, report = selected(make_valued_set(50, noise=3.0))
+    curve = report.learning_curve
+    assert curve is not None
+    assert curve.advice == ()
+    assert [point.examples for point in curve.forecasts] == [75, 100, 200]
+    for point in (*curve.points, *curve.forecasts):
+        assert point.low <= point.accuracy + 0.02 <= point.high + 0.04 <= 1.04
+    twice = selected(make_valued_set(100, noise=3.0, seed=3))[1].regression
+    assert twice is not None
+    assert curve.forecasts[1].low - 0.05 <= twice.r2 <= curve.forecasts[1].high + 0.05
+
+
+@pytest.mark.parametrize("changes", [{"n": 30}, {"n": 60, "values": np.full(60, 2.0)}])
+def test_too_few_examples_or_one_value_have_no_curve(
+    make_valued_set: MakeSet, changes: dict[str, object]
+) -> None:
+    assert selected(make_valued_set(**changes))[1].learning_curve is None

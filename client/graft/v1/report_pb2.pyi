@@ -803,7 +803,9 @@ Global___LabelError: _TypeAlias = LabelError  # noqa: Y015
 
 @_typing.final
 class LearningCurve(_message.Message):
-    """LearningCurve is how accuracy grows with examples."""
+    """LearningCurve is how a version's figure grows with examples: accuracy, of several labels micro-F1, of numbers the
+    share of the values' variance that is explained.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -812,7 +814,7 @@ class LearningCurve(_message.Message):
     ADVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
-        """Measured with logistic regression on parts of the examples, smallest part first."""
+        """Measured with logistic regression (of numbers, ridge regression) on parts of the examples, smallest part first."""
 
     @_builtins.property
     def forecasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
@@ -820,7 +822,7 @@ class LearningCurve(_message.Message):
 
     @_builtins.property
     def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassAdvice]:
-        """The classes that more examples would help most, first the most."""
+        """The classes that more examples would help most, first the most. Empty for numbers."""
 
     def __init__(
         self,
@@ -839,7 +841,7 @@ Global___LearningCurve: _TypeAlias = LearningCurve  # noqa: Y015
 
 @_typing.final
 class CurvePoint(_message.Message):
-    """CurvePoint is accuracy at a number of training examples."""
+    """CurvePoint is the figure at a number of training examples."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -850,7 +852,7 @@ class CurvePoint(_message.Message):
     examples: _builtins.int
     """How many training examples."""
     accuracy: _builtins.float
-    """Accuracy, 0 to 1."""
+    """Accuracy, 0 to 1; of several labels micro-F1, of numbers the share of variance explained, at most 1."""
     low: _builtins.float
     """The lower end of its 80% interval."""
     high: _builtins.float

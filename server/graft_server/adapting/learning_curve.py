@@ -1,15 +1,19 @@
-"""How accuracy grows with examples, and what more of them would bring.
+"""How a version's figure grows with examples, and what more of them would bring.
 
-Errors fall about as a power of the number of examples (Hestness et al. 2017), and more slowly the farther one
-goes: some errors no number of examples takes away. The power is fitted to heads trained on parts of the examples,
-its uncertainty comes from fitting it to resampled predictions, and how it slows is a range that was measured on
-other data. `benchmarks/heads/forecasts.py` counts how often the intervals hold what was forecast.
+The figure is accuracy, micro-F1 or the share of variance explained, by the task: each is 1 less the sum of what the
+examples lose over the sum of what they could, so that all three are resampled alike. What is lost falls about as a
+power of the number of examples (Hestness et al. 2017), and more slowly the farther one goes: some errors no number
+of examples takes away. The power is fitted to heads trained on parts of the examples, its uncertainty comes from
+fitting it to resampled predictions, and how it slows is a range that was measured on other data.
+`benchmarks/heads/forecasts.py` counts how often the intervals hold what was forecast.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +41,47 @@ Banking77 at 8 and CLINC150 at 4 per class; with it, 0.2 too low and right."""
 FORECASTS = (1.5, 2.0, 4.0)
 """How many times the examples accuracy is forecast for."""
 MAX_ADVICE = 5
+LEAST_SHARE = 1e-9
+"""Of errors: their logarithm is taken."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Law:
+class Lost:
+    """What each of n measured examples loses, and what it could lose: their sums make a share of errors."""
+
+    lost: Floats
+    """shape (..., n): 1 where a label is wrong; decisions about labels that are wrong; a value's squared error."""
+    at_stake: Floats
+    """The same shape: 1; labels carried and selected; the squared distance of the value from the mean."""
+    smoothing: float = 0.5
+    """Mean examples of either kind that are added, so that no share of counts is 0."""
+
+    def share(self) -> Floats:
+        """The share of errors along the last axis."""
+        added = self.smoothing * self.at_stake.mean(axis=-1)
+        share: Floats = (self.lost.sum(axis=-1) + added) / np.maximum(
+            self.at_stake.sum(axis=-1) + 2 * added, 1e-300
+        )
+        return np.maximum(share, LEAST_SHARE)
+
+    def least(self) -> float:
+        """The share where nothing is lost."""
+        return max(self.smoothing / (self.lost.shape[-1] + 2 * self.smoothing), LEAST_SHARE)
+
+    def of(self, rows: NDArray[np.int64]) -> Lost:
+        """That of some examples."""
+        return Lost(self.lost[..., rows], self.at_stake[..., rows], self.smoothing)
+
+
+def wrong_answers(right: NDArray[np.bool_]) -> Lost:
+    """Of answers with one label each."""
+    return Lost((~right).astype(np.float64), np.ones(right.shape))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Law:
     """How errors fall with more examples, by the data and by each resampling of it."""
 
     level: float
@@ -56,11 +95,11 @@ class _Law:
     """Those of the level: its heads were trained on all examples but one fold's."""
 
     def forecast(self, examples: int, times: float) -> CurvePoint:
-        """Accuracy at `times` the examples."""
+        """The figure at `times` the examples."""
         more = times * self.folds / (self.folds - 1)
         low, high = np.percentile(1 - self.levels * _left(more, self.powers, self.slowings), INTERVAL)
-        accuracy = 1 - self.level * float(_left(more, self.power, sum(SLOWING) / 2))
-        return CurvePoint(round(examples * times), accuracy, float(low), float(high))
+        figure = 1 - self.level * float(_left(more, self.power, sum(SLOWING) / 2))
+        return CurvePoint(round(examples * times), figure, float(low), float(high))
 
 
 def _left(times: float, power: float | Floats, slowing: float | Floats) -> float | Floats:
@@ -70,59 +109,116 @@ def _left(times: float, power: float | Floats, slowing: float | Floats) -> float
     return left
 
 
-def learning_curve(problem: Problem, right: NDArray[np.bool_], names: tuple[str, ...]) -> LearningCurve:
-    """The curve of parts of the examples, forecasts, and the classes that more examples would help most.
+def curve_of(
+    sizes: Floats, parts: Lost, chosen: Lost, *, examples: int, folds: int, seed: int
+) -> tuple[LearningCurve, Law]:
+    """The curve of parts of the examples and forecasts, without advice, and the law that they follow.
+
+    Args:
+        sizes: shape (p,): how many examples the parts have.
+        parts: shape (p, m): what heads trained on them lose on examples held out.
+        chosen: shape (n,): what heads like the chosen one lose on the examples, trained without their fold.
+        examples: How many the version was trained on.
+        folds: Those of `chosen`.
+        seed: Of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    held_out, n = parts.lost.shape[-1], len(chosen.lost)
+    errors = np.array([parts.of(rng.integers(0, held_out, held_out)).share() for _ in range(RESAMPLES)])
+    level = float(chosen.share())
+    levels = np.array([chosen.of(rng.integers(0, n, n)).share() for _ in range(RESAMPLES)])
+    law = Law(
+        level=level,
+        power=_power(sizes, parts.share()),
+        levels=np.clip(
+            level + (levels - level) * _widening(folds), chosen.least(), max(1.0, float(levels.max()))
+        ),
+        powers=np.array([_power(sizes, one) for one in errors]),
+        slowings=rng.uniform(*SLOWING, RESAMPLES),
+        folds=folds,
+    )
+    low, high = np.percentile(1 - errors, INTERVAL, axis=0)
+    columns = zip(sizes, 1 - parts.share(), low, high, strict=True)
+    points = tuple(CurvePoint(round(size), *(float(value) for value in rest)) for size, *rest in columns)
+    return LearningCurve(points, tuple(law.forecast(examples, times) for times in FORECASTS), ()), law
+
+
+def learning_curve(
+    problem: Problem,
+    right: NDArray[np.bool_],
+    names: tuple[str, ...],
+    measured: NDArray[np.bool_] | None = None,
+) -> LearningCurve:
+    """The curve of a single-label head, and the classes that more examples would help most.
 
     Args:
         problem: The examples, the classes' names perhaps among them.
         right: shape (n,): whether the chosen head, trained without an example's fold, is right about it.
         names: Of the classes.
+        measured: shape (n,): the examples whose classes the folds allow to measure; None: all.
     """
     n = len(right)
-    sizes, parts = _parts(problem)
-    rng = np.random.default_rng(problem.seed)
-    resampled = [rng.integers(0, parts.shape[1], parts.shape[1]) for _ in range(RESAMPLES)]
-    errors = np.array([_errors(parts[:, rows]) for rows in resampled])
-    level = float(_errors(right))
-    levels = np.array([_errors(right[rng.integers(0, n, n)]) for _ in range(RESAMPLES)])
-    law = _Law(
-        level=level,
-        power=_power(sizes, _errors(parts)),
-        levels=np.clip(level + (levels - level) * _widening(problem.folds), 0.5 / (n + 1), 1.0),
-        powers=np.array([_power(sizes, one) for one in errors]),
-        slowings=rng.uniform(*SLOWING, RESAMPLES),
+    every = np.ones(n, bool) if measured is None else measured
+    kept = np.append(every, np.zeros(len(problem.labels) - n, bool))
+    sizes, found = parts_of(
+        problem.fold_of,
+        problem.labels,
+        partial(_right, problem),
+        measured=kept,
         folds=problem.folds,
+        seed=problem.seed,
     )
-    low, high = np.percentile(1 - errors, INTERVAL, axis=0)
-    columns = zip(sizes, 1 - _errors(parts), low, high, strict=True)
-    points = tuple(CurvePoint(round(size), *(float(value) for value in rest)) for size, *rest in columns)
-    return LearningCurve(
-        points,
-        tuple(law.forecast(n, times) for times in FORECASTS),
-        _advice(problem.labels[:n], right, names, law, problem.seed),
+    parts = wrong_answers(np.concatenate(found, axis=1))
+    right = right[every]
+    curve, law = curve_of(
+        sizes, parts, wrong_answers(right), examples=n, folds=problem.folds, seed=problem.seed
     )
+    counts = np.bincount(problem.labels[:n][every], minlength=len(names))
+    wrong = np.bincount(problem.labels[:n][every][~right], minlength=len(names))
+    return replace(curve, advice=advice_of(counts, wrong, names, law, problem.seed))
 
 
-def _parts(problem: Problem) -> tuple[Floats, NDArray[np.bool_]]:
-    """Sizes of the parts, shape (p,), and whether their heads are right on held-out rows, shape (p, rows)."""
+Measuring = Callable[[NDArray[np.int64], NDArray[np.int64]], Any]
+"""What a head trained on the second rows says about the first."""
+
+
+def parts_of(
+    fold_of: NDArray[np.int32],
+    kinds: NDArray[np.int32],
+    measure: Measuring,
+    *,
+    measured: NDArray[np.bool_],
+    folds: int,
+    seed: int,
+) -> tuple[Floats, list[Any]]:
+    """Sizes of the parts, shape (p,), and for each of CURVE_FOLDS folds what was measured, parts first.
+
+    Args:
+        fold_of: shape (n,): of each row, or NEVER.
+        kinds: shape (n,): every part has about each kind's share.
+        measure: Trains and measures.
+        measured: shape (n,): the rows that may be measured on.
+        folds: How many there are.
+        seed: Of the parts' rows.
+    """
     sizes = np.zeros(len(FRACTIONS))
-    columns = []
-    folds = min(CURVE_FOLDS, problem.folds)
-    for fold in range(folds):
-        held_out = np.flatnonzero(problem.fold_of == fold)
-        order = _spread(problem, np.flatnonzero((problem.fold_of != fold) & (problem.fold_of != NEVER)))
+    found = []
+    used = min(CURVE_FOLDS, folds)
+    for fold in range(used):
+        held_out = np.flatnonzero((fold_of == fold) & measured)
+        order = _spread(kinds, np.flatnonzero((fold_of != fold) & (fold_of != NEVER)), seed)
         most = min(len(order), MAX_EXAMPLES)
         parts = [order[: max(2, round(most * fraction))] for fraction in FRACTIONS]
-        sizes += [len(rows) / folds for rows in parts]
-        columns.append(np.stack(side_by_side(partial(_right, problem, held_out), parts)))
-    return sizes, np.concatenate(columns, axis=1)
+        sizes += [len(rows) / used for rows in parts]
+        found.append(np.stack(side_by_side(partial(measure, held_out), parts)))
+    return sizes, found
 
 
-def _spread(problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows in an order of which every beginning has about the classes' shares."""
-    rows = np.random.default_rng(problem.seed).permutation(rows)
-    rows = rows[np.argsort(problem.labels[rows], kind="stable")]
-    _, starts, counts = np.unique(problem.labels[rows], return_index=True, return_counts=True)
+def _spread(kinds: NDArray[np.int32], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The rows in an order of which every beginning has about the kinds' shares."""
+    rows = np.random.default_rng(seed).permutation(rows)
+    rows = rows[np.argsort(kinds[rows], kind="stable")]
+    _, starts, counts = np.unique(kinds[rows], return_index=True, return_counts=True)
     rank = (np.arange(len(rows)) - np.repeat(starts, counts) + 0.5) / np.repeat(counts, counts)
     return rows[np.argsort(rank, kind="stable")]
 
@@ -159,13 +255,6 @@ def _widening(folds: int) -> float:
     return float(np.sqrt(1 + folds / (folds - 1)))
 
 
-def _errors(right: NDArray[np.bool_]) -> Floats:
-    """The share of errors along the last axis, with half an error added so that it is never 0."""
-    wrong = right.shape[-1] - right.sum(axis=-1)
-    errors: Floats = (wrong + 0.5) / (right.shape[-1] + 1)
-    return errors
-
-
 def _power(sizes: Floats, errors: Floats) -> float:
     """Minus the slope of log error over log size: never below 0, and 1 at most, beyond what data ever gave."""
     x, y = np.log(sizes), np.log(errors)
@@ -174,17 +263,22 @@ def _power(sizes: Floats, errors: Floats) -> float:
     return float(np.clip(-(x @ y) / spread, 0.0, 1.0)) if spread > 0 else 0.0
 
 
-def _advice(
-    labels: NDArray[np.int32], right: NDArray[np.bool_], names: tuple[str, ...], law: _Law, seed: int
+def advice_of(
+    counts: NDArray[np.int64], wrong: NDArray[np.int64], names: tuple[str, ...], law: Law, seed: int
 ) -> tuple[ClassAdvice, ...]:
     """What doubling a class's examples would bring: the part of its errors that the power takes away.
 
     It is the class's own recall that gains. Accuracy over all classes does not: of the inputs that the class wins,
     as many are other classes'. On Banking77 at 8 per class, recall gained 10.0 points where 10.6 were forecast, and
     accuracy lost 0.1.
+
+    Args:
+        counts: shape (k,): measured examples of each class.
+        wrong: shape (k,): those of them that are not answered with it.
+        names: Of the classes.
+        law: How errors fall.
+        seed: Of the uncertainty.
     """
-    counts = np.bincount(labels, minlength=len(names))
-    wrong = np.bincount(labels[~right], minlength=len(names))
     share, certainty = _prior(counts, wrong)
     mean = (wrong + share * certainty) / np.maximum(counts + certainty, 1e-9)
     gained = 1 - float(_left(2.0, law.power, sum(SLOWING) / 2))

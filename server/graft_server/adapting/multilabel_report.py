@@ -12,6 +12,8 @@ from graft_server.adapting.data_quality import MAX_LISTED, findings, reference
 from graft_server.adapting.examples import joined
 from graft_server.adapting.feature_map import feature_map
 from graft_server.adapting.reporting import FEW, about, warnings_of_all
+from graft_server.adapting.search import MANY_CELLS
+from graft_server.adapting.task_curves import multi_label_curve
 from graft_server.adapting.thresholds import decided_without
 from graft_server.adapting.training_set import MultiLabelSet
 from graft_server.examples import Task
@@ -50,6 +52,18 @@ def report_of(
     """
     targets = train.targets[rows]
     probabilities, selected = decided_without(scores, targets, train.weights[rows], fold_of)
+    curve = None
+    if targets.size <= MANY_CELLS:
+        curve = multi_label_curve(
+            joined(train.features, head.view)[rows],
+            targets,
+            train.weights[rows],
+            fold_of,
+            kinds=train.kinds()[rows],
+            selected=selected,
+            names=train.classes,
+            seed=seed,
+        )
     suspects, errors = _label_errors(train, rows, probabilities)
     data = replace(
         findings(train, rows, _numbers(targets), seed=seed),
@@ -81,6 +95,7 @@ def report_of(
         reliability=metrics.multi_label_reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data,
+        learning_curve=curve,
         feature_map=feature_map(train, rows, train.kinds()[rows], seed),
         task=Task.MULTI_LABEL,
         multi_label=found.further,

@@ -30,6 +30,7 @@ from graft_server.adapting.reporting import warnings_of_all
 from graft_server.adapting.ridge import Ridge
 from graft_server.adapting.search import Progress, silent, views_of
 from graft_server.adapting.selection import Selection
+from graft_server.adapting.task_curves import regression_curve
 from graft_server.adapting.training_set import RegressionSet
 from graft_server.errors import StateError
 from graft_server.examples import Task
@@ -41,6 +42,7 @@ from graft_server.reports import (
     Evaluation,
     EvaluationMethod,
     HeadChoice,
+    LearningCurve,
     NoveltyReport,
     PredictedValue,
     Report,
@@ -296,12 +298,29 @@ def _report(
         seed=seed,
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=findings(train, rows, train.values[rows], seed=seed),
+        learning_curve=_curve(tried, kinds),
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
         regression=metrics.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),
+    )
+
+
+def _curve(tried: list[Trial], kinds: NDArray[np.int32]) -> LearningCurve | None:
+    """In the chosen head's view, by its best ridge regression."""
+    chosen = tried[0].valued
+    linear = _least([one for one in tried if one.kind == "ridge"])
+    return regression_curve(
+        chosen.features.astype(np.float32),
+        chosen.targets,
+        chosen.weights,
+        chosen.fold_of,
+        kinds=kinds,
+        predicted=tried[0].predicted,
+        penalty=linear.settings["ridge"],
+        seed=chosen.seed,
     )
 
 

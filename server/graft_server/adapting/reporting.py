@@ -10,7 +10,7 @@ from graft_server.adapting.candidates import Problem
 from graft_server.adapting.data_quality import data_report
 from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.feature_map import feature_map
-from graft_server.adapting.learning_curve import learning_curve
+from graft_server.adapting.learning_curve import CURVE_FOLDS, learning_curve
 from graft_server.adapting.search import MANY_CELLS
 from graft_server.adapting.training_set import ExampleSet
 from graft_server.heads.head import Head
@@ -98,10 +98,12 @@ def report_of(
 
 def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> LearningCurve | None:
     cells = len(examples.rows) * problem.classes
-    if len(examples.rows) < LEAST_FOR_CURVE or not examples.measured.all() or cells > MANY_CELLS:
+    # Parts are measured on two folds, which must have examples of classes that others have too.
+    told = examples.measured & (examples.fold_of < CURVE_FOLDS)
+    if examples.measured.sum() < LEAST_FOR_CURVE or cells > MANY_CELLS or not told.any():
         return None
     right = out_of_fold.argmax(axis=1) == examples.labels
-    return learning_curve(problem, right, examples.train.classes)
+    return learning_curve(problem, right, examples.train.classes, examples.measured)
 
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
