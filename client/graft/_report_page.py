@@ -8,7 +8,7 @@ does not have are left out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Final
 
@@ -20,6 +20,7 @@ from graft._reports import (
     ClassReport,
     DuplicateGroup,
     LabelError,
+    MapPoint,
     MultiLabelFigures,
     RegressionFigures,
     Report,
@@ -29,6 +30,10 @@ from graft._version import __version__
 _MAX_MATRIX: Final = 16
 """Classes in the confusion matrix; with more of them its labels are too small to read."""
 _SHOWN_CONFUSIONS: Final = 10
+_ROOM: Final = 44
+"""Characters of a label in a list beside a chart."""
+_FARTHEST: Final = 5
+"""Values that are listed as farthest off."""
 _SHOWN_ROWS: Final = 10
 """Of a list of findings; the rest is folded away."""
 _MAX_COLOURED: Final = 16
@@ -51,6 +56,8 @@ _STYLE: Final = """
   }
 }
 .hue0 { fill: var(--hue0) } .hue1 { fill: var(--hue1) } .hue2 { fill: var(--hue2) } .hue3 { fill: var(--hue3) }
+.step0 { fill: #5b3fd0 } .step1 { fill: #8a3fd1 } .step2 { fill: #b5409f } .step3 { fill: #d9576b }
+.step4 { fill: #ee7d3e } .step5 { fill: #f0a32c } .step6 { fill: #e3c11e }
 .hue4 { fill: var(--hue4) } .hue5 { fill: var(--hue5) } .hue6 { fill: var(--hue6) } .hue7 { fill: var(--hue7) }
 * { box-sizing: border-box }
 body {
@@ -179,16 +186,18 @@ def page(version: Version) -> str:
     """The report of a version, as HTML text."""
     report = version.report
     name = f"{version.model}, version {version.version}"
+    numbers = report.regression is not None  # they have no classes: the head fills the place beside the curve
     parts = [
         _header(version),
         _tiles(report),
         _warnings(report.warnings),
-        _pair(_curve(report), _reliability(report)),
+        _pair(_predictions(report), _residuals(report)),
+        _pair(_curve(report), _reliability(report), _head(report) if numbers else ""),
         _confusions(report),
         _map(report),
         _data(report),
-        _classes(report.per_class),
-        _head(report),
+        _classes(report),
+        "" if numbers else _head(report),
         _footer(report),
     ]
     return (
@@ -228,9 +237,14 @@ def _lead(report: Report) -> str:
     ahead = next((point for point in forecasts if point.examples >= 2 * report.examples), None)
     if ahead is None:
         return said
-    if ahead.accuracy < report.accuracy + words.LEAST_GAIN:
+    if ahead.accuracy < words.figure(report) + words.LEAST_GAIN:
         return f"{said} More examples of the same kind are not expected to change that much."
-    return f"{said} With twice the examples of every class, expect {escape(words.forecast(ahead))}."
+    twice = {
+        "single_label": "twice the examples of every class",
+        "multi_label": "twice the examples of every label",
+        "regression": "twice the examples",
+    }[report.task]
+    return f"{said} With {twice}, expect {escape(words.forecast(ahead))}."
 
 
 def _in_short(report: Report) -> str:
@@ -238,7 +252,7 @@ def _in_short(report: Report) -> str:
         numbers = report.regression
         return (
             f"It explains <strong>{words.percent(numbers.r2)}</strong> of the values' variance and is off by "
-            f"{numbers.mae:.4g} on average"
+            f"{words.number(numbers.mae)} on average"
         )
     if report.multi_label is not None:
         return (
@@ -259,24 +273,25 @@ def _tiles(report: Report) -> str:
 
 def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
     known = bool(report.evaluation)
-    width = f"{numbers.interval_width:.4g} wide on average; meant to hold {numbers.confidence:.0%}"
+    width = f"{words.number(numbers.interval_width)} wide on average; meant to hold {numbers.confidence:.0%}"
     return [
         ("Explained", words.percent(numbers.r2) if known else "–", "of the variance (R²)"),
-        ("Mean error", f"{numbers.mae:.4g}" if known else "–", "absolute"),
-        ("RMSE", f"{numbers.rmse:.4g}" if known else "–", "root mean square error"),
+        ("Mean error", words.number(numbers.mae) if known else "–", "absolute"),
+        ("RMSE", words.number(numbers.rmse) if known else "–", "root mean square error"),
         ("Intervals hold", words.percent(numbers.coverage) if known else "–", width),
-        ("Values", f"{numbers.mean:.4g}", f"± {numbers.deviation:.4g} (standard deviation)"),
+        ("Values", words.number(numbers.mean), f"mean; standard deviation {words.number(numbers.deviation)}"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
     ]
 
 
 def _set_tiles(report: Report, labels: MultiLabelFigures) -> list[tuple[str, str, str]]:
-    each = f"{labels.selected_per_example:.2f} selected and {labels.labels_per_example:.2f} carried by an example"
+    known = bool(report.evaluation)
+    each = f"{labels.labels_per_example:.2f} an example, {labels.selected_per_example:.2f} selected"
     return [
-        ("Micro-F1", words.percent(labels.micro_f1), "every decision counts the same"),
-        ("Macro-F1", words.percent(report.macro_f1), "every label counts the same"),
-        ("Sets right", words.percent(report.accuracy), "exactly the right labels"),
-        ("Calibration error", words.percent(report.calibration_error), "lower is better"),
+        ("Micro-F1", words.percent(labels.micro_f1) if known else "–", "every decision counts the same"),
+        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every label counts the same"),
+        ("Sets right", words.percent(report.accuracy) if known else "–", "exactly the right labels"),
+        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
         ("Labels", f"{report.classes:,}", each),
     ]
@@ -320,49 +335,99 @@ def _pair(*sections: str) -> str:
     return f'<div class="pair">{kept}</div>\n' if kept else ""
 
 
+def _predictions(report: Report) -> str:
+    if not report.predicted_values:
+        return ""
+    shown = len(report.predicted_values)
+    sample = f" A sample of {shown:,}." if shown < report.evaluated_examples else ""
+    caption = (
+        "On the dotted line predictions are exact. Whiskers: the interval that each answer comes with; where it "
+        f"misses the true value, both are red.{sample}"
+    )
+    chart = charts.predictions(report.predicted_values)
+    return _section(
+        "Predicted and true values",
+        f"<figure>{chart}<figcaption>{caption}</figcaption></figure>{_abstaining(report)}",
+    )
+
+
+def _residuals(report: Report) -> str:
+    if not report.predicted_values:
+        return ""
+    far = sorted(
+        (one for one in report.predicted_values if not one.low <= one.value <= one.high),
+        key=lambda one: -max(one.low - one.value, one.value - one.high),
+    )
+    rows = [
+        [_name(one.id), words.number(one.value), f"<strong>{words.number(one.predicted)}</strong>"]
+        for one in far[:_FARTHEST]
+    ]
+    table = _table(("Example", "Value", "Predicted"), rows, ("", "n", "n")) if rows else ""
+    worth = (
+        f'<h3>Worth a second look</h3><p class="soft">Farthest outside of their intervals.</p>{table}'
+        if rows
+        else ""
+    )
+    caption = "To the right of the line are values that were predicted too low, to its left too high."
+    return _section(
+        "How far off it is",
+        f"<figure>{charts.residuals(report.predicted_values)}<figcaption>{caption}</figcaption></figure>{worth}",
+    )
+
+
 def _curve(report: Report) -> str:
     curve = report.learning_curve
     if curve is None or not (curve.points or curve.forecasts):
         return ""
     # Forecasts go on from the cross-validated accuracy; a held-out set's need not lie on the same curve.
-    now = (report.examples, report.accuracy) if report.evaluation == "cross_validation" else None
-    advice = words.useful_advice(report)
+    measure = words.measure(report)
+    now = (report.examples, words.figure(report)) if report.evaluation == "cross_validation" else None
+    advice, short = words.useful_advice(report), _shortened(report)
     items = "".join(
-        f'<li class="worth"><span>{words.plural(one.more_examples, "more example")} of {_name(one.label)}</span>'
+        f'<li class="worth"><span>{words.plural(one.more_examples, "more example")} of {short(one.label)}</span>'
         f'<span class="soft"><b>+{100 * one.gain:.0f}</b> ({100 * one.low:.0f} to {100 * one.high:.0f})</span></li>'
         for one in advice
     )
-    worth = '<p class="soft">More examples of any single class are expected to gain little.</p>'
+    one = "label" if report.multi_label is not None else "class"
+    worth = f'<p class="soft">More examples of any single {one} are expected to gain little.</p>'
     unit = (
-        "<figcaption>Points of the class's own recall, 80% intervals. Accuracy over all classes gains from more "
-        "examples of all of them.</figcaption>"
+        f"<figcaption>Points of the {one}'s own recall, 80% intervals. {measure[0].upper()}{measure[1:]} over all "
+        "gains from more examples of all of them.</figcaption>"
     )
     if items:
         worth = f'<ul class="plain">{items}</ul>{unit}'
-    chart = charts.learning_curve(curve.points, now, curve.forecasts)
+    worth = f"<h3>Most worth labelling next</h3>{worth}"
+    chart = charts.learning_curve(curve.points, now, curve.forecasts, measure)
+    plain = "ridge" if report.regression is not None else "logistic"
     caption = (
-        "Line: a plain logistic regression on parts of the examples, measured on some of the folds, so that it "
+        f"Line: a plain {plain} regression on parts of the examples, measured on some of the folds, so that it "
         "need not meet the version's own figure. Dashes: forecast for this version. Bands: 80% intervals."
     )
     return _section(
         "What more examples would bring",
         f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
-        f"<h3>Most worth labelling next</h3>{worth}",
+        f"{worth if report.regression is None else ''}",
     )
 
 
 def _reliability(report: Report) -> str:
-    novelty = f'<h3>When it abstains</h3><p class="soft">{_novelty(report)}</p>' if report.novelty else ""
     if not any(one.examples for one in report.reliability):
-        return _section("When it abstains", f"<p>{_novelty(report)}</p>") if report.novelty else ""
-    caption = (
-        "On the dotted line, answers given with 80% are right 80% of the time; below it the version is too sure. "
-        "Whiskers: 80% intervals."
-    )
+        shown = report.novelty is None or report.predicted_values  # beside the values there is room for it
+        return "" if shown else _section("When it abstains", f"<p>{_novelty(report)}</p>")
+    what = "answers given with 80% are right 80% of the time; below it the version is too sure"
+    if report.multi_label is not None:
+        what = "labels given 80% apply 80% of the time; below it the version is too sure of them"
+    bars = " Bars: the logarithm of how many." if report.multi_label is not None else ""
+    caption = f"On the dotted line, {what}. Whiskers: 80% intervals.{bars}"
+    chart = charts.reliability(report.reliability, sets=report.multi_label is not None)
     return _section(
         "How far to trust its probabilities",
-        f"<figure>{charts.reliability(report.reliability)}<figcaption>{caption}</figcaption></figure>{novelty}",
+        f"<figure>{chart}<figcaption>{caption}</figcaption></figure>{_abstaining(report)}",
     )
+
+
+def _abstaining(report: Report) -> str:
+    return f'<h3>When it abstains</h3><p class="soft">{_novelty(report)}</p>' if report.novelty else ""
 
 
 def _novelty(report: Report) -> str:
@@ -378,7 +443,7 @@ def _novelty(report: Report) -> str:
 def _confusions(report: Report) -> str:
     if not report.per_class or not report.evaluation or report.task != "single_label":
         return ""
-    grid = confusion_grid(report)
+    grid, short = confusion_grid(report), _shortened(report)
     if len(grid.labels) < report.classes:
         said = f"The {len(grid.labels)} of {report.classes:,} classes that are confused most often."
     else:
@@ -387,7 +452,7 @@ def _confusions(report: Report) -> str:
     matrix = f'<figure><div class="scroll">{charts.confusion_matrix(grid)}</div></figure>'
     support = {entry.label: entry.support for entry in report.per_class}
     items = "".join(
-        f'<li class="worth"><span>{_name(one.label)} <span class="soft">answered with</span> {_name(one.predicted)}'
+        f'<li class="worth"><span>{short(one.label)} <span class="soft">answered with</span> {short(one.predicted)}'
         f'</span><span class="soft"><b>{one.count:,}</b> of {support.get(one.label, 0):,}</span></li>'
         for one in report.confusions[:_SHOWN_CONFUSIONS]
     )
@@ -441,57 +506,87 @@ def _side_by_side(labels: tuple[str, ...], report: Report) -> tuple[str, ...]:
 
 def _map(report: Report) -> str:
     points = report.feature_map
-    if not points or report.regression is not None:  # a colour a value says nothing
+    if not points:
         return ""
-    on_map = {point.label for point in points}
-    errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
-    coloured = sorted(on_map, key=lambda label: (-errors.get(label, 0.0), label))
-    said = "Each point is a training example: the nearer, the more alike. Point at one for its class and id."
-    legend = "Classes"
-    if len(coloured) > _MAX_COLOURED:
-        coloured = coloured[: charts.HUES]
-        said += f" The {charts.HUES} of {len(on_map):,} classes with the most errors are coloured."
-        legend = "Most errors"
-    items = "".join(f"<li>{charts.swatch(index)}{_name(label)}</li>" for index, label in enumerate(coloured))
-    others = '<li class="soft">grey: all other classes</li>' if len(coloured) < len(on_map) else ""
     shown = f" A sample of {len(points):,} of {report.examples:,}." if len(points) < report.examples else ""
+    drawn, legend = _map_of_values(points) if report.regression is not None else _map_of_classes(report)
+    said = "Each point is a training example: the nearer, the more alike. Point at one for what it is."
     return _section(
         "How the examples lie",
-        f'<p>{said}{shown}</p><div class="split">'
-        f'<figure class="wide">{charts.feature_map(points, coloured)}</figure>'
-        f'<div class="key"><h3>{legend}</h3><ul class="plain legend">{items}{others}</ul></div></div>',
+        f'<p>{said}{shown}</p><div class="split"><figure class="wide">{drawn}</figure>'
+        f'<div class="key">{legend}</div></div>',
     )
+
+
+def _map_of_classes(report: Report) -> tuple[str, str]:
+    """The map and its legend: the classes with the most errors, or the most frequent sets of labels, are coloured."""
+    points = report.feature_map
+    on_map, short = Counter(point.label for point in points), _shortened(report)
+    errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
+    if report.multi_label is not None:
+        errors = {label: float(count) for label, count in on_map.items()}
+    coloured = sorted(on_map, key=lambda label: (-errors.get(label, 0.0), label))
+    title = "Labels" if report.multi_label is not None else "Classes"
+    if len(coloured) > _MAX_COLOURED:
+        coloured = coloured[: charts.HUES]
+        title = "Most frequent" if report.multi_label is not None else "Most errors"
+    items = "".join(f"<li>{charts.swatch(index)}{short(label)}</li>" for index, label in enumerate(coloured))
+    rest = len(on_map) - len(coloured)
+    one, many = ("other set", "") if report.multi_label is not None else ("other class", "other classes")
+    others = f'<li class="soft">grey: {words.plural(rest, one, many)}</li>'
+    legend = f'<h3>{title}</h3><ul class="plain legend">{items}{others if rest else ""}</ul>'
+    return charts.feature_map(points, coloured), legend
+
+
+def _map_of_values(points: Sequence[MapPoint]) -> tuple[str, str]:
+    """The map and its legend: equally many points have each colour, from small values to large ones."""
+    values = [float(point.label) for point in points]
+    ordered = sorted(values)
+    edges = sorted({ordered[len(ordered) * step // charts.STEPS] for step in range(1, charts.STEPS)})
+    steps = [sum(value >= edge for edge in edges) for value in values]
+    items = []
+    for step in sorted(set(steps)):
+        inside = [value for value, place in zip(values, steps, strict=True) if place == step]
+        low, high = words.number(min(inside)), words.number(max(inside))
+        items.append(f"<li>{charts.swatch(step, step=True)}{low if low == high else f'{low} to {high}'}</li>")
+    legend = f'<h3>Values</h3><ul class="plain legend">{"".join(items)}</ul>'
+    return charts.feature_map(points, [], steps=steps), legend
 
 
 def _data(report: Report) -> str:
     data = report.data
     if data is None:
         return ""
+    conflicting = f"inputs {words.CONFLICTS[report.task]}"
     counts = {
         "probable label errors": f"{data.probable_label_errors:,}",
-        "inputs under several labels": f"{data.conflicting_inputs:,}",
+        conflicting: f"{data.conflicting_inputs:,}",
         "exact duplicates": f"{data.exact_duplicates:,}",
         "near duplicates": f"{data.near_duplicates:,}",
     }
+    if report.regression is not None:
+        del counts["probable label errors"]
     if not any((data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)):
-        return _section(
-            "What the data shows", "<p>No duplicates, no contradictions, no probable label errors.</p>"
-        )
+        errors = "" if report.regression is not None else ", no probable label errors"
+        return _section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
     heads = ("Example", "Has the label", "Its probability", "Probably is", "Its probability")
+    if report.multi_label is not None:
+        heads = ("Example", "Carries", "Probability", "Probably carries", "Probability")
     errors = _folded(heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,))
+    kind = "Values" if report.regression is not None else "Labels"
     findings = [
         ("Probable label errors", "Worth a second look, the most probable first.", errors),
         (
-            "Inputs under several labels",
-            "The same input, with labels that contradict each other.",
-            _groups(data.conflicts),
+            conflicting.capitalize(),
+            f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",
+            _groups(data.conflicts, kind),
         ),
-        ("Exact duplicates", "The same input several times.", _groups(data.duplicate_groups)),
+        ("Exact duplicates", "The same input several times.", _groups(data.duplicate_groups, kind)),
         (
             "Near duplicates",
             "Different inputs that the backbone can hardly tell apart.",
-            _groups(data.near_duplicate_pairs),
+            _groups(data.near_duplicate_pairs, kind),
         ),
     ]
     lists = "".join(
@@ -503,9 +598,9 @@ def _data(report: Report) -> str:
 def _error(one: LabelError) -> list[str]:
     return [
         _name(words.reference(one.example)),
-        _name(one.example.label),
+        _label(one.example.label),
         _probability(one.probability),
-        f"<strong>{_name(one.suggested)}</strong>",
+        f"<strong>{_label(one.suggested)}</strong>",
         _probability(one.suggested_probability),
     ]
 
@@ -514,30 +609,46 @@ def _probability(value: float) -> str:
     return words.percent(value) if value >= 0.001 else "&lt;0.1%"
 
 
-def _groups(groups: Sequence[DuplicateGroup]) -> str:
+def _groups(groups: Sequence[DuplicateGroup], kind: str) -> str:
     rows = []
     for group in groups:
         labels = Counter(example.label for example in group.examples)
         names = ", ".join(
-            _name(label) + (f" × {count}" if count > 1 else "") for label, count in labels.items()
+            _label(label) + (f" × {count}" if count > 1 else "") for label, count in labels.items()
         )
         rows.append([_name(words.references(group)), names, f"{group.similarity:.3f}"])
-    return _folded(("Examples", "Labels", "Similarity"), rows, numbers=(2,))
+    return _folded(("Examples", kind, "Similarity"), rows, numbers=(2,))
 
 
-def _classes(classes: Sequence[ClassReport]) -> str:
+def _classes(report: Report) -> str:
+    sets = report.multi_label is not None
     rows = []
-    for entry in _worst(classes):
+    for entry in _worst(report.per_class):
         figures = [_meter(entry.f1), _meter(entry.precision), _meter(entry.recall)]
         if not entry.support:
             figures = ['<span class="soft">not evaluated</span>', "", ""]
-        rows.append([_name(entry.label), f"{entry.examples:,}", f"{entry.support:,}", *figures])
-    heads = ("Class", "Examples", "Evaluated", "F1", "Precision", "Recall")
+        threshold = [f"{entry.threshold:.2f}"] if sets else []
+        rows.append([_name(entry.label), f"{entry.examples:,}", f"{entry.support:,}", *threshold, *figures])
+    if not rows:
+        return ""
+    named = "Label" if sets else "Class"
+    heads = [
+        named,
+        "Examples",
+        "Evaluated",
+        *(["Selected from"] if sets else []),
+        "F1",
+        "Precision",
+        "Recall",
+    ]
     said = "Worst first. Precision: how often this answer is right. Recall: how much of the class is found."
-    kinds = ("", "n extra", "n extra", "meter", "meter", "meter")
-    return (
-        _section("Class by class", f"<p>{said}</p>{_table(heads, rows, kinds)}", kind="long") if rows else ""
-    )
+    if sets:
+        said = (
+            "Worst first. Precision: how often the label applies where it is selected. Recall: how much of what "
+            "carries it is found. Each label is selected from a probability of its own, chosen out of fold."
+        )
+    kinds = ["", "n extra", "n extra", *(["n extra"] if sets else []), "meter", "meter", "meter"]
+    return _section(f"{named} by {named.lower()}", f"<p>{said}</p>{_table(heads, rows, kinds)}", kind="long")
 
 
 def _worst(classes: Iterable[ClassReport]) -> list[ClassReport]:
@@ -636,6 +747,18 @@ def _table(
         for index, row in enumerate(rows)
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shortened(report: Report) -> Callable[[str], str]:
+    """Labels as markup where there is little room: the whole of each is in the table of all."""
+    labels = [entry.label for entry in report.per_class]
+    short = dict(zip(labels, charts.without_common_start(labels), strict=True))
+    return lambda label: _label(charts.cut(short.get(label, label), _ROOM))
+
+
+def _label(text: str) -> str:
+    """A label, or several; of none at all that there is none."""
+    return _name(text) if text else f'<span class="soft">{charts.NO_LABEL}</span>'
 
 
 def _name(text: str) -> str:

@@ -52,8 +52,31 @@ def values(settings: Mapping[str, float]) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
 
 
+def measure(report: Report) -> str:
+    """The name of the figure that the task is measured by."""
+    if report.regression is not None:
+        return "variance explained"
+    return "micro-F1" if report.multi_label is not None else "accuracy"
+
+
+def figure(report: Report) -> float:
+    """That figure, at most 1."""
+    if report.regression is not None:
+        return report.regression.r2
+    return report.multi_label.micro_f1 if report.multi_label is not None else report.accuracy
+
+
+def number(value: float) -> str:
+    """A number with about four digits, without an exponent where it can be read without."""
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    digits = max(0, 3 - len(f"{abs(value):.0f}")) if abs(value) >= 1 else 3
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def forecast(point: CurvePoint) -> str:
-    """The accuracy to expect, with its uncertainty."""
+    """The figure to expect, with its uncertainty."""
     return f"{percent(point.accuracy)} (80% interval {100 * point.low:.1f} to {100 * point.high:.1f})"
 
 
@@ -107,12 +130,20 @@ def references(group: DuplicateGroup) -> str:
     return ", ".join(reference(example) for example in group.examples) + more
 
 
-def findings(data: DataReport) -> str:
+CONFLICTS: Final = {
+    "single_label": "under several labels",
+    "multi_label": "under different labels",
+    "regression": "with different values",
+}
+"""How targets contradict each other, by the task."""
+
+
+def findings(data: DataReport, task: str = "single_label") -> str:
     """What was found among the training examples, in counts."""
     counts = (
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
-        (data.conflicting_inputs, "input under several labels", "inputs under several labels"),
+        (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

@@ -447,9 +447,9 @@ def _report_facts(report: Report) -> dict[str, str]:
     if report.novelty is not None:
         facts["abstains"] = words.novelty(report.novelty)
     if report.data is not None:
-        facts["data"] = words.findings(report.data)
+        facts["data"] = words.findings(report.data, report.task)
     for point in report.learning_curve.forecasts if report.learning_curve else ():
-        facts[f"with {point.examples:,} examples"] = f"about {words.forecast(point)}"
+        facts[f"with {point.examples:,} examples"] = f"{words.measure(report)} about {words.forecast(point)}"
     return facts
 
 

@@ -19,7 +19,7 @@ from graft import _report_words as words
 from graft._report_page import confusion_grid, page
 from graft._reports import report_of
 from graft._terminal import Terminal
-from graft.v1 import report_pb2
+from graft.v1 import report_pb2, types_pb2
 
 PLOTS = (
     "Accuracy over training examples", "Accuracy over confidence", "Confusion matrix",
@@ -110,6 +110,73 @@ def report(classes: int = 12, names: list[str] | None = None) -> graft.Report:
     curve.forecasts.add(examples=20 * len(labels), accuracy=0.8543, low=0.8312, high=0.8765)
     curve.advice.add(label=labels[1], more_examples=40, gain=0.083, low=0.021, high=0.155)
     curve.advice.add(label=labels[0], more_examples=40, gain=0.001, low=0, high=0.02)
+    return report_of(message)
+
+
+def sets_report(labels: int = 5) -> graft.Report:
+    """A report on several labels in which everything is filled in."""
+    rng = random.Random(2)  # noqa: S311
+    message = report_pb2.Report(
+        task=types_pb2.TASK_MULTI_LABEL, examples=80, classes=labels, accuracy=0.515, macro_f1=0.6123, log_loss=0.2,
+        calibration_error=0.0123, backbone="minilm",
+    )  # fmt: skip
+    message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
+    message.evaluation.folds, message.evaluation.examples = 5, 80
+    message.multi_label.micro_f1, message.multi_label.hamming_loss = 0.7321, 0.081
+    message.multi_label.labels_per_example, message.multi_label.selected_per_example = 1.25, 1.34
+    message.head.kind, message.head.view = "logistic", "pooled"
+    message.head.candidates.add(kind="logistic", view="pooled", log_loss=0.2, micro_f1=0.7321)
+    for number in range(labels):
+        message.per_class.add(
+            label=f"topic_{number}", examples=20, support=20, precision=0.5, recall=rng.random(), f1=rng.random(),
+            threshold=0.1 + 0.07 * number,
+        )  # fmt: skip
+        message.feature_map.add(x=number, y=rng.random(), label=f"topic_{number}, topic_0", id=f"id-{number}")
+    message.feature_map.add(x=0.5, y=0.5, label="", id="bare")
+    for number in range(15):
+        message.reliability.add(
+            examples=10 ** (number % 4), confidence=(number + 0.5) / 15, accuracy=number / 15
+        )
+    example = report_pb2.ExampleRef(id="own-id", writer_id="w", sequence=4, label="topic_1, topic_2")
+    message.data.label_errors.add(
+        example=example, suggested="", probability=0.0123, suggested_probability=0.9877
+    )
+    message.data.conflicts.add(examples=[example, example], count=2, similarity=1)
+    message.data.conflicting_inputs = 1
+    for size, figure in ((20, 0.5), (40, 0.6)):
+        message.learning_curve.points.add(examples=size, accuracy=figure, low=figure, high=figure)
+    message.learning_curve.forecasts.add(examples=160, accuracy=0.7654, low=0.75, high=0.78)
+    message.learning_curve.advice.add(label="topic_1", more_examples=20, gain=0.08, low=0.02, high=0.15)
+    return report_of(message)
+
+
+def values_report(values: int = 60, unit: float = 1.0) -> graft.Report:
+    """A report on numbers in which everything is filled in."""
+    rng = random.Random(3)  # noqa: S311
+    message = report_pb2.Report(task=types_pb2.TASK_REGRESSION, examples=values, backbone="minilm")
+    message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
+    message.evaluation.folds, message.evaluation.examples = 5, values
+    numbers = message.regression
+    numbers.rmse, numbers.mae, numbers.r2, numbers.confidence, numbers.coverage = 2.5, 1.75, 0.876, 0.9, 0.913
+    numbers.interval_width, numbers.mean, numbers.deviation = 7.25, 41.5, 7.1
+    message.head.kind, message.head.view = "ridge", "pooled"
+    message.head.candidates.add(kind="ridge", view="pooled", rmse=2.5)
+    for number in range(values):
+        value = unit * rng.gauss(40, 7)
+        predicted = value + unit * rng.gauss(0, 2)
+        message.predicted_values.add(
+            value=value,
+            predicted=predicted,
+            low=predicted - 3 * unit,
+            high=predicted + 3 * unit,
+            id=f"id-{number}",
+        )
+        message.feature_map.add(x=rng.random(), y=rng.random(), label=f"{value:g}", id=f"id-{number}")
+    message.novelty.threshold, message.novelty.false_alarm_rate = 0.95, 0.05
+    message.data.near_duplicates = 1
+    for size, figure in ((20, 0.5), (40, 0.6)):
+        message.learning_curve.points.add(examples=size, accuracy=figure, low=figure, high=figure)
+    message.learning_curve.forecasts.add(examples=2 * values, accuracy=0.9012, low=0.75, high=0.95)
     return report_of(message)
 
 
@@ -269,3 +336,106 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     )
     assert shown.count("advice:") == 1
     assert re.search(r"own-id \(w/4\) +\[bold\] +card_arrival +94.4%", shown)
+
+
+@pytest.mark.parametrize("labels", [1, 5, 77])
+def test_several_labels_have_their_thresholds_and_figures_on_the_page(labels: int) -> None:
+    value = sets_report(labels)
+    read = Reader(page(version(value)))
+    assert sorted(read.plots) == [
+        "Accuracy over confidence", "Micro-F1 over training examples", "Training examples on a plane",
+    ]  # fmt: skip
+    for shown in (
+        "73.2%", "61.2%", "51.5%", "exactly the right labels", "1.25 an example, 1.34 selected", "Label by label",
+        "Selected from", "76.5% (80% interval 75.0 to 78.0)", "twice the examples of every label", "no label",
+        "Inputs under different labels", "Micro-F1 over all gains", "20 more examples of topic_1",
+    ):  # fmt: skip
+        assert shown in read.text
+    table = page(version(value)).partition("Label by label")[2].partition("</table>")[0]
+    for entry in value.per_class:
+        assert f"{entry.threshold:.2f}" in table
+    assert "What it confuses" not in read.text
+    assert "every class" not in read.text
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e6, 1e-6, 0.0])
+def test_numbers_have_their_predictions_and_residuals_on_the_page(unit: float) -> None:
+    value = values_report(unit=unit)
+    text = page(version(value))
+    read = Reader(text)
+    assert sorted(read.plots) == [
+        "How far off values are", "Predicted over true values", "Training examples on a plane",
+        "Variance explained over training examples",
+    ]  # fmt: skip
+    for shown in (
+        "87.6%", "1.75", "2.5", "91.3%", "7.25 wide on average; meant to hold 90%", "41.5", "When it abstains",
+        "90.1% (80% interval 75.0 to 95.0)", "With twice the examples, expect", "inputs with different values",
+    ):  # fmt: skip
+        assert shown in read.text
+    assert "nan" not in text
+    assert "probable label errors" not in read.text
+    assert "Most worth labelling" not in read.text
+
+
+def test_values_outside_of_their_intervals_are_listed_farthest_first() -> None:
+    value = values_report()
+    far = sorted(
+        (one for one in value.predicted_values if abs(one.value - one.predicted) > 3),
+        key=lambda one: -abs(one.value - one.predicted),
+    )[:5]
+    listed = page(version(value)).partition("Worth a second look")[2].partition("</table>")[0]
+    assert far
+    assert re.findall(r"<tr><td class=\"\"><bdi>(.*?)</bdi>", listed) == [one.id for one in far]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_values_are_drawn_all_the_same(count: int) -> None:
+    assert "nan" not in page(version(values_report(count)))
+
+
+def test_long_labels_are_told_apart_where_there_is_little_room() -> None:
+    start = "support/customer feedback about a late order: "
+    value = report(names=[f"{start}{kind}" for kind in ("angry", "calm", "pleased")])
+    text = page(version(value)).replace("<wbr>", "")
+    matrix = text.partition('aria-label="Confusion matrix"')[2].partition("</svg>")[0]
+    for kind in ("angry", "calm", "pleased"):
+        assert f">…{kind}</text>" in re.sub("<title>.*?</title>", "", matrix)
+        assert f"{start}{kind}" in text.partition("Class by class")[2]  # the whole of it
+
+
+def test_number_ticks_enclose_what_they_measure() -> None:
+    for low, high in (
+        (0.0, 1.0),
+        (-3.0, 7.0),
+        (41.2, 41.3),
+        (5.0, 5.0),
+        (0.0, 0.0),
+        (-1e30, 1e30),
+        (1e-9, 2e-9),
+    ):
+        ticks = charts.number_ticks(low, high)
+        assert ticks[0] <= low + 1e-9 * abs(low)
+        assert high - 1e-9 * abs(high) <= ticks[-1]
+        assert 3 <= len(ticks) <= 9
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (41.5, "41.5"), (1234.5, "1,234"), (0.8234, "0.823"), (-3.0, "-3"), (1e30, "1e+30"), (2e-5, "2e-05"),
+     (999_999.0, "999,999"), (120.0, "120")],
+)  # fmt: skip
+def test_numbers_are_shown_with_about_four_digits(value: float, shown: str) -> None:
+    assert words.number(value) == shown
+
+
+def test_the_terminal_names_the_figure_of_each_task() -> None:
+    for value, shown in (
+        (sets_report(), "micro-F1 about 76.5%"),
+        (values_report(), "variance explained about 90.1%"),
+        (report(), "accuracy about 85.4%"),
+    ):
+        terminal = Terminal()
+        terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+        terminal.report("m", 1, value, full=True)
+        assert isinstance(terminal.out.file, io.StringIO)
+        assert shown in terminal.out.file.getvalue()

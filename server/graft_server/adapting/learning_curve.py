@@ -68,7 +68,7 @@ class Lost:
 
     def least(self) -> float:
         """The share where nothing is lost."""
-        return max(self.smoothing / (self.lost.shape[-1] + 2 * self.smoothing), LEAST_SHARE)
+        return max(self.smoothing / (int(self.lost.shape[-1]) + 2 * self.smoothing), LEAST_SHARE)
 
     def of(self, rows: NDArray[np.int64]) -> Lost:
         """That of some examples."""
@@ -123,7 +123,7 @@ def curve_of(
         seed: Of the resampling.
     """
     rng = np.random.default_rng(seed)
-    held_out, n = parts.lost.shape[-1], len(chosen.lost)
+    held_out, n = int(parts.lost.shape[-1]), len(chosen.lost)
     errors = np.array([parts.of(rng.integers(0, held_out, held_out)).share() for _ in range(RESAMPLES)])
     level = float(chosen.share())
     levels = np.array([chosen.of(rng.integers(0, n, n)).share() for _ in range(RESAMPLES)])

@@ -104,14 +104,14 @@ def thresholds(probabilities: Array, targets: NDArray[np.bool_], weights: Floats
         weights: shape (n,).
     """
     k = probabilities.shape[1]
-    common = _best_cut(probabilities.reshape(-1), targets.reshape(-1), np.repeat(weights, k))
-    own = np.array([_best_cut(probabilities[:, i], targets[:, i], weights) for i in range(k)])
+    common = best_cut(probabilities.reshape(-1), targets.reshape(-1), np.repeat(weights, k))
+    own = np.array([best_cut(probabilities[:, i], targets[:, i], weights) for i in range(k)])
     carried = targets.sum(axis=0)
     drawn = (carried * own + DRAWN * common) / (carried + DRAWN)
     return np.asarray(drawn, np.float32)
 
 
-def _best_cut(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> float:
+def best_cut(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> float:
     """The threshold of one label with the largest F1, in the middle of the gap that it falls in."""
     order = np.argsort(-probabilities, kind="stable")
     sorted_ = probabilities[order].astype(np.float64)
