@@ -236,14 +236,17 @@ class Terminal:
             return
         ordered = sorted(classes, key=lambda c: (c.f1, c.label))
         shown = ordered if full else ordered[:_SHOWN_CLASSES]
-        heads = ["class", *(["examples"] if trained else []), "evaluated", "precision", "recall", "F1"]
-        table = _table(*heads)
+        sets = any(entry.threshold for entry in classes)
+        heads = ["label" if sets else "class", *(["examples"] if trained else []), "evaluated"]
+        table = _table(*heads, *(["selected from"] if sets else []), "precision", "recall", "F1")
         for entry in shown:
             cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            cells += [f"{entry.threshold:.2f}"] if sets else []
             _row(table, *cells, _percent(entry.precision), _percent(entry.recall), _percent(entry.f1))
         self.out.print(table)
         if len(shown) < len(ordered):
-            self.say(f"… and {len(ordered) - len(shown):,} classes that do better; --full shows all")
+            kind = "labels" if sets else "classes"
+            self.say(f"… and {len(ordered) - len(shown):,} {kind} that do better; --full shows all")
 
     def _confusions(self, confusions: Sequence[Confusion], *, full: bool) -> None:
         if not confusions:

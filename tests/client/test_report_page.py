@@ -438,4 +438,6 @@ def test_the_terminal_names_the_figure_of_each_task() -> None:
         terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
         terminal.report("m", 1, value, full=True)
         assert isinstance(terminal.out.file, io.StringIO)
-        assert shown in terminal.out.file.getvalue()
+        told = terminal.out.file.getvalue()
+        assert shown in told
+        assert ("selected from" in told) == (value.multi_label is not None)
