@@ -81,12 +81,17 @@ def batched(encoder: Encoder) -> Callable[..., Any]:
     return run
 
 
+async def begun(begins: threading.Semaphore) -> None:
+    """Waits until a batch begins to be encoded; fails where none does, as when the worker has died."""
+    assert await asyncio.to_thread(begins.acquire, timeout=30), "no batch has begun"
+
+
 async def hold(batcher: Batcher, gate: Gate, workers: int = 1) -> list[asyncio.Task[Any]]:
     """Makes all workers busy until the gate opens."""
     tasks = []
     for _ in range(workers):
         tasks.append(asyncio.create_task(batcher.encode(tokens(3))))
-        await asyncio.to_thread(gate.held.acquire)
+        await begun(gate.held)
     return tasks
 
 
@@ -212,7 +217,7 @@ def test_a_caller_who_leaves_the_queue_is_never_encoded(batched):
         gate.open()
         await asyncio.gather(staying, *first)
         assert leaving.cancelled()
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     assert [[len(text) for text in batch] for batch in batched(scenario).batches] == [[3], [8]]
 
@@ -226,11 +231,11 @@ def test_a_caller_who_leaves_in_the_middle_of_a_batch_does_not_strand_its_mates(
         staying = await submit(batcher, mine)
         first[0].cancel()  # it is being encoded now
         gate.open()
-        await asyncio.to_thread(gate.passed.acquire)  # the two are being encoded together
+        await begun(gate.passed)  # the two are being encoded together
         leaving.cancel()
         close_to(encoder, mine, (await staying).arrays)
         assert first[0].cancelled() or first[0].cancelling()
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
         close_to(encoder, mine, (await batcher.encode(mine)).arrays)
 
     batched(scenario)
@@ -239,12 +244,12 @@ def test_a_caller_who_leaves_in_the_middle_of_a_batch_does_not_strand_its_mates(
 def test_what_is_left_of_a_cancelled_submission_is_dropped(batched):
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         large = await submit(batcher, tokens(*[20] * 100))
-        await asyncio.to_thread(gate.held.acquire)  # its first batch is being encoded
+        await begun(gate.held)  # its first batch is being encoded
         small = await submit(batcher, tokens(3))
         large.cancel()
         gate.open()
         await small
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     assert len(batched(scenario).batches) == 2
 
@@ -258,7 +263,7 @@ def test_a_text_whose_deadline_passed_is_never_encoded(batched):
         await asyncio.gather(early, *first)
         with pytest.raises(DeadlineError):
             await late
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     assert [[len(text) for text in batch] for batch in batched(scenario).batches] == [[3], [8]]
 
@@ -276,7 +281,7 @@ def test_a_failing_batch_fails_its_own_callers_only(batched, encoder):
         assert raised.value.reason == "ENCODER_FAILED"
         close_to(encoder, good, (await fine).arrays)
         await asyncio.gather(*first)
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     batched(scenario, budget=1)
 
@@ -320,7 +325,7 @@ def test_the_rest_of_a_submission_that_failed_is_dropped(batched):
             await bad
         await asyncio.gather(*first)
         await batcher.encode(tokens(4))
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     assert len(batched(scenario).batches) == 3
 
@@ -352,7 +357,7 @@ def test_adaptation_alone_has_the_whole_device(batched):
     assert len(batches) <= 6
 
 
-@pytest.mark.parametrize("limit", [{"queued_requests": 3}, {"queued_tokens": 24}])
+@pytest.mark.parametrize("limit", [{"queued_requests": 3}, {"queued_length": 24}])
 def test_a_full_queue_refuses_predictions_and_never_adaptation(batched, limit):
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         first = await hold(batcher, gate)
@@ -400,7 +405,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
                     group.create_task(impatient() if number % 6 else one())
         await batcher.encode(texts, lane=Lane.ADAPT)
         await batcher.encode(texts)
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
         assert not any(queue.rows or queue.requests for queue in batcher._queues.values())
         assert not batcher._unanswered
 
@@ -485,7 +490,7 @@ def test_a_worker_that_dies_fails_what_is_unanswered_and_is_replaced(batched, ca
             assert isinstance(answer, FaultError)
         await asyncio.gather(*first)
         await batcher.encode(tokens(3))
-        assert batcher.queued_tokens == 0
+        assert batcher.queued_length == 0
 
     batched(scenario)
     assert "died and is replaced" in caplog.text

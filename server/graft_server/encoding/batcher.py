@@ -1,9 +1,10 @@
 """The batcher: whatever arrives while the device is busy is the next batch.
 
 There is no timer to tune. A worker that becomes free takes its share of what is queued, up to the budget: under
-low load that is one text at once, under high load a full batch: the oldest text, and of those behind it the ones
-nearest to it in length, since attention pads a batch to its longest. Work of two lanes is queued: predictions go
-first, and adaptation's embedding work is guaranteed a share of the device.
+low load that is one item at once, under high load a full batch: the oldest item, and of those behind it the ones
+nearest to it in length, since attention pads a batch to its longest. An item is a text's token ids, or an image or a
+clip; what it counts for is its length. Work of two lanes is queued: predictions go first, and adaptation's embedding
+work is guaranteed a share of the device.
 
 Rows of different models ride in one batch. Behind the encoder, on the same thread, each row meets its own reader
 (the head of its model): rows that share one are read together. Rows of models with tuned layers part from the
@@ -91,8 +92,8 @@ class Limits:
     """The cost of a batch, in the unit of its items' length; see `Price`."""
     workers: int
     """Batches that run at the same time."""
-    queued_tokens: int = 400_000
-    """Predictions beyond this many queued tokens are refused."""
+    queued_length: int = 400_000
+    """Predictions beyond this length of all queued items are refused."""
     queued_requests: int = 4_096
     """Predictions beyond this many queued requests are refused."""
 
@@ -106,7 +107,7 @@ class Encoded:
     queue_s: float
     """From submission to the start of the first batch, in seconds."""
     encode_s: float
-    """The encoder's time for the batches that the texts rode in, in seconds."""
+    """The encoder's time for the batches that the items rode in, in seconds."""
     read_s: float
     """The reader's time for those batches, in seconds."""
 
@@ -118,17 +119,17 @@ def unread(features: Features) -> Arrays:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One submission: its texts ride in one batch or in several."""
+    """One submission: its items ride in one batch or in several."""
 
-    texts: Sequence[Sized]
+    items: Sequence[Sized]
     reader: Reader
     future: asyncio.Future[Encoded]
     deadline: float
     submitted: float
     queued: int
-    """Texts that wait."""
+    """Items that wait."""
     remaining: int
-    """Texts that are not read yet."""
+    """Items that are not read yet."""
     top: Top | None = None
     queue_s: float = 0.0
     encode_s: float = 0.0
@@ -137,35 +138,35 @@ class _Work:
 
 
 _Row = tuple[_Work, int]
-"""A text that waits: which one of which work."""
+"""An item that waits: which one of which work."""
 
 
 @dataclass(slots=True, eq=False)
 class _Queue:
     rows: deque[_Row] = field(default_factory=deque)
-    tokens: int = 0
+    length: int = 0
     requests: int = 0
 
     def put(self, work: _Work) -> None:
-        """Queues all texts of a work, by length: batch-mates of one length waste nothing on attention's padding."""
-        order: Iterable[int] = range(len(work.texts))
-        if len(work.texts) > 2:
-            order = sorted(order, key=lambda row: len(work.texts[row]))
+        """Queues all items of a work, by length: batch-mates of one length waste nothing on attention's padding."""
+        order: Iterable[int] = range(len(work.items))
+        if len(work.items) > 2:
+            order = sorted(order, key=lambda row: len(work.items[row]))
         self.rows.extend((work, row) for row in order)
-        self.tokens += sum(map(len, work.texts))
+        self.length += sum(map(len, work.items))
         self.requests += 1
 
     def left(self, row: _Row) -> None:
         """Accounts for a row that was taken out for good."""
         work, place = row
-        self.tokens -= len(work.texts[place])
+        self.length -= len(work.items[place])
         work.queued -= 1
         if work.queued == 0:
             self.requests -= 1
 
 
 _Part = tuple[_Work, list[int]]
-"""Texts of one work in a batch."""
+"""Items of one work in a batch."""
 _Group = tuple[Reader, list[_Part]]
 """The parts of a batch that have the same reader; they are next to each other."""
 
@@ -184,7 +185,7 @@ class _Reading:
 class _Batch:
     groups: list[_Group]
     lane: Lane
-    tokens: int
+    length: int
 
     def parts(self) -> Iterator[_Part]:
         """All parts, in the order of the batch's rows."""
@@ -226,13 +227,13 @@ class Batcher:
         await asyncio.to_thread(self._executor.shutdown)
 
     @property
-    def queued_tokens(self) -> int:
-        """Tokens of predictions that wait."""
-        return self._queues[Lane.PREDICT].tokens
+    def queued_length(self) -> int:
+        """The length of all predictions' items that wait."""
+        return self._queues[Lane.PREDICT].length
 
     async def encode(
         self,
-        texts: Sequence[Sized],
+        items: Sequence[Sized],
         *,
         reader: Reader = unread,
         top: Top | None = None,
@@ -242,12 +243,11 @@ class Batcher:
         """Gives what a reader makes of the features of n >= 1 prepared items.
 
         Args:
-            texts: What the encoder takes; see `backbones.preprocessing.Prepared.item`. A text's token ids, or an
-                image or a clip: the length of each is what it counts for, so they are called texts and tokens here.
+            items: What the encoder takes; see `backbones.preprocessing.Prepared.item`.
             top: The tuned layers that they go through; None: the frozen ones.
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: Who waits for them.
-            deadline: On the clock of time.monotonic(): texts that have not been encoded by then never are.
+            deadline: On the clock of time.monotonic(): items that have not been encoded by then never are.
 
         Raises:
             OverloadError: Too much is queued already.
@@ -261,14 +261,14 @@ class Batcher:
         if lane is Lane.PREDICT:
             self.require_room()
         work = _Work(
-            texts=texts,
+            items=items,
             reader=reader,
             future=asyncio.get_running_loop().create_future(),
             deadline=deadline,
             submitted=time.monotonic(),
-            queued=len(texts),
+            queued=len(items),
             top=top,
-            remaining=len(texts),
+            remaining=len(items),
         )
         self._queues[lane].put(work)
         self._wakeup.set()
@@ -281,9 +281,9 @@ class Batcher:
     def require_room(self) -> None:
         """Raises OverloadError if too many predictions are queued: worth asking before work is put into one."""
         limits, queue = self._limits, self._queues[Lane.PREDICT]
-        if queue.tokens < limits.queued_tokens and queue.requests < limits.queued_requests:
+        if queue.length < limits.queued_length and queue.requests < limits.queued_requests:
             return
-        drain_s = queue.tokens / self._drain_rate if self._drain_rate else 1.0
+        drain_s = queue.length / self._drain_rate if self._drain_rate else 1.0
         # In round numbers: whoever turns many refusals into answers can do so once for all that are alike.
         drain_s = float(f"{min(max(drain_s, 0.05), 30.0):.1g}")
         raise OverloadError(
@@ -311,7 +311,7 @@ class Batcher:
     def _fail_all(self, error: Callable[[], Exception]) -> None:
         for queue in self._queues.values():
             queue.rows.clear()
-            queue.tokens = queue.requests = 0
+            queue.length = queue.requests = 0
         for work in self._unanswered:
             _fail(work, error())
 
@@ -350,7 +350,7 @@ class Batcher:
 
     def _features(self, batch: _Batch) -> Mapping[Top | None, Features]:
         """The features that the readers of each model read, of the whole batch."""
-        texts = [work.texts[row] for work, rows in batch.parts() for row in rows]
+        items = [work.items[row] for work, rows in batch.parts() for row in rows]
         rows_of: dict[Top | None, list[int]] = {}
         start = 0
         for _, parts in batch.groups:
@@ -359,8 +359,8 @@ class Batcher:
             rows_of.setdefault(parts[0][0].top, []).extend(range(start, end))
             start = end
         if rows_of.keys() == {None}:
-            return {None: self._encoder.encode(texts)}
-        return self._encoder.encode_with(texts, {top: np.array(rows) for top, rows in rows_of.items()})
+            return {None: self._encoder.encode(items)}
+        return self._encoder.encode_with(items, {top: np.array(rows) for top, rows in rows_of.items()})
 
     def _take(self) -> _Batch | None:
         """The next batch, or None if nothing waits."""
@@ -378,32 +378,32 @@ class Batcher:
     def _take_from(self, lane: Lane) -> _Batch | None:
         queue = self._queues[lane]
         # A worker's share of the queue, so that the others do not starve.
-        share = math.ceil(queue.tokens / self._limits.workers)
+        share = math.ceil(queue.length / self._limits.workers)
         waiting = self._oldest(queue)
         if not waiting:
             return None
         first = _length(waiting[0])
-        tokens = longest = first
+        total = longest = first
         picked = {0}
         for place in sorted(range(1, len(waiting)), key=lambda place: abs(_length(waiting[place]) - first)):
             length = _length(waiting[place])
-            together = self._price(len(picked) + 1, tokens + length, max(longest, length))
-            if together <= self._limits.budget and tokens + length <= share:
+            together = self._price(len(picked) + 1, total + length, max(longest, length))
+            if together <= self._limits.budget and total + length <= share:
                 picked.add(place)
-                tokens += length
+                total += length
                 longest = max(longest, length)
         queue.rows.extendleft(row for place, row in reversed([*enumerate(waiting)]) if place not in picked)
         taken = [waiting[place] for place in sorted(picked)]
         for row in taken:
             queue.left(row)
-        return _Batch(_grouped(taken), lane, tokens)
+        return _Batch(_grouped(taken), lane, total)
 
     def _oldest(self, queue: _Queue) -> list[_Row]:
         """Takes out the rows that the next batch is chosen from, and drops those that nobody waits for."""
         now = time.monotonic()
         waiting: list[_Row] = []
-        tokens = 0
-        while queue.rows and tokens < LOOKAHEAD * self._limits.budget:
+        total = 0
+        while queue.rows and total < LOOKAHEAD * self._limits.budget:
             row = queue.rows.popleft()
             work, _ = row
             if work.deadline < now:
@@ -412,16 +412,16 @@ class Batcher:
                 queue.left(row)
                 continue
             waiting.append(row)
-            tokens += _length(row)
+            total += _length(row)
         return waiting
 
     def _account(self, batch: _Batch, seconds: float) -> None:
-        rate = batch.tokens * self._limits.workers / max(seconds, 1e-6)
+        rate = batch.length * self._limits.workers / max(seconds, 1e-6)
         self._drain_rate = _DRAIN_MEMORY * self._drain_rate + (1 - _DRAIN_MEMORY) * rate
         if batch.lane is Lane.ADAPT:
-            self._adapt_credit = max(0.0, self._adapt_credit - batch.tokens)
+            self._adapt_credit = max(0.0, self._adapt_credit - batch.length)
         elif self._queues[Lane.ADAPT].rows:
-            self._adapt_credit += batch.tokens * ADAPT_SHARE / (1 - ADAPT_SHARE)
+            self._adapt_credit += batch.length * ADAPT_SHARE / (1 - ADAPT_SHARE)
 
 
 def _fail(work: _Work, error: Exception) -> None:
@@ -437,7 +437,7 @@ def _yield_to_others() -> None:
 
 def _length(row: _Row) -> int:
     work, place = row
-    return len(work.texts[place])
+    return len(work.items[place])
 
 
 def _grouped(rows: Sequence[_Row]) -> list[_Group]:
@@ -473,12 +473,12 @@ def _deliver(reading: _Reading) -> None:
 
 def _receive(work: _Work, rows: list[int], arrays: Arrays) -> None:
     work.remaining -= len(rows)
-    if len(rows) == len(work.texts) == 1:
+    if len(rows) == len(work.items) == 1:
         work.arrays = dict(arrays)
     else:
         for name, array in arrays.items():
             if name not in work.arrays:
-                work.arrays[name] = np.empty((len(work.texts), *array.shape[1:]), array.dtype)
+                work.arrays[name] = np.empty((len(work.items), *array.shape[1:]), array.dtype)
             work.arrays[name][rows] = array
     if work.remaining == 0 and not work.future.done():
         work.future.set_result(Encoded(work.arrays, work.queue_s, work.encode_s, work.read_s))
