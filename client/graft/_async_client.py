@@ -9,7 +9,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +20,15 @@ import grpc.aio
 from graft import _operations as ops
 from graft._adapting import AdaptExchange, Limits
 from graft._async_adapt import AsyncAdapt, Stream
+from graft._async_predict import AsyncPredict
+from graft._async_predict import Stream as PredictStream
 from graft._async_status import FinalStatus
 from graft._bundle import Bundle, BundleWriter
 from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
 from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._operations import Batcher, Call, Operation, PredictSettings, Selector
-from graft._predictions import Prediction, Predictions, predictions_of
+from graft._predicting import PredictExchange
+from graft._predictions import Prediction, Predictions
 from graft._records import (
     Adaptation,
     AdaptProgress,
@@ -45,7 +47,7 @@ from graft._retry import overload_delay_s
 from graft._starting import FineTuning, new_exchange, with_task_async
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
-from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -96,6 +98,7 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(address, credentials, options=options)
         self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
 
     async def __aenter__(self) -> Self:
@@ -226,7 +229,13 @@ class AsyncClient:
         settings = PredictSettings(
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
-        return self._predict_stream(settings, inputs, timeout)
+        exchange = PredictExchange(
+            timeout_s=self._seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+        )
+        source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
+        batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
+        requests = (settings.request(batch) async for batch in batches)
+        return AsyncPredict(exchange, self._open_predict).run(requests)
 
     async def evaluate(
         self,
@@ -396,6 +405,9 @@ class AsyncClient:
     def _open_adapt(self) -> Stream:
         return self._adaptations.Adapt(metadata=self._metadata)
 
+    def _open_predict(self) -> PredictStream:
+        return self._predictions.PredictStream(metadata=self._metadata)
+
     async def _run(self, operation: Operation[T], timeout: float | None) -> T:
         response: Any = None
         while True:
@@ -435,30 +447,6 @@ class AsyncClient:
     def _seconds(self, timeout: float | None) -> float | None:
         seconds = self._timeout if timeout is None else timeout
         return None if seconds is None or math.isinf(seconds) else seconds
-
-    async def _predict_stream(
-        self,
-        settings: PredictSettings,
-        inputs: Iterable[Input] | AsyncIterable[Input],
-        timeout: float | None,
-    ) -> AsyncIterator[Prediction]:
-        timeout_s = self._seconds(timeout)
-        source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
-        batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
-        pending: deque[asyncio.Task[Any]] = deque()
-        try:
-            async for batch in batches:
-                pending.append(asyncio.create_task(self._call(settings.call(batch), timeout_s)))
-                if len(pending) >= ops.BULK_IN_FLIGHT:
-                    for prediction in predictions_of(await pending.popleft()):
-                        yield prediction
-            while pending:
-                for prediction in predictions_of(await pending.popleft()):
-                    yield prediction
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
 
     async def _watch(self, cursor: WatchCursor) -> AsyncIterator[Event]:
         while True:

@@ -7,7 +7,6 @@ import logging
 import math
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,8 @@ from graft._bundle import Bundle, BundleWriter
 from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
 from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, change_messages, example_messages
 from graft._operations import Call, Operation, PredictSettings, Selector
-from graft._predictions import Prediction, Predictions, predictions_of
+from graft._predicting import PredictExchange
+from graft._predictions import Prediction, Predictions
 from graft._records import (
     Adaptation,
     AdaptProgress,
@@ -39,9 +39,17 @@ from graft._reports import EvaluationResult, evaluation_of
 from graft._retry import overload_delay_s
 from graft._starting import FineTuning, new_exchange, with_task
 from graft._sync_adapt import SyncAdapt
+from graft._sync_predict import SyncPredict
 from graft._watching import WatchCursor
 from graft.errors import GraftError, from_rpc_error
-from graft.v1 import adaptation_pb2, adaptation_pb2_grpc, model_pb2, model_pb2_grpc
+from graft.v1 import (
+    adaptation_pb2,
+    adaptation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    prediction_pb2,
+    prediction_pb2_grpc,
+)
 
 T = TypeVar("T")
 
@@ -94,6 +102,7 @@ class Client:
             self._channel = grpc.secure_channel(address, credentials, options=options)
         self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
 
     def __enter__(self) -> Self:
@@ -302,8 +311,9 @@ class Client:
     ) -> Iterator[Prediction]:
         """Classifies any number of inputs as they come; predictions come out in the same order.
 
-        Several requests are in flight, never more than a few, and each is retried by itself and spread over
-        the servers behind the target. Where the alias moves meanwhile, `Prediction.version` tells.
+        Requests travel on one call, never more than a few at once. Those that a broken call left unanswered are
+        sent again on another, so that a dropped connection or a restarted server cost time and nothing else. Where
+        the alias moves meanwhile, `Prediction.version` tells.
 
         Args:
             model: The model's name.
@@ -314,12 +324,16 @@ class Client:
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             chunk_size: Inputs in a request.
-            timeout: Deadline of each request in seconds. None: the client's.
+            timeout: How long the next answer is waited for, over however many calls, in seconds. None: the client's.
         """
         settings = PredictSettings(
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
-        return self._predict_stream(settings, inputs, timeout)
+        exchange = PredictExchange(
+            timeout_s=self._seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+        )
+        drive = SyncPredict(exchange, self._open_predict, self._connecting)
+        return drive.run(ops.bulk_requests(settings, inputs))
 
     def evaluate(
         self,
@@ -556,6 +570,9 @@ class Client:
     def _open_adapt(self, requests: Iterator[adaptation_pb2.AdaptRequest]) -> Any:
         return self._adaptations.Adapt(requests, metadata=self._metadata)
 
+    def _open_predict(self, requests: Iterator[prediction_pb2.PredictStreamRequest]) -> Any:
+        return self._predictions.PredictStream(requests, metadata=self._metadata)
+
     def _run(self, operation: Operation[T], timeout: float | None) -> T:
         response: Any = None
         while True:
@@ -595,34 +612,6 @@ class Client:
     def _seconds(self, timeout: float | None) -> float | None:
         seconds = self._timeout if timeout is None else timeout
         return None if seconds is None or math.isinf(seconds) else seconds
-
-    def _predict_stream(
-        self, settings: PredictSettings, inputs: Iterable[Input], timeout: float | None
-    ) -> Iterator[Prediction]:
-        timeout_s = self._seconds(timeout)
-        pending: deque[tuple[Call, Any]] = deque()
-        try:
-            for call in ops.bulk_calls(settings, inputs):
-                future = self._method(call).future(call.request, timeout=timeout_s, metadata=self._metadata)
-                pending.append((call, future))
-                if len(pending) >= ops.BULK_IN_FLIGHT:
-                    yield from self._settled(*pending.popleft(), timeout_s)
-            while pending:
-                yield from self._settled(*pending.popleft(), timeout_s)
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-    def _settled(self, call: Call, future: Any, timeout_s: float | None) -> Predictions:
-        try:
-            return predictions_of(future.result())
-        except grpc.RpcError as failed:
-            error = from_rpc_error(failed)
-        delay_s = overload_delay_s(error, 0, timeout_s)
-        if delay_s is None:
-            raise error
-        time.sleep(delay_s)
-        return predictions_of(self._call(call, timeout_s))
 
     def _watch(self, cursor: WatchCursor) -> Iterator[Event]:
         while True:

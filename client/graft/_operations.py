@@ -50,8 +50,6 @@ _MAX_FEATURE_ROWS: Final = 256
 _MAX_REQUEST_BYTES: Final = MAX_MESSAGE_BYTES // 2
 BULK_INPUTS: Final = 128
 """Inputs of one request in bulk prediction: several of the server's batches, so that none waits for us."""
-BULK_IN_FLIGHT: Final = 8
-"""Requests in flight in bulk prediction."""
 _PAGE_SIZE: Final = 200
 # A tag and a length before each message inside another.
 _FRAME_BYTES: Final = 8
@@ -131,16 +129,17 @@ class PredictSettings:
         """How many inputs one request of a bulk prediction carries."""
         return min(self.chunk_size, self.max_inputs)
 
-    def call(self, inputs: list[types_pb2.Input], selector: Selector | None = None) -> Call:
-        """The call for some of the inputs."""
-        request = prediction_pb2.PredictRequest(
+    def request(
+        self, inputs: list[types_pb2.Input], selector: Selector | None = None
+    ) -> prediction_pb2.PredictRequest:
+        """The request for some of the inputs."""
+        return prediction_pb2.PredictRequest(
             model=self.model,
             inputs=inputs,
             top_k=self.top_k,
             include_features=self.include_features,
             **(selector or self.selector).fields(),
         )
-        return Call(PREDICTIONS + "Predict", request, prediction_pb2.PredictResponse)
 
 
 def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Operation[Predictions]:
@@ -150,17 +149,20 @@ def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Opera
     # No inputs at all are for the server to refuse, in the same words as for every client.
     chunks = _input_chunks(inputs, settings.max_inputs)
     for chunk in itertools.chain([next(chunks, [])], chunks):
-        response = yield settings.call(chunk, selector)
+        request = settings.request(chunk, selector)
+        response = yield Call(PREDICTIONS + "Predict", request, prediction_pb2.PredictResponse)
         parts.append(predictions_of(response))
         if parts[-1].version:
             selector = Selector(version=parts[-1].version)
     return parts[0] if len(parts) == 1 else joined(parts, settings.model)
 
 
-def bulk_calls(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Iterator[Call]:
-    """The calls of a bulk prediction, in order, as the inputs come."""
+def bulk_requests(
+    settings: PredictSettings, inputs: Input | Iterable[Input]
+) -> Iterator[prediction_pb2.PredictRequest]:
+    """The requests of a bulk prediction, in order, as the inputs come."""
     for chunk in _input_chunks(inputs, settings.bulk_inputs):
-        yield settings.call(chunk)
+        yield settings.request(chunk)
 
 
 def _pages(method: str, request: Any, response: type[Message]) -> Operation[list[Any]]:

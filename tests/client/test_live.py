@@ -480,6 +480,23 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
         assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
 
 
+def test_the_async_client_outlives_such_a_server_too(serve: Callable[..., Any]) -> None:
+    server, rows = serve(), few(800)
+
+    def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
+        yield from rows[:500]
+        server.kill()
+        serve("--listen", server.target)
+        yield from rows[500:]
+
+    async def adapt() -> graft.AdaptResult:
+        async with graft.AsyncClient(server.target) as client:
+            return await client.adapt(new_name(), with_an_end_in_the_middle())
+
+    result = asyncio.run(adapt())
+    assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
+
+
 # The command line.
 
 

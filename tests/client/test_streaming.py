@@ -70,6 +70,67 @@ def test_the_async_client_notices_it_too(server: Any, few: list[tuple[str, str]]
         assert proxy.broken == 1
 
 
+TEXTS = [f"{text} {n}" for n in range(100) for text in ("the lock is stuck", "my bill is wrong")]
+
+
+def expected() -> list[str]:
+    return ["lock", "bill"] * 100
+
+
+@pytest.mark.parametrize("upstream", [True, False])
+def test_bulk_predictions_go_on_where_connections_broke(server: Any, few_model: str, upstream: bool) -> None:
+    cuts = [PROXY.Cut(after, upstream) for after in (900, 1_500, 2_100)]
+    with PROXY.cutting_proxy(server.target, cuts) as proxy, graft.Client(proxy.target) as shaky:
+        labels = [it.label for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
+        assert proxy.broken == len(cuts)
+    assert labels == expected()
+
+
+def test_bulk_predictions_of_the_async_client_go_on_too(server: Any, few_model: str) -> None:
+    async def ask(target: str) -> list[str | None]:
+        async with graft.AsyncClient(target) as shaky:
+            return [it.label async for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
+
+    cuts = [PROXY.Cut(900, True), PROXY.Cut(1_500, False)]
+    with PROXY.cutting_proxy(server.target, cuts) as proxy:
+        labels = asyncio.run(ask(proxy.target))
+        assert proxy.broken == len(cuts)
+    assert labels == expected()
+
+
+def test_bulk_predictions_go_on_where_a_connection_fell_silent(server: Any, few_model: str) -> None:
+    cuts = [PROXY.Cut(1_500, False, silent=True)]
+    with (
+        PROXY.cutting_proxy(server.target, cuts) as proxy,
+        graft.Client(proxy.target, keep_alive=1.0) as shaky,
+    ):
+        labels = [it.label for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
+        assert proxy.broken == 1
+    assert labels == expected()
+
+
+def test_a_bulk_prediction_that_is_refused_says_why(
+    client: graft.Client, server: Any, few_model: str
+) -> None:
+    with pytest.raises(graft.NotFoundError) as refused:
+        list(client.predict_stream("un/heard-of", TEXTS))
+    assert refused.value.reason == "MODEL_NOT_FOUND"
+
+    async def ask() -> None:
+        async with graft.AsyncClient(server.target) as asking:
+            async for _ in asking.predict_stream(few_model, TEXTS, version=99):
+                pass
+
+    with pytest.raises(graft.NotFoundError) as refused:
+        asyncio.run(ask())
+    assert refused.value.reason == "VERSION_NOT_FOUND"
+
+
+def test_a_bulk_prediction_that_reaches_nobody_gives_up() -> None:
+    with graft.Client("127.0.0.1:1", connect_timeout=0.5) as client, pytest.raises(graft.UnavailableError):
+        list(client.predict_stream("m", TEXTS))
+
+
 def test_each_version_of_a_policy_is_told(client: graft.Client, few: list[tuple[str, str]]) -> None:
     outcomes: list[graft.Outcome] = []
     published = threading.Event()
@@ -176,6 +237,24 @@ def test_followed_lines_are_committed_at_their_end_and_gone_on_with_later(
     result = json.loads(out)
     assert (result["version"], result["report"]["examples"]) == (2, len(few))
     assert client.adaptation(model, "a").state == "open"
+
+
+def test_followed_lines_outlive_a_server_that_ends_and_comes_back(
+    serve: Any, few: list[tuple[str, str]]
+) -> None:
+    server = serve()
+    follow = command(server, new_name(), "-", "--follow", "--publish-every", str(len(few)))
+    assert follow.stdin is not None
+    assert follow.stderr is not None
+    follow.stdin.write(lines(few))
+    follow.stdin.flush()
+    while "published version 1" not in follow.stderr.readline():
+        pass
+    server.kill()
+    serve("--listen", server.target)
+    out, _ = follow.communicate(lines(few[:4], 50), timeout=60)
+    assert follow.returncode == 0
+    assert json.loads(out)["report"]["examples"] == len(few) + 4
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
