@@ -8,7 +8,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from graft._client import Client
 from graft._data import FOLDER_COLUMNS, Columns, Data, FolderTree, example_of, open_data
@@ -48,19 +48,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             result = client.adapt(
                 args.model,
                 _examples(data, _columns(args, data), bar.reading, lines),
-                adaptation_id=args.adaptation_id,
-                writer_id=args.writer_id,
-                method=args.method,
-                backbone=args.backbone,
-                task=args.task,
-                labels=args.labels,
-                closed_labels=args.closed_labels,
-                base_version=args.base_version,
-                seed=args.seed,
-                publish_every=args.publish_every,
-                publish_seconds=args.publish_seconds,
-                fine_tuning=_fine_tuning(args),
-                time_budget=args.time_budget,
+                **_how_to_adapt(args),
                 on_progress=bar.show,
                 on_published=terminal.outcome,
             )
@@ -86,18 +74,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
             result = client.adapt(
                 args.model,
                 lines,
-                adaptation_id=args.adaptation_id,
-                writer_id=args.writer_id,
-                method=args.method,
-                backbone=args.backbone,
-                labels=args.labels,
-                closed_labels=args.closed_labels,
-                base_version=args.base_version,
-                seed=args.seed,
-                publish_every=args.publish_every,
-                publish_seconds=args.publish_seconds,
-                fine_tuning=_fine_tuning(args),
-                time_budget=args.time_budget,
+                **_how_to_adapt(args),
                 close=False,
                 append=True,
                 on_progress=bar.show,
@@ -122,12 +99,7 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
         result = client.check(
             args.model,
             _examples(data, _columns(args, data), bar.reading, lines),
-            method=args.method,
-            backbone=args.backbone,
-            task=args.task,
-            labels=args.labels,
-            closed_labels=args.closed_labels,
-            base_version=args.base_version,
+            **_what_to_adapt(args),
             on_progress=bar.show,
         )
     if args.json:
@@ -136,6 +108,32 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
         good = result.examples - result.rejected_count
         terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
     terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
+def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """What `check` is told of an adaptation."""
+    return {
+        "method": args.method,
+        "backbone": args.backbone,
+        "task": args.task,
+        "labels": args.labels,
+        "closed_labels": args.closed_labels,
+        "base_version": args.base_version,
+    }
+
+
+def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """What `adapt` is told of it."""
+    return {
+        **_what_to_adapt(args),
+        "adaptation_id": args.adaptation_id,
+        "writer_id": args.writer_id,
+        "seed": args.seed,
+        "publish_every": args.publish_every,
+        "publish_seconds": args.publish_seconds,
+        "fine_tuning": _fine_tuning(args),
+        "time_budget": args.time_budget,
+    }
 
 
 def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
@@ -291,6 +289,7 @@ def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
         weight=args.weight,
         group=args.group,
         split=args.split,
+        subject=args.subject,
         separator=args.label_separator,
         value=args.value,
     )

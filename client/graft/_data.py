@@ -53,6 +53,8 @@ class Columns:
     """What must not be torn apart by cross-validation."""
     split: str | None = None
     """ "train" or "validation"."""
+    subject: str | None = None
+    """Whose data it is."""
     path: bool = False
     """Whether `input` names files of images or clips, from the data file's folder on, rather than holding texts."""
     separator: str = ""
@@ -256,6 +258,7 @@ def read_examples(
     weight: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    subject: str | None = None,
     delimiter: str | None = None,
     files: bool = False,
     label_separator: str = "",
@@ -273,6 +276,7 @@ def read_examples(
         weight: The column of weights, if there is one.
         group: The column of groups, if there is one.
         split: The column that says "train" or "validation", if there is one.
+        subject: The column of whose data it is, if there is one.
         delimiter: What separates cells, where the ending does not say.
         label_separator: What separates several labels in a cell, for a multi-label model.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
@@ -287,6 +291,7 @@ def read_examples(
         weight=weight,
         group=group,
         split=split,
+        subject=subject,
         path=files,
         separator=label_separator,
         value=value,
@@ -320,6 +325,7 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
         weight=cells.number(columns.weight) if columns.weight else None,
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
         group=cells.word(columns.group) if columns.group else "",
+        subject=cells.word(columns.subject) if columns.subject else "",
     )
 
 

@@ -354,6 +354,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
     data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")
     data.add_argument(
+        "--subject", metavar="COLUMN", help="whose data the example is: 'graft forget' erases by it"
+    )
+    data.add_argument(
         "--delimiter", type=_delimiter, metavar="CHAR", help="between cells, where it is not , or tab"
     )
     data.add_argument("--encoding", default="utf-8-sig", help="of the text (UTF-8)")

@@ -44,11 +44,11 @@ def test_another_delimiter(tmp_path: Path) -> None:
 
 
 def test_every_column_of_an_example(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.csv", "q,a,n,w,part,who\nhi,x,1,0.5,Train,g\nho,y,2,,,\n")
+    path = written(tmp_path / "a.csv", "q,a,n,w,part,with,who\nhi,x,1,0.5,Train,g,s\nho,y,2,,,,\n")
     first, second = graft.read_examples(
-        path, input="q", label="a", id="n", weight="w", split="part", group="who"
+        path, input="q", label="a", id="n", weight="w", split="part", group="with", subject="who"
     )
-    assert first == graft.Example("hi", "x", id="1", weight=0.5, split="train", group="g")
+    assert first == graft.Example("hi", "x", id="1", weight=0.5, split="train", group="g", subject="s")
     assert second == graft.Example("ho", "y", id="2")
 
 

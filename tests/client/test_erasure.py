@@ -58,3 +58,13 @@ def test_the_command_line_lists_and_forgets(server, taught, capsys):
 def test_the_command_line_says_what_is_missing(server, taught, capsys):
     assert cli.main(["forget", taught, "--server", server.target]) == 1
     assert "say which examples to erase" in capsys.readouterr().err
+
+
+def test_a_column_of_a_data_file_says_whose_data_an_example_is(server, few, model, tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [f"{text},{label},{'zebulon' if n < 2 else ''}" for n, (text, label) in enumerate(few)]
+    path.write_text("text,label,who\n" + "\n".join(rows))
+    assert cli.main(["adapt", model, str(path), "--subject", "who", "--json", "--server", server.target]) == 0
+    with graft.Client(server.target) as client:
+        theirs = client.examples(model, subject="zebulon", include_inputs=True)
+    assert [it.text for it in theirs] == [text for text, _ in few[:2]]
