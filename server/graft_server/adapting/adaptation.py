@@ -19,6 +19,7 @@ from graft_server.adapting.interim import Interim
 from graft_server.adapting.mailbox import (
     Committed,
     Mailbox,
+    Message,
     Progress,
     PublicationFailed,
     Published,
@@ -39,6 +40,9 @@ _log = logging.getLogger(__name__)
 
 MOST_UNREAD = 64
 """A caller that has left so many messages unread is not told of the server's own commits: events have them all."""
+
+MOST_UNREAD_REJECTIONS = 4_096
+"""Beyond so many (1 MB or so) they are left in the store until the caller has read these."""
 
 CANCELLED = "ADAPTATION_CANCELLED"
 """The reason of commits that a cancellation gave up."""
@@ -494,11 +498,24 @@ class Session:
         self._stream = WriterStream(log, embedder, share, self._on_durable, self.mailbox.fail)
         self._open_commits: set[str] = set()
         self._half_closed = False
+        self._durable_ordinals = 0
+        self._untold: tuple[int, int] | None = None
+        """From which ordinal and sequence number on rejections are told from the store: too many are unread."""
 
     @property
     def next_sequence(self) -> int:
         """Every change below this number is durable."""
         return self._log.next_sequence
+
+    async def next_message(self) -> Message | None:
+        """The next message for the caller; None: there will be no more.
+
+        Raises:
+            Exception: What the call ends with.
+        """
+        if self._untold is not None and not self.mailbox.unread_rejections:
+            await self._recall()
+        return await self.mailbox.get()
 
     async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
         """Takes changes in; see `WriterStream.put`. They are acknowledged through the mailbox.
@@ -557,8 +574,22 @@ class Session:
             self.mailbox.end()
 
     def _on_durable(self, segment: Segment) -> None:
-        self.mailbox.accept(segment.next_sequence, segment.rejections)
+        rejections = segment.rejections
+        if self._untold is None and rejections and self.mailbox.unread_rejections > MOST_UNREAD_REJECTIONS:
+            self._untold = segment.ordinal, segment.first_sequence
+        self.mailbox.accept(segment.next_sequence, () if self._untold else rejections)
+        self._durable_ordinals = segment.next_ordinal
         self._adaptation.note(segment)
+
+    async def _recall(self) -> None:
+        """Reads rejections that the caller has not been told of, as many as may be unread."""
+        while self._untold is not None and self.mailbox.unread_rejections <= MOST_UNREAD_REJECTIONS:
+            ordinal, sequence = self._untold
+            segment = await asyncio.to_thread(self._adaptation.store.segment, self.writer_id, ordinal)
+            rejections = [it for it in segment.rejections if it.sequence >= sequence]
+            self.mailbox.accept(self.next_sequence, rejections)
+            over = segment.next_ordinal >= self._durable_ordinals
+            self._untold = None if over else (segment.next_ordinal, segment.next_sequence)
 
 
 def require_sent(end: int, next_sequence: int) -> None:

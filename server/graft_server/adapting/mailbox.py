@@ -90,6 +90,11 @@ class Mailbox:
         """How many messages wait that do not coalesce."""
         return len(self._others)
 
+    @property
+    def unread_rejections(self) -> int:
+        """How many rejections wait."""
+        return len(self._rejected)
+
     def accept(self, next_sequence: int, rejected: Sequence[Rejection]) -> None:
         """Acknowledges everything below next_sequence."""
         self._accepted = next_sequence

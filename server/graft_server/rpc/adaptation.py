@@ -85,7 +85,7 @@ class AdaptationService:
         try:
             if not told:
                 yield _started(request, session.next_sequence)
-            async for message in _messages(session.mailbox):
+            async for message in _messages(session):
                 yield converters.adapt_response(message)
         finally:
             reader.cancel()
@@ -330,12 +330,12 @@ def _misplaced(which: str | None) -> InvalidError:
     )
 
 
-async def _messages(box: mailbox.Mailbox) -> AsyncIterator[mailbox.Message]:
-    """What is put into the mailbox, and a sign of life where that is long in coming."""
+async def _messages(session: Session) -> AsyncIterator[mailbox.Message]:
+    """What the caller is to be told, and a sign of life where that is long in coming."""
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
-                message = await box.get()
+                message = await session.next_message()
         except TimeoutError:
             message = mailbox.Progress()
         if message is None:
