@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,36 @@ def test_workers_end_with_a_killed_server(serve, connect, few):
         readable, _, _ = select.select([handle], [], [], 30)
         assert readable, "a worker outlived its server"
         os.close(handle)
+
+
+def kill_workers(server, over):
+    """Kills every worker that a server starts, until it is told to stop."""
+    while not over.wait(0.005):
+        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+            with suppress(OSError):
+                for pid in (task / "children").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_job_whose_worker_dies_twice_fails_with_a_remedy_and_takes_nothing_else_with_it(
+    serve, connect, model, intents, few
+):
+    server = serve()
+    wire = connect(server)
+    wire.publish(model, few)
+    call = wire.adapt(model=f"{model}/2", adaptation_id="a")
+    call.examples(0, intents)
+    call.accepted(len(intents))
+    over = threading.Event()
+    killer = threading.Thread(target=kill_workers, args=(server, over))
+    killer.start()
+    call.commit("one")
+    failed = wire.failure(call.next("publication_failed").status)
+    over.set()
+    killer.join()
+    assert failed.reason == "WORKER_DIED"
+    assert "twice" in failed.message
+    assert "give the server more memory" in failed.message
+    assert wire.predict(model, ["the lock is stuck"]).results[0].single_label.scores[0].label == "lock"
+    call.commit("two")
+    assert call.next("published").version == 1
