@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import grpc
 import numpy as np
@@ -72,10 +71,9 @@ async def _measure(running: Server) -> list[Figure]:
             "the same: examples that another adaptation had published meanwhile", others.published, "",
             "", f"after {others.adapted_s:.1f} s",
         ),
-        at_least(
-            "the same: share of another client's predictions that were answered",
-            others.answered / others.asked, 1.0, "",
-            f"of {others.asked}, median {1e3 * np.median(others.seconds):.0f} ms",
+        at_most(
+            "the same: another client's predictions that failed", others.failed, 0, "",
+            f"of {len(others.seconds):,}, median {1e3 * np.median(others.seconds):.0f} ms",
         ),
     ]  # fmt: skip
 
@@ -143,18 +141,19 @@ class _Others:
     def __init__(self, client: graft.AsyncClient, sentences: Sequence[tuple[str, str]]) -> None:
         self._client = client
         self._sentences = sentences
-        self.asked = self.answered = self.published = 0
+        self.failed = self.published = 0
         self.seconds: list[float] = []
         self.adapted_s = 0.0
 
     async def predict(self) -> None:
         """Asks one thing after the other, without end."""
         while True:
-            self.asked += 1
             began = time.perf_counter()
-            with suppress(graft.GraftError):
+            try:
                 await self._client.predict("others", ["where is my card?"])
-                self.answered += 1
+            except graft.GraftError:
+                self.failed += 1
+            else:
                 self.seconds.append(time.perf_counter() - began)
 
     async def adapt(self) -> None:
