@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.packing import cost
+from graft_server.encoding import batcher as batching
 from graft_server.encoding.batcher import Batcher, Lane, Limits, unread
 from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
@@ -86,11 +88,13 @@ async def begun(begins: threading.Semaphore) -> None:
     assert await asyncio.to_thread(begins.acquire, timeout=30), "no batch has begun"
 
 
-async def hold(batcher: Batcher, gate: Gate, workers: int = 1) -> list[asyncio.Task[Any]]:
+async def hold(
+    batcher: Batcher, gate: Gate, workers: int = 1, lane: Lane = Lane.PREDICT
+) -> list[asyncio.Task[Any]]:
     """Makes all workers busy until the gate opens."""
     tasks = []
     for _ in range(workers):
-        tasks.append(asyncio.create_task(batcher.encode(tokens(3))))
+        tasks.append(asyncio.create_task(batcher.encode(tokens(3), lane=lane)))
         await begun(gate.held)
     return tasks
 
@@ -348,13 +352,57 @@ def test_adaptation_gets_its_share_while_predictions_queue(batched):
 
 def test_adaptation_alone_has_the_whole_device(batched):
     async def scenario(batcher: Batcher, gate: Gate) -> None:
-        first = await hold(batcher, gate)
+        first = await hold(batcher, gate, lane=Lane.ADAPT)
         waiting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
         gate.open()
         await asyncio.gather(waiting, *first)
 
     batches = batched(scenario).batches[1:]
     assert len(batches) <= 6
+
+
+def test_while_predictions_come_in_adaptation_runs_in_short_batches(batched, monkeypatch):
+    monkeypatch.setattr(batching, "BRIEF_S", math.inf)
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        waiting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
+        gate.open()
+        await asyncio.gather(waiting, *first)
+
+    batches = batched(scenario, budget=128).batches[1:]
+    assert max(cost(len(it), sum(map(len, it)), max(map(len, it)), DIMENSION) for it in batches) <= 32
+
+
+def test_while_predictions_come_in_one_worker_is_kept_free_of_adaptation(batched, monkeypatch):
+    monkeypatch.setattr(batching, "FREE_S", math.inf)
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        batcher._last_prediction = time.monotonic()
+        adapting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
+        await begun(gate.held)
+        # The other worker is there for this one at once, and for nothing else.
+        predicting = await submit(batcher, tokens(9))
+        await begun(gate.held)
+        gate.open()
+        await asyncio.gather(adapting, predicting)
+
+    batches = batched(scenario, workers=2).batches
+    assert [len(text) for text in batches[1]] == [9]
+
+
+def test_a_worker_that_was_kept_free_helps_once_no_more_predictions_come(batched, monkeypatch):
+    monkeypatch.setattr(batching, "FREE_S", 0.05)
+
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        batcher._last_prediction = time.monotonic()
+        adapting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
+        await begun(gate.held)
+        await begun(gate.held)
+        gate.open()
+        await adapting
+
+    batched(scenario, workers=2)
 
 
 @pytest.mark.parametrize("limit", [{"queued_requests": 3}, {"queued_length": 24}])

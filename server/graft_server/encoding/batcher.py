@@ -3,8 +3,11 @@
 There is no timer to tune. A worker that becomes free takes its share of what is queued, up to the budget: under
 low load that is one item at once, under high load a full batch: the oldest item, and of those behind it the ones
 nearest to it in length, since attention pads a batch to its longest. An item is a text's token ids, or an image or a
-clip; what it counts for is its length. Work of two lanes is queued: predictions go first, and adaptation's embedding
-work is guaranteed a share of the device.
+clip; what it counts for is its length.
+
+Work of two lanes is queued: predictions go first, and adaptation's embedding work is guaranteed a share of the device.
+A batch that runs is not called back, so whoever comes next waits for its end: while predictions come in, adaptation's
+batches are short, and one worker is kept free of them.
 
 Rows of different models ride in one batch. Behind the encoder, on the same thread, each row meets its own reader
 (the head of its model): rows that share one are read together. Rows of models with tuned layers part from the
@@ -73,6 +76,15 @@ class Lane(enum.Enum):
 
 ADAPT_SHARE = 1 / 8
 """The part of the device's time that adaptation gets while predictions queue."""
+
+BRIEF = 1 / 4
+"""How large adaptation's batches may be while predictions come in, as a part of the budget: one of 4 sentences takes a
+fourth of the time of one of 16, and costs 12% of the throughput."""
+BRIEF_S = 5.0
+"""How long after a prediction they are so small."""
+FREE_S = 0.1
+"""How long after a prediction one worker is kept free of adaptation: about as long as the next one is in coming where
+there is a load to speak of."""
 
 LOOKAHEAD = 4
 """How many batches' worth of the queue a batch is chosen from: on single sentences, with 40 of them queued, that is
@@ -201,6 +213,8 @@ class Batcher:
         self._price = price
         self._queues = {lane: _Queue() for lane in Lane}
         self._adapt_credit = 0.0
+        self._adapt_batches = 0
+        self._last_prediction = -math.inf
         self._drain_rate = 0.0
         self._wakeup = asyncio.Event()
         self._executor = ThreadPoolExecutor(
@@ -260,6 +274,7 @@ class Batcher:
             raise DrainingError
         if lane is Lane.PREDICT:
             self.require_room()
+            self._last_prediction = time.monotonic()
         work = _Work(
             items=items,
             reader=reader,
@@ -320,16 +335,30 @@ class Batcher:
         while True:
             batch = self._take()
             if batch is None:
-                self._wakeup.clear()
-                await self._wakeup.wait()
+                await self._wait()
                 continue
             started = time.monotonic()
             for work, _ in batch.parts():
                 work.queue_s = work.queue_s or started - work.submitted
-            readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
+            adapting = batch.lane is Lane.ADAPT
+            self._adapt_batches += adapting
+            try:
+                readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
+            finally:
+                self._adapt_batches -= adapting
             self._account(batch, time.monotonic() - started)
             for reading in readings:
                 _deliver(reading)
+
+    async def _wait(self) -> None:
+        """Waits for work, or until this worker is not kept free any more."""
+        self._wakeup.clear()
+        kept_free_s = None
+        if self._queues[Lane.ADAPT].rows:
+            kept_free_s = max(0.0, self._last_prediction + FREE_S - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(kept_free_s):
+                await self._wakeup.wait()
 
     def _encode_and_read(self, batch: _Batch) -> list[_Reading]:
         """Runs on a thread; never raises."""
@@ -365,18 +394,30 @@ class Batcher:
     def _take(self) -> _Batch | None:
         """The next batch, or None if nothing waits."""
         for lane in self._lanes():
-            batch = self._take_from(lane)
+            batch = self._take_from(lane, self._budget(lane))
             if batch is not None:
                 return batch
         return None
+
+    def _budget(self, lane: Lane) -> float:
+        """What the next batch of a lane may cost; 0: it has to wait."""
+        since_s = time.monotonic() - self._last_prediction
+        if lane is Lane.PREDICT or since_s > BRIEF_S:
+            return self._limits.budget
+        most = max(1, self._limits.workers - 1)
+        if since_s < FREE_S and self._adapt_batches >= most:
+            return 0.0
+        return BRIEF * self._limits.budget
 
     def _lanes(self) -> tuple[Lane, Lane]:
         if self._adapt_credit >= self._limits.budget:
             return (Lane.ADAPT, Lane.PREDICT)
         return (Lane.PREDICT, Lane.ADAPT)
 
-    def _take_from(self, lane: Lane) -> _Batch | None:
+    def _take_from(self, lane: Lane, budget: float) -> _Batch | None:
         queue = self._queues[lane]
+        if not budget:
+            return None
         # A worker's share of the queue, so that the others do not starve.
         share = math.ceil(queue.length / self._limits.workers)
         waiting = self._oldest(queue)
@@ -388,7 +429,7 @@ class Batcher:
         for place in sorted(range(1, len(waiting)), key=lambda place: abs(_length(waiting[place]) - first)):
             length = _length(waiting[place])
             together = self._price(len(picked) + 1, total + length, max(longest, length))
-            if together <= self._limits.budget and total + length <= share:
+            if together <= budget and total + length <= share:
                 picked.add(place)
                 total += length
                 longest = max(longest, length)
