@@ -13,11 +13,11 @@ SLICE = 256
 """Items between two turns of the event loop: about a millisecond, at some microseconds each."""
 
 
-async def in_slices(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """What a quick function gives for each item, in their order. The event loop turns between slices."""
+async def in_slices(work: Callable[[T], U], items: Sequence[T], size: int = SLICE) -> list[U]:
+    """What a quick function gives for each item, in their order. The event loop turns between slices of that size."""
     results: list[U] = []
-    for start in range(0, len(items), SLICE):
+    for start in range(0, len(items), size):
         if start:
             await asyncio.sleep(0)
-        results.extend(map(work, items[start : start + SLICE]))
+        results.extend(map(work, items[start : start + size]))
     return results
