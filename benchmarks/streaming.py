@@ -26,7 +26,9 @@ from benchmarks.harness import RESULTS, Figure, Server, at_least, at_most, serve
 from benchmarks.load import Load, predict_requests, write_requests
 
 ARRIVALS = 20
-LOAD_S = 20.0
+LOAD_S, WINDOW_S = 20.0, 5.0
+TRAINING = {"reading", "selecting", "comparing", "publishing", "published"}
+"""The stages of a commit's job, once its features are there."""
 Pairs = list[tuple[str, str]]
 
 
@@ -171,29 +173,41 @@ def beside() -> list[Figure]:
         requests = write_requests(Path(folder) / "one", predict_requests(["asked"], asked.test, 1))
         capacity = load.run(Load(running.target, requests, 1, 6_000, 64)).texts_per_s
         rate = capacity / 2
-        quiet = load.run(Load(running.target, requests, 1, int(rate * LOAD_S), 256, rate=rate))
-        stages: list[tuple[float, str]] = []
+
+        def ask(seconds: float) -> list[float]:
+            return load.run(
+                Load(running.target, requests, 1, int(rate * seconds), 256, rate=rate)
+            ).latencies_ms
+
+        quiet = ask(LOAD_S / 2)
+        stage = [""]
         work = threading.Thread(
-            target=lambda: client.adapt(
-                "beside", examples, on_progress=lambda it: stages.append((time.perf_counter(), it.stage))
-            )
+            target=lambda: client.adapt("beside", examples, on_progress=lambda it: stage.append(it.stage))
         )
         began = time.perf_counter()
         work.start()
-        latencies: list[float] = []
+        latencies: dict[bool, list[float]] = {False: [], True: []}
+        asked_for = 0
         while work.is_alive():
-            latencies += load.run(
-                Load(running.target, requests, 1, int(rate * 5), 256, rate=rate)
-            ).latencies_ms
+            training = stage[-1] in TRAINING
+            asked_for += int(rate * WINDOW_S)
+            latencies[training] += ask(WINDOW_S)
         took = time.perf_counter() - began
-    p99 = float(np.percentile(latencies, 99))
+        quiet += ask(LOAD_S / 2)  # before and after: what else the machine does changes from minute to minute
+    both = latencies[False] + latencies[True]
+    p99, without = (float(np.percentile(it, 99)) for it in (both, quiet))
+    parts = ", ".join(
+        f"{np.percentile(found, 99):.1f} ms while it {what}"
+        for what, found in (("comes in", latencies[False]), ("is trained on", latencies[True]))
+        if found
+    )
     return [
         at_most(
             "p99 of Predict at half load while 15,000 examples are adapted to, over without",
-            p99 / quiet.percentile(99), 1.5, "x",
-            f"{p99:.1f} ms over {took:.0f} s; without {quiet.percentile(99):.1f} ms, {rate:.0f}/s",
+            p99 / without, 1.5, "x",
+            f"{p99:.1f} ms over {took:.0f} s ({parts}); without {without:.1f} ms, {rate:.0f}/s",
         ),
-        at_least("the same: share of requests that were answered", len(latencies) / (rate * took), 0.9, ""),
+        at_least("the same: share of requests that were answered", len(both) / asked_for, 1.0, ""),
     ]  # fmt: skip
 
 
