@@ -225,3 +225,7 @@ def test_a_job_whose_worker_dies_twice_fails_with_a_remedy_and_takes_nothing_els
     assert wire.predict(model, ["the lock is stuck"]).results[0].single_label.scores[0].label == "lock"
     call.commit("two")
     assert call.next("published").version == 1
+    request = adaptation_pb2.GetAdaptationRequest(model=f"{model}/2", adaptation_id="a")
+    publications = wire.adaptation.GetAdaptation(request).adaptation.publications
+    states = [adaptation_pb2.PUBLICATION_STATE_FAILED, adaptation_pb2.PUBLICATION_STATE_PUBLISHED]
+    assert [it.state for it in publications] == states
