@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 RECORD_BYTES = 600
 """What a change takes in memory besides its input."""
 
-MAX_RECORDS = 4_096
-"""Of a segment: its features are in memory at once (some KB a record), and its rejections are one event."""
+MAX_RECORDS = 1_024
+"""Of a segment: its features are in memory at once (some KB a record), its rejections are one event, and the interim
+head learns of it when all of it is encoded."""
 
 STORED_TYPE = "float16"
 
