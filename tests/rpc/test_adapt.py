@@ -462,7 +462,7 @@ def test_validate_only_finds_what_the_real_call_would(wire, model, few):
 def test_many_examples_with_nobody_reading_the_answers_do_not_deadlock(wire, model, few):
     call = wire.adapt(model=model)
     long = "the lock is stuck again and again " * 60
-    count, size = 60, 400
+    count, size = 60, 250
     for number in range(count):
         # Rejections too, more than are kept in memory until they are read; few texts are encoded.
         call.examples(number * size, [("", "lock")] * (size - 1) + [(f"{number} {long}", "lock")])
