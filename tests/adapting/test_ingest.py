@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from graft_server.adapting import ingest
@@ -115,6 +116,23 @@ def test_features_follow_every_segment(bench):
         assert it.missing == []
         assert not it.embedder.busy
         await stream.close()
+
+    bench(scenario)
+
+
+def test_features_are_in_the_order_of_the_examples_whatever_their_lengths(bench, encoder, tokenizer):
+    texts = [f"text {number} " + "word " * (number * 7 % 20) for number in range(70)]
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        await stream.put(0, [incoming(text) for text in texts])
+        await stream.flush()
+        await it.embedder.complete(lambda *_: None)
+        await stream.close()
+        stored = [it.store.features("w", segment.ordinal, it.trunk.encoder_id) for segment in it.durable]
+        features = np.concatenate([views["pooled"] for views in stored])
+        alone = np.concatenate([encoder.encode([tokenizer(text).item])["pooled"] for text in texts])
+        np.testing.assert_allclose(features, alone, atol=1e-3)  # half precision
 
     bench(scenario)
 

@@ -142,7 +142,10 @@ class Embedder:
         if upserts:
             inputs = [example.input for example in upserts]
             key = f"{self._store.model}/{self._store.adaptation_id}"
-            features = _joined(await self._trunk.in_turns(key, inputs, self._features))
+            parts = await self._trunk.in_turns(key, inputs, self._features)
+            back = np.argsort([place for places, _ in parts for place in places])
+            joined = _joined([part for _, part in parts])
+            features = {view: array[back] for view, array in joined.items()}
         counts = await asyncio.to_thread(
             self._store.write_features, segment, self._trunk.encoder_id, features
         )

@@ -290,19 +290,23 @@ class Trunk:
 
     async def in_turns(
         self, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
-    ) -> list[T]:
-        """What `work` makes of the inputs, part by part, in their order. Keys that compete take turns.
+    ) -> list[tuple[list[int], T]]:
+        """What `work` makes of the inputs, part by part, each with its inputs' places. Keys that compete take turns.
+
+        Inputs of like size are in one part, so that batches have little to pad.
 
         Raises:
             Exception: The first that `work` raised; the other parts are given up.
         """
 
-        async def turn(part: Sequence[Input]) -> T:
+        async def turn(places: list[int]) -> tuple[list[int], T]:
             async with self._turns.place(key):
-                return await work(part)
+                return places, await work([inputs[place] for place in places])
 
-        parts = (inputs[start : start + TURN] for start in range(0, len(inputs), TURN))
-        tasks = [asyncio.create_task(turn(part)) for part in parts]
+        order = sorted(range(len(inputs)), key=lambda place: inputs[place].size)
+        tasks = [
+            asyncio.create_task(turn(order[start : start + TURN])) for start in range(0, len(order), TURN)
+        ]
         try:
             return await asyncio.gather(*tasks)
         finally:

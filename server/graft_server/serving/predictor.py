@@ -181,7 +181,8 @@ class Predictor:
         """
         key = f"{served.version.model}@{served.version.number}"
         parts = await served.trunk.in_turns(key, inputs, partial(self._outputs, served))
-        return [row for part in parts for row in part]
+        rows = {place: row for places, found in parts for place, row in zip(places, found, strict=True)}
+        return [rows[place] for place in range(len(inputs))]
 
     async def _outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
         found = await _prepared(served, inputs)
