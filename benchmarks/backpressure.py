@@ -21,7 +21,7 @@ from graft.v1 import adaptation_pb2_grpc, types_pb2
 
 STREAMS = 100
 LARGE_BYTES = 1_000_000
-LARGE_TEXTS, BATCHES, BATCH = 16, 4, 256
+LARGE_TEXTS, BATCHES, BATCH = 12, 2, 256
 MOST_MB = 64.0
 """Of memory a stream, above what the server has before."""
 LOOK_S = 0.1
