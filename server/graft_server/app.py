@@ -85,7 +85,13 @@ class App:
         )
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
         predictor = Predictor(self._versions, self._adaptations, settings.cached_responses)
-        self._removal = Removal(objects, catalogue, self._versions, settings.erasure_grace_seconds)
+        self._removal = Removal(
+            objects,
+            catalogue,
+            self._versions,
+            settings.erasure_grace_seconds,
+            self._adaptations.remove_remains,
+        )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
         services = (

@@ -293,11 +293,16 @@ class Adaptations:
                 del self._open[key]
                 await adaptation.drop(_deleted(*key))
                 # This server may have written some more after the one that deletes had looked.
-                await asyncio.to_thread(self._remove_remains, *key)
+                await self.remove_remains(*key)
             elif key in snapshot.cancelled and adaptation.working:
                 await adaptation.give_up()
             elif snapshot.erasures.get(key[0], 0) > before:
                 await adaptation.forget_erased()
+
+    async def remove_remains(self, model: str, adaptation_id: str) -> None:
+        """Removes what a deletion of its model has left of an adaptation, unless another one has begun since."""
+        async with self._lock((model, adaptation_id)):
+            await asyncio.to_thread(self._remove_remains, model, adaptation_id)
 
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""

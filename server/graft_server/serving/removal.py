@@ -18,7 +18,6 @@ from graft_server.store.adaptations import (
     deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
-    remove_adaptation,
 )
 from graft_server.store.catalogue import Catalogue, Version
 from graft_server.store.examples import ids_of_subject
@@ -53,6 +52,8 @@ class Removal:
     versions: Versions
     grace_s: float
     """How long objects are still there after they were replaced, for those who are reading them."""
+    remove_remains: Callable[[str, str], Awaitable[None]]
+    """Removes what a deletion of its model has left of an adaptation; nobody begins another of that id meanwhile."""
 
     async def version(self, model: str, number: int) -> None:
         """Deletes a version. Its number is never used again; its examples stay with their adaptation.
@@ -93,7 +94,7 @@ class Removal:
         """Removes what a deletion of a model has left of it."""
         deletion = self.catalogue.snapshot.deletions.get(name, 0)
         for adaptation_id in await asyncio.to_thread(deleted_adaptations, self.objects, name, deletion):
-            await asyncio.to_thread(remove_adaptation, self.objects, name, adaptation_id)
+            await self.remove_remains(name, adaptation_id)
 
     async def finish_all(self) -> None:
         """Finishes deletions and erasures that were cut off; one that fails does not keep the others."""
