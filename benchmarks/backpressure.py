@@ -1,6 +1,6 @@
 """A hundred streams of a client that sends as fast as it may and reads no answer, until all is sent.
 
-Half of them send texts of 1 MB, half batches of sentences: together several times what a server takes in at once.
+Half of them send texts of 1 MB, half sentences: together more than a server takes in at once.
 Meanwhile others want predictions and a model of their own. Then the answers are read, to the last.
 """
 
@@ -21,7 +21,7 @@ from graft.v1 import adaptation_pb2_grpc, types_pb2
 
 STREAMS = 100
 LARGE_BYTES = 1_000_000
-LARGE_TEXTS, BATCHES, BATCH = 12, 2, 256
+LARGE_TEXTS, BATCHES, BATCH = 8, 1, 256
 MOST_MB = 64.0
 """Of memory a stream, above what the server has before."""
 LOOK_S = 0.1
@@ -146,7 +146,7 @@ class _Others:
         self.adapted_s = 0.0
 
     async def predict(self) -> None:
-        """Asks one thing after the other, without end."""
+        """Asks now and then, without end."""
         while True:
             began = time.perf_counter()
             try:
@@ -155,6 +155,7 @@ class _Others:
                 self.failed += 1
             else:
                 self.seconds.append(time.perf_counter() - began)
+            await asyncio.sleep(LOOK_S)
 
     async def adapt(self) -> None:
         """Has a model made."""
