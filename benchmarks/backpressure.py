@@ -1,6 +1,6 @@
 """A hundred streams of a client that sends as fast as it may and reads no answer, until all is sent.
 
-Half of them send texts of 1 MB, half sentences: together more than a server takes in at once.
+Half of them send texts of 1 MB, half sentences: together several times what a server takes in at once.
 Meanwhile others want predictions and a model of their own. Then the answers are read, to the last.
 """
 
@@ -21,7 +21,7 @@ from graft.v1 import adaptation_pb2_grpc, types_pb2
 
 STREAMS = 100
 LARGE_BYTES = 1_000_000
-LARGE_TEXTS, BATCHES, BATCH = 8, 1, 256
+LARGE_TEXTS, BATCHES, BATCH = 16, 4, 256
 MOST_MB = 64.0
 """Of memory a stream, above what the server has before."""
 LOOK_S = 0.1
