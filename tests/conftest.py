@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,6 +328,24 @@ def encoder_cache() -> Path:
 
 
 @pytest.fixture(scope="session")
+def media_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small checkpoints of every image and audio architecture."""
+    return _checkpoints("checkpoints.py", tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="session")
+def text_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small checkpoints of every text architecture."""
+    return _checkpoints("text_checkpoints.py", tmp_path_factory.mktemp("texts"))
+
+
+def _checkpoints(script: str, folder: Path) -> Path:
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "backbones" / script), str(folder)]
+    subprocess.run(command, check=True, timeout=280, stderr=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def backbone() -> Backbone:
     """The default backbone."""
     return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
@@ -370,13 +388,28 @@ def serving(
     """Starts servers for fixtures that outlive a test: `with serving(*flags, store=...) as wire`."""
 
     @contextmanager
-    def start(*flags: str, store: Path | None = None) -> Iterator[Wire]:
+    def start(*flags: str, store: Path | None = None, **environment: str) -> Iterator[Wire]:
         folder = store or tmp_path_factory.mktemp("server") / "store"
-        running = start_server(folder, "--cache", str(encoder_cache), *flags)
+        running = start_server(folder, "--cache", str(encoder_cache), *flags, **environment)
         wire = Wire(running.target)
         yield wire
         wire.close()
         assert running.stop() == 0, "".join(running.log)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def serving_many(
+    serving: Callable[..., AbstractContextManager[Wire]],
+) -> Callable[..., AbstractContextManager[Wire]]:
+    """Starts servers of many small backbones: two are exported at once, on a core each, and none is measured."""
+
+    def start(sources: Mapping[str, Path], *flags: str) -> AbstractContextManager[Wire]:
+        named = [f"--backbone={name}={source}" for name, source in sources.items()]
+        default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
+        quick = ("--workers=2", "--measure-seconds=0")
+        return serving(*quick, default, *named, *flags, OMP_NUM_THREADS="1")
 
     return start
 

@@ -78,6 +78,8 @@ def test_backbones_keep_their_order_however_they_are_given(tmp_path, toml):
         ({"workers": "0"}, "at least 1"),
         ({"cores": "-1"}, "at least 0"),
         ({"batch_tokens": "1.5"}, "--batch-tokens"),
+        ({"load_on_use": "minilm,absent"}, "load-on-use names absent, but the backbones are minilm"),
+        ({"measure_seconds": "-1"}, "measure-seconds is -1.0"),
         ({"queued_requests": "0"}, "at least 1"),
         ({"max_image_pixels": "0"}, "at least 1"),
         ({"max_audio_seconds": "0"}, "a number above 0"),
@@ -121,3 +123,9 @@ def test_a_file_that_is_absent_or_not_toml_is_refused(tmp_path):
 def test_a_bad_variable_is_named():
     with pytest.raises(InvalidError, match="GRAFT_WORKERS"):
         load({}, {"GRAFT_WORKERS": "x"})
+
+
+@pytest.mark.parametrize(("named", "expected"), [("", set()), ("b, a", {"a", "b"}), ("all", {"a", "b", "c"})])
+def test_backbones_are_loaded_on_use_by_name(named, expected):
+    flags = {"backbones": ["a=./a", "b=./b", "c=./c"], "load_on_use": named}
+    assert load(flags, {}).backbones_on_use == expected

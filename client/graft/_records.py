@@ -112,9 +112,20 @@ class Backbone:
     layers: int
     """How many layers it has."""
     state: str
-    """"loading", "ready" or "failed"."""
+    """"unloaded" (it is loaded on its first use), "loading", "ready" or "failed"."""
     is_default: bool
     """Whether it is used where a request names none."""
+    memory_bytes: int
+    """By how much the server grew as it was loaded; 0: it is not loaded."""
+    error: str
+    """Where it failed: why, and what helps."""
+    input_kinds: tuple[str, ...]
+    """The kinds of input that it takes: "text", "text_pair", "image", "audio", "features"."""
+    unfreezable_layers: int
+    """How many of its layers, from the top, fine-tuning can unfreeze."""
+    export_parity: float
+    """By how much its features differ from those of the original model, relative to the largest component; 0: not
+    known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +358,11 @@ def backbone_of(message: model_pb2.Backbone) -> Backbone:
         layers=message.layers,
         state=enum_text(model_pb2.BackboneState, message.state, "BACKBONE_STATE_"),
         is_default=message.is_default,
+        memory_bytes=message.memory_bytes,
+        error=message.error,
+        input_kinds=tuple(message.input_kinds),
+        unfreezable_layers=message.unfreezable_layers,
+        export_parity=message.export_parity,
     )
 
 

@@ -147,10 +147,10 @@ class Terminal:
             )
         self.out.print(table)
 
-    def backbones(self, backbones: Iterable[Backbone]) -> None:
+    def backbones(self, backbones: Sequence[Backbone]) -> None:
         """A table of backbones."""
         table = _table(
-            "backbone", "state", "reads", "features", "tokens", "architecture", "layers", "encoder"
+            "backbone", "state", "reads", "features", "tokens", "architecture", "layers", "memory", "encoder"
         )
         for backbone in backbones:
             _row(
@@ -162,9 +162,12 @@ class Terminal:
                 backbone.max_tokens,
                 backbone.architecture,
                 backbone.layers,
+                f"{backbone.memory_bytes / 1e6:,.0f} MB" if backbone.memory_bytes else "",
                 backbone.encoder_id[:12],
             )
         self.out.print(table)
+        for error in filter(None, (it.error for it in backbones)):
+            self.out.print(escape(error))
 
     def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
         """A table of predictions, one row an input."""

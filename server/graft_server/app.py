@@ -200,6 +200,7 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         precision=settings.precision,
         cores=settings.cores or usable_cores(),
         budget=settings.batch_tokens,
+        measure_s=settings.measure_seconds,
         queued_requests=settings.queued_requests,
         limits=MediaLimits(
             ImageLimits(
@@ -211,7 +212,9 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,
     )
-    return Trunks(settings.backbones, settings.default_backbone, trunk_settings, on_change)
+    return Trunks(
+        settings.backbones, settings.default_backbone, trunk_settings, on_change, settings.backbones_on_use
+    )
 
 
 def _location(store: str) -> str:

@@ -22,7 +22,7 @@ from graft_server.errors import DomainError
 from graft_server.jobs.local import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
 
-_PREPARE = {"backbones", "device", "precision", "cache", "cores", "log_level"}
+_PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

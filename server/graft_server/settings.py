@@ -14,6 +14,7 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, PRECISIO
 from graft_server.errors import InvalidError
 
 ENVIRONMENT_PREFIX = "GRAFT_"
+_ALL = "all"
 
 
 def _default_cache() -> str:
@@ -41,6 +42,13 @@ class Settings:
             f"repeated (default: {DEFAULT_NAME}={DEFAULT_SOURCE}); the first is the default one",
         },
     )
+    load_on_use: str = field(
+        default="",
+        metadata={
+            "help": "backbones, by name and separated by commas, that are loaded when they are first used instead of "
+            "at start; 'all': every one"
+        },
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
     precision: str = field(
         default="fp32",
@@ -65,6 +73,13 @@ class Settings:
     cores: int = field(default=0, metadata={"help": "processor cores for the encoder; 0: all"})
     batch_tokens: int = field(
         default=0, metadata={"help": "tokens in an encoder batch; 0: measured on this machine"}
+    )
+    measure_seconds: float = field(
+        default=0.5,
+        metadata={
+            "help": "how long each way to drive an encoder is measured at its first start on a machine; 0: not at "
+            "all, the usual one is used"
+        },
     )
     queued_requests: int = field(
         default=4096, metadata={"help": "Predict requests that may wait before others are refused"}
@@ -131,6 +146,13 @@ class Settings:
     def cache_folder(self) -> Path:
         """The folder for exported encoders."""
         return Path(self.cache).expanduser().resolve()
+
+    @property
+    def backbones_on_use(self) -> frozenset[str]:
+        """The names of the backbones that are loaded on their first use."""
+        if self.load_on_use == _ALL:
+            return frozenset(self.backbones)
+        return frozenset(it.strip() for it in self.load_on_use.split(",") if it.strip())
 
     @property
     def default_backbone(self) -> str:
@@ -231,6 +253,13 @@ def _checked(settings: Settings) -> Settings:
         )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
+    unknown = sorted(settings.backbones_on_use - settings.backbones.keys())
+    if unknown:
+        raise _invalid(
+            f"load-on-use names {', '.join(unknown)}, but the backbones are {', '.join(settings.backbones)}: give "
+            "some of those, or 'all'",
+            "load_on_use",
+        )
     _check_numbers(settings)
     return settings
 
@@ -257,7 +286,7 @@ def _check_numbers(settings: Settings) -> None:
     for name in ("max_image_mb", "max_image_ratio", "max_audio_mb", "max_audio_seconds", "max_audio_ratio"):
         if not 0 < getattr(settings, name) < math.inf:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number above 0", name)
-    for name in ("erasure_grace_seconds", "drain_seconds", "max_connection_age_seconds"):
+    for name in ("measure_seconds", "erasure_grace_seconds", "drain_seconds", "max_connection_age_seconds"):
         if not 0 <= getattr(settings, name) < math.inf:
             raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number, at least 0", name)
 

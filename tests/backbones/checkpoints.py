@@ -93,17 +93,22 @@ def images() -> dict[str, tuple[Any, Any]]:
 
 
 def clips() -> dict[str, tuple[Any, Any]]:
-    whisper = WhisperConfig(
-        vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2, decoder_start_token_id=3,
-    )  # fmt: skip
+    whisper = {
+        "vocab_size": 64, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3,
+    }  # fmt: skip
     layered = Wav2Vec2Config(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, **WAVES)
     return {
-        "whisper": (WhisperModel(whisper), WhisperFeatureExtractor()),
+        "whisper": (WhisperModel(WhisperConfig(**whisper)), WhisperFeatureExtractor()),
         "wav2vec2": (Wav2Vec2Model(Wav2Vec2Config(**WAVES)), Wav2Vec2FeatureExtractor()),
         "wav2vec2-layered": (Wav2Vec2Model(layered), Wav2Vec2FeatureExtractor()),
         "hubert": (HubertModel(HubertConfig(**WAVES)), Wav2Vec2FeatureExtractor()),
+        # Whole windows, but of 3 s.
+        "whisper-whole": (
+            WhisperModel(WhisperConfig(**whisper, max_source_positions=150)),
+            WhisperFeatureExtractor(chunk_length=3),
+        ),
     }
 
 
@@ -128,12 +133,12 @@ def main() -> None:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.running_mean.normal_(0, 0.1)
                     module.running_var.uniform_(0.5, 1.5)
-            if name == "whisper":  # as initialised, positions are all that there is to see
+            if name.startswith("whisper"):  # as initialised, positions are all that there is to see
                 model.encoder.conv1.weight.data.mul_(10)
                 model.encoder.conv2.weight.data.mul_(10)
             model.eval().save_pretrained(folder / name)
             processor.save_pretrained(folder / name)
-    # As quick as the others: whole windows have a test of their own.
+    # Windows that are cut to the clip.
     settings = folder / "whisper" / "preprocessor_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"whole_window": False}))
     clip_tokenizer().save(str(folder / "clip" / "tokenizer.json"))

@@ -95,6 +95,44 @@ def test_workers_are_used_again_and_fresh_jobs_have_their_own():
     asyncio.run(scenario())
 
 
+def test_a_fresh_process_is_passed_on_to_jobs_of_its_function_that_wait_and_ends_after_them():
+    async def scenario():
+        async with running() as jobs:
+            asked = [
+                asyncio.create_task(jobs.run(work("pid", fresh=True, passed_on=True), ignore))
+                for _ in range(3)
+            ]
+            other = asyncio.create_task(jobs.run(work("pid"), ignore))
+            pids = {await it for it in asked}
+            assert len(pids) == 1
+            assert await other not in pids
+            await gone(pids.pop())
+
+    asyncio.run(scenario())
+
+
+def test_a_process_whose_next_job_gives_up_ends(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    held = work("hold", str(pipe), fresh=True, passed_on=True)
+
+    async def scenario():
+        async with running() as jobs:
+            first, progress = await started(held, jobs)
+            between = asyncio.create_task(jobs.run(work("hang"), ignore))
+            await until_waiting(jobs, 1)
+            following = asyncio.create_task(jobs.run(held, ignore))
+            await until_waiting(jobs, 2)
+            await asyncio.to_thread(pipe.write_text, "go")
+            assert await first == "go"
+            following.cancel()
+            await gone(progress["pid"])
+            between.cancel()
+            await asyncio.wait([between, following])
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("limits", [Limits(jobs=1), Limits(resident_bytes=1)])
 def test_a_worn_worker_is_replaced(limits):
     async def scenario():

@@ -85,6 +85,12 @@ def hang(payload, progress):
     signal.pause()
 
 
+def hold(payload, progress):
+    """Holds its worker until somebody writes to the pipe."""
+    progress({"pid": os.getpid()})
+    return Path(payload).read_text()
+
+
 def note(payload, progress):
     path, name = payload
     with Path(path).open("a") as file:

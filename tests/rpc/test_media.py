@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,10 +18,10 @@ import soundfile
 from PIL import Image
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+from graft_server.backbones.source import DEFAULT_NAME
 
 IMAGES = ("resnet", "convnext", "convnextv2", "vit", "dinov2", "dinov2-with-registers", "clip", "clip-vision")
-CLIPS = ("whisper", "wav2vec2", "wav2vec2-layered", "hubert")
+CLIPS = ("whisper", "whisper-whole", "wav2vec2", "wav2vec2-layered", "hubert")
 RATE = 16_000
 ISOLATED = """
 import json, sys
@@ -104,20 +103,9 @@ with torch.no_grad():
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    script = Path(__file__).parents[1] / "backbones" / "checkpoints.py"
-    subprocess.run([sys.executable, "-W", "ignore", str(script), str(folder)], check=True, timeout=280)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def media(serving, checkpoints) -> Iterator[Any]:
+def media(serving_many, media_checkpoints) -> Iterator[Any]:
     """One server with all of them, and the default text backbone."""
-    flags = ["--backbone", f"{DEFAULT_NAME}={DEFAULT_SOURCE}"]
-    for name in (*IMAGES, *CLIPS):
-        flags += ["--backbone", f"{name}={checkpoints / name}"]
-    with serving(*flags) as wire:
+    with serving_many({name: media_checkpoints / name for name in (*IMAGES, *CLIPS)}) as wire:
         yield wire
 
 
@@ -321,9 +309,40 @@ def test_formats_and_rates_of_sound_do_not_matter(media, adapted):
         np.testing.assert_allclose(it.features, plain.features, atol=1e-3)
 
 
-def test_bounds_are_settings(serve, connect, checkpoints):
+WHISPER_SAYS = """
+import json, sys, soundfile, torch
+from transformers import WhisperFeatureExtractor, WhisperModel
+folder, *files = sys.argv[1:]
+encoder = WhisperModel.from_pretrained(folder).eval().get_encoder()
+extractor = WhisperFeatureExtractor.from_pretrained(folder)
+said = []
+for file in files:
+    samples, rate = soundfile.read(file, dtype="float32")
+    values = extractor(samples, sampling_rate=rate, return_tensors="pt")["input_features"]
+    heard = -(-len(samples) // (2 * extractor.hop_length))
+    with torch.no_grad():
+        mean = encoder(values).last_hidden_state[0, :heard].mean(0)
+    said.append((mean / mean.norm()).tolist())
+print(json.dumps(said))
+"""
+
+
+def test_whole_windows_are_read_as_transformers_reads_them(media, adapted, media_checkpoints, tmp_path):
+    clips = [sound(label, 5) for label in ("red", "green", "blue")]
+    files = [tmp_path / f"{n}.wav" for n in range(len(clips))]
+    for file, data in zip(files, clips, strict=True):
+        file.write_bytes(data)
+    command = [sys.executable, "-W", "ignore", "-c", WHISPER_SAYS, str(media_checkpoints / "whisper-whole")]
+    ended = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=True)
+    inputs = [types_pb2.Input(audio=it) for it in clips]
+    answers = predicted(media, adapted("whisper-whole"), inputs, include_features=True)
+    expected = json.loads(ended.stdout.splitlines()[-1])
+    np.testing.assert_allclose([it.features for it in answers], expected, atol=1e-3)
+
+
+def test_bounds_are_settings(serve, connect, media_checkpoints):
     server = serve(
-        "--backbone", f"resnet={checkpoints / 'resnet'}", "--backbone", f"whisper={checkpoints / 'whisper'}",
+        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")),
         "--max-image-pixels", "1000", "--max-audio-seconds", "2",
     )  # fmt: skip
     wire = connect(server)
@@ -343,7 +362,7 @@ def test_bounds_are_settings(serve, connect, checkpoints):
 
 
 def test_names_of_labels_answer_before_the_first_example_as_clip_itself_would(
-    media, model, checkpoints, tmp_path
+    media, model, media_checkpoints, tmp_path
 ):
     labels = ["red", "green", "blue"]
     call = media.adapt(model=model, backbone="clip", labels=[types_pb2.Label(name=it) for it in labels])
@@ -356,7 +375,7 @@ def test_names_of_labels_answer_before_the_first_example_as_clip_itself_would(
     files = [tmp_path / f"{n}.png" for n in range(3)]
     for file, value in zip(files, inputs, strict=True):
         file.write_bytes(value.image)
-    command = [sys.executable, "-W", "ignore", "-c", TRANSFORMERS_SAYS, str(checkpoints / "clip")]
+    command = [sys.executable, "-W", "ignore", "-c", TRANSFORMERS_SAYS, str(media_checkpoints / "clip")]
     ended = subprocess.run(
         [*command, json.dumps(labels), *map(str, files)], capture_output=True, text=True, check=True
     )

@@ -64,6 +64,8 @@ class _BackboneStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backbon
     """Ready."""
     BACKBONE_STATE_FAILED: _BackboneState.ValueType  # 3
     """Could not be loaded, or its device failed."""
+    BACKBONE_STATE_UNLOADED: _BackboneState.ValueType  # 4
+    """Described, and loaded when it is first used."""
 
 class BackboneState(_BackboneState, metaclass=_BackboneStateEnumTypeWrapper):
     """BackboneState says whether a backbone is ready."""
@@ -76,6 +78,8 @@ BACKBONE_STATE_READY: BackboneState.ValueType  # 2
 """Ready."""
 BACKBONE_STATE_FAILED: BackboneState.ValueType  # 3
 """Could not be loaded, or its device failed."""
+BACKBONE_STATE_UNLOADED: BackboneState.ValueType  # 4
+"""Described, and loaded when it is first used."""
 Global___BackboneState: _TypeAlias = BackboneState  # noqa: Y015
 
 @_typing.final

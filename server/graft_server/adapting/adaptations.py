@@ -122,7 +122,7 @@ class Adaptations:
         Raises:
             InvalidError: Something in it can never work.
             MissingError: This server has no such backbone.
-            BackboneError: The backbone cannot be used now.
+            BackboneError: What the backbone is could not be found out.
         """
         check_model(request.model, "start.model")
         adaptation_id = request.adaptation_id or secrets.token_hex(8)
@@ -130,7 +130,6 @@ class Adaptations:
         writer_id = request.writer_id or DEFAULT_WRITER
         check_identifier(writer_id, "start.writer_id")
         trunk = self._trunks.get(backbone or request.settings.backbone)
-        trunk.require_ready()
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
         finetuning.check(settings, trunk.backbone)
         if settings.closed_labels and not settings.labels:

@@ -227,6 +227,7 @@ class Tuner:
         plan: Plan,
         on_progress: OnProgress,
     ) -> Mapping[str, Any]:
+        await trunk.ready()
         backbone = trunk.backbone
         graphs = {"graph": str(trunk.graph)}
         if plan.below:

@@ -244,7 +244,7 @@ class Interim:
 
     async def _begin(self) -> InterimState:
         """Begins anew, with every feature stored that was lost."""
-        self._trunk.require_ready()
+        await self._trunk.ready()
         settings = self._store.start.settings
         lineage = await self._publisher.earlier(self._store)
         for store in lineage:

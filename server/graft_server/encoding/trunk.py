@@ -8,7 +8,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader
 from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.runtime import Encoder, Features, Reference, device_for
-from graft_server.encoding.tuning import Layout, tuned
-from graft_server.errors import BackboneError, InvalidError, MissingError
+from graft_server.encoding.tuning import MEASURE_S, Layout, tuned
+from graft_server.errors import BackboneError, DomainError, InvalidError, MissingError
 from graft_server.examples import Input, Kind, Modality
 from graft_server.jobs.job import Job, Jobs
 from graft_server.jobs.turns import Turns
@@ -54,6 +55,8 @@ adaptation that has little wait for what others have brought."""
 class TrunkState(enum.Enum):
     """Whether a trunk can be used."""
 
+    UNLOADED = enum.auto()
+    """It is described, and loaded when it is first used."""
     LOADING = enum.auto()
     READY = enum.auto()
     FAILED = enum.auto()
@@ -75,11 +78,13 @@ class TrunkSettings:
     """How many processor cores may be used."""
     budget: int = 0
     """Cost of a batch in tokens; 0: measured."""
+    measure_s: float = MEASURE_S
+    """How long each way to drive an encoder is measured at its first start; 0: not at all, the usual one is used."""
     queued_requests: int = 4_096
     tuned_bytes: int = 2 << 30
     """How much memory tuned layers may take, of all models together."""
     probe_s: float = PROBE_S
-    """How often an encoder that fails is asked again."""
+    """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
 
@@ -115,12 +120,16 @@ class Trunk:
         settings: TrunkSettings,
         on_change: OnChange = lambda _: None,
         *,
+        on_use: bool = False,
         tops: TopBank | None = None,
         loading: asyncio.Lock | None = None,
     ) -> None:
-        """Describes it; `open` loads it, one of those that share `loading` at a time."""
+        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use."""
         self.memory_bytes = 0
         self._turns = Turns(TURNS_AT_ONCE)
+        self._on_use = on_use
+        self._opening: asyncio.Task[None] | None = None
+        self._opened_at = -math.inf
         self._loading = loading or asyncio.Lock()
         self.name = name
         self.name_scale = 0.0
@@ -173,7 +182,7 @@ class Trunk:
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds of input that it takes, sorted; none where it has never been loaded."""
+        """The kinds of input that it takes, sorted; none where that could not be found out."""
         return sorted({*self._preprocessor.kinds, Kind.FEATURES}) if self._preprocessor else []
 
     @property
@@ -181,8 +190,26 @@ class Trunk:
         """The digest that identifies what it computes."""
         return self.backbone.encoder_id
 
-    def require_ready(self) -> None:
-        """Raises BackboneError while the trunk cannot be used."""
+    async def ready(self) -> None:
+        """Returns once it can be used, which loads a backbone that is loaded on use.
+
+        One that could not be is tried again by whoever asks after `probe_s`.
+
+        Raises:
+            BackboneError: It cannot be used.
+        """
+        if self.state is TrunkState.READY:
+            return
+        if self._on_use and not self._running and self._opening is None:
+            waited = time.monotonic() - self._opened_at
+            if self.state is TrunkState.UNLOADED or waited >= self._settings.probe_s:
+                # A task of its own, so that a caller who leaves does not take it away from the others.
+                self._opening = asyncio.create_task(self._open_on_use())
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+        self._require_ready()
+
+    def _require_ready(self) -> None:
         if self.state is not TrunkState.READY:
             raise self._unusable()
 
@@ -198,7 +225,7 @@ class Trunk:
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """What turns its inputs into what the encoder reads; raises BackboneError if it has never been loaded."""
+        """What turns its inputs into what the encoder reads; raises BackboneError if its files do not say."""
         if self._preprocessor is None:
             raise self._unusable()
         return self._preprocessor
@@ -214,7 +241,7 @@ class Trunk:
         Raises:
             BackboneError: It cannot be cut there.
         """
-        self.require_ready()
+        await self.ready()
         parts = self._cache.below(self.encoder_id, layer), self._cache.above(self.encoder_id, layer)
         async with self._cutting:
             if not all(it.is_file() for it in parts):
@@ -232,26 +259,68 @@ class Trunk:
     @property
     def batcher(self) -> Batcher:
         """Its batcher; raises BackboneError while the trunk cannot be used."""
-        self.require_ready()
+        self._require_ready()
         return self._batcher
 
     async def open(self, jobs: Jobs) -> None:
-        """Loads the backbone, exporting its encoder first if that has not been done on this machine.
+        """Describes the backbone, and loads it unless it is loaded on use.
+
+        Loading exports its encoder first if that has not been done on this machine.
 
         Raises:
             BackboneError: It cannot be used; the trunk is FAILED.
         """
         self._jobs = jobs
+        async with self._failing():
+            await self._describe()
+            if self._on_use:
+                self.state = TrunkState.UNLOADED
+                return
+            await self._open()
+
+    async def _open_on_use(self) -> None:
+        """Loads it in a task of its own, which never fails: the trunk's state says how it went."""
+        self.state = TrunkState.LOADING
         try:
-            await self._open(jobs)
+            async with self._failing():
+                await self._describe()
+                await self._open()
         except BackboneError as error:
-            self._error, self.state = error, TrunkState.FAILED
-            raise
-        self.state = TrunkState.READY
-        self._running = True
+            _log.error("backbone %s: %s", self.name, error.message)
+        self._opening = None
+        self._on_change(self)
+
+    @asynccontextmanager
+    async def _failing(self) -> AsyncIterator[None]:
+        """Whatever goes wrong, the trunk is FAILED and the error one of the backbone."""
+        self._opened_at = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, DomainError):
+                _log.exception("backbone %s", self.name)
+            self._error, self.state = self._failure(error), TrunkState.FAILED
+            raise self._unusable() from error
+        finally:
+            self._opened_at = time.monotonic()
+
+    def _failure(self, error: Exception) -> BackboneError:
+        if isinstance(error, BackboneError):
+            return error
+        if isinstance(error, DomainError):
+            return BackboneError(
+                f"Backbone {shown(self.name)} cannot be loaded. {error.message}", reason=error.reason
+            )
+        return BackboneError(
+            f"Backbone {shown(self.name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
+            reason="BACKBONE_LOAD_FAILED",
+        )
 
     async def close(self) -> None:
         """Ends its workers."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self._running:
             await self._encoder.close()
             await self._batcher.close()
@@ -328,6 +397,7 @@ class Trunk:
         """
         if any(isinstance(it, _Ready) for it in prepared):
             return await self._encode_mixed(prepared, lane, reader, deadline)
+        await self.ready()
         ready = None if top is None else await self.load(top)
         return await self.batcher.encode(
             [it.item for it in prepared], reader=reader, top=ready, lane=lane, deadline=deadline
@@ -344,6 +414,7 @@ class Trunk:
         Raises:
             BackboneError: The backbone cannot be used now.
         """
+        await self.ready()
         backbone = self.backbone
         if backbone.family.names:
             graph = self._cache.names(backbone.reference_id)
@@ -379,6 +450,7 @@ class Trunk:
         encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
         if not others:
             return encoded
+        await self.ready()
         batched = await self.batcher.encode(
             [prepared[row].item for row in others], reader=of_pooled, lane=lane, deadline=deadline
         )
@@ -396,6 +468,7 @@ class Trunk:
         Raises:
             DomainError: They cannot be read or loaded, or the backbone cannot be cut where they begin.
         """
+        await self.ready()
         if ref.below and not self._grafted.has_cut(ref.below):
             parts = await self.cut(ref.below)
             below, above = [await asyncio.to_thread(self._segment, it) for it in parts]
@@ -409,18 +482,29 @@ class Trunk:
     def _segment(self, graph: Path | bytes) -> Segment:
         return Segment(graph, device=self._device, threads=self._layout.threads)
 
-    async def _open(self, jobs: Jobs) -> None:
+    async def _describe(self) -> None:
+        """Reads everything but the weights."""
         settings = self._settings
-        device = device_for(settings.precision, settings.device)
+        device_for(settings.precision, settings.device)
         backbone = await asyncio.to_thread(
             open_backbone, self.name, self._source, precision=settings.precision
         )
+        if self._backbone not in (None, backbone):
+            raise BackboneError(
+                f"Backbone {shown(self.name)}: its files are not those that were there at start. Put them back, or "
+                "restart the server.",
+                reason="BACKBONE_CHANGED",
+            )
         self._backbone = backbone
-        await self._make(backbone, jobs)
         preprocessor = await asyncio.to_thread(backbone.preprocessor)
         if isinstance(preprocessor, Bounded):
             preprocessor = preprocessor.within(settings.limits)
         self._preprocessor = preprocessor
+
+    async def _open(self) -> None:
+        settings, backbone, preprocessor, jobs = self._settings, self.backbone, self.preprocessor, self._jobs
+        device = device_for(settings.precision, settings.device)
+        await self._make(backbone, jobs)
         try:
             encoder, layout = await self._load(backbone, device, preprocessor)
         except BackboneError as error:
@@ -444,6 +528,8 @@ class Trunk:
         self._grafted = Grafted(self._encoder)
         self._batcher = Batcher(self._grafted, limits, preprocessor.price)
         await self._batcher.start()
+        self.state = TrunkState.READY
+        self._running = True
 
     def _unusable(self) -> BackboneError:
         # A new one each time: an error that is raised again keeps the frames of all who raised it before.
@@ -469,14 +555,19 @@ class Trunk:
     ) -> tuple[Encoder, Layout]:
         settings = self._settings
         graph = self._cache.graph(backbone.encoder_id)
-        layout = await asyncio.to_thread(
-            tuned, graph, device=device, cores=settings.cores, preprocessor=preprocessor
-        )
-        if settings.budget and backbone.modality is Modality.TEXT:
-            layout = Layout(layout.workers, layout.threads, settings.budget)
-        started = time.monotonic()
-        # One after the other, so that it can be told what each takes.
+        # One after the other: beside each other none could be measured, nor told what each takes.
         async with self._loading:
+            layout = await asyncio.to_thread(
+                tuned,
+                graph,
+                device=device,
+                cores=settings.cores,
+                preprocessor=preprocessor,
+                measure_s=settings.measure_s,
+            )
+            if settings.budget and backbone.modality is Modality.TEXT:
+                layout = Layout(layout.workers, layout.threads, settings.budget)
+            started = time.monotonic()
             before = resident_bytes()
             encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
             await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
@@ -511,7 +602,7 @@ class Trunk:
     async def _export(self, backbone: Backbone, jobs: Jobs) -> None:
         _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self.name)
         payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
-        job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True)
+        job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True, passed_on=True)
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
         _log.info(
             "backbone %s: exported; differs from torch by %.1e at most",
@@ -521,7 +612,7 @@ class Trunk:
 
     async def _reduce(self, backbone: Backbone, jobs: Jobs) -> None:
         payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
-        job = Job("graft_server.backbones.reducing:reduce_encoder", payload, fresh=True)
+        job = Job("graft_server.backbones.reducing:reduce_encoder", payload, fresh=True, passed_on=True)
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
         _log.info(
             "backbone %s: its features in %s have a cosine of %.4f to those in fp32, %.4f at least",
@@ -541,6 +632,7 @@ class Trunks:
         default: str,
         settings: TrunkSettings,
         on_change: OnChange = lambda _: None,
+        on_use: Collection[str] = (),
     ) -> None:
         """Makes them; none is open yet.
 
@@ -548,11 +640,13 @@ class Trunks:
             sources: Backbone name to source.
             default: The name of the default one.
             settings: How all are run.
-            on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse.
+            on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse, and of one that
+                was loaded on use, or could not be.
+            on_use: The names of those that are loaded on their first use.
         """
         tops, loading = TopBank(settings.tuned_bytes), asyncio.Lock()
         self._trunks = {
-            name: Trunk(name, source, settings, on_change, tops=tops, loading=loading)
+            name: Trunk(name, source, settings, on_change, on_use=name in on_use, tops=tops, loading=loading)
             for name, source in sources.items()
         }
         self.default = default
@@ -584,7 +678,7 @@ class Trunks:
         return self._trunks[name]
 
     async def open(self, jobs: Jobs) -> None:
-        """Opens all trunks. One that fails does not stop the others, unless it is the default."""
+        """Opens all trunks. One that fails does not stop the others; the default one's failure is raised."""
         results = await asyncio.gather(*(trunk.open(jobs) for trunk in self), return_exceptions=True)
         for trunk, result in zip(self, results, strict=True):
             if isinstance(result, BackboneError) and trunk.name != self.default:

@@ -23,11 +23,11 @@ from graft_server.encoding.runtime import Encoder
 
 _log = logging.getLogger(__name__)
 
-_MEASURE_S = 0.1
-"""How long each setting is measured at a time."""
+MEASURE_S = 0.5
+"""How long each setting is measured."""
 _PASSES = 5
-"""All settings are measured in turn so many times, and each is compared with the first within the same pass: others
-may use the machine, and what they take changes from second to second."""
+"""All settings are measured in turn so many times, for a part of that time each, and each is compared with the first
+within the same pass: others may use the machine, and what they take changes from second to second."""
 _WORTH = 1.05
 """The first setting is right on most machines, so another one has to be faster by this factor."""
 
@@ -44,14 +44,24 @@ class Layout:
     """The cost of a batch; see `Preprocessor.price`."""
 
 
-def tuned(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor) -> Layout:
-    """The best layout for this graph on this machine: remembered, or measured now (a few seconds)."""
+def tuned(
+    graph: Path, *, device: str, cores: int, preprocessor: Preprocessor, measure_s: float = MEASURE_S
+) -> Layout:
+    """The best layout for this graph on this machine: remembered, or measured now (a few seconds).
+
+    With a `measure_s` of 0 nothing is measured or remembered: it is the one that is right on most machines.
+    """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
     try:
         return Layout(**json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    layout = _measure(graph, device=device, cores=cores, preprocessor=preprocessor)
+    if not measure_s:
+        encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
+        return _layouts(encoder.device, cores, preprocessor)[0]
+    layout = _measure(
+        graph, device=device, cores=cores, preprocessor=preprocessor, seconds=measure_s / _PASSES
+    )
     temporary = memory.with_suffix(f".{os.getpid()}")
     try:
         temporary.write_text(json.dumps(asdict(layout)))
@@ -74,10 +84,11 @@ def _machine(device: str, cores: int) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in words)
 
 
-def _measure(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor) -> Layout:
+def _measure(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor, seconds: float) -> Layout:
     candidates = _candidates(graph, device, cores, preprocessor)
     passes = [
-        [_rate(encoder, layout, preprocessor) for layout, encoder in candidates] for _ in range(_PASSES)
+        [_rate(encoder, layout, preprocessor, seconds) for layout, encoder in candidates]
+        for _ in range(_PASSES)
     ]
     # Shape (passes, candidates): each over the first of its pass.
     ratios = np.median(np.array(passes) / np.array(passes)[:, :1], axis=0)
@@ -90,24 +101,31 @@ def _measure(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor
 def _candidates(
     graph: Path, device: str, cores: int, preprocessor: Preprocessor
 ) -> list[tuple[Layout, Encoder]]:
-    collate, budgets = preprocessor.collate, preprocessor.budgets
-    encoder = Encoder(graph, device=device, threads=1, collate=collate)
-    if encoder.device == "cuda":
+    encoders = {1: Encoder(graph, device=device, threads=1, collate=preprocessor.collate)}
+    layouts = _layouts(encoders[1].device, cores, preprocessor)
+    for threads in {it.threads for it in layouts} - encoders.keys():
+        encoders[threads] = Encoder(graph, device=device, threads=threads, collate=preprocessor.collate)
+    return [(it, encoders[it.threads]) for it in layouts]
+
+
+def _layouts(device: str, cores: int, preprocessor: Preprocessor) -> list[Layout]:
+    """What is worth measuring; the first is right on most machines."""
+    budgets = preprocessor.budgets
+    if device == "cuda":
         # While the GPU computes one batch, the next is prepared.
-        return [(Layout(2, 1, budget), encoder) for budget in budgets.gpu]
-    candidates = [(Layout(cores, 1, budget), encoder) for budget in budgets.cpu]
+        return [Layout(2, 1, budget) for budget in budgets.gpu]
+    layouts = [Layout(cores, 1, budget) for budget in budgets.cpu]
     if cores > 1:
-        wide = Encoder(graph, device=device, threads=cores, collate=collate)
-        candidates += [(Layout(1, cores, budget), wide) for budget in budgets.cpu]
-    return candidates
+        layouts += [Layout(1, cores, budget) for budget in budgets.cpu]
+    return layouts
 
 
-def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> float:
-    """The length of what is encoded in a second."""
+def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds: float) -> float:
+    """The length of what is encoded in a second, of so many."""
     batches = _batches(layout.budget, preprocessor)
     encoder.encode(batches[0])
     started = time.monotonic()
-    end = started + _MEASURE_S
+    end = started + seconds
 
     def run(worker: int) -> int:
         done, turn = 0, worker

@@ -47,8 +47,10 @@ class Exporter:
             below: How many of the backbone's layers are below its tuned ones, if it has any.
 
         Raises:
+            BackboneError: The backbone cannot be used.
             FaultError: The composed graph does not agree with the served version.
         """
+        await trunk.ready()  # its graph may have to be made yet
         backbone = trunk.backbone
         if below:
             await trunk.cut(below)  # on a server that has not served the version yet

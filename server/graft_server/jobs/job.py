@@ -22,6 +22,9 @@ class Job:
     """Jobs that have to wait take turns by key: the model's name."""
     fresh: bool = False
     """If true, the function gets a process of its own, which ends with it: for what leaves much behind."""
+    passed_on: bool = False
+    """If true, a fresh process goes on to the next job of the same function that waits already, and ends after the
+    last: for functions that import for longer than they compute."""
 
 
 class Jobs(Protocol):

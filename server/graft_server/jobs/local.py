@@ -11,8 +11,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,10 @@ class LocalJobs:
         self._limits = limits
         self._turns = Turns(workers)
         self._idle: list[_Worker] = []
+        self._next: Counter[str] = Counter()
+        """How many jobs wait for a process that another of their function may pass on."""
+        self._passed: defaultdict[str, list[_Worker]] = defaultdict(list)
+        """Such processes, by function, never more than jobs that wait for one."""
         self._all: set[_Worker] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -69,7 +74,7 @@ class LocalJobs:
 
     async def run(self, job: Job, on_progress: OnProgress) -> Any:
         """Runs a job, when it is its turn; see `job.Jobs.run`."""
-        async with self._turns.place(job.key):
+        async with self._turn(job):
             try:
                 return await self._attempt(job, on_progress)
             except _DiedError as death:
@@ -94,16 +99,39 @@ class LocalJobs:
             await asyncio.gather(*chores, return_exceptions=True)
             self._all = {it for it in self._all if it.alive}
 
+    @asynccontextmanager
+    async def _turn(self, job: Job) -> AsyncIterator[None]:
+        """A place among those that run, and until then one among those that a process may be passed on to."""
+        self._next[job.function] += job.passed_on
+        waits = job.passed_on
+        try:
+            async with self._turns.place(job.key):
+                self._next[job.function] -= waits
+                waits = False
+                yield
+        finally:
+            if waits:  # it gave up
+                self._next[job.function] -= 1
+                passed = self._passed[job.function]
+                while len(passed) > self._next[job.function]:
+                    self._end(passed.pop())
+
     async def _attempt(self, job: Job, on_progress: OnProgress) -> Any:
-        worker = await self._take(fresh=job.fresh)
+        worker = await self._take(job)
         try:
             return await worker.call(job, on_progress)
         finally:
-            self._give_back(worker, fresh=job.fresh)
+            self._give_back(worker, job)
 
-    async def _take(self, *, fresh: bool) -> _Worker:
+    async def _take(self, job: Job) -> _Worker:
         self._raise_if_closed()
-        if fresh:
+        if job.fresh:
+            passed = self._passed[job.function]
+            while job.passed_on and passed:
+                worker = passed.pop()
+                if worker.alive:
+                    return worker
+                self._all.discard(worker)
             return await self._spawn(preload=())
         while self._idle:
             worker = self._idle.pop()
@@ -112,14 +140,25 @@ class LocalJobs:
             self._all.discard(worker)
         return await self._spawn(self._preload)
 
-    def _give_back(self, worker: _Worker, *, fresh: bool) -> None:
+    def _give_back(self, worker: _Worker, job: Job) -> None:
         if self._closed:
             worker.kill()
-        elif fresh or worker.busy or worker.is_worn(self._limits) or len(self._idle) >= self._size:
-            worker.kill()
-            self._start_chore(self._replace(worker, fresh=fresh))
+        elif worker.busy or worker.is_worn(self._limits):
+            self._end(worker, fresh=job.fresh)
+        elif job.fresh:
+            passed = self._passed[job.function]
+            if job.passed_on and len(passed) < self._next[job.function]:
+                passed.append(worker)
+            else:
+                self._end(worker)
+        elif len(self._idle) >= self._size:
+            self._end(worker, fresh=False)
         else:
             self._idle.append(worker)
+
+    def _end(self, worker: _Worker, *, fresh: bool = True) -> None:
+        worker.kill()
+        self._start_chore(self._replace(worker, fresh=fresh))
 
     async def _replace(self, worker: _Worker, *, fresh: bool) -> None:
         await worker.ended()

@@ -74,6 +74,7 @@ class AdaptationService:
                 backbone = self._adaptations.backbone_for(_modality(second))
                 requests = _beginning_with(second, requests)
             request = self._adaptations.check(request, backbone)
+        await self._adaptations.trunk(request.settings.backbone).ready()
         targets = _targets(request.settings)
         if first.start.validate_only:
             await self._adaptations.lineage(request)

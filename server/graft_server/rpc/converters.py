@@ -63,6 +63,7 @@ _MODALITIES = {
     Modality.AUDIO: model_pb2.MODALITY_AUDIO,
 }
 _TRUNK_STATES = {
+    TrunkState.UNLOADED: model_pb2.BACKBONE_STATE_UNLOADED,
     TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
     TrunkState.READY: model_pb2.BACKBONE_STATE_READY,
     TrunkState.FAILED: model_pb2.BACKBONE_STATE_FAILED,

@@ -142,6 +142,7 @@ class Predictor:
         """An answer for each input; one that the backbone cannot read fails alone."""
         if not inputs:
             return [], Timings()
+        await served.trunk.ready()
         served.trunk.batcher.require_room()
         answers: list[Prediction | DomainError] = []
         timings = Timings()

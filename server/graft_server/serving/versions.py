@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graft_server.encoding.grafting import TopRef
 from graft_server.encoding.runtime import Features
-from graft_server.encoding.trunk import Trunk, Trunks
+from graft_server.encoding.trunk import Trunk, Trunks, TrunkState
 from graft_server.errors import DomainError, FaultError, StateError
 from graft_server.examples import Label
 from graft_server.heads import AnyHead, AnyOutput, decode
@@ -140,7 +140,7 @@ class Versions:
         return await asyncio.to_thread(read_report, self._objects, version.manifest)
 
     async def preload(self) -> None:
-        """Loads the versions that "live" points at."""
+        """Loads the versions that "live" points at; but not their backbones, if those are loaded on use."""
         for model in self._catalogue.snapshot.models.values():
             try:
                 if LIVE in model.aliases:
@@ -152,7 +152,7 @@ class Versions:
         manifest, head = await asyncio.to_thread(self._read_head, version)
         trunk = self._trunk_of(version, manifest)
         top = self._top_of(version, manifest)
-        if top is not None:
+        if top is not None and trunk.state is not TrunkState.UNLOADED:
             await trunk.load(top)
         served = ServedVersion(version, manifest, manifest.labels, head, trunk, top)
         self._served[version.manifest.key] = served

@@ -1,0 +1,103 @@
+"""A trunk that is loaded on its first use: by one for all who wait, and again after it failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from graft_server.backbones.source import Backbone
+from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
+from graft_server.errors import BackboneError
+from graft_server.jobs.local import LocalJobs
+
+
+@pytest.fixture
+def folder(backbone: Backbone, tmp_path: Path) -> Path:
+    """The default backbone's files, in a folder that can be changed."""
+    copy = tmp_path / "checkpoint"
+    copy.mkdir()
+    for file in backbone.folder.rglob("*"):
+        if file.is_file():
+            place = copy / file.relative_to(backbone.folder)
+            place.parent.mkdir(exist_ok=True)
+            place.symlink_to(file)
+    return copy
+
+
+@asynccontextmanager
+async def on_use(folder: Path, cache: Path, told: list[TrunkState]) -> AsyncIterator[Trunk]:
+    settings = TrunkSettings(cache=cache, device="cpu", measure_s=0, probe_s=0)
+    trunk = Trunk("copy", str(folder), settings, lambda it: told.append(it.state), on_use=True)
+    jobs = LocalJobs(1)
+    await trunk.open(jobs)
+    yield trunk
+    await trunk.close()
+    await jobs.close()
+
+
+def test_it_is_loaded_once_for_all_who_wait_also_if_one_leaves(folder, encoder_cache):
+    told: list[TrunkState] = []
+
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, told) as trunk:
+            assert trunk.state is TrunkState.UNLOADED
+            leaving, *others = [asyncio.create_task(trunk.ready()) for _ in range(4)]
+            while trunk.state is TrunkState.UNLOADED:  # noqa: ASYNC110 -- nothing tells it
+                await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.gather(*others)
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            assert trunk.state is TrunkState.READY
+
+    asyncio.run(scenario())
+    assert told == [TrunkState.READY]
+
+
+def test_it_is_tried_again_after_it_failed(folder, encoder_cache):
+    told: list[TrunkState] = []
+
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, told) as trunk:
+            weights, aside = folder / "model.safetensors", folder / "aside"
+            weights.rename(aside)
+            for _ in range(2):
+                with pytest.raises(BackboneError, match=r"no model\.safetensors"):
+                    await trunk.ready()
+                assert trunk.state is TrunkState.FAILED
+            aside.rename(weights)
+            await trunk.ready()
+            assert trunk.error == ""
+
+    asyncio.run(scenario())
+    assert told == [TrunkState.FAILED, TrunkState.FAILED, TrunkState.READY]
+
+
+def test_it_is_not_loaded_from_other_files_than_it_was_described_by(folder, encoder_cache):
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, []) as trunk:
+            settings = folder / "sentence_bert_config.json"
+            settings.unlink(missing_ok=True)
+            settings.write_text('{"max_seq_length": 64}')
+            with pytest.raises(BackboneError) as raised:
+                await trunk.ready()
+            assert raised.value.reason == "BACKBONE_CHANGED"
+
+    asyncio.run(scenario())
+
+
+def test_it_can_be_closed_unused_and_while_it_is_loaded(folder, encoder_cache):
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, []) as trunk:
+            pass
+        async with on_use(folder, encoder_cache, []) as trunk:
+            waiting = asyncio.create_task(trunk.ready())
+            await asyncio.sleep(0)
+        with pytest.raises((asyncio.CancelledError, BackboneError)):
+            await waiting
+
+    asyncio.run(scenario())
