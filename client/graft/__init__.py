@@ -15,7 +15,7 @@ from graft._async_client import AsyncClient
 from graft._bundle import Bundle
 from graft._client import Client
 from graft._data import DataError, read_examples
-from graft._examples import Delete, Example, Label
+from graft._examples import Delete, Example, Label, TextPair
 from graft._predictions import Prediction, Predictions, Score, Timings
 from graft._records import (
     Adaptation,
@@ -136,6 +136,7 @@ __all__ = [
     "ResourceExhaustedError",
     "Score",
     "StoredExample",
+    "TextPair",
     "Timings",
     "TuningPoint",
     "TuningReport",

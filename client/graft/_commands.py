@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from graft._client import Client
-from graft._data import FOLDER_COLUMNS, Columns, Data, FolderTree, example_of, open_data
-from graft._examples import Example, Input
+from graft._data import FOLDER_COLUMNS, Columns, Data, DataError, FolderTree, example_of, open_data
+from graft._examples import Example, Input, TextPair
 from graft._following import FollowedLines
 from graft._predictions import Prediction
 from graft._report_page import page
@@ -146,7 +146,7 @@ def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     if args.text == ["-"] and not args.files:
         _predict_lines(args, client, terminal)
         return
-    inputs: list[Input] = [Path(text) for text in args.text] if args.files else args.text
+    inputs, shown = _inputs(args)
     predictions = client.predict(
         args.model,
         inputs,
@@ -156,10 +156,23 @@ def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         top_k=args.top_k,
     )
     if not args.json and terminal.out.is_terminal:
-        terminal.predictions(args.text, predictions)
+        terminal.predictions(shown, predictions)
         return
-    for text, prediction in zip(args.text, predictions, strict=True):
+    for text, prediction in zip(shown, predictions, strict=True):
         _print_prediction(args, terminal, text, prediction)
+
+
+def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
+    """What was given to classify, and how it is shown."""
+    texts: list[str] = args.text
+    if args.files:
+        return [Path(text) for text in texts], texts
+    if not args.pairs:
+        return [*texts], texts
+    if len(texts) % 2:
+        raise DataError(f"--pairs takes texts two by two, but {len(texts)} were given")
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    return [TextPair(*it) for it in pairs], [" | ".join(it) for it in pairs]
 
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -292,6 +305,7 @@ def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
         subject=args.subject,
         separator=args.label_separator,
         value=args.value,
+        second=args.second,
     )
 
 

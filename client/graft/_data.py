@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Protocol, Self, TextIO, TypeAlias
 
-from graft._examples import Example
+from graft._examples import Example, Input, TextPair
 from graft._media import ENDINGS, class_files
 
 _FORMATS: Final = {
@@ -61,6 +61,8 @@ class Columns:
     """What separates several labels in a cell of `label`; empty: a cell is one label."""
     value: str | None = None
     """What number it should be answered with, in place of a label."""
+    second: str | None = None
+    """The second text, where `input` is the first of a pair."""
 
 
 class Origin(Protocol):
@@ -263,6 +265,7 @@ def read_examples(
     files: bool = False,
     label_separator: str = "",
     value: str | None = None,
+    second: str | None = None,
 ) -> Iterator[Example]:
     """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
 
@@ -280,6 +283,7 @@ def read_examples(
         delimiter: What separates cells, where the ending does not say.
         label_separator: What separates several labels in a cell, for a multi-label model.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
+        second: The column of second texts, where inputs are pairs.
 
     Raises:
         DataError: The file cannot be read as such; the message names the line and the column.
@@ -295,6 +299,7 @@ def read_examples(
         path=files,
         separator=label_separator,
         value=value,
+        second=second,
     )
     if Path(path).is_dir():
         columns = FOLDER_COLUMNS
@@ -317,9 +322,8 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
         DataError: A column is missing, or a value is not of its kind.
     """
     cells = _Cells(data.name, row)
-    text = cells.text(columns.input)
     return Example(
-        input=data.folder / text if columns.path else text,
+        input=_input(data, cells, columns),
         **_target(cells, columns),
         id=cells.word(columns.id) if columns.id else "",
         weight=cells.number(columns.weight) if columns.weight else None,
@@ -327,6 +331,13 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
         group=cells.word(columns.group) if columns.group else "",
         subject=cells.word(columns.subject) if columns.subject else "",
     )
+
+
+def _input(data: Origin, cells: _Cells, columns: Columns) -> Input:
+    text = cells.text(columns.input)
+    if columns.path:
+        return data.folder / text
+    return TextPair(text, cells.text(columns.second)) if columns.second else text
 
 
 def _target(cells: _Cells, columns: Columns) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from graft._media import media_message
 from graft.v1 import adaptation_pb2, types_pb2
@@ -16,8 +16,29 @@ _OVERHEAD_BYTES = 1024
 # An example travels in a message of its own where it must, with a little around it.
 _MAX_EXAMPLE_BYTES = MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
 
-Input: TypeAlias = "str | bytes | os.PathLike[str]"
-"""What can be classified: a text (str); or an image or a clip, as what its file holds (bytes) or as its path."""
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that are read together, such as a question and an answer, by a backbone that reads pairs."""
+
+    first: str
+    second: str
+
+
+class Vector(Protocol):
+    """A NumPy array, as far as it is looked at: NumPy itself is not needed."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    def tolist(self) -> Any:
+        """Its numbers."""
+
+
+Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Vector"
+"""What can be classified: a text (str) or a pair of them; an image or a clip, as what its file holds (bytes) or as
+its path; or features of the model's own backbone, a NumPy array of shape (d,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +46,9 @@ class Example:
     """One labelled input, with everything that can be said about it."""
 
     input: Input
-    """What the label was given to: a text, not blank, at most 1,000,000 bytes of UTF-8; or an image (JPEG, PNG,
-    WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path. Files are read as they are sent."""
+    """What the label was given to: a text or a pair of texts, not blank, at most 1,000,000 bytes of UTF-8; an image
+    (JPEG, PNG, WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path, read as it is sent; or features, a
+    NumPy array of shape (d,)."""
     label: str | None = None
     """What the input should be answered with. Of this and the next three at most one is set; none: unlabelled."""
     id: str = ""
@@ -77,18 +99,41 @@ def input_message(value: object) -> types_pb2.Input:
 
     Raises:
         TypeError: The value is not something that can be classified.
-        ValueError: The text is not valid Unicode, or a file is neither an image nor a clip.
+        ValueError: The text is not valid Unicode, a file is neither an image nor a clip, or features have another
+            shape than (d,).
     """
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, str):
             return types_pb2.Input(text=value)
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
+        if isinstance(value, TextPair):
+            return types_pb2.Input(text_pair=types_pb2.TextPair(first=value.first, second=value.second))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike):
         return media_message(value)
+    if is_array(value):
+        return types_pb2.Input(features=_feature_vector(value))
+    pair = "; two texts that belong together are a graft.TextPair" if isinstance(value, tuple | list) else ""
     raise TypeError(
-        f"an input must be a text (str), or an image or clip (bytes or a path), not {_kind(value)}"
+        "an input must be a text (str), a graft.TextPair, an image or clip (bytes or a path), or features (a NumPy "
+        f"array), not {type(value).__name__}{pair}"
     )
+
+
+def is_array(value: object) -> TypeGuard[Vector]:
+    """Whether it is a NumPy array. Told by where its type is from: importing NumPy would make it a dependency."""
+    return type(value).__module__.partition(".")[0] == "numpy" and getattr(value, "ndim", 0) > 0
+
+
+def _feature_vector(array: Vector) -> types_pb2.FeatureVector:
+    if array.ndim != 1:
+        raise ValueError(
+            f"features must have shape (d,), but the array has {array.ndim} axes; give its rows one by one"
+        )
+    try:
+        return types_pb2.FeatureVector(values=array.tolist())
+    except TypeError:
+        raise TypeError("features must be numbers") from None
 
 
 def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
@@ -223,10 +268,3 @@ def _split(split: str) -> types_pb2.Split.ValueType:
         return splits[split]
     except KeyError:
         raise ValueError(f"split is {split!r}; it must be 'train', 'validation' or empty") from None
-
-
-def _kind(value: object) -> str:
-    # By module name: importing NumPy to ask would make it a dependency.
-    if type(value).__module__.partition(".")[0] == "numpy":
-        return "a NumPy array; this release has no models on features yet"
-    return f"{type(value).__name__}"

@@ -11,13 +11,13 @@ import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from graft._adapting import BATCH_BYTES, BATCH_EXAMPLES
-from graft._examples import MAX_MESSAGE_BYTES, Input, input_message
+from graft._examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message, is_array
 from graft._predictions import Predictions, joined, predictions_of
 from graft._records import (
     Adaptation,
@@ -368,8 +368,15 @@ def numbered_input_message(number: int, value: object) -> types_pb2.Input:
 
 
 def several(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """The inputs; a lone one is one (a text is an iterable of one-letter texts, which nobody means)."""
-    return [inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs
+    """The inputs; a lone one is one (a text is an iterable of one-letter texts, which nobody means).
+
+    A NumPy array is features of one input, or of several, one in each row.
+    """
+    if isinstance(inputs, str | TextPair | bytes | os.PathLike):
+        return [inputs]
+    if is_array(inputs):
+        return [inputs] if inputs.ndim == 1 else cast("Iterable[Input]", inputs)
+    return cast("Iterable[Input]", inputs)
 
 
 def _input_chunks(inputs: Input | Iterable[Input], count: int) -> Iterator[list[types_pb2.Input]]:

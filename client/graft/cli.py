@@ -47,6 +47,7 @@ examples:
   zcat *.jsonl.gz | graft adapt support/intents -
   graft adapt support/intents train.csv --check
   tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
+  graft adapt support/answers train.csv --input question --second answer --label fits
   graft adapt support/topics train.csv --label topics --label-separator ';'
   graft adapt support/hours train.csv --value hours
 
@@ -245,7 +246,11 @@ def _add_predict(commands: _Commands) -> None:
     parser = _add(commands, "predict", "classify texts, images or clips", _PREDICT_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("text", metavar="TEXT", nargs="+", help="texts, or - for the lines of standard input")
-    parser.add_argument("--files", action="store_true", help="the texts are names of image or audio files")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--files", action="store_true", help="the texts are names of image or audio files")
+    kind.add_argument(
+        "--pairs", action="store_true", help="the texts are pairs, each first one with the second behind it"
+    )
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
     _add_selector(parser).add_argument(
         "--adaptation", metavar="ID", help="the interim head of this open adaptation"
@@ -336,6 +341,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     content.add_argument("--input", default="text", metavar="COLUMN", help="what is to be classified (text)")
     content.add_argument(
         "--path", metavar="COLUMN", help="instead: names of image or audio files, from DATA's folder on"
+    )
+    data.add_argument(
+        "--second", metavar="COLUMN", help="the second text, where --input is the first of a pair"
     )
     data.add_argument(
         "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import graft
@@ -11,13 +12,6 @@ from graft._examples import example_messages, input_message, label_messages
 from graft._operations import Batcher, PredictSettings, Selector, batched, predict
 from graft._starting import new_exchange
 from graft.v1 import prediction_pb2, types_pb2
-
-
-class numpy_like:  # noqa: N801
-    """Stands for an array: what matters is the module that its type says it is from."""
-
-
-numpy_like.__module__ = "numpy"
 
 
 def test_pairs_and_examples_become_protobuf() -> None:
@@ -32,15 +26,49 @@ def test_pairs_and_examples_become_protobuf() -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (numpy_like(), "a NumPy array; this release has no models on features"),
-        (7, "int"),
-        (None, "NoneType"),
+        (7, "not int"),
+        (None, "not NoneType"),
+        (("a", "b"), "not tuple; two texts that belong together are a graft.TextPair"),
+        (np.float32(1), "not float32"),
     ],
 )
 def test_other_inputs_are_told_what_is_accepted(value: object, says: str) -> None:
     with pytest.raises(TypeError, match="must be a text") as raised:
         input_message(value)
     assert says in str(raised.value)
+
+
+def test_a_pair_of_texts_and_an_array_become_protobuf() -> None:
+    pair, features = example_messages([(graft.TextPair("a", "b"), "x"), (np.array([0.5, -2.0]), "y")])
+    assert (pair.input.text_pair.first, pair.input.text_pair.second, pair.label) == ("a", "b", "x")
+    assert (list(features.input.features.values), features.label) == ([0.5, -2.0], "y")
+
+
+def test_an_array_is_one_input_or_one_a_row() -> None:
+    def sent(inputs: object) -> list[list[float]]:
+        call = next(predict(PredictSettings("m", Selector(), 0, False), inputs))  # type: ignore[arg-type]
+        assert isinstance(call.request, prediction_pb2.PredictRequest)
+        return [list(it.features.values) for it in call.request.inputs]
+
+    assert sent(np.array([1, 2], np.float32)) == [[1, 2]]
+    assert sent(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+    assert sent([np.array([1.0]), np.array([2.0])]) == [[1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "says"),
+    [
+        (
+            np.zeros((1, 2, 3)),
+            ValueError,
+            r"input 0: features must have shape \(d,\), but the array has 2 axes",
+        ),
+        (np.array([["a", "b"]]), TypeError, "input 0: features must be numbers"),
+    ],
+)
+def test_arrays_that_are_no_features_are_refused(array: object, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        list(predict(PredictSettings("m", Selector(), 0, False), array))  # type: ignore[arg-type]
 
 
 def test_an_error_names_the_example_at_fault() -> None:

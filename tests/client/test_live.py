@@ -340,7 +340,10 @@ def test_the_server_is_healthy_and_has_a_default_backbone(client: graft.Client) 
     with pytest.raises(graft.NotFoundError):
         client.health("no.such.Service")
     (default,) = [backbone for backbone in client.backbones() if backbone.is_default]
-    assert (default.modality, default.state) == ("text", "ready")
+    assert (default.modality, default.state, default.error) == ("text", "ready", "")
+    assert default.memory_bytes > 0
+    assert 0 < default.export_parity < 1e-4
+    assert default.input_kinds == ("features", "text", "text_pair")
 
 
 # The asyncio client.

@@ -27,7 +27,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
-        "MultiLabelFigures", "PredictedValue", "RegressionFigures",
+        "TextPair", "MultiLabelFigures", "PredictedValue", "RegressionFigures",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import grpc
 import numpy as np
 import pytest
 
+import graft
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+from graft_server.backbones.source import DEFAULT_NAME
 
 NAMES = (
     "bert", "bert-cls", "camembert", "clip-text", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
@@ -32,24 +34,10 @@ print(json.dumps([[dict(it.scores) for it in answers], [it.novelty for it in ans
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    script = Path(__file__).parents[1] / "backbones" / "text_checkpoints.py"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(folder)],
-        check=True, timeout=280, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wires(serving, checkpoints, tmp_path_factory) -> Iterator[Any]:
+def wires(serving_many, text_checkpoints, tmp_path_factory) -> Iterator[Any]:
     """One server with all of them, the default backbone, and one that cannot be loaded."""
-    empty = tmp_path_factory.mktemp("empty")
-    flags = ["--backbone", f"{DEFAULT_NAME}={DEFAULT_SOURCE}", "--backbone", f"broken={empty}"]
-    for name in NAMES:
-        flags += ["--backbone", f"{name}={checkpoints / name}"]
-    with serving(*flags) as wire:
+    sources = {name: text_checkpoints / name for name in NAMES}
+    with serving_many({"broken": tmp_path_factory.mktemp("empty"), **sources}) as wire:
         yield wire
 
 
@@ -124,27 +112,112 @@ def test_a_backbone_that_cannot_be_loaded_says_why_and_stops_no_other(wires, few
     assert call.failure().reason == "BACKBONE_WEIGHTS_MISSING"
 
 
-def test_pairs_are_read_as_pairs(wires, model):
+PAIRS = [("the lock", "is stuck"), ("is stuck", "the lock"), ("my bill " * 40, "is wrong"), ("the", "the")]
+ISOLATED_PAIRS = """
+import json, sys
+sys.path[:] = [it for it in sys.path if "graft" not in it] + [sys.argv[1]]
+from predict import predict
+print(json.dumps([dict(it.scores) for it in predict([tuple(it) for it in json.loads(sys.argv[2])])]))
+"""
+TRANSFORMERS_SAY = """
+import json, sys, torch
+from transformers import AutoModel, AutoTokenizer
+folder, pairs = sys.argv[1], json.loads(sys.argv[2])
+model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+said = []
+for first, second in pairs:
+    read = tokenizer(first, second, return_tensors="pt", truncation=True, max_length=66, return_token_type_ids=True)
+    with torch.no_grad():
+        hidden = model(**read).last_hidden_state[0].mean(0)
+    said.append([int(read["token_type_ids"].sum()), (hidden / hidden.norm()).tolist()])
+print(json.dumps(said))
+"""
+
+
+def ran(*arguments: str) -> Any:
+    """What a script prints, as JSON."""
+    command = [sys.executable, "-W", "ignore", "-c", *arguments]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd="/")
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("backbone", ["bert", "electra", "roberta", "mpnet"])
+def test_pairs_are_taught_and_asked_through_the_client_and_the_bundle(wires, model, tmp_path, backbone):
     texts = ["the lock", "is stuck", "my bill", "is wrong"]
     rows = [
-        change(pair(f"{one} {n}", other), "same" if one == other else "other")
+        (graft.TextPair(f"{one} {n}", other), "same" if one == other else "other")
         for n in range(3)
         for one in texts
         for other in texts
     ]
-    wires.publish(model, rows, backbone="roberta")
-    (together, swapped, text) = answers(
-        wires,
-        model,
-        [
-            pair("the lock", "is stuck"),
-            pair("is stuck", "the lock"),
-            types_pb2.Input(text="the lockis stuck"),
-        ],
-        include_features=True,
-    )
-    assert np.abs(np.array(together.features) - np.array(swapped.features)).max() > 1e-3
-    assert np.abs(np.array(together.features) - np.array(text.features)).max() > 1e-3
+    asked = [graft.TextPair(*it) for it in PAIRS]
+    with graft.Client(wires.target) as client:
+        assert client.adapt(model, rows, backbone=backbone).report.examples == len(rows)
+        served = client.predict(model, asked, include_features=True)
+        (joined,) = client.predict(model, "the lockis stuck", include_features=True)
+    exported(wires, model, tmp_path)
+    bundled = ran(ISOLATED_PAIRS, str(tmp_path), json.dumps(PAIRS))
+    for mine, result in zip(bundled, served, strict=True):
+        assert mine == pytest.approx({it.label: it.probability for it in result.scores}, abs=1e-4)
+    one, other = (np.array(served[n].features) for n in (0, 1))
+    assert np.abs(one - other).max() > 1e-3
+    assert np.abs(one - np.array(joined.features)).max() > 1e-3
+    assert [it.truncated for it in served] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("backbone", ["bert", "electra"])
+def test_bert_is_told_the_texts_of_a_pair_apart_as_transformers_does(
+    wires, text_checkpoints, model, few, backbone
+):
+    wires.publish(model, few, backbone=backbone)
+    said = ran(TRANSFORMERS_SAY, str(text_checkpoints / backbone), json.dumps(PAIRS))
+    assert all(second for second, _ in said), "the tokenizer says which tokens are of the second text"
+    results = answers(wires, model, [pair(*it) for it in PAIRS], include_features=True)
+    np.testing.assert_allclose([it.features for it in results], [it for _, it in said], atol=1e-5)
+
+
+def test_the_asynchronous_client_asks_pairs_and_features_too(wires, few_gpt2, model, few):
+    async def scenario() -> None:
+        async with graft.AsyncClient(wires.target) as client:
+            rows = [(graft.TextPair(text, "is it?"), label) for text, label in few]
+            await client.adapt(model, rows, backbone="roberta")
+            (answer,) = await client.predict(model, graft.TextPair(few[0][0], "is it?"))
+            assert answer.label == few[0][1]
+            (text,) = await client.predict(few_gpt2, few[0][0], include_features=True)
+            (features,) = await client.predict(few_gpt2, np.array(text.features))
+            assert features.probability == pytest.approx(text.probability, abs=1e-4)
+
+    asyncio.run(scenario())
+
+
+def test_features_are_taught_as_numpy_arrays(wires, few_gpt2, model, few):
+    texts, labels = zip(*few, strict=True)
+    with graft.Client(wires.target) as client:
+        found = client.predict(few_gpt2, texts, include_features=True)
+        array = np.array([it.features for it in found], np.float32)
+        client.adapt(model, zip(array, labels, strict=True), backbone="gpt2")
+        assert [it.label for it in client.predict(model, array)] == list(labels)
+
+
+def test_the_command_line_reads_pairs_of_columns_and_of_arguments(wires, model, tmp_path):
+    lines = ["question,answer,fits"]
+    lines += [f"the lock {n},is stuck {n},yes\nthe lock {n},bill {n},no" for n in range(6)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "graft.cli", *arguments, "--server", wires.target, "--json"]
+        return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=100)
+
+    columns = ("--input", "question", "--second", "answer", "--label", "fits")
+    data = str(tmp_path / "pairs.csv")
+    assert command("adapt", model, data, *columns, "--backbone", "roberta").returncode == 0
+    evaluated = json.loads(command("evaluate", model, data, *columns).stdout)
+    assert evaluated["examples"] == 12
+    (answer,) = command("predict", model, "the lock 1", "is stuck 1", "--pairs").stdout.splitlines()
+    assert json.loads(answer)["label"] in ("yes", "no")
+    odd = command("predict", model, "the lock", "--pairs")
+    assert odd.returncode != 0
+    assert "two by two, but 1 were given" in odd.stderr
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from graft_server.adapting.search import Progress
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.adapting.zero_shot import select_by_names
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.text import packed_tokenizer
 from graft_server.encoding.runtime import Reference
 from graft_server.errors import FaultError, StateError
 from graft_server.examples import Label
@@ -178,9 +178,9 @@ def _read(objects: Objects, task: Training) -> Rows:
 
 
 def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> bool:
-    texts = {example.id: example.input.text for example in rows.examples}
-    tokenizer = TextTokenizer(Path(tuning.folder), tuning.max_tokens)
-    tokens = [it.item for it in tokenizer.many([texts[id_] for id_ in training_set.ids])]
+    inputs = {example.id: example.input for example in rows.examples}
+    tokenizer = packed_tokenizer(Path(tuning.folder), tuning.max_tokens)
+    tokens = [it.item for it in tokenizer.each([inputs[id_] for id_ in training_set.ids])]
     return tuned.prepare(Path(tuning.scratch), tokens, selection, seed=seed)
 
 

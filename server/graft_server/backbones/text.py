@@ -28,7 +28,7 @@ INLINE_CHARACTERS = 2_000
 """Texts up to this length are tokenized on the event loop (30 µs for a sentence); a thread costs 160 µs."""
 
 
-PACKED_RECIPE, PADDED_RECIPE = "packed-text/2", "padded-text/1"
+PACKED_RECIPE, PADDED_RECIPE, TOLD_RECIPE = "packed-text/2", "padded-text/1", "packed-text/3"
 """Name how the encoder's graph is made. Change one whenever the same weights would give other features."""
 
 LONGEST = 2_048
@@ -44,6 +44,8 @@ _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _POSITIONS = ("max_position_embeddings", "n_positions")
 _POSITIONS_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Their first text position is the one behind the padding token's id."""
+_TOLD = {"bert", "electra"}
+"""Tell two texts apart where their configuration does not say otherwise."""
 _DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
 
 
@@ -56,7 +58,7 @@ def describe_packed(checkpoint: Checkpoint) -> Described:
             f"{' or '.join(sorted(_WITHOUT_LAST))}, not by its {pooling} token: give another checkpoint.",
             reason="BACKBONE_POOLING_UNKNOWN",
         )
-    return _described(checkpoint, pooling, PACKED_RECIPE)
+    return _described(checkpoint, pooling, TOLD_RECIPE if _told_texts(checkpoint.config) else PACKED_RECIPE)
 
 
 def describe_padded(checkpoint: Checkpoint) -> Described:
@@ -85,20 +87,33 @@ def _described(checkpoint: Checkpoint, pooling: str, recipe: str) -> Described:
 
 def packed_preprocessor(backbone: Backbone) -> TextPreprocessor:
     """What turns texts into token ids for a backbone. Raises BackboneError."""
-    return TextPreprocessor(
-        TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension, _padding(backbone)
-    )
+    config = Checkpoint.open(backbone.name, backbone.folder).config
+    tokenizer = packed_tokenizer(backbone.folder, backbone.max_tokens)
+    return TextPreprocessor(tokenizer, backbone.dimension, _padding(config))
+
+
+def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:
+    """The tokenizer of such a backbone. Raises BackboneError."""
+    config = Checkpoint.open(folder.name, folder).config
+    return TextTokenizer(folder, max_tokens, told=_told_texts(config))
 
 
 def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
     """The same for one whose graph reads padded tokens."""
-    return PaddedTextPreprocessor(
-        TextTokenizer(backbone.folder, backbone.max_tokens), backbone.dimension, _padding(backbone)
-    )
+    config = Checkpoint.open(backbone.name, backbone.folder).config
+    tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
+    if tokenizer.tells and _told_texts(config):
+        tokenizer.pairs = False  # the graph has no place for which text a token is of
+    return PaddedTextPreprocessor(tokenizer, backbone.dimension, _padding(config))
 
 
-def _padding(backbone: Backbone) -> int:
-    return int(Checkpoint.open(backbone.name, backbone.folder).config.get("pad_token_id") or 0)
+def _padding(config: Mapping[str, Any]) -> int:
+    return int(config.get("pad_token_id") or 0)
+
+
+def _told_texts(config: Mapping[str, Any]) -> bool:
+    """Whether the model is told of each token which text of a pair it is of."""
+    return int(config.get("type_vocab_size", 2 if config.get("model_type") in _TOLD else 0)) > 1
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
@@ -138,10 +153,12 @@ class TextTokenizer:
     Attributes:
         max_tokens: What is read of a text, special tokens included.
         vocabulary: Token ids are below it.
-        pairs: Whether it can tell where the first text of a pair ends.
+        pairs: Whether it puts a token of its own between the texts of a pair.
+        tells: Whether it says of each token which text of a pair it is of.
+        told: Whether ids say that too: see `told_apart`.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, *, told: bool = False) -> None:
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
@@ -154,7 +171,10 @@ class TextTokenizer:
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.pairs = _knows_pairs(tokenizer)
+        pair = tokenizer.encode("a", "a")
+        self.pairs = any(pair.special_tokens_mask[1:-1])
+        self.tells = any(pair.type_ids)
+        self.told = told and self.tells
         self.vocabulary = tokenizer.get_vocab_size()
         self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
 
@@ -169,7 +189,10 @@ class TextTokenizer:
         most = self._max_characters
         cut = len(first) > most or len(second) > most
         encoding = self._tokenizer.encode(first[:most], second[:most])
-        return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
+        ids = np.asarray(encoding.ids, np.int64)
+        if self.told:
+            ids = told_apart(ids, np.asarray(encoding.type_ids, np.int64))
+        return Prepared(ids, cut or bool(encoding.overflowing))
 
     def many(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenizes several texts, on all cores."""
@@ -181,19 +204,22 @@ class TextTokenizer:
             )
         ]
 
+    def each(self, inputs: Sequence[Input]) -> list[Prepared]:
+        """Tokenizes texts, on all cores, and pairs."""
+        texts = iter(self.many([it.text for it in inputs if it.kind is Kind.TEXT]))
+        return [next(texts) if it.kind is Kind.TEXT else self.pair(it.text, it.second) for it in inputs]
+
     def to_json(self) -> str:
         """The tokenizer as it is used here, in the format of tokenizer.json."""
         return str(self._tokenizer.to_str())
 
 
-def _knows_pairs(tokenizer: Tokenizer) -> bool:
-    """Whether a token of its own, and nothing else, stands between two texts.
+def told_apart(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids that say which text of a pair they are of, as BERT is told: -1 - id is a token of the second.
 
-    BERT's also says of every token which text it is of; graphs are not told that yet, so its pairs are refused.
+    So an item is one row of numbers, whether it is a text or a pair, wherever it goes: the graph takes them apart.
     """
-    encoding = tokenizer.encode("a", "a")
-    inner = encoding.special_tokens_mask[1:-1]
-    return any(inner) and not any(encoding.type_ids)
+    return np.where(texts > 0, -1 - ids, ids)
 
 
 class TextPreprocessor:
@@ -242,9 +268,12 @@ class TextPreprocessor:
         return cost(count, total, longest, self._dimension)
 
     def made_up(self, generator: np.random.Generator, length: int) -> NDArray[np.int64]:
-        """Random tokens; never padding, behind which RoBERTa does not count on."""
+        """Random tokens; never padding, behind which RoBERTa does not count on. Half of them are a pair's."""
         ids = generator.integers(0, self.tokenizer.vocabulary - 1, min(length, self.tokenizer.max_tokens))
-        return ids + (ids >= self._padding)
+        ids = ids + (ids >= self._padding)
+        if self.tokenizer.told and len(ids) % 2:
+            ids = told_apart(ids, np.arange(len(ids)) // (len(ids) // 2 + 1))
+        return ids
 
     def typical(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """As long as sentences are: 15 tokens in the middle, now and then 60."""

@@ -211,7 +211,9 @@ def _of_text(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
     """Those of a bundle that reads text."""
     return {
         TOKENIZER: _tokenizer(task).to_json(),
-        PREPROCESSING: _json({**_preprocessing(task, manifest, head), **_tokenization(task.backbone)}),
+        PREPROCESSING: _json(
+            {**_preprocessing(task, manifest, head), **_tokenization(task.backbone, _tokenizer(task))}
+        ),
         RUNNER: Path(runner.__file__).read_text("utf-8"),
         README: _readme(task, manifest.task, len(manifest.labels)),
     }
@@ -230,7 +232,9 @@ def _of_media(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
 
 
 def _tokenizer(task: Task) -> TextTokenizer:
-    return TextTokenizer(Path(task.backbone.folder), task.backbone.max_tokens)
+    preprocessor = task.backbone.preprocessor()
+    assert isinstance(preprocessor, TextPreprocessor)  # noqa: S101 - nothing else is asked for it
+    return preprocessor.tokenizer
 
 
 def _preprocessing(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, Any]:
@@ -253,8 +257,10 @@ def _preprocessing(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, A
     return settings
 
 
-def _tokenization(backbone: Backbone) -> dict[str, Any]:
+def _tokenization(backbone: Backbone, tokenizer: TextTokenizer) -> dict[str, Any]:
     return {
+        "pairs": tokenizer.pairs,
+        "pairs_told_apart": tokenizer.told,
         "inputs": list(INPUTS),
         "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,
         "max_tokens": backbone.max_tokens,
@@ -290,9 +296,11 @@ def _readme(task: Task, answering: Answering, labels: int) -> str:
     return f"""# {task.model}, version {task.version}
 
 {what}, exported by Graft. Try it: `pip install onnxruntime tokenizers
-numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`.
+numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`. A pair of
+texts, where `pairs` is true in `{PREPROCESSING}`, is a tuple of two.
 
-- `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right) to {outputs},
+- `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right; where
+  `pairs_told_apart` is true, -1 - id is a token of a pair's second text) to {outputs},
   `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
 - `{LABELS}`: what the columns of labels mean, if there are any. `{TOKENIZER}`: for the library tokenizers.
 - `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.

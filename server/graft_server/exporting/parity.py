@@ -16,7 +16,7 @@ from graft_server.backbones.text import TextPreprocessor
 from graft_server.encoding.runtime import Features
 from graft_server.errors import CorruptError, FaultError
 from graft_server.examples import Kind
-from graft_server.exporting.runner import Classifier
+from graft_server.exporting.runner import Classifier, Text
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
@@ -52,8 +52,8 @@ class Probe:
 
     served: NDArray[np.int64]
     """shape (tokens,): token ids as the server makes them."""
-    text: str | None
-    """None: it is no single text, and the bundle gets the same token ids."""
+    text: Text | None
+    """None: it was made up, and the bundle gets the same token ids."""
 
 
 def probes(
@@ -68,7 +68,7 @@ def probes(
         return _random_probes(preprocessor)
     inputs = [rows.examples[i].input for i in telling(rows, head)]
     found = [
-        Probe(prepared.item, value.text if value.kind is Kind.TEXT else None)
+        Probe(prepared.item, (value.text, value.second) if value.kind is Kind.TEXT_PAIR else value.text)
         for prepared, value in zip(preprocessor.many(inputs), inputs, strict=True)
         if isinstance(prepared, Prepared)  # features that a caller had already are none
     ]

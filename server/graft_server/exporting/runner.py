@@ -1,4 +1,6 @@
-"""Answers for texts with the model in this folder. Needs onnxruntime, tokenizers and numpy, nothing else.
+"""Answers for texts, or pairs of texts, with the model in this folder.
+
+Needs onnxruntime, tokenizers and numpy, nothing else.
 
     python predict.py "some text" ["another text" ...]
 
@@ -58,6 +60,8 @@ class ValuePrediction(NamedTuple):
     abstained: bool
 
 
+Text = str | tuple[str, str]
+"""A text, or the two of a pair."""
 Answer = Prediction | LabelsPrediction | ValuePrediction
 Outputs = dict[str, NDArray[Any]]
 
@@ -71,8 +75,8 @@ class Classifier:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=list(providers))
 
-    def predict(self, texts: Sequence[str]) -> list[Answer]:
-        """Answers for n texts, in their order."""
+    def predict(self, texts: Sequence[Text]) -> list[Answer]:
+        """Answers for n texts or pairs, in their order."""
         ids = self.tokenize(texts)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # so that batches need little padding
         predictions: dict[int, Answer] = {}
@@ -83,10 +87,22 @@ class Classifier:
                 predictions[i] = self._prediction({name: outputs[name][row] for name in self._by_row})
         return [predictions[i] for i in range(len(ids))]
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, cut at the model's maximum."""
-        cut = [text[: self.settings["max_characters"]] for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+    def tokenize(self, texts: Sequence[Text]) -> list[list[int]]:
+        """Token ids of each text or pair, cut at the model's maximum.
+
+        Where the model is told the texts of a pair apart, -1 - id is a token of the second.
+        """
+        most = self.settings["max_characters"]
+        if not self.settings["pairs"] and not all(isinstance(it, str) for it in texts):
+            raise ValueError("this model reads texts, not pairs of them")
+        cut = [it[:most] if isinstance(it, str) else (it[0][:most], it[1][:most]) for it in texts]
+        encodings = self._tokenizer.encode_batch(cut)
+        if not self.settings["pairs_told_apart"]:
+            return [encoding.ids for encoding in encodings]
+        return [
+            [-1 - token if second else token for token, second in zip(it.ids, it.type_ids, strict=True)]
+            for it in encodings
+        ]
 
     def run(self, ids: Sequence[Sequence[int]]) -> Outputs:
         """The model's outputs by name, for n token sequences in one batch."""
@@ -124,8 +140,8 @@ def load() -> Classifier:
     return Classifier(Path(__file__).resolve().parent)
 
 
-def predict(texts: Sequence[str]) -> list[Answer]:
-    """Answers for texts with the model beside this file."""
+def predict(texts: Sequence[Text]) -> list[Answer]:
+    """Answers for texts or pairs with the model beside this file."""
     return load().predict(texts)
 
 

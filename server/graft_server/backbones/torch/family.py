@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModel
 
 from graft_server.backbones.source import Backbone
 from graft_server.errors import BackboneError
 
 OPSET = 18
+
+MOST_MISSING = 0.25
+"""The share of weights that a checkpoint may lack: BERT's pooler, which is not used, has 1 to 5% of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,23 +78,52 @@ def load(backbone: Backbone, auto: Any = AutoModel, **options: Any) -> torch.nn.
         BackboneError: transformers cannot load it.
     """
     try:
-        return auto.from_pretrained(  # type: ignore[no-any-return]
+        model, info = auto.from_pretrained(
             backbone.folder,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
             **options,
-        ).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         _log.exception("loading backbone %s", backbone.name)
         raise BackboneError(
             f"Backbone {backbone.name}: transformers cannot load it ({type(error).__name__}); the server's log has "
             "the details.",
             reason="BACKBONE_LOAD_FAILED",
         ) from error
+    _require_weights(backbone, model, info["missing_keys"])
+    return cast("torch.nn.Module", model.eval())
+
+
+def _require_weights(backbone: Backbone, model: torch.nn.Module, missing: Collection[str]) -> None:
+    """What it does not find, transformers makes up; of a pooler that nobody asks, it may."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    share = sum(sizes.get(name, 0) for name in missing) / sum(sizes.values())
+    if share > MOST_MISSING:
+        raise BackboneError(
+            f"Backbone {backbone.name}: {share:.0%} of the weights that the architecture {backbone.architecture} needs "
+            "are not in its files: they are of another one. Give the checkpoint with its own config.json.",
+            reason="BACKBONE_WEIGHTS_OTHER",
+        )
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
     """Rows of length 1."""
     return torch.nn.functional.normalize(features, dim=-1)
+
+
+def one_by_one(
+    views: Callable[[Any], Sequence[torch.Tensor]], items: Sequence[Any]
+) -> list[NDArray[np.float32]]:
+    """Unit-norm views of items, each read alone: no padding, no mask.
+
+    Args:
+        views: From an item to its views, each of shape (d,).
+        items: At least one.
+    """
+    with torch.no_grad():
+        columns = zip(*map(views, items), strict=True)
+        return [unit(torch.stack(rows)).numpy() for rows in columns]

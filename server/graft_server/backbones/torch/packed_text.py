@@ -5,7 +5,8 @@ matrix products, where 9/10 of the time goes, never touch a padding token. Only 
 from one text into another, is computed on a padded copy (the idea of ByteTransformer, Zhai et al. 2022), so its
 cost is that of the texts' own lengths rather than of the square of the packed row.
 
-    input_ids     (tokens,) int64         the texts' token ids, one text after the other
+    input_ids     (tokens,) int64         the texts' token ids, one text after the other; where the model is told
+                                          the texts of a pair apart, -1 - id is a token of the second
     position_ids  (tokens,) int64         each token's place in its text, from 0
     rows          (texts, longest) int64  which token stands at each place of each text; -1: none
     cells         (tokens,) int64         the reverse: text * longest + place of each token
@@ -28,8 +29,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.torch.family import Graph, load, unit
-from graft_server.backbones.torch.padded_text import one_by_one, transformer_layers
+from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
+from graft_server.backbones.torch.padded_text import transformer_layers
 
 PACKED = "graft_packed"
 
@@ -67,14 +68,24 @@ class PackedText:
     ) -> list[NDArray[np.float32]]:
         """Both views, one text at a time."""
 
-        def pool(output: Any) -> torch.Tensor:
-            last: torch.Tensor = output.last_hidden_state[0]
-            return last[0] if backbone.pooling == "cls" else last.mean(0)
+        def views(ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            output = model(**read_of(model, torch.from_numpy(ids)[None]), output_hidden_states=True)
+            last = output.last_hidden_state[0]
+            pooled = last[0] if backbone.pooling == "cls" else last.mean(0)
+            return pooled, output.hidden_states[backbone.middle_layer][0].mean(0)
 
-        return one_by_one(model, backbone.middle_layer, pool, items)
+        return one_by_one(views, items)
 
 
 FAMILY = PackedText()
+
+
+def read_of(model: torch.nn.Module, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the model is given of ids as the graph reads them: see `backbones.text.told_apart`."""
+    if getattr(model.config, "type_vocab_size", 0) < 2:
+        return {"input_ids": input_ids}
+    second = input_ids < 0
+    return {"input_ids": torch.where(second, -1 - input_ids, input_ids), "token_type_ids": second.long()}
 
 
 def first_position(model: torch.nn.Module) -> int:
@@ -103,7 +114,7 @@ class _PackedText(torch.nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # transformers hands further keywords down to the attention function.
         output = self.model(
-            input_ids=input_ids[None],
+            **read_of(self.model, input_ids[None]),
             position_ids=position_ids[None] + self.first_position,
             output_hidden_states=True,
             rows=rows,

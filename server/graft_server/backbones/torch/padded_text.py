@@ -10,7 +10,7 @@ Padding behind a text changes nothing of it: decoders look back only, the others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.torch.family import Graph, load, unit
+from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 
 _CLASSES = {"t5": T5EncoderModel, "clip_text_model": CLIPTextModelWithProjection}
 """Where transformers' Auto class would load more than the part that reads a text."""
@@ -52,9 +52,12 @@ class PaddedText:
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[NDArray[np.int64]]
     ) -> list[NDArray[np.float32]]:
         """Both views, one text at a time."""
-        return one_by_one(
-            model, backbone.middle_layer, lambda output: _alone(output, backbone.pooling), items
-        )
+
+        def views(ids: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            output = model(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
+            return _alone(output, backbone.pooling), output.hidden_states[backbone.middle_layer][0].mean(0)
+
+        return one_by_one(views, items)
 
 
 FAMILY = PaddedText()
@@ -68,22 +71,6 @@ def transformer_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
         except AttributeError:
             continue
     raise LookupError(f"{type(model).__name__} keeps its layers in none of {', '.join(_LAYERS)}")
-
-
-def one_by_one(
-    model: torch.nn.Module,
-    layer: int,
-    pool: Callable[[Any], torch.Tensor],
-    items: Sequence[NDArray[np.int64]],
-) -> list[NDArray[np.float32]]:
-    """The unit-norm views of texts, each read alone: no padding, no mask."""
-    pooled, middle = [], []
-    with torch.no_grad():
-        for ids in items:
-            output = model(input_ids=torch.from_numpy(ids)[None], output_hidden_states=True)
-            pooled.append(pool(output))
-            middle.append(output.hidden_states[layer][0].mean(0))
-    return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
 
 
 def _alone(output: Any, pooling: str) -> torch.Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import load, unit
-from graft_server.backbones.torch.packed_text import PACKED, first_position, mean_of_texts
+from graft_server.backbones.torch.packed_text import PACKED, first_position, mean_of_texts, read_of
 from graft_server.errors import BackboneError
 
 
@@ -65,7 +65,7 @@ class Tunable(torch.nn.Module):
         """
         self._hidden = None if hidden is None else hidden[None]
         last = self.model(
-            input_ids=inputs["input_ids"][None],
+            **read_of(self.model, inputs["input_ids"][None]),
             position_ids=inputs["position_ids"][None] + first_position(self.model),
             rows=inputs["rows"],
             cells=inputs["cells"],

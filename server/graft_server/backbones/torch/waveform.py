@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 
 from graft_server.backbones.audio import Heard
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.torch.family import Graph, load, unit
+from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.whisper import attention_bias, mean_of_first
 
 
@@ -53,13 +53,12 @@ class Waveform:
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Heard]
     ) -> list[NDArray[Any]]:
         """As transformers computes it, one clip at a time."""
-        pooled, middle = [], []
-        with torch.no_grad():
-            for item in items:
-                output = model(torch.from_numpy(item.values)[None], output_hidden_states=True)
-                pooled.append(output.last_hidden_state[0].mean(0))
-                middle.append(output.hidden_states[backbone.middle_layer][0].mean(0))
-        return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
+
+        def views(item: Heard) -> tuple[torch.Tensor, torch.Tensor]:
+            output = model(torch.from_numpy(item.values)[None], output_hidden_states=True)
+            return output.last_hidden_state[0].mean(0), output.hidden_states[backbone.middle_layer][0].mean(0)
+
+        return one_by_one(views, items)
 
 
 FAMILY = Waveform()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.audio import Heard
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.torch.family import Graph, load, unit
+from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 
 
 class Whisper:
@@ -58,16 +58,14 @@ class Whisper:
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Heard]
     ) -> list[NDArray[Any]]:
         """As transformers computes it of a model that has as many positions as the clip, one clip at a time."""
-        pooled, middle = [], []
-        with torch.no_grad():
-            for item in items:
-                output = _cut(model, len(item) // 2)(
-                    torch.from_numpy(item.values.T)[None], output_hidden_states=True
-                )
-                heard = -(-item.heard // 2)
-                pooled.append(output.last_hidden_state[0, :heard].mean(0))
-                middle.append(output.hidden_states[backbone.middle_layer][0, :heard].mean(0))
-        return [unit(torch.stack(rows)).numpy() for rows in (pooled, middle)]
+
+        def views(item: Heard) -> tuple[torch.Tensor, torch.Tensor]:
+            cut, values = _cut(model, len(item) // 2), torch.from_numpy(item.values.T)[None]
+            output, heard = cut(values, output_hidden_states=True), -(-item.heard // 2)
+            middle = output.hidden_states[backbone.middle_layer]
+            return output.last_hidden_state[0, :heard].mean(0), middle[0, :heard].mean(0)
+
+        return one_by_one(views, items)
 
 
 FAMILY = Whisper()
