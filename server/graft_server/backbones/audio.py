@@ -30,8 +30,11 @@ READ_SECONDS = 30.0
 """What is read of a clip: what Whisper was trained on, and for others as much as memory should be spent on."""
 
 BUCKET_FRAMES = 50
-"""Clips are padded with silence to a multiple of half a second: at least a little silence follows most clips, as
-Whisper is used to, and batches have few different shapes."""
+"""Clips are padded with silence to a multiple of half a second, so that batches have few different shapes."""
+
+SILENCE_FRAMES = 25
+"""At least so much silence, a quarter of a second, follows a clip whose window is cut: Whisper is used to silence, and
+without any it tells less of the clip (benchmarks/windows.py)."""
 
 WAVEFORM_FRAME = 320
 """Samples that become one frame in every published wav2vec 2.0 and HuBERT."""
@@ -266,8 +269,7 @@ class LogMelRecipe:
     def heard(self, samples: Samples) -> Heard:
         """What the encoder reads of samples, at least one: 0.5 ms a second."""
         heard, most = self.frames(len(samples)), self.max_frames
-        filled = min(-(-heard // BUCKET_FRAMES) * BUCKET_FRAMES, most)
-        frames = most if self.whole_window else filled
+        frames = most if self.whole_window else cut_frames(heard, most)
         return Heard(np.ascontiguousarray(self.spectrogram(samples, frames).T), frames, heard)
 
     def collate(self, items: Sequence[Heard]) -> dict[str, NDArray[Any]]:
@@ -299,6 +301,11 @@ class LogMelRecipe:
         logarithms = np.log10(np.maximum(mel, _MEL_FLOOR)).T
         loudest = logarithms.max() - _DYNAMIC_RANGE
         return np.ascontiguousarray((np.maximum(logarithms, loudest) + 4.0) / 4.0, np.float32)
+
+
+def cut_frames(heard: int, most: int, silence: int = SILENCE_FRAMES) -> int:
+    """Frames of a window that is cut to a clip of `heard` frames: with silence behind it, in whole buckets."""
+    return min(-(-(heard + silence) // BUCKET_FRAMES) * BUCKET_FRAMES, most)
 
 
 @cache

@@ -1,9 +1,9 @@
 """Backbones that read sound: what their files say, and what clips become for them.
 
 Whisper was trained on windows of 30 s, mostly silence behind a short clip, and reads them here too, unless its
-checkpoint says otherwise: then it reads a clip and the silence up to the next half second. That is 38 times as fast
-for one second of Whisper-tiny (benchmarks/results/media.md), but cost 3 points of accuracy where it was measured
-(docs/images-and-audio.md), so it is not the default.
+checkpoint says otherwise: then it reads a clip and a little of the silence behind it, in a small part of the time
+(benchmarks/results/media.md). What that costs depends on the encoder (docs/images-and-audio.md), so it is not the
+default.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from graft_server.examples import Input, Kind, Modality
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone
 
-SPECTROGRAM_RECIPE, WAVEFORM_RECIPE = "spectrograms/2", "waveforms/1"
+SPECTROGRAM_RECIPE, WAVEFORM_RECIPE = "spectrograms/3", "waveforms/1"
 """Name how the encoders' graphs are made. Change one whenever the same weights would give other features."""
 
 PREPROCESSOR = "preprocessor_config.json"
