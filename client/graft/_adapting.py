@@ -306,6 +306,10 @@ class AdaptExchange:
             model=self._start.model, adaptation_id=self._start.adaptation_id
         )
 
+    def is_last(self, event: adaptation_pb2.WatchAdaptationResponse) -> bool:
+        """Whether what follows an event came after our commit's outcome; an adaptation that is open has no end."""
+        return event.published.commit_id == self._commit_id
+
     def complete_rejections(self, events: Iterable[adaptation_pb2.WatchAdaptationResponse]) -> None:
         """Replaces the rejections of a resumed adaptation by those of its events, which are all there."""
         self._rejected.clear()

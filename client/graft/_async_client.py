@@ -468,9 +468,16 @@ class AsyncClient:
             exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._metadata
         )
         try:
-            exchange.complete_rejections([event async for event in call])
+            events = []
+            async for event in call:
+                events.append(event)
+                if exchange.is_last(event):
+                    break
+            exchange.complete_rejections(events)
         except grpc.RpcError as error:
             LOG.warning("some rejections may be missing: %s", from_rpc_error(error))
+        finally:
+            call.cancel()
         if exchange.result is None:
             raise GraftError("The adaptation has no result.")
         return exchange.result

@@ -252,9 +252,10 @@ def test_followed_lines_outlive_a_server_that_ends_and_comes_back(
         pass
     server.kill()
     serve("--listen", server.target)
-    out, _ = follow.communicate(lines(few[:4], 50), timeout=60)
+    out, err = follow.communicate(lines(few[:4], 50), timeout=60)
     assert follow.returncode == 0
     assert json.loads(out)["report"]["examples"] == len(few) + 4
+    assert "may be missing" not in err  # the events of an adaptation that stays open have no end to wait for
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
