@@ -188,6 +188,80 @@ def test_an_exported_bundle_runs_without_graft_and_answers_the_same(media, adapt
         assert answer.novelty == pytest.approx(strange, abs=1e-3)
 
 
+OUTPUTS = """
+import json, sys
+sys.path[:] = [it for it in sys.path if "graft" not in it] + [sys.argv[1]]
+from pathlib import Path
+import numpy, onnxruntime
+folder, files = Path(sys.argv[1]), [Path(it) for it in sys.argv[2:]]
+settings = json.loads((folder / "preprocessing.json").read_text())
+if settings["modality"] == "image":
+    import images as reading
+else:
+    import audio as reading
+recipe = reading.recipe_of_settings(settings["recipe"])
+inputs = recipe.collate([recipe.item(it.read_bytes()) for it in files])
+session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+outputs = dict(zip(settings["outputs"], session.run(settings["outputs"], inputs), strict=True))
+from predict import predict
+answers = [it._asdict() for it in predict(files)]
+wrong = [it for it in ("graft_server", "graft", "torch", "transformers") if it in sys.modules]
+print(json.dumps([{name: values.tolist() for name, values in outputs.items()}, answers, wrong]))
+"""
+COLOURS = {"red": ["bright"], "green": ["bright", "loud"], "blue": []}
+NUMBERS = {"red": 10.0, "green": 20.0, "blue": 30.0}
+
+
+def targets_of(task: int, label: str) -> dict[str, Any]:
+    if task == types_pb2.TASK_MULTI_LABEL:
+        return {"label_set": types_pb2.LabelSet(labels=COLOURS[label])}
+    return {"value": NUMBERS[label]}
+
+
+def exported(wire: Any, model: str, folder: Path, inputs: list[types_pb2.Input]) -> tuple[Any, Any]:
+    """What a bundle's graph gives in plain ONNX Runtime, and its runner's answers, for inputs as files."""
+    for piece in wire.model.ExportModel(model_pb2.ExportModelRequest(model=model), timeout=60):
+        with (folder / piece.path).open("ab") as file:
+            file.write(piece.chunk)
+    files = [folder / f"input-{n}" for n in range(len(inputs))]
+    for file, value in zip(files, inputs, strict=True):
+        file.write_bytes(value.image or value.audio)
+    command = [sys.executable, "-P", "-c", OUTPUTS, str(folder), *map(str, files)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd="/")
+    outputs, answers, wrong = json.loads(ended.stdout)
+    assert wrong == []
+    return outputs, answers
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "wav2vec2"])
+@pytest.mark.parametrize("task", [types_pb2.TASK_MULTI_LABEL, types_pb2.TASK_REGRESSION])
+def test_bundles_of_every_task_answer_files_as_the_server_does(media, model, backbone, task, tmp_path):
+    rows = [(made(backbone, label, 10 * seed), label) for seed in range(10) for label in COLOURS]
+    examples = [types_pb2.Example(input=value, **targets_of(task, label)) for value, label in rows]
+    changes = [adaptation_pb2.ExampleChange(upsert=it) for it in examples]
+    media.publish(model, changes, backbone=backbone, task=task)
+    inputs = [made(backbone, label, 70 + n) for n, label in enumerate(("red", "blue", "green", "green"))]
+    outputs, answers = exported(media, model, tmp_path, inputs)
+    served = predicted(media, model, inputs)
+    labels = json.loads((tmp_path / "labels.json").read_text())
+    assert outputs["novelty"] == pytest.approx([it.novelty for it in served], abs=1e-3)
+    for row, (result, answer) in enumerate(zip(served, answers, strict=True)):
+        assert answer["abstained"] == result.abstained
+        if task == types_pb2.TASK_REGRESSION:
+            found = result.regression
+            for name in ("value", "low", "high"):
+                assert outputs[name][row] == pytest.approx(getattr(found, name), abs=2e-2)
+                assert answer[name] == pytest.approx(outputs[name][row], abs=1e-2)
+            continue
+        for score in result.multi_label.scores:
+            column = labels.index(score.label)
+            assert outputs["probabilities"][row][column] == pytest.approx(score.probability, abs=1e-4)
+            assert outputs["selected"][row][column] == score.selected
+        assert answer["labels"] == [it.label for it in result.multi_label.scores if it.selected]
+    readme = (tmp_path / "README.md").read_text()
+    assert ("any of 2 labels" if labels else "with a number") in readme
+
+
 def failures(wire: Any, results: list[prediction_pb2.Prediction]) -> list[str]:
     return [
         wire.failure(it.error).reason if it.WhichOneof("result") == "error" else "answered" for it in results

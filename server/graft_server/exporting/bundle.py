@@ -24,12 +24,13 @@ from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, CorruptError, InvalidError
+from graft_server.errors import BackboneError, CorruptError
 from graft_server.examples import Task as Answering
 from graft_server.exporting import media, runner
 from graft_server.exporting.graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows
-from graft_server.heads import AnyHead, Head, MultiLabelHead, RegressionHead, decode
+from graft_server.exporting.sources import runner_source
+from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.objects import Objects
 from graft_server.store.versions import (
@@ -120,7 +121,7 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         files_reader = media.preprocessor_of(task.backbone)
         rows = readable_rows(objects, manifest)
         whole = Encoder(_encoder_graph(task, manifest), device="cpu", threads=0, collate=files_reader.collate)
-        media.check_parity(target, files_reader, whole, _single_label(head), rows, alone=alone)
+        media.check_parity(target, files_reader, whole, head, rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
@@ -176,18 +177,6 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
     return cache.graph(encoder_id)
 
 
-def _single_label(head: AnyHead) -> Head:
-    """The head, where it is one that bundles of images and clips can be made of."""
-    if not isinstance(head, Head):
-        raise InvalidError(
-            "The version is not a single-label one, and bundles of models that read images or audio are made of those "
-            "only: predict with the server.",
-            reason="BUNDLE_TASK",
-            field="model",
-        )
-    return head
-
-
 def _require_fit(head: AnyHead, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
     if not set(head.view.split("+")) <= set(encoder.views):
         raise BackboneError(
@@ -214,7 +203,7 @@ def _of_text(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
         PREPROCESSING: _json(
             {**_preprocessing(task, manifest, head), **_tokenization(task.backbone, _tokenizer(task))}
         ),
-        RUNNER: Path(runner.__file__).read_text("utf-8"),
+        RUNNER: runner_source(runner),
         README: _readme(task, manifest.task, len(manifest.labels)),
     }
 
@@ -223,10 +212,14 @@ def _of_media(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
     """Those of a bundle that reads files."""
     preprocessor = media.preprocessor_of(task.backbone)
     return {
-        PREPROCESSING: _json(
-            {**_preprocessing(task, manifest, _single_label(head)), **media.settings(preprocessor)}
+        PREPROCESSING: _json({**_preprocessing(task, manifest, head), **media.settings(preprocessor)}),
+        README: media.readme(
+            task.model,
+            task.version,
+            _answers(manifest.task, str(preprocessor.modality), len(manifest.labels)),
+            preprocessor,
+            ABSTAIN_ABOVE,
         ),
-        README: media.readme(task.model, task.version, len(manifest.labels), preprocessor, ABSTAIN_ABOVE),
         **media.runner(preprocessor.modality),
     }
 
@@ -276,23 +269,28 @@ def _pad_id(folder: Path) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _readme(task: Task, answering: Answering, labels: int) -> str:
-    what, outputs = {
+def _answers(answering: Answering, modality: str, labels: int) -> tuple[str, str]:
+    """What kind of model answers so, and its graph's own outputs, in words."""
+    return {
         Answering.SINGLE_LABEL: (
-            f"A text classifier with {labels:,} labels",
+            f"A classifier of {modality} with {labels:,} labels",
             "`probabilities`\n  (batch, labels; calibrated)",
         ),
         Answering.MULTI_LABEL: (
-            f"A text classifier that gives each text any of {labels:,} labels",
+            f"A model that gives {modality} any of {labels:,} labels",
             """`probabilities`
   (batch, labels; calibrated, each label for itself), `selected` (batch, labels; which apply), `thresholds`
   (labels; of the probabilities)""",
         ),
         Answering.REGRESSION: (
-            "A model that answers a text with a number",
+            f"A model that answers {modality} with a number",
             "`value`, `low` and `high`\n  (batch; the number and its interval)",
         ),
     }[answering]
+
+
+def _readme(task: Task, answering: Answering, labels: int) -> str:
+    what, outputs = _answers(answering, "text", labels)
     return f"""# {task.model}, version {task.version}
 
 {what}, exported by Graft. Try it: `pip install onnxruntime tokenizers

@@ -23,8 +23,9 @@ from graft_server.encoding.runtime import Encoder
 from graft_server.errors import BackboneError
 from graft_server.examples import Modality
 from graft_server.exporting import media_runner
-from graft_server.exporting.parity import read_by, require_parity, telling
-from graft_server.heads import Head, rounding
+from graft_server.exporting.parity import read_by, require_same, telling
+from graft_server.exporting.sources import runner_source
+from graft_server.heads import AnyHead
 from graft_server.store.rows import Rows
 
 PROBES = 24
@@ -52,10 +53,9 @@ def preprocessor_of(backbone: Backbone) -> Preprocessor:
 def runner(modality: Modality) -> dict[str, str]:
     """The source files of a bundle, by name."""
     module = Path(str(_MODULES[modality].__file__))
-    source = Path(media_runner.__file__).read_text("utf-8")
     return {
         # In a bundle they are neighbours.
-        "predict.py": source.replace("from graft_server.backbones import", "import"),
+        "predict.py": runner_source(media_runner).replace("from graft_server.backbones import", "import"),
         module.name: module.read_text("utf-8"),
     }
 
@@ -69,26 +69,45 @@ def settings(preprocessor: Preprocessor) -> dict[str, Any]:
     }
 
 
-def readme(model: str, version: int, labels: int, preprocessor: Preprocessor, above: float) -> str:
-    """What the bundle says of itself."""
+def readme(
+    model: str, version: int, answers: tuple[str, str], preprocessor: Preprocessor, above: float
+) -> str:
+    """What the bundle says of itself.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        answers: What kind of model it is, and its graph's own outputs, in words.
+        preprocessor: What reads its inputs.
+        above: The novelty from which an answer is better not trusted.
+    """
     modality = preprocessor.modality
     module = Path(str(_MODULES[modality].__file__)).name
     inputs = ", ".join(f"`{name}`" for name in _inputs(preprocessor))
+    what, outputs = answers
     return f"""# {model}, version {version}
 
-A classifier of {_READS[modality]} with {labels:,} labels, exported by Graft. Try it: `pip install onnxruntime numpy
-{_LIBRARIES[modality]}`, then `python predict.py FILE`; or `from predict import predict` and `predict([Path("file")])`.
+{what}, exported by Graft. It reads {_READS[modality]}. Try it: `pip install
+onnxruntime numpy {_LIBRARIES[modality]}`, then `python predict.py FILE`; or `from predict import predict` and
+`predict([Path("file")])`.
 
-- `model.onnx`: from {inputs} to `probabilities` (batch, labels; calibrated), `novelty` (batch; above {above}, better
-  not trusted) and `features`.
-- `labels.json`: what the columns of `probabilities` mean. `report.json`: what it was trained on, and how good it is.
+- `model.onnx`: from {inputs} to {outputs},
+  `novelty` (batch; above {above}, better not trusted) and `features`.
+- `labels.json`: what the columns of labels mean, if there are any. `report.json`: what it was trained on, and how good
+  it is.
 - `{module}`: from files to the graph's inputs, as the server does it; `preprocessing.json`: its settings.
 - `predict.py`: a sample runner, to copy from.
 """
 
 
 def check_parity(
-    bundle: Path, preprocessor: Preprocessor, encoder: Encoder, head: Head, rows: Rows | None, *, alone: bool
+    bundle: Path,
+    preprocessor: Preprocessor,
+    encoder: Encoder,
+    head: AnyHead,
+    rows: Rows | None,
+    *,
+    alone: bool,
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do, on training examples where it can.
 
@@ -106,15 +125,11 @@ def check_parity(
         [read_by(head, encoder.encode(batch)) for batch in _batches(served, 1 if alone else _SERVED)]
     )
     batches = _batches(bundled, 1 if alone else _BUNDLED)
-    require_parity(
-        head.scores(features).probabilities,
-        np.concatenate([classifier.run(batch)[0] for batch in batches]),
-        rounding.allowance(head, features)[0],
-    )
+    require_same(head, features, [classifier.run(batch) for batch in batches])
 
 
 def _items(
-    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
+    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: AnyHead, rows: Rows | None
 ) -> tuple[list[Any], list[Any]]:
     """The same inputs as the server reads them and as the bundle does."""
     inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []

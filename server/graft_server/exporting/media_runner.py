@@ -1,10 +1,11 @@
-"""Classifies images or clips with the model in this folder.
+"""Answers for images or clips with the model in this folder.
 
 Needs onnxruntime and numpy, and Pillow for images, soundfile and soxr for clips; nothing else.
 
     python predict.py FILE [FILE ...]
 
-prints a line a file: label, probability, file. Or, from Python 3.11 on, `from predict import predict`.
+prints a line a file: label, probability, file; of several labels those that apply, joined by commas, and their
+probabilities; of a number, the number, and its interval. Or, from Python 3.11 on, `from predict import predict`.
 """
 
 from __future__ import annotations
@@ -14,27 +15,13 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
+
+from graft_server.exporting.answers import Answer, Outputs, answers_of, shown
 
 BATCH = 8
-OUTPUTS = ["probabilities", "novelty", "features"]
-
-
-class Prediction(NamedTuple):
-    """What the model says of one file."""
-
-    label: str
-    probability: float
-    scores: list[tuple[str, float]]
-    """Every label with its probability, best first."""
-    novelty: float
-    """0 to 1: how many of the training examples are less strange to the model."""
-    abstained: bool
-    """Whether the input is so strange that the label should not be trusted."""
 
 
 class Classifier:
@@ -46,29 +33,23 @@ class Classifier:
         self._recipe = _recipe(self.settings)
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=list(providers))
 
-    def predict(self, files: Sequence[bytes | str | Path]) -> list[Prediction]:
-        """Classifies n files, given as paths or as what they hold; the answers have their order."""
+    def predict(self, files: Sequence[bytes | str | Path]) -> list[Answer]:
+        """Answers for n files, given as paths or as what they hold, in their order."""
         items = [self.prepare(it if isinstance(it, bytes) else Path(it).read_bytes()) for it in files]
-        predictions: list[Prediction] = []
+        predictions: list[Answer] = []
         for start in range(0, len(items), BATCH):
-            probabilities, novelty, _ = self.run(items[start : start + BATCH])
-            pairs = zip(probabilities, novelty, strict=True)
-            predictions += [self._prediction(row, float(strange)) for row, strange in pairs]
+            outputs = self.run(items[start : start + BATCH])
+            predictions += answers_of(outputs, self.labels, self.settings)
         return predictions
 
     def prepare(self, data: bytes) -> Any:
         """What the model reads of one file's content; raises ValueError if it cannot be read."""
         return self._recipe.item(data)
 
-    def run(self, items: Sequence[Any]) -> tuple[NDArray[np.float32], ...]:
-        """Probabilities (n, classes), novelty (n,) and features (n, d) of n prepared items, in one batch."""
-        return tuple(self._session.run(OUTPUTS, self._recipe.collate(items)))
-
-    def _prediction(self, probabilities: NDArray[np.float32], novelty: float) -> Prediction:
-        order = np.argsort(-probabilities, kind="stable")
-        scores = [(self.labels[i], float(probabilities[i])) for i in order]
-        abstained = novelty > self.settings["abstain_above"]
-        return Prediction(*scores[0], scores, novelty, abstained)
+    def run(self, items: Sequence[Any]) -> Outputs:
+        """The model's outputs by name, for n prepared items in one batch."""
+        names = self.settings["outputs"]
+        return dict(zip(names, self._session.run(names, self._recipe.collate(items)), strict=True))
 
 
 def _recipe(settings: dict[str, Any]) -> Any:
@@ -88,8 +69,8 @@ def load() -> Classifier:
     return Classifier(Path(__file__).resolve().parent)
 
 
-def predict(files: Sequence[bytes | str | Path]) -> list[Prediction]:
-    """Classifies files with the model beside this file."""
+def predict(files: Sequence[bytes | str | Path]) -> list[Answer]:
+    """Answers for files with the model beside this file."""
     return load().predict(files)
 
 
@@ -98,7 +79,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("usage: python predict.py FILE [FILE ...]")
     for file, prediction in zip(sys.argv[1:], predict(sys.argv[1:]), strict=True):
-        print(f"{prediction.label}\t{prediction.probability:.4f}\t{file}")
+        print(f"{shown(prediction)}\t{file}")
 
 
 if __name__ == "__main__":

@@ -108,9 +108,20 @@ def check_parity(
             for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
         ]
     )
+    bundled = [classifier.run(batch) for batch in _batches(ids, 1 if alone else _PADDED)]
+    require_same(head, features, bundled)
+
+
+def require_same(head: AnyHead, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    """Raises FaultError unless a bundle's outputs are what the head says, but for rounding.
+
+    Args:
+        head: The head that serves.
+        features: shape (n, d): what it reads of the inputs.
+        bundled: The outputs of the bundle's graph for the same inputs, in batches.
+    """
     served = head.scores(features)
     allowed, _ = rounding.allowance(head, features)
-    bundled = [classifier.run(batch) for batch in _batches(ids, 1 if alone else _PADDED)]
 
     def pair(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """An output as it is served, and as the bundle gives it."""
@@ -129,13 +140,10 @@ def check_parity(
             other = int((selected[0] != selected[1])[clear].sum())
             _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
         case _:
-            require_parity(*pair("probabilities"), allowed)
-
-
-def require_parity(served: Array, bundled: Array, rounding: Array) -> None:
-    """Raises FaultError unless both probabilities are the same but for rounding; all have shape (n, classes)."""
-    other = int((bundled.argmax(axis=1) != served.argmax(axis=1))[_told_apart(served)].sum())
-    _require_close(served, bundled, "probabilities", np.maximum(PROBABILITY_PARITY, rounding), other)
+            probabilities = pair("probabilities")
+            best, as_served = (it.argmax(axis=1) for it in probabilities)
+            other = int((best != as_served)[_told_apart(probabilities[0])].sum())
+            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
 
 
 def _require_close(

@@ -15,55 +15,17 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from graft_server.exporting.answers import Answer, Outputs, answers_of, shown
 
 BATCH = 32
 
-
-class Prediction(NamedTuple):
-    """What a model says of one text that gives each one label."""
-
-    label: str
-    probability: float
-    scores: list[tuple[str, float]]
-    """Every label with its probability, best first."""
-    novelty: float
-    """0 to 1: how many of the training examples are less strange to the model."""
-    abstained: bool
-    """Whether the text is so strange that the label should not be trusted."""
-
-
-class LabelsPrediction(NamedTuple):
-    """What a model says of one text that gives each any number of labels."""
-
-    labels: list[str]
-    """The labels that apply, best first."""
-    scores: list[tuple[str, float]]
-    """Every label with its probability, best first."""
-    novelty: float
-    abstained: bool
-
-
-class ValuePrediction(NamedTuple):
-    """What a model says of one text that answers with a number."""
-
-    value: float
-    low: float
-    """The lower end of the interval that the truth is in, as often as the report says."""
-    high: float
-    novelty: float
-    abstained: bool
-
-
 Text = str | tuple[str, str]
 """A text, or the two of a pair."""
-Answer = Prediction | LabelsPrediction | ValuePrediction
-Outputs = dict[str, NDArray[Any]]
 
 
 class Classifier:
@@ -82,9 +44,8 @@ class Classifier:
         predictions: dict[int, Answer] = {}
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            outputs = self.run([ids[i] for i in batch])
-            for row, i in enumerate(batch):
-                predictions[i] = self._prediction({name: outputs[name][row] for name in self._by_row})
+            answers = answers_of(self.run([ids[i] for i in batch]), self.labels, self.settings)
+            predictions |= zip(batch, answers, strict=True)
         return [predictions[i] for i in range(len(ids))]
 
     def tokenize(self, texts: Sequence[Text]) -> list[list[int]]:
@@ -116,23 +77,6 @@ class Classifier:
         names = self.settings["outputs"]
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
-    @property
-    def _by_row(self) -> list[str]:
-        return [name for name in self.settings["outputs"] if name != "thresholds"]
-
-    def _prediction(self, row: Outputs) -> Answer:
-        novelty = float(row["novelty"])
-        abstained = novelty > self.settings["abstain_above"]
-        if self.settings["task"] == "regression":
-            value, low, high = (float(row[name]) for name in ("value", "low", "high"))
-            return ValuePrediction(value, low, high, novelty, abstained)
-        order = np.argsort(-row["probabilities"], kind="stable")
-        scores = [(self.labels[i], float(row["probabilities"][i])) for i in order]
-        if self.settings["task"] == "multi_label":
-            labels = [self.labels[i] for i in order if row["selected"][i]]
-            return LabelsPrediction(labels, scores, novelty, abstained)
-        return Prediction(*scores[0], scores, novelty, abstained)
-
 
 @cache
 def load() -> Classifier:
@@ -143,16 +87,6 @@ def load() -> Classifier:
 def predict(texts: Sequence[Text]) -> list[Answer]:
     """Answers for texts or pairs with the model beside this file."""
     return load().predict(texts)
-
-
-def shown(answer: Answer) -> str:
-    """An answer as two columns."""
-    if isinstance(answer, ValuePrediction):
-        return f"{answer.value:.6g}\t{answer.low:.6g} to {answer.high:.6g}"
-    if isinstance(answer, LabelsPrediction):
-        probability = dict(answer.scores)
-        return ",".join(answer.labels) + "\t" + ",".join(f"{probability[it]:.4f}" for it in answer.labels)
-    return f"{answer.label}\t{answer.probability:.4f}"
 
 
 def main() -> None:
