@@ -68,7 +68,7 @@ class StoredExample:
     id: str
     """The example's id."""
     label: str | None
-    """What it should be answered with; None: unlabelled, or of another kind than one label."""
+    """What it should be answered with; None: unlabelled, or the target is one of labels, value and distribution."""
     split: str
     """"train", "validation", or "": neither was said."""
     group: str
@@ -79,6 +79,14 @@ class StoredExample:
     """Whether a later change replaced or removed it: it is still stored, but not trained on."""
     text: str | None = field(repr=False)
     """The input, where it is a text and was asked for."""
+    labels: tuple[str, ...] | None = None
+    """All labels that apply, of a multi-label model's example; None: it has no set of labels."""
+    value: float | None = None
+    """The number to answer with, of a regression's example."""
+    distribution: Mapping[str, float] | None = None
+    """How probable each label is, where that was said."""
+    weight: float = 1.0
+    """How much it counts in training, relative to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +338,14 @@ def version_of(message: model_pb2.Version) -> Version:
 def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
     """The stored example that a message carries."""
     example = message.example
+    target = example.WhichOneof("target")
+    shares = example.distribution.labels
     return StoredExample(
         adaptation_id=message.adaptation_id,
         writer_id=message.writer_id,
         sequence=message.sequence,
         id=example.id,
-        label=example.label if example.WhichOneof("target") == "label" else None,
+        label=example.label if target == "label" else None,
         split={types_pb2.SPLIT_TRAIN: "train", types_pb2.SPLIT_VALIDATION: "validation"}.get(
             example.split, ""
         ),
@@ -343,6 +353,10 @@ def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
         subject=example.subject,
         deleted=message.deleted,
         text=example.input.text if example.input.WhichOneof("kind") == "text" else None,
+        labels=tuple(example.label_set.labels) if target == "label_set" else None,
+        value=example.value if target == "value" else None,
+        distribution={it.label: it.probability for it in shares} if target == "distribution" else None,
+        weight=example.weight if example.HasField("weight") else 1.0,
     )
 
 

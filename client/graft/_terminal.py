@@ -112,7 +112,7 @@ class Terminal:
 
     def examples(self, examples: Iterable[StoredExample]) -> None:
         """A table of stored examples."""
-        table = _table("adaptation", "writer", "sequence", "id", "label", "subject", "state", "text")
+        table = _table("adaptation", "writer", "sequence", "id", "target", "subject", "state", "text")
         for it in examples:
             _row(
                 table,
@@ -120,7 +120,7 @@ class Terminal:
                 it.writer_id,
                 it.sequence,
                 it.id,
-                it.label or "",
+                _target(it),
                 it.subject,
                 "replaced or removed" if it.deleted else "",
                 it.text or "",
@@ -485,6 +485,17 @@ def _figures(of: Report | EvaluationResult) -> dict[str, str]:
             f"{labels.selected_per_example:.2f} selected, {labels.labels_per_example:.2f} carried"
         )
     return figures
+
+
+def _target(example: StoredExample) -> str:
+    """What an example should be answered with, whatever its task."""
+    if example.labels is not None:
+        return ", ".join(example.labels) or "no label"
+    if example.value is not None:
+        return f"{example.value:.6g}"
+    if example.distribution is not None:
+        return ", ".join(f"{label} {share:.2f}" for label, share in example.distribution.items())
+    return example.label or ""
 
 
 def _answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import graft
+from graft import cli
 from graft.v1 import adaptation_pb2, types_pb2
 
 LOCK, BILL, BOTH = "the lock is stuck", "my bill is wrong", "the lock is stuck and my bill is wrong"
@@ -182,3 +183,48 @@ def test_a_file_of_values_is_taught_asked_and_reported_by_commands(server, model
     page = tmp_path / "report.html"
     command("report", model, "--html", str(page))
     assert "Intervals hold" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "sent", "listed", "shown"),
+    [
+        (
+            types_pb2.TASK_MULTI_LABEL,
+            {"label_set": types_pb2.LabelSet(labels=["lock", "bill"])},
+            {"labels": ("bill", "lock")},
+            "bill, lock",
+        ),
+        (types_pb2.TASK_MULTI_LABEL, {"label_set": types_pb2.LabelSet()}, {"labels": ()}, "no label"),
+        (types_pb2.TASK_REGRESSION, {"value": 2.5}, {"value": 2.5}, "2.5"),
+        (
+            types_pb2.TASK_SINGLE_LABEL,
+            {
+                "distribution": types_pb2.Distribution(
+                    labels=[
+                        types_pb2.LabelProbability(label="bill", probability=0.75),
+                        types_pb2.LabelProbability(label="lock", probability=0.25),
+                    ]
+                )
+            },
+            {"distribution": {"bill": 0.75, "lock": 0.25}},
+            "bill 0.75, lock 0.25",
+        ),
+        (types_pb2.TASK_SINGLE_LABEL, {"label": "bill"}, {"label": "bill"}, "bill"),
+    ],
+    ids=["labels", "no label", "value", "distribution", "label"],
+)
+def test_stored_examples_are_listed_with_targets_of_every_kind(  # noqa: PLR0917 - fixtures and parameters
+    server, wire, model, capsys, task, sent, listed, shown
+):
+    call = wire.adapt(model=model, task=task)
+    call.next("started")
+    example = types_pb2.Example(input=types_pb2.Input(text=LOCK), weight=0.5, **sent)
+    call.examples(0, [adaptation_pb2.ExampleChange(upsert=example)])
+    assert call.accepted(1) == []
+    with graft.Client(server.target) as client:
+        (found,) = client.examples(model)
+    kinds = ("label", "labels", "value", "distribution")
+    assert {kind: getattr(found, kind) for kind in kinds} == dict.fromkeys(kinds) | listed
+    assert found.weight == 0.5
+    assert cli.main(["examples", model, "--server", server.target]) == 0
+    assert shown in capsys.readouterr().out
