@@ -86,7 +86,7 @@ class Tunable(torch.nn.Module):
             # Biases and norms are not drawn to 0.
             key = (own, weight_decay if parameter.ndim > 1 else 0.0)
             groups.setdefault(key, []).append(parameter)
-        groups[rate, 0.0] = [self.weight, self.bias]
+        groups[rate, 0.0] = [*groups.get((rate, 0.0), []), self.weight, self.bias]
         return [
             {"params": parameters, "lr": own, "rate": own, "weight_decay": decay}
             for (own, decay), parameters in groups.items()

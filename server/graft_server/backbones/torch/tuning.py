@@ -138,7 +138,8 @@ def tune(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     Returns:
         `history`: the evaluations, first that of the start; `best`: which of them was kept; `ended`: "done",
         "no_gain", "time", "no_time" (not one epoch would have fitted) or "diverged"; `epoch_s`; `examples_per_s`;
-        `diverged`, `halved`: how often; `parameters`: how many were tuned.
+        `diverged`, `halved`: how often; `resumed`: the step of the checkpoint that it went on from, or 0;
+        `parameters`: how many were tuned.
 
     Raises:
         BackboneError: The backbone cannot be tuned.
@@ -192,12 +193,12 @@ class Tuning:
         self._original = self.model.tuned()
         optimizer = torch.optim.AdamW(self._groups, fused=self.device.type == "cpu")
         total = self.task.epochs * self._steps
-        resumed = self._resume(optimizer)
-        if not resumed:
+        resumed = self.state.step if self._resume(optimizer) else 0
+        if not self.state.history:
             self.state.history.append(self._evaluate(0.0))
             self._best = self._weights()
-        start, ended = self.state.history[0], "done"
-        self._loss = start.log_loss
+            self._loss = self.state.history[0].log_loss
+        ended = "done"
         if self.task.seconds and self._left() < self._steps * self._step_s:
             ended, total = "no_time", 0
         while self.state.step < total:
@@ -215,6 +216,7 @@ class Tuning:
             "examples_per_s": BATCH / self._step_s,
             "diverged": self.state.diverged,
             "halved": self.state.halved,
+            "resumed": resumed,
             "parameters": sum(it.size for it in self._original.values()),
         }
 
@@ -445,8 +447,10 @@ class Tuning:
         if kept["fingerprint"] != self._fingerprint:
             return False
         self.state = msgspec.json.decode(kept["state"], type=_State)
+        self.began -= self.state.seconds  # what it took before counts against the time budget
         self._best = kept["best"]
         self._restore(kept["weights"])
+        self._loss = float(kept["loss"])
         optimizer.load_state_dict(kept["optimizer"])
         torch.set_rng_state(kept["random"])
         _log.info("tuning goes on from step %d", self.state.step)
@@ -571,4 +575,6 @@ def _session(graph: str) -> onnxruntime.InferenceSession:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(it in str(error) for it in ("can't allocate memory", "bad_alloc"))  # on the CPU
