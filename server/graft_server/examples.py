@@ -145,6 +145,11 @@ class Change:
     upsert: Example | None = None
     delete_id: str | None = None
 
+    @property
+    def id(self) -> str:
+        """The id of the example."""
+        return self.upsert.id if self.upsert is not None else self.delete_id or ""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

@@ -32,6 +32,7 @@ from graft_server.errors import ConflictError, DomainError, DrainingError, Fault
 from graft_server.names import shown
 from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore, Commit, Failure
+from graft_server.store.compaction import FAN_IN, compact
 from graft_server.store.events import AdaptationState
 from graft_server.store.features import Features
 from graft_server.store.segments import Segment, WriterLog
@@ -109,6 +110,8 @@ class Adaptation:
         self._waiting: dict[str, set[Mailbox]] = {}
         self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
+        self._compacting: asyncio.Task[None] | None = None
+        self._rests = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -125,7 +128,8 @@ class Adaptation:
         """Whether nobody would notice if this object were made anew."""
         used = self._sessions or self._watchers or self._joining.locked()
         busy = self._queue or self.running or self._chores or self._embedder.busy or self.interim.busy
-        return not (used or busy or self.interim.wanted or self._continuous.pending)
+        waits = self._continuous.pending or self._compacting
+        return not (used or busy or self.interim.wanted or waits)
 
     @property
     def attended(self) -> bool:
@@ -256,6 +260,7 @@ class Adaptation:
         await self.interim.close()
         await self._stop_runner()
         await self._embedder.close()
+        await self._rest()
         for commit_id in unfinished:
             await self._finish(commit_id, self._not_open())
         self._notify()
@@ -270,6 +275,7 @@ class Adaptation:
         await self._stop_runner()
         await self._embedder.close()
         await self.interim.close()
+        await self._rest()
         self._notify()
 
     async def forget_erased(self) -> None:
@@ -277,6 +283,10 @@ class Adaptation:
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
         self.interim.drop()
+        if not self._rests:
+            # What is put together now still has them; it will not count, and is deleted.
+            await self._rest()
+            self._rests = False
 
     async def close(self) -> None:
         """Stops working on it, here and now; what is durable is taken up by the next server.
@@ -292,6 +302,7 @@ class Adaptation:
         await self._stop_runner()
         await self._embedder.close()
         await self.interim.close()
+        await self._rest()
         self._notify()
 
     @asynccontextmanager
@@ -307,6 +318,8 @@ class Adaptation:
     def note(self, segment: Segment) -> None:
         """Takes note of a segment that became durable: watchers are told of its rejections."""
         self._continuous.wake()
+        if segment.next_ordinal % FAN_IN == 0 and self._compacting is None and not self._rests:
+            self._compacting = asyncio.create_task(self._compact())
         if segment.rejections:
             task = asyncio.create_task(self._record(segment))
             self._chores.add(task)
@@ -341,6 +354,21 @@ class Adaptation:
             # The rejections are durable with their segment; the event is recorded when it is read again.
             _log.warning("an event was not recorded: %s", error.message)
         self._notify()
+
+    async def _compact(self) -> None:
+        try:
+            objects, encoder_id = self._publisher.objects, self.trunk.encoder_id
+            await asyncio.to_thread(compact, objects, self.store, encoder_id, lambda: self._rests)
+        except StoreError as error:
+            _log.warning("segments were not put together: %s", error.message)
+        finally:
+            self._compacting = None
+
+    async def _rest(self) -> None:
+        """Returns when no segments are being put together here, and sees to it that none will be."""
+        self._rests = True
+        while self._compacting is not None:
+            await asyncio.wait([self._compacting])
 
     async def _look(self) -> None:
         """Reads what other servers wrote."""

@@ -297,7 +297,7 @@ class Interim:
         if not segment.upserts:
             return segment, np.zeros((0, 0), np.float16)
         try:
-            features = followed.store.features(writer_id, ordinal, self._trunk.encoder_id)[VIEW]
+            features = followed.store.features(segment, self._trunk.encoder_id)[VIEW]
         except ObjectMissingError:
             self._lacking.setdefault((followed.log, ordinal), time.monotonic())
             return None
@@ -305,13 +305,16 @@ class Interim:
         return segment, features
 
     def _row(self, log: Log, ordinal: int, row: int, id_: str) -> Row:
-        store = self._followed[log].store
-        segment = store.segment(log.writer_id, ordinal)
+        followed = self._followed[log]
+        segment = followed.store.segment(log.writer_id, ordinal)
         ids = [example.id for example in segment.upserts]
         if segment.ordinal != ordinal or not (row < len(ids) and ids[row] == id_):
-            # It was put together with others meanwhile, all of them learned: its newest state there is the one.
-            row = max((place for place, known in enumerate(ids) if known == id_), default=-1)
-        if row < 0:
-            raise _MovedError
-        features = store.features(log.writer_id, ordinal, self._trunk.encoder_id)[VIEW][row]
+            # It was put together with others meanwhile. If all of them are learned, its newest state is the one.
+            if segment.next_ordinal > followed.ordinal or id_ not in ids:
+                raise _MovedError
+            row = len(ids) - 1 - ids[::-1].index(id_)
+        try:
+            features = followed.store.features(segment, self._trunk.encoder_id)[VIEW][row]
+        except ObjectMissingError:
+            raise _MovedError from None  # begin anew, with every feature
         return Row(segment.upserts[row], features.astype(np.float32))

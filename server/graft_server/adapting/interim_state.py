@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from graft_server.adapting.places import Places
 from graft_server.adapting.prequential import Prequential
-from graft_server.examples import Change, Example, Label, Split
+from graft_server.examples import Example, Label, Split
 from graft_server.heads.head import Head, Member
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
-from graft_server.store.segments import Segment
+from graft_server.store.segments import Segment, changes
 
 VIEW = "pooled"
 LARGEST_STEP = 256
@@ -127,23 +127,17 @@ class InterimState:
             find: Reads rows of this and earlier segments.
         """
         number = self._number(log)
-        row = -1
         step = _Step()
-        for sequence, record in enumerate(segment.records, segment.first_sequence):
-            change = record.change
-            if sequence >= end:
-                break
-            if change is None:
-                continue
-            row += change.upsert is not None
+        for placed in changes(segment, segment.first_sequence, end):
+            change, row = placed.change, placed.row
             place = (number << _ORDINAL_BITS | segment.ordinal) << _ROW_BITS | max(row, 0)
-            known = self._places.get(_id(change))
+            known = self._places.get(change.id)
             if known is not None:
                 if self._later(known, place):
                     continue  # another writer's, which counts: versions see it so too
                 self._flush(step)
                 step = _Step()
-                self._unlearn(_id(change), known, find)
+                self._unlearn(change.id, known, find)
             if change.upsert is not None and self._counts(change.upsert, features[row]):
                 self._add(step, change.upsert, features[row], place, new=known is None)
             if len(step.classes) >= self._step_rows():
@@ -254,7 +248,3 @@ class InterimState:
             }
             self._fitted, self._unfitted = self._sums.fit(names), 0
         return self._fitted
-
-
-def _id(change: Change) -> str:
-    return change.upsert.id if change.upsert is not None else change.delete_id or ""

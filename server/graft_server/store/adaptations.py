@@ -405,10 +405,9 @@ class AdaptationStore:
         self._objects.delete([key])  # an example of it may have been erased
         return False
 
-    def features(self, writer_id: str, ordinal: int, encoder_id: str) -> Features:
-        """Reads the features of a segment's upserts as it is now, or raises ObjectMissingError."""
-        name = self.generations.name(writer_id, ordinal)
-        key = features_key(self.model, self.adaptation_id, encoder_id, writer_id, name)
+    def features(self, segment: Segment, encoder_id: str) -> Features:
+        """Reads the features of `segment.upserts`, or raises ObjectMissingError: lost, or the segment was rewritten."""
+        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.name)
         return read_features(self._objects, key)
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from graft_server.examples import Example
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.rewriting import segments_of
+from graft_server.store.segments import changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,17 @@ class StoredExample:
 
 def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
     """Returns the ids of the examples that are, or were once said to be, of a subject."""
-    return {it.id for segment in segments_of(store) for it in segment.upserts if it.subject == subject}
+    return {it.id for segment, _ in segments_of(store) for it in segment.upserts if it.subject == subject}
 
 
 def stored_examples(store: AdaptationStore) -> Iterator[StoredExample]:
     """Yields the examples of an adaptation, by writer, then sequence; erased ones are not among them."""
     latest = _latest(store)
-    for segment in segments_of(store):
-        for sequence, record in enumerate(segment.records, segment.first_sequence):
-            if record.change is None or record.change.upsert is None:
+    for segment, first in segments_of(store):
+        for it in changes(segment, first, segment.next_sequence):
+            if it.change.upsert is None:
                 continue
-            place, example = (segment.writer_id, sequence), record.change.upsert
+            place, example = (segment.writer_id, it.sequence), it.change.upsert
             superseded = latest[example.id] != place
             yield StoredExample(store.adaptation_id, *place, example, superseded)
 
@@ -47,10 +48,7 @@ def stored_examples(store: AdaptationStore) -> Iterator[StoredExample]:
 def _latest(store: AdaptationStore) -> Mapping[str, tuple[str, int]]:
     """The place of the latest change of each id, in the order that training reads them."""
     latest: dict[str, tuple[str, int]] = {}
-    for segment in segments_of(store):
-        for sequence, record in enumerate(segment.records, segment.first_sequence):
-            if record.change is not None:
-                upsert = record.change.upsert
-                id_ = record.change.delete_id if upsert is None else upsert.id
-                latest[id_ or ""] = (segment.writer_id, sequence)
+    for segment, first in segments_of(store):
+        for it in changes(segment, first, segment.next_sequence):
+            latest[it.change.id] = (segment.writer_id, it.sequence)
     return latest

@@ -20,6 +20,7 @@ from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, Objects
 
 _ORIGINAL = re.compile(r"\d{20}")
+_REWRITTEN = re.compile(r"\d{20}-(\d{20})-[0-9a-f]{16}")
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -48,9 +49,9 @@ def original_name(ordinal: int) -> str:
     return f"{ordinal:020d}"
 
 
-def new_name(ordinal: int) -> str:
-    """Returns a name for a rewritten segment that begins at an ordinal."""
-    return f"{ordinal:020d}-{secrets.token_hex(8)}"
+def new_name(ordinal: int, number: int) -> str:
+    """Returns a name for a rewritten segment that begins at an ordinal, and that generation `number` is to name."""
+    return f"{ordinal:020d}-{number:020d}-{secrets.token_hex(8)}"
 
 
 def ordinal_of(name: str) -> int | None:
@@ -73,7 +74,6 @@ class Generations:
         self._pieces: dict[str, dict[int, Piece]] = {}
         self._erasures: dict[str, int] = {}
         self._erased: dict[int, dict[str, int]] = {}
-        self._named: set[tuple[str, str]] = set()
 
     @property
     def number(self) -> int:
@@ -113,9 +113,10 @@ class Generations:
             return self.piece(writer_id, ordinal) is None
         return any(it.name == name for it in self.pieces(writer_id))
 
-    def replaced(self, writer_id: str, name: str) -> bool:
-        """Whether an object of that name, which does not count, counted once."""
-        return ordinal_of(name) is not None or (writer_id, name) in self._named
+    def dead(self, name: str) -> bool:
+        """Whether an object of that name, which does not count, never will: it did once, or its generation is past."""
+        written_for = _REWRITTEN.fullmatch(name)
+        return written_for is None or int(written_for[1]) <= self.number
 
     def name(self, writer_id: str, ordinal: int) -> str:
         """Returns the name of the object that holds a segment's records."""
@@ -148,7 +149,6 @@ class Generations:
             for piece in pieces:
                 known.update(dict.fromkeys(range(piece.first_ordinal, piece.next_ordinal), piece))
             self._pieces[writer_id] = known
-            self._named.update((writer_id, piece.name) for piece in pieces)
             if generation.erased is not None:
                 self._erasures[writer_id] = self.erasures(writer_id) + 1
 

@@ -144,6 +144,13 @@ class Objects:
                 for entry in batch
             }
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Returns the bytes of the object of each key below a prefix."""
+        with _faults(prefix):
+            return {
+                entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
+            }
+
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
 

@@ -1,15 +1,18 @@
-"""Writing segments anew, without the records of erased examples.
+"""Writing segments anew: without the records of erased examples, or several small ones as one.
 
-The new segments and their features are written first, under new names; then one generation
+Both go the same way. The new segments and their features are written first, under new names; then one generation
 makes them count; then what they stand for is deleted. A crash before the generation leaves new objects that nothing
-names, a crash after it old ones that nothing names: `sweep` finds both.
+names, a crash after it old ones that nothing names: `sweep` finds both. A name has the number of the generation that
+it is written for, so that once another has that number, what lost against it is known as garbage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from graft_server.store.adaptations import AdaptationStore, features_key, writer
 from graft_server.store.features import Features, encode_features, read_features
 from graft_server.store.generations import Generation, Piece, new_name
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
-from graft_server.store.segments import ERASED, Record, Segment, encode_segment, segment_key
+from graft_server.store.segments import ERASED, Record, Segment, encode_segment, segment_key, walk
 
 ORPHAN_AGE = timedelta(days=1)
 """New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""
@@ -39,14 +42,10 @@ class Wanted:
         return (record.change.delete_id if upsert is None else upsert.id) in self.ids
 
 
-def segments_of(store: AdaptationStore) -> Iterable[Segment]:
-    """Yields all segments of an adaptation that count, by writer, then sequence."""
+def segments_of(store: AdaptationStore) -> Iterator[tuple[Segment, int]]:
+    """Yields all segments of an adaptation that count, by writer, then sequence; each as `segments.walk` does."""
     for writer_id, end in sorted(store.read_positions().items()):
-        ordinal, sequence = 0, 0
-        while sequence < end:
-            segment = store.segment(writer_id, ordinal)
-            yield segment
-            ordinal, sequence = segment.next_ordinal, segment.next_sequence
+        yield from walk(partial(store.segment, writer_id), end)
 
 
 def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
@@ -56,12 +55,12 @@ def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
     """
     while True:
         number = store.generations.refresh()
-        concerned = [it for it in segments_of(store) if any(map(wanted.covers, it.records))]
+        concerned = [it for it, _ in segments_of(store) if any(map(wanted.covers, it.records))]
         if not concerned:
             return 0
         for segment in concerned:
             store.record_rejections(segment)  # a rewritten segment has no events of its own
-        written = [_without(objects, store, segment, wanted) for segment in concerned]
+        written = [_without(objects, store, segment, wanted, number + 1) for segment in concerned]
         places = [it for segment in concerned for it in _examples(segment, wanted)]
         # Descending, so that the lowest number of each writer stays.
         if _enter(store, number, written, erased=dict(sorted(places, reverse=True))):
@@ -69,11 +68,57 @@ def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
         objects.delete(_keys(objects, store, written))  # somebody else rewrote segments: look again
 
 
+def put_together(
+    objects: Objects, store: AdaptationStore, encoder_id: str, run: Sequence[tuple[str, int]]
+) -> bool:
+    """Makes one segment of consecutive small ones, and deletes those.
+
+    All of them must have been there while the adaptation was open, so that whatever closes it includes them.
+
+    Args:
+        objects: The store.
+        store: The adaptation.
+        encoder_id: Whose features they must have: those may still be to come. Others' are kept where they are complete.
+        run: (writer, ordinal) of each.
+
+    Returns:
+        Whether they were: not if features are missing, or where somebody rewrites at the same time.
+    """
+    number = store.generations.refresh()
+    segments = [store.segment(writer_id, ordinal) for writer_id, ordinal in run]
+    if any(one.next_ordinal != following.ordinal for one, following in pairwise(segments)):
+        return False  # they were put together since the run was planned
+    features = {
+        it: _joined([_features(objects, store, one, it) for one in segments])
+        for it in _encoders(objects, store)
+    }
+    if features.get(encoder_id) is None:
+        return False
+    for segment in segments:
+        store.record_rejections(segment)  # a rewritten segment has no events of its own
+    first = segments[0]
+    merged = Segment(
+        first.writer_id,
+        first.ordinal,
+        first.first_sequence,
+        tuple(record for segment in segments for record in segment.records),
+        ordinals=sum(it.ordinals for it in segments),
+        rewritten=new_name(first.ordinal, number + 1),
+    )
+    _write(objects, store, merged)
+    for encoder, arrays in features.items():
+        if arrays is not None:
+            _write_features(objects, store, merged, encoder, arrays)
+    entered = _enter(store, number, [merged], erased=None)
+    objects.delete(_keys(objects, store, segments if entered else [merged]))
+    return entered
+
+
 def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
     """Returns the keys of segments and features that do not count, which a crash left. Delete them.
 
-    What was replaced goes at once. What was written anew and never came to count may still be about to, unless it
-    is old.
+    What was replaced, or written for a generation that is past, goes at once. What was written for the next one may
+    still be about to count, unless it is old.
     """
     now = now or datetime.now(UTC)
     segments = f"{store.folder}writers/"
@@ -85,7 +130,7 @@ def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = No
         writer_id, name = _place(key.removeprefix(segments if key.startswith(segments) else features))
         if store.generations.counts(writer_id, name):
             continue
-        if store.generations.replaced(writer_id, name) or age > ORPHAN_AGE:
+        if store.generations.dead(name) or age > ORPHAN_AGE:
             garbage.append(key)
     return garbage
 
@@ -96,10 +141,12 @@ def _place(path: str) -> tuple[str, str]:
     return parts[-2], parts[-1].rpartition(".")[0]
 
 
-def _without(objects: Objects, store: AdaptationStore, segment: Segment, wanted: Wanted) -> Segment:
+def _without(
+    objects: Objects, store: AdaptationStore, segment: Segment, wanted: Wanted, number: int
+) -> Segment:
     """Writes a segment and its features without the records of some examples."""
     records = tuple(ERASED if wanted.covers(it) else it for it in segment.records)
-    rewritten = replace(segment, records=records, rewritten=new_name(segment.ordinal))
+    rewritten = replace(segment, records=records, rewritten=new_name(segment.ordinal, number))
     _write(objects, store, rewritten)
     upserts = [it for it in segment.records if it.change is not None and it.change.upsert is not None]
     kept = np.array([not wanted.covers(it) for it in upserts], bool)
@@ -160,6 +207,17 @@ def _features(objects: Objects, store: AdaptationStore, segment: Segment, encode
         return read_features(objects, _features_key(store, segment, encoder_id))
     except ObjectMissingError:
         return None
+
+
+def _joined(parts: Sequence[Features | None]) -> Features | None:
+    """The features of all parts, one after the other; None if one's are missing, or have other views."""
+    if any(part is None for part in parts):
+        return None
+    filled = [part for part in parts if part]
+    if any(part.keys() != filled[0].keys() for part in filled):
+        return None
+    views = filled[0].keys() if filled else ()
+    return {view: np.concatenate([part[view] for part in filled]) for view in views}
 
 
 def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from graft_server.store.adaptations import adaptation_folder, features_key, writ
 from graft_server.store.features import read_features
 from graft_server.store.generations import Generations
 from graft_server.store.objects import ObjectMissingError, Objects, corrupt
-from graft_server.store.segments import Segment, read_current
+from graft_server.store.segments import Placed, changes, read_current, walk
 from graft_server.store.versions import Source
 
 
@@ -76,9 +77,11 @@ def _read_rows(
         of_source = generations[source.adaptation_id]
         for writer_id, next_sequence in sorted(source.watermarks.items()):
             folder = writer_folder(model, source.adaptation_id, writer_id)
-            for segment in _segments(objects, folder, of_source, writer_id, next_sequence):
+            read = partial(read_current, objects, folder, of_source, writer_id)
+            for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
-                _apply(rows, segment, next_sequence, key)
+                for it in changes(segment, first, next_sequence):
+                    _apply(rows, it, writer_id, key)
     kept = tuple(rows.values())
     return Rows(
         examples=tuple(it.example for it in kept),
@@ -88,30 +91,13 @@ def _read_rows(
     )
 
 
-def _segments(
-    objects: Objects, folder: str, generations: Generations, writer_id: str, next_sequence: int
-) -> Iterator[Segment]:
-    ordinal, sequence = 0, 0
-    while sequence < next_sequence:
-        segment = read_current(objects, folder, generations, writer_id, ordinal)
-        yield segment
-        ordinal, sequence = segment.next_ordinal, segment.next_sequence
-
-
-def _apply(rows: dict[str, _Row], segment: Segment, next_sequence: int, key: str) -> None:
-    row = 0
-    for sequence, record in enumerate(segment.records, segment.first_sequence):
-        change = record.change
-        if sequence >= next_sequence:
-            break
-        if change is None:
-            continue
-        if change.delete_id is not None:
-            rows.pop(change.delete_id, None)
-        if change.upsert is not None:
-            rows.pop(change.upsert.id, None)  # so that it goes to the end
-            rows[change.upsert.id] = _Row(change.upsert, (segment.writer_id, sequence), key, row)
-            row += 1
+def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:
+    change = placed.change
+    if change.delete_id is not None:
+        rows.pop(change.delete_id, None)
+    if change.upsert is not None:
+        rows.pop(change.upsert.id, None)  # so that it goes to the end
+        rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
 
 
 def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:

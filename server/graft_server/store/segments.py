@@ -87,6 +87,46 @@ class Segment:
         return tuple(it.rejection for it in self.records if it.rejection)
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A change at its place."""
+
+    sequence: int
+    change: Change
+    row: int
+    """The row of the segment's features that belongs to it; of a removal, that of the upsert before it, or -1."""
+
+
+def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
+    """Yields the accepted changes of a segment whose sequence numbers are from `first` on and below `end`."""
+    row = -1
+    for sequence, record in enumerate(segment.records, segment.first_sequence):
+        change = record.change
+        if sequence >= end:
+            return
+        if change is None:
+            continue
+        row += change.upsert is not None
+        if sequence >= first:
+            yield Placed(sequence, change, row)
+
+
+def walk(read: Callable[[int], Segment], end: int) -> Iterator[tuple[Segment, int]]:
+    """Yields a writer's segments below a sequence number, each with the first sequence number that was not yet.
+
+    That is not always the segment's first one: it may have been put together, meanwhile, with those before it.
+
+    Args:
+        read: Reads the segment that stands for an ordinal.
+        end: A sequence number that is durable.
+    """
+    ordinal, sequence = 0, 0
+    while sequence < end:
+        segment = read(ordinal)
+        yield segment, sequence
+        ordinal, sequence = segment.next_ordinal, segment.next_sequence
+
+
 def content_digest(data: bytes) -> int:
     """Returns 64 bits that are equal for equal changes as sent, and never ERASED_DIGEST."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1

@@ -1,0 +1,240 @@
+"""Small segments that are put together: what is read back is the same, whoever reads, writes or crashes meanwhile."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from graft_server.errors import ConflictError
+from graft_server.examples import Change, Example, Input, Rejection
+from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.compaction import FAN_IN, LARGEST_BYTES, compact
+from graft_server.store.events import Rejected
+from graft_server.store.examples import stored_examples
+from graft_server.store.objects import Objects
+from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, sweep
+from graft_server.store.rows import read_rows
+from graft_server.store.segments import Record, content_digest
+from graft_server.store.versions import Source
+
+START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+@pytest.fixture(params=["folder", "memory"])
+def objects(request, tmp_path):
+    return Objects.open(tmp_path if request.param == "folder" else "memory:///")
+
+
+def load(objects):
+    return AdaptationStore.create(objects, "m", "job", START)
+
+
+def upsert(id_, text=""):
+    return Record(content_digest(id_.encode()), Change(Example(id_, Input(text or f"text of {id_}."), "a")))
+
+
+def write(store, *records, writer="w", value=0.0):
+    """Appends a segment whose features say `value` and which row they are."""
+    segment = store.writer(writer).append(records)
+    rows = np.arange(len(segment.upserts), dtype=np.float16)[:, None] / 8
+    store.write_features(segment, "e", {"pooled": rows + np.float16(value)} if len(rows) else {})
+    return segment
+
+
+def trickle(store, segments, first=0, writer="w"):
+    for n in range(first, first + segments):
+        write(store, upsert(f"{writer}{n}"), writer=writer, value=n)
+
+
+def rows(objects, **watermarks):
+    found = read_rows(objects, "m", [Source("job", watermarks)], "e")
+    return [it.id for it in found.examples], found.features["pooled"][:, 0].tolist()
+
+
+def segments(objects, kind="writers"):
+    return len(objects.keys(f"{load(objects).folder}{kind}/"))
+
+
+def test_what_is_put_together_reads_back_the_same(objects):
+    store = load(objects)
+    trickle(store, 2 * FAN_IN + 10)
+    before = rows(objects, w=2 * FAN_IN + 10)
+    assert compact(objects, store, "e") == 2 * FAN_IN
+    assert (segments(objects), segments(objects, "features")) == (12, 12)
+    assert rows(objects, w=2 * FAN_IN + 10) == before
+    assert rows(objects, w=FAN_IN + 3) == (before[0][: FAN_IN + 3], before[1][: FAN_IN + 3])
+    again = load(objects)
+    assert again.writer("w").next_sequence == 2 * FAN_IN + 10
+    assert again.missing_features("e") == []
+    assert compact(objects, again, "e") == 0
+
+
+def test_what_was_put_together_is_put_together_again():
+    objects = Objects.open("memory:///")
+    store = load(objects)
+    for n in range(FAN_IN):
+        trickle(store, FAN_IN, first=n * FAN_IN)
+        compact(objects, store, "e")
+    trickle(store, FAN_IN + 1, first=FAN_IN * FAN_IN)
+    before = rows(objects, w=FAN_IN * FAN_IN + FAN_IN + 1)
+    compact(objects, store, "e")
+    assert segments(objects) == 3
+    assert rows(objects, w=FAN_IN * FAN_IN + FAN_IN + 1) == before
+
+
+def test_large_segments_stay_as_they_are_and_few_small_ones_between_them_too(objects):
+    store = load(objects)
+    text = "x" * (LARGEST_BYTES // 2)
+    for n in range(4):
+        write(store, upsert(f"large{n}", text))
+        trickle(store, 3, first=3 * n)
+    assert compact(objects, store, "e") == 0
+
+
+def test_a_writer_goes_on_after_what_was_put_together_and_repeats_are_recognised(objects):
+    store = load(objects)
+    trickle(store, FAN_IN + 1)
+    compact(objects, store, "e")
+    for log in (store.writer("w"), load(objects).writer("w")):
+        digests = [content_digest(f"w{n}".encode()) for n in range(FAN_IN + 1)]
+        assert log.repeated(0, digests) == FAN_IN + 1
+        with pytest.raises(ConflictError) as caught:
+            log.repeated(5, [content_digest(b"other")])
+        assert caught.value.reason == "SEQUENCE_CONFLICT"
+    write(store, upsert("more"))
+    assert load(objects).writer("w").next_sequence == FAN_IN + 2
+
+
+def test_a_server_that_does_not_know_of_it_collides_as_before(objects):
+    store, behind = load(objects), load(objects)
+    stale = behind.writer("w")
+    trickle(store, FAN_IN + 1)
+    compact(objects, store, "e")
+    with pytest.raises(ConflictError) as caught:
+        stale.append([upsert("late")])
+    assert caught.value.reason == "WRITER_SUPERSEDED"
+    behind.follow_all()
+    assert stale.next_sequence == FAN_IN + 1
+    assert "late" not in rows(objects, w=FAN_IN + 1)[0]
+
+
+def test_a_log_that_was_read_in_part_goes_on_within_what_was_put_together(objects):
+    store, behind = load(objects), load(objects)
+    trickle(store, 5)
+    assert behind.writer("w").next_sequence == 5
+    trickle(store, FAN_IN, first=5)
+    compact(objects, store, "e")
+    behind.follow_all()
+    assert behind.writer("w").next_sequence == FAN_IN + 5
+
+
+def test_examples_are_listed_once_where_segments_are_put_together_meanwhile(objects):
+    store = load(objects)
+    trickle(store, FAN_IN + 3)
+    listed = stored_examples(load(objects))
+    first = [next(listed) for _ in range(5)]
+    compact(objects, store, "e")
+    assert [it.sequence for it in (*first, *listed)] == list(range(FAN_IN + 3))
+
+
+def test_rejections_are_told_as_before(objects):
+    store = load(objects)
+    rejection = Rejection(1, "LABEL_TOO_LONG", "upsert.label", "it is", "w")
+    write(store, upsert("0"), Record(9, rejection=rejection))
+    trickle(store, FAN_IN)
+    compact(objects, store, "e")
+    (fact,) = [it.fact for it in load(objects).events.read() if isinstance(it.fact, Rejected)]
+    assert load(objects).rejections(fact) == [rejection]
+
+
+def test_segments_whose_features_are_still_to_come_are_left(objects):
+    store = load(objects)
+    trickle(store, FAN_IN - 1)
+    store.writer("w").append([upsert("unencoded")])
+    trickle(store, 1)
+    assert compact(objects, store, "e") == 0
+    assert store.missing_features("e") == [("w", FAN_IN - 1)]
+
+
+def test_an_adaptation_that_was_closed_is_left_as_it_is(objects):
+    store = load(objects)
+    trickle(store, FAN_IN + 1)
+    store.commit("c", {"w": FAN_IN + 1}, close=True, writer_id="w")
+    assert compact(objects, store, "e") == 0
+
+
+def test_what_closes_an_adaptation_right_after_includes_what_is_put_together(objects, monkeypatch):
+    store, other = load(objects), load(objects)
+    trickle(store, FAN_IN + 1, writer="a")
+    refresh = store.refresh
+
+    def closing():
+        refresh()
+        monkeypatch.undo()
+        other.commit("c", {"b": 0}, close=True, writer_id="b")
+
+    monkeypatch.setattr(store, "refresh", closing)
+    assert compact(objects, store, "e") == FAN_IN
+    again = load(objects)
+    assert again.commits["c"].watermarks == {"a": FAN_IN + 1, "b": 0}
+    assert again.writer("a").next_sequence == FAN_IN + 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_loses_nothing_and_what_it_leaves_is_swept(objects, monkeypatch, when):
+    store = load(objects)
+    trickle(store, FAN_IN + 1)
+    before = rows(objects, w=FAN_IN + 1)
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if when == "before":
+            patched.setattr(store.generations, "append", crash)
+        else:
+            patched.setattr(objects, "delete", crash)
+        with pytest.raises(KeyboardInterrupt):
+            compact(objects, store, "e")
+    again = load(objects)
+    assert rows(objects, w=FAN_IN + 1) == before
+    assert again.writer("w").next_sequence == FAN_IN + 1
+    late = datetime.now(UTC) + ORPHAN_AGE + timedelta(minutes=1)
+    garbage = sweep(objects, again, now=late if when == "before" else None)
+    assert len(garbage) == (2 if when == "before" else 2 * FAN_IN)
+    objects.delete(garbage)
+    assert rows(objects, w=FAN_IN + 1) == before
+
+
+def test_what_is_erased_while_segments_are_put_together_is_not_in_them(objects, monkeypatch):
+    store, eraser = load(objects), load(objects)
+    trickle(store, FAN_IN + 1)
+    append = store.generations.append
+
+    def erasing(generation, number):
+        monkeypatch.undo()
+        assert erase(objects, eraser, Wanted(frozenset({"w3"}))) == 1
+        # What was about to count is known as garbage, however young.
+        objects.delete(sweep(objects, eraser))
+        assert not any(b"text of w3." in objects.get(key) for key in objects.keys("models/"))
+        append(generation, number)
+
+    monkeypatch.setattr(store.generations, "append", erasing)
+    assert compact(objects, store, "e") == 0
+    assert compact(objects, store, "e") == FAN_IN
+    ids, features = rows(objects, w=FAN_IN + 1)
+    assert ids == [f"w{n}" for n in range(FAN_IN + 1) if n != 3]
+    assert features == [n for n in range(FAN_IN + 1) if n != 3]
+    assert not any(b"text of w3." in objects.get(key) for key in objects.keys("models/"))
+
+
+def test_an_example_is_erased_from_what_was_put_together(objects):
+    store = load(objects)
+    trickle(store, FAN_IN + 1)
+    compact(objects, store, "e")
+    assert erase(objects, store, Wanted(frozenset({"w3"}))) == 1
+    objects.delete(sweep(objects, store))
+    ids, features = rows(objects, w=FAN_IN + 1)
+    assert ids == [f"w{n}" for n in range(FAN_IN + 1) if n != 3]
+    assert features == [n for n in range(FAN_IN + 1) if n != 3]
+    assert not any(b"text of w3." in objects.get(key) for key in objects.keys("models/"))
