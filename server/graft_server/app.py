@@ -132,7 +132,8 @@ class App:
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._jobs.start()
-        await asyncio.to_thread(self._tuner.sweep)
+        known = self._removal.catalogue.snapshot
+        await asyncio.to_thread(self._tuner.sweep, [*known.erasures, *known.deletions])
         await self._trunks.open(self._jobs)
         await self._versions.preload()
         self._versions.start(self._adaptations.follow)

@@ -22,6 +22,7 @@ from graft_server.store.adaptations import (
 )
 from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
 from graft_server.store.objects import ObjectMissingError, Objects
+from graft_server.store.rewriting import sweep
 from graft_server.store.rows import read_rows
 from graft_server.store.segments import Record, Segment, content_digest, encode_segment, segment_key
 from graft_server.store.versions import Source
@@ -396,15 +397,19 @@ def test_what_comes_after_the_commit_that_closes_is_refused_and_not_stored(objec
     assert load(objects).writer("b").next_sequence == 1
 
 
-def test_a_segment_that_a_killed_server_left_after_the_closing_commit_does_not_count(objects):
+def test_a_segment_that_a_killed_server_left_after_the_closing_commit_does_not_count_and_is_swept(objects):
     store = create(objects)
-    store.commit("last", {}, close=True, writer_id="a")
+    counts = store.writer("a").append([upsert("0")])
+    store.commit("last", {"a": 1}, close=True, writer_id="a")
     # As a server leaves it that is killed before it looks whether the adaptation was closed.
     segment = Segment("b", 0, 0, (upsert("1"),))
     folder = writer_folder("team/m", "job", "b")
-    objects.create(segment_key(folder, segment.name), encode_segment(segment))
+    left = segment_key(folder, segment.name)
+    objects.create(left, encode_segment(segment))
     again = load(objects)
-    assert (again.writer("b").next_sequence, again.read_positions()) == (0, {"b": 0})
+    assert (again.writer("b").next_sequence, again.read_positions()) == (0, {"a": 1, "b": 0})
+    assert sweep(objects, again) == [left]
+    assert objects.exists(segment_key(writer_folder("team/m", "job", "a"), counts.name))
 
 
 def test_a_closing_commit_that_a_killed_server_did_not_settle_is_settled_by_the_next(objects):

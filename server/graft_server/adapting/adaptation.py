@@ -287,6 +287,10 @@ class Adaptation:
             # What is put together now still has them; it will not count, and is deleted.
             await self._rest()
             self._rests = False
+        if self.running:
+            # It would be trained again in any case.
+            await self._stop_runner()
+            self.resume()
 
     async def close(self) -> None:
         """Stops working on it, here and now; what is durable is taken up by the next server.

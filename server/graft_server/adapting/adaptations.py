@@ -297,6 +297,9 @@ class Adaptations:
                 await adaptation.give_up()
             elif snapshot.erasures.get(key[0], 0) > before:
                 await adaptation.forget_erased()
+        for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
+            if entry > before:
+                await asyncio.to_thread(self._publisher.tuner.forget, model)
 
     async def remove_remains(self, model: str, adaptation_id: str) -> None:
         """Removes what a deletion of its model has left of an adaptation, unless another one has begun since."""

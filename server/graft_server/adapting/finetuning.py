@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,11 +211,21 @@ class Tuner:
         scratch.remove(folder)
         return result
 
-    def sweep(self) -> None:
-        """Removes what commits left that never ended."""
-        for folder in self.folder.glob("*/"):
+    def sweep(self, models: Iterable[str]) -> None:
+        """Removes what commits left that never ended, at start.
+
+        Args:
+            models: Those that are deleted, or of which examples were erased, once: it may have been after the commits.
+        """
+        for model in models:
+            self.forget(model)
+        for folder in self.folder.glob("*/*/"):
             if time.time() - folder.stat().st_mtime > OLD_S:
                 scratch.remove(folder)
+
+    def forget(self, model: str) -> None:
+        """Removes the scratch of a model's commits, which has the tokens of their examples: some were erased."""
+        scratch.remove(self._scratches(model))
 
     async def _run(
         self,
@@ -264,5 +274,11 @@ class Tuner:
         return outcome
 
     def _scratch(self, store: AdaptationStore, commit_id: str) -> Path:
-        whole = "\0".join((self.location, store.model, store.adaptation_id, commit_id))
-        return self.folder / hashlib.sha256(whole.encode()).hexdigest()[:32]
+        return self._scratches(store.model) / _digest(store.adaptation_id, commit_id)
+
+    def _scratches(self, model: str) -> Path:
+        return self.folder / _digest(self.location, model)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

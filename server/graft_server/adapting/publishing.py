@@ -15,12 +15,13 @@ from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.label_names import LabelNames
 from graft_server.adapting.mailbox import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, StateError, StoreError
+from graft_server.errors import ConflictError, DomainError, FaultError, StateError
 from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore, is_features_key
 from graft_server.store.catalogue import Catalogue, Snapshot, Version
+from graft_server.store.features import FEATURES_MISSING
 from graft_server.store.objects import OBJECT_MISSING, Objects
 from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
 
@@ -80,13 +81,20 @@ class Publisher:
             except ConflictError as error:
                 _log.info("%s", error.message)
                 continue
-            except StoreError as error:
+            except FaultError as error:
+                if self._erased(store.model, read_at):
+                    continue  # its examples, or its scratch, were taken away under it
                 key = error.metadata.get("object", "")
-                if error.reason != OBJECT_MISSING or not is_features_key(key) or key in lost:
+                missing = error.reason in {OBJECT_MISSING, FEATURES_MISSING} and is_features_key(key)
+                if not missing or key in lost:
                     raise
                 lost.add(key)
                 continue
             return version, msgspec.json.decode(result["report"], type=Report)
+
+    def _erased(self, model: str, read_at: int) -> bool:
+        """Whether examples of a model were erased after an entry of the catalogue, as last read."""
+        return self.catalogue.snapshot.erasures.get(model, 0) > read_at
 
     async def _train(
         self,

@@ -33,6 +33,7 @@ from graft_server.errors import FaultError, StateError
 from graft_server.examples import Label
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.store.features import FEATURES_MISSING
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, Manifest, Source, write_version
@@ -172,7 +173,7 @@ def _read(objects: Objects, task: Training) -> Rows:
             raise
         raise FaultError(
             "The features of some examples are not stored yet: commit again, and they are computed anew.",
-            reason="FEATURES_MISSING",
+            reason=FEATURES_MISSING,
             metadata={"object": key},
         ) from error
 

@@ -434,6 +434,24 @@ class AdaptationStore:
         found = {writer_id: self._position(writer_id) for writer_id in self.writer_ids()}
         return {writer_id: self._limited(writer_id, end) for writer_id, end in found.items()}
 
+    def late_segments(self) -> set[tuple[str, str]]:
+        """Returns (writer, name) of segments that came too late for the commit that closed the adaptation.
+
+        They were never acknowledged. Whoever wrote one deletes it, unless it dies before that.
+        """
+        late: set[tuple[str, str]] = set()
+        for writer_id in self.writer_ids() if self._closing is not None else ():
+            folder = writer_folder(self.model, self.adaptation_id, writer_id)
+            names = (it.removeprefix(folder).removesuffix(".seg") for it in self._objects.keys(folder))
+            for ordinal in sorted((it for it in map(ordinal_of, names) if it is not None), reverse=True):
+                if self.generations.piece(writer_id, ordinal) is not None:
+                    break
+                segment = self.segment(writer_id, ordinal)
+                if self._counts(segment):
+                    break
+                late.add((writer_id, segment.name))
+        return late
+
     def commit(
         self, commit_id: str, watermarks: Mapping[str, int], *, close: bool = False, writer_id: str = ""
     ) -> Commit:

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 Features = Mapping[str, NDArray[np.float16]]
 """View name to features of shape (n, d); every view has the same n."""
+FEATURES_MISSING = "FEATURES_MISSING"
+"""The reason of a failure for which features have to be computed anew; metadata["object"] names them."""
 
 _DTYPE = np.dtype("<f2")
 _LENGTH_BYTES = 4

@@ -117,17 +117,21 @@ def put_together(
 def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
     """Returns the keys of segments and features that do not count, which a crash left. Delete them.
 
-    What was replaced, or written for a generation that is past, goes at once. What was written for the next one may
-    still be about to count, unless it is old.
+    What was replaced, or written for a generation that is past, or too late for the commit that closed the
+    adaptation, goes at once. What was written for the next one may still be about to count, unless it is old.
     """
     now = now or datetime.now(UTC)
     segments = f"{store.folder}writers/"
     features = f"{store.folder}features/"
     ages = {**objects.ages(segments, now), **objects.ages(features, now)}
-    store.generations.refresh()
+    store.refresh()
+    late = store.late_segments()
     garbage: list[str] = []
     for key, age in ages.items():
         writer_id, name = _place(key.removeprefix(segments if key.startswith(segments) else features))
+        if (writer_id, name) in late:
+            garbage.append(key)
+            continue
         if store.generations.counts(writer_id, name):
             continue
         if store.generations.dead(name) or age > ORPHAN_AGE:
