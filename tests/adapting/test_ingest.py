@@ -129,7 +129,7 @@ def test_features_are_in_the_order_of_the_examples_whatever_their_lengths(bench,
         await stream.flush()
         await it.embedder.complete(lambda *_: None)
         await stream.close()
-        stored = [it.store.features("w", segment.ordinal, it.trunk.encoder_id) for segment in it.durable]
+        stored = [it.store.features(segment, it.trunk.encoder_id) for segment in it.durable]
         features = np.concatenate([views["pooled"] for views in stored])
         alone = np.concatenate([encoder.encode([tokenizer(text).item])["pooled"] for text in texts])
         np.testing.assert_allclose(features, alone, atol=1e-3)  # half precision
