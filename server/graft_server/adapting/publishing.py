@@ -19,10 +19,10 @@ from graft_server.errors import ConflictError, DomainError, FaultError, StateErr
 from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
 from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, is_features_key
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.catalogue import Catalogue, Snapshot, Version
 from graft_server.store.features import FEATURES_MISSING
-from graft_server.store.objects import OBJECT_MISSING, Objects
+from graft_server.store.objects import Objects
 from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
 
 T = TypeVar("T")
@@ -85,8 +85,7 @@ class Publisher:
                 if self._erased(store.model, read_at):
                     continue  # its examples, or its scratch, were taken away under it
                 key = error.metadata.get("object", "")
-                missing = error.reason in {OBJECT_MISSING, FEATURES_MISSING} and is_features_key(key)
-                if not missing or key in lost:
+                if error.reason != FEATURES_MISSING or key in lost:
                     raise
                 lost.add(key)
                 continue

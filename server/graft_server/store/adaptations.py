@@ -12,7 +12,6 @@ segment is acknowledged after a look at the commits, so it is either older than 
 from __future__ import annotations
 
 import dataclasses
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -39,9 +38,6 @@ from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
 from graft_server.store.segments import Segment, WriterLog, read_current
 from graft_server.store.versions import Source, model_folder
-
-# "_" ends a model's name, so nothing in that name can look like the rest.
-_FEATURES = re.compile(r"models/.+/_/adaptations/[^/]+/features/.+\.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +154,6 @@ def writer_folder(model: str, adaptation_id: str, writer_id: str) -> str:
 def features_key(model: str, adaptation_id: str, encoder_id: str, writer_id: str, name: str) -> str:
     """Returns the key of the features of a segment."""
     return f"{adaptation_folder(model, adaptation_id)}features/{encoder_id}/{writer_id}/{name}.bin"
-
-
-def is_features_key(key: str) -> bool:
-    """Whether a key is one of those that `features_key` gives."""
-    return _FEATURES.fullmatch(key) is not None
 
 
 def missing_adaptation(model: str, adaptation_id: str) -> MissingError:

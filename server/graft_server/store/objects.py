@@ -36,9 +36,6 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 T = TypeVar("T")
 
-OBJECT_MISSING = "OBJECT_MISSING"
-"""The reason of ObjectMissingError, by which it is known when it came from another process."""
-
 
 class ObjectExistsError(StoreError):
     """The key to be created exists already."""
@@ -51,7 +48,7 @@ class ObjectMissingError(StoreError):
     """The key to be read does not exist."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Object {key} is missing.", reason=OBJECT_MISSING, metadata={"object": key})
+        super().__init__(f"Object {key} is missing.", reason="OBJECT_MISSING", metadata={"object": key})
 
 
 def corrupt(key: str, what: str) -> CorruptError:
