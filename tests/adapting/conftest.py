@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
-from graft_server.adapting.training_set import MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+
+S = TypeVar("S", bound=ExampleSet)
 
 
 @pytest.fixture
@@ -84,6 +86,22 @@ def plain(features: np.ndarray) -> dict[str, Any]:
         "input_digests": tuple(f"input {i}".encode() for i in range(n)),
         "features": {"pooled": features},
     }
+
+
+def rows_of(train: S, target: str, rows: np.ndarray) -> S:
+    """Some rows, each an example of its own however often it is taken; `target` names the array of what they are."""
+    places = [int(row) for row in rows]
+    changes: dict[str, Any] = {
+        name: getattr(train, name)[rows] for name in (target, "weights", "validation", "groups")
+    }
+    return replace(
+        train,
+        **changes,
+        ids=tuple(f"{train.ids[row]}/{i}" for i, row in enumerate(places)),
+        origins=tuple(train.origins[row] for row in places),
+        input_digests=tuple(train.input_digests[row] for row in places),
+        features={view: features[rows] for view, features in train.features.items()},
+    )
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

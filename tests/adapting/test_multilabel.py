@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from sklearn.metrics import f1_score
+from tests.adapting.conftest import rows_of
 
 from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.training_set import MultiLabelSet
@@ -30,22 +31,6 @@ def selected(train: MultiLabelSet, seed: int = 0) -> tuple[MultiLabelHead, Repor
 def answers(head: MultiLabelHead, on: MultiLabelSet) -> MultiLabelOutput:
     return head.scores(
         np.concatenate([on.features[it] for it in head.view.split("+")], axis=1).astype(np.float32)
-    )
-
-
-def rows_of(train: MultiLabelSet, rows: np.ndarray) -> MultiLabelSet:
-    """Some rows, each an example of its own however often it is taken."""
-    places = [int(row) for row in rows]
-    return replace(
-        train,
-        targets=train.targets[rows],
-        weights=train.weights[rows],
-        validation=train.validation[rows],
-        groups=train.groups[rows],
-        ids=tuple(f"{train.ids[row]}/{i}" for i, row in enumerate(places)),
-        origins=tuple(train.origins[row] for row in places),
-        input_digests=tuple(train.input_digests[row] for row in places),
-        features={view: features[rows] for view, features in train.features.items()},
     )
 
 
@@ -103,7 +88,7 @@ def test_the_same_examples_and_seed_give_the_same_bytes_and_report(make_labelled
 def test_an_example_of_weight_0_is_as_good_as_absent(make_labelled_set: MakeSet) -> None:
     train = make_labelled_set(160)
     kept = np.arange(160) % 4 != 0
-    without = rows_of(train, np.flatnonzero(kept))
+    without = rows_of(train, "targets", np.flatnonzero(kept))
     without = replace(without, ids=tuple(it.partition("/")[0] for it in without.ids))
     weighted, absent = selected(replace(train, weights=kept.astype(float))), selected(without)
     assert encode(weighted[0]) == encode(absent[0])
@@ -114,7 +99,7 @@ def test_an_example_of_weight_0_is_as_good_as_absent(make_labelled_set: MakeSet)
 def test_an_example_of_weight_2_counts_as_one_that_is_there_twice(make_labelled_set: MakeSet) -> None:
     train, fresh = make_labelled_set(160, noise=1.5), make_labelled_set(400, seed=4, noise=1.5)
     twice = np.arange(160) % 4 == 0
-    repeated = rows_of(train, np.repeat(np.arange(160), 1 + twice))
+    repeated = rows_of(train, "targets", np.repeat(np.arange(160), 1 + twice))
     outputs = [
         answers(selected(one)[0], fresh).probabilities
         for one in (replace(train, weights=1.0 + twice), repeated, train)

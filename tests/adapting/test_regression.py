@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+from tests.adapting.conftest import rows_of
 
 from graft_server.adapting.regression import Unit, select_regression
 from graft_server.adapting.training_set import RegressionSet
@@ -28,22 +29,6 @@ def selected(train: RegressionSet, seed: int = 0) -> tuple[RegressionHead, Repor
 
 def answers(head: RegressionHead, on: RegressionSet) -> RegressionOutput:
     return head.scores(on.features["pooled"].astype(np.float32))
-
-
-def rows_of(train: RegressionSet, rows: np.ndarray) -> RegressionSet:
-    """Some rows, each an example of its own however often it is taken."""
-    places = [int(row) for row in rows]
-    return replace(
-        train,
-        values=train.values[rows],
-        weights=train.weights[rows],
-        validation=train.validation[rows],
-        groups=train.groups[rows],
-        ids=tuple(f"{train.ids[row]}/{i}" for i, row in enumerate(places)),
-        origins=tuple(train.origins[row] for row in places),
-        input_digests=tuple(train.input_digests[row] for row in places),
-        features={view: features[rows] for view, features in train.features.items()},
-    )
 
 
 def test_the_report_foretells_the_figures_on_fresh_examples(make_valued_set: MakeSet) -> None:
@@ -97,7 +82,7 @@ def test_values_in_another_unit_give_the_same_answers_in_it(
 def test_an_example_of_weight_0_is_as_good_as_absent(make_valued_set: MakeSet) -> None:
     train = make_valued_set(160)
     kept = np.arange(160) % 4 != 0
-    without = rows_of(train, np.flatnonzero(kept))
+    without = rows_of(train, "values", np.flatnonzero(kept))
     # Folds and the map go by tenths of all values.
     train = replace(train, values=np.where(kept, train.values, np.median(train.values)))
     weighted, absent = selected(replace(train, weights=kept.astype(float))), selected(without)
@@ -109,7 +94,7 @@ def test_an_example_of_weight_0_is_as_good_as_absent(make_valued_set: MakeSet) -
 def test_an_example_of_weight_2_counts_as_one_that_is_there_twice(make_valued_set: MakeSet) -> None:
     train, fresh = make_valued_set(160, noise=3.0), make_valued_set(300, seed=4)
     twice = np.arange(160) % 4 == 0
-    repeated = rows_of(train, np.repeat(np.arange(160), 1 + twice))
+    repeated = rows_of(train, "values", np.repeat(np.arange(160), 1 + twice))
     values = [
         answers(selected(one)[0], fresh).value
         for one in (replace(train, weights=1.0 + twice), repeated, train)
