@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +70,9 @@ class RunningServer:
         return code
 
 
-def start_server(store: Path, *flags: str, **environment: str) -> RunningServer:
-    """Starts `graft-server serve` and returns once it says that it is ready."""
-    command = [sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
+def start_server(store: Path, *flags: str, within: Sequence[str] = (), **environment: str) -> RunningServer:
+    """Starts `graft-server serve`, by the command `within` if there is one; returns once it says that it is ready."""
+    command = [*within, sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
         [*command, "--store", str(store), *flags],
         stdout=subprocess.PIPE,

@@ -288,6 +288,7 @@ class AdaptExchange:
             self.fail(self._given_up(error, waited_s))
             return 0.0
         self._trouble = error or UnavailableError("The server closed the call.")
+        self._started = False  # until the next call is: what is wrong is told meanwhile
         asked_s = (error.retry_after or 0.0) if error is not None else 0.0
         return min(max(self._backoff.next_s(), asked_s), limit_s - waited_s)
 

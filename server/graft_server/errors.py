@@ -10,7 +10,8 @@
     ├── DeadlineError       the caller's deadline passed before the work was done
     └── FaultError          something broke here; the caller did nothing wrong
         ├── StoreError      an object could not be written or read
-        │   └── CorruptError    an object is not what was written
+        │   ├── CorruptError    an object is not what was written
+        │   └── StoreFullError  there is no space left
         ├── BackboneError   a backbone cannot be used
         └── WorkerError     a worker process failed
 
@@ -95,6 +96,16 @@ class StoreError(FaultError):
 
 class CorruptError(StoreError):
     """An object is not what was written."""
+
+
+class StoreFullError(StoreError):
+    """There is no space left for an object.
+
+    Attributes:
+        retry_after_s: When it is worth another look, in seconds: somebody has to make room first.
+    """
+
+    retry_after_s = 5.0
 
 
 class BackboneError(FaultError):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.faults.conftest import STREAMS, Kill, Seen
+from tests.faults.processes import workers
 
 import graft
 from graft.v1 import model_pb2
@@ -185,20 +186,6 @@ def stream_while_the_server_is_killed(  # noqa: PLR0917 - all of them are what a
         server = serve(*flags, store=store)
     assert stream.result().report.examples == len(rows)
     return server, found
-
-
-def workers(server: Any) -> list[int]:
-    """The worker processes of a server."""
-    children: list[int] = []
-    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            children += [int(pid) for pid in (task / "children").read_text().split()]
-    found = []
-    for pid in children:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if b"graft_server.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
 
 
 def kill_a_worker(server: Any) -> None:

@@ -56,6 +56,7 @@ _TRAVELLING: dict[str, type[errors.DomainError]] = {
         errors.FaultError,
         errors.StoreError,
         errors.CorruptError,
+        errors.StoreFullError,
         errors.BackboneError,
         errors.WorkerError,
     )

@@ -28,6 +28,7 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BackboneError: grpc.StatusCode.UNAVAILABLE,
     errors.CorruptError: grpc.StatusCode.DATA_LOSS,
+    errors.StoreFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreError: grpc.StatusCode.UNAVAILABLE,
     errors.WorkerError: grpc.StatusCode.INTERNAL,
     errors.FaultError: grpc.StatusCode.INTERNAL,
@@ -42,7 +43,7 @@ def to_status(error: errors.DomainError) -> status_pb2.Status:
     """The status of a domain error, with ErrorInfo always, and BadRequest and RetryInfo where they apply."""
     code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
     status = _status(code, error.message, error.reason, error.field, error.metadata)
-    if isinstance(error, errors.OverloadError):
+    if isinstance(error, errors.OverloadError | errors.StoreFullError):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         status.details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))

@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from graft_server.errors import CorruptError, StoreError
+from graft_server.errors import CorruptError, StoreError, StoreFullError
 from graft_server.store import folder
 
 _LOG = logging.getLogger(__name__)
@@ -224,21 +224,27 @@ def _faults(key: str) -> Iterator[None]:
 
 
 def _fault(key: str, error: Exception) -> StoreError:
-    """Returns an error that names no path and says what to do; the log has the cause."""
+    """Returns an error that names the object, no path, and what to do; the log has the cause."""
     _LOG.error("store: %s: %s", key, str(error).partition("\n")[0])
     number = getattr(error, "errno", None)
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])
+    metadata = {"object": key}
     if number in _FULL:
-        return StoreError(
-            "The store has no space left: free or add some, then try again.", reason="STORE_FULL"
+        return StoreFullError(
+            f"The store has no space left for object {key}: free or add some. What was acknowledged is safe, and the "
+            "rest goes on where it was once there is room.",
+            reason="STORE_FULL",
+            metadata=metadata,
         )
     if number in _FORBIDDEN or isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return StoreError(
-            "The server lacks permission on its store: grant it reading and writing, then try again.",
+            f"The server lacks permission on object {key} of its store: grant it reading and writing, then try again.",
             reason="STORE_FORBIDDEN",
+            metadata=metadata,
         )
     return StoreError(
-        "The store failed or cannot be reached: try again; the server's log has the cause.",
+        f"The store failed or cannot be reached, at object {key}: try again; the server's log has the cause.",
         reason="STORE_UNAVAILABLE",
+        metadata=metadata,
     )
