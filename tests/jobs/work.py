@@ -23,13 +23,9 @@ def modules(payload, progress):
     return sorted(sys.modules)
 
 
-def niceness(payload, progress):
-    return os.nice(0)
-
-
-def autogroup(payload, progress):
-    path = Path("/proc/self/autogroup")
-    return path.read_text() if path.exists() else ""
+def scheduling(payload, progress):
+    """Policy, session and process group of the worker."""
+    return os.sched_getscheduler(0), os.getsid(0), os.getpgid(0)
 
 
 def stray_print(payload, progress):
