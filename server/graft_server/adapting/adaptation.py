@@ -261,6 +261,7 @@ class Adaptation:
         await self._stop_runner()
         await self._embedder.close()
         await self._rest()
+        await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
             await self._finish(commit_id, self._not_open())
         self._notify()

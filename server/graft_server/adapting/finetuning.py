@@ -223,6 +223,11 @@ class Tuner:
             if time.time() - folder.stat().st_mtime > OLD_S:
                 scratch.remove(folder)
 
+    def discard(self, store: AdaptationStore, commits: Iterable[str]) -> None:
+        """Removes the scratch of commits that were given up for good."""
+        for commit_id in commits:
+            scratch.remove(self._scratch(store, commit_id))
+
     def forget(self, model: str) -> None:
         """Removes the scratch of a model's commits, which has the tokens of their examples: some were erased."""
         scratch.remove(self._scratches(model))
@@ -274,7 +279,7 @@ class Tuner:
         return outcome
 
     def _scratch(self, store: AdaptationStore, commit_id: str) -> Path:
-        return self._scratches(store.model) / _digest(store.adaptation_id, commit_id)
+        return self._scratches(store.model) / _digest(store.name, commit_id)
 
     def _scratches(self, model: str) -> Path:
         return self.folder / _digest(self.location, model)
