@@ -90,7 +90,8 @@ class App:
             catalogue,
             self._versions,
             settings.erasure_grace_seconds,
-            self._adaptations.remove_remains,
+            self._jobs,
+            location,
         )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))

@@ -8,12 +8,19 @@ from typing import Any
 
 import grpc
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from graft.v1 import adaptation_pb2, model_pb2, types_pb2
-from graft_server.store.adaptations import AdaptationStore
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+from graft_server.adapting.finetuning import _digest
+from graft_server.examples import Change, Example, Input
+from graft_server.heads import Head, decode
+from graft_server.store.adaptations import AdaptationStore, writer_folder
 from graft_server.store.features import decode_features
 from graft_server.store.objects import Objects
+from graft_server.store.segments import Record, Segment, encode_segment, segment_key
 
 PRIVATE = "my neighbour Zebulon lost the key of the blue house"
 IMMEDIATELY = ("--erasure-grace-seconds", "0")
@@ -100,6 +107,147 @@ def test_nothing_of_an_erased_person_is_left_in_the_bytes_of_the_store(serve, co
     wire = connect(serve(*IMMEDIATELY))
     assert {it.example.id for it in examples(wire, "tests/m")} == {f"row-{n}" for n in range(len(few))}
     assert not places(server.store, traces)
+
+
+def crossed(count: int, dimension: int) -> NDArray[np.float32]:
+    """Unit-norm features whose kind is which of two axes, or of two others, they point along: no line parts them."""
+    rng = np.random.default_rng(3)
+    corners = np.zeros((4, dimension))
+    corners[[0, 1, 2, 3], [0, 0, 1, 1]] = 1, -1, 1, -1
+    rows = corners[np.arange(count) % 4] + 0.15 * rng.standard_normal((count, dimension)) / dimension**0.5
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def upsert_features(row: NDArray[np.float32], label: str, **fields: Any) -> adaptation_pb2.ExampleChange:
+    example = types_pb2.Example(
+        input=types_pb2.Input(features={"values": row.tolist()}), label=label, **fields
+    )
+    return adaptation_pb2.ExampleChange(upsert=example)
+
+
+def arrays_of(path: Path, data: bytes) -> Iterator[NDArray[Any]]:
+    """All matrices of a head, as it is served and as a graph; none of other files."""
+    sealed = data.rpartition(b"\n#sealed ")[0]
+    if path.name == "head.onnx":
+        for tensor in onnx.load_model_from_string(sealed).graph.initializer:
+            yield numpy_helper.to_array(tensor)
+    if path.name == "head.bin":
+        head = decode(sealed)
+        assert isinstance(head, Head)
+        yield head.novelty.anchors
+        for member in head.members:
+            yield from (getattr(member.map, it) for it in ("landmarks", "weight") if hasattr(member.map, it))
+
+
+def holders(store: Path, row: NDArray[np.float32]) -> set[str]:
+    """The files of the store that hold a row of features: as bytes, or as a row or a column of a matrix."""
+    traces = [row.astype(kind)[:64].tobytes() for kind in (np.float16, np.float32)]
+    found = set()
+    for path, data in files(store):
+        matrices = [it.astype(np.float32) for it in arrays_of(path, data) if it.ndim == 2]
+        ways = [way for it in matrices for way in (it, it.T) if way.shape[1] == len(row)]
+        if any(trace in data for trace in traces) or any(
+            (np.abs(way - row).max(axis=1) < 1e-3).any() for way in ways
+        ):
+            found.add("features" if "features" in path.parts else path.name)
+    return found
+
+
+def test_no_head_keeps_the_features_of_an_erased_person(serve, connect):
+    server = serve(*IMMEDIATELY)
+    wire = connect(server)
+    dimension = wire.model.ListBackbones(model_pb2.ListBackbonesRequest()).backbones[0].feature_dimension
+    rows = crossed(41, dimension)
+    labels = ["odd" if n % 4 > 1 else "even" for n in range(41)]
+    # Theirs alone has its label, and so an anchor of its own; and it is one of the kernel's landmarks.
+    labels[-1] = "theirs"
+    taught = [
+        upsert_features(row, label, id=f"row-{n}")
+        for n, (row, label) in enumerate(zip(rows, labels, strict=True))
+    ]
+    taught[-1].upsert.subject = "zebulon"
+    wire.publish("tests/m", taught, adaptation_id="a")
+    version = wire.model.GetVersion(model_pb2.GetVersionRequest(model="tests/m")).version
+    assert "kernel" in version.report.head.kind
+    assert "row-40" in {it.id for it in version.report.feature_map}
+    theirs = rows[-1].astype(np.float16).astype(np.float32)
+    assert holders(server.store, theirs) == {"head.bin", "head.onnx", "features"}
+    before = scores_of(wire, rows[:-1])
+    erased = erase(wire, "tests/m", subject="zebulon")
+    assert (erased.erased, list(erased.affected_versions)) == (1, [1])
+    assert holders(server.store, theirs) == set()
+    assert not places(server.store, [b"row-40", b"zebulon"])
+    # The version goes on to answer, nearly as before, here and after a restart.
+    for _ in range(2):
+        assert np.abs(scores_of(wire, rows[:-1]) - before).max() < 0.1
+        version = wire.model.GetVersion(model_pb2.GetVersionRequest(model="tests/m")).version
+        assert (version.version, version.trained_on_erased, version.report.examples) == (1, True, 41)
+        assert len(version.report.feature_map) == 40
+        assert server.stop() == 0
+        wire = connect(server := serve(*IMMEDIATELY))
+
+
+def scores_of(wire: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """shape (rows, labels): probabilities, by label."""
+    inputs = [types_pb2.Input(features={"values": row.tolist()}) for row in rows]
+    asked = prediction_pb2.PredictRequest(model="tests/m", inputs=inputs)
+    answers = [it.single_label.scores for it in wire.prediction.Predict(asked, timeout=60).results]
+    return np.array([[it.probability for it in sorted(row, key=lambda it: it.label)] for row in answers])
+
+
+def test_what_a_server_that_died_wrote_too_late_is_erased_with_the_rest(serve, connect, few):
+    server = serve(*IMMEDIATELY)
+    wire = connect(server)
+    wire.publish("tests/m", [upsert(text, label) for text, label in few], adaptation_id="a")
+    # As it leaves it that dies between writing a segment and looking whether another server has closed the adaptation.
+    example = Example("theirs", Input(PRIVATE), "lock", subject="zebulon")
+    late = Segment("late", 0, 0, (Record(1, Change(example)),))
+    key = segment_key(writer_folder("tests/m", "a", "late"), late.name)
+    Objects.open(server.store).create(key, encode_segment(late))
+    traces = [PRIVATE.encode(), b"zebulon", b"theirs"]
+    assert places(server.store, traces) == {".seg"}
+    # It was never acknowledged, so there is nothing to count.
+    assert erase(wire, "tests/m", subject="zebulon").erased == 0
+    assert not places(server.store, traces)
+
+
+def test_the_scratch_of_a_tuning_keeps_no_tokens_of_an_erased_person(
+    serve, connect, intents, tokenizer, encoder_cache
+):
+    server = serve(*IMMEDIATELY)
+    wire = connect(server)
+    call = wire.adapt(
+        model="tests/m",
+        adaptation_id="a",
+        method=types_pb2.METHOD_PARTIAL,
+        fine_tuning=adaptation_pb2.FineTuning(unfrozen_layers=1, epochs=100),
+    )
+    rows = [upsert(text, label) for text, label in intents]
+    theirs = upsert(PRIVATE, intents[0][1], id="theirs", subject="zebulon")
+    call.examples(0, [*rows, theirs])
+    call.commit(close=True)
+    call.next("committed")
+    (prepared,) = tokenizer.each([Input(PRIVATE)])
+    tokens = prepared.item.astype(np.int32).tobytes()
+    scratch = encoder_cache / "tuning" / _digest(str(server.store), "tests/m")
+
+    def holds_tokens() -> bool:
+        return any(tokens in path.read_bytes() for path in scratch.rglob("*") if path.is_file())
+
+    while not holds_tokens():
+        assert call.next("progress")
+    assert erase(wire, "tests/m", subject="zebulon").erased == 1
+    assert not holds_tokens()
+    assert not places(server.store, [PRIVATE.encode(), b"zebulon", b"theirs"])
+    # The tuning goes on without it.
+    while not any(scratch.rglob("examples.npz")):
+        assert call.next("progress")
+    assert not holds_tokens()
+    wire.adaptation.CancelAdaptation(
+        adaptation_pb2.CancelAdaptationRequest(model="tests/m", adaptation_id="a"), timeout=60
+    )
+    # Nor does a cancelled one keep anything.
+    assert not any(it.is_file() for it in scratch.rglob("*"))
 
 
 def test_a_repeat_of_an_erased_change_is_a_repeat_and_is_not_stored_again(serve, connect, few):

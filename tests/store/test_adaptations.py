@@ -1,5 +1,6 @@
 """One adaptation's objects: segments, features, commits, outcomes, events, and reading them all back."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -15,9 +16,11 @@ from graft_server.store.adaptations import (
     Failure,
     Settings,
     Start,
+    deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
     remove_adaptation,
+    stored_name,
     writer_folder,
 )
 from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
@@ -127,6 +130,25 @@ def test_adaptations_are_listed_and_removed(objects):
         remove_adaptation(objects, "team/m", adaptation_id)
     assert list_adaptations(objects, "team/m") == []
     assert sorted(list_all_adaptations(objects)) == [("team", "j3"), ("team/m/n", "j4")]
+
+
+def test_a_server_that_still_removes_a_deleted_adaptation_leaves_its_successor_alone(objects):
+    old = create(objects)
+    add(old, "w", [upsert("1")])
+    # As a slow server does it: it looks, another server begins one of the same id and takes examples, it goes on.
+    left = deleted_adaptations(objects, "team/m", deletion=7)
+    successor = create(objects, stored_name("job", 7), dataclasses.replace(START, born=7))
+    add(successor, "w", [upsert("2")])
+    assert left == ["job"]
+    remove_adaptation(objects, "team/m", "job")
+    assert list_adaptations(objects, "team/m") == [successor.name]
+    again = load(objects, successor.name)
+    assert (again.adaptation_id, again.writer("w").next_sequence) == ("job", 1)
+    assert again.segment("w", 0).upserts[0].id == "2"
+    assert deleted_adaptations(objects, "team/m", deletion=7) == []
+    # The next deletion means it, and one that a server begins who has not heard of that yet.
+    create(objects, stored_name("late", 7), dataclasses.replace(START, born=8))
+    assert deleted_adaptations(objects, "team/m", deletion=9) == ["job@7", "late@7"]
 
 
 def test_repeats_conflicts_and_gaps_are_told_apart_after_a_restart(memory):

@@ -156,6 +156,27 @@ def test_an_alias_moved_by_another_server_is_a_conflict(objects):
     assert caught.value.metadata == {"version": "1"}
 
 
+def test_a_version_that_was_written_anew_has_its_new_parts_for_all_and_what_it_was_is_known(objects):
+    one, two = Catalogue(objects), Catalogue(objects)
+    publish(one, "a", "x")
+    before = two.refresh().model("a").version(1)
+    first, second = (ManifestRef(f"models/a/_/versions/{it}/manifest.json", "1" * 64) for it in "pq")
+    assert one.redact(before, first)
+    # Only who has read the newest parts replaces them.
+    assert not two.redact(before, second)
+    changed = two.snapshot.model("a").version(1)
+    assert (changed.manifest, changed.redacted) == (first, True)
+    assert two.redact(changed, second)
+    assert publish(one, "a", "x") == 1
+    for it in (one, two, Catalogue(objects)):
+        snapshot = it.refresh()
+        assert snapshot.model("a").version(1).manifest == second
+        assert snapshot.replaced["a"] == (before.manifest, first)
+    two.delete_model("a")
+    assert not one.redact(changed, first)
+    assert one.snapshot.replaced["a"] == (before.manifest, first)
+
+
 def test_a_damaged_entry_is_named_and_the_rest_is_served_but_not_changed(tmp_path):
     catalogue = Catalogue(Objects.open(tmp_path))
     for model in ("a", "b", "c"):

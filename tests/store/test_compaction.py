@@ -10,7 +10,7 @@ from graft_server.examples import Change, Example, Input, Rejection
 from graft_server.store.adaptations import AdaptationStore, Settings, Start
 from graft_server.store.compaction import FAN_IN, LARGEST_BYTES, compact
 from graft_server.store.events import Rejected
-from graft_server.store.examples import stored_examples
+from graft_server.store.examples import ExampleIndex
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, sweep
 from graft_server.store.rows import read_rows
@@ -131,7 +131,9 @@ def test_a_log_that_was_read_in_part_goes_on_within_what_was_put_together(object
 def test_examples_are_listed_once_where_segments_are_put_together_meanwhile(objects):
     store = load(objects)
     trickle(store, FAN_IN + 3)
-    listed = stored_examples(load(objects))
+    index = ExampleIndex(load(objects))
+    index.refresh()
+    listed = index.examples()
     first = [next(listed) for _ in range(5)]
     compact(objects, store, "e")
     assert [it.sequence for it in (*first, *listed)] == list(range(FAN_IN + 3))

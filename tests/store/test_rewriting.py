@@ -9,7 +9,7 @@ from graft_server.errors import ConflictError
 from graft_server.examples import Change, Example, Input, Rejection
 from graft_server.store.adaptations import AdaptationStore, Settings, Start
 from graft_server.store.objects import Objects
-from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, sweep
+from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, erased_examples, sweep
 from graft_server.store.rows import read_rows
 from graft_server.store.segments import ERASED, Record, content_digest
 from graft_server.store.versions import Source
@@ -66,6 +66,21 @@ def test_what_is_erased_does_not_count_and_the_rest_keeps_its_place_and_features
         assert it.missing_features("e") == []
         assert rows(objects) == LEFT
     assert erase(objects, store, THEIRS) == 0
+
+
+def test_features_of_what_was_erased_can_be_compared_with_until_they_are_swept_away(objects):
+    store = load(objects)
+    teach(store)
+    assert list(erased_examples(objects, store)) == []
+    erase(objects, store, THEIRS)
+    (left,) = erased_examples(objects, load(objects))
+    assert left.id == "theirs"
+    assert left.features["e"]["pooled"].tolist() == [1.125]
+    # Of the original segment, and of the one that the first erasure made of it.
+    erase(objects, store, Wanted(frozenset({"3"})))
+    assert sorted(it.id for it in erased_examples(objects, store)) == ["3", "3", "theirs"]
+    objects.delete(sweep(objects, store))
+    assert list(erased_examples(objects, store)) == []
 
 
 def test_whatever_is_sent_in_place_of_an_erased_change_is_a_repeat(objects):

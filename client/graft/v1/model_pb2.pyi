@@ -171,8 +171,8 @@ class Version(_message.Message):
     task: _types_pb2.Task.ValueType
     """What it answers with; never unspecified."""
     trained_on_erased: _builtins.bool
-    """Whether it may have been trained on examples that were erased since: its head may still hold features of
-    them, and its report their ids. Train again, then delete it.
+    """Whether it may have been trained on examples that were erased since. It holds no features or ids of them any
+    more, but its weights have learned from them. To be rid of that too, train again, then delete it.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -162,8 +162,8 @@ class ModelServiceServicer(object):
 
     def DeleteExamples(self, request, context):
         """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
-        adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
-        finishes what was cut off.
+        adaptations of the model, and from the heads and reports of its versions. It answers when they are gone from what
+        is stored. Repeating it is harmless, and finishes what was cut off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

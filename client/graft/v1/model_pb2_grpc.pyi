@@ -56,8 +56,8 @@ class ModelServiceStub:
     """ListExamples lists what is stored of the examples that a model was taught with."""
     DeleteExamples: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteExamplesRequest, _model_pb2.DeleteExamplesResponse]
     """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
-    adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
-    finishes what was cut off.
+    adaptations of the model, and from the heads and reports of its versions. It answers when they are gone from what
+    is stored. Repeating it is harmless, and finishes what was cut off.
     """
     ExportModel: _grpc.UnaryStreamMultiCallable[_model_pb2.ExportModelRequest, _model_pb2.ExportModelResponse]
     """ExportModel streams a self-contained bundle: model.onnx from token ids to calibrated probabilities,
@@ -96,8 +96,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """ListExamples lists what is stored of the examples that a model was taught with."""
     DeleteExamples: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteExamplesRequest, _model_pb2.DeleteExamplesResponse]  # type: ignore[assignment]
     """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
-    adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
-    finishes what was cut off.
+    adaptations of the model, and from the heads and reports of its versions. It answers when they are gone from what
+    is stored. Repeating it is harmless, and finishes what was cut off.
     """
     ExportModel: _aio.UnaryStreamMultiCallable[_model_pb2.ExportModelRequest, _model_pb2.ExportModelResponse]  # type: ignore[assignment]
     """ExportModel streams a self-contained bundle: model.onnx from token ids to calibrated probabilities,
@@ -187,8 +187,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.DeleteExamplesResponse, _abc.Awaitable[_model_pb2.DeleteExamplesResponse]]:
         """DeleteExamples erases examples for good, with their features, in all states that they ever had, from all
-        adaptations of the model. It answers when they are gone from what is stored. Repeating it is harmless, and
-        finishes what was cut off.
+        adaptations of the model, and from the heads and reports of its versions. It answers when they are gone from what
+        is stored. Repeating it is harmless, and finishes what was cut off.
         """
 
     @_abc_1.abstractmethod

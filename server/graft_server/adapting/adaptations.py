@@ -31,14 +31,15 @@ from graft_server.store.adaptations import (
     PublishPolicy,
     Settings,
     Start,
-    deleted_adaptations,
     list_all_adaptations,
     missing_adaptation,
+    parsed_name,
     read_starts,
     remove_adaptation,
+    stored_name,
 )
 from graft_server.store.events import AdaptationState
-from graft_server.store.examples import StoredExample, stored_examples
+from graft_server.store.examples import StoredExample, StoredExamples
 from graft_server.store.versions import Source, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Adaptations:
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._forgetting: asyncio.TimerHandle | None = None
         self._starts: dict[str, dict[str, Start]] = {}
+        self._stored_examples = StoredExamples(publisher.objects)
         self._followed = publisher.catalogue.snapshot.entries
         self._draining = False
 
@@ -242,9 +244,9 @@ class Adaptations:
 
         def found() -> Iterator[StoredExample]:
             for it in wanted:
-                store = AdaptationStore.load(self._publisher.objects, model, it)
-                for stored in stored_examples(store):
-                    if stored.place >= first and subject in ("", stored.example.subject):
+                begin = first[1:] if it == first[0] else ("", 0)
+                for stored in self._stored_examples.of(model, self._name(model, it)).examples(begin):
+                    if subject in ("", stored.example.subject):
                         yield stored
 
         return found()
@@ -270,7 +272,10 @@ class Adaptations:
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished, and the adaptations that publish by themselves."""
         objects = self._publisher.objects
-        for model, adaptation_id in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
+        for model, name in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
+            adaptation_id, _ = parsed_name(name)
+            if name != self._name(model, adaptation_id):
+                continue  # it was deleted with its model
             try:
                 store = await self._load((model, adaptation_id))
                 unfinished = store.commits.keys() - store.outcomes.keys()
@@ -292,19 +297,17 @@ class Adaptations:
                 del self._open[key]
                 await adaptation.drop(_deleted(*key))
                 # This server may have written some more after the one that deletes had looked.
-                await self.remove_remains(*key)
+                await asyncio.to_thread(
+                    remove_adaptation, self._publisher.objects, key[0], adaptation.store.name
+                )
             elif key in snapshot.cancelled and adaptation.working:
                 await adaptation.give_up()
             elif snapshot.erasures.get(key[0], 0) > before:
                 await adaptation.forget_erased()
         for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
             if entry > before:
+                self._stored_examples.forget(model)
                 await asyncio.to_thread(self._publisher.tuner.forget, model)
-
-    async def remove_remains(self, model: str, adaptation_id: str) -> None:
-        """Removes what a deletion of its model has left of an adaptation, unless another one has begun since."""
-        async with self._lock((model, adaptation_id)):
-            await asyncio.to_thread(self._remove_remains, model, adaptation_id)
 
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
@@ -345,32 +348,35 @@ class Adaptations:
             # Only now: one that exists has its lineage, also where base_version was deleted since.
             lineage = await self.lineage(request)
         snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
-        await asyncio.to_thread(self._remove_remains, *key)
         start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
-        return await asyncio.to_thread(AdaptationStore.create, objects, *key, start)
+        name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
+        return await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
         """Reads an adaptation; MissingError also if its model was deleted, but what is left of it not yet."""
-        store = await asyncio.to_thread(AdaptationStore.load, self._publisher.objects, *key)
+        store = await asyncio.to_thread(
+            AdaptationStore.load, self._publisher.objects, key[0], self._name(*key)
+        )
         if self._publisher.catalogue.snapshot.deletions.get(key[0], 0) > store.start.born:
             raise missing_adaptation(*key)
         return store
 
+    def _name(self, model: str, adaptation_id: str) -> str:
+        """The name that an adaptation is stored by, as far as this server knows of deletions."""
+        return stored_name(adaptation_id, self._publisher.catalogue.snapshot.deletions.get(model, 0))
+
     def _begun(self, model: str) -> dict[str, datetime]:
+        """When each of a model's adaptations began, by its id."""
         deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
-        known = {it: start for it, start in self._starts.get(model, {}).items() if start.born >= deletion}
+        known = dict(self._starts.get(model, {}))
         starts = read_starts(self._publisher.objects, model, known)
         self._starts[model] = known
         return {
             adaptation_id: start.created if start else _UNKNOWN
-            for adaptation_id, start in starts.items()
-            if start is None or start.born >= deletion
+            for name, start in starts.items()
+            for adaptation_id, began in [parsed_name(name)]
+            if began == deletion
         }
-
-    def _remove_remains(self, model: str, adaptation_id: str) -> None:
-        deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
-        if adaptation_id in deleted_adaptations(self._publisher.objects, model, deletion):
-            remove_adaptation(self._publisher.objects, model, adaptation_id)
 
     def _adopt(self, store: AdaptationStore) -> Adaptation:
         self.forget_idle()

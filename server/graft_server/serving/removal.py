@@ -12,20 +12,30 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from graft_server.errors import DomainError, InvalidError
+from graft_server.jobs.job import Job, Jobs
 from graft_server.serving.versions import Versions
 from graft_server.store.adaptations import (
     AdaptationStore,
     deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
+    remove_adaptation,
 )
 from graft_server.store.catalogue import Catalogue, Version
 from graft_server.store.examples import ids_of_subject
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import Wanted, erase, sweep
-from graft_server.store.versions import read_manifest, remove_version, version_folder, versions_folder
+from graft_server.store.versions import (
+    ManifestRef,
+    read_manifest,
+    remove_version,
+    version_folder,
+    versions_folder,
+)
 
 _log = logging.getLogger(__name__)
+
+_REDACT = "graft_server.adapting.redacting:redact"
 
 OnEntry = Callable[[], Awaitable[None]]
 """Does what the catalogue's newest entries ask for."""
@@ -52,8 +62,9 @@ class Removal:
     versions: Versions
     grace_s: float
     """How long objects are still there after they were replaced, for those who are reading them."""
-    remove_remains: Callable[[str, str], Awaitable[None]]
-    """Removes what a deletion of its model has left of an adaptation; nobody begins another of that id meanwhile."""
+    jobs: Jobs
+    location: str
+    """Where the objects are, for workers."""
 
     async def version(self, model: str, number: int) -> None:
         """Deletes a version. Its number is never used again; its examples stay with their adaptation.
@@ -93,22 +104,19 @@ class Removal:
     async def finish(self, name: str) -> None:
         """Removes what a deletion of a model has left of it."""
         deletion = self.catalogue.snapshot.deletions.get(name, 0)
-        for adaptation_id in await asyncio.to_thread(deleted_adaptations, self.objects, name, deletion):
-            await self.remove_remains(name, adaptation_id)
+        for left in await asyncio.to_thread(deleted_adaptations, self.objects, name, deletion):
+            await asyncio.to_thread(remove_adaptation, self.objects, name, left)
+        await asyncio.to_thread(self._delete_replaced, name)
 
     async def finish_all(self) -> None:
         """Finishes deletions and erasures that were cut off; one that fails does not keep the others."""
         for name in self.catalogue.snapshot.deletions:
             await self._trying(name, self.finish(name))
-        by_model: dict[str, list[str]] = {}
-        for model, adaptation_id in await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects))):
-            by_model.setdefault(model, []).append(adaptation_id)
-        for model, ids in by_model.items():
-            for adaptation_id in ids:
-                await self._trying(model, self._finish_erasures(model, adaptation_id))
+        for model, stored in await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects))):
+            await self._trying(model, self._finish_erasures(model, stored))
 
-    async def _finish_erasures(self, model: str, adaptation_id: str) -> None:
-        store = await asyncio.to_thread(AdaptationStore.load, self.objects, model, adaptation_id)
+    async def _finish_erasures(self, model: str, stored: str) -> None:
+        store = await asyncio.to_thread(AdaptationStore.load, self.objects, model, stored)
         await self._complete(model, [store], _nothing)
 
     async def _trying(self, model: str, work: Awaitable[None]) -> None:
@@ -135,21 +143,15 @@ class Removal:
         """
         stores = await asyncio.to_thread(self._stores, model)
         count = await asyncio.to_thread(self._erase, stores, frozenset(ids), subject)
-        await self._complete(model, stores, forget)
-        known = self.catalogue.snapshot.models.get(model)
-        affected = [it for it in known.versions.values() if it.erased] if known else []
-        if not delete_versions:
-            return Erasure(count, affected=tuple(it.number for it in affected))
-        for version in affected:
-            await asyncio.to_thread(self.catalogue.discard_version, model, version.number)
-            await self._remove(version)
-        return Erasure(count, deleted=tuple(it.number for it in affected))
+        deleted = await self._complete(model, stores, forget, delete_versions=delete_versions)
+        affected = () if delete_versions else tuple(it.number for it in self._affected(model))
+        return Erasure(count, affected, deleted)
 
     def _stores(self, model: str) -> list[AdaptationStore]:
-        ids = list_adaptations(self.objects, model)
-        if not ids:
+        names = list_adaptations(self.objects, model)
+        if not names:
             self.catalogue.snapshot.model(model)
-        return [AdaptationStore.load(self.objects, model, it) for it in ids]
+        return [AdaptationStore.load(self.objects, model, it) for it in names]
 
     def _erase(self, stores: Sequence[AdaptationStore], ids: frozenset[str], subject: str) -> int:
         if subject:
@@ -159,12 +161,15 @@ class Removal:
         wanted = Wanted(ids, frozenset({subject} - {""}))
         return sum(erase(self.objects, store, wanted) for store in stores)
 
-    async def _complete(self, model: str, stores: Sequence[AdaptationStore], forget: OnEntry) -> None:
-        """Does what follows from erasures, also from one that a crash cut off before."""
+    async def _complete(
+        self, model: str, stores: Sequence[AdaptationStore], forget: OnEntry, *, delete_versions: bool = False
+    ) -> tuple[int, ...]:
+        """Does what follows from erasures, also from one that a crash cut off before; returns deleted versions."""
         announced = (await asyncio.to_thread(self.catalogue.refresh)).erased
-        fresh = [
-            it for it in stores if it.generations.last_erasure > announced.get((model, it.adaptation_id), 0)
-        ]
+        # Listed before anything is announced, and nothing else is deleted at the end: what another server erases
+        # from now on, versions have to be compared with first.
+        garbage = await asyncio.to_thread(self._garbage, stores)
+        fresh = [it for it in stores if it.generations.last_erasure > announced.get((model, it.name), 0)]
         unpublished: list[str] = []
         if fresh:
             # Versions that are being trained, or that a crash left: they were read before the erasure is announced,
@@ -172,11 +177,61 @@ class Removal:
             unpublished = await asyncio.to_thread(self.objects.keys, versions_folder(model))
             await asyncio.to_thread(self._announce, model, fresh)
             await forget()
+        deleted = await self._discard(model) if delete_versions else ()
+        if any(garbage):
+            await self._redact(model, stores)
+        if fresh:
             await asyncio.sleep(self.grace_s)
-        await asyncio.to_thread(self._delete, model, stores, unpublished)
+        await asyncio.to_thread(self._delete, model, stores, garbage, unpublished)
+        return deleted
+
+    def _affected(self, model: str) -> list[Version]:
+        known = self.catalogue.snapshot.models.get(model)
+        return [it for it in known.versions.values() if it.erased] if known else []
+
+    async def _discard(self, model: str) -> tuple[int, ...]:
+        """Deletes the versions that may have been trained on erased examples."""
+        affected = self._affected(model)
+        for version in affected:
+            await asyncio.to_thread(self.catalogue.discard_version, model, version.number)
+            await self._remove(version)
+        return tuple(it.number for it in affected)
+
+    async def _redact(self, model: str, stores: Sequence[AdaptationStore]) -> None:
+        """Takes what versions hold of erased examples out of them: features in their heads, ids in their reports."""
+        while affected := self._affected(model):
+            payload = {
+                "store": self.location,
+                "model": model,
+                "adaptations": [it.name for it in stores],
+                "versions": [
+                    {"key": it.manifest.key, "sha256": it.manifest.sha256, "redacted": it.redacted}
+                    for it in affected
+                ],
+            }
+            written = await self.jobs.run(Job(_REDACT, payload, key=model), lambda _: None)
+            if await asyncio.to_thread(self._replace, affected, written):
+                return
+            await asyncio.to_thread(self.catalogue.refresh)
+
+    def _replace(self, versions: Sequence[Version], written: Sequence[dict[str, str] | None]) -> bool:
+        """Puts versions that were written anew in the place of what they were; False if some had changed since."""
+        as_read = True
+        for version, ref in zip(versions, written, strict=True):
+            if ref is None:
+                continue
+            manifest = ManifestRef(**ref)
+            if self.catalogue.redact(version, manifest):
+                continue
+            as_read = False
+            remove_version(self.objects, manifest)
+        return as_read
+
+    def _garbage(self, stores: Sequence[AdaptationStore]) -> list[list[str]]:
+        return [sweep(self.objects, it) for it in stores]
 
     def _announce(self, model: str, stores: Sequence[AdaptationStore]) -> None:
-        generations = {it.adaptation_id: it.generations for it in stores}
+        generations = {it.name: it.generations for it in stores}
 
         def affected(version: Version) -> bool:
             sources = read_manifest(self.objects, version.manifest).sources
@@ -189,19 +244,40 @@ class Removal:
                 .items()
             )
 
-        last = {adaptation_id: it.last_erasure for adaptation_id, it in generations.items()}
+        last = {stored: it.last_erasure for stored, it in generations.items()}
         self.catalogue.erase_examples(model, last, affected)
 
-    def _delete(self, model: str, stores: Sequence[AdaptationStore], unpublished: Sequence[str]) -> None:
+    def _delete(
+        self,
+        model: str,
+        stores: Sequence[AdaptationStore],
+        garbage: Sequence[Sequence[str]],
+        unpublished: Sequence[str],
+    ) -> None:
         known = self.catalogue.snapshot.models.get(model)
         published = {version_folder(it.manifest) for it in known.versions.values()} if known else set()
-        self.objects.delete([it for it in unpublished if it.rpartition("/")[0] + "/" not in published])
-        for store in stores:
-            self.objects.delete(sweep(self.objects, store))
+        self.objects.delete([it for it in unpublished if _folder(it) not in published])
+        self._delete_replaced(model)
+        for store, keys in zip(stores, garbage, strict=True):
+            self.objects.delete(keys)
+            erasure = store.generations.last_erasure
+            late = sweep(self.objects, store)  # what was about to be written when it was listed
+            if store.generations.last_erasure == erasure:
+                self.objects.delete(late)
+
+    def _delete_replaced(self, model: str) -> None:
+        """Deletes what versions were before they were written anew."""
+        if replaced := {version_folder(it) for it in self.catalogue.snapshot.replaced.get(model, ())}:
+            versions = self.objects.keys(versions_folder(model))
+            self.objects.delete([it for it in versions if _folder(it) in replaced])
 
     async def _remove(self, version: Version) -> None:
         self.versions.forget(version)
         await asyncio.to_thread(remove_version, self.objects, version.manifest)
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0] + "/"
 
 
 async def _nothing() -> None:

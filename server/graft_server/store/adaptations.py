@@ -141,19 +141,38 @@ class Outcome:
     failure: Failure | None = None
 
 
-def adaptation_folder(model: str, adaptation_id: str) -> str:
-    """Returns the prefix of all that belongs to an adaptation."""
-    return f"{model_folder(model)}adaptations/{adaptation_id}/"
+def stored_name(adaptation_id: str, deletion: int) -> str:
+    """Returns the name by which an adaptation is stored.
+
+    Where its model was deleted before it began, another one of its id may have been, and any server may still be
+    removing what is left of that: so it has a name of its own, which no id can be.
+
+    Args:
+        adaptation_id: Its id.
+        deletion: The number of the catalogue's entry that last deleted the model, or 0.
+    """
+    return f"{adaptation_id}@{deletion}" if deletion else adaptation_id
 
 
-def writer_folder(model: str, adaptation_id: str, writer_id: str) -> str:
-    """Returns the prefix of a writer's segments."""
-    return f"{adaptation_folder(model, adaptation_id)}writers/{writer_id}/"
+def parsed_name(name: str) -> tuple[str, int]:
+    """Returns what `stored_name` made a name of."""
+    adaptation_id, _, deletion = name.partition("@")
+    return adaptation_id, int(deletion or 0)
 
 
-def features_key(model: str, adaptation_id: str, encoder_id: str, writer_id: str, name: str) -> str:
-    """Returns the key of the features of a segment."""
-    return f"{adaptation_folder(model, adaptation_id)}features/{encoder_id}/{writer_id}/{name}.bin"
+def adaptation_folder(model: str, name: str) -> str:
+    """Returns the prefix of all that belongs to an adaptation, by the name that it is stored by."""
+    return f"{model_folder(model)}adaptations/{name}/"
+
+
+def writer_folder(model: str, name: str, writer_id: str) -> str:
+    """Returns the prefix of a writer's segments, by the name that the adaptation is stored by."""
+    return f"{adaptation_folder(model, name)}writers/{writer_id}/"
+
+
+def features_key(model: str, name: str, encoder_id: str, writer_id: str, segment: str) -> str:
+    """Returns the key of the features of a segment, by the names of adaptation and segment."""
+    return f"{adaptation_folder(model, name)}features/{encoder_id}/{writer_id}/{segment}.bin"
 
 
 def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
@@ -166,7 +185,7 @@ def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
 
 
 def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
-    """Returns how each of a model's adaptations began; None for a damaged one.
+    """Returns how each of a model's adaptations began, by the name that it is stored by; None for a damaged one.
 
     Args:
         objects: The store.
@@ -174,29 +193,27 @@ def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[s
         known: Those that were read before; those that are read now are added, those that are gone removed.
     """
     found: dict[str, Start | None] = {}
-    for adaptation_id in list_adaptations(objects, model):
+    for name in list_adaptations(objects, model):
         try:
-            found[adaptation_id] = known.get(adaptation_id) or objects.get_json(
-                _start_key(model, adaptation_id), Start
-            )
+            found[name] = known.get(name) or objects.get_json(_start_key(model, name), Start)
         except ObjectMissingError:
             continue  # it was deleted meanwhile
         except CorruptError:
-            found[adaptation_id] = None
+            found[name] = None
     known.clear()
     known.update((it, start) for it, start in found.items() if start)
     return found
 
 
 def list_adaptations(objects: Objects, model: str) -> list[str]:
-    """Returns the ids of a model's adaptations, sorted."""
+    """Returns the names that a model's adaptations are stored by, sorted."""
     names = objects.folders(f"{model_folder(model)}adaptations/")
     # A folder without a start is what a deletion, or a crash before the start was durable, left.
     return [it for it in names if objects.exists(_start_key(model, it))]
 
 
 def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
-    """Yields (model, adaptation_id) of every adaptation in the store, also of models without a version."""
+    """Yields model and stored name of every adaptation in the store, also of models without a version."""
     unvisited = [""]
     while unvisited:
         namespace = unvisited.pop()
@@ -209,35 +226,34 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
 
 
 def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
-    """Returns the adaptations that a deletion of their model meant, by the number of its entry in the catalogue.
+    """Returns the stored names of adaptations that a deletion of their model meant, by the number of its entry.
 
     A damaged one, of which nobody knows when it began, is among them; so is what is left of one without a start.
     """
-    if not deletion:
-        return []
     found = []
-    for adaptation_id in objects.folders(f"{model_folder(model)}adaptations/"):
+    for name in objects.folders(f"{model_folder(model)}adaptations/") if deletion else ():
+        if parsed_name(name)[1] >= deletion:
+            continue  # it began after that
         try:
-            start = objects.get_json(_start_key(model, adaptation_id), Start)
+            start = objects.get_json(_start_key(model, name), Start)
         except CorruptError:
-            found.append(adaptation_id)
+            found.append(name)
         except ObjectMissingError:
-            if objects.keys(adaptation_folder(model, adaptation_id)):
-                found.append(adaptation_id)
+            if objects.keys(adaptation_folder(model, name)):
+                found.append(name)
         else:
             if start.born < deletion:
-                found.append(adaptation_id)
+                found.append(name)
     return found
 
 
-def remove_adaptation(objects: Objects, model: str, adaptation_id: str) -> None:
-    """Deletes an adaptation with its examples and features.
+def remove_adaptation(objects: Objects, model: str, name: str) -> None:
+    """Deletes an adaptation with its examples and features, by the name that it is stored by.
 
-    The start goes last: while it is there, nobody can begin another one of that id among what is left, and a
-    deletion that was cut off can be seen and finished.
+    The start goes last: while it is there, a deletion that was cut off can be seen and finished.
     """
-    start = _start_key(model, adaptation_id)
-    objects.delete([it for it in objects.keys(adaptation_folder(model, adaptation_id)) if it != start])
+    start = _start_key(model, name)
+    objects.delete([it for it in objects.keys(adaptation_folder(model, name)) if it != start])
     objects.delete([start])
 
 
@@ -245,19 +261,22 @@ class AdaptationStore:
     """The stored state of one adaptation. Thread-safe; another server may write to it at the same time.
 
     Attributes:
+        name: What it is stored by; see `stored_name`.
+        adaptation_id: Its id.
         start: How it began.
         folder: The prefix of all its objects, ending in "/".
         events: What happened in it.
         generations: Which objects hold its examples now.
     """
 
-    def __init__(self, objects: Objects, model: str, adaptation_id: str, start: Start) -> None:
+    def __init__(self, objects: Objects, model: str, name: str, start: Start) -> None:
         """Use `create` or `load`."""
         self.model = model
-        self.adaptation_id = adaptation_id
+        self.name = name
+        self.adaptation_id, _ = parsed_name(name)
         self.start = start
         self._objects = objects
-        self.folder = adaptation_folder(model, adaptation_id)
+        self.folder = adaptation_folder(model, name)
         self.events = EventLog(objects, f"{self.folder}events/")
         self._lock = threading.Lock()
         self._log: NumberedLog[Commit] = NumberedLog(objects, f"{self.folder}commits/", Commit)
@@ -271,14 +290,14 @@ class AdaptationStore:
         self._cancelled = False
 
     @classmethod
-    def create(cls, objects: Objects, model: str, adaptation_id: str, start: Start) -> AdaptationStore:
+    def create(cls, objects: Objects, model: str, name: str, start: Start) -> AdaptationStore:
         """Starts an adaptation, or loads it if it exists; compare `start.settings` with what was asked."""
         with suppress(ObjectExistsError):
-            objects.create_json(_start_key(model, adaptation_id), start)
-        return cls.load(objects, model, adaptation_id)
+            objects.create_json(_start_key(model, name), start)
+        return cls.load(objects, model, name)
 
     @classmethod
-    def load(cls, objects: Objects, model: str, adaptation_id: str) -> AdaptationStore:
+    def load(cls, objects: Objects, model: str, name: str) -> AdaptationStore:
         """Reads an adaptation back, but for its segments: `writer` reads those.
 
         Raises:
@@ -286,10 +305,10 @@ class AdaptationStore:
             CorruptError: An object of it is damaged.
         """
         try:
-            start = objects.get_json(_start_key(model, adaptation_id), Start)
+            start = objects.get_json(_start_key(model, name), Start)
         except ObjectMissingError:
-            raise missing_adaptation(model, adaptation_id) from None
-        loaded = cls(objects, model, adaptation_id, start)
+            raise missing_adaptation(model, parsed_name(name)[0]) from None
+        loaded = cls(objects, model, name, start)
         loaded.refresh()
         return loaded
 
@@ -323,7 +342,7 @@ class AdaptationStore:
 
     def sources(self, commit_id: str) -> tuple[Source, ...]:
         """Returns the lineage that a commit asks to train on."""
-        return *self.start.lineage, Source(self.adaptation_id, self._commits[commit_id].watermarks)
+        return *self.start.lineage, Source(self.name, self._commits[commit_id].watermarks)
 
     def writer_ids(self) -> list[str]:
         """Returns the writers that have segments, sorted."""
@@ -338,7 +357,7 @@ class AdaptationStore:
         """
         with self._writers_lock:
             if writer_id not in self._writers:
-                folder = writer_folder(self.model, self.adaptation_id, writer_id)
+                folder = writer_folder(self.model, self.name, writer_id)
                 log = WriterLog(
                     self._objects,
                     folder,
@@ -387,7 +406,7 @@ class AdaptationStore:
         Returns:
             Whether the segment still counts: if not, it was rewritten meanwhile, and nothing is stored.
         """
-        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.name)
+        key = features_key(self.model, self.name, encoder_id, segment.writer_id, segment.name)
         with suppress(ObjectExistsError):
             self._objects.create(key, encode_features(features), lasting=False)
         self.generations.refresh()
@@ -398,7 +417,7 @@ class AdaptationStore:
 
     def features(self, segment: Segment, encoder_id: str) -> Features:
         """Reads the features of `segment.upserts`, or raises ObjectMissingError: lost, or the segment was rewritten."""
-        key = features_key(self.model, self.adaptation_id, encoder_id, segment.writer_id, segment.name)
+        key = features_key(self.model, self.name, encoder_id, segment.writer_id, segment.name)
         return read_features(self._objects, key)
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
@@ -417,7 +436,7 @@ class AdaptationStore:
 
     def segment(self, writer_id: str, ordinal: int) -> Segment:
         """Reads the segment that stands for an ordinal now."""
-        folder = writer_folder(self.model, self.adaptation_id, writer_id)
+        folder = writer_folder(self.model, self.name, writer_id)
         return read_current(self._objects, folder, self.generations, writer_id, ordinal)
 
     def read_positions(self) -> dict[str, int]:
@@ -432,7 +451,7 @@ class AdaptationStore:
         """
         late: set[tuple[str, str]] = set()
         for writer_id in self.writer_ids() if self._closing is not None else ():
-            folder = writer_folder(self.model, self.adaptation_id, writer_id)
+            folder = writer_folder(self.model, self.name, writer_id)
             names = (it.removeprefix(folder).removesuffix(".seg") for it in self._objects.keys(folder))
             for ordinal in sorted((it for it in map(ordinal_of, names) if it is not None), reverse=True):
                 if self.generations.piece(writer_id, ordinal) is not None:
@@ -556,7 +575,7 @@ class AdaptationStore:
             raise self._not_open(AdaptationState.CLOSED)
 
     def _position(self, writer_id: str) -> int:
-        folder = writer_folder(self.model, self.adaptation_id, writer_id)
+        folder = writer_folder(self.model, self.name, writer_id)
         names = (it.removeprefix(folder).removesuffix(".seg") for it in self._objects.keys(folder))
         last = max((it for it in map(ordinal_of, names) if it is not None), default=-1)
         pieces = self.generations.pieces(writer_id)
@@ -582,5 +601,5 @@ class AdaptationStore:
         return f"{self.folder}cancelled.json"
 
 
-def _start_key(model: str, adaptation_id: str) -> str:
-    return f"{adaptation_folder(model, adaptation_id)}start.json"
+def _start_key(model: str, name: str) -> str:
+    return f"{adaptation_folder(model, name)}start.json"

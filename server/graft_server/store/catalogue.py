@@ -84,7 +84,16 @@ class EraseExamples(msgspec.Struct, frozen=True, tag="erase_examples"):
     """Adaptation to the generation of its segments that erased them."""
 
 
-Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples
+class Redact(msgspec.Struct, frozen=True, tag="redact"):
+    """A version's parts were written anew, without what they held of erased examples."""
+
+    time: datetime
+    model: str
+    version: int
+    manifest: ManifestRef
+
+
+Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples | Redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,8 @@ class Version:
     created: datetime
     erased: bool = False
     """Whether it may have been trained on examples that were erased since."""
+    redacted: bool = False
+    """Whether its parts were written anew, without what they held of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +165,8 @@ class Snapshot:
     """(model, adaptation) to the generation of its last erasure that is among the entries."""
     cancelled: frozenset[tuple[str, str]] = frozenset()
     """(model, adaptation) of the cancelled ones."""
+    replaced: Mapping[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
+    """Model to manifests of versions that were written anew: what is left of these must go."""
 
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
@@ -181,6 +194,7 @@ class Catalogue:
         self._erasures: dict[str, int] = {}
         self._erased: dict[tuple[str, str], int] = {}
         self._cancelled: set[tuple[str, str]] = set()
+        self._replaced: dict[str, tuple[ManifestRef, ...]] = {}
         self._snapshot = Snapshot({})
         self._log.prefetch()
         self.refresh()
@@ -350,6 +364,24 @@ class Catalogue:
         with self._lock:
             self._write(wish)
 
+    def redact(self, before: Version, manifest: ManifestRef) -> bool:
+        """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
+
+        def wish() -> Entry | None:
+            known = self._models.get(before.model)
+            version = known.versions.get(before.number) if known else None
+            if version is None or version.manifest != before.manifest:
+                return None
+            return Redact(
+                time=datetime.now(UTC), model=before.model, version=before.number, manifest=manifest
+            )
+
+        with self._lock:
+            self._write(wish)
+            known = self._models.get(before.model)
+            version = known.versions.get(before.number) if known else None
+            return version is not None and version.manifest == manifest
+
     def discard_version(self, model: str, version: int) -> Version | None:
         """Deletes a version although aliases point at it, or returns None if there is no such version.
 
@@ -451,6 +483,7 @@ class Catalogue:
             MappingProxyType(dict(self._erasures)),
             MappingProxyType(dict(self._erased)),
             frozenset(self._cancelled),
+            MappingProxyType(dict(self._replaced)),
         )
 
     def _note(self, entry: Entry, number: int) -> None:
@@ -480,6 +513,8 @@ class Catalogue:
                 for number, it in model.versions.items()
             }
             self._models[name] = replace(model, versions=MappingProxyType(versions))
+        elif isinstance(entry, Redact):
+            self._apply_redact(entry, model)
         elif isinstance(entry, MoveAlias):
             aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
             if entry.version:
@@ -509,6 +544,17 @@ class Catalogue:
             model,
             versions=MappingProxyType({**model.versions, entry.version: version}),
             aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
+        )
+
+    def _apply_redact(self, entry: Redact, model: Model) -> None:
+        before = model.versions.get(entry.version)
+        if before is None:
+            return  # it was published by a damaged entry
+        self._replaced[entry.model] = (*self._replaced.get(entry.model, ()), before.manifest)
+        version = replace(before, manifest=entry.manifest, redacted=True)
+        self._published[entry.model, before.adaptation_id, before.commit_id] = version
+        self._models[entry.model] = replace(
+            model, versions=MappingProxyType({**model.versions, entry.version: version})
         )
 
 

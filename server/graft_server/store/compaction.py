@@ -84,7 +84,7 @@ def _runs(objects: Objects, store: AdaptationStore) -> list[list[tuple[str, int]
 
 def _listed(objects: Objects, store: AdaptationStore, writer_id: str) -> list[_Small]:
     """A writer's segments, ascending, but for the last, which may still be about to be refused."""
-    folder = writer_folder(store.model, store.adaptation_id, writer_id)
+    folder = writer_folder(store.model, store.name, writer_id)
     sizes = {
         key.removeprefix(folder).removesuffix(".seg"): size for key, size in objects.sizes(folder).items()
     }

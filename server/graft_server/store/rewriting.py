@@ -8,19 +8,29 @@ it is written for, so that once another has that number, what lost against it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graft_server.store.adaptations import AdaptationStore, features_key, writer_folder
 from graft_server.store.features import Features, encode_features, read_features
 from graft_server.store.generations import Generation, Piece, new_name
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
-from graft_server.store.segments import ERASED, Record, Segment, encode_segment, segment_key, walk
+from graft_server.store.segments import (
+    ERASED,
+    Record,
+    Segment,
+    changes,
+    encode_segment,
+    read_segment,
+    segment_key,
+    walk,
+)
 
 ORPHAN_AGE = timedelta(days=1)
 """New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""
@@ -114,6 +124,50 @@ def put_together(
     return entered
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What is left of an erased example in objects that do not count any more."""
+
+    id: str
+    features: Mapping[str, Mapping[str, NDArray[np.float16]]]
+    """Encoder to view to a row of shape (d,), of the encoders whose features are stored."""
+
+
+def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased]:
+    """Yields the examples that were erased from an adaptation and are still in what `sweep` finds."""
+    garbage = sorted(it for it in sweep(objects, store) if it.endswith(".seg"))
+    if not garbage:
+        return
+    gone = {
+        (segment.writer_id, sequence)
+        for segment, _ in segments_of(store)
+        for sequence, record in enumerate(segment.records, segment.first_sequence)
+        if record.erased
+    }
+    for key in garbage:
+        writer_id, name = _place(key)
+        try:
+            segment = read_segment(objects, writer_folder(store.model, store.name, writer_id), name)
+        except ObjectMissingError:
+            continue  # somebody else swept
+        rows = [
+            it
+            for it in changes(segment, segment.first_sequence, segment.next_sequence)
+            if it.change.upsert is not None and (writer_id, it.sequence) in gone
+        ]
+        features = {
+            encoder_id: found
+            for encoder_id in _encoders(objects, store)
+            if rows and (found := _features(objects, store, segment, encoder_id))
+        }
+        for it in rows:
+            by_encoder = {
+                encoder_id: {view: array[it.row] for view, array in views.items()}
+                for encoder_id, views in features.items()
+            }
+            yield Erased(it.change.id, by_encoder)
+
+
 def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
     """Returns the keys of segments and features that do not count, which a crash left. Delete them.
 
@@ -192,7 +246,7 @@ def _keys(objects: Objects, store: AdaptationStore, segments: Iterable[Segment])
     encoders = _encoders(objects, store)
     keys: list[str] = []
     for it in segments:
-        keys.append(segment_key(writer_folder(store.model, store.adaptation_id, it.writer_id), it.name))
+        keys.append(segment_key(writer_folder(store.model, store.name, it.writer_id), it.name))
         keys += [_features_key(store, it, encoder_id) for encoder_id in encoders]
     return keys
 
@@ -202,7 +256,7 @@ def _encoders(objects: Objects, store: AdaptationStore) -> list[str]:
 
 
 def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> str:
-    return features_key(store.model, store.adaptation_id, encoder_id, segment.writer_id, segment.name)
+    return features_key(store.model, store.name, encoder_id, segment.writer_id, segment.name)
 
 
 def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
@@ -225,7 +279,7 @@ def _joined(parts: Sequence[Features | None]) -> Features | None:
 
 
 def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
-    folder = writer_folder(store.model, store.adaptation_id, segment.writer_id)
+    folder = writer_folder(store.model, store.name, segment.writer_id)
     objects.create(segment_key(folder, segment.name), encode_segment(segment))
 
 

@@ -41,6 +41,7 @@ class Source:
     """Examples that a version was trained on: those of one adaptation, up to some point."""
 
     adaptation_id: str
+    """The name that it is stored by; see `adaptations.stored_name`."""
     watermarks: dict[str, int]
     """Writer to the sequence number below which its changes are meant."""
     generation: int = 0

@@ -1,0 +1,114 @@
+"""A head without the features of some examples that it was trained on.
+
+Two parts of a head are features of examples, number for number: the landmarks of a kernel, and an anchor of the
+novelty that has one member. Weights are sums over all examples and tell of none.
+
+Landmarks that go take their part of the function with them; the function nearest to it among those that the other
+landmarks span takes its place, in the norm of the kernel's space: the projection, in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.heads.codec import AnyHead
+from graft_server.heads.half import widened
+from graft_server.heads.head import Head, KernelMap, Map, gaussian_kernel
+from graft_server.heads.novelty import Novelty
+
+SAME = 1e-5
+"""Rows are the same features below this distance, 1 - cosine. Rounding to float16 moves a row by 1e-7 at most; the next
+sentence but one is at 1e-2."""
+JITTER = 1e-3
+"""Added to the landmarks' kernel, as where they were fitted."""
+
+Array = NDArray[np.float32]
+
+
+def without(head: AnyHead, erased: Array) -> AnyHead | None:
+    """The head without features of erased examples, or None if it holds none of them.
+
+    Args:
+        head: The head.
+        erased: shape (e, d), e >= 1, of the view that the head reads.
+    """
+    directions = _unit(erased)
+    anchors = widened(head.novelty.anchors)
+    own = _among(anchors, directions)
+    maps = [_without(one, directions) for one in _maps(head)]
+    if not own.any() and not any(maps):
+        return None
+    kept = anchors[~own] if not own.all() else np.zeros_like(anchors[:1])
+    return _with(
+        head,
+        [after or before for after, before in zip(maps, _maps(head), strict=True)],
+        replace(head.novelty, anchors=kept.astype(np.float16)),
+    )
+
+
+def coarsened(head: AnyHead) -> AnyHead:
+    """The head with each anchor joined to its nearest neighbour's, so that none is one example's features.
+
+    For heads whose features are not stored, so that nobody can tell which anchors are an erased example's.
+    """
+    anchors = widened(head.novelty.anchors)
+    nearness = _unit(anchors) @ _unit(anchors).T
+    free = np.ones(len(anchors), bool)
+    joined: list[Array] = []
+    for row in range(len(anchors)):
+        if not free[row]:
+            continue
+        free[row] = False
+        if free.any():
+            other = int(np.where(free, nearness[row], -np.inf).argmax())
+            free[other] = False
+            joined.append(anchors[row] + anchors[other])
+        elif joined:
+            joined[-1] = joined[-1] + anchors[row]  # the last one of an odd number
+        else:
+            joined.append(np.zeros_like(anchors[row]))
+    directions = _unit(np.stack(joined))
+    return _with(head, _maps(head), replace(head.novelty, anchors=directions.astype(np.float16)))
+
+
+def _without(of: Map, directions: Array) -> KernelMap | None:
+    if not isinstance(of, KernelMap):
+        return None
+    landmarks = widened(of.landmarks)
+    gone = _among(landmarks, directions)
+    if not gone.any():
+        return None
+    if gone.all():
+        return replace(of, landmarks=np.zeros_like(of.landmarks[:1]), weight=np.zeros_like(of.weight[:1]))
+    kept = landmarks[~gone]
+    kernel = gaussian_kernel(kept, kept, of.gamma).astype(np.float64)
+    kernel.flat[:: len(kernel) + 1] += JITTER
+    across = gaussian_kernel(kept, landmarks[gone], of.gamma).astype(np.float64)
+    moved = np.linalg.solve(kernel, across @ of.weight[gone])
+    return replace(of, landmarks=of.landmarks[~gone], weight=(of.weight[~gone] + moved).astype(np.float32))
+
+
+def _maps(head: AnyHead) -> list[Map]:
+    return [member.map for member in head.members] if isinstance(head, Head) else list(head.maps)
+
+
+def _with(head: AnyHead, maps: Iterable[Map], novelty: Novelty) -> AnyHead:
+    if isinstance(head, Head):
+        members = tuple(replace(member, map=one) for member, one in zip(head.members, maps, strict=True))
+        return replace(head, members=members, novelty=novelty)
+    return replace(head, maps=tuple(maps), novelty=novelty)
+
+
+def _among(rows: Array, directions: Array) -> NDArray[np.bool_]:
+    """Shape (n,): which of the rows point where one of the directions does."""
+    among: NDArray[np.bool_] = (_unit(rows) @ directions.T).max(axis=1) > 1 - SAME
+    return among
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
