@@ -178,9 +178,8 @@ class Removal:
             await asyncio.to_thread(self._announce, model, fresh)
             await forget()
         deleted = await self._discard(model) if delete_versions else ()
-        if any(garbage):
-            await self._redact(model, stores)
-        if fresh:
+        redacted = any(garbage) and await self._redact(model, stores)
+        if fresh or redacted:
             await asyncio.sleep(self.grace_s)
         await asyncio.to_thread(self._delete, model, stores, garbage, unpublished)
         return deleted
@@ -197,8 +196,13 @@ class Removal:
             await self._remove(version)
         return tuple(it.number for it in affected)
 
-    async def _redact(self, model: str, stores: Sequence[AdaptationStore]) -> None:
-        """Takes what versions hold of erased examples out of them: features in their heads, ids in their reports."""
+    async def _redact(self, model: str, stores: Sequence[AdaptationStore]) -> bool:
+        """Takes what versions hold of erased examples out of them: features in their heads, ids in their reports.
+
+        Returns:
+            Whether some were written anew.
+        """
+        changed = False
         while affected := self._affected(model):
             payload = {
                 "store": self.location,
@@ -210,9 +214,11 @@ class Removal:
                 ],
             }
             written = await self.jobs.run(Job(_REDACT, payload, key=model), lambda _: None)
+            changed = changed or any(written)
             if await asyncio.to_thread(self._replace, affected, written):
-                return
+                break
             await asyncio.to_thread(self.catalogue.refresh)
+        return changed
 
     def _replace(self, versions: Sequence[Version], written: Sequence[dict[str, str] | None]) -> bool:
         """Puts versions that were written anew in the place of what they were; False if some had changed since."""
