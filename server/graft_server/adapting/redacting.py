@@ -101,11 +101,11 @@ def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> M
 
 
 def _features(erased: Sequence[Erased], encoder_id: str, view: str) -> NDArray[np.float32]:
-    """Shape (e, d): those of the erased examples that have the view."""
+    """Shape (e, d): those of the erased examples that have the view, but for NaN, which no head has learned."""
     names = view.split("+")
     found = [it.features[encoder_id] for it in erased if encoder_id in it.features]
     rows = [np.concatenate([it[name] for name in names]) for it in found if it.keys() >= set(names)]
-    return np.array(rows, np.float32)
+    return np.array([it for it in rows if np.isfinite(it).all()], np.float32)
 
 
 def _rows(head: AnyHead) -> NDArray[np.float16]:
