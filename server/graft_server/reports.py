@@ -350,7 +350,9 @@ class Report:
     predicted_values: tuple[PredictedValue, ...] = ()
     """A sample of at most 500 evaluated examples of a regression."""
     tuning: TuningReport | None = None
-    """None where it was not tried."""
+    """None where it was not tried; of several the one that was kept, or else the last."""
+    other_tunings: tuple[TuningReport, ...] = ()
+    """The others, in the order in which they were tried."""
     method: str = "frozen"
     backbone: str = ""
     encoder_id: str = ""

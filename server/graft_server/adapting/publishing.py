@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 OnProgress = Callable[[Progress], None]
 
 FROZEN_FIRST = "/frozen"
-"""What the commit's id is followed by in the catalogue, for the version that is published before tuning. No commit's
-own id has a slash."""
+"""What the commit's id is followed by in the catalogue, for the version that is published before tuning; "/partial"
+for one that is between two tunings. No commit's own id has a slash."""
 _ENCODED, _TRAINED = 0.3, 0.95
 """How much of a commit's work is done when the features are complete, and when the head is chosen."""
 
@@ -125,8 +125,12 @@ class Publisher:
         if plan.auto and result["prepared"]:
             # Something to use within seconds; what tuning makes of it is a version of its own.
             await uncancelled(self._enter(store, commit_id + FROZEN_FIRST, result, read_at))
+
+        async def enter(method: str, better: Mapping[str, Any]) -> None:
+            await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
+
         return await self.tuner.tune(
-            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress
+            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
         )
 
     def report(self, model: str, number: int) -> Report | None:

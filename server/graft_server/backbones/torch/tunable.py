@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graft_server.backbones.packing import pack
+from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import load, unit
+from graft_server.backbones.torch.hidden import Hidden
 from graft_server.backbones.torch.packed_text import PACKED, first_position, mean_of_texts, read_of
 from graft_server.errors import BackboneError
 
@@ -120,9 +123,16 @@ class Tunable(torch.nn.Module):
         return arguments, {**keywords, "hidden_states": self._hidden}
 
 
-def packed_tensors(inputs: Mapping[str, NDArray[np.int64]], device: torch.device) -> dict[str, torch.Tensor]:
-    """The packed arrays on the device."""
-    return {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+def forward(
+    model: Tunable, examples: Scratch, hidden: Hidden | None, rows: NDArray[np.int64]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model makes of some examples, on its device: see `Tunable.forward`."""
+    device = model.weight.device
+    inputs = pack([examples.tokens_of(row) for row in rows])
+    below = None if hidden is None else torch.from_numpy(hidden.of(rows, inputs)).to(device)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+    found: tuple[torch.Tensor, torch.Tensor] = model(tensors, below)
+    return found
 
 
 def _stack_of(model: torch.nn.Module, layers: int, name: str) -> tuple[str, torch.nn.ModuleList]:

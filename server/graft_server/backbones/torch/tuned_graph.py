@@ -1,0 +1,104 @@
+"""What a tuning leaves: the tuned graph, checked against torch, its features of all examples, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from graft_server.backbones import scratch
+from graft_server.backbones.cache import HIDDEN
+from graft_server.backbones.cutting import pruned, replant
+from graft_server.backbones.packing import pack
+from graft_server.backbones.scratch import Scratch
+from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
+from graft_server.backbones.torch.tunable import Tunable, forward
+from graft_server.errors import FaultError
+
+PARITY = 1e-4
+"""The largest difference between the tuned graph's features and torch's."""
+PARITY_TEXTS = 64
+
+Array = NDArray[np.float32]
+
+
+def write(
+    folder: Path,
+    examples: Scratch,
+    model: Tunable,
+    *,
+    graph: str,
+    original: Mapping[str, Array],
+    hidden: Hidden | None,
+    threads: int,
+) -> None:
+    """Writes all of it to a folder.
+
+    Args:
+        folder: Where to.
+        examples: Those whose features are wanted.
+        model: The tuned model.
+        graph: The file of the encoder, or of its part above the cut, which has the weights from before.
+        original: These weights; see `Tunable.tuned`.
+        hidden: The hidden states at the cut; None where all is tuned.
+        threads: How many batches are encoded at once.
+
+    Raises:
+        BackboneError: The weights cannot be put into the graph.
+        FaultError: The graph computes something else than torch (TUNED_PARITY).
+    """
+    whole = onnx.load(graph)
+    replant(whole, original, model.tuned())
+    for output in list(whole.graph.output):
+        if output.name != "pooled":
+            whole.graph.output.remove(output)
+    path = folder / scratch.TOP
+    onnx.save(pruned(whole), str(path))
+    features = _features(str(path), examples, hidden, threads)
+    _check(model, examples, hidden, features)
+    np.save(folder / scratch.FEATURES, features.astype(np.float16))
+    weight, bias = (it.detach().cpu().numpy() for it in (model.weight, model.bias))
+    np.savez(folder / scratch.TUNED_HEAD, weight=weight, bias=bias)
+
+
+def _features(graph: str, examples: Scratch, hidden: Hidden | None, threads: int) -> Array:
+    """The graph's features of all examples, shape (n, d)."""
+    session = session_over(graph)
+    kinds = {
+        it.name: np.float16 if it.type == "tensor(float16)" else np.float32 for it in session.get_inputs()
+    }
+    features = np.empty((len(examples.labels), examples.head[0].shape[0]), np.float32)
+
+    def encode(rows: NDArray[np.int64]) -> None:
+        inputs: dict[str, Any] = dict(pack([examples.tokens_of(row) for row in rows]))
+        if hidden is not None:
+            inputs[HIDDEN] = hidden.of(rows, inputs)[None].astype(kinds[HIDDEN])
+        (features[rows],) = session.run(["pooled"], {name: inputs[name] for name in kinds})
+
+    order = by_length(examples, np.arange(len(features)))
+    with ThreadPoolExecutor(threads) as executor:
+        list(executor.map(encode, list(parts(examples, order, ENCODED_TOKENS))))
+    return features
+
+
+def _check(model: Tunable, examples: Scratch, hidden: Hidden | None, features: Array) -> None:
+    model.eval()
+    order = by_length(examples, np.arange(len(features)))
+    rows = order[:: max(1, len(order) // PARITY_TEXTS)]
+    worst = 0.0
+    with torch.no_grad():
+        for part in parts(examples, rows, 2048):
+            found, _ = forward(model, examples, hidden, part)
+            worst = max(worst, float(np.abs(found.cpu().numpy() - features[part]).max()))
+    if not worst <= PARITY:  # so said, NaN fails too
+        raise FaultError(
+            f"The tuned graph's features differ from torch's by {worst:.1e} (at most {PARITY:.0e} is accepted), so "
+            "it is not served. Commit again; if it fails again, report it.",
+            reason="TUNED_PARITY",
+        )
