@@ -165,9 +165,10 @@ class Tuning:
 
     def run(self) -> dict[str, Any]:
         """Trains, and leaves the model in its best state."""
+        self.keep_hidden()
         self.begin()
         self._original = self.model.tuned()
-        optimizer = torch.optim.AdamW(self.groups, fused=self.device.type == "cpu")
+        optimizer = self.optimizer()
         total = self.task.epochs * self._steps
         resumed = self._resume(optimizer)
         if not self.state.history:
@@ -210,25 +211,37 @@ class Tuning:
         """Steps an epoch."""
         return max(1, math.ceil(len(self._train) / BATCH))
 
-    def begin(self) -> None:
-        """Keeps what is below the cut, and finds out what gets gradients, and how long a step takes.
-
-        That takes a few batches that nothing is learned from.
-        """
+    def keep_hidden(self) -> None:
+        """Computes what is below the cut, and keeps it."""
         if self.hidden is not None and self.task.cached:
             dimension = self.set.head[0].shape[0]
             memory, threads = self.task.cache_bytes, self.task.threads
             self.hidden.keep(dimension=dimension, memory_bytes=memory, threads=threads, told=self._caching)
+
+    def begin(self) -> None:
+        """Finds out what gets gradients, and how long a step takes: on batches that nothing is learned from."""
         self.model.train()
         times = []
         for batch in self.epoch(0)[:3]:
             started = time.monotonic()
-            self.backward(batch)
+            self._backward(batch)
             times.append(time.monotonic() - started)
-        self.groups = self.model.groups(self.task.learning_rate, self.task.layer_decay, WEIGHT_DECAY)
+        self._groups = self.model.groups(self.task.learning_rate, self.task.layer_decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
         self._step_s = min(times)
         torch.manual_seed(self.task.seed % (1 << 63))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """For what gets gradients; `begin` comes before."""
+        return torch.optim.AdamW(self._groups, fused=self.device.type == "cpu")
+
+    def learn(self, batch: NDArray[np.int64], optimizer: torch.optim.Optimizer) -> float:
+        """One step; returns the batch's loss."""
+        loss = self._backward(batch)
+        torch.nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
 
     def _start(self) -> None:
         """Evaluates the state that training starts from, and how long that takes."""
@@ -247,10 +260,7 @@ class Tuning:
         if state.step % steps == 0 or not self._order:
             self._order = self.epoch(state.step // steps)
         self._set_rates(optimizer, total)
-        loss = self.backward(self._order[state.step % steps])
-        torch.nn.utils.clip_grad_norm_([p for g in self.groups for p in g["params"]], CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        loss = self.learn(self._order[state.step % steps], optimizer)
         state.step += 1
         state.loss += 0.05 * (loss - state.loss)
         if self._has_diverged(loss):
@@ -270,7 +280,7 @@ class Tuning:
         step, steps = self.state.step, self._steps
         return step * EVALUATIONS // steps > (step - 1) * EVALUATIONS // steps
 
-    def backward(self, batch: NDArray[np.int64]) -> float:
+    def _backward(self, batch: NDArray[np.int64]) -> float:
         """Adds a batch's gradients up, in parts that fit into memory; returns its loss."""
         state = self.state
         while True:

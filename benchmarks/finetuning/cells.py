@@ -1,0 +1,155 @@
+"""What was measured, cell by cell: a run that is cut short keeps what it has, and the next one goes on from there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.harness import RESULTS, Figure, hardware
+
+NAME = "finetuning"
+SETS = {
+    "banking77": "Banking77",
+    "clinc150": "CLINC150",
+    "goemotions": "GoEmotions, rows with one label",
+    "sms_spam": "SMS spam",
+}
+
+Cell = dict[str, Any]
+
+
+def read() -> dict[str, Cell]:
+    """The cells by name; none before the first run."""
+    path = RESULTS / f"{NAME}.json"
+    return dict(json.loads(path.read_text())["cells"]) if path.exists() else {}
+
+
+def keep(name: str, cell: Cell) -> None:
+    """Adds or replaces a cell, and writes the page anew."""
+    cells = {**read(), name: {**cell, "date": hardware()["date"]}}
+    RESULTS.mkdir(exist_ok=True)
+    content = {"hardware": hardware(), "cells": dict(sorted(cells.items()))}
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"{NAME}.md").write_text(page(cells))
+
+
+def page(cells: Mapping[str, Cell]) -> str:
+    """All of it, for people."""
+    lines = ["# Fine-tuning", "", ", ".join(f"{key}: {value}" for key, value in hardware().items()), ""]
+    lines += [
+        "`python -m benchmarks.finetuning` measures it; see `docs/fine-tuning.md` for what it means.",
+        "",
+    ]
+    figures = [*_accuracy_figures(cells), *(Figure(**it) for it in cells.get("speed", {}).get("figures", ()))]
+    lines += ["| what | measured | target | reference | |", "|---|---|---|---|---|"]
+    for it in figures:
+        verdict = {None: "", True: "met", False: "**not met**"}[it.met]
+        lines.append(f"| {it.what} | {it.value:.3g} {it.unit} | {it.target} | {it.reference} | {verdict} |")
+    lines += ["", *_all_rows(cells), *_few_shot(cells)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _accuracy_figures(cells: Mapping[str, Cell]) -> list[Figure]:
+    figures = []
+    emotions = _versions(cells.get("goemotions/all"))
+    if {"frozen", "full"} <= emotions.keys():
+        frozen, full = emotions["frozen"], emotions["full"]
+        gain = 100 * (full["macro_f1"] - frozen["macro_f1"])
+        accuracies = f"accuracy {frozen['accuracy']:.1%} to {full['accuracy']:.1%}"
+        words = f"macro-F1 {frozen['macro_f1']:.1%} frozen, {full['macro_f1']:.1%} full; {accuracies}"
+        figures.append(
+            Figure("GoEmotions, full over frozen, macro-F1", gain, "points", "≥ 5", words, gain >= 5)
+        )
+        if "partial" in emotions:
+            figures += _partial_figures(frozen, emotions["partial"], full)
+    banking = cells.get("banking77/all")
+    if banking:
+        got, frozen = banking["final"], _versions(banking)["frozen"]
+        figures.append(
+            Figure(
+                "Banking77, all rows, auto, accuracy",
+                100 * got["accuracy"],
+                "%",
+                "≥ 93.9",
+                f"frozen {frozen['accuracy']:.2%}",
+                100 * got["accuracy"] >= 93.9,
+            )
+        )
+    for name, title in SETS.items():
+        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
+        if draws:
+            gains = [100 * (it["final"]["accuracy"] - _versions(it)["frozen"]["accuracy"]) for it in draws]
+            mean = statistics.mean(gains)
+            words = f"means of {len(draws)} draws, accuracy; worst draw {min(gains):+.2f}"
+            figures.append(
+                Figure(
+                    f"{title}, 8 per class, auto over frozen", mean, "points", "≥ -0.3", words, mean >= -0.3
+                )
+            )
+    return figures
+
+
+def _partial_figures(frozen: Cell, partial: Cell, full: Cell) -> list[Figure]:
+    share = (partial["macro_f1"] - frozen["macro_f1"]) / (full["macro_f1"] - frozen["macro_f1"])
+    time = partial["tuning_s"] / full["tuning_s"]
+    return [
+        Figure(
+            "partial (k = 2) over full: share of the gain kept", share, "", "≥ 0.7", "macro-F1", share >= 0.7
+        ),
+        Figure(
+            "partial (k = 2) over full: time",
+            time,
+            "",
+            "≤ 0.45",
+            f"{partial['tuning_s']:.0f} s, {full['tuning_s']:.0f} s",
+            time <= 0.45,
+        ),
+    ]
+
+
+def _all_rows(cells: Mapping[str, Cell]) -> list[str]:
+    lines = ["## All rows", "", "Measured on the test set; each version as the server answers with it.", ""]
+    lines += [
+        "| set | version | accuracy | macro-F1 | log-loss | tuning took | live |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, cell in cells.items():
+        if not key.endswith("/all"):
+            continue
+        for it in cell["versions"]:
+            live = (
+                "yes"
+                if it["version"] == cell["final"]["version"] or it["method"] == cell["final"]["method"]
+                else ""
+            )
+            took = f"{it['tuning_s']:.0f} s" if it["tuning_s"] else ""
+            figures = f"{it['accuracy']:.2%} | {it['macro_f1']:.2%} | {it['log_loss']:.3f}"
+            lines.append(f"| {SETS[key.partition('/')[0]]} | {it['method']} | {figures} | {took} | {live} |")
+    return [*lines, ""]
+
+
+def _few_shot(cells: Mapping[str, Cell]) -> list[str]:
+    lines = [
+        "## 8 per class",
+        "",
+        "| set | draws | frozen | auto | tuned versions kept |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in SETS.items():
+        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
+        if draws:
+            frozen = statistics.mean(_versions(it)["frozen"]["accuracy"] for it in draws)
+            final = statistics.mean(it["final"]["accuracy"] for it in draws)
+            kept = sum(it["final"]["method"] != "frozen" for it in draws)
+            lines.append(f"| {title} | {len(draws)} | {frozen:.2%} | {final:.2%} | {kept} |")
+    return [*lines, ""]
+
+
+def _versions(cell: Cell | None) -> dict[str, Cell]:
+    """The first version of each method."""
+    found: dict[str, Cell] = {}
+    for it in cell["versions"] if cell else ():
+        found.setdefault(it["method"], it)
+    return found
