@@ -188,7 +188,7 @@ def test_smaller_parts_add_up_to_the_same_step(payload):
         one.model.eval()  # without dropout, which would be another in each part
         one.state.tokens_at_once = tokens
         one.mixed = False
-        one._backward(one.epoch(0)[0])  # noqa: SLF001
+        one._backward(one.epoch(0)[0])
         return one.model.weight.grad.numpy()
 
     np.testing.assert_allclose(gradients(64), gradients(8192), atol=1e-6)
