@@ -23,6 +23,7 @@ from benchmarks.datasets import banking77
 from benchmarks.harness import CACHE, Figure, at_least, at_most
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
 from graft_server.backbones.text import TextTokenizer
@@ -45,7 +46,10 @@ def measure(examples: int) -> dict[str, Any]:
         place = Path(folder)
         parts = _cut(graph, backbone, place)
         tokens = _prepare(place, backbone, examples)
-        figures = [*_training(place, backbone, graph, parts), _mixed(parts, graph, tokens)]
+        figures = [
+            *_training(place, backbone, graph, parts),
+            _mixed(parts, graph, tokens, backbone.preprocessor()),
+        ]
     for it in figures:
         print(f"{it.what}: {it.value:.3f} ({it.target}) {it.reference}", flush=True)
     return {"examples": examples, "cores": usable_cores(), "figures": [asdict(it) for it in figures]}
@@ -71,7 +75,7 @@ def _prepare(place: Path, backbone: Backbone, examples: int) -> list[NDArray[np.
     weight = np.random.default_rng(1).normal(size=(backbone.dimension, classes)).astype(np.float32)
     Scratch.write(
         place,
-        tokens=tokens,
+        items=tokens,
         labels=data.train_labels[rows],
         weights=np.ones(examples),
         part=part,
@@ -162,7 +166,7 @@ class _PlainLoop:
     def epoch(self) -> float:
         started = time.monotonic()
         for batch in self.same.epoch(0):
-            ids = [torch.from_numpy(self.data.tokens_of(row)) for row in batch]
+            ids = [torch.from_numpy(it) for it in self.data.items(batch)]
             padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
             mask = (torch.arange(padded.shape[1]) < torch.tensor([len(it) for it in ids])[:, None]).long()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.same.mixed):
@@ -178,9 +182,11 @@ class _PlainLoop:
         return time.monotonic() - started
 
 
-def _mixed(parts: tuple[Path, Path], graph: Path, tokens: list[NDArray[np.int64]]) -> Figure:
+def _mixed(
+    parts: tuple[Path, Path], graph: Path, tokens: list[NDArray[np.int64]], preprocessor: Preprocessor
+) -> Figure:
     """Batches of 12 texts, each of another of 20 models, beside batches of one such model."""
-    grafted = Grafted(Encoder(graph, device="cpu", threads=1))
+    grafted = Grafted(Encoder(graph, device="cpu", threads=1), preprocessor)
     below, above = (Segment(it, device="cpu", threads=1) for it in parts)
     cut_at = 6 - LAYERS
     grafted.add_cut(cut_at, below, above)

@@ -55,7 +55,7 @@ def start(intents, encoder: Encoder, tokenizer: TextTokenizer) -> dict[str, Any]
     part[::8], part[4::8] = Part.STOP, Part.MEASURE
     bias = np.zeros(len(names), np.float32)
     return {
-        "tokens": tokens,
+        "items": tokens,
         "labels": labels,
         "weights": np.ones(len(labels)),
         "part": part,
@@ -171,8 +171,8 @@ def test_a_checkpoint_of_other_settings_is_left_alone(payload):
 
 
 def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start):
-    long = [np.resize(it, 256) for it in start["tokens"]]
-    found = run(TIGHT, payload(examples={"tokens": long}), 300 << 20)
+    long = [np.resize(it, 256) for it in start["items"]]
+    found = run(TIGHT, payload(examples={"items": long}), 300 << 20)
     assert found.returncode == 0, found.stderr[-2000:]
     result = json.loads(found.stdout)
     assert result["halved"] >= 1

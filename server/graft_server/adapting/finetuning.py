@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from graft_server.backbones import scratch
 from graft_server.backbones.source import Backbone
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import DomainError, DrainingError, InvalidError
-from graft_server.examples import Modality, Task
+from graft_server.examples import Task
 from graft_server.jobs.job import Job, Jobs
-from graft_server.names import shown
 from graft_server.store.adaptations import AdaptationStore, FineTuning, Settings
 
 _log = logging.getLogger(__name__)
@@ -73,8 +72,11 @@ def plan_of(settings: Settings, backbone: Backbone) -> Plan | None:
     """What settings ask for on a backbone; None: no tuning."""
     layers = backbone.layers
     auto = settings.method == "auto"
-    tunable = settings.task is Task.SINGLE_LABEL and backbone.modality is Modality.TEXT
-    if not tunable or settings.method == "frozen" or (auto and not settings.time_budget_s):
+    if (
+        settings.task is not Task.SINGLE_LABEL
+        or settings.method == "frozen"
+        or (auto and not settings.time_budget_s)
+    ):
         return None
     asked = settings.fine_tuning
     unfrozen = min(asked.unfrozen_layers or max(1, round(layers / 3)), layers - 1)
@@ -103,13 +105,6 @@ def check(settings: Settings, backbone: Backbone) -> None:
             "out, or choose another method.",
             reason="FINE_TUNING_UNUSED",
             field="start.fine_tuning",
-        )
-    if settings.method in ("partial", "full") and backbone.modality is not Modality.TEXT:
-        raise InvalidError(
-            f"start.method tunes the backbone, which works with text, but {shown(backbone.name)} reads "
-            f"{backbone.modality}: use METHOD_FROZEN or METHOD_AUTO.",
-            reason="METHOD_UNSUPPORTED",
-            field="start.method",
         )
     if settings.method in ("partial", "full") and settings.task is not Task.SINGLE_LABEL:
         raise InvalidError(
@@ -163,8 +158,8 @@ class Tuner:
         backbone = trunk.backbone
         return {
             "scratch": str(self._scratch(store, commit_id)),
-            "folder": str(backbone.folder),
-            "max_tokens": backbone.max_tokens,
+            "backbone": backbone.payload(),
+            "limits": asdict(trunk.limits),
         }
 
     async def tune(

@@ -27,10 +27,11 @@ from graft_server.adapting.search import Progress
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.adapting.zero_shot import select_by_names
-from graft_server.backbones.text import packed_tokenizer
+from graft_server.backbones.limits import Bounded, MediaLimits
+from graft_server.backbones.source import Backbone
 from graft_server.encoding.runtime import Reference
 from graft_server.errors import FaultError, StateError
-from graft_server.examples import Label
+from graft_server.examples import Kind, Label
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.features import FEATURES_MISSING
@@ -47,9 +48,10 @@ class Tuning:
 
     scratch: str
     """The folder to prepare for it; see `backbones.scratch`."""
-    folder: str
-    """Where the backbone's tokenizer is."""
-    max_tokens: int
+    backbone: dict[str, Any]
+    """See `Backbone.payload`."""
+    limits: MediaLimits
+    """What its images or clips may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +182,14 @@ def _read(objects: Objects, task: Training) -> Rows:
 
 def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> bool:
     inputs = {example.id: example.input for example in rows.examples}
-    tokenizer = packed_tokenizer(Path(tuning.folder), tuning.max_tokens)
-    tokens = [it.item for it in tokenizer.each([inputs[id_] for id_ in training_set.ids])]
-    return tuned.prepare(Path(tuning.scratch), tokens, selection, seed=seed)
+    if any(it.kind is Kind.FEATURES for it in inputs.values()):
+        return False
+    preprocessor = Backbone.of_payload(tuning.backbone).preprocessor()
+    if isinstance(preprocessor, Bounded):
+        preprocessor = preprocessor.within(tuning.limits)
+    # One after the other: pixels and samples are far larger than the files that they come from.
+    items = (preprocessor.prepare(inputs[id_]).item for id_ in training_set.ids)
+    return tuned.prepare(Path(tuning.scratch), items, selection, seed=seed)
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,12 @@ Array = NDArray[np.float32]
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-def prepare(folder: Path, tokens: Sequence[NDArray[np.int64]], selection: Selection, *, seed: int) -> bool:
+def prepare(folder: Path, items: Iterable[Any], selection: Selection, *, seed: int) -> bool:
     """Writes what a tuning needs into its scratch folder; False if there are too few examples for one.
 
     Args:
         folder: The scratch folder.
-        tokens: Of each row of the training set, token ids.
+        items: What the backbone's preprocessor makes of each row of the training set; taken one by one, if at all.
         selection: The frozen head, and the examples that it was chosen on.
         seed: What the split is derived from.
     """
@@ -102,7 +102,7 @@ def prepare(folder: Path, tokens: Sequence[NDArray[np.int64]], selection: Select
     part[rows] = of_examples
     Scratch.write(
         folder,
-        tokens=tokens,
+        items=items,
         labels=train.labels,
         weights=train.weights,
         part=part,

@@ -6,10 +6,10 @@ tuned. Up to a bound it is kept in memory, beyond it on disk, in half precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
 from graft_server.backbones.cache import HIDDEN
-from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.scratch import Scratch
+from graft_server.backbones.text import is_packed
 
 ENCODED_TOKENS = 256
 """Tokens in a batch of what needs no gradients; see `encoding.tuning`."""
@@ -52,61 +53,87 @@ def by_length(examples: Scratch, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class Hidden:
-    """The hidden states at the cut."""
+    """The hidden states at the cut: of packed texts shape (1, tokens, d), of others (n, ...), a row each.
 
-    def __init__(self, examples: Scratch, graph: str, *, folder: Path) -> None:
+    Rows of others that are shorter than a batch's longest end in zeros, which nothing looks at: each is computed
+    alone, so what is kept of it is its own.
+    """
+
+    def __init__(self, examples: Scratch, graph: str, preprocessor: Preprocessor, *, folder: Path) -> None:
         """Makes it; nothing is kept until `keep`.
 
         Args:
             examples: What is encoded.
             graph: The file of the part below the cut.
+            preprocessor: The backbone's.
             folder: Where what does not fit into memory goes.
         """
         self._examples = examples
         self._folder = folder
+        self._collate = preprocessor.collate
+        self._packed = is_packed(preprocessor)
         self._session = session_over(graph)
         self._names = [it.name for it in self._session.get_inputs()]
         self._kept: NDArray[np.float16] | None = None
 
-    def keep(self, *, dimension: int, memory_bytes: int, threads: int, told: Callable[[float], None]) -> None:
+    def keep(self, *, memory_bytes: int, threads: int, told: Callable[[float], None]) -> None:
         """Computes all of them.
 
         Args:
-            dimension: Of a token's hidden state.
             memory_bytes: How much may be kept in memory; more goes to disk.
             threads: How many batches are computed at once.
             told: Told the share that is done, after each batch.
         """
         examples = self._examples
-        shape = int(examples.offsets[-1]), dimension
-        if shape[0] * shape[1] * 2 <= memory_bytes:
-            kept = np.empty(shape, np.float16)
+        order = by_length(examples, np.arange(len(examples.lengths)))
+        # Room for each as for the longest, in proportion: texts and clips have states by their length.
+        shape = self._of(order[-1:])[0].shape
+        each = -(-shape[0] // int(examples.lengths[order[-1]]))
+        sizes = np.minimum(examples.lengths * each + 1, shape[0]) if len(shape) == 2 else shape[0]
+        sizes = np.broadcast_to(sizes, len(order))
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._sizes = np.zeros(len(order), np.int64)
+        whole = (int(self._starts[-1]), *shape[1:])
+        if math.prod(whole) * 2 <= memory_bytes:
+            kept = np.empty(whole, np.float16)
         else:
-            path = self._folder / scratch.HIDDEN
-            kept = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+            kept = np.memmap(self._folder / scratch.HIDDEN, np.float16, "w+", shape=whole)
 
         def fill(rows: NDArray[np.int64]) -> int:
-            computed = self._compute(pack([examples.tokens_of(row) for row in rows]))
-            ends = np.cumsum(examples.lengths[rows])
-            for row, end in zip(rows, ends, strict=True):
-                kept[examples.slice_of(row)] = computed[end - examples.lengths[row] : end]
+            for row, own in zip(rows, self._of(rows), strict=True):
+                start = self._starts[row]
+                self._sizes[row] = len(own)
+                kept[start : start + len(own)] = own
             return len(rows)
 
-        order = by_length(examples, np.arange(len(examples.lengths)))
         done = 0
+        batches = list(parts(examples, order, ENCODED_TOKENS)) if self._packed else list(order[:, None])
         with ThreadPoolExecutor(threads) as executor:
-            for count in executor.map(fill, list(parts(examples, order, ENCODED_TOKENS))):
+            for count in executor.map(fill, batches):
                 done += count
                 told(done / len(order))
         self._kept = kept
 
-    def of(self, rows: NDArray[np.int64], inputs: Mapping[str, NDArray[np.int64]]) -> Array:
-        """Shape (tokens, dimension) of some rows, which packed are `inputs`."""
+    def of(self, rows: NDArray[np.int64], inputs: Arrays) -> Array:
+        """Those of some rows, which collated are `inputs`."""
         if self._kept is None:
             return self._compute(inputs)
         kept = self._kept
-        return np.concatenate([kept[self._examples.slice_of(row)] for row in rows]).astype(np.float32)
+        own = [kept[self._starts[row] : self._starts[row] + self._sizes[row]] for row in rows]
+        if self._packed:
+            return np.concatenate(own, dtype=np.float32)[None]
+        states = np.zeros((len(rows), max(map(len, own)), *kept.shape[1:]), np.float32)
+        for row, it in zip(states, own, strict=True):
+            row[: len(it)] = it
+        return states
 
-    def _compute(self, inputs: Mapping[str, Any]) -> Array:
-        (hidden,) = self._session.run([HIDDEN], {name: inputs[name] for name in self._names})
-        return np.asarray(hidden[0], np.float32)
+    def _of(self, rows: NDArray[np.int64]) -> list[Array]:
+        """Those of some rows, or, if texts are not packed, of one row: each its own."""
+        states = self._compute(self._collate(self._examples.items(rows)))
+        if not self._packed:
+            return [states[0]]
+        return np.split(states[0], np.cumsum(self._examples.lengths[rows])[:-1])
+
+    def _compute(self, inputs: Arrays) -> Array:
+        (states,) = self._session.run([HIDDEN], {name: inputs[name] for name in self._names})
+        return np.asarray(states, np.float32)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graft_server.backbones import scratch
 from graft_server.backbones.cache import HIDDEN
 from graft_server.backbones.cutting import pruned, replant
-from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
 from graft_server.backbones.torch.tunable import Tunable, forward
@@ -36,6 +36,7 @@ def write(
     graph: str,
     original: Mapping[str, Array],
     hidden: Hidden | None,
+    preprocessor: Preprocessor,
     threads: int,
 ) -> None:
     """Writes all of it to a folder.
@@ -47,6 +48,7 @@ def write(
         graph: The file of the encoder, or of its part above the cut, which has the weights from before.
         original: These weights; see `Tunable.tuned`.
         hidden: The hidden states at the cut; None where all is tuned.
+        preprocessor: The backbone's.
         threads: How many batches are encoded at once.
 
     Raises:
@@ -60,14 +62,16 @@ def write(
             whole.graph.output.remove(output)
     path = folder / scratch.TOP
     onnx.save(pruned(whole), str(path))
-    features = _features(str(path), examples, hidden, threads)
-    _check(model, examples, hidden, features)
+    features = _features(str(path), examples, hidden, preprocessor, threads)
+    _check(model, examples, hidden, preprocessor, features)
     np.save(folder / scratch.FEATURES, features.astype(np.float16))
     weight, bias = (it.detach().cpu().numpy() for it in (model.weight, model.bias))
     np.savez(folder / scratch.TUNED_HEAD, weight=weight, bias=bias)
 
 
-def _features(graph: str, examples: Scratch, hidden: Hidden | None, threads: int) -> Array:
+def _features(
+    graph: str, examples: Scratch, hidden: Hidden | None, preprocessor: Preprocessor, threads: int
+) -> Array:
     """The graph's features of all examples, shape (n, d)."""
     session = session_over(graph)
     kinds = {
@@ -76,9 +80,9 @@ def _features(graph: str, examples: Scratch, hidden: Hidden | None, threads: int
     features = np.empty((len(examples.labels), examples.head[0].shape[0]), np.float32)
 
     def encode(rows: NDArray[np.int64]) -> None:
-        inputs: dict[str, Any] = dict(pack([examples.tokens_of(row) for row in rows]))
+        inputs: dict[str, Any] = dict(preprocessor.collate(examples.items(rows)))
         if hidden is not None:
-            inputs[HIDDEN] = hidden.of(rows, inputs)[None].astype(kinds[HIDDEN])
+            inputs[HIDDEN] = hidden.of(rows, inputs).astype(kinds[HIDDEN])
         (features[rows],) = session.run(["pooled"], {name: inputs[name] for name in kinds})
 
     order = by_length(examples, np.arange(len(features)))
@@ -87,14 +91,20 @@ def _features(graph: str, examples: Scratch, hidden: Hidden | None, threads: int
     return features
 
 
-def _check(model: Tunable, examples: Scratch, hidden: Hidden | None, features: Array) -> None:
+def _check(
+    model: Tunable,
+    examples: Scratch,
+    hidden: Hidden | None,
+    preprocessor: Preprocessor,
+    features: Array,
+) -> None:
     model.eval()
     order = by_length(examples, np.arange(len(features)))
     rows = order[:: max(1, len(order) // PARITY_TEXTS)]
     worst = 0.0
     with torch.no_grad():
         for part in parts(examples, rows, 2048):
-            found, _ = forward(model, examples, hidden, part)
+            found, _ = forward(model, examples, hidden, preprocessor, part)
             worst = max(worst, float(np.abs(found.cpu().numpy() - features[part]).max()))
     if not worst <= PARITY:  # so said, NaN fails too
         raise FaultError(

@@ -136,14 +136,15 @@ class Tuning:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.mixed = self.device.type == "cuda" or has_bfloat16()
         weight, bias = self.set.head
-        self.model = Tunable(
-            Backbone.of_payload(task.backbone),
-            below=task.below,
-            weight=weight,
-            bias=bias,
-        ).to(self.device)
+        backbone = Backbone.of_payload(task.backbone)
+        self.preprocessor = backbone.preprocessor()
+        self.model = Tunable(backbone, below=task.below, weight=weight, bias=bias).to(self.device)
         self.state = State(tokens_at_once=TOKENS_AT_ONCE)
-        self.hidden = Hidden(self.set, task.below_graph, folder=self.folder) if task.below_graph else None
+        self.hidden = (
+            Hidden(self.set, task.below_graph, self.preprocessor, folder=self.folder)
+            if task.below_graph
+            else None
+        )
         self._train = np.flatnonzero(self.set.part == Part.TRAIN)
         self._held_out = np.flatnonzero(self.set.part == Part.STOP)
         told = {**asdict(task), "scratch": "", "own": "", "seconds": 0, "threads": 0, "cache_bytes": 0}
@@ -201,6 +202,7 @@ class Tuning:
             graph=self.task.graph,
             original=self._original,
             hidden=self.hidden,
+            preprocessor=self.preprocessor,
             threads=self.task.threads,
         )
 
@@ -214,9 +216,8 @@ class Tuning:
     def keep_hidden(self) -> None:
         """Computes what is below the cut, and keeps it."""
         if self.hidden is not None and self.task.cached:
-            dimension = self.set.head[0].shape[0]
-            memory, threads = self.task.cache_bytes, self.task.threads
-            self.hidden.keep(dimension=dimension, memory_bytes=memory, threads=threads, told=self._caching)
+            task = self.task
+            self.hidden.keep(memory_bytes=task.cache_bytes, threads=task.threads, told=self._caching)
 
     def begin(self) -> None:
         """Finds out what gets gradients, and how long a step takes: on batches that nothing is learned from."""
@@ -317,7 +318,7 @@ class Tuning:
     def logits(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Shape (n, k) float32 of some rows, computed in mixed precision where that is faster."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
-            return forward(self.model, self.set, self.hidden, rows)[1].float()
+            return forward(self.model, self.set, self.hidden, self.preprocessor, rows)[1]
 
     def _set_rates(self, optimizer: torch.optim.Optimizer, total: int) -> None:
         """Up, then down along a cosine: over the steps, or over the time if that ends sooner."""
