@@ -168,7 +168,6 @@ class Tuning:
         """Trains, and leaves the model in its best state."""
         self.keep_hidden()
         self.begin()
-        self._original = self.model.tuned()
         optimizer = self.optimizer()
         total = self.task.epochs * self._steps
         resumed = self._resume(optimizer)
@@ -177,6 +176,8 @@ class Tuning:
         ended = "done"
         if self.task.seconds and not resumed and self._left() < self._steps * self._step_s:
             ended, total = "no_time", 0
+        else:
+            self._tell(total)
         while self.state.step < total:
             if ended := self._step(optimizer, total):
                 break
@@ -229,6 +230,7 @@ class Tuning:
             times.append(time.monotonic() - started)
         self._groups = self.model.groups(self.task.learning_rate, self.task.layer_decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
+        self._original = self.model.tuned()
         self._step_s = min(times)
         torch.manual_seed(self.task.seed % (1 << 63))
 
