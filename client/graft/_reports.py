@@ -330,7 +330,8 @@ class TuningReport:
     bytes: int
     """The size of the tuned graph."""
     history: tuple[TuningPoint, ...]
-    """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+    """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
+    three quarters, half and a quarter of the way from there to what training ended with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def test_all_layers_have_to_be_better_than_the_upper_ones(tried):
 
 
 def test_all_layers_take_the_place_of_the_upper_ones_if_they_are_better(tried):
-    partial = tried.tuning("partial", 0.2, tried.frozen)
+    partial = tried.tuning("partial", 0.3, tried.frozen)
     result = tried.tuning("full", 0.95, partial)
     manifest, report = read(tried, result)
     assert partial["kept"]

@@ -123,7 +123,7 @@ Checkpoint.save = save_and_die
 tuning.tune(payload, lambda _: None)
 """
 TIGHT = """
-import json, resource, sys
+import ctypes, json, resource, sys
 from graft_server.backbones.torch import tuning
 
 def size():
@@ -134,6 +134,7 @@ start = tuning.Tuning._start
 
 def then_tight(self):
     start(self)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     resource.setrlimit(resource.RLIMIT_AS, (size() + spare, resource.RLIM_INFINITY))
 
 tuning.Tuning._start = then_tight
@@ -155,10 +156,9 @@ def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(pay
     expected = tuning.tune(whole, ignore)
     assert run(KILLED, killed, checkpoint).returncode == -signal.SIGKILL
     result = tuning.tune(killed, ignore)
-    assert (expected["resumed"], result["resumed"]) == (
-        0,
-        checkpoint * 2,
-    )  # steps: four an epoch, two evaluations
+    assert expected["resumed"] == 0
+    assert result["resumed"] > 0
+    assert result["history"][checkpoint]["seconds"] > 0
     assert losses(result) == losses(expected)
     assert made(killed)[0] == made(whole)[0]
 
@@ -172,12 +172,12 @@ def test_a_checkpoint_of_other_settings_is_left_alone(payload):
 
 def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start):
     long = [np.resize(it, 256) for it in start["items"]]
-    found = run(TIGHT, payload(examples={"items": long}), 300 << 20)
+    found = run(TIGHT, payload(examples={"items": long}), 100 << 20)
     assert found.returncode == 0, found.stderr[-2000:]
     result = json.loads(found.stdout)
     assert result["halved"] >= 1
     assert result["ended"] == "done"
-    assert [it["epoch"] for it in result["history"]] == [0, 0.5, 1]
+    assert [it["epoch"] for it in result["history"]] == [0, 0.5, 1, 1, 1, 1]
 
 
 def test_smaller_parts_add_up_to_the_same_step(payload):
@@ -227,3 +227,26 @@ def test_kept_states_train_as_computed_ones_do(payload):
     kept, computed = payload("kept"), payload("computed", cached=False)
     results = [tuning.tune(it, ignore) for it in (kept, computed)]
     np.testing.assert_allclose(losses(results[0]), losses(results[1]), atol=5e-3)
+
+
+def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    task = msgspec.convert(payload(learning_rate=3e-3), tuning.Task)
+    one = tuning.Tuning(task, ignore)
+    seen: list[NDArray[np.float32]] = []
+    evaluate = one._evaluate
+
+    def noting(epoch: float) -> tuning.Evaluated:
+        seen.append(one.model.weight.detach().numpy().copy())
+        return evaluate(epoch)
+
+    one._evaluate = noting  # type: ignore[method-assign]
+    result = one.run()
+    first, last = seen[0], seen[2]
+    assert np.abs(last - first).max() > 0
+    for state, share in zip(seen[3:], tuning.MIXTURES, strict=True):
+        np.testing.assert_allclose(state, first + share * (last - first), atol=1e-6)
+    losses_of = [it["log_loss"] for it in result["history"]]
+    assert result["best"] == int(np.argmin(losses_of))
+    np.testing.assert_array_equal(one.model.weight.detach().numpy(), seen[result["best"]])

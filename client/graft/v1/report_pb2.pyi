@@ -1022,7 +1022,9 @@ class TuningReport(_message.Message):
     """The size of the tuned graph, in bytes: what the version adds to a server's memory."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningPoint]:
-        """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+        """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
+        three quarters, half and a quarter of the way from there to what training ended with.
+        """
 
     def __init__(
         self,

@@ -51,6 +51,8 @@ MIN_GAIN = 1e-4
 """A log-loss counts as better if it is by so much, in nats."""
 EVALUATIONS = 2
 """Evaluations an epoch."""
+MIXTURES = (0.75, 0.5, 0.25)
+"""Shares of the last state, the rest of the first one, that are tried in the end."""
 EXPLODED = 3.0
 """Loss, over that of the start, at which training counts as diverged: and at least one nat more."""
 MAX_DIVERGED = 3
@@ -181,6 +183,8 @@ class Tuning:
         while self.state.step < total:
             if ended := self._step(optimizer, total):
                 break
+        if self.state.step:
+            self._mix()
         self._restore(self._best)
         return {
             "history": [asdict(it) for it in self.state.history],
@@ -230,7 +234,7 @@ class Tuning:
             times.append(time.monotonic() - started)
         self._groups = self.model.groups(self.task.learning_rate, self.task.layer_decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
-        self._original = self.model.tuned()
+        self._original, self._first = self.model.tuned(), self._weights()
         self._step_s = min(times)
         torch.manual_seed(self.task.seed % (1 << 63))
 
@@ -253,8 +257,9 @@ class Tuning:
         self._best = self._weights()
         self.state.loss = self.state.history[0].log_loss
         each_s = (time.monotonic() - started) / int(self.set.lengths[self._held_out].sum())
-        # One evaluation more, and all examples encoded, have to fit into the time as well.
-        self._reserved_s = each_s * int(self.set.lengths.sum()) + (time.monotonic() - started)
+        # What comes after the last step, and encoding all examples, have to fit into the time as well.
+        evaluations = (1 + len(MIXTURES)) * (time.monotonic() - started)
+        self._reserved_s = each_s * int(self.set.lengths.sum()) + evaluations
 
     def _step(self, optimizer: torch.optim.Optimizer, total: int) -> str:
         """One step; returns why training ends, or ""."""
@@ -348,6 +353,23 @@ class Tuning:
     # --- stopping, rolling back, going on -----------------------------------------------------------------------
 
     def _is_stale(self, optimizer: torch.optim.Optimizer) -> bool:
+        self._judge()
+        self._save(optimizer)
+        return self.state.stale >= PATIENCE * EVALUATIONS
+
+    def _mix(self) -> None:
+        """Evaluates states on the way from the first to the last one as well.
+
+        Where there are few examples of much that the backbone knows, they are often better than both (WiSE-FT,
+        Wortsman et al. 2022), and they cost nothing at serving.
+        """
+        last = self._weights()
+        for share in MIXTURES:
+            self._restore({name: torch.lerp(first, last[name], share) for name, first in self._first.items()})
+            self._judge()
+
+    def _judge(self) -> None:
+        """Evaluates the state as it is, which may be the best one so far."""
         state = self.state
         found = self._evaluate(state.step / self._steps)
         if found.log_loss < state.history[state.best].log_loss - MIN_GAIN:
@@ -356,8 +378,6 @@ class Tuning:
         else:
             state.stale += 1
         state.history.append(found)
-        self._save(optimizer)
-        return state.stale >= PATIENCE * EVALUATIONS
 
     def _evaluate(self, epoch: float) -> Evaluated:
         self.model.eval()
