@@ -1,7 +1,11 @@
-"""Measures fine-tuning: python -m benchmarks.finetuning accuracy --sets banking77 --per-class 8 | speed.
+"""Measures fine-tuning, and keeps what was measured in benchmarks/results/finetuning.json, cell by cell.
 
-Cells that benchmarks/results/finetuning.json has are not measured again: delete those that should be. All rows of
-GoEmotions take about an hour on one core.
+python -m benchmarks.finetuning accuracy --sets banking77 --per-class 8    auto over frozen, through the server
+python -m benchmarks.finetuning training --set goemotions --layers 2       one tuning, with test figures as it goes
+python -m benchmarks.finetuning speed                                      training and serving, as ratios
+python -m benchmarks.finetuning page                                       the page anew from the cells
+
+Cells of `accuracy` that are there already are not measured again: delete those that should be.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks.datasets import DRAWS
-from benchmarks.finetuning import accuracy, cells, speed
+from benchmarks.finetuning import accuracy, cells, speed, training
+from graft_server.adapting.finetuning import LAYER_DECAY, LEARNING_RATE
 
 
 def main() -> None:
@@ -22,11 +27,25 @@ def main() -> None:
     tested.add_argument("--draws", type=int, nargs="+", default=list(range(DRAWS)))
     tested.add_argument("--epochs", type=int, default=0, help="0: the server's default")
     tested.add_argument("--store", type=Path, help="kept, so that a run that is cut short goes on")
+    trained = parts.add_parser("training")
+    trained.add_argument("--set", default="goemotions", choices=list(accuracy.SETS))
+    trained.add_argument("--layers", type=int, default=0, help="how many of the upper layers; 0: all")
+    trained.add_argument("--epochs", type=int, default=3)
+    trained.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    trained.add_argument("--layer-decay", type=float, default=LAYER_DECAY)
     timed = parts.add_parser("speed")
     timed.add_argument("--examples", type=int, default=640)
     parts.add_parser("page", help="write the page anew from what was measured")
     args = parser.parse_args()
-    if args.part == "speed":
+    if args.part == "training":
+        training.measure(
+            args.set,
+            layers=args.layers,
+            epochs=args.epochs,
+            learning_rate=args.learning_rate,
+            layer_decay=args.layer_decay,
+        )
+    elif args.part == "speed":
         cells.keep("speed", speed.measure(args.examples))
     elif args.part == "page":
         (cells.RESULTS / f"{cells.NAME}.md").write_text(cells.page(cells.read()))
