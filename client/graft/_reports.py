@@ -298,7 +298,7 @@ class TuningReport:
     kept: bool
     """Whether the version is the tuned one; of `other_tunings`, whether it was better than what there was before."""
     ended: str
-    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few" or "failed"."""
+    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"."""
     unfrozen_layers: int
     """How many layers were tuned."""
     layers: int

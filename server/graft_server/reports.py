@@ -283,7 +283,7 @@ class TuningReport:
     kept: bool
     """Whether the version is the tuned one."""
     ended: str
-    """"done", "no_gain", "time", "no_time", "diverged" or "too_few"; see report.proto."""
+    """"done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"; see report.proto."""
     unfrozen_layers: int
     layers: int
     parameters: int = 0

@@ -986,7 +986,8 @@ class TuningReport(_message.Message):
     """Whether the version is the tuned one; of other_tunings, whether it was better than what was there before it."""
     ended: _builtins.str
     """Why training ended: "done", "no_gain" (held-out log-loss fell no further), "time" (the budget ended),
-    "no_time" (not one epoch would have fitted into it), "diverged", or "too_few" (examples to hold any out).
+    "no_time" (not one epoch would have fitted into it), "diverged", "too_few" (examples to hold any
+    out), "features" (that some examples are already, instead of inputs), or "failed".
     """
     unfrozen_layers: _builtins.int
     """How many layers were tuned, and how many the backbone has."""

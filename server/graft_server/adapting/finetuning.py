@@ -190,14 +190,14 @@ class Tuner:
         """
         folder = self._scratch(store, commit_id)
         best, spent = frozen, 0.0
-        attempts = plan.attempts if frozen["prepared"] else plan.attempts[:1]
+        attempts = plan.attempts[:1] if frozen["unprepared"] else plan.attempts
         for number, attempt in enumerate(attempts):
             last = number == len(attempts) - 1
             left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
             told = _part(on_progress, number / len(attempts), (number + 1) / len(attempts))
             started = time.monotonic()
-            outcome: Mapping[str, Any] = {"ended": "too_few"}
-            if frozen["prepared"]:
+            outcome: Mapping[str, Any] = {"ended": frozen["unprepared"]}
+            if not frozen["unprepared"]:
                 try:
                     outcome = await self._run(
                         folder,

@@ -122,7 +122,7 @@ class Publisher:
         )
         if plan is None:
             return result
-        if plan.auto and result["prepared"]:
+        if plan.auto and not result["unprepared"]:
             # Something to use within seconds; what tuning makes of it is a version of its own.
             await uncancelled(self._enter(store, commit_id + FROZEN_FIRST, result, read_at))
 

@@ -86,8 +86,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
 
     Returns:
         `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
-        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `prepared`:
-        whether a tuning was asked for and can follow.
+        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `unprepared`:
+        why no tuning can follow ("too_few" examples, or some are "features" already), "" if one can.
 
     Raises:
         StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
@@ -128,11 +128,11 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
-    prepared = False
+    unprepared = "too_few"
     if task.tuning is not None and isinstance(training_set, TrainingSet):
-        prepared = _prepare(task.tuning, rows, training_set, selection, seed)
+        unprepared = _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
-    return tuned.result_of(manifest, report) | {"prepared": prepared}
+    return tuned.result_of(manifest, report) | {"unprepared": unprepared}
 
 
 def _selected(
@@ -180,16 +180,17 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> bool:
+def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> str:
     inputs = {example.id: example.input for example in rows.examples}
     if any(it.kind is Kind.FEATURES for it in inputs.values()):
-        return False
+        return "features"
     preprocessor = Backbone.of_payload(tuning.backbone).preprocessor()
     if isinstance(preprocessor, Bounded):
         preprocessor = preprocessor.within(tuning.limits)
     # One after the other: pixels and samples are far larger than the files that they come from.
     items = (preprocessor.prepare(inputs[id_]).item for id_ in training_set.ids)
-    return tuned.prepare(Path(tuning.scratch), items, selection, seed=seed)
+    prepared = tuned.prepare(Path(tuning.scratch), items, selection, seed=seed)
+    return "" if prepared else "too_few"
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

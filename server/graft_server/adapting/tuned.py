@@ -426,6 +426,10 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
             f"The backbone was not tuned: {LEAST_EXAMPLES} training examples that are not duplicates or of one group "
             f"are needed, and there are {report.examples:,}. {serves}"
         )
+    if tried.ended == "features":
+        warnings.append(
+            f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
+        )
     if tried.ended == "no_time":
         what = "all layers" if tried.method == "full" else f"{tried.unfrozen_layers} layers"
         fewer = " or fewer unfrozen_layers" if tried.method == "partial" else " or try the method partial"
@@ -445,7 +449,7 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
         )
     if tried.ended == "failed":
         warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
-    elif not tried.measured and tried.ended not in ("too_few", "no_time"):
+    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
         warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
         warnings.append(
