@@ -172,7 +172,7 @@ def test_a_checkpoint_of_other_settings_is_left_alone(payload):
 
 def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start):
     long = [np.resize(it, 256) for it in start["items"]]
-    found = run(TIGHT, payload(examples={"items": long}), 100 << 20)
+    found = run(TIGHT, payload(examples={"items": long}), 160 << 20)
     assert found.returncode == 0, found.stderr[-2000:]
     result = json.loads(found.stdout)
     assert result["halved"] >= 1

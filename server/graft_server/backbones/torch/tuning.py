@@ -62,6 +62,9 @@ PROGRESS_S = 0.5
 CHECKPOINT_S = 60.0
 """A checkpoint is written after each evaluation, and as often between them: a kill costs no more."""
 
+_NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a primitive")
+"""What errors on the CPU say: torch's allocator, the language's, and oneDNN, which means no room for its code."""
+
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -383,7 +386,8 @@ class Tuning:
         self.model.eval()
         rows = by_length(self.set, self._held_out)
         with torch.no_grad():
-            every = [self.logits(part).cpu().numpy() for part in parts(self.set, rows, EVALUATED_TOKENS)]
+            size = min(EVALUATED_TOKENS, self.state.tokens_at_once)
+            every = [self.logits(part).cpu().numpy() for part in parts(self.set, rows, size)]
         self.model.train()
         logits, labels, weights = np.concatenate(every), self.set.labels[rows], self.set.weights[rows]
         return Evaluated(
@@ -497,4 +501,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error that torch raised, on whatever device, is that memory did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(it in str(error) for it in ("can't allocate memory", "bad_alloc"))  # on the CPU
+    return any(it in str(error) for it in _NO_MEMORY)
