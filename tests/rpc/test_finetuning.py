@@ -186,6 +186,22 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(s
     assert client.predict("tests/killed", intents[0][0])[0].label == intents[0][1]
 
 
+def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(serve, intents):
+    server = serve()
+    asked: dict[str, Any] = {
+        "adaptation_id": "a", "method": "auto", "time_budget": 600, "fine_tuning": graft.FineTuning(epochs=2)
+    }  # fmt: skip
+    with graft.Client(server.target, resume_timeout=1) as client, pytest.raises(graft.GraftError):
+        client.adapt("m", intents, on_progress=Meanwhile(server.kill), **asked)
+    with graft.Client(serve(store=server.store).target) as client:
+        result = client.adapt("m", intents, **asked)
+        tried = [*result.report.other_tunings, result.report.tuning]
+        assert {it.method for it in tried} == {"partial", "full"}
+        assert all(it.ended in ("done", "no_gain") for it in tried), tried
+        assert client.version("m", version=1).report.method == "frozen"
+        assert client.predict("m", intents[0][0])[0].label == intents[0][1]
+
+
 def test_a_class_of_a_single_example_is_tuned_along(client, intents):
     rows = [*intents, ("do you sell gift cards?", "gift_card")]
     report = client.adapt("tests/rare", rows, method="partial", fine_tuning=SHORT).report
@@ -212,6 +228,18 @@ def test_too_few_examples_keep_the_frozen_head(client, few):
     report = client.adapt("tests/too-few", few, method="partial").report
     assert (report.method, report.tuning.ended, report.tuning.kept) == ("frozen", "too_few", False)
     assert any("100 training examples" in it for it in report.warnings)
+
+
+def test_examples_that_are_features_already_keep_the_frozen_head(client):
+    generator = np.random.default_rng(0)
+    rows = [
+        (generator.normal(size=384).astype(np.float32) + label, str(label))
+        for label in (0, 1)
+        for _ in range(60)
+    ]
+    report = client.adapt("tests/features", rows, method="partial").report
+    assert (report.method, report.tuning.ended, report.tuning.kept) == ("frozen", "features", False)
+    assert any("features of it already" in it for it in report.warnings)
 
 
 def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(client, intents):

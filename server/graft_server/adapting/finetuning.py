@@ -39,7 +39,7 @@ OLD_S = 7 * 24 * 3600.0
 """A scratch folder that nobody wrote to for so long belongs to a commit that never ended."""
 
 OnProgress = Callable[[Progress], None]
-OnBetter = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+OnBetter = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,8 @@ class Tuner:
             plan: What to tune.
             frozen: What the job that found the frozen head returned.
             on_progress: Told how far it is.
-            on_better: Awaited with the method and the version of what is better than anything before, if more is
-                tried after it.
+            on_better: Publishes what is better than anything before, if more is tried after it: awaited with its
+                method and what is returned of it, and gives the latter with the parts that are to be built on.
 
         Raises:
             DomainError: The backbone cannot be tuned; with the plan `auto` what is best so far is kept instead.
@@ -237,7 +237,7 @@ class Tuner:
             best = await self.jobs.run(job, lambda _: None)
             spent += took
             if best["kept"] and not last:
-                await on_better(attempt.method, best)
+                best = await on_better(attempt.method, best)
         scratch.remove(folder)
         return best
 
