@@ -117,7 +117,7 @@ class Hidden:
     def of(self, rows: NDArray[np.int64], inputs: Arrays) -> Array:
         """Those of some rows, which collated are `inputs`."""
         if self._kept is None:
-            return self._compute(inputs)
+            return self.compute(inputs)
         kept = self._kept
         own = [kept[self._starts[row] : self._starts[row] + self._sizes[row]] for row in rows]
         if self._packed:
@@ -129,11 +129,12 @@ class Hidden:
 
     def _of(self, rows: NDArray[np.int64]) -> list[Array]:
         """Those of some rows, or, if texts are not packed, of one row: each its own."""
-        states = self._compute(self._collate(self._examples.items(rows)))
+        states = self.compute(self._collate(self._examples.items(rows)))
         if not self._packed:
             return [states[0]]
         return np.split(states[0], np.cumsum(self._examples.lengths[rows])[:-1])
 
-    def _compute(self, inputs: Arrays) -> Array:
+    def compute(self, inputs: Arrays) -> Array:
+        """Those of a batch, whether they are kept or not."""
         (states,) = self._session.run([HIDDEN], {name: inputs[name] for name in self._names})
         return np.asarray(states, np.float32)

@@ -46,7 +46,7 @@ class Tunable(torch.nn.Module):
         """
         super().__init__()
         self.below, self.layers = below, backbone.layers
-        graph = torch_family(backbone).graph(backbone)
+        self.graph = graph = torch_family(backbone).graph(backbone)
         self.module = graph.module
         if hasattr(self.module, "layer"):
             setattr(self.module, "layer", 0)  # noqa: B010 - the view of a layer half-way up is not asked for
