@@ -109,7 +109,7 @@ def tuning(value: TuningReport) -> str:
     """What tuning the backbone did."""
     what = f"{value.unfrozen_layers} of {value.layers} layers in {value.seconds:.0f} s ({value.ended})"
     if not value.measured:
-        return f"{what}: the frozen head serves"
+        return f"{what}: nothing gained"
     kept = "kept" if value.kept else "not kept: no better beyond noise"
     return (
         f"{what}, {kept}; on {value.measured:,} held-out examples log-loss {value.frozen_log_loss:.3f} to "

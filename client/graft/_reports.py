@@ -296,9 +296,9 @@ class TuningReport:
     method: str
     """What was tried: "partial" or "full"."""
     kept: bool
-    """Whether the version is the tuned one."""
+    """Whether the version is the tuned one; of `other_tunings`, whether it was better than what there was before."""
     ended: str
-    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few" or "failed"."""
+    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"."""
     unfrozen_layers: int
     """How many layers were tuned."""
     layers: int
@@ -330,7 +330,8 @@ class TuningReport:
     bytes: int
     """The size of the tuned graph."""
     history: tuple[TuningPoint, ...]
-    """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+    """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
+    three quarters, half and a quarter of the way from there to what training ended with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +389,10 @@ class Report:
     feature_map: tuple[MapPoint, ...] = field(repr=False)
     """A sample of at most 1,000 training examples on a plane. Empty in lists of versions."""
     tuning: TuningReport | None = field(default=None, repr=False)
-    """What tuning the backbone did; None where it was not tried."""
+    """What tuning the backbone did; None where it was not tried. Of several tunings, the one that was kept, or the
+    last."""
+    other_tunings: tuple[TuningReport, ...] = field(default=(), repr=False)
+    """The other tunings that "auto" tried, in order. Empty in lists of versions."""
     task: str = "single_label"
     """What the version answers with: "single_label", "multi_label" or "regression"."""
     multi_label: MultiLabelFigures | None = None
@@ -478,6 +482,7 @@ def report_of(message: report_pb2.Report) -> Report:
         learning_curve=_curve_of(message.learning_curve) if message.HasField("learning_curve") else None,
         feature_map=tuple(MapPoint(p.x, p.y, p.label, p.id) for p in message.feature_map),
         tuning=_tuning_of(message.tuning) if message.HasField("tuning") else None,
+        other_tunings=tuple(map(_tuning_of, message.other_tunings)),
         predicted_values=tuple(
             PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
         ),

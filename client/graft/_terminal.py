@@ -448,8 +448,9 @@ def _report_facts(report: Report) -> dict[str, str]:
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",
     }
-    if report.tuning is not None:
-        facts["tuning"] = words.tuning(report.tuning)
+    for tried in (*report.other_tunings, report.tuning):
+        if tried is not None:
+            facts[f"tuning ({tried.method})"] = words.tuning(tried)
     if report.novelty is not None:
         facts["abstains"] = words.novelty(report.novelty)
     if report.data is not None:

@@ -193,7 +193,7 @@ def _add_adapt(commands: _Commands) -> None:
         "--epochs", type=int, default=0, metavar="N", help="see each example at most so often in tuning (4)"
     )
     settings.add_argument(
-        "--learning-rate", type=float, default=0.0, metavar="R", help="of the uppermost layer (0.0002)"
+        "--learning-rate", type=float, default=0.0, metavar="R", help="of the uppermost layer (0.0001)"
     )
     settings.add_argument(
         "--time-budget",

@@ -283,7 +283,7 @@ class TuningReport:
     kept: bool
     """Whether the version is the tuned one."""
     ended: str
-    """"done", "no_gain", "time", "no_time", "diverged" or "too_few"; see report.proto."""
+    """"done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"; see report.proto."""
     unfrozen_layers: int
     layers: int
     parameters: int = 0
@@ -350,7 +350,9 @@ class Report:
     predicted_values: tuple[PredictedValue, ...] = ()
     """A sample of at most 500 evaluated examples of a regression."""
     tuning: TuningReport | None = None
-    """None where it was not tried."""
+    """None where it was not tried; of several the one that was kept, or else the last."""
+    other_tunings: tuple[TuningReport, ...] = ()
+    """The others, in the order in which they were tried."""
     method: str = "frozen"
     backbone: str = ""
     encoder_id: str = ""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -50,7 +55,7 @@ def start(intents, encoder: Encoder, tokenizer: TextTokenizer) -> dict[str, Any]
     part[::8], part[4::8] = Part.STOP, Part.MEASURE
     bias = np.zeros(len(names), np.float32)
     return {
-        "tokens": tokens,
+        "items": tokens,
         "labels": labels,
         "weights": np.ones(len(labels)),
         "part": part,
@@ -97,3 +102,151 @@ def test_the_same_seed_gives_the_same_weights(payload):
     assert graph == made(again)[0] != made(other)[0]
     np.testing.assert_array_equal(head, made(again)[1])
     np.testing.assert_array_equal(features, made(again)[2])
+
+
+KILLED = """
+import json, os, sys
+from graft_server.backbones.torch import tuning
+from graft_server.backbones.torch.tuning_state import Checkpoint
+
+payload, steps, saved = json.loads(sys.argv[1]), int(sys.argv[2]), 0
+save = Checkpoint.save
+
+def save_and_die(self, *arguments, **more):
+    global saved
+    save(self, *arguments, **more)
+    saved += 1
+    if saved == steps:
+        os.kill(os.getpid(), 9)
+
+Checkpoint.save = save_and_die
+tuning.tune(payload, lambda _: None)
+"""
+TIGHT = """
+import ctypes, json, resource, sys
+from graft_server.backbones.torch import tuning
+
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+payload, spare = json.loads(sys.argv[1]), int(sys.argv[2])
+start = tuning.Tuning._start
+
+def then_tight(self):
+    start(self)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    resource.setrlimit(resource.RLIMIT_AS, (size() + spare, resource.RLIM_INFINITY))
+
+tuning.Tuning._start = then_tight
+print(json.dumps(tuning.tune(payload, lambda _: None)))
+"""
+
+
+def run(code: str, payload: Payload, argument: int) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with the payload and a number."""
+    command = [sys.executable, "-c", code, json.dumps(payload), str(argument)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("checkpoint", [1, 3])
+def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(payload, checkpoint):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    whole, killed = payload("whole", epochs=2), payload("killed", epochs=2)
+    expected = tuning.tune(whole, ignore)
+    assert run(KILLED, killed, checkpoint).returncode == -signal.SIGKILL
+    result = tuning.tune(killed, ignore)
+    assert expected["resumed"] == 0
+    assert result["resumed"] > 0
+    assert result["history"][checkpoint]["seconds"] > 0
+    assert losses(result) == losses(expected)
+    assert made(killed)[0] == made(whole)[0]
+
+
+def test_a_checkpoint_of_other_settings_is_left_alone(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    tuning.tune(payload(epochs=1), ignore)
+    assert tuning.tune(payload(epochs=1, learning_rate=3e-4), ignore)["resumed"] == 0
+
+
+def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start):
+    long = [np.resize(it, 256) for it in start["items"]]
+    found = run(TIGHT, payload(examples={"items": long}), 160 << 20)
+    assert found.returncode == 0, found.stderr[-2000:]
+    result = json.loads(found.stdout)
+    assert result["halved"] >= 1
+    assert result["ended"] == "done"
+    assert [it["epoch"] for it in result["history"]] == [0, 0.5, 1, 1, 1, 1]
+
+
+def test_smaller_parts_add_up_to_the_same_step(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    def gradients(tokens: int) -> NDArray[np.float32]:
+        one = tuning.Tuning(msgspec.convert(payload(), tuning.Task), ignore)
+        one.model.eval()  # without dropout, which would be another in each part
+        one.state.tokens_at_once = tokens
+        one.mixed = False
+        one._backward(one.epoch(0)[0])
+        return one.model.weight.grad.numpy()
+
+    np.testing.assert_allclose(gradients(64), gradients(8192), atol=1e-6)
+
+
+def test_a_budget_below_one_epoch_trains_nothing(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    result = tuning.tune(payload(seconds=0.001), ignore)
+    assert (result["ended"], result["best"], len(result["history"])) == ("no_time", 0, 1)
+
+
+def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    result = tuning.tune(payload(learning_rate=50.0, epochs=3), ignore)
+    assert result["diverged"] == tuning.MAX_DIVERGED
+    assert result["ended"] == "diverged"
+    best = result["history"][result["best"]]["log_loss"]
+    assert best <= result["history"][0]["log_loss"]
+
+
+def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    in_memory, on_disk = payload("memory"), payload("disk", cache_bytes=0)
+    assert losses(tuning.tune(in_memory, ignore)) == losses(tuning.tune(on_disk, ignore))
+    assert not (Path(in_memory["scratch"]) / scratch.HIDDEN).exists()
+    assert (Path(on_disk["scratch"]) / scratch.HIDDEN).exists()
+    assert made(in_memory)[0] == made(on_disk)[0]
+
+
+def test_kept_states_train_as_computed_ones_do(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    kept, computed = payload("kept"), payload("computed", cached=False)
+    results = [tuning.tune(it, ignore) for it in (kept, computed)]
+    np.testing.assert_allclose(losses(results[0]), losses(results[1]), atol=5e-3)
+
+
+def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    task = msgspec.convert(payload(learning_rate=3e-3), tuning.Task)
+    one = tuning.Tuning(task, ignore)
+    seen: list[NDArray[np.float32]] = []
+    evaluate = one._evaluate
+
+    def noting(epoch: float) -> tuning.Evaluated:
+        seen.append(one.model.weight.detach().numpy().copy())
+        return evaluate(epoch)
+
+    one._evaluate = noting  # type: ignore[method-assign]
+    result = one.run()
+    first, last = seen[0], seen[2]
+    assert np.abs(last - first).max() > 0
+    for state, share in zip(seen[3:], tuning.MIXTURES, strict=True):
+        np.testing.assert_allclose(state, first + share * (last - first), atol=1e-6)
+    losses_of = [it["log_loss"] for it in result["history"]]
+    assert result["best"] == int(np.argmin(losses_of))
+    np.testing.assert_array_equal(one.model.weight.detach().numpy(), seen[result["best"]])

@@ -44,8 +44,8 @@ def above(whole) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def grafted(encoder: Encoder, whole: onnx.ModelProto) -> Grafted:
-    grafted = Grafted(encoder)
+def grafted(encoder: Encoder, whole: onnx.ModelProto, backbone: Backbone) -> Grafted:
+    grafted = Grafted(encoder, backbone.preprocessor())
     for layer in (2, 4):
         copy = onnx.ModelProto.FromString(whole.SerializeToString())
         parts = cut(copy, boundary_of(whole, layer, "minilm"))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +50,7 @@ def test_its_report_says_what_tuning_did(partial):
     assert (partial.report.method, partial.report.evaluation) == ("partial", "held_out")
     assert (tuning.method, tuning.kept, tuning.unfrozen_layers, tuning.layers) == ("partial", True, 2, 6)
     assert tuning.own_share == pytest.approx(1 / 3)
-    assert [it.epoch for it in tuning.history] == [0, 0.5, 1, 1.5, 2]
+    assert [it.epoch for it in tuning.history] == [0, 0.5, 1, 1.5, 2, 2, 2, 2]
     assert partial.report.evaluated_examples == tuning.measured > 10
 
 
@@ -95,6 +100,124 @@ def test_auto_publishes_the_frozen_head_first_and_then_says_what_tuning_brought(
     better = tuning.frozen_log_loss - tuning.tuned_log_loss > 2 * tuning.gain_error
     assert tuning.kept == better
     assert result.report.method == ("partial" if better else "frozen")
+    assert result.report.other_tunings == ()
+
+
+def test_auto_tries_the_upper_layers_and_then_all(client, intents):
+    fine_tuning = graft.FineTuning(epochs=1)
+    result = client.adapt("tests/auto-both", intents, method="auto", time_budget=600, fine_tuning=fine_tuning)
+    report = result.report
+    tried = [*report.other_tunings, report.tuning]
+    assert {it.method for it in tried} == {"partial", "full"}
+    kept = [it.method for it in tried if it.kept]
+    assert report.method == ("full" if "full" in kept else "partial" if "partial" in kept else "frozen")
+    assert report.tuning.kept == bool(kept)
+    methods = [
+        client.version("tests/auto-both", version=it + 1).report.method for it in range(result.version)
+    ]
+    between = ["partial"] if "partial" in kept else []
+    assert methods == ["frozen", *between, report.method]
+    assert client.predict("tests/auto-both", intents[0][0])[0].label == intents[0][1]
+
+
+def test_auto_keeps_the_frozen_head_where_labels_are_chance(client, intents):
+    labels = [label for _, label in intents]
+    shuffled = np.random.default_rng(0).permutation(labels).tolist()
+    rows = [(text, label) for (text, _), label in zip(intents, shuffled, strict=True)]
+    result = client.adapt("tests/auto-chance", rows, method="auto", time_budget=600, fine_tuning=SHORT)
+    assert (result.report.method, result.report.tuning.kept) == ("frozen", False)
+
+
+class Meanwhile:
+    """Does something once, as soon as layers are being tuned."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self._act = act
+        self.done = threading.Event()
+
+    def __call__(self, progress: graft.AdaptProgress) -> None:
+        if progress.stage == "tuning" and not self.done.is_set():
+            self.done.set()
+            self._act()
+
+
+def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client, intents):
+    other = graft.Client(server.target)
+    meanwhile = Meanwhile(lambda: other.cancel("tests/cancelled", "tuning"))
+    with other, pytest.raises(graft.GraftError, match="cancelled"):
+        client.adapt(
+            "tests/cancelled", intents, adaptation_id="tuning", method="auto", time_budget=3600,
+            fine_tuning=graft.FineTuning(epochs=100), on_progress=meanwhile,
+        )  # fmt: skip
+    assert meanwhile.done.is_set()
+    assert client.adaptation("tests/cancelled", "tuning").state == "cancelled"
+    assert client.version("tests/cancelled").report.method == "frozen"
+    assert client.predict("tests/cancelled", intents[0][0])[0].label == intents[0][1]
+
+
+def tuning_workers(server: Any) -> list[int]:
+    """The server's processes that have torch: those that tune."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server.process.pid and "libtorch" in (folder / "maps").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def test_a_worker_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(server, client, intents):
+    killed: list[int] = []
+
+    def kill() -> None:
+        for pid in tuning_workers(server):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    result = client.adapt(
+        "tests/killed", intents, method="partial", fine_tuning=graft.FineTuning(epochs=3),
+        on_progress=Meanwhile(kill),
+    )  # fmt: skip
+    assert killed
+    assert result.report.tuning.ended in ("done", "no_gain")
+    assert [it.epoch for it in result.report.tuning.history[:3]] == [0, 0.5, 1]
+    assert client.predict("tests/killed", intents[0][0])[0].label == intents[0][1]
+
+
+def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(serve, intents):
+    server = serve()
+    asked: dict[str, Any] = {
+        "adaptation_id": "a", "method": "auto", "time_budget": 600, "fine_tuning": graft.FineTuning(epochs=2)
+    }  # fmt: skip
+    with graft.Client(server.target, resume_timeout=1) as client, pytest.raises(graft.GraftError):
+        client.adapt("m", intents, on_progress=Meanwhile(server.kill), **asked)
+    with graft.Client(serve(store=server.store).target) as client:
+        result = client.adapt("m", intents, **asked)
+        tried = [*result.report.other_tunings, result.report.tuning]
+        assert {it.method for it in tried} == {"partial", "full"}
+        assert all(it.ended in ("done", "no_gain") for it in tried), tried
+        assert client.version("m", version=1).report.method == "frozen"
+        assert client.predict("m", intents[0][0])[0].label == intents[0][1]
+
+
+def test_a_class_of_a_single_example_is_tuned_along(client, intents):
+    rows = [*intents, ("do you sell gift cards?", "gift_card")]
+    report = client.adapt("tests/rare", rows, method="partial", fine_tuning=SHORT).report
+    assert report.tuning.ended in ("done", "no_gain")
+    assert report.classes == len({label for _, label in rows})
+    assert "gift_card" in {it.label for it in client.predict("tests/rare", "gift cards", top_k=100)[0].scores}
+
+
+@pytest.mark.parametrize("method", ["partial", "full"])
+@pytest.mark.parametrize(
+    ("task", "target"), [("multi_label", {"lock", "bill"}), ("regression", 3.0)], ids=["labels", "values"]
+)
+def test_other_tasks_than_one_label_an_example_are_not_tuned_and_say_so(client, method, task, target):
+    with pytest.raises(graft.InvalidArgumentError, match="one label an example") as raised:
+        client.adapt("tests/other-task", [("the lock is stuck", target)], task=task, method=method)
+    assert raised.value.reason == "METHOD_UNSUPPORTED"
 
 
 def test_auto_without_a_time_budget_tunes_nothing(client, few):
@@ -105,6 +228,18 @@ def test_too_few_examples_keep_the_frozen_head(client, few):
     report = client.adapt("tests/too-few", few, method="partial").report
     assert (report.method, report.tuning.ended, report.tuning.kept) == ("frozen", "too_few", False)
     assert any("100 training examples" in it for it in report.warnings)
+
+
+def test_examples_that_are_features_already_keep_the_frozen_head(client):
+    generator = np.random.default_rng(0)
+    rows = [
+        (generator.normal(size=384).astype(np.float32) + label, str(label))
+        for label in (0, 1)
+        for _ in range(60)
+    ]
+    report = client.adapt("tests/features", rows, method="partial").report
+    assert (report.method, report.tuning.ended, report.tuning.kept) == ("frozen", "features", False)
+    assert any("features of it already" in it for it in report.warnings)
 
 
 def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(client, intents):

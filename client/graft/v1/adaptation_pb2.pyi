@@ -266,12 +266,12 @@ class FineTuning(_message.Message):
     LAYER_DECAY_FIELD_NUMBER: _builtins.int
     unfrozen_layers: _builtins.int
     """How many of the upper layers are tuned: 1 to one less than the backbone has; for METHOD_PARTIAL and
-    METHOD_AUTO. 0: a third of them.
+    METHOD_AUTO, which then tries no more than these. 0: a third of them.
     """
     epochs: _builtins.int
     """How often each example is seen at most, 1 to 100; training ends before where it no longer helps. 0: 4."""
     learning_rate: _builtins.float
-    """The learning rate of the uppermost layer, above 0 and at most 0.1. 0: 0.0002."""
+    """The learning rate of the uppermost layer, above 0 and at most 0.1. 0: 0.0001."""
     layer_decay: _builtins.float
     """The learning rate of each layer over that of the one above it, above 0 and at most 1. 0: 0.9."""
     def __init__(

@@ -86,6 +86,7 @@ class Report(_message.Message):
     REGRESSION_FIELD_NUMBER: _builtins.int
     PREDICTED_VALUES_FIELD_NUMBER: _builtins.int
     TUNING_FIELD_NUMBER: _builtins.int
+    OTHER_TUNINGS_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -179,7 +180,13 @@ class Report(_message.Message):
 
     @_builtins.property
     def tuning(self) -> Global___TuningReport:
-        """What tuning the backbone did; unset where it was not tried."""
+        """What tuning the backbone did; unset where it was not tried. Of several tunings, the one that was kept, or else the
+        last.
+        """
+
+    @_builtins.property
+    def other_tunings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningReport]:
+        """The other tunings that METHOD_AUTO tried, in order."""
 
     def __init__(
         self,
@@ -212,10 +219,11 @@ class Report(_message.Message):
         regression: Global___RegressionFigures | None = ...,
         predicted_values: _abc.Iterable[Global___PredictedValue] | None = ...,
         tuning: Global___TuningReport | None = ...,
+        other_tunings: _abc.Iterable[Global___TuningReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,10 +983,11 @@ class TuningReport(_message.Message):
     method: _types_pb2.Method.ValueType
     """The method that was tried: METHOD_PARTIAL or METHOD_FULL."""
     kept: _builtins.bool
-    """Whether the version is the tuned one."""
+    """Whether the version is the tuned one; of other_tunings, whether it was better than what was there before it."""
     ended: _builtins.str
     """Why training ended: "done", "no_gain" (held-out log-loss fell no further), "time" (the budget ended),
-    "no_time" (not one epoch would have fitted into it), "diverged", or "too_few" (examples to hold any out).
+    "no_time" (not one epoch would have fitted into it), "diverged", "too_few" (examples to hold any
+    out), "features" (that some examples are already, instead of inputs), or "failed".
     """
     unfrozen_layers: _builtins.int
     """How many layers were tuned, and how many the backbone has."""
@@ -1014,7 +1023,9 @@ class TuningReport(_message.Message):
     """The size of the tuned graph, in bytes: what the version adds to a server's memory."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningPoint]:
-        """The states that were evaluated, in order; the first is the head on the frozen backbone."""
+        """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
+        three quarters, half and a quarter of the way from there to what training ended with.
+        """
 
     def __init__(
         self,

@@ -81,8 +81,8 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """The same as METHOD_AUTO."""
     METHOD_AUTO: _Method.ValueType  # 1
     """The server chooses what the examples support: a frozen version is published at once; if a time_budget was
-    given and there are enough examples, the upper layers are then tuned, and "live" moves to the tuned version
-    only if it is better than the frozen one beyond noise.
+    given and there are enough examples, the upper layers are then tuned, and after them all of the backbone. What is
+    better beyond noise than what is there already is published at once.
     """
     METHOD_FROZEN: _Method.ValueType  # 2
     """Feature extraction: the backbone stays as it is and a head is trained on its features."""
@@ -98,8 +98,8 @@ METHOD_UNSPECIFIED: Method.ValueType  # 0
 """The same as METHOD_AUTO."""
 METHOD_AUTO: Method.ValueType  # 1
 """The server chooses what the examples support: a frozen version is published at once; if a time_budget was
-given and there are enough examples, the upper layers are then tuned, and "live" moves to the tuned version
-only if it is better than the frozen one beyond noise.
+given and there are enough examples, the upper layers are then tuned, and after them all of the backbone. What is
+better beyond noise than what is there already is published at once.
 """
 METHOD_FROZEN: Method.ValueType  # 2
 """Feature extraction: the backbone stays as it is and a head is trained on its features."""

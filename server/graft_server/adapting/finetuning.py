@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +20,46 @@ from graft_server.backbones import scratch
 from graft_server.backbones.source import Backbone
 from graft_server.encoding.trunk import Trunk
 from graft_server.errors import DomainError, DrainingError, InvalidError
-from graft_server.examples import Modality, Task
+from graft_server.examples import Task
 from graft_server.jobs.job import Job, Jobs
-from graft_server.names import shown
 from graft_server.store.adaptations import AdaptationStore, FineTuning, Settings
 
 _log = logging.getLogger(__name__)
 
 EPOCHS = 4
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 1e-4
 LAYER_DECAY = 0.9
 MOST_EPOCHS = 100
 HIGHEST_RATE = 0.1
+FIRST_SHARE = 0.35
+"""Of a time budget, what the first of two tunings may take: about what it takes beside the other."""
 FROZEN_DONE = 0.3
 """How much of a commit's work is done when the frozen head is found."""
 OLD_S = 7 * 24 * 3600.0
 """A scratch folder that nobody wrote to for so long belongs to a commit that never ended."""
 
 OnProgress = Callable[[Progress], None]
+OnBetter = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One tuning."""
+
+    method: str
+    """"partial" or "full"."""
+    below: int
+    """How many of the backbone's layers stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is tuned of a backbone, and how."""
 
-    method: str
-    """"partial" or "full"."""
+    attempts: tuple[Attempt, ...]
+    """What is tried, one after the other."""
     layers: int
     """How many the backbone has."""
-    below: int
-    """How many of them stay as they are."""
     epochs: int
     learning_rate: float
     layer_decay: float
@@ -62,16 +72,22 @@ def plan_of(settings: Settings, backbone: Backbone) -> Plan | None:
     """What settings ask for on a backbone; None: no tuning."""
     layers = backbone.layers
     auto = settings.method == "auto"
-    tunable = settings.task is Task.SINGLE_LABEL and backbone.modality is Modality.TEXT
-    if not tunable or settings.method == "frozen" or (auto and not settings.time_budget_s):
+    if (
+        settings.task is not Task.SINGLE_LABEL
+        or settings.method == "frozen"
+        or (auto and not settings.time_budget_s)
+    ):
         return None
     asked = settings.fine_tuning
-    method = "full" if settings.method == "full" or layers < 2 else "partial"
     unfrozen = min(asked.unfrozen_layers or max(1, round(layers / 3)), layers - 1)
+    full, attempts = Attempt("full", 0), []
+    if settings.method != "full" and unfrozen:
+        attempts.append(Attempt("partial", layers - unfrozen))
+    if not attempts or (auto and not asked.unfrozen_layers):
+        attempts.append(full)
     return Plan(
-        method=method,
+        attempts=tuple(attempts),
         layers=layers,
-        below=0 if method == "full" else layers - unfrozen,
         epochs=asked.epochs or EPOCHS,
         learning_rate=asked.learning_rate or LEARNING_RATE,
         layer_decay=asked.layer_decay or LAYER_DECAY,
@@ -89,13 +105,6 @@ def check(settings: Settings, backbone: Backbone) -> None:
             "out, or choose another method.",
             reason="FINE_TUNING_UNUSED",
             field="start.fine_tuning",
-        )
-    if settings.method in ("partial", "full") and backbone.modality is not Modality.TEXT:
-        raise InvalidError(
-            f"start.method tunes the backbone, which works with text, but {shown(backbone.name)} reads "
-            f"{backbone.modality}: use METHOD_FROZEN or METHOD_AUTO.",
-            reason="METHOD_UNSUPPORTED",
-            field="start.method",
         )
     if settings.method in ("partial", "full") and settings.task is not Task.SINGLE_LABEL:
         raise InvalidError(
@@ -149,8 +158,8 @@ class Tuner:
         backbone = trunk.backbone
         return {
             "scratch": str(self._scratch(store, commit_id)),
-            "folder": str(backbone.folder),
-            "max_tokens": backbone.max_tokens,
+            "backbone": backbone.payload(),
+            "limits": asdict(trunk.limits),
         }
 
     async def tune(
@@ -162,7 +171,8 @@ class Tuner:
         plan: Plan,
         frozen: Mapping[str, Any],
         on_progress: OnProgress,
-    ) -> dict[str, Any]:
+        on_better: OnBetter,
+    ) -> Mapping[str, Any]:
         """Tunes after the frozen head was found, and makes a version: see `tuned.finish` for what is returned.
 
         Args:
@@ -172,44 +182,64 @@ class Tuner:
             plan: What to tune.
             frozen: What the job that found the frozen head returned.
             on_progress: Told how far it is.
+            on_better: Publishes what is better than anything before, if more is tried after it: awaited with its
+                method and what is returned of it, and gives the latter with the parts that are to be built on.
 
         Raises:
-            DomainError: The backbone cannot be tuned; with the plan `auto` the frozen head is kept instead.
+            DomainError: The backbone cannot be tuned; with the plan `auto` what is best so far is kept instead.
         """
         folder = self._scratch(store, commit_id)
-        started = time.monotonic()
-        outcome: Mapping[str, Any] = {}
-        ended = "too_few"
-        if frozen["prepared"]:
-            try:
-                outcome = await self._run(folder, store, trunk, commit_id, plan=plan, on_progress=on_progress)
-            except DrainingError:
-                raise
-            except DomainError as error:
-                if not plan.auto:
-                    scratch.remove(folder)
+        best, spent = frozen, 0.0
+        attempts = plan.attempts[:1] if frozen["unprepared"] else plan.attempts
+        for number, attempt in enumerate(attempts):
+            last = number == len(attempts) - 1
+            left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
+            told = _part(on_progress, number / len(attempts), (number + 1) / len(attempts))
+            started = time.monotonic()
+            outcome: Mapping[str, Any] = {"ended": frozen["unprepared"]}
+            if not frozen["unprepared"]:
+                try:
+                    outcome = await self._run(
+                        folder,
+                        store,
+                        trunk,
+                        commit_id,
+                        plan=plan,
+                        attempt=attempt,
+                        seconds=left if last else left * FIRST_SHARE,
+                        on_progress=told,
+                    )
+                except DrainingError:
                     raise
-                _log.warning("tuning %s of %s: %s", commit_id, store.model, error.message)
-                ended = "failed"
-        payload = {
-            "store": self.location,
-            "frozen": frozen["manifest"],
-            "scratch": str(folder),
-            "method": plan.method,
-            "layers": plan.layers,
-            "below": plan.below,
-            "auto": plan.auto,
-            "seed": store.start.settings.seed % (1 << 64),
-            "learning_rate": plan.learning_rate,
-            "seconds": time.monotonic() - started,
-            "outcome": dict(outcome),
-            "ended": ended,
-        }
-        on_progress(Progress(commit_id, "selecting", 0.95))
-        job = Job("graft_server.adapting.tuned:finish", payload, key=store.model)
-        result: dict[str, Any] = await self.jobs.run(job, lambda _: None)
+                except DomainError as error:
+                    if not plan.auto:
+                        scratch.remove(folder)
+                        raise
+                    _log.warning("tuning %s of %s: %s", commit_id, store.model, error.message)
+                    outcome = {"ended": "failed"}
+            took = max(time.monotonic() - started, float(outcome.get("seconds", 0.0)))
+            payload = {
+                "store": self.location,
+                "best": best["manifest"],
+                "scratch": str(folder),
+                "own": attempt.method,
+                "method": attempt.method,
+                "layers": plan.layers,
+                "below": attempt.below,
+                "auto": plan.auto,
+                "seed": store.start.settings.seed % (1 << 64),
+                "learning_rate": plan.learning_rate,
+                "seconds": took,
+                "outcome": dict(outcome),
+            }
+            told(Progress(commit_id, "selecting", 0.95))
+            job = Job("graft_server.adapting.tuned:finish", payload, key=store.model)
+            best = await self.jobs.run(job, lambda _: None)
+            spent += took
+            if best["kept"] and not last:
+                best = await on_better(attempt.method, best)
         scratch.remove(folder)
-        return result
+        return best
 
     def sweep(self, models: Iterable[str]) -> None:
         """Removes what commits left that never ended, at start.
@@ -240,35 +270,37 @@ class Tuner:
         commit_id: str,
         *,
         plan: Plan,
+        attempt: Attempt,
+        seconds: float,
         on_progress: OnProgress,
     ) -> Mapping[str, Any]:
         await trunk.ready()
         backbone = trunk.backbone
         graphs = {"graph": str(trunk.graph)}
-        if plan.below:
-            below, above = await trunk.cut(plan.below)
+        if attempt.below:
+            below, above = await trunk.cut(attempt.below)
             graphs = {"graph": str(above), "below_graph": str(below)}
         payload = {
             "backbone": backbone.payload(),
-            "below": plan.below,
+            "below": attempt.below,
             "scratch": str(folder),
+            "own": attempt.method,
             **graphs,
             "epochs": plan.epochs,
             "learning_rate": plan.learning_rate,
             "layer_decay": plan.layer_decay,
             "seed": store.start.settings.seed,
-            "seconds": plan.time_budget_s,
+            "seconds": seconds,
             "threads": self.threads,
             "cache_bytes": self.cache_bytes,
         }
 
         def report(told: Mapping[str, Any]) -> None:
-            fraction = FROZEN_DONE + (0.95 - FROZEN_DONE) * float(told.get("fraction", 0.0))
             on_progress(
                 Progress(
                     commit_id,
                     str(told.get("stage", "")),
-                    fraction,
+                    float(told.get("fraction", 0.0)),
                     dict(told.get("metrics", {})),
                     told.get("eta_s"),
                 )
@@ -283,6 +315,16 @@ class Tuner:
 
     def _scratches(self, model: str) -> Path:
         return self.folder / _digest(self.location, model)
+
+
+def _part(on_progress: OnProgress, start: float, end: float) -> OnProgress:
+    """Tells of work that is a part of what follows the frozen head, of which `start` to `end` is its own."""
+
+    def told(progress: Progress) -> None:
+        done = start + (end - start) * progress.fraction
+        on_progress(replace(progress, fraction=FROZEN_DONE + (0.95 - FROZEN_DONE) * done))
+
+    return told
 
 
 def _digest(*parts: str) -> str:

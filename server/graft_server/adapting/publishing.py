@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 
-FROZEN_FIRST = "/frozen"
-"""What the commit's id is followed by in the catalogue, for the version that is published before tuning. No commit's
-own id has a slash."""
+FROZEN = "frozen"
+"""What the commit's id is followed by in the catalogue, behind a slash, for the version that is published before
+tuning; "partial" for one that is between two tunings. No commit's own id has a slash."""
 _ENCODED, _TRAINED = 0.3, 0.95
 """How much of a commit's work is done when the features are complete, and when the head is chosen."""
 
@@ -122,11 +122,16 @@ class Publisher:
         )
         if plan is None:
             return result
-        if plan.auto and result["prepared"]:
-            # Something to use within seconds; what tuning makes of it is a version of its own.
-            await uncancelled(self._enter(store, commit_id + FROZEN_FIRST, result, read_at))
+
+        async def enter(method: str, better: Mapping[str, Any]) -> Mapping[str, Any]:
+            version = await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
+            # It may have been published before a restart: then those parts are there, and the new ones are not.
+            return {**better, "manifest": asdict(version.manifest)}
+
+        if plan.auto and not result["unprepared"]:
+            result = await enter(FROZEN, result)  # something to use within seconds
         return await self.tuner.tune(
-            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress
+            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
         )
 
     def report(self, model: str, number: int) -> Report | None:

@@ -27,10 +27,11 @@ from graft_server.adapting.search import Progress
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.adapting.zero_shot import select_by_names
-from graft_server.backbones.text import packed_tokenizer
+from graft_server.backbones.limits import Bounded, MediaLimits
+from graft_server.backbones.source import Backbone
 from graft_server.encoding.runtime import Reference
 from graft_server.errors import FaultError, StateError
-from graft_server.examples import Label
+from graft_server.examples import Kind, Label
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.features import FEATURES_MISSING
@@ -47,9 +48,10 @@ class Tuning:
 
     scratch: str
     """The folder to prepare for it; see `backbones.scratch`."""
-    folder: str
-    """Where the backbone's tokenizer is."""
-    max_tokens: int
+    backbone: dict[str, Any]
+    """See `Backbone.payload`."""
+    limits: MediaLimits
+    """What its images or clips may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,8 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
 
     Returns:
         `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
-        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `prepared`:
-        whether a tuning was asked for and can follow.
+        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `unprepared`:
+        why no tuning can follow ("too_few" examples, or some are "features" already), "" if one can.
 
     Raises:
         StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
@@ -126,11 +128,11 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
-    prepared = False
+    unprepared = "too_few"
     if task.tuning is not None and isinstance(training_set, TrainingSet):
-        prepared = _prepare(task.tuning, rows, training_set, selection, seed)
+        unprepared = _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
-    return tuned.result_of(manifest, report) | {"prepared": prepared}
+    return tuned.result_of(manifest, report) | {"unprepared": unprepared}
 
 
 def _selected(
@@ -178,11 +180,17 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> bool:
+def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> str:
     inputs = {example.id: example.input for example in rows.examples}
-    tokenizer = packed_tokenizer(Path(tuning.folder), tuning.max_tokens)
-    tokens = [it.item for it in tokenizer.each([inputs[id_] for id_ in training_set.ids])]
-    return tuned.prepare(Path(tuning.scratch), tokens, selection, seed=seed)
+    if any(it.kind is Kind.FEATURES for it in inputs.values()):
+        return "features"
+    preprocessor = Backbone.of_payload(tuning.backbone).preprocessor()
+    if isinstance(preprocessor, Bounded):
+        preprocessor = preprocessor.within(tuning.limits)
+    # One after the other: pixels and samples are far larger than the files that they come from.
+    items = (preprocessor.prepare(inputs[id_]).item for id_ in training_set.ids)
+    prepared = tuned.prepare(Path(tuning.scratch), items, selection, seed=seed)
+    return "" if prepared else "too_few"
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,19 @@ STANDARD_ERRORS = 2.0
 REFITTED = (1.0, 10.0, 100.0)
 """Strengths of the logistic regressions that are fitted anew on tuned features."""
 FROZEN = "frozen.npz"
+BEST = "best.npy"
+"""What the best tuned version so far says of the examples to measure on, shape (m, k)."""
 
 Array = NDArray[np.float32]
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-def prepare(folder: Path, tokens: Sequence[NDArray[np.int64]], selection: Selection, *, seed: int) -> bool:
+def prepare(folder: Path, items: Iterable[Any], selection: Selection, *, seed: int) -> bool:
     """Writes what a tuning needs into its scratch folder; False if there are too few examples for one.
 
     Args:
         folder: The scratch folder.
-        tokens: Of each row of the training set, token ids.
+        items: What the backbone's preprocessor makes of each row of the training set; taken one by one, if at all.
         selection: The frozen head, and the examples that it was chosen on.
         seed: What the split is derived from.
     """
@@ -100,7 +102,7 @@ def prepare(folder: Path, tokens: Sequence[NDArray[np.int64]], selection: Select
     part[rows] = of_examples
     Scratch.write(
         folder,
-        tokens=tokens,
+        items=items,
         labels=train.labels,
         weights=train.weights,
         part=part,
@@ -135,9 +137,11 @@ class Finishing:
     """The payload of `finish`."""
 
     store: str
-    frozen: ManifestRef
-    """The version with the frozen head: its parts, if not yet a number."""
+    best: ManifestRef
+    """The best version so far, first that with the frozen head: its parts, if not yet a number."""
     scratch: str
+    own: str
+    """The folder in there that has what the tuning made."""
     method: str
     """"partial" or "full"."""
     layers: int
@@ -145,15 +149,13 @@ class Finishing:
     below: int
     """How many of them were left as they are."""
     auto: bool
-    """Whether the tuned version has to be better than the frozen one beyond noise to be kept."""
+    """Whether the tuned version has to be better than the best one so far beyond noise to be kept."""
     seed: int = 0
     learning_rate: float = 0.0
     seconds: float = 0.0
     """What tuning took."""
     outcome: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the job that tunes returned; empty if it was not run."""
-    ended: str = "too_few"
-    """Why it was not run."""
+    """What the job that tunes returned; `ended` alone if it was not run, or failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,6 +168,8 @@ class _Measured:
     trial: Trial
     candidates: tuple[Candidate, ...]
     report: TuningReport
+    of_measured: Array
+    """shape (m, k): probabilities of the examples to measure on."""
     probabilities: Array
     """shape (m, k): of the examples that the report's figures come from."""
     labels: NDArray[np.int32]
@@ -173,14 +177,15 @@ class _Measured:
 
 
 def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
-    """Makes a version of what a tuning left in its scratch folder. A job of `jobs`.
+    """Makes a version of what a tuning left in its scratch folder, or of the best one so far. A job of `jobs`.
 
     Args:
         payload: A `Finishing`, as builtins.
         progress: Told `stage` and `fraction`.
 
     Returns:
-        The same as `train.train`: of the tuned version, or of the frozen one with a report of what was tried.
+        The same as `train.train`: of the tuned version, or of the best one so far with a report of what was tried;
+        `kept`: which of both it is.
 
     Raises:
         FaultError: The head's graph computes something else than the head (HEAD_PARITY), or the store failed.
@@ -189,11 +194,11 @@ def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     task = msgspec.convert(payload, Finishing)
     objects = Objects.open(task.store)
     progress({"stage": "selecting", "fraction": 0.0})
-    manifest, report = read_report(objects, task.frozen)
+    manifest, report = read_report(objects, task.best)
     tried = TuningReport(
         method=task.method,
         kept=False,
-        ended=str(task.outcome.get("ended", task.ended)),
+        ended=str(task.outcome["ended"]),
         unfrozen_layers=task.layers - task.below,
         layers=task.layers,
         parameters=int(task.outcome.get("parameters", 0)),
@@ -203,27 +208,38 @@ def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         examples_per_second=float(task.outcome.get("examples_per_s", 0.0)),
         history=tuple(msgspec.convert(it, TuningPoint) for it in task.outcome.get("history", ())),
     )
-    parts = {name: read_part(objects, task.frozen, manifest, name) for name in (HEAD, HEAD_ONNX)}
-    if task.outcome.get("best", 0):
-        measured = _measured(task, tried)
-        tried = measured.report
-        if tried.kept:
-            parts = _parts(measured, Path(task.scratch))
-            report = _tuned_report(report, measured, manifest)
+    measured = _measured(task, tried, report.tuning) if task.outcome.get("best", 0) else None
+    tried = measured.report if measured else tried
+    if measured is not None and tried.kept:
+        parts = _parts(measured, Path(task.scratch) / task.own)
+        np.save(Path(task.scratch) / BEST, measured.of_measured)
+        report, manifest = (
+            _tuned_report(report, measured, manifest),
+            dataclasses.replace(manifest, below=task.below),
+        )
+    else:
+        parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}
+    report = _with_tuning(report, tried)
     report = dataclasses.replace(
         report,
-        tuning=tried,
-        warnings=(*_warnings(tried, report), *report.warnings),
         training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
         trained_time_s=time.time(),
     )
     progress({"stage": "publishing", "fraction": 0.9})
-    ref = write_version(
-        objects,
-        dataclasses.replace(manifest, below=task.below if tried.kept else 0),
-        {**parts, REPORT: msgspec.json.encode(report)},
-    )
-    return result_of(ref, report)
+    ref = write_version(objects, manifest, {**parts, REPORT: msgspec.json.encode(report)})
+    return result_of(ref, report) | {"kept": tried.kept}
+
+
+def _with_tuning(report: Report, tried: TuningReport) -> Report:
+    """The report of the best version so far, with a tuning more: what was kept comes first, and then the last."""
+    before = report.tuning
+    others = report.other_tunings
+    if before is not None and before.kept and not tried.kept:
+        tuning, others = before, (*others, tried)
+    else:
+        tuning, others = tried, others if before is None else (*others, before)
+    warnings = (*_warnings(tried, report), *report.warnings)
+    return dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
 
 
 def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
@@ -233,6 +249,7 @@ def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
         report,
         head=dataclasses.replace(report.head, candidates=()),
         tuning=dataclasses.replace(report.tuning, history=()) if report.tuning else None,
+        other_tunings=(),
         per_class=(),
         confusions=(),
         warnings=(),
@@ -249,23 +266,25 @@ def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
     }
 
 
-def _measured(task: Finishing, tried: TuningReport) -> _Measured:
-    """Chooses the head on the tuned features, and measures it against the frozen one."""
+def _measured(task: Finishing, tried: TuningReport, before: TuningReport | None) -> _Measured:
+    """Chooses the head on the tuned features, and measures it against the frozen one, and the best one so far."""
     kept = Scratch.read(Path(task.scratch))
-    features = np.load(kept.folder / scratch.FEATURES).astype(np.float32)
+    own = kept.folder / task.own
+    features = np.load(own / scratch.FEATURES).astype(np.float32)
     frozen = np.load(kept.folder / FROZEN)
     held_out = np.flatnonzero((kept.part == Part.STOP) | (kept.part == Part.MEASURE))
     rows = np.concatenate([held_out, np.flatnonzero(kept.part == Part.TRAIN)])
     stop = kept.part[held_out] == Part.STOP
-    trial, candidates = _choose(kept, features, rows, stop, task.seed)
+    trial, candidates = _choose(kept, task, features, rows, stop)
     head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     labels, weights = kept.labels[held_out][~stop], kept.weights[held_out][~stop]
-    tuned = trial.probabilities[~stop]
-    gain, error = _gain(frozen["probabilities"], tuned, labels, weights)
-    top = (kept.folder / scratch.TOP).stat().st_size
+    tuned = of_measured = trial.probabilities[~stop]
+    _, error = _gain(frozen["probabilities"], tuned, labels, weights)
+    best = np.load(kept.folder / BEST) if before is not None and before.kept else frozen["probabilities"]
+    gain, gain_error = _gain(best, tuned, labels, weights)
     report = dataclasses.replace(
         tried,
-        kept=not task.auto or gain > STANDARD_ERRORS * error,
+        kept=not task.auto or gain > STANDARD_ERRORS * gain_error,
         measured=len(labels),
         frozen_log_loss=metrics.log_loss(frozen["probabilities"], labels, weights),
         tuned_log_loss=metrics.log_loss(tuned, labels, weights),
@@ -273,26 +292,26 @@ def _measured(task: Finishing, tried: TuningReport) -> _Measured:
         frozen_accuracy=_accuracy(frozen["probabilities"], labels, weights),
         tuned_accuracy=_accuracy(tuned, labels, weights),
         own_share=tried.unfrozen_layers / tried.layers,
-        bytes=top,
+        bytes=(own / scratch.TOP).stat().st_size,
     )
     validation = np.flatnonzero(frozen["validation"])
     if len(validation):
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
-    return _Measured(head, features, trial, candidates, report, tuned, labels, weights)
+    return _Measured(head, features, trial, candidates, report, of_measured, tuned, labels, weights)
 
 
 def _choose(
-    kept: Scratch, features: Array, rows: NDArray[np.int64], stop: NDArray[np.bool_], seed: int
+    kept: Scratch, task: Finishing, features: Array, rows: NDArray[np.int64], stop: NDArray[np.bool_]
 ) -> tuple[Trial, tuple[Candidate, ...]]:
     """The head that was tuned along, or a new one on the tuned features: whichever those to stop by like best.
 
     Args:
         kept: The examples.
+        task: The tuning.
         features: shape (n, d).
         rows: Those held out first, then those trained on.
         stop: shape (held out,): which of the held-out ones may be chosen on.
-        seed: Of the problem.
     """
     count = len(stop)
     labels, weights = kept.labels[rows], kept.weights[rows]
@@ -300,10 +319,10 @@ def _choose(
     fold_of = np.where(np.arange(len(rows)) < count, 0, NEVER).astype(np.int32)
     classes = kept.head[1].shape[0]
     wide = features[rows].astype(np.float16)
-    problem = Problem(POOLED, wide, labels, weights, classes, fold_of, 1, seed)
+    problem = Problem(POOLED, wide, labels, weights, classes, fold_of, 1, task.seed)
     measure = Measure(np.ones(count, bool), labels[:count], weights[:count])
     trials = LogisticTrials(problem, measure)
-    tried = [_along(kept, problem, features[rows][:count], measure)]
+    tried = [_along(kept.folder / task.own, problem, features[rows][:count], measure)]
     tried += [dataclasses.replace(trials.trial(it), settings={"C": it}) for it in REFITTED]
     judged = [
         Candidate(
@@ -321,9 +340,9 @@ def _choose(
     return tried[best], tuple(sorted(judged, key=lambda it: it.log_loss))
 
 
-def _along(kept: Scratch, problem: Problem, features: Array, measure: Measure) -> Trial:
+def _along(own: Path, problem: Problem, features: Array, measure: Measure) -> Trial:
     """The head that was tuned along with the layers."""
-    found = np.load(kept.folder / scratch.TUNED_HEAD)
+    found = np.load(own / scratch.TUNED_HEAD)
     of = LinearMap(found["weight"], found["bias"])
     logits = of.logits(features)
     temperature = measure.temperature(logits)
@@ -397,17 +416,26 @@ def _tuned_report(frozen: Report, measured: _Measured, manifest: Manifest) -> Re
 
 
 def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
-    """What a person should know of the tuning."""
+    """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
+    serves = (
+        "The frozen head serves." if report.method == "frozen" else f"The {report.method} version serves."
+    )
     if tried.ended == "too_few":
         warnings.append(
             f"The backbone was not tuned: {LEAST_EXAMPLES} training examples that are not duplicates or of one group "
-            f"are needed, and there are {report.examples:,}. The frozen head serves."
+            f"are needed, and there are {report.examples:,}. {serves}"
+        )
+    if tried.ended == "features":
+        warnings.append(
+            f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
         )
     if tried.ended == "no_time":
+        what = "all layers" if tried.method == "full" else f"{tried.unfrozen_layers} layers"
+        fewer = " or fewer unfrozen_layers" if tried.method == "partial" else " or try the method partial"
         warnings.append(
-            "The backbone was not tuned: time_budget is too short for one epoch. Give a longer one, or fewer "
-            "unfrozen_layers. The frozen head serves."
+            f"time_budget is too short for one epoch of {what}, so this was not tried. Give a longer one,{fewer}. "
+            f"{serves}"
         )
     if tried.ended == "diverged":
         warnings.append(
@@ -419,8 +447,10 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
             f"Training diverged {tried.diverged} times: it went back to its best state and on more slowly. Give a "
             f"learning_rate below {tried.learning_rate:g}."
         )
-    if not tried.measured and tried.ended not in ("too_few", "no_time"):
-        warnings.append("Tuning improved nothing on held-out examples: the frozen head serves.")
+    if tried.ended == "failed":
+        warnings.append(f"The method {tried.method} failed; the server's log has the details. {serves}")
+    elif not tried.measured and tried.ended not in ("too_few", "features", "no_time"):
+        warnings.append(f"The method {tried.method} improved nothing on held-out examples. {serves}")
     if tried.measured and tried.kept and tried.tuned_log_loss >= tried.frozen_log_loss:
         warnings.append(
             f"On {tried.measured:,} held-out examples the tuned version is no better than the frozen one (log-loss "

@@ -98,9 +98,8 @@ def cut(model: onnx.ModelProto, boundary: str) -> Parts:
     above = _downstream(graph, {boundary})
     upper = [it for it in graph.output if it.name in above]
     lower = [it for it in graph.output if it.name not in above]
-    dimension = _dimension_of(graph, boundary)
-    kind = _type_of(model, boundary)
-    hidden = helper.make_tensor_value_info(HIDDEN, kind, [1, "tokens", dimension])
+    # Its axes are the batch's and the items', of which the runtime need not know the sizes beforehand.
+    hidden = helper.make_tensor_value_info(HIDDEN, _type_of(model, boundary), None)
     _rename(graph, boundary, HIDDEN)
     return Parts(
         below=_extract(model, list(graph.input), [*lower, hidden], "below"),
@@ -270,11 +269,3 @@ def _type_of(model: onnx.ModelProto, name: str) -> int:
     inferred = onnx.shape_inference.infer_shapes(model)
     known: Iterable[onnx.ValueInfoProto] = inferred.graph.value_info
     return next((it.type.tensor_type.elem_type for it in known if it.name == name), TensorProto.FLOAT)
-
-
-def _dimension_of(graph: onnx.GraphProto, name: str) -> int:
-    for it in graph.value_info:
-        if it.name == name and it.type.tensor_type.shape.dim:
-            return int(it.type.tensor_type.shape.dim[-1].dim_value)
-    # The views are means of such tensors.
-    return int(graph.output[0].type.tensor_type.shape.dim[-1].dim_value)

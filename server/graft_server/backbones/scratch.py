@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.backbones.audio import Heard
+
 EXAMPLES = "examples.npz"
+VALUES = "values.bin"
+"""What the examples' items are made of."""
 TOP = "top.onnx"
 """The tuned graph: from the hidden states at the cut, or from tokens, to the view "pooled"."""
 FEATURES = "features.npy"
 """The tuned graph's features of all examples, shape (n, d) float16."""
 TUNED_HEAD = "head.npz"
 """The head that was tuned along: `weight` (d, k), `bias` (k,)."""
-HIDDEN = "hidden.npy"
+HIDDEN = "hidden.bin"
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -45,12 +50,15 @@ class Scratch:
     """The examples of a tuning. Row i of everything is example i."""
 
     folder: Path
-    tokens: NDArray[np.int32]
-    """shape (t,): the token ids of all texts, one after the other."""
-    lengths: NDArray[np.int64]
-    """shape (n,): how many of them each has."""
+    values: NDArray[Any]
+    """shape (v, ...): what the items are made of, one after the other: token ids of texts, rows of pixels, samples
+    or frames of clips. Read from disk as it is needed."""
     offsets: NDArray[np.int64]
-    """shape (n + 1,): where each begins, and where the last one ends."""
+    """shape (n + 1,): where each item begins, and where the last one ends."""
+    heard: NDArray[np.int64]
+    """shape (n, 3): what `Heard` has besides values; of other modalities shape (n, 0)."""
+    lengths: NDArray[np.int64]
+    """shape (n,): what each counts for in a batch: the length of the item."""
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]
     part: NDArray[np.int8]
@@ -65,47 +73,86 @@ class Scratch:
         cls,
         folder: Path,
         *,
-        tokens: Sequence[NDArray[np.int64]],
+        items: Iterable[Any],
         labels: NDArray[np.int32],
         weights: NDArray[np.float64],
         part: NDArray[np.int8],
         head: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> None:
-        """Writes the examples; what a killed tuning of the same ones left beside them stays."""
+        """Writes the examples; what a killed tuning of the same ones left beside them stays.
+
+        Args:
+            folder: Where to.
+            items: Of each what its backbone's preprocessor made of it; taken one by one.
+            labels: shape (n,).
+            weights: shape (n,).
+            part: shape (n,).
+            head: See `Scratch.head`.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        temporary, digest = folder / f".{VALUES}", hashlib.sha256()
+        sizes: list[int] = []
+        lengths: list[int] = []
+        heard: list[tuple[int, ...]] = []
+        first: NDArray[Any] = np.empty(0)
+        with temporary.open("wb") as file:
+            for item in items:
+                values = _values(item)
+                data = values.tobytes()
+                file.write(data)
+                digest.update(data)
+                first = values if not sizes else first
+                sizes.append(len(values))
+                lengths.append(len(item))
+                heard.append((item.frames, item.heard, item.truncated) if isinstance(item, Heard) else ())
+        temporary.replace(folder / VALUES)
+        arrays: dict[str, NDArray[Any]] = {
+            "sizes": np.array(sizes, np.int64),
+            "lengths": np.array(lengths, np.int64),
+            "heard": np.array(heard, np.int64).reshape(len(sizes), -1),
+            "labels": labels,
+            "weights": weights,
+            "part": part,
+            "weight": head[0],
+            "bias": head[1],
+        }
+        for name, array in sorted(arrays.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        arrays["kind"] = np.array([str(first.dtype), digest.hexdigest()])
+        arrays["trailing"] = np.array(first.shape[1:], np.int64)
         temporary = folder / f".{EXAMPLES}"
         with temporary.open("wb") as file:
-            np.savez(
-                file,
-                tokens=np.concatenate(tokens).astype(np.int32),
-                lengths=np.array([len(it) for it in tokens], np.int64),
-                labels=labels,
-                weights=weights,
-                part=part,
-                weight=head[0],
-                bias=head[1],
-            )
+            np.savez(file, allow_pickle=False, **arrays)
         temporary.replace(folder / EXAMPLES)
 
     @classmethod
     def read(cls, folder: Path) -> Scratch:
         """Reads what `write` wrote."""
         found = dict(np.load(folder / EXAMPLES))
-        digest = hashlib.sha256()
-        for name, array in sorted(found.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        offsets = np.concatenate([[0], np.cumsum(found["lengths"])])
-        weight, bias = found.pop("weight"), found.pop("bias")
-        return cls(folder=folder, offsets=offsets, head=(weight, bias), digest=digest.hexdigest(), **found)
+        kind, digest = (str(it) for it in found.pop("kind"))
+        offsets = np.concatenate([[0], np.cumsum(found.pop("sizes"))])
+        shape = (int(offsets[-1]), *found.pop("trailing"))
+        values = np.memmap(folder / VALUES, kind, "r", shape=shape)
+        head = found.pop("weight"), found.pop("bias")
+        return cls(folder=folder, values=values, offsets=offsets, head=head, digest=digest, **found)
 
-    def tokens_of(self, row: int | np.int64) -> NDArray[np.int64]:
-        """The token ids of an example, shape (length,)."""
-        return self.tokens[self.slice_of(row)].astype(np.int64)
+    def items(self, rows: NDArray[np.int64]) -> list[Any]:
+        """What the preprocessor collates, of some examples."""
+        return [self._item(int(row)) for row in rows]
 
-    def slice_of(self, row: int | np.int64) -> slice:
-        """Where an example's tokens are among all."""
-        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+    def _item(self, row: int) -> Any:
+        values = self.values[self.offsets[row] : self.offsets[row + 1]]
+        if self.heard.shape[1]:
+            frames, heard, truncated = self.heard[row].tolist()
+            return Heard(np.array(values), frames, heard, bool(truncated))
+        return values.astype(np.int64) if values.dtype == np.int32 else np.array(values)
+
+
+def _values(item: Any) -> NDArray[Any]:
+    values: NDArray[Any] = item.values if isinstance(item, Heard) else item
+    # Token ids are small.
+    return np.ascontiguousarray(values, np.int32 if values.dtype == np.int64 else values.dtype)
 
 
 def remove(folder: Path) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.packing import cost, pack, pad, padded_cost
-from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, wrong_modality
+from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, Preprocessor, wrong_modality
 from graft_server.errors import BackboneError, InvalidError
 from graft_server.examples import Input, Kind, Modality
 
@@ -90,6 +90,11 @@ def packed_preprocessor(backbone: Backbone) -> TextPreprocessor:
     config = Checkpoint.open(backbone.name, backbone.folder).config
     tokenizer = packed_tokenizer(backbone.folder, backbone.max_tokens)
     return TextPreprocessor(tokenizer, backbone.dimension, _padding(config))
+
+
+def is_packed(preprocessor: Preprocessor) -> bool:
+    """Whether what it collates is one row of all texts, rather than a row for each input."""
+    return isinstance(preprocessor, TextPreprocessor) and preprocessor.packed
 
 
 def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:

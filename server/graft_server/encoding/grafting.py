@@ -23,7 +23,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.cache import HIDDEN
-from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Arrays, Preprocessor
+from graft_server.backbones.text import is_packed
 from graft_server.encoding.runtime import Encoder, Features, open_session, run_bound
 from graft_server.errors import BackboneError
 
@@ -137,9 +138,11 @@ class TopBank:
 class Grafted:
     """An encoder, its cuts, and batches whose rows part at them. `encode…` may be called from several threads."""
 
-    def __init__(self, encoder: Encoder | Any) -> None:
-        """Wraps an encoder of the whole frozen backbone."""
+    def __init__(self, encoder: Encoder | Any, preprocessor: Preprocessor) -> None:
+        """Wraps an encoder of the whole frozen backbone, and what collates its items."""
         self._encoder = encoder
+        self._collate = preprocessor.collate
+        self._packed = is_packed(preprocessor)
         self._cuts: dict[int, tuple[Segment, Segment]] = {}
 
     def has_cut(self, layer: int) -> bool:
@@ -155,9 +158,9 @@ class Grafted:
         features: Features = self._encoder.encode(items)
         return features
 
-    def encode_by(self, top: Top, texts: Sequence[Any]) -> Features:
+    def encode_by(self, top: Top, items: Sequence[Any]) -> Features:
         """All rows by the same tuned layers; see `encode_with`."""
-        return self.encode_with(texts, {top: np.arange(len(texts))})[top]
+        return self.encode_with(items, {top: np.arange(len(items))})[top]
 
     def encode_with(
         self, items: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
@@ -165,7 +168,7 @@ class Grafted:
         """Each row by its own upper layers.
 
         Args:
-            items: Token sequences.
+            items: What the preprocessor made of the inputs.
             rows_of: Which of them belong to which tuned layers; None: to the frozen ones.
 
         Returns:
@@ -190,34 +193,41 @@ class Grafted:
         return found
 
     def _through(
-        self, cut: int, texts: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
+        self, cut: int, items: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
     ) -> dict[Top | None, Features]:
         """Rows whose layers part at the same cut."""
         found: dict[Top | None, Features] = {}
         if not cut:
             for top, rows in rows_of.items():
-                found[top] = _spread(
-                    cast("Top", top).segment.run(pack([texts[row] for row in rows])), rows, len(texts)
-                )
+                arrays = self._collate([items[row] for row in rows])
+                found[top] = _spread(cast("Top", top).segment.run(arrays), rows, len(items))
             return found
         below, above = self._cuts[cut]
-        every = np.concatenate(list(rows_of.values()))
-        lower = below.run(pack([texts[row] for row in every]))
+        every = [items[row] for rows in rows_of.values() for row in rows]
+        inputs = self._collate(every)
+        lower = below.run(inputs)
         hidden = lower.pop(HIDDEN)
-        lengths = np.array([len(texts[row]) for row in every])
-        ends = np.cumsum(lengths)
         start = 0
         for top, rows in rows_of.items():
+            # The rows of one model stand together.
             end = start + len(rows)
-            # The rows of one model stand together, so its tokens do too.
-            tokens = slice(int(ends[start] - lengths[start]), int(ends[end - 1]))
-            arrays = {**pack([texts[row] for row in rows]), HIDDEN: hidden[:, tokens]}
+            arrays = self._part(every, inputs, hidden, start, end)
             features = (above if top is None else top.segment).run(arrays)
             if top is None:
                 features |= {view: array[start:end] for view, array in lower.items()}
-            found[top] = _spread(features, rows, len(texts))
+            found[top] = _spread(features, rows, len(items))
             start = end
         return found
+
+    def _part(
+        self, items: Sequence[Any], inputs: Arrays, hidden: Array, start: int, end: int
+    ) -> dict[str, Array]:
+        """What a graph above the cut reads of some rows that stand together."""
+        if not self._packed:
+            return {name: array[start:end] for name, array in inputs.items()} | {HIDDEN: hidden[start:end]}
+        before = sum(map(len, items[:start]))
+        tokens = slice(before, before + sum(map(len, items[start:end])))
+        return {**self._collate(items[start:end]), HIDDEN: hidden[:, tokens]}
 
 
 def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) -> Features:

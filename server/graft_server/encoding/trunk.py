@@ -231,6 +231,11 @@ class Trunk:
         return self._preprocessor
 
     @property
+    def limits(self) -> MediaLimits:
+        """What its images and clips may be."""
+        return self._settings.limits
+
+    @property
     def graph(self) -> Path:
         """The file of its exported graph."""
         return self._cache.graph(self.encoder_id)
@@ -525,7 +530,7 @@ class Trunk:
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         self._device, self._layout = encoder.device, layout
-        self._grafted = Grafted(self._encoder)
+        self._grafted = Grafted(self._encoder, preprocessor)
         self._batcher = Batcher(self._grafted, limits, preprocessor.price)
         await self._batcher.start()
         self.state = TrunkState.READY

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from graft_server.backbones.cache import HIDDEN, EncoderCache
 from graft_server.backbones.cutting import joined
-from graft_server.backbones.packing import pack
+from graft_server.backbones.preprocessing import Arrays
 from graft_server.backbones.source import Backbone
-from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer
+from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer, is_packed
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
 from graft_server.errors import BackboneError, CorruptError
@@ -100,14 +99,14 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     manifest = read_manifest(objects, task.manifest)
     head = decode(read_part(objects, task.manifest, manifest, HEAD))
     preprocessor = task.backbone.preprocessor()
-    encoder, graph = _encoder(task, manifest, objects)
+    reads_text = isinstance(preprocessor, TextPreprocessor)
+    files_reader = None if reads_text else media.preprocessor_of(task.backbone)
+    encoder, graph = _encoder(task, manifest, objects, (files_reader or preprocessor).collate)
     _require_fit(head, manifest, encoder)
     target = Path(task.target)
     target.mkdir(parents=True, exist_ok=True)
     head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
-    reads_text = isinstance(preprocessor, TextPreprocessor)
-    packed = isinstance(preprocessor, TextPreprocessor) and preprocessor.packed
-    files = write_graph(graph, head_graph, head.view, target / MODEL, packed=packed)
+    files = write_graph(graph, head_graph, head.view, target / MODEL, packed=is_packed(preprocessor))
     report = read_part(objects, task.manifest, manifest, REPORT)
     texts = _texts(manifest, report)
     texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)
@@ -117,28 +116,25 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     alone = task.backbone.precision != "fp32"
     if isinstance(preprocessor, TextPreprocessor):
         check_parity(target, encoder, head, probes(objects, manifest, head, preprocessor), alone=alone)
-    else:
-        files_reader = media.preprocessor_of(task.backbone)
+    elif files_reader is not None:
         rows = readable_rows(objects, manifest)
-        whole = Encoder(_encoder_graph(task, manifest), device="cpu", threads=0, collate=files_reader.collate)
-        media.check_parity(target, files_reader, whole, head, rows, alone=alone)
+        media.check_parity(target, files_reader, encoder, head, rows, alone=alone)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 
 
 def _encoder(
-    task: Task, manifest: Manifest, objects: Objects
+    task: Task, manifest: Manifest, objects: Objects, collate: Callable[[Sequence[Any]], Arrays]
 ) -> tuple[Encoder | TunedEncoder, Path | onnx.ModelProto]:
     """The encoder as it serves the version, and a graph that is to do the same."""
     graph = _encoder_graph(task, manifest)
     if TOP not in manifest.parts:
-        collate = task.backbone.preprocessor().collate
         return Encoder(graph, device="cpu", threads=0, collate=collate), graph
     top = read_part(objects, task.manifest, manifest, TOP)
     if not manifest.below:
-        return TunedEncoder(None, top), onnx.load_model_from_string(top)
+        return TunedEncoder(None, top, collate), onnx.load_model_from_string(top)
     below = EncoderCache(Path(task.cache)).below(task.backbone.encoder_id, manifest.below)
-    return TunedEncoder(below, top), joined(onnx.load(str(below)), onnx.load_model_from_string(top))
+    return TunedEncoder(below, top, collate), joined(onnx.load(str(below)), onnx.load_model_from_string(top))
 
 
 class TunedEncoder:
@@ -146,14 +142,15 @@ class TunedEncoder:
 
     views = ("pooled",)
 
-    def __init__(self, below: Path | None, top: bytes) -> None:
+    def __init__(self, below: Path | None, top: bytes, collate: Callable[[Sequence[Any]], Arrays]) -> None:
         """Loads the part of the backbone below the tuned layers, if there is one, and these."""
+        self._collate = collate
         self._below = None if below is None else Segment(below, device="cpu", threads=0)
         self._top = Segment(top, device="cpu", threads=0)
 
-    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+    def encode(self, items: Sequence[Any]) -> Features:
         """See `Encoder.encode`."""
-        arrays: dict[str, NDArray[Any]] = dict(pack(texts))
+        arrays: dict[str, NDArray[Any]] = dict(self._collate(items))
         if self._below is not None:
             arrays[HIDDEN] = self._below.run(arrays)[HIDDEN]
         return self._top.run(arrays)

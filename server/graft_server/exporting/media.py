@@ -19,11 +19,10 @@ from graft_server.backbones.audio_backbones import AudioPreprocessor
 from graft_server.backbones.image_backbones import ImagePreprocessor
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.source import Backbone
-from graft_server.encoding.runtime import Encoder
 from graft_server.errors import BackboneError
 from graft_server.examples import Modality
 from graft_server.exporting import media_runner
-from graft_server.exporting.parity import read_by, require_same, telling
+from graft_server.exporting.parity import Encodes, read_by, require_same, telling
 from graft_server.exporting.sources import runner_source
 from graft_server.heads import AnyHead
 from graft_server.store.rows import Rows
@@ -103,7 +102,7 @@ onnxruntime numpy {_LIBRARIES[modality]}`, then `python predict.py FILE`; or `fr
 def check_parity(
     bundle: Path,
     preprocessor: Preprocessor,
-    encoder: Encoder,
+    encoder: Encodes,
     head: AnyHead,
     rows: Rows | None,
     *,

@@ -42,7 +42,7 @@ Array = NDArray[np.float32]
 class Encodes(Protocol):
     """What serves a version: the backbone, with tuned layers if it has any."""
 
-    def encode(self, texts: Sequence[NDArray[np.int64]]) -> Features:
+    def encode(self, items: Sequence[Any]) -> Features:
         """See `Encoder.encode`."""
 
 

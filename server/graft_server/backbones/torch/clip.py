@@ -41,17 +41,14 @@ class Clip:
         """Loads the image side, with its projection."""
         return load(backbone, CLIPVisionModelWithProjection, attn_implementation="eager")
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """The image side's transformer layers."""
-        return list(model.vision_model.encoder.layers)  # type: ignore[union-attr, arg-type]
-
     def graph(self, backbone: Backbone) -> Graph:
         """The image side, with its positions fixed."""
         model: Any = self.load(backbone)
         shape = preprocessor_of(backbone).recipe.shape
         fix_positions(model.vision_model.embeddings, shape, model.config.patch_size)
         module = pictures.UnitViews(model, backbone.middle_layer, _views)
-        return pictures.graph(backbone, module, ("pooled", "cls", f"layer{backbone.middle_layer}"))
+        views = ("pooled", "cls", f"layer{backbone.middle_layer}")
+        return pictures.graph(backbone, module, views, model.vision_model.encoder.layers)
 
     def reference(
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Pixels]

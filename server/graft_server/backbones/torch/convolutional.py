@@ -26,14 +26,10 @@ class Convolutional:
         """Loads the model."""
         return load(backbone)
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """Its stages."""
-        return list(model.encoder.stages)  # type: ignore[union-attr, arg-type]
-
     def graph(self, backbone: Backbone) -> Graph:
         """Stage by stage."""
         module = _Stages(self.load(backbone))
-        return pictures.graph(backbone, module, ("pooled", f"layer{backbone.layers - 1}"))
+        return pictures.graph(backbone, module, ("pooled", f"layer{backbone.layers - 1}"), module.stages)
 
     def reference(
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Pixels]

@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 
 from graft_server.backbones.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
-from graft_server.backbones.preprocessing import Preprocessor, odd_batches
+from graft_server.backbones.preprocessing import Arrays, Preprocessor, odd_batches
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
@@ -50,7 +50,7 @@ def export_encoder(
     graph = torch_family(backbone).graph(backbone)
     with EncoderCache(Path(payload["cache"])).new_entry(backbone.reference_id) as entry:
         progress({"stage": "exporting"})
-        _export(graph, preprocessor, entry / GRAPH)
+        write_graph(graph, preprocessor.collate(graph.items), entry / GRAPH)
         progress({"stage": "checking"})
         parity = _check(backbone, preprocessor, entry / GRAPH)
         if backbone.family.names:
@@ -66,8 +66,8 @@ def export_encoder(
     return {"parity": parity}
 
 
-def _export(graph: Graph, preprocessor: Preprocessor, path: Path) -> None:
-    batch = preprocessor.collate(graph.items)
+def write_graph(graph: Graph, batch: Arrays, path: Path) -> None:
+    """Writes a module's graph, traced on a batch whose arrays are the module's arguments, in their order."""
     arguments = tuple(torch.from_numpy(array) for array in batch.values())
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -40,6 +40,8 @@ class Graph:
     """Input name to the axes whose size differs from batch to batch."""
     views: tuple[str, ...]
     """The names of what the module gives. "pooled", what everything else is built on, comes first."""
+    layers: Sequence[torch.nn.Module]
+    """The module's layers from the bottom up: what fine-tuning can unfreeze, the last ones first."""
 
 
 class TorchFamily(Protocol):
@@ -47,9 +49,6 @@ class TorchFamily(Protocol):
 
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model in float32, ready to compute features. Raises BackboneError."""
-
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """Its layers from the bottom up: what fine-tuning can unfreeze, the last ones first."""
 
     def graph(self, backbone: Backbone) -> Graph:
         """What is exported. Raises BackboneError."""

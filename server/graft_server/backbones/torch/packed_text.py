@@ -42,14 +42,11 @@ class PackedText:
         """Loads the model."""
         return load(backbone, attn_implementation="eager")
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """Its transformer layers."""
-        return transformer_layers(model)
-
     def graph(self, backbone: Backbone) -> Graph:
         """The packed graph."""
         layer = backbone.middle_layer
-        module = _PackedText(load(backbone, attn_implementation=PACKED), backbone.pooling, layer).eval()
+        model = load(backbone, attn_implementation=PACKED)
+        module = _PackedText(model, backbone.pooling, layer).eval()
         free = torch.export.Dim.DYNAMIC
         return Graph(
             module=module,
@@ -61,6 +58,7 @@ class PackedText:
                 "cells": {0: free},
             },
             views=("pooled", f"layer{layer}"),
+            layers=transformer_layers(model),
         )
 
     def reference(

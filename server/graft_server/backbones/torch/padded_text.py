@@ -34,18 +34,16 @@ class PaddedText:
         """Loads the model."""
         return load(backbone, _CLASSES.get(backbone.architecture, AutoModel), attn_implementation="eager")
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """Its transformer layers."""
-        return transformer_layers(model)
-
     def graph(self, backbone: Backbone) -> Graph:
         """The padded graph."""
         free = torch.export.Dim.DYNAMIC
+        model = self.load(backbone)
         return Graph(
-            module=_PaddedText(self.load(backbone), backbone).eval(),
+            module=_PaddedText(model, backbone).eval(),
             items=[np.arange(1, 1 + length) for length in (5, 7, 3)],
             dynamic={"input_ids": {0: free, 1: free}, "attention_mask": {0: free, 1: free}},
             views=("pooled", f"layer{backbone.middle_layer}"),
+            layers=transformer_layers(model),
         )
 
     def reference(

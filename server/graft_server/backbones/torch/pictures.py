@@ -9,7 +9,7 @@ All images of a backbone have one size; how many there are in a batch differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,13 @@ def preprocessor_of(backbone: Backbone) -> ImagePreprocessor:
     return preprocessor
 
 
-def graph(backbone: Backbone, module: torch.nn.Module, views: tuple[str, ...]) -> Graph:
+def graph(
+    backbone: Backbone, module: torch.nn.Module, views: tuple[str, ...], layers: Iterable[torch.nn.Module]
+) -> Graph:
     """The graph of a module from pixels to views."""
     preprocessor, generator = preprocessor_of(backbone), np.random.default_rng(0)
     items = [preprocessor.typical(generator) for _ in range(3)]
-    return Graph(module.eval(), items, {INPUT: {0: torch.export.Dim.DYNAMIC}}, views)
+    return Graph(module.eval(), items, {INPUT: {0: torch.export.Dim.DYNAMIC}}, views, list(layers))
 
 
 def one_by_one(backbone: Backbone, looks: Looks, items: Sequence[Pixels]) -> list[NDArray[Any]]:

@@ -28,16 +28,14 @@ class VisionTransformer:
         options = {"add_pooling_layer": False} if backbone.architecture == "vit" else {}
         return load(backbone, attn_implementation="eager", **options)
 
-    def layers(self, model: Any) -> list[torch.nn.Module]:
-        """Its transformer layers."""
-        return list(model.layers if hasattr(model, "layers") else model.encoder.layer)
-
     def graph(self, backbone: Backbone) -> Graph:
         """The model with its positions fixed."""
-        model = self.load(backbone)
+        model: Any = self.load(backbone)
         fix_positions(model.embeddings, preprocessor_of(backbone).recipe.shape, _patches(model))
         module = pictures.UnitViews(model, backbone.middle_layer, _views)
-        return pictures.graph(backbone, module, ("pooled", "patches", f"layer{backbone.middle_layer}"))
+        views = ("pooled", "patches", f"layer{backbone.middle_layer}")
+        layers = model.layers if hasattr(model, "layers") else model.encoder.layer
+        return pictures.graph(backbone, module, views, layers)
 
     def reference(
         self, backbone: Backbone, model: torch.nn.Module, items: Sequence[Pixels]

@@ -34,19 +34,17 @@ class Waveform:
         """Loads the model."""
         return load(backbone, attn_implementation="eager")
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """Its transformer layers."""
-        return list(model.encoder.layers)  # type: ignore[union-attr, arg-type]
-
     def graph(self, backbone: Backbone) -> Graph:
         """The encoder with masked means."""
         free = torch.export.Dim.DYNAMIC
         preprocessor, generator = backbone.preprocessor(), np.random.default_rng(0)
+        model: Any = self.load(backbone)
         return Graph(
-            module=_Encoder(self.load(backbone), backbone.middle_layer).eval(),
+            module=_Encoder(model, backbone.middle_layer).eval(),
             items=[preprocessor.made_up(generator, length) for length in (15, 26, 10)],
             dynamic={"input_values": {0: free, 1: free}, "samples": {0: free}},
             views=("pooled", f"layer{backbone.middle_layer}"),
+            layers=model.encoder.layers,
         )
 
     def reference(

@@ -34,16 +34,13 @@ class Whisper:
         encoder: torch.nn.Module = model.get_encoder()
         return encoder
 
-    def layers(self, model: torch.nn.Module) -> list[torch.nn.Module]:
-        """The encoder's layers."""
-        return list(model.layers)  # type: ignore[arg-type]
-
     def graph(self, backbone: Backbone) -> Graph:
         """The encoder on cut positions."""
         free = torch.export.Dim.DYNAMIC
         preprocessor, generator = backbone.preprocessor(), np.random.default_rng(0)
+        model: Any = self.load(backbone)
         return Graph(
-            module=_Encoder(self.load(backbone), backbone.middle_layer).eval(),
+            module=_Encoder(model, backbone.middle_layer).eval(),
             items=[preprocessor.made_up(generator, length) for length in (90, 170, 40)],
             # Frames come in pairs: one position is two of them.
             dynamic={
@@ -52,6 +49,7 @@ class Whisper:
                 "heard": {0: free},
             },
             views=("pooled", f"layer{backbone.middle_layer}"),
+            layers=model.layers,
         )
 
     def reference(

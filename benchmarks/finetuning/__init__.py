@@ -1,0 +1,1 @@
+"""What fine-tuning gains, and what it costs."""

@@ -1,0 +1,176 @@
+"""What was measured, cell by cell: a run that is cut short keeps what it has, and the next one goes on from there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.harness import RESULTS, Figure, hardware
+
+NAME = "finetuning"
+SETS = {
+    "banking77": "Banking77",
+    "clinc150": "CLINC150",
+    "goemotions": "GoEmotions, rows with one label",
+    "sms_spam": "SMS spam",
+}
+
+Cell = dict[str, Any]
+
+
+def read() -> dict[str, Cell]:
+    """The cells by name; none before the first run."""
+    path = RESULTS / f"{NAME}.json"
+    return dict(json.loads(path.read_text())["cells"]) if path.exists() else {}
+
+
+def keep(name: str, cell: Cell) -> None:
+    """Adds or replaces a cell, and writes the page anew."""
+    cells = {**read(), name: {**cell, "date": hardware()["date"]}}
+    RESULTS.mkdir(exist_ok=True)
+    content = {"hardware": hardware(), "cells": dict(sorted(cells.items()))}
+    (RESULTS / f"{NAME}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"{NAME}.md").write_text(page(cells))
+
+
+def page(cells: Mapping[str, Cell]) -> str:
+    """All of it, for people."""
+    lines = ["# Fine-tuning", "", ", ".join(f"{key}: {value}" for key, value in hardware().items()), ""]
+    lines += [
+        "`python -m benchmarks.finetuning` measures it; see `docs/fine-tuning.md` for what it means.",
+        "",
+    ]
+    figures = [*_accuracy_figures(cells), *(Figure(**it) for it in cells.get("speed", {}).get("figures", ()))]
+    lines += ["| what | measured | target | reference | |", "|---|---|---|---|---|"]
+    for it in figures:
+        verdict = {None: "", True: "met", False: "**not met**"}[it.met]
+        lines.append(f"| {it.what} | {it.value:.3g} {it.unit} | {it.target} | {it.reference} | {verdict} |")
+    lines += ["", *_trainings(cells), *_all_rows(cells), *_few_shot(cells)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _accuracy_figures(cells: Mapping[str, Cell]) -> list[Figure]:
+    figures = []
+    frozen, full, partial = _frozen("goemotions"), _trained(cells, "full"), _trained(cells, "partial")
+    if full:
+        best = full["best"]
+        gain = 100 * (best["macro_f1"] - frozen["macro_f1"])
+        words = (
+            f"macro-F1 {frozen['macro_f1']:.1%} to {best['macro_f1']:.1%}, accuracy {frozen['accuracy']:.1%} to "
+            f"{best['accuracy']:.1%}, log-loss {frozen['log_loss']:.3f} to {best['log_loss']:.3f}"
+        )
+        figures.append(
+            Figure("GoEmotions, full over frozen, macro-F1", gain, "points", "≥ 5", words, gain >= 5)
+        )
+    if full and partial:
+        figures += _partial_figures(frozen, partial, full)
+    banking = cells.get("banking77/all")
+    if banking:
+        got = 100 * banking["final"]["accuracy"]
+        words = f"frozen {_versions(banking)['frozen']['accuracy']:.2%}, {banking['final']['method']} kept"
+        figures.append(Figure("Banking77, all rows, auto, accuracy", got, "%", "≥ 93.9", words, got >= 93.9))
+    for name, title in SETS.items():
+        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
+        if draws:
+            gains = [100 * (it["final"]["accuracy"] - _versions(it)["frozen"]["accuracy"]) for it in draws]
+            mean = statistics.mean(gains)
+            words = f"means of {len(draws)} draws, accuracy; worst draw {min(gains):+.2f}"
+            figures.append(
+                Figure(
+                    f"{title}, 8 per class, auto over frozen", mean, "points", "≥ -0.3", words, mean >= -0.3
+                )
+            )
+    return figures
+
+
+def _frozen(name: str) -> Cell:
+    """What `python -m benchmarks.heads` measured of the frozen head on all rows."""
+    cell = json.loads((RESULTS / "heads.json").read_text())[f"{name}/all"]
+    found: Cell = cell["draws"][0]["head"]
+    return found
+
+
+def _trained(cells: Mapping[str, Cell], method: str) -> Cell | None:
+    """GoEmotions by the method, of several trainings the best."""
+    found = [it for key, it in cells.items() if key.startswith(f"goemotions/{method}/")]
+    return min(found, key=lambda it: it["best"]["held_out_log_loss"], default=None)
+
+
+def _partial_figures(frozen: Cell, partial: Cell, full: Cell) -> list[Figure]:
+    upper, every = partial["best"], full["best"]
+    share = (upper["macro_f1"] - frozen["macro_f1"]) / (every["macro_f1"] - frozen["macro_f1"])
+    of_loss = (frozen["log_loss"] - upper["log_loss"]) / (frozen["log_loss"] - every["log_loss"])
+    time = partial["seconds"] / full["seconds"]
+    words = f"macro-F1, {upper['macro_f1']:.1%}; of the gain in log-loss {of_loss:.2f}"
+    took = f"{partial['seconds']:.0f} s, {full['seconds']:.0f} s for {full['epochs']} epochs"
+    return [
+        Figure("partial (k = 2) over full: share of the gain kept", share, "", "≥ 0.7", words, share >= 0.7),
+        Figure("partial (k = 2) over full: time", time, "", "≤ 0.45", took, time <= 0.45),
+    ]
+
+
+def _trainings(cells: Mapping[str, Cell]) -> list[str]:
+    lines = ["## Trainings, state by state", ""]
+    lines += [
+        "All rows; test figures by the head that was tuned along. The last rows of a training are states on the"
+    ]
+    lines += ["way from the first to the last one; see `docs/fine-tuning.md`.", ""]
+    lines += [
+        "| training | epoch | train loss | held-out log-loss | accuracy | macro-F1 | log-loss |",
+        "|---|" + 6 * "---|",
+    ]
+    for key, cell in cells.items():
+        for it in cell.get("states", ()):
+            figures = f"{it['accuracy']:.2%} | {it['macro_f1']:.2%} | {it['log_loss']:.3f}"
+            kept = " (kept)" if it == cell["best"] else ""
+            where = f"{it['epoch']:.1f}{kept} | {it['train_loss']:.3f} | {it['held_out_log_loss']:.4f}"
+            lines.append(f"| {key} | {where} | {figures} |")
+    return [*lines, ""]
+
+
+def _all_rows(cells: Mapping[str, Cell]) -> list[str]:
+    lines = ["## All rows", "", "Measured on the test set; each version as the server answers with it.", ""]
+    lines += [
+        "| set | version | accuracy | macro-F1 | log-loss | tuning took | live |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, cell in cells.items():
+        if not key.endswith("/all"):
+            continue
+        for it in cell["versions"]:
+            live = (
+                "yes"
+                if it["version"] == cell["final"]["version"] or it["method"] == cell["final"]["method"]
+                else ""
+            )
+            took = f"{it['tuning_s']:.0f} s" if it["tuning_s"] else ""
+            figures = f"{it['accuracy']:.2%} | {it['macro_f1']:.2%} | {it['log_loss']:.3f}"
+            lines.append(f"| {SETS[key.partition('/')[0]]} | {it['method']} | {figures} | {took} | {live} |")
+    return [*lines, ""]
+
+
+def _few_shot(cells: Mapping[str, Cell]) -> list[str]:
+    lines = [
+        "## 8 per class",
+        "",
+        "| set | draws | frozen | auto | tuned versions kept |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in SETS.items():
+        draws = [it for key, it in cells.items() if key.startswith(f"{name}/8/")]
+        if draws:
+            frozen = statistics.mean(_versions(it)["frozen"]["accuracy"] for it in draws)
+            final = statistics.mean(it["final"]["accuracy"] for it in draws)
+            kept = sum(it["final"]["method"] != "frozen" for it in draws)
+            lines.append(f"| {title} | {len(draws)} | {frozen:.2%} | {final:.2%} | {kept} |")
+    return [*lines, ""]
+
+
+def _versions(cell: Cell | None) -> dict[str, Cell]:
+    """The first version of each method."""
+    found: dict[str, Cell] = {}
+    for it in cell["versions"] if cell else ():
+        found.setdefault(it["method"], it)
+    return found

@@ -1,0 +1,192 @@
+"""One tuning on all rows of a set, by the training's own code, with test figures after each epoch.
+
+What the server does around it is left out: the start is a logistic regression on the pooled features rather than the
+best of all heads, so that hours of training can be looked into without one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.finetuning import cells
+from benchmarks.finetuning.accuracy import SETS
+from benchmarks.harness import CACHE
+from benchmarks.heads.features import featured
+from graft_server import metrics
+from graft_server.adapting import logistic
+from graft_server.adapting.calibration import temperature
+from graft_server.adapting.folds import stratified_folds
+from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones.scratch import Part, Scratch
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
+from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.torch import tuning
+from graft_server.backbones.torch.hidden import by_length, parts
+from graft_server.cores import usable_cores
+
+STRENGTHS = (3.0, 10.0, 30.0)
+"""Of the logistic regression; what is held out chooses."""
+TOKENS = 2_048
+
+Array = NDArray[np.float32]
+
+
+def measure(name: str, *, layers: int, epochs: int, learning_rate: float, layer_decay: float) -> None:
+    """Trains, and keeps a cell.
+
+    Args:
+        name: One of SETS.
+        layers: How many upper layers; 0: all.
+        epochs: How often each example is seen.
+        learning_rate: Of the uppermost layer.
+        layer_decay: The rate of each layer over that of the one above.
+    """
+    method = "partial" if layers else "full"
+    key = f"{name}/{method}/{learning_rate:g}x{layer_decay:g}/{epochs}"
+    folder = Path(tempfile.gettempdir()) / "graft-tuning" / key
+    backbone = open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
+    _prepare(name, folder, backbone)
+    payload = {
+        "backbone": backbone.payload(),
+        "scratch": str(folder),
+        "threads": usable_cores(),
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "layer_decay": layer_decay,
+        **_graphs(folder, backbone, layers),
+    }
+    torch.set_num_threads(usable_cores())
+    run = _Told(payload, key, layers)
+    result = run.run()
+    run.keep(result)
+    shutil.rmtree(folder)
+
+
+def _prepare(name: str, folder: Path, backbone: Backbone) -> None:
+    """Puts all rows into a scratch folder: test rows as ones that are left out."""
+    data = featured(SETS[name]())
+    texts = data.texts
+    n = len(texts.train)
+    fold_of = stratified_folds(texts.train_labels, np.arange(n), 20, 0)
+    part = np.full(n, Part.TRAIN, np.int8)
+    part[fold_of == 0], part[fold_of == 1] = Part.STOP, Part.MEASURE
+    tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
+    Scratch.write(
+        folder,
+        items=(it.item for it in tokenizer.many([*texts.train, *texts.test])),
+        labels=np.concatenate([texts.train_labels, texts.test_labels]).astype(np.int32),
+        weights=np.ones(n + len(texts.test)),
+        part=np.concatenate([part, np.full(len(texts.test), Part.LEFT_OUT, np.int8)]),
+        head=_start(data.train["pooled"].astype(np.float32), texts.train_labels, part, len(texts.classes)),
+    )
+
+
+def _start(
+    features: Array, labels: NDArray[np.int32], part: NDArray[np.int8], classes: int
+) -> tuple[Array, Array]:
+    axes, stop = logistic.principal_axes(features), part == Part.STOP
+    weights, best = np.ones(int(stop.sum())), (np.inf, np.empty(0), np.empty(0))
+    for strength in STRENGTHS:
+        kept = (part == Part.TRAIN).astype(np.float32)[None]
+        found = logistic.fit(axes, labels, kept, classes, strength=strength, start=None)
+        weight = axes.rotation @ found.weight[0]
+        bias = found.bias[0] - axes.centre @ weight
+        logits = features[stop] @ weight + bias
+        warmth = np.float32(temperature(logits, labels[stop], weights))
+        loss = metrics.log_loss(_probabilities(logits / warmth), labels[stop], weights)
+        best = min(best, (loss, weight / warmth, bias / warmth), key=lambda it: it[0])
+    return best[1].astype(np.float32), best[2].astype(np.float32)
+
+
+def _graphs(folder: Path, backbone: Backbone, layers: int) -> dict[str, Any]:
+    graph = EncoderCache(CACHE).graph(backbone.encoder_id)
+    if not layers:
+        return {"graph": str(graph)}
+    below = backbone.layers - layers
+    found = cut(onnx.load(str(graph)), boundary_of(onnx.load(str(graph)), below, backbone.name))
+    onnx.save(found.below, str(folder / "below.onnx"))
+    onnx.save(found.above, str(folder / "above.onnx"))
+    return {"graph": str(folder / "above.onnx"), "below_graph": str(folder / "below.onnx"), "below": below}
+
+
+class _Told(tuning.Tuning):
+    """A tuning that measures each state that it evaluates on the test rows too, and keeps that in a cell."""
+
+    def __init__(self, payload: Mapping[str, Any], key: str, layers: int) -> None:
+        super().__init__(msgspec.convert(payload, tuning.Task), lambda _: None)
+        self._key, self._layers = key, layers
+        self._states: list[dict[str, float]] = []
+        self._measured_s = 0.0
+
+    def _evaluate(self, epoch: float) -> tuning.Evaluated:
+        found = super()._evaluate(epoch)
+        before = self.seconds
+        self.model.eval()
+        stop, test = (np.flatnonzero(self.set.part == it) for it in (Part.STOP, Part.LEFT_OUT))
+        logits = self._logits(stop)
+        warmth = np.float32(temperature(logits, self.set.labels[stop], np.ones(len(stop))))
+        labels = self.set.labels[test]
+        tested = metrics.figures(_probabilities(self._logits(test) / warmth), labels, np.ones(len(test)))
+        self.model.train()
+        self._measured_s += self.seconds - before
+        self._states.append(
+            {
+                "epoch": epoch,
+                "train_loss": found.train_loss,
+                "held_out_log_loss": found.log_loss,
+                "held_out_accuracy": found.accuracy,
+                "accuracy": tested.accuracy,
+                "macro_f1": tested.macro_f1,
+                "log_loss": tested.log_loss,
+            }
+        )
+        print(self._key, " ".join(f"{k} {v:.4f}" for k, v in self._states[-1].items()), flush=True)
+        self.keep({})
+        return found
+
+    def _logits(self, rows: NDArray[np.int64]) -> Array:
+        found = np.empty((len(rows), self.set.head[1].shape[0]), np.float32)
+        order = by_length(self.set, rows)
+        with torch.no_grad():
+            every = [self.logits(it).numpy() for it in parts(self.set, order, TOKENS)]
+        found[np.searchsorted(rows, order)] = np.concatenate(every)
+        return found
+
+    def keep(self, result: Mapping[str, Any]) -> None:
+        """Keeps what is known so far; `result` is empty until the end."""
+        best = min(range(len(self._states)), key=lambda it: self._states[it]["held_out_log_loss"])
+        task = self.task
+        cells.keep(
+            self._key,
+            {
+                "layers": self._layers,
+                "epochs": task.epochs,
+                "learning_rate": task.learning_rate,
+                "layer_decay": task.layer_decay,
+                "cores": len(os.sched_getaffinity(0)),
+                "examples": int((self.set.part == Part.TRAIN).sum()),
+                "states": self._states,
+                "best": self._states[best],
+                "ended": result.get("ended", "not yet"),
+                "examples_per_s": result.get("examples_per_s", 0.0),
+                "seconds": self.seconds - self._measured_s,
+            },
+        )
+
+
+def _probabilities(logits: Array) -> Array:
+    scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: Array = scaled / scaled.sum(axis=1, keepdims=True)
+    return found

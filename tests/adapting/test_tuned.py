@@ -1,0 +1,191 @@
+"""What becomes of a tuning: which version is kept, and what the report says of those that were tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from graft_server.adapting.examples import examples_of
+from graft_server.adapting.selection import select_head
+from graft_server.adapting.tuned import FROZEN, finish, prepare, result_of
+from graft_server.backbones import scratch
+from graft_server.backbones.scratch import Part, Scratch
+from graft_server.examples import Label
+from graft_server.heads import encode
+from graft_server.heads.graph import to_onnx
+from graft_server.reports import Report
+from graft_server.store.objects import Objects
+from graft_server.store.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    Manifest,
+    ManifestRef,
+    read_manifest,
+    read_part,
+    write_version,
+)
+
+DONE = {"ended": "done", "best": 1, "parameters": 10, "examples_per_s": 5.0, "history": []}
+
+
+@dataclass
+class Tried:
+    """A frozen version, and the scratch folder that its commit prepared."""
+
+    store: str
+    objects: Objects
+    folder: Path
+    frozen: dict[str, Any]
+    """What the job that found the frozen head returned."""
+    features: np.ndarray
+    """What the frozen backbone makes of the examples."""
+    ideal: np.ndarray
+    """What a perfect one would."""
+
+    def tuning(self, name: str, share: float, best: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Finishes a tuning whose features are the ideal ones to a share."""
+        own = self.folder / name
+        own.mkdir()
+        rows = (1 - share) * self.features + share * self.ideal
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        np.save(own / scratch.FEATURES, rows.astype(np.float16))
+        weight, bias = Scratch.read(self.folder).head
+        np.savez(own / scratch.TUNED_HEAD, weight=weight, bias=bias)
+        (own / scratch.TOP).write_bytes(name.encode())
+        payload = {
+            "store": self.store, "best": best["manifest"], "scratch": str(self.folder), "own": name,
+            "method": name, "layers": 6, "below": 4 if name == "partial" else 0, "auto": True, "outcome": DONE,
+            "seconds": 2.0,
+        }  # fmt: skip
+        return finish({**payload, **settings}, lambda _: None)
+
+
+@pytest.fixture
+def tried(tmp_path: Path, make_set) -> Tried:
+    """Three classes of 120 examples that the frozen features confuse."""
+    train = make_set((120, 120, 120), noise=3.0, validation=np.zeros(360, bool))
+    selection = select_head(train, seed=0)
+    folder, store = tmp_path / "scratch", str(tmp_path / "store")
+    tokens = [np.arange(1, 4)] * len(train)
+    assert prepare(folder, tokens, selection, seed=0)
+    objects = Objects.open(store)
+    report = selection.report
+    parts = {
+        HEAD: encode(selection.head),
+        HEAD_ONNX: to_onnx(selection.head),
+        REPORT: msgspec.json.encode(report),
+    }
+    manifest = Manifest(
+        "m", "a", "c", "minilm", "0" * 32, tuple(map(Label, train.classes)), (), 0, datetime.now(UTC)
+    )
+    ref = write_version(objects, manifest, parts)
+    ideal = np.eye(32, dtype=np.float32)[train.labels]
+    features = train.features["pooled"].astype(np.float32)
+    return Tried(store, objects, folder, result_of(ref, report), features, ideal)
+
+
+def read(tried: Tried, result: dict[str, Any]) -> tuple[Manifest, Report]:
+    manifest = read_manifest(tried.objects, ManifestRef(**result["manifest"]))
+    return manifest, msgspec.json.decode(result["report"], type=Report)
+
+
+def test_what_is_better_beyond_noise_is_kept(tried):
+    result = tried.tuning("partial", 0.9, tried.frozen)
+    manifest, report = read(tried, result)
+    assert (result["kept"], report.tuning.kept, report.method, manifest.below) == (True, True, "partial", 4)
+    assert report.tuning.frozen_log_loss - report.tuning.tuned_log_loss > 2 * report.tuning.gain_error
+    assert read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, TOP) == b"partial"
+    assert report.accuracy > msgspec.json.decode(tried.frozen["report"], type=Report).accuracy
+
+
+def test_what_is_as_good_is_not_kept_and_the_frozen_head_stays(tried):
+    result = tried.tuning("partial", 0.0, tried.frozen)
+    manifest, report = read(tried, result)
+    before, _ = read(tried, tried.frozen)
+    assert (result["kept"], report.tuning.kept, report.method, manifest.below) == (False, False, "frozen", 0)
+    assert report.tuning.measured > 0
+    assert {name: manifest.parts[name] for name in (HEAD, HEAD_ONNX)} == {
+        name: before.parts[name] for name in (HEAD, HEAD_ONNX)
+    }
+    assert TOP not in manifest.parts
+
+
+def test_without_auto_what_was_asked_for_is_kept_with_a_warning(tried):
+    result = tried.tuning("partial", 0.0, tried.frozen, auto=False)
+    _, report = read(tried, result)
+    assert result["kept"]
+    worse = report.tuning.tuned_log_loss >= report.tuning.frozen_log_loss
+    assert any("auto would not have kept it" in it for it in report.warnings) == worse
+
+
+def test_all_layers_have_to_be_better_than_the_upper_ones(tried):
+    partial = tried.tuning("partial", 0.9, tried.frozen)
+    result = tried.tuning("full", 0.9, partial)
+    manifest, report = read(tried, result)
+    assert (result["kept"], report.method, manifest.below) == (False, "partial", 4)
+    assert (report.tuning.method, report.tuning.kept) == ("partial", True)
+    assert [(it.method, it.kept) for it in report.other_tunings] == [("full", False)]
+    assert read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, TOP) == b"partial"
+
+
+def test_all_layers_take_the_place_of_the_upper_ones_if_they_are_better(tried):
+    partial = tried.tuning("partial", 0.3, tried.frozen)
+    result = tried.tuning("full", 0.95, partial)
+    manifest, report = read(tried, result)
+    assert partial["kept"]
+    assert (result["kept"], report.method, manifest.below) == (True, "full", 0)
+    assert (report.tuning.method, [it.method for it in report.other_tunings]) == ("full", ["partial"])
+    assert report.tuning.frozen_log_loss == pytest.approx(report.other_tunings[0].frozen_log_loss)
+
+
+@pytest.mark.parametrize(
+    ("ended", "says"),
+    [
+        ("no_time", "time_budget is too short for one epoch of all layers"),
+        ("failed", "The method full failed"),
+        ("no_gain", "improved nothing"),
+    ],
+)
+def test_what_came_to_nothing_is_said_and_what_was_best_stays(tried, ended, says):
+    partial = tried.tuning("partial", 0.9, tried.frozen)
+    result = tried.tuning("full", 0.9, partial, outcome={"ended": ended})
+    _, report = read(tried, result)
+    assert (result["kept"], report.method, report.tuning.method) == (False, "partial", "partial")
+    assert any(says in it and "The partial version serves" in it for it in report.warnings)
+
+
+def test_a_class_that_would_be_held_out_whole_is_tuned_on(tmp_path, make_set):
+    train = make_set((100, 100, 1), noise=2.0)
+    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), select_head(train, seed=0), seed=0)
+    kept = Scratch.read(tmp_path)
+    assert kept.part[kept.labels == 2].tolist() == [Part.TRAIN]
+    assert set(kept.part) == {Part.TRAIN, Part.STOP, Part.MEASURE}
+    assert kept.head[0].shape == (32, 3)
+
+
+def test_groups_and_duplicates_are_held_out_together(tmp_path, make_set):
+    train = make_set((100, 100), noise=2.0, groups=np.repeat(np.arange(40), 5).astype(np.int64))
+    selection = select_head(train, seed=0)
+    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
+    kept = Scratch.read(tmp_path)
+    for group in range(40):
+        assert len(set(kept.part[train.groups == group])) == 1
+
+
+def test_the_frozen_head_is_measured_on_what_neither_it_nor_the_tuning_saw(tmp_path, make_set):
+    train = make_set((100, 100), noise=2.0)
+    selection = select_head(train, seed=0)
+    prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
+    kept = Scratch.read(tmp_path)
+    measured = kept.part == Part.MEASURE
+    found = np.load(tmp_path / FROZEN)["probabilities"]
+    np.testing.assert_array_equal(found, selection.out_of_fold[measured])
+    assert len(found) == measured.sum() == len(examples_of(train, np.arange(200), 0).rows) // 10

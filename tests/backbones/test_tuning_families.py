@@ -1,0 +1,128 @@
+"""Every architecture can be tuned: what is trained, kept, exported and joined gives the same features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from graft_server.backbones import scratch
+from graft_server.backbones.cache import HIDDEN, EncoderCache
+from graft_server.backbones.cutting import boundary_of, cut, joined
+from graft_server.backbones.scratch import Part, Scratch
+from graft_server.backbones.source import Backbone, open_backbone
+from graft_server.encoding.grafting import Grafted, Segment, Top
+from graft_server.encoding.runtime import Encoder
+
+TEXTS = (
+    "bert", "bert-cls", "camembert", "clip-text", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
+    "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
+)  # fmt: skip
+MEDIA = (
+    "resnet", "convnext", "convnextv2", "vit", "dinov2", "dinov2-with-registers", "clip", "clip-vision", "whisper",
+    "whisper-whole", "wav2vec2", "wav2vec2-layered", "hubert",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def named(text_checkpoints: Path, media_checkpoints: Path) -> Any:
+    """Opens a small backbone, and exports it where that has not been done."""
+
+    def open_named(name: str, cache: Path) -> tuple[Backbone, Path]:
+        from graft_server.backbones.torch.export import export_encoder  # noqa: PLC0415 (torch where it is needed)
+
+        folder = (text_checkpoints if name in TEXTS else media_checkpoints) / name
+        backbone = open_backbone(name, str(folder))
+        if not EncoderCache(cache).has(backbone.encoder_id):
+            export_encoder({"backbone": backbone.payload(), "cache": str(cache)}, lambda _: None)
+        return backbone, EncoderCache(cache).graph(backbone.encoder_id)
+
+    return open_named
+
+
+@pytest.fixture
+def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
+    """Tunes so many upper layers of a backbone for some steps: the run, the graphs beside the tuned one, the items."""
+
+    def tune(name: str, layers: int) -> tuple[Any, Backbone, Path, tuple[Path, Path] | None, list[Any]]:
+        from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+        backbone, graph = named(name, encoder_cache)
+        generator = np.random.default_rng(0)
+        lengths = [3, 9, 30, 17, 2, 60, 5, 12] * 5
+        items = [backbone.preprocessor().made_up(generator, it) for it in lengths]
+        labels = np.arange(len(items), dtype=np.int32) % 2
+        part = np.where(np.arange(len(items)) % 5 == 0, Part.STOP, Part.TRAIN).astype(np.int8)
+        dimension = backbone.dimension
+        head = generator.normal(size=(dimension, 2)).astype(np.float32), np.zeros(2, np.float32)
+        Scratch.write(tmp_path, items=items, labels=labels, weights=np.ones(len(items)), part=part, head=head)
+        payload = {
+            "backbone": backbone.payload(),
+            "scratch": str(tmp_path),
+            "graph": str(graph),
+            "learning_rate": 0.01,
+        }
+        parts = None
+        if layers < backbone.layers:
+            below = backbone.layers - layers
+            whole = onnx.load(str(graph))
+            found = cut(whole, boundary_of(onnx.load(str(graph)), below, name))
+            parts = tmp_path / "below.onnx", tmp_path / "above.onnx"
+            onnx.save(found.below, str(parts[0]))
+            onnx.save(found.above, str(parts[1]))
+            payload |= {"below": below, "below_graph": str(parts[0]), "graph": str(parts[1])}
+        run = tuning.Tuning(msgspec.convert(payload, tuning.Task), lambda _: None)
+        run.keep_hidden()
+        run.begin()
+        optimizer = run.optimizer()
+        for batch in run.epoch(0) + run.epoch(1):
+            run.learn(batch, optimizer)
+        run.finish()  # which compares the tuned graph with torch
+        return run, backbone, graph, parts, items
+
+    return tune
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *MEDIA])
+def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path, name):
+    run, backbone, graph, parts, items = tuned(name, 1)
+    features = np.load(tmp_path / scratch.FEATURES).astype(np.float32)
+    preprocessor = backbone.preprocessor()
+    encoder = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate)
+    before = np.concatenate([encoder.encode([it])["pooled"] for it in items])
+    assert np.abs(features - before).max() > 1e-3, "nothing was learned"
+    # Served, in batches of several lengths, beside rows of the frozen backbone.
+    grafted = Grafted(encoder, preprocessor)
+    grafted.add_cut(run.task.below, *(Segment(it, device="cpu", threads=1) for it in parts))
+    top = Top(run.task.below, Segment(tmp_path / scratch.TOP, device="cpu", threads=1))
+    rows = np.arange(len(items))
+    found = grafted.encode_with(items, {top: rows[::2], None: rows[1::2]})
+    np.testing.assert_allclose(found[top]["pooled"][::2], features[::2], atol=2e-3)  # float16 below the cut
+    np.testing.assert_allclose(found[None]["pooled"][1::2], before[1::2], atol=1e-5)
+    # Joined, as bundles are.
+    whole = joined(onnx.load(str(parts[0])), onnx.load(str(tmp_path / scratch.TOP)))
+    assert HIDDEN not in {it.name for it in whole.graph.input}
+    segment = Segment(whole.SerializeToString(), device="cpu", threads=1)
+    alone = segment.run(preprocessor.collate(items[:3]))["pooled"]
+    np.testing.assert_allclose(alone, grafted.encode_by(top, items[:3])["pooled"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *MEDIA])
+def test_all_layers_are_tuned(tuned, tmp_path, name):
+    run, backbone, graph, parts, items = tuned(name, 99)
+    assert parts is None
+    features = np.load(tmp_path / scratch.FEATURES).astype(np.float32)
+    collate = backbone.preprocessor().collate
+    before = Encoder(graph, device="cpu", threads=1, collate=collate).encode(items[:5])["pooled"]
+    after = Encoder(tmp_path / scratch.TOP, device="cpu", threads=1, collate=collate).encode(items[:5])[
+        "pooled"
+    ]
+    assert np.abs(after - before).max() > 1e-3, "nothing was learned"
+    np.testing.assert_allclose(after, features[:5], atol=1e-3)
+    assert sum(it.size for it in run.model.tuned().values()) > 0.5 * sum(
+        it.numel() for it in run.model.module.parameters()
+    )
