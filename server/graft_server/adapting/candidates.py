@@ -73,7 +73,7 @@ class Problem:
     @cached_property
     def axes(self) -> logistic.Axes:
         """The features on their principal axes."""
-        return logistic.principal_axes(self.wide)
+        return logistic.principal_axes(self.wide, overwrite=True)
 
     @cached_property
     def scale(self) -> float:

@@ -80,7 +80,7 @@ class Valued:
     @cached_property
     def ridge(self) -> Ridge:
         """The linear regression."""
-        axes = logistic.principal_axes(self.features.astype(np.float32))
+        axes = logistic.principal_axes(self.features.astype(np.float32), overwrite=True)
         return Ridge(axes, self.targets, self.weights, self.fold_of)
 
     @cached_property
