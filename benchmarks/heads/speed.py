@@ -151,9 +151,10 @@ def _write(cells: list[dict[str, Any]]) -> None:
     lines = [
         "# What a selection costs",
         "",
-        f"Measured on {hardware()}, in a worker process; medians. Memory is the most that the process had beyond what",
-        "it had before it read the examples. The reference is one fit of scikit-learn's LogisticRegression(C=10) on",
-        "the pooled features in the same run. `python -m benchmarks.heads.speed`",
+        f"Measured on {hardware()}.",
+        "In a worker process; medians. Memory is the most that the process had beyond what it had before it read the",
+        "examples. The reference is one fit of scikit-learn's LogisticRegression(C=10) on the pooled features in the",
+        "same run. `python -m benchmarks.heads.speed`",
         "",
         "| examples × classes | seconds (at most) | times the reference | CPU seconds | peak MiB (at most) |",
         "|---|---|---|---|---|",

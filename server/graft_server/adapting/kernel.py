@@ -105,11 +105,11 @@ class KernelRidge:
         # Float32 would leave nothing of the factor: the kernel's condition is about a million. The factor's own
         # is its square root, so that rows are rotated in float32, twice as fast.
         self._factor: NDArray[np.float64] = cholesky(kernel, lower=True, overwrite_a=True)
-        self._rough_factor: Array = self._factor.astype(np.float32, order="F")
+        rough: Array = self._factor.astype(np.float32, order="F")
         self._means: Array = (targets.T @ weights / weights.sum()).astype(np.float32)
         self._total = _Sums.none(len(self._landmarks), k)
         folds = np.unique(fold_of).tolist()
-        sums = side_by_side(lambda fold: self._sums(np.flatnonzero(fold_of == fold)), folds)
+        sums = side_by_side(lambda fold: self._sums(np.flatnonzero(fold_of == fold), rough), folds)
         self._of_fold = dict(zip(folds, sums, strict=True))
         for one in sums:
             self._total.add(one)
@@ -144,22 +144,22 @@ class KernelRidge:
             self._features[rows].astype(np.float32), self._landmarks.astype(np.float32), self._gamma
         )
 
-    def _rotated(self, rows: NDArray[np.int64]) -> Array:
+    def _rotated(self, rows: NDArray[np.int64], factor: Array) -> Array:
         """Shape (rows, m): coordinates in which the penalty is the sum of squares."""
         # The transpose of a C-ordered array is what LAPACK reads without a copy.
         rotated: Array = solve_triangular(
-            self._rough_factor, self._kernel(rows).T, lower=True, overwrite_b=True, check_finite=False
+            factor, self._kernel(rows).T, lower=True, overwrite_b=True, check_finite=False
         ).T
         return rotated
 
-    def _sums(self, rows: NDArray[np.int64]) -> _Sums:
+    def _sums(self, rows: NDArray[np.int64], factor: Array) -> _Sums:
         sums = _Sums.none(len(self._landmarks), self._targets.shape[1])
         for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
-            self._add_rows(sums, some)
+            self._add_rows(sums, some, factor)
         return sums
 
-    def _add_rows(self, sums: _Sums, rows: NDArray[np.int64]) -> None:
-        rotated = self._rotated(rows)
+    def _add_rows(self, sums: _Sums, rows: NDArray[np.int64], factor: Array) -> None:
+        rotated = self._rotated(rows, factor)
         weights = self._weights[rows].astype(np.float32)
         weighted = self._targets[rows].multiply(weights[:, None]).T.tocsr()
         targets: Array = (weighted @ rotated).T - np.outer(weights @ rotated, self._means)

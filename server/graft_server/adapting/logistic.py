@@ -99,10 +99,10 @@ def mean_of(solution: Solution) -> Solution:
     return Solution(solution.weight.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True))
 
 
-def moved(solution: Solution, before: Axes, now: Axes) -> Solution:
-    """The same weights on other axes, as far as those span them."""
-    weight = np.matmul(now.rotation.T @ before.rotation, solution.weight)
-    shift = (now.centre - before.centre) @ before.rotation
+def moved(solution: Solution, rotation: Array, centre: Array, now: Axes) -> Solution:
+    """The same weights on other axes, as far as those span them, from axes of this rotation and centre."""
+    weight = np.matmul(now.rotation.T @ rotation, solution.weight)
+    shift = (now.centre - centre) @ rotation
     return Solution(weight, solution.bias + np.matmul(shift, solution.weight))
 
 
@@ -158,6 +158,8 @@ class _Problem:
         self._soft = soft
         self._weights = weights * np.float32(strength)
         self._rows = np.arange(len(labels))
+        # One array for all evaluations: it is the largest by far, and new memory costs as much as what is done in it.
+        self._logits = np.empty((len(weights), len(labels), classes), np.float32)
         n, r = axes.coordinates.shape
         self.shape = (len(weights), r + 1, classes)
         # A class's block of the Hessian is the spread weighted by p (1 - p), about 1 / k at the start;
@@ -178,7 +180,7 @@ class _Problem:
     def loss(self, point: Array) -> tuple[NDArray[np.float64], Array]:
         """The loss of each problem, shape (f,), and its gradient, shape (f, r + 1, k)."""
         stacked = point * self._scale
-        residual = np.matmul(self._coordinates, stacked[:, :-1])
+        residual = np.matmul(self._coordinates, stacked[:, :-1], out=self._logits)
         residual += stacked[:, -1:]
         residual -= residual.max(axis=2, keepdims=True)
         if self._soft is None:

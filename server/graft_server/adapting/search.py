@@ -138,11 +138,13 @@ class Search:
         problem, measure = self.problem(view, names, self._all)
         trials = LogisticTrials(problem, measure)
         trials.start_at(solved)
-        return [
-            judge(candidates.prototypes(problem, measure), measure),
-            judge(trials.trial(settings["C"]), measure),
-            judge(candidates.kernel(problem, measure, settings["ridge"]), measure),
-        ]
+        # Each is fitted at once and what it was fitted with let go of: two of them would be over the memory allowed.
+        linear = candidates.settled(trials.trial(settings["C"]))
+        problem.let_go()
+        kernel = candidates.settled(candidates.kernel(problem, measure, settings["ridge"]))
+        problem.let_go()
+        simple = candidates.prototypes(problem, measure)
+        return [judge(one, measure) for one in (simple, linear, kernel)]
 
     def _view_and_names(self) -> tuple[str, bool]:
         """The view whose logistic regression is to be expected best, and whether the classes' names help in it."""

@@ -28,6 +28,9 @@ _PR_SET_PDEATHSIG = 1
 # Serving comes first: lower priority than the server, and the first to go where memory runs out.
 _NICENESS = 10
 _OOM_SCORE = 500
+# The allocator of glibc would keep what is freed from blocks of up to 32 MiB once it has seen such a block, 180 MiB
+# more of 15,000 examples than without; larger blocks than this go back to the system at once.
+_M_MMAP_THRESHOLD, _KEPT_BYTES = -3, 1 << 20
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +69,10 @@ def _settle(parent: int) -> None:
     # and a worker leads its own: without this it gets as much as the whole server.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    library = ctypes.CDLL(None)
+    library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(AttributeError):  # not glibc
+        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     if os.getppid() != parent:  # it died before it could be watched
         sys.exit(1)
 
