@@ -63,14 +63,24 @@ def log_loss(
     weights: NDArray[np.float64],
     soft: NDArray[np.float32] | None = None,
 ) -> float:
-    """The weighted mean of -log(probability of the right label), in nats; with `soft`, its mean over targets."""
+    """The weighted mean of `losses`."""
+    return float(weights @ losses(probabilities, labels, soft) / weights.sum())
+
+
+def losses(
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    soft: NDArray[np.float32] | None = None,
+) -> NDArray[np.float64]:
+    """-log(probability of the right label), in nats, shape (n,); with `soft`, its mean over targets."""
+    found: NDArray[np.float64]
     if soft is None:
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        losses = -np.log(np.maximum(right, LEAST_PROBABILITY))
+        found = -np.log(np.maximum(right, LEAST_PROBABILITY))
     else:
         logs = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
-        losses = -np.einsum("nk,nk->n", soft, logs)
-    return float(weights @ losses / weights.sum())
+        found = -np.einsum("nk,nk->n", soft, logs)
+    return found
 
 
 def calibration_error(

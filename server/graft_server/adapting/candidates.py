@@ -26,6 +26,8 @@ FOLDS_AT_ONCE = 3
 """Folds in a group: five folds make two groups, on any machine, so that the result is the same on all."""
 LOGITS_AT_ONCE = 4_000_000
 """Folds are fitted side by side as long as their logits take no more than 16 MiB."""
+ROWS_AT_ONCE = 1024
+"""Rows of features that are made float32 together where one pass is all that they are for."""
 NEVER = -1
 """The fold of rows that are trained on in every fold and never measured: the classes' names."""
 
@@ -65,6 +67,11 @@ class Problem:
         """How many rows are examples."""
         return int((self.fold_of != NEVER).sum())
 
+    def let_go(self) -> None:
+        """Forgets the axes and the kernel regression, the largest of all; they are made again if asked for."""
+        for name in ("axes", "kernel"):
+            self.__dict__.pop(name, None)
+
     @property
     def wide(self) -> Array:
         """The features as float32: made anew each time, since they are as large as everything else together."""
@@ -73,13 +80,15 @@ class Problem:
     @cached_property
     def axes(self) -> logistic.Axes:
         """The features on their principal axes."""
-        return logistic.principal_axes(self.wide)
+        return logistic.principal_axes(self.wide, overwrite=True)
 
     @cached_property
     def scale(self) -> float:
         """The mean squared norm of the features: 1 for each view in them where rows are unit-norm."""
-        wide = self.wide
-        return max(float(np.einsum("nd,nd->n", wide, wide).mean()), 1e-12)
+        n = len(self.features)
+        parts = (self.features[start : start + ROWS_AT_ONCE] for start in range(0, n, ROWS_AT_ONCE))
+        squares = sum(float((part.astype(np.float32) ** 2).sum(dtype=np.float64)) for part in parts)
+        return max(squares / n, 1e-12)
 
     @cached_property
     def kernel(self) -> KernelRidge:
@@ -105,6 +114,12 @@ class Trial:
     """Fits the members on all rows."""
 
 
+def settled(trial: Trial) -> Trial:
+    """The trial, fitted now, so that what it is fitted with can be let go of."""
+    members = trial.fit()
+    return replace(trial, fit=lambda: members)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
     """Which examples calibration may use."""
@@ -127,17 +142,16 @@ class Measure:
 def prototypes(problem: Problem, measure: Measure) -> Trial:
     """The nearest class mean by angle (Snell et al. 2017, with cosines)."""
     sums = np.zeros((problem.folds + 1, problem.classes, problem.features.shape[1]), np.float32)
-    wide = problem.wide
     targets = indicators(problem.labels, problem.classes, problem.soft)
-    weighted = wide * problem.weights.astype(np.float32)[:, None]
+    weights = problem.weights.astype(np.float32)[:, None]
     for fold in range(NEVER, problem.folds):
         rows = np.flatnonzero(problem.fold_of == fold)
-        sums[fold] = targets[rows].T @ weighted[rows]
+        sums[fold] = targets[rows].T @ (problem.features[rows].astype(np.float32) * weights[rows])
     total = sums.sum(axis=0)
     logits = np.empty((problem.examples, problem.classes), np.float32)
     for fold in range(problem.folds):
         rows = np.flatnonzero(problem.fold_of == fold)
-        logits[rows] = wide[rows] @ _directions(total - sums[fold]).T
+        logits[rows] = problem.features[rows].astype(np.float32) @ _directions(total - sums[fold]).T
     temperature = measure.temperature(logits)
 
     def fit() -> tuple[Member, ...]:
@@ -187,9 +201,10 @@ def _directions(sums: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solved:
-    """A problem's logistic regressions, each without one fold."""
+    """A problem's logistic regressions, each without one fold, and the axes that they are on."""
 
-    axes: logistic.Axes
+    rotation: Array
+    centre: Array
     by_fold: dict[int, logistic.Solution]
 
 
@@ -206,12 +221,15 @@ class LogisticTrials:
 
     def solved(self) -> Solved:
         """The last solutions, without what else was needed for them."""
-        return Solved(self.problem.axes, dict(self._last))
+        axes = self.problem.axes
+        return Solved(axes.rotation, axes.centre, dict(self._last))
 
     def start_at(self, part: Solved) -> None:
         """Starts each fold from the solution without that fold of a part of the same examples."""
         now = self.problem.axes
-        self._last = {fold: logistic.moved(last, part.axes, now) for fold, last in part.by_fold.items()}
+        self._last = {
+            fold: logistic.moved(last, part.rotation, part.centre, now) for fold, last in part.by_fold.items()
+        }
 
     def trial(self, strength: float, tolerance: float = logistic.FINE) -> Trial:
         """Tries a strength, given for features of norm 1."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg.blas import ssyrk
 from scipy.sparse import csr_array
 
 from graft_server.adapting.threads import side_by_side
@@ -40,14 +41,34 @@ class _Sums:
     """The normal equations' sums over some rows."""
 
     gram: Array
-    """shape (m, m)."""
+    """shape (m, m), column after column: the lower triangle, half the work of the whole and all that is read."""
     targets: Array
     """shape (m, k)."""
+
+    @classmethod
+    def none(cls, m: int, k: int) -> _Sums:
+        """Those over no rows."""
+        return cls(np.zeros((m, m), np.float32, order="F"), np.zeros((m, k), np.float32))
 
     def add(self, other: _Sums) -> None:
         """Adds other rows' sums to these, in place."""
         np.add(self.gram, other.gram, out=self.gram)
         np.add(self.targets, other.targets, out=self.targets)
+
+    def copy(self) -> _Sums:
+        """The same sums once more."""
+        return _Sums(self.gram.copy(order="F"), self.targets.copy())
+
+    def without(self, other: _Sums) -> _Sums:
+        """These less other rows' sums."""
+        return _Sums(self.gram - other.gram, self.targets - other.targets)
+
+    def solved(self, ridge: float) -> Array:
+        """The regression with a penalty, shape (m, k), on rotated rows; the sums are used up."""
+        self.gram.flat[:: len(self.gram) + 1] += np.float32(ridge)
+        factor = cho_factor(self.gram, lower=True, overwrite_a=True, check_finite=False)
+        solved: Array = cho_solve(factor, self.targets, check_finite=False)
+        return solved
 
 
 class KernelRidge:
@@ -84,12 +105,11 @@ class KernelRidge:
         # Float32 would leave nothing of the factor: the kernel's condition is about a million. The factor's own
         # is its square root, so that rows are rotated in float32, twice as fast.
         self._factor: NDArray[np.float64] = cholesky(kernel, lower=True, overwrite_a=True)
-        self._rough_factor: Array = self._factor.astype(np.float32, order="F")
+        rough: Array = self._factor.astype(np.float32, order="F")
         self._means: Array = (targets.T @ weights / weights.sum()).astype(np.float32)
-        m = len(self._landmarks)
-        self._total = _Sums(np.zeros((m, m), np.float32), np.zeros((m, k), np.float32))
+        self._total = _Sums.none(len(self._landmarks), k)
         folds = np.unique(fold_of).tolist()
-        sums = side_by_side(lambda fold: self._sums(np.flatnonzero(fold_of == fold)), folds)
+        sums = side_by_side(lambda fold: self._sums(np.flatnonzero(fold_of == fold), rough), folds)
         self._of_fold = dict(zip(folds, sums, strict=True))
         for one in sums:
             self._total.add(one)
@@ -100,9 +120,7 @@ class KernelRidge:
 
         def hold_out(fold: int) -> None:
             rows = np.flatnonzero(self._fold_of == fold)
-            sums = self._of_fold[fold]
-            left = _Sums(self._total.gram - sums.gram, self._total.targets - sums.targets)
-            weight = self._weight(left, ridge)
+            weight = self._weight(self._total.without(self._of_fold[fold]), ridge)
             for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
                 scores[some] = self._kernel(some) @ weight + self._means
 
@@ -111,12 +129,12 @@ class KernelRidge:
 
     def fit(self, ridge: float) -> KernelMap:
         """The regression on all rows."""
-        weight = self._weight(self._total, ridge)
+        weight = self._weight(self._total.copy(), ridge)
         return KernelMap(self._landmarks, self._gamma, weight, self._means, SOFTNESS)
 
     def _weight(self, sums: _Sums, ridge: float) -> Array:
-        """Shape (m, k): of the landmarks, as they are served."""
-        weight = solve_triangular(self._factor, _solved(sums, ridge), lower=True, trans="T")
+        """Shape (m, k): of the landmarks, as they are served; the sums are used up."""
+        weight = solve_triangular(self._factor, sums.solved(ridge), lower=True, trans="T", check_finite=False)
         served: Array = weight.astype(np.float32)
         return served
 
@@ -126,28 +144,29 @@ class KernelRidge:
             self._features[rows].astype(np.float32), self._landmarks.astype(np.float32), self._gamma
         )
 
-    def _rotated(self, rows: NDArray[np.int64]) -> Array:
+    def _rotated(self, rows: NDArray[np.int64], factor: Array) -> Array:
         """Shape (rows, m): coordinates in which the penalty is the sum of squares."""
         # The transpose of a C-ordered array is what LAPACK reads without a copy.
         rotated: Array = solve_triangular(
-            self._rough_factor, self._kernel(rows).T, lower=True, overwrite_b=True, check_finite=False
+            factor, self._kernel(rows).T, lower=True, overwrite_b=True, check_finite=False
         ).T
         return rotated
 
-    def _sums(self, rows: NDArray[np.int64]) -> _Sums:
-        m = len(self._landmarks)
-        sums = _Sums(np.zeros((m, m), np.float32), np.zeros((m, self._targets.shape[1]), np.float32))
+    def _sums(self, rows: NDArray[np.int64], factor: Array) -> _Sums:
+        sums = _Sums.none(len(self._landmarks), self._targets.shape[1])
         for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)):
-            sums.add(self._sums_of_some(some))
+            self._add_rows(sums, some, factor)
         return sums
 
-    def _sums_of_some(self, rows: NDArray[np.int64]) -> _Sums:
-        rotated = self._rotated(rows)
+    def _add_rows(self, sums: _Sums, rows: NDArray[np.int64], factor: Array) -> None:
+        rotated = self._rotated(rows, factor)
         weights = self._weights[rows].astype(np.float32)
         weighted = self._targets[rows].multiply(weights[:, None]).T.tocsr()
         targets: Array = (weighted @ rotated).T - np.outer(weights @ rotated, self._means)
+        np.add(sums.targets, targets, out=sums.targets)
         rotated *= np.sqrt(weights)[:, None]
-        return _Sums(rotated.T @ rotated, targets)
+        # In place: the library writes to the array that it is given where that is laid out column after column.
+        ssyrk(1.0, rotated.T, beta=1.0, c=sums.gram, lower=1, overwrite_c=1)
 
 
 def indicators(labels: NDArray[np.int32], classes: int, soft: Array | None = None) -> csr_array:
@@ -156,10 +175,3 @@ def indicators(labels: NDArray[np.int32], classes: int, soft: Array | None = Non
         return csr_array(soft)
     rows = np.arange(len(labels))
     return csr_array((np.ones(len(labels), np.float32), (rows, labels)), shape=(len(labels), classes))
-
-
-def _solved(sums: _Sums, ridge: float) -> Array:
-    gram = np.array(sums.gram, order="F")
-    gram.flat[:: len(gram) + 1] += np.float32(ridge)
-    solved: Array = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), sums.targets)
-    return solved

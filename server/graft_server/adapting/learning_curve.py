@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from graft_server.adapting import logistic
 from graft_server.adapting.candidates import NEVER, Problem
+from graft_server.adapting.evidence import widening
 from graft_server.adapting.threads import side_by_side
 from graft_server.reports import ClassAdvice, CurvePoint, LearningCurve
 
@@ -131,7 +132,7 @@ def curve_of(
         level=level,
         power=_power(sizes, parts.share()),
         levels=np.clip(
-            level + (levels - level) * _widening(folds), chosen.least(), max(1.0, float(levels.max()))
+            level + (levels - level) * widening(folds), chosen.least(), max(1.0, float(levels.max()))
         ),
         powers=np.array([_power(sizes, one) for one in errors]),
         slowings=rng.uniform(*SLOWING, RESAMPLES),
@@ -229,7 +230,7 @@ def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64
     The classes' names are left out: they help few examples most, so that the curve would be too flat a one. From 8
     examples a class of Banking77, 84.8% were forecast with them at 16, 88.7% came true.
     """
-    axes = logistic.principal_axes(problem.features[rows].astype(np.float32))
+    axes = logistic.principal_axes(problem.features[rows].astype(np.float32), overwrite=True)
     weights = problem.weights[rows].astype(np.float32)[None]
     solution = logistic.fit(
         axes,
@@ -245,14 +246,6 @@ def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64
     logits = (held - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
     right: NDArray[np.bool_] = logits.argmax(axis=1) == problem.labels[held_out]
     return right
-
-
-def _widening(folds: int) -> float:
-    """By how much cross-validated figures spread more than their rows do, which share what they are trained on.
-
-    Nadeau and Bengio 2003: the variance 1 / folds of a mean over folds becomes 1 / folds + 1 / (folds - 1).
-    """
-    return float(np.sqrt(1 + folds / (folds - 1)))
 
 
 def _power(sizes: Floats, errors: Floats) -> float:

@@ -79,7 +79,7 @@ class Labelled:
     @cached_property
     def axes(self) -> logistic.Axes:
         """The features of what is taught on their principal axes."""
-        return logistic.principal_axes(self.taught.features.astype(np.float32))
+        return logistic.principal_axes(self.taught.features.astype(np.float32), overwrite=True)
 
     @cached_property
     def scale(self) -> float:

@@ -11,7 +11,7 @@ from graft_server import metrics
 from graft_server.adapting.data_quality import MAX_LISTED, findings, reference
 from graft_server.adapting.examples import joined
 from graft_server.adapting.feature_map import feature_map
-from graft_server.adapting.reporting import FEW, about, warnings_of_all
+from graft_server.adapting.reporting import FEW, about, contradictions, warnings_of_all
 from graft_server.adapting.search import MANY_CELLS
 from graft_server.adapting.task_curves import multi_label_curve
 from graft_server.adapting.thresholds import decided_without
@@ -90,7 +90,7 @@ def report_of(
         evaluation=how,
         head=choice,
         per_class=metrics.label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
-        warnings=_warnings(train, rows, counts),
+        warnings=_warnings(train, rows, fold_of),
         seed=seed,
         reliability=metrics.multi_label_reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
@@ -135,14 +135,17 @@ def _label_errors(
     return len(doubtful), tuple(errors)
 
 
-def _warnings(train: MultiLabelSet, rows: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[str, ...]:
-    warnings = warnings_of_all(train, rows)
-    n = len(rows)
+def _warnings(train: MultiLabelSet, rows: NDArray[np.int64], fold_of: NDArray[np.int32]) -> tuple[str, ...]:
+    warnings = [*warnings_of_all(train, rows), *contradictions(train, rows, _numbers(train.targets[rows]))]
+    n, counts = len(rows), train.targets[rows].sum(axis=0)
+    by_fold = [train.targets[rows[fold_of == fold]].any(axis=0) for fold in np.unique(fold_of)]
+    torn = (np.sum(by_fold, axis=0) == 1) & (counts > 1)
     for which, what in (
         (counts == 0, "no training examples: {} not a likely answer"),
         (counts == n, "no training example without it: {} always a likely answer"),
+        (torn, "examples of one group only: whether {} recognised could not be measured"),
         (
-            (counts > 0) & (counts < FEW) & (counts < n),
+            (counts > 0) & (counts < FEW) & (counts < n) & ~torn,
             f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",
         ),
     ):

@@ -26,7 +26,7 @@ from graft_server.adapting.folds import stratified_folds
 from graft_server.adapting.intervals import Interval, fit_interval, intervals_without
 from graft_server.adapting.kernel import KernelRidge
 from graft_server.adapting.novelty import fit_novelty
-from graft_server.adapting.reporting import warnings_of_all
+from graft_server.adapting.reporting import contradictions, warnings_of_all
 from graft_server.adapting.ridge import Ridge
 from graft_server.adapting.search import Progress, silent, views_of
 from graft_server.adapting.selection import Selection
@@ -80,7 +80,7 @@ class Valued:
     @cached_property
     def ridge(self) -> Ridge:
         """The linear regression."""
-        axes = logistic.principal_axes(self.features.astype(np.float32))
+        axes = logistic.principal_axes(self.features.astype(np.float32), overwrite=True)
         return Ridge(axes, self.targets, self.weights, self.fold_of)
 
     @cached_property
@@ -335,7 +335,8 @@ def _sample(
 
 
 def _warnings(train: RegressionSet, rows: NDArray[np.int64]) -> tuple[str, ...]:
-    warnings = warnings_of_all(train, rows)
+    _, numbers = np.unique(train.values[rows], return_inverse=True)
+    warnings = [*warnings_of_all(train, rows), *contradictions(train, rows, numbers)]
     if np.ptp(train.values[rows]) == 0:
         warnings.append("All training examples have the same value: it is always the answer.")
     if len(rows) < FEW:

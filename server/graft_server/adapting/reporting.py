@@ -131,16 +131,39 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
 
 def _shared(examples: Examples) -> NDArray[np.bool_]:
     """Shape (k,): whether most of a class's examples have the very features of another class's example."""
-    features = np.ascontiguousarray(examples.train.features["pooled"][examples.rows])
-    whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
-    _, same = np.unique(whole, return_inverse=True)
-    pairs = np.unique(np.stack([same, examples.labels]), axis=1)
-    several = np.bincount(pairs[0]) > 1
     classes = len(examples.train.classes)
     of_class = np.bincount(examples.labels, minlength=classes)
-    share = np.bincount(examples.labels, several[same], classes)
+    contradicted = _contradicted(examples.train, examples.rows, examples.labels)
+    share = np.bincount(examples.labels, contradicted, classes)
     shared: NDArray[np.bool_] = share > MOSTLY * of_class
     return shared
+
+
+def _contradicted(
+    train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Shape (n,): whether another of the rows has the very features of each, and another target."""
+    features = np.ascontiguousarray(train.features["pooled"][rows])
+    whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
+    _, same = np.unique(whole, return_inverse=True)
+    pairs = np.unique(np.stack([same, targets]), axis=1)
+    several: NDArray[np.bool_] = np.bincount(pairs[0]) > 1
+    return several[same]
+
+
+def contradictions(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]) -> list[str]:
+    """What is to be said where most of the rows have the features of others with another target.
+
+    Args:
+        train: The examples.
+        rows: Those that were trained on, shape (n,).
+        targets: shape (n,): equal for equal targets.
+    """
+    contradicted = int(_contradicted(train, rows, targets).sum())
+    if contradicted <= MOSTLY * len(rows):
+        return []
+    what = "have the same features as one with another target: nothing tells those apart"
+    return [f"{contradicted:,} of {len(rows):,} examples {what}."]
 
 
 def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:

@@ -80,6 +80,7 @@ def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -
 
 def _fitted(examples: Examples, chosen: Trial) -> Head:
     members = chosen.fit()
+    chosen.problem.let_go()
     features = joined(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
     novelty = fit_novelty(
         features,

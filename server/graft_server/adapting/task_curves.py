@@ -66,7 +66,7 @@ def multi_label_curve(
     numbers = targets.astype(np.float32)
 
     def scores(held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:
-        axes = logistic.principal_axes(wide[rows])
+        axes = logistic.principal_axes(wide[rows], overwrite=True)
         own = weights[rows].astype(np.float32)[None]
         solution = binary.fit(axes, numbers[rows], own, strength=STRENGTH / scale, tolerance=logistic.ROUGH)
         found: Array = (wide[held_out] - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
@@ -124,7 +124,7 @@ def regression_curve(
         return None
 
     def errors(held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
-        axes, none = logistic.principal_axes(features[rows]), np.zeros(len(rows), np.int32)
+        axes, none = logistic.principal_axes(features[rows], overwrite=True), np.zeros(len(rows), np.int32)
         fitted = Ridge(axes, values[rows], weights[rows], none).fit(penalty)
         found: Floats = (fitted.scores(features[held_out])[:, 0] - values[held_out]) ** 2
         return found

@@ -17,6 +17,8 @@ DRAWN = 10.0
 """A label with so many examples goes half by its own threshold, half by the common one."""
 STIFFNESS = 4.0
 """How firmly a label's slope is held to that of all labels, in examples of either kind whose errors it outweighs."""
+CELLS_AT_ONCE = 4_000_000
+"""Examples times labels whose thresholds are looked for together."""
 ROUNDS = 30
 """Of Newton's method; it is there after about eight."""
 
@@ -105,27 +107,39 @@ def thresholds(probabilities: Array, targets: NDArray[np.bool_], weights: Floats
     """
     k = probabilities.shape[1]
     common = best_cut(probabilities.reshape(-1), targets.reshape(-1), np.repeat(weights, k))
-    own = np.array([best_cut(probabilities[:, i], targets[:, i], weights) for i in range(k)])
+    at_once = max(1, CELLS_AT_ONCE // len(weights))
+    blocks = (slice(first, first + at_once) for first in range(0, k, at_once))
+    own = np.concatenate([best_cuts(probabilities[:, some], targets[:, some], weights) for some in blocks])
     carried = targets.sum(axis=0)
     drawn = (carried * own + DRAWN * common) / (carried + DRAWN)
     return np.asarray(drawn, np.float32)
 
 
 def best_cut(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> float:
-    """The threshold of one label with the largest F1, in the middle of the gap that it falls in."""
-    order = np.argsort(-probabilities, kind="stable")
-    sorted_ = probabilities[order].astype(np.float64)
+    """The threshold of one label with the largest F1, in the middle of the gap that it falls in; shape (n,) each."""
+    return float(best_cuts(probabilities[:, None], carried[:, None], weights)[0])
+
+
+def best_cuts(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> Floats:
+    """The thresholds of several labels, shape (k,), each the best by itself.
+
+    Args:
+        probabilities: shape (n, k).
+        carried: shape (n, k).
+        weights: shape (n,), all > 0.
+    """
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    falling = np.take_along_axis(probabilities, order, 0).astype(np.float64)
     weighted = weights[order]
-    found = np.cumsum(weighted * carried[order])
-    if not found[-1] > 0:
-        return 0.5
-    f1 = 2 * found / (np.cumsum(weighted) + found[-1])
+    found = np.cumsum(weighted * np.take_along_axis(carried, order, 0), axis=0)
+    f1 = 2 * found / (np.cumsum(weighted, axis=0) + found[-1])
     # Equal probabilities are selected together.
-    last = np.append(sorted_[1:] < sorted_[:-1], True)
-    f1[~last] = -1
-    best = int(f1.argmax())
-    following = sorted_[best + 1] if best + 1 < len(sorted_) else sorted_[best] / 2
-    return float((sorted_[best] + following) / 2)
+    f1[:-1][falling[1:] == falling[:-1]] = -1
+    best = f1.argmax(axis=0)
+    following = np.concatenate([falling[1:], falling[-1:] / 2])
+    labels = np.arange(len(best))
+    cuts = (falling[best, labels] + following[best, labels]) / 2
+    return np.where(found[-1] > 0, cuts, 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,9 @@ _NICENESS = 19
 """Where there is no lower class: serving comes first."""
 _OOM_SCORE = 500
 """Workers are the first to go where memory runs out."""
+# The allocator of glibc would keep what is freed from blocks of up to 32 MiB once it has seen such a block, 180 MiB
+# more of 15,000 examples than without; larger blocks than this go back to the system at once.
+_M_MMAP_THRESHOLD, _KEPT_BYTES = -3, 1 << 20
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +66,10 @@ def _settle(parent: int) -> None:
     if sys.platform != "linux":
         return
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    library = ctypes.CDLL(None)
+    library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(AttributeError):  # not glibc
+        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     if os.getppid() != parent:  # it died before it could be watched
         sys.exit(1)
 

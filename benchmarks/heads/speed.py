@@ -1,0 +1,174 @@
+"""What a selection costs, in a worker process as the server runs it: python -m benchmarks.heads.speed [--runs 3].
+
+Wall time, processor time, and the most memory that the process had beyond what it had when the job began, its
+modules imported, with all views in it as float16: the features' own size. Beside, in the same run, one fit of
+scikit-learn's LogisticRegression(C=10) on the pooled features, in a process of its own. The machine should have
+nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import Texts, banking77, clinc150, few_shot
+from benchmarks.heads.features import Featured, featured
+from benchmarks.heads.measure import RESULTS, VIEWS, hardware
+from graft_server.adapting.selection import select_head
+from graft_server.adapting.training_set import TrainingSet
+from graft_server.jobs.job import Job
+from graft_server.jobs.local import LocalJobs
+
+SETS: tuple[tuple[Callable[[], Texts], int, float], ...] = ((banking77, 16, 3.0), (clinc150, 0, 25.0))
+"""The data, examples a class (0: all), and seconds that selection may take."""
+FREE_MB = 300
+"""Memory that may be had besides three times the features' own size."""
+MIB = 1 << 20
+Progress = Callable[[dict[str, Any]], None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="of which the median is given (default: 3)")
+    asyncio.run(_measure(parser.parse_args().runs))
+
+
+async def _measure(runs: int) -> None:
+    cells = []
+    for make, size, seconds in SETS:
+        data = featured(make())
+        labels = data.texts.train_labels
+        rows = few_shot(labels, size, 0) if size else np.arange(len(labels))
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "set.npz"
+            _save(path, data, rows)
+            found = [await _run("selection", path) for _ in range(runs)]
+            reference = await _run("reference", path)
+        features_mb = len(rows) * sum(data.train[view].shape[1] for view in VIEWS) * 2 / MIB
+        cells.append(
+            {
+                "set": f"{len(rows):,} × {len(data.texts.classes)}",
+                "examples": len(rows),
+                **{key: float(np.median([one[key] for one in found])) for key in found[0]},
+                "reference": reference["wall_s"],
+                "wall_s_allowed": seconds,
+                "peak_mb_allowed": 3 * features_mb + FREE_MB,
+            }
+        )
+        _write(cells)
+
+
+async def _run(what: str, path: Path) -> dict[str, float]:
+    """A job in a fresh worker, its modules imported ahead as the server has them."""
+    jobs = LocalJobs(1, preload=("benchmarks.heads.speed",))
+    await jobs.start()
+    try:
+        # The first job waits for the imports; the second is measured.
+        await jobs.run(Job("benchmarks.heads.speed:nothing", {}), lambda _: None)
+        found: dict[str, float] = await jobs.run(
+            Job(f"benchmarks.heads.speed:{what}", {"path": str(path)}), lambda _: None
+        )
+    finally:
+        await jobs.close()
+    return found
+
+
+def nothing(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+    """The job that does nothing."""
+    del payload, progress
+    return {}
+
+
+def selection(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+    """The job that reads a training set and selects a head from it."""
+    before = _memory_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
+    train = _load(payload["path"])
+    wall, cpu = time.perf_counter(), time.process_time()
+    select_head(train, seed=0, progress=lambda stage, fraction: progress({stage: fraction}))
+    return {
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+        "peak_mb": _memory_mb("VmHWM") - before,
+    }
+
+
+def reference(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+    """The job that fits scikit-learn's logistic regression."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 (the other jobs do without)
+
+    del progress
+    train = _load(payload["path"])
+    features = train.features["pooled"].astype(np.float32)
+    wall = time.perf_counter()
+    LogisticRegression(C=10, max_iter=1000).fit(features, train.labels)
+    return {"wall_s": time.perf_counter() - wall}
+
+
+def _memory_mb(name: str) -> float:
+    """In MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+def _save(path: Path, data: Featured, rows: np.ndarray) -> None:
+    views = {f"train-{view}": data.train[view][rows] for view in VIEWS}
+    names = {f"names-{view}": data.names[view] for view in VIEWS}
+    digests = [hashlib.blake2b(data.texts.train[row].encode(), digest_size=16).digest() for row in rows]
+    packed = np.frombuffer(b"".join(digests), np.uint8).reshape(len(rows), 16)
+    np.savez(path, labels=data.texts.train_labels[rows], digests=packed, **views, **names)
+
+
+def _load(path: str) -> TrainingSet:
+    with np.load(path) as arrays:
+        labels = arrays["labels"]
+        n, k = len(labels), int(labels.max()) + 1
+        return TrainingSet(
+            classes=tuple(map(str, range(k))),
+            descriptions=("",) * k,
+            labels=labels,
+            weights=np.ones(n),
+            validation=np.zeros(n, bool),
+            groups=np.arange(n),
+            ids=tuple(map(str, range(n))),
+            origins=tuple(("", i) for i in range(n)),
+            input_digests=tuple(map(bytes, arrays["digests"])),
+            features={view: arrays[f"train-{view}"] for view in VIEWS},
+            label_features={view: arrays[f"names-{view}"] for view in VIEWS},
+        )
+
+
+def _write(cells: list[dict[str, Any]]) -> None:
+    lines = [
+        "# What a selection costs",
+        "",
+        f"Measured on {hardware()}.",
+        "In a worker process; medians. Memory is the most that the process had beyond what it had before it read the",
+        "examples. The reference is one fit of scikit-learn's LogisticRegression(C=10) on the pooled features in the",
+        "same run. `python -m benchmarks.heads.speed`",
+        "",
+        "| examples × classes | seconds (at most) | times the reference | CPU seconds | peak MiB (at most) |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {cell['set']} | **{cell['wall_s']:.2f}** ({cell['wall_s_allowed']:.0f}) "
+        f"| {cell['wall_s'] / cell['reference']:.1f} | {cell['cpu_s']:.2f} "
+        f"| **{cell['peak_mb']:.0f}** ({cell['peak_mb_allowed']:.0f}) |"
+        for cell in cells
+    ]
+    (RESULTS / "heads-speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / "heads-speed.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()
