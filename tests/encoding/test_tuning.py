@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,14 +30,34 @@ def tuned(graph: Path, backbone) -> Callable[[], tuning.Layout]:
 
 
 def test_a_layout_is_measured_once(tuned, monkeypatch):
+    monkeypatch.setattr(tuning, "_UNDISTURBED", 1.0)  # whatever else this machine does
     layout = tuned()
     monkeypatch.delattr(tuning, "_measure")
     assert tuned() == layout
     assert layout.workers == layout.threads == 1
 
 
-def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog):
+def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
+    monkeypatch.setattr(tuning, "_UNDISTURBED", 1.0)
     # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.
     (graph.parent / f"layout-{tuning._machine('cpu', 1)}.json" / "taken").mkdir(parents=True)
     assert tuned().budget > 0
     assert "cannot be remembered" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="tells how long a thread waits")
+def test_what_was_measured_beside_others_is_not_remembered(graph, tuned, caplog):
+    mine = os.sched_getaffinity(0)
+    one = {min(mine)}
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(other.pid, one)
+        os.sched_setaffinity(0, one)
+        layout = tuned()
+    finally:
+        os.sched_setaffinity(0, mine)
+        other.kill()
+        other.wait()
+    assert layout.workers == layout.threads == 1
+    assert "measured again at the next start" in caplog.text
+    assert not list(graph.parent.glob("layout-*"))

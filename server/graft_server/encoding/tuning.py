@@ -1,6 +1,7 @@
 """Chooses how many batches run at once, on how many threads, and how large they are: by measuring.
 
-Measured on the device itself, once per encoder and machine: the answer is kept beside the exported graph.
+Measured on the device itself, once per encoder and machine: the answer is kept beside the exported graph, unless
+others used the processors meanwhile: what is fastest beside them may be slow without them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ MEASURE_S = 0.5
 _PASSES = 5
 """All settings are measured in turn so many times, for a part of that time each, and each is compared with the first
 within the same pass: others may use the machine, and what they take changes from second to second."""
+_UNDISTURBED = 0.05
+"""The part of a pass that the encoder's threads may wait for a processor; where more wait, others are at work."""
 _WORTH = 1.05
 """The first setting is right on most machines, so another one has to be faster by this factor."""
 
@@ -59,9 +62,14 @@ def tuned(
     if not measure_s:
         encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
         return _layouts(encoder.device, cores, preprocessor)[0]
-    layout = _measure(
-        graph, device=device, cores=cores, preprocessor=preprocessor, seconds=measure_s / _PASSES
-    )
+    candidates = _candidates(graph, device, cores, preprocessor)
+    layout = _measure(candidates, preprocessor, measure_s / _PASSES)
+    if layout is None:
+        _log.warning(
+            "others use this machine's processors, so how to drive the encoder is measured again at the next start; "
+            "until then as is right on most machines"
+        )
+        return candidates[0][0]
     temporary = memory.with_suffix(f".{os.getpid()}")
     try:
         temporary.write_text(json.dumps(asdict(layout)))
@@ -84,14 +92,20 @@ def _machine(device: str, cores: int) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in words)
 
 
-def _measure(graph: Path, *, device: str, cores: int, preprocessor: Preprocessor, seconds: float) -> Layout:
-    candidates = _candidates(graph, device, cores, preprocessor)
-    passes = [
-        [_rate(encoder, layout, preprocessor, seconds) for layout, encoder in candidates]
-        for _ in range(_PASSES)
-    ]
+def _measure(
+    candidates: Sequence[tuple[Layout, Encoder]], preprocessor: Preprocessor, seconds: float
+) -> Layout | None:
+    """The fastest; None where others used the processors in most of the passes."""
+    rates = []
+    for turn in range(_PASSES):
+        measured = [_rate(encoder, layout, preprocessor, seconds) for layout, encoder in candidates]
+        # The first has a thread for each processor and no more, so nothing of its own makes them wait.
+        if measured[0].waited <= _UNDISTURBED:
+            rates.append([it.rate for it in measured])
+        elif turn + 1 - len(rates) > _PASSES // 2:
+            return None
     # Shape (passes, candidates): each over the first of its pass.
-    ratios = np.median(np.array(passes) / np.array(passes)[:, :1], axis=0)
+    ratios = np.median(np.array(rates) / np.array(rates)[:, :1], axis=0)
     for (layout, _), ratio in zip(candidates, ratios, strict=True):
         _log.info("measured %s: %.2f times the first", layout, ratio)
     best = int(ratios.argmax())
@@ -120,25 +134,47 @@ def _layouts(device: str, cores: int, preprocessor: Preprocessor) -> list[Layout
     return layouts
 
 
-def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds: float) -> float:
-    """The length of what is encoded in a second, of so many."""
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    rate: float
+    """The length of what is encoded in a second."""
+    waited: float
+    """The part of the time that the threads which called the encoder were ready to run and had no processor."""
+
+
+def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds: float) -> _Measured:
+    """How fast an encoder is when driven for so many seconds."""
     batches = _batches(layout.budget, preprocessor)
     encoder.encode(batches[0])
     started = time.monotonic()
     end = started + seconds
 
-    def run(worker: int) -> int:
+    def run(worker: int) -> tuple[int, float]:
         done, turn = 0, worker
+        waited_s = _waited_s()
         while time.monotonic() < end:
             batch = batches[turn % len(batches)]
             encoder.encode(batch)
             done += sum(map(len, batch))
             turn += layout.workers
-        return done
+        return done, _waited_s() - waited_s
 
     with ThreadPoolExecutor(layout.workers) as executor:
-        total = sum(executor.map(run, range(layout.workers)))
-    return total / (time.monotonic() - started)
+        ran = list(executor.map(run, range(layout.workers)))
+    took_s = time.monotonic() - started
+    waited_s = sum(it for _, it in ran)
+    return _Measured(sum(done for done, _ in ran) / took_s, waited_s / (took_s * layout.workers))
+
+
+def _waited_s() -> float:
+    """How long the calling thread has waited for a processor in all, in seconds; 0 where the system does not tell.
+
+    The second field of Linux's schedstat (Documentation/scheduler/sched-stats).
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _batches(budget: int, preprocessor: Preprocessor) -> list[list[Sized]]:
