@@ -27,6 +27,7 @@ from graft_server.backbones.cache import HIDDEN, EncoderCache
 from graft_server.errors import BackboneError
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _NUMBERED = re.compile(r"^(?P<stack>.*)\.(?P<layer>\d+)$")
 
 
@@ -83,6 +84,10 @@ def boundary_of(model: onnx.ModelProto, layer: int, name: str) -> str:
         # What does not depend on the input itself (masks, positions) is computed again above.
         if source in reached and made.get(source) == layer - 1 and layer_of[i] == layer
     }
+    if len(crossing) > 1:
+        # Sizes that one layer has worked out are used by the next; they are worked out again above.
+        types = _types_of(model)
+        crossing = {it for it in crossing if types.get(it, TensorProto.FLOAT) in _FLOATS}
     if len(crossing) != 1:
         raise BackboneError(
             f"Backbone {name}: its graph cannot be cut after layer {layer} ({len(crossing)} tensors pass there), so "
@@ -99,7 +104,7 @@ def cut(model: onnx.ModelProto, boundary: str) -> Parts:
     upper = [it for it in graph.output if it.name in above]
     lower = [it for it in graph.output if it.name not in above]
     # Its axes are the batch's and the items', of which the runtime need not know the sizes beforehand.
-    hidden = helper.make_tensor_value_info(HIDDEN, _type_of(model, boundary), None)
+    hidden = helper.make_tensor_value_info(HIDDEN, _types_of(model).get(boundary, TensorProto.FLOAT), None)
     _rename(graph, boundary, HIDDEN)
     return Parts(
         below=_extract(model, list(graph.input), [*lower, hidden], "below"),
@@ -265,7 +270,7 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
                     names[i] = new
 
 
-def _type_of(model: onnx.ModelProto, name: str) -> int:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    known: Iterable[onnx.ValueInfoProto] = inferred.graph.value_info
-    return next((it.type.tensor_type.elem_type for it in known if it.name == name), TensorProto.FLOAT)
+def _types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The element types of tensors by name, as far as they can be told."""
+    known: Iterable[onnx.ValueInfoProto] = onnx.shape_inference.infer_shapes(model).graph.value_info
+    return {it.name: it.type.tensor_type.elem_type for it in known}

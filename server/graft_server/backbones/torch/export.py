@@ -66,9 +66,17 @@ def export_encoder(
     return {"parity": parity}
 
 
-def write_graph(graph: Graph, batch: Arrays, path: Path) -> None:
-    """Writes a module's graph, traced on a batch whose arrays are the module's arguments, in their order."""
+def write_graph(graph: Graph, batch: Arrays, path: Path, *, starred: bool = False) -> None:
+    """Writes a module's graph.
+
+    Args:
+        graph: The module, and what of its inputs differs from batch to batch.
+        batch: What it is traced on: its arguments, in their order.
+        path: Where to.
+        starred: Whether the module takes them as `*arguments`.
+    """
     arguments = tuple(torch.from_numpy(array) for array in batch.values())
+    shapes = tuple(dict(graph.dynamic.get(name, {})) for name in batch)
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -76,7 +84,7 @@ def write_graph(graph: Graph, batch: Arrays, path: Path) -> None:
             arguments,
             str(path),
             dynamo=True,
-            dynamic_shapes=tuple(dict(graph.dynamic.get(name, {})) for name in batch),
+            dynamic_shapes=(shapes,) if starred else shapes,
             opset_version=OPSET,
             input_names=list(batch),
             output_names=list(graph.views),

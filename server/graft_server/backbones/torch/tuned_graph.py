@@ -98,7 +98,9 @@ def _export(model: Tunable, hidden: Hidden | None, preprocessor: Preprocessor, p
         same = zip(batch[HIDDEN].shape, other.shape, strict=True)
         dynamic[HIDDEN] = {axis: torch.export.Dim.AUTO for axis, (one, two) in enumerate(same) if one != two}
     module = _Features(model, names).eval()
-    write_graph(dataclasses.replace(graph, module=module, dynamic=dynamic, views=(POOLED,)), batch, path)
+    write_graph(
+        dataclasses.replace(graph, module=module, dynamic=dynamic, views=(POOLED,)), batch, path, starred=True
+    )
 
 
 class _Features(torch.nn.Module):
