@@ -666,8 +666,8 @@ def _head(report: Report) -> str:
         return ""
     rows = [
         [
-            escape(one.kind),
-            escape(one.view),
+            _sum(one.kind),
+            _sum(one.view),
             escape(words.values(one.settings)),
             *_measures(report, one),
         ]
@@ -685,7 +685,12 @@ def _head(report: Report) -> str:
     if report.task == "single_label":
         said += f", its logits divided by a temperature of {head.temperature:.3f}"
     by = "log-loss" if report.regression is None else "error"
-    said += f". The simplest of the best by cross-validated {by}.</p>" if rows else ".</p>"
+    which = (
+        "The simplest that is surely as good as the best"
+        if report.task == "single_label"
+        else "The simplest of the best"
+    )
+    said += f". {which} by cross-validated {by}.</p>" if rows else ".</p>"
     heads = ("Tried", "Reads", "Settings", *_MEASURES[report.task])
     table = _table(heads, rows, ("", "extra", "", "n", "n"), chosen) if rows else ""
     return _section("The head", said + table)
@@ -759,6 +764,11 @@ def _shortened(report: Report) -> Callable[[str], str]:
 def _label(text: str) -> str:
     """A label, or several; of none at all that there is none."""
     return _name(text) if text else f'<span class="soft">{charts.NO_LABEL}</span>'
+
+
+def _sum(text: str) -> str:
+    """Names joined by "+", broken after it at best."""
+    return escape(text).replace("+", "+<wbr>")
 
 
 def _name(text: str) -> str:
