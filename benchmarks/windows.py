@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks import pretraining as p
 from benchmarks.datasets import few_shot
 from benchmarks.harness import Figure, write
+from benchmarks.pretraining import sounds
 from graft_server.backbones.audio import BUCKET_FRAMES, LogMelRecipe, cut_frames, decode_audio
 from graft_server.backbones.audio_backbones import AudioPreprocessor
 from graft_server.backbones.source import open_backbone
@@ -39,7 +39,7 @@ Features = NDArray[np.float32]
 
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    clips = [it for it in p.digits() if it.digit in p.TRANSFERRED]
+    clips = [it for it in sounds.digits() if it.digit in sounds.TRANSFERRED]
     whole = _features(Path(sys.argv[1]) / "digits", clips, None)
     figures = []
     for silence in SILENCES:
@@ -56,14 +56,14 @@ def main() -> None:
             reference = f"{accuracy[1]:.1f} %, whole {accuracy[0]:.1f} %, {draws} draws, ± {error:.1f}"
             figures.append(Figure(f"{name}: {shots} each", statistics.mean(off), "points", "", reference))
     notes = f"""\
-A small encoder (windows of {p.WINDOW_S} s, `benchmarks/pretraining.py`), on digits that it was not trained on, taught
+A small encoder (windows of {sounds.WINDOW_S} s, `benchmarks/pretraining`), on digits that it was not trained on, taught
 by four speakers and asked of two others. ±: the standard error of the mean difference. Cut windows are whole multiples
 of {10 * BUCKET_FRAMES} ms.
 """
     write("windows", "Whisper: windows cut to short clips, over whole ones", figures, notes.splitlines())
 
 
-def _features(folder: Path, clips: Sequence[p.Clip], silence: int | None) -> Features:
+def _features(folder: Path, clips: Sequence[sounds.Clip], silence: int | None) -> Features:
     """Unit-norm features (n, d); with None for silence, of whole windows."""
     backbone = open_backbone("digits", str(folder))
     preprocessor = backbone.preprocessor()
@@ -82,11 +82,13 @@ def _features(folder: Path, clips: Sequence[p.Clip], silence: int | None) -> Fea
     return torch.cat(rows).numpy()
 
 
-def _accuracies(clips: Sequence[p.Clip], features: Sequence[Features], shots: int, seed: int) -> list[float]:
+def _accuracies(
+    clips: Sequence[sounds.Clip], features: Sequence[Features], shots: int, seed: int
+) -> list[float]:
     """On held-out speakers, of the same examples in each kind of features."""
     labels = np.array([it.digit for it in clips], np.int32)
-    known = np.flatnonzero([it.speaker in p.SPEAKERS for it in clips])
-    asked = np.flatnonzero([it.speaker in p.HELD_OUT_SPEAKERS for it in clips])
+    known = np.flatnonzero([it.speaker in sounds.SPEAKERS for it in clips])
+    asked = np.flatnonzero([it.speaker in sounds.HELD_OUT_SPEAKERS for it in clips])
     chosen = known[few_shot(labels[known], shots, seed)]
     found = []
     for kind in features:
