@@ -30,11 +30,11 @@ def main() -> None:
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
         last = curve[str(sizes[-1])][key]
         x, y = points[-1]
-        offset = -16 if key == "head" else 22
+        place, offset = (0, 28) if key == "head" else (2, 22)
         parts.append(
             f'<text x="{x + 8:.0f}" y="{y + 4:.0f}" fill="{colour}" font-weight="600">{100 * last:.1f}%</text>'
         )
-        middle_x, middle_y = points[2]
+        middle_x, middle_y = points[place]
         parts.append(
             f'<text x="{middle_x + 10:.0f}" y="{middle_y + offset:.0f}" fill="{colour}">{name}</text>'
         )
