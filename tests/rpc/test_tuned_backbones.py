@@ -55,7 +55,7 @@ def sound(label: str, seed: int) -> bytes:
     return file.getvalue()
 
 
-MADE = {"gpt2": text, "t5": text, "bert-cls": text, "vit": picture, "resnet": picture, "whisper": sound}
+MADE = {"gpt2": text, "vit": picture, "whisper": sound}
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,13 @@ def client(serving_many, text_checkpoints, media_checkpoints) -> Iterator[graft.
         yield client
 
 
-@pytest.mark.parametrize("method", ["partial", "full"])
-@pytest.mark.parametrize("backbone", list(MADE))
+@pytest.mark.parametrize(
+    ("backbone", "method"), [*((backbone, "partial") for backbone in MADE), ("vit", "full")]
+)
 def test_tuned_layers_are_served_and_exported(client, backbone, method, tmp_path):
     made: Any = MADE[backbone]
-    # A fifth of the labels is wrong, so that a head on frozen features is not perfect already.
+    # A fifth of the labels is wrong, so that a head on frozen features is not perfect already, and steps are small: of
+    # many states near to it one is better.
     generator = np.random.default_rng(0)
     rows = [
         (made(label, seed), label if generator.random() > 0.2 else "bill")
@@ -78,7 +80,7 @@ def test_tuned_layers_are_served_and_exported(client, backbone, method, tmp_path
         for label in WORDS
     ]
     model = f"tests/tuned-{backbone}-{method}"
-    fine_tuning = graft.FineTuning(epochs=8, learning_rate=3e-3)
+    fine_tuning = graft.FineTuning(epochs=8, learning_rate=3e-4)
     report = client.adapt(model, rows, backbone=backbone, method=method, fine_tuning=fine_tuning).report
     assert (report.method, report.tuning.kept) == (method, True), report.warnings
     inputs = [made(label, 1_000 + seed) for seed in range(3) for label in WORDS]
