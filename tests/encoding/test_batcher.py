@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -544,28 +542,3 @@ def test_a_worker_that_dies_fails_what_is_unanswered_and_is_replaced(batched, ca
 
     batched(scenario)
     assert "died and is replaced" in caplog.text
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such class")
-@pytest.mark.parametrize(("workers", "adapts"), [(1, "SCHED_OTHER"), (2, "SCHED_IDLE")])
-def test_adaptation_gives_the_processor_to_predictions_where_they_need_not_wait_for_its_batches(
-    encoder: Encoder, workers: int, adapts: str
-) -> None:
-    policies: list[int] = []
-
-    class Noting:
-        def encode(self, items: Sequence[Any]) -> Features:
-            policies.append(os.sched_getscheduler(threading.get_native_id()))
-            return encoder.encode(items)
-
-    async def main() -> None:
-        batcher = Batcher(Noting(), Limits(budget=64, workers=workers), PRICE)  # type: ignore[arg-type]
-        await batcher.start()
-        try:
-            for lane in (Lane.ADAPT, Lane.PREDICT):
-                await batcher.encode(tokens(3), lane=lane)
-        finally:
-            await batcher.close()
-
-    asyncio.run(main())
-    assert policies == [getattr(os, adapts), os.SCHED_OTHER]

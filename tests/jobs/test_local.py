@@ -154,15 +154,22 @@ def test_a_worker_imports_what_it_is_told_and_nothing_heavy():
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such class")
-def test_a_worker_runs_only_when_the_server_does_not():
+def test_a_worker_gives_way_to_the_server():
     async def scenario():
         async with running() as jobs:
-            policy, session, group = await jobs.run(work("scheduling"), ignore)
-            assert policy == os.SCHED_IDLE
-            # Of one session, by which some kernels share the processor out first; but out of a terminal's reach.
-            assert session == os.getsid(0)
-            assert group == await jobs.run(work("pid"), ignore) != os.getpgid(0)
+            assert await jobs.run(work("niceness"), ignore) >= min(19, os.nice(0) + 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_gives_way_also_where_the_kernel_groups_processes_by_session():
+    enabled = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    if not enabled.exists() or enabled.read_text().strip() != "1":
+        pytest.skip("this kernel does not group processes by session")
+
+    async def scenario():
+        async with running() as jobs:
+            assert (await jobs.run(work("autogroup"), ignore)).split()[1:] == ["nice", "10"]
 
     asyncio.run(scenario())
 

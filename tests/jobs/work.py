@@ -23,9 +23,13 @@ def modules(payload, progress):
     return sorted(sys.modules)
 
 
-def scheduling(payload, progress):
-    """Policy, session and process group of the worker."""
-    return os.sched_getscheduler(0), os.getsid(0), os.getpgid(0)
+def niceness(payload, progress):
+    return os.nice(0)
+
+
+def autogroup(payload, progress):
+    path = Path("/proc/self/autogroup")
+    return path.read_text() if path.exists() else ""
 
 
 def stray_print(payload, progress):

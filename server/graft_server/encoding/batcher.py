@@ -218,17 +218,9 @@ class Batcher:
         self._last_prediction = -math.inf
         self._drain_rate = 0.0
         self._wakeup = asyncio.Event()
-        predict = ThreadPoolExecutor(
+        self._executor = ThreadPoolExecutor(
             limits.workers, thread_name_prefix="encoder", initializer=_yield_to_others
         )
-        adapt = predict
-        if (
-            limits.workers > 1
-        ):  # where there is one, predictions wait for the end of its batch: the sooner the better
-            adapt = ThreadPoolExecutor(
-                limits.workers, thread_name_prefix="encoder-adapt", initializer=_yield_to_predictions
-            )
-        self._executors = {Lane.PREDICT: predict, Lane.ADAPT: adapt}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered: set[_Work] = set()
         self._closed = False
@@ -247,8 +239,7 @@ class Batcher:
         self._fail_all(DrainingError)
         await asyncio.gather(*tasks, return_exceptions=True)
         # On another thread: the event loop goes on while the last batches are encoded.
-        for executor in self._executors.values():
-            await asyncio.to_thread(executor.shutdown)
+        await asyncio.to_thread(self._executor.shutdown)
 
     @property
     def queued_length(self) -> int:
@@ -353,9 +344,7 @@ class Batcher:
             adapting = batch.lane is Lane.ADAPT
             self._adapt_batches += adapting
             try:
-                readings = await loop.run_in_executor(
-                    self._executors[batch.lane], self._encode_and_read, batch
-                )
+                readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
             finally:
                 self._adapt_batches -= adapting
             self._account(batch, time.monotonic() - started)
@@ -486,17 +475,6 @@ def _yield_to_others() -> None:
     """Lowers the priority of the thread that calls, where the system has priorities of threads."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
-def _yield_to_predictions() -> None:
-    """Lets the thread that calls run only when no prediction wants the processor.
-
-    Trainings are of this class too: examples that come in faster than they are encoded keep none from its end.
-    """
-    try:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):  # another system, or not allowed
-        _yield_to_others()
 
 
 def _length(row: _Row) -> int:

@@ -177,9 +177,7 @@ class LocalJobs:
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                # Ctrl-C is for the server; and killing reaches a worker's children too. Not a session of its own: the
-                # kernel may share the processor out by session first, whatever priority a process has in it.
-                process_group=0,
+                start_new_session=True,  # Ctrl-C is for the server; and killing reaches its children too
             )
         except OSError as error:
             _LOG.error("jobs: cannot start a worker: %s", error)

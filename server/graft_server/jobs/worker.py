@@ -25,10 +25,9 @@ from graft_server.errors import DomainError, WorkerError
 from graft_server.jobs import frames
 
 _PR_SET_PDEATHSIG = 1
-_NICENESS = 19
-"""Where there is no lower class: serving comes first."""
+# Serving comes first: lower priority than the server, and the first to go where memory runs out.
+_NICENESS = 10
 _OOM_SCORE = 500
-"""Workers are the first to go where memory runs out."""
 # The allocator of glibc would keep what is freed from blocks of up to 32 MiB once it has seen such a block, 180 MiB
 # more of 15,000 examples than without; larger blocks than this go back to the system at once.
 _M_MMAP_THRESHOLD, _KEPT_BYTES = -3, 1 << 20
@@ -62,30 +61,20 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _settle(parent: int) -> None:
-    _yield_to_serving()
+    os.nice(_NICENESS)
     if sys.platform != "linux":
         return
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
+    # Where the kernel shares the processor out by session first (autogroups), niceness counts only within one,
+    # and a worker leads its own: without this it gets as much as the whole server.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     library = ctypes.CDLL(None)
     library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(AttributeError):  # not glibc
         library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
     if os.getppid() != parent:  # it died before it could be watched
         sys.exit(1)
-
-
-def _yield_to_serving() -> None:
-    """Leaves the processor to the server whenever that wants it.
-
-    A nice process keeps the processor for its slice all the same, and a prediction, which wakes four threads one after
-    the other, waits for several of those: beside a training, the slowest hundredth waited 2.2 to 2.4 times as long at
-    niceness 10 or 19, 1.5 times in this class, which is preempted at once.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            return
-    os.nice(_NICENESS)
 
 
 def _answer(call: frames.Call, answers: BinaryIO) -> bytes:
