@@ -86,7 +86,9 @@ def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp
     scores, novelty, wrong = json.loads(ran.stdout)
     assert wrong == []
     for mine, result in zip(scores, served, strict=True):
-        assert mine == pytest.approx(probabilities(result), abs=1e-4)
+        # Untrained weights give all texts nearly the same features, so the head that tells them apart enlarges
+        # rounding; the server itself accepts no more than rounding explains.
+        assert mine == pytest.approx(probabilities(result), abs=1e-3)
     # Of twelve examples it is a steep function: rounding alone moves it.
     assert novelty == pytest.approx([it.novelty for it in served], abs=1e-2)
 

@@ -113,12 +113,12 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     for name, content in texts.items():
         (target / name).write_text(content, "utf-8")
     progress({"stage": "checking", "fraction": 0.6})
-    alone = task.backbone.precision != "fp32"
+    reduced = task.backbone.precision != "fp32"
     if isinstance(preprocessor, TextPreprocessor):
-        check_parity(target, encoder, head, probes(objects, manifest, head, preprocessor), alone=alone)
+        check_parity(target, encoder, head, probes(objects, manifest, head, preprocessor), reduced=reduced)
     elif files_reader is not None:
         rows = readable_rows(objects, manifest)
-        media.check_parity(target, files_reader, encoder, head, rows, alone=alone)
+        media.check_parity(target, files_reader, encoder, head, rows, reduced=reduced)
     progress({"stage": "checking", "fraction": 1.0})
     return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
 

@@ -106,7 +106,7 @@ def check_parity(
     head: AnyHead,
     rows: Rows | None,
     *,
-    alone: bool,
+    reduced: bool,
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do, on training examples where it can.
 
@@ -116,15 +116,15 @@ def check_parity(
         encoder: The encoder that serves.
         head: The head that serves.
         rows: The examples; None if they cannot be read any more: noise is tried instead.
-        alone: Whether each input is a batch of its own.
+        reduced: Whether the encoder computes in fewer bits; see `parity.check_parity`.
     """
     classifier = media_runner.Classifier(bundle)
     served, bundled = _items(classifier, preprocessor, head, rows)
     features = np.concatenate(
-        [read_by(head, encoder.encode(batch)) for batch in _batches(served, 1 if alone else _SERVED)]
+        [read_by(head, encoder.encode(batch)) for batch in _batches(served, 1 if reduced else _SERVED)]
     )
-    batches = _batches(bundled, 1 if alone else _BUNDLED)
-    require_same(head, features, [classifier.run(batch) for batch in batches])
+    batches = _batches(bundled, 1 if reduced else _BUNDLED)
+    require_same(head, features, [classifier.run(batch) for batch in batches], reduced=reduced)
 
 
 def _items(

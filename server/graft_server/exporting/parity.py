@@ -25,6 +25,9 @@ from graft_server.store.versions import Manifest
 PROBES = 64
 PROBABILITY_PARITY = 1e-4
 """Where rounding does not put the head off by more."""
+REDUCED_PARITY = 1e-2
+"""The same where the encoder computes in fewer bits: what float32 rounds differently in two graphs of the same encoder
+then falls on either side of a step of 1/255, and that the head sees."""
 CLEAR_MARGIN = 1e-3
 """Where the two best labels differ by more, the bundle must answer with the same one."""
 
@@ -85,7 +88,7 @@ def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
 
 
 def check_parity(
-    bundle: Path, encoder: Encodes, head: AnyHead, inputs: Sequence[Probe], *, alone: bool = False
+    bundle: Path, encoder: Encodes, head: AnyHead, inputs: Sequence[Probe], *, reduced: bool = False
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do.
 
@@ -94,8 +97,8 @@ def check_parity(
         encoder: The encoder that serves.
         head: The head that serves.
         inputs: At least one.
-        alone: Whether each input is a batch of its own: where the encoder rounds what a batch has in common,
-            texts would differ with their company, and nothing could be told.
+        reduced: Whether the encoder computes in fewer bits than 32. Each input is a batch of its own then: what is
+            rounded is what a batch has in common, so texts would differ with their company, and nothing could be told.
     """
     classifier = Classifier(bundle)
     ids = [
@@ -105,21 +108,26 @@ def check_parity(
     features = np.concatenate(
         [
             read_by(head, encoder.encode(batch))
-            for batch in _batches([it.served for it in inputs], 1 if alone else _PACKED)
+            for batch in _batches([it.served for it in inputs], 1 if reduced else _PACKED)
         ]
     )
-    bundled = [classifier.run(batch) for batch in _batches(ids, 1 if alone else _PADDED)]
-    require_same(head, features, bundled)
+    bundled = [classifier.run(batch) for batch in _batches(ids, 1 if reduced else _PADDED)]
+    require_same(head, features, bundled, reduced=reduced)
 
 
-def require_same(head: AnyHead, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+def require_same(
+    head: AnyHead, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]], *, reduced: bool = False
+) -> None:
     """Raises FaultError unless a bundle's outputs are what the head says, but for rounding.
 
     Args:
         head: The head that serves.
         features: shape (n, d): what it reads of the inputs.
         bundled: The outputs of the bundle's graph for the same inputs, in batches.
+        reduced: See `check_parity`.
     """
+    parity = REDUCED_PARITY if reduced else PROBABILITY_PARITY
+    margin = max(parity, CLEAR_MARGIN)
     served = head.scores(features)
     allowed, _ = rounding.allowance(head, features)
 
@@ -132,18 +140,18 @@ def require_same(head: AnyHead, features: Array, bundled: Sequence[Mapping[str, 
             values, (low, _), (high, _) = pair("value"), pair("low"), pair("high")
             width = float((high - low).mean())
             largest = float(np.abs(values[0]).max())
-            _require_close(*values, "value", PROBABILITY_PARITY * max(width, largest / 100) + allowed[:, 0])
+            _require_close(*values, "value", parity * max(width, largest / 100) + allowed[:, 0])
         case MultiLabelHead():
             probabilities, selected = pair("probabilities"), pair("selected")
-            clear = np.abs(probabilities[0] - head.thresholds) > CLEAR_MARGIN
-            clear &= _told_apart(probabilities[0])[:, None]
+            clear = np.abs(probabilities[0] - head.thresholds) > margin
+            clear &= _told_apart(probabilities[0], margin)[:, None]
             other = int((selected[0] != selected[1])[clear].sum())
-            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
+            _require_close(*probabilities, "probabilities", np.maximum(parity, allowed), other)
         case _:
             probabilities = pair("probabilities")
             best, as_served = (it.argmax(axis=1) for it in probabilities)
-            other = int((best != as_served)[_told_apart(probabilities[0])].sum())
-            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
+            other = int((best != as_served)[_told_apart(probabilities[0], margin)].sum())
+            _require_close(*probabilities, "probabilities", np.maximum(parity, allowed), other)
 
 
 def _require_close(
@@ -161,12 +169,12 @@ def _require_close(
         )
 
 
-def _told_apart(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _told_apart(probabilities: NDArray[np.float32], margin: float) -> NDArray[np.bool_]:
     """Rows, shape (n,), whose best label is not another one by rounding."""
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities), bool)
     best = np.sort(probabilities, axis=1)
-    told: NDArray[np.bool_] = best[:, -1] - best[:, -2] > CLEAR_MARGIN
+    told: NDArray[np.bool_] = best[:, -1] - best[:, -2] > margin
     return told
 
 
