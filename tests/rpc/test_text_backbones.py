@@ -90,7 +90,7 @@ def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp
         # rounding; the server itself accepts no more than rounding explains.
         assert mine == pytest.approx(probabilities(result), abs=1e-3)
     # Of twelve examples it is a steep function: rounding alone moves it.
-    assert novelty == pytest.approx([it.novelty for it in served], abs=1e-2)
+    assert novelty == pytest.approx([it.novelty for it in served], abs=3e-2)
 
 
 def test_backbones_are_described_with_their_measured_parity(wires):
