@@ -103,16 +103,25 @@ def write(name: str, title: str, figures: Sequence[Figure], notes: Sequence[str]
     """Prints the figures and writes them to results/NAME.md and NAME.json."""
     machine = hardware()
     text = [f"# {title}", "", ", ".join(f"{key}: {value}" for key, value in machine.items()), ""]
-    text += ["| what | measured | target | reference in the same run | |", "|---|---|---|---|---|"]
+    text += [*table(figures), *(["", *notes] if notes else [])]
+    save(name, text, {"hardware": machine, "figures": [asdict(it) for it in figures], "notes": list(notes)})
+    print("\n".join(text))
+
+
+def table(figures: Sequence[Figure], reference: str = "reference in the same run") -> list[str]:
+    """The lines of a table of figures; `reference` heads the column of what they were compared with."""
+    lines = [f"| what | measured | target | {reference} | |", "|---|---|---|---|---|"]
     for it in figures:
         verdict = {None: "", True: "met", False: "**not met**"}[it.met]
-        text.append(f"| {it.what} | {it.value:.4g} {it.unit} | {it.target} | {it.reference} | {verdict} |")
-    text += ["", *notes] if notes else []
+        lines.append(f"| {it.what} | {it.value:.4g} {it.unit} | {it.target} | {it.reference} | {verdict} |")
+    return lines
+
+
+def save(name: str, lines: Sequence[str], content: object) -> None:
+    """Writes results/NAME.md, and as JSON results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n")
-    content = {"hardware": machine, "figures": [asdict(it) for it in figures], "notes": list(notes)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    print("\n".join(text))
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def merged(name: str, parts: Sequence[str], figures: Sequence[Figure]) -> list[Figure]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.harness import RESULTS, Figure, hardware
+from benchmarks.harness import RESULTS, Figure, hardware, save, table
 
 NAME = "finetuning"
 SETS = {
@@ -29,10 +29,8 @@ def read() -> dict[str, Cell]:
 def keep(name: str, cell: Cell) -> None:
     """Adds or replaces a cell, and writes the page anew."""
     cells = {**read(), name: {**cell, "date": hardware()["date"]}}
-    RESULTS.mkdir(exist_ok=True)
     content = {"hardware": hardware(), "cells": dict(sorted(cells.items()))}
-    (RESULTS / f"{NAME}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (RESULTS / f"{NAME}.md").write_text(page(cells))
+    save(NAME, page(cells).splitlines(), content)
 
 
 def page(cells: Mapping[str, Cell]) -> str:
@@ -43,11 +41,7 @@ def page(cells: Mapping[str, Cell]) -> str:
         "",
     ]
     figures = [*_accuracy_figures(cells), *(Figure(**it) for it in cells.get("speed", {}).get("figures", ()))]
-    lines += ["| what | measured | target | reference | |", "|---|---|---|---|---|"]
-    for it in figures:
-        verdict = {None: "", True: "met", False: "**not met**"}[it.met]
-        lines.append(f"| {it.what} | {it.value:.3g} {it.unit} | {it.target} | {it.reference} | {verdict} |")
-    lines += ["", *_trainings(cells), *_all_rows(cells), *_few_shot(cells)]
+    lines += [*table(figures, "reference"), "", *_trainings(cells), *_all_rows(cells), *_few_shot(cells)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goemotions_single, sms_spam
+from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
-from benchmarks.heads.measure import RESULTS, baseline, from_scratch, hardware, measured, planted_errors
+from benchmarks.heads.measure import baseline, from_scratch, hardware, measured, planted_errors
 
 SETS: dict[str, Callable[[], Texts]] = {
     "banking77": banking77,
@@ -135,10 +136,7 @@ def _write(raw: dict[str, dict[str, Any]]) -> None:
             f"| {int(size):,} | {100 * at['head']:.1f} | {100 * at['scratch']:.1f} |"
             for size, at in raw["curve"].items()
         ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "heads.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    whole = {"hardware": hardware(), **raw}
-    (RESULTS / "heads.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    save("heads", lines, {"hardware": hardware(), **raw})
     print("\n".join(lines), flush=True)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goemotions_single, sms_spam
+from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
-from benchmarks.heads.measure import RESULTS, hardware, training_set
+from benchmarks.heads.measure import hardware, training_set
 from graft_server.adapting import candidates
 from graft_server.adapting.candidates import LogisticTrials, Trial
 from graft_server.adapting.examples import Examples, examples_of, joined
@@ -178,8 +179,7 @@ def _write(found: dict[str, list[dict[str, Any]]]) -> None:
             f"| {name} | {len(draws)} | {exhaustive:.2f} | {ours:.2f} | {exhaustive - ours:+.2f} "
             f"| {singles[best]:.2f} ({best}) | {singles[best] - ours:+.2f} | {draws[0]['tried']} | {times:.1f} |"
         )
-    (RESULTS / "heads-exhaustive.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (RESULTS / "heads-exhaustive.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save("heads-exhaustive", lines, found)
     print("\n".join(lines), flush=True)
 
 

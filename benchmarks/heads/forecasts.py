@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.datasets import Texts, banking77, clinc150
+from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
-from benchmarks.heads.measure import RESULTS, hardware, training_set
+from benchmarks.heads.measure import hardware, training_set
 from graft_server.adapting import logistic
 from graft_server.adapting.candidates import LogisticTrials
 from graft_server.adapting.examples import examples_of
@@ -178,9 +179,7 @@ def _write(forecasts: dict[str, list[Any]], advice: dict[str, list[Any]]) -> Non
             f"{_mean(classes, 'high'):.1f}) | {_mean(classes, 'recall'):.1f} ± {_error(classes, 'recall'):.1f} "
             f"| {_mean(classes, 'accuracy'):.2f} ± {_error(classes, 'accuracy'):.2f} |"
         )
-    (RESULTS / "heads-forecasts.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    content = {"forecasts": forecasts, "advice": advice}
-    (RESULTS / "heads-forecasts.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    save("heads-forecasts", lines, {"forecasts": forecasts, "advice": advice})
     print("\n".join(lines), flush=True)
 
 

@@ -27,7 +27,6 @@ from graft_server.adapting.training_set import TrainingSet
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.reports import Candidate
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 VIEWS = ("pooled", "layer3")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import Texts, banking77, clinc150, few_shot
+from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
-from benchmarks.heads.measure import RESULTS, VIEWS, hardware
+from benchmarks.heads.measure import VIEWS, hardware
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.jobs.job import Job
@@ -165,8 +165,7 @@ def _write(cells: list[dict[str, Any]]) -> None:
         f"| **{cell['peak_mb']:.0f}** ({cell['peak_mb_allowed']:.0f}) |"
         for cell in cells
     ]
-    (RESULTS / "heads-speed.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (RESULTS / "heads-speed.json").write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    save("heads-speed", lines, cells)
     print("\n".join(lines), flush=True)
 
 

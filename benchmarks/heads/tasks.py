@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,9 @@ from sklearn.metrics import f1_score, r2_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from benchmarks.datasets import LabelledSets, goemotions_sets, goemotions_single
+from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, Views, featured
-from benchmarks.heads.measure import RESULTS, VIEWS, hardware, training_set
+from benchmarks.heads.measure import VIEWS, hardware, training_set
 from graft_server.adapting.examples import joined
 from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.regression import select_regression
@@ -208,13 +208,7 @@ def _write(found: Mapping[str, list[dict[str, Any]]]) -> None:
                 for whose in ("ours", "baseline")
             )
             lines.append(f"| {name} | {len(cells)} | {figure} | **{ours:.1f}** | {baseline:.1f} | {heads} |")
-    _save("heads-tasks", lines, found)
-
-
-def _save(name: str, lines: list[str], found: Mapping[str, Any]) -> None:
-    folder: Path = RESULTS
-    (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save("heads-tasks", lines, found)
     print("\n".join(lines), flush=True)
 
 

@@ -177,9 +177,7 @@ def pretrain(folder: Path) -> None:
             cross_entropy(first, ends[:, 0]) + cross_entropy(last, ends[:, 1]) + contrast(embedded, word, 0.1)
         )
 
-    fit(
-        classifier, batches, loss, steps=STEPS, epochs=EPOCHS, rate=3e-3, state=folder / "unfinished.pt"
-    )  # fmt: skip
+    fit(classifier, batches, loss, steps=STEPS, epochs=EPOCHS, rate=3e-3, state=folder / "unfinished.pt")
     classifier.model.save_pretrained(folder)
     feature_extractor().save_pretrained(folder)
 
