@@ -14,8 +14,8 @@ from graft_server.heads import (
     Novelty,
     RegressionHead,
 )
-from graft_server.heads.head import gaussian_kernel
-from graft_server.heads.redaction import JITTER, coarsened, without
+from graft_server.heads.head import JITTER, gaussian_kernel
+from graft_server.heads.redaction import coarsened, without
 
 D, K, M = 16, 3, 60
 

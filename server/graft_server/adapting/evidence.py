@@ -48,11 +48,15 @@ def difference(one: Floats, other: Floats, weights: Floats, folds: int) -> Diffe
     """
     if len(one) < 2:
         return Difference(0.0, np.inf)
-    shares = weights / weights.sum()
-    apart = one - other
-    mean = float(shares @ apart)
-    variance = float(shares**2 @ (apart - mean) ** 2) * len(one) / (len(one) - 1)
+    mean, variance = mean_and_variance(one - other, weights)
     return Difference(mean, variance * widening(folds) ** 2)
+
+
+def mean_and_variance(values: Floats, weights: Floats) -> tuple[float, float]:
+    """The weighted mean of n >= 1 values, and the variance of that mean, 0 of a single one."""
+    shares = weights / weights.sum()
+    mean = float(shares @ values)
+    return mean, float(shares**2 @ (values - mean) ** 2) * len(values) / max(len(values) - 1, 1)
 
 
 def widening(folds: int) -> float:

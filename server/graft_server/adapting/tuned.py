@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from graft_server import metrics
 from graft_server.adapting import logistic
 from graft_server.adapting.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
+from graft_server.adapting.evidence import mean_and_variance
 from graft_server.adapting.examples import Examples
 from graft_server.adapting.folds import bound_together, stratified_folds
 from graft_server.adapting.head_parity import check_parity
@@ -370,10 +371,8 @@ def _gain(
     losses = [
         -np.log(np.maximum(it[rows, labels].astype(np.float64), LEAST_PROBABILITY)) for it in (frozen, tuned)
     ]
-    gains = losses[0] - losses[1]
-    mean = float(np.average(gains, weights=weights))
-    shares = weights / weights.sum()
-    return mean, float(np.sqrt((shares**2 @ (gains - mean) ** 2) * len(rows) / max(len(rows) - 1, 1)))
+    mean, variance = mean_and_variance(losses[0] - losses[1], weights)
+    return mean, float(np.sqrt(variance))
 
 
 def _accuracy(probabilities: Array, labels: NDArray[np.int32], weights: NDArray[np.float64]) -> float:

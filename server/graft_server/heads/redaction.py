@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from graft_server.heads.codec import AnyHead
 from graft_server.heads.half import widened
-from graft_server.heads.head import Head, KernelMap, Map, gaussian_kernel
+from graft_server.heads.head import Head, KernelMap, Map, gaussian_kernel, kernel_among
 from graft_server.heads.novelty import Novelty
 
 SAME = 1e-5
 """Rows are the same features below this distance, 1 - cosine. Rounding to float16 moves a row by 1e-7 at most; the next
 sentence but one is at 1e-2."""
-JITTER = 1e-3
-"""Added to the landmarks' kernel, as where they were fitted."""
 
 Array = NDArray[np.float32]
 
@@ -85,10 +83,8 @@ def _without(of: Map, directions: Array) -> KernelMap | None:
     if gone.all():
         return replace(of, landmarks=np.zeros_like(of.landmarks[:1]), weight=np.zeros_like(of.weight[:1]))
     kept = landmarks[~gone]
-    kernel = gaussian_kernel(kept, kept, of.gamma).astype(np.float64)
-    kernel.flat[:: len(kernel) + 1] += JITTER
     across = gaussian_kernel(kept, landmarks[gone], of.gamma).astype(np.float64)
-    moved = np.linalg.solve(kernel, across @ of.weight[gone])
+    moved = np.linalg.solve(kernel_among(kept, of.gamma), across @ of.weight[gone])
     return replace(of, landmarks=of.landmarks[~gone], weight=(of.weight[~gone] + moved).astype(np.float32))
 
 

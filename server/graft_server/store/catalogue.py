@@ -367,9 +367,12 @@ class Catalogue:
     def redact(self, before: Version, manifest: ManifestRef) -> bool:
         """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
 
-        def wish() -> Entry | None:
+        def current() -> Version | None:
             known = self._models.get(before.model)
-            version = known.versions.get(before.number) if known else None
+            return known.versions.get(before.number) if known else None
+
+        def wish() -> Entry | None:
+            version = current()
             if version is None or version.manifest != before.manifest:
                 return None
             return Redact(
@@ -378,8 +381,7 @@ class Catalogue:
 
         with self._lock:
             self._write(wish)
-            known = self._models.get(before.model)
-            version = known.versions.get(before.number) if known else None
+            version = current()
             return version is not None and version.manifest == manifest
 
     def discard_version(self, model: str, version: int) -> Version | None:

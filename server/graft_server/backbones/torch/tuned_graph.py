@@ -147,7 +147,6 @@ def _check(
     preprocessor: Preprocessor,
     features: Array,
 ) -> None:
-    model.eval()
     order = by_length(examples, np.arange(len(features)))
     rows = order[:: max(1, len(order) // PARITY_TEXTS)]
     worst = 0.0
