@@ -109,9 +109,14 @@ TWO_CLASSES = "at least 2 are needed"
 TWO_EXAMPLES = "at least 2"
 LABEL = "at least one must be"
 
-SINGLE = {
+EVERY = {
     "constant features": Case(with_features(constant), "All examples have the same features"),
     "NaN features": Case(filled([2, 30], np.nan), "2 examples were left out: their features are not finite"),
+    "one group only": Case(in_one_group, refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"),
+    "some weights of zero": Case(weighted(np.arange(N) % 3), "20 examples were left out: their weight is 0"),
+}
+"""Of every task."""
+SINGLE = EVERY | {
     "infinite features": Case(filled([2], -np.inf), "1 examples were left out: their features are not finite"),
     "NaN features everywhere": Case(
         filled(slice(None), np.nan), refusal=TWO_CLASSES, reason="TOO_FEW_CLASSES"
@@ -126,13 +131,9 @@ SINGLE = {
     "groups that leave a class in one fold": Case(
         the_class_in_one_group, "class 2 has examples of one group only"
     ),
-    "one group only": Case(in_one_group, refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"),
-    "some weights of zero": Case(weighted(np.arange(N) % 3), "20 examples were left out: their weight is 0"),
     "weights of zero": Case(weighted(0), refusal=TWO_CLASSES, reason="TOO_FEW_CLASSES"),
 }  # fmt: skip
-MULTI = {
-    "constant features": Case(with_features(constant), "All examples have the same features"),
-    "NaN features": Case(filled([2, 30], np.nan), "2 examples were left out: their features are not finite"),
+MULTI = EVERY | {
     "infinite features": Case(filled([2], np.inf), "1 examples were left out: their features are not finite"),
     "NaN features everywhere": Case(filled(slice(None), np.nan), refusal=LABEL, reason="TOO_FEW_CLASSES"),
     "one example of a label": Case(carrying(2, [7]), "label 2 has fewer than 5 training examples"),
@@ -148,13 +149,9 @@ MULTI = {
     "groups that leave a label in one fold": Case(
         the_label_in_one_group, "label 2 has examples of one group only"
     ),
-    "one group only": Case(in_one_group, refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"),
-    "some weights of zero": Case(weighted(np.arange(N) % 3), "20 examples were left out: their weight is 0"),
     "weights of zero": Case(weighted(0), refusal=LABEL, reason="TOO_FEW_CLASSES"),
 }  # fmt: skip
-VALUES = {
-    "constant features": Case(with_features(constant), "All examples have the same features"),
-    "NaN features": Case(filled([2, 30], np.nan), "2 examples were left out: their features are not finite"),
+VALUES = EVERY | {
     "infinite features": Case(filled([2], np.inf), "1 examples were left out: their features are not finite"),
     "NaN features everywhere": Case(
         filled(slice(None), np.nan), refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"
@@ -169,8 +166,6 @@ VALUES = {
     "one value only": Case(
         lambda train: replace(train, values=np.full(N, 7.0)), "All training examples have the same value"
     ),
-    "one group only": Case(in_one_group, refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"),
-    "some weights of zero": Case(weighted(np.arange(N) % 3), "20 examples were left out: their weight is 0"),
     "weights of zero": Case(weighted(0), refusal=TWO_EXAMPLES, reason="TOO_FEW_EXAMPLES"),
 }  # fmt: skip
 

@@ -117,6 +117,12 @@ def begun(wire: Any, few: list[tuple[str, str]]) -> Any:
     return call
 
 
+def says(failure: Any, code: grpc.StatusCode, reason: str, folder: str) -> None:
+    """The failure has the code and the reason, and names an object in the folder."""
+    assert (failure.code, failure.reason) == (code, reason)
+    assert failure.metadata["object"].startswith(folder)
+
+
 def goes_on(wire: Any, few: list[tuple[str, str]]) -> None:
     """Resumes where the acknowledgements were, and publishes all."""
     call = wire.adapt(model=MODEL, adaptation_id="a")
@@ -135,15 +141,13 @@ def test_a_full_store_is_named_and_the_stream_goes_on_once_there_is_room(full, c
     with without(server):
         call.examples(len(few), [("never acknowledged", "lock")])
         failure = call.failure()
-        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
-        assert failure.metadata["object"].startswith(WRITER)
+        says(failure, grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", WRITER)
         assert failure.metadata["object"] in failure.message
         assert "free or add some" in failure.message
         assert failure.retry_s
         moved = model_pb2.SetAliasRequest(model=SOUND, alias="stable", version=1)
         failure = wire.fails(wire.model.SetAlias, moved)
-        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
-        assert failure.metadata["object"].startswith("catalogue/")
+        says(failure, grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", "catalogue/")
         assert wire.predict(SOUND, ["the lock"]).version == 1
     goes_on(wire, few)
     assert server.stop() == 0
@@ -177,8 +181,7 @@ def test_a_publication_that_finds_the_store_full_fails_with_the_reason_and_the_n
         call.commit("first")
         failed = call.next("publication_failed")
         failure = wire.failure(failed.status)
-        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
-        assert failure.metadata["object"].startswith(f"models/{MODEL}/_/versions/")
+        says(failure, grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", f"models/{MODEL}/_/versions/")
     call.commit("second", close=True)
     assert call.next("published").version == 1
 
@@ -222,8 +225,7 @@ def test_lost_permission_is_named_and_the_stream_goes_on_once_it_is_granted(obey
     with forbidden(obeying):
         call.examples(len(few), [("never acknowledged", "lock")])
         failure = call.failure()
-        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_FORBIDDEN")
-        assert failure.metadata["object"].startswith(WRITER)
+        says(failure, grpc.StatusCode.UNAVAILABLE, "STORE_FORBIDDEN", WRITER)
         assert failure.metadata["object"] in failure.message
         assert "grant it reading and writing" in failure.message
         listed = model_pb2.ListExamplesRequest(model=MODEL)
