@@ -29,6 +29,7 @@ from graft_server.cores import usable_cores
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
 from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
+from graft_server.jobs.courtesy import Courtesy
 from graft_server.jobs.local import LocalJobs
 from graft_server.rpc.adaptation import AdaptationService
 from graft_server.rpc.model import ModelService
@@ -68,10 +69,11 @@ class App:
         location = _location(settings.store)
         objects = Objects.open(location)
         catalogue = Catalogue(objects)
-        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES)
+        courtesy = Courtesy()
+        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, courtesy=courtesy)
         self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
-        self._tuning_jobs = LocalJobs(settings.tuning_workers)
+        self._tuning_jobs = LocalJobs(settings.tuning_workers, courtesy=courtesy)
         self._tuner = Tuner(
             location=location,
             jobs=self._jobs,
@@ -84,7 +86,7 @@ class App:
             objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
         )
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
-        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses)
+        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, courtesy)
         self._removal = Removal(
             objects,
             catalogue,

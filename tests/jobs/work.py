@@ -103,3 +103,10 @@ def note_when_told(payload, progress):
     progress({})
     Path(pipe).read_text()
     note((path, name), progress)
+
+
+def spin(payload, progress):
+    """Computes for ever."""
+    progress({"pid": os.getpid()})
+    while True:
+        pass

@@ -22,6 +22,7 @@ import msgspec
 
 from graft_server.errors import DrainingError, WorkerError
 from graft_server.jobs import frames
+from graft_server.jobs.courtesy import Courtesy
 from graft_server.jobs.job import Job, OnProgress
 from graft_server.jobs.turns import Turns
 
@@ -41,15 +42,23 @@ class Limits:
 class LocalJobs:
     """A pool of worker processes. Implements `job.Jobs`; belongs to one event loop."""
 
-    def __init__(self, workers: int = 1, preload: Sequence[str] = (), limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        preload: Sequence[str] = (),
+        limits: Limits = Limits(),
+        courtesy: Courtesy | None = None,
+    ) -> None:
         """Describes the pool; `start` starts it.
 
         Args:
             workers: How many jobs run at once.
             preload: Modules that workers import before their first job.
             limits: When a worker is replaced.
+            courtesy: What jobs wait for; None: nothing.
         """
         self._size = workers
+        self._courtesy = courtesy or Courtesy()
         self._preload = tuple(preload)
         self._limits = limits
         self._turns = Turns(workers)
@@ -119,7 +128,8 @@ class LocalJobs:
     async def _attempt(self, job: Job, on_progress: OnProgress) -> Any:
         worker = await self._take(job)
         try:
-            return await worker.call(job, on_progress)
+            with self._courtesy.working(worker.pid):
+                return await worker.call(job, on_progress)
         finally:
             self._give_back(worker, job)
 
@@ -228,6 +238,10 @@ class _Worker:
         self._jobs = 0
         self.busy = False
         """Whether it is in a job: also if the caller gave up on that."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

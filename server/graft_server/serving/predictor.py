@@ -18,6 +18,7 @@ from graft_server.encoding.trunk import POOLED
 from graft_server.errors import DomainError, InvalidError
 from graft_server.examples import Input, Kind
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.jobs.courtesy import Courtesy
 from graft_server.serving.answers import NOVELTY, Answer, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
@@ -77,9 +78,23 @@ class _Options:
 class Predictor:
     """Answers requests."""
 
-    def __init__(self, versions: Versions, interim: InterimHeads, cached_responses: int = 0) -> None:
-        """Answers with what the two have in service, and remembers so many answers of versions."""
+    def __init__(
+        self,
+        versions: Versions,
+        interim: InterimHeads,
+        cached_responses: int = 0,
+        courtesy: Courtesy | None = None,
+    ) -> None:
+        """Answers with what the two have in service.
+
+        Args:
+            versions: What is published.
+            interim: What is learned while it comes in.
+            cached_responses: How many answers of versions to remember.
+            courtesy: What is to stand still meanwhile.
+        """
         self._versions = versions
+        self._courtesy = courtesy or Courtesy()
         self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
@@ -146,10 +161,11 @@ class Predictor:
         served.trunk.batcher.require_room()
         answers: list[Prediction | DomainError] = []
         timings = Timings()
-        for part in served.trunk.parts(inputs):
-            more, took = await self._answer_part(served, part, options)
-            answers += more
-            timings = timings + took
+        with self._courtesy.predicting():
+            for part in served.trunk.parts(inputs):
+                more, took = await self._answer_part(served, part, options)
+                answers += more
+                timings = timings + took
         return answers, timings
 
     async def _answer_part(
