@@ -39,6 +39,8 @@ class Load:
     rate: float = 0.0
     """Requests a second, at random moments (Poisson); 0: as fast as `in_flight` allows."""
     method: str = PREDICT
+    timings: bool = False
+    """Whether the answers are kept, and what they say of where their time went is read in the end."""
 
 
 def write_requests(path: Path, requests: Iterable[bytes]) -> Path:
@@ -71,6 +73,8 @@ class Answered:
     latencies_ms: list[float] = field(default_factory=list)
     """Of the requests that were answered."""
     refusal_ms: list[float] = field(default_factory=list)
+    timings_ms: dict[str, list[float]] = field(default_factory=dict)
+    """What each answer says of queue, tokenize, encode and head, where that was asked for."""
 
     @property
     def texts_per_s(self) -> float:
@@ -131,11 +135,12 @@ async def _generate(load: Load) -> Answered:
         counts = {"ok": 0, "texts": 0, "refused": 0, "failed": 0}
         latencies: list[float] = []
         refusals: list[float] = []
+        answers: list[bytes] = []
 
         async def one(data: bytes) -> None:
             began = time.perf_counter()
             try:
-                await call(data)
+                answer = await call(data)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                     counts["refused"] += 1
@@ -146,6 +151,8 @@ async def _generate(load: Load) -> Answered:
             latencies.append((time.perf_counter() - began) * 1e3)
             counts["ok"] += 1
             counts["texts"] += load.texts_per_request
+            if load.timings:
+                answers.append(answer)
 
         began = time.perf_counter()
         if load.rate:
@@ -159,7 +166,19 @@ async def _generate(load: Load) -> Answered:
 
             await asyncio.gather(*(worker() for _ in range(load.in_flight)))
         seconds = time.perf_counter() - began
-    return Answered(seconds, latencies_ms=latencies, refusal_ms=refusals, **counts)
+    return Answered(
+        seconds, latencies_ms=latencies, refusal_ms=refusals, timings_ms=_timings_ms(answers), **counts
+    )
+
+
+def _timings_ms(answers: Sequence[bytes]) -> dict[str, list[float]]:
+    if not answers:
+        return {}
+    read = [prediction_pb2.PredictResponse.FromString(it).timings for it in answers]
+    return {
+        name: [1e3 * getattr(it, name).ToTimedelta().total_seconds() for it in read]
+        for name in ("queue", "tokenize", "encode", "head")
+    }
 
 
 async def _open_loop(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -23,9 +24,17 @@ READY = "/inference.GRPCInferenceService/ModelReady"
 NAME = "texts"
 
 
+class Peer(NamedTuple):
+    """A server of a peer."""
+
+    target: str
+    """HOST:PORT of its gRPC service."""
+    pid: int
+
+
 @contextmanager
-def mlserver(bundle: Path, folder: Path, *, max_batch: int) -> Iterator[str]:
-    """Runs MLServer with a custom runtime over a bundle's graph, and gives HOST:PORT of its gRPC service."""
+def mlserver(bundle: Path, folder: Path, *, max_batch: int) -> Iterator[Peer]:
+    """Runs MLServer with a custom runtime over a bundle's graph, in one process."""
     python = _environment("mlserver", MLSERVER)
     http, rpc, metrics = (_free_port() for _ in range(3))
     shutil.copy(Path(__file__).parent / "mlserver" / "runtime.py", folder / "runtime.py")
@@ -49,7 +58,7 @@ def mlserver(bundle: Path, folder: Path, *, max_batch: int) -> Iterator[str]:
         )  # fmt: skip
         try:
             _wait_until_ready(f"127.0.0.1:{rpc}", process, folder / "log")
-            yield f"127.0.0.1:{rpc}"
+            yield Peer(f"127.0.0.1:{rpc}", process.pid)
         finally:
             process.terminate()
             process.wait()

@@ -161,22 +161,25 @@ def peer(bench: Bench) -> list[Figure]:
         ("a plain padded export of the encoder", plain),
         ("the graph that Graft exports", bundle),
     ):
-        rates = {}
-        for size in (4, 8, 16, 32):
-            folder = bench.folder / f"mlserver-{graph.name}-{size}"
-            folder.mkdir()
-            with mlserver(graph, folder, max_batch=size) as target:
-                load.run(Load(target, requests, 1, 200, 64, method=INFER))
-                rates[size] = load.run(Load(target, requests, 1, 1000, 64, method=INFER)).texts_per_s
-        ours = bench.run(bench.one, 1, 64, 1500).texts_per_s
-        best = max(rates, key=lambda size: rates[size])
+
+        def theirs(size: int, count: int, graph: Path = graph) -> float:
+            folder = Path(tempfile.mkdtemp(dir=bench.folder))
+            with mlserver(graph, folder, max_batch=size) as peer:
+                load.run(Load(peer.target, requests, 1, 200, 64, method=INFER))
+                return load.run(Load(peer.target, requests, 1, count, 64, method=INFER)).texts_per_s
+
+        quick = {size: theirs(size, 500) for size in (4, 8, 16, 32)}
+        best = max(quick, key=lambda size: quick[size])
+        # The two alternate, so that a noisy machine is noisy for both.
+        pairs = [(bench.run(bench.one, 1, 64, 1500).texts_per_s, theirs(best, 1000)) for _ in range(3)]
+        ours, peers = np.median(np.array(pairs), axis=0)
         figures.append(
             at_least(
                 f"1 text a request, 64 in flight, over MLServer with {what}",
-                ours / rates[best],
+                ours / peers,
                 2.0,
                 "x",
-                f"{ours:.0f}/s; MLServer {rates[best]:.0f}/s at its best batch size, {best}",
+                f"{ours:.0f}/s; MLServer {peers:.0f}/s at its best batch size, {best}",
             )
         )
     return figures
