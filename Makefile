@@ -7,7 +7,7 @@ export VENV
 
 # Where an argument helps: make test ARGS='-k adapt -x', make bench ARGS='--help'
 ARGS ?=
-BENCH ?= adapting heads streaming
+BENCH ?= serving adapting streaming heads
 
 .DEFAULT_GOAL := help
 
