@@ -16,11 +16,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import grpc
 import numpy as np
 
+from benchmarks.http2 import Connection
 from graft.v1 import prediction_pb2
 
+REFUSED = 8
+"""gRPC's RESOURCE_EXHAUSTED."""
 PREDICT = "/graft.v1.PredictionService/Predict"
 
 
@@ -127,11 +129,9 @@ def _read(path: Path) -> list[bytes]:
 async def _generate(load: Load) -> Answered:
     read = _read(load.requests)
     requests = [read[n % len(read)] for n in range(load.count)]
-    async with grpc.aio.insecure_channel(load.target) as channel:
-        call = channel.unary_unary(load.method)
-        # Connects; a server that refuses everything has answered, too.
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await call(requests[0])
+    connection = await Connection.open(load.target, load.method)
+    with contextlib.closing(connection):
+        await connection.call(requests[0])
         counts = {"ok": 0, "texts": 0, "refused": 0, "failed": 0}
         latencies: list[float] = []
         refusals: list[float] = []
@@ -139,16 +139,16 @@ async def _generate(load: Load) -> Answered:
 
         async def one(data: bytes) -> None:
             began = time.perf_counter()
-            try:
-                answer = await call(data)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    counts["refused"] += 1
-                    refusals.append((time.perf_counter() - began) * 1e3)
-                else:
-                    counts["failed"] += 1
+            status, answer = await connection.call(data)
+            took_ms = (time.perf_counter() - began) * 1e3
+            if status == REFUSED:
+                counts["refused"] += 1
+                refusals.append(took_ms)
                 return
-            latencies.append((time.perf_counter() - began) * 1e3)
+            if status:
+                counts["failed"] += 1
+                return
+            latencies.append(took_ms)
             counts["ok"] += 1
             counts["texts"] += load.texts_per_request
             if load.timings:
