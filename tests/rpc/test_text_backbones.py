@@ -86,11 +86,9 @@ def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp
     scores, novelty, wrong = json.loads(ran.stdout)
     assert wrong == []
     for mine, result in zip(scores, served, strict=True):
-        # Untrained weights give all texts nearly the same features, so the head that tells them apart enlarges
-        # rounding; the server itself accepts no more than rounding explains.
-        assert mine == pytest.approx(probabilities(result), abs=1e-3)
+        assert mine == pytest.approx(probabilities(result), abs=1e-4)
     # Of twelve examples it is a steep function: rounding alone moves it.
-    assert novelty == pytest.approx([it.novelty for it in served], abs=3e-2)
+    assert novelty == pytest.approx([it.novelty for it in served], abs=1e-2)
 
 
 def test_backbones_are_described_with_their_measured_parity(wires):
@@ -165,6 +163,36 @@ def test_pairs_are_taught_and_asked_through_the_client_and_the_bundle(wires, mod
     assert np.abs(one - other).max() > 1e-3
     assert np.abs(one - np.array(joined.features)).max() > 1e-3
     assert [it.truncated for it in served] == [False, False, True, False]
+
+
+def test_layers_are_tuned_on_pairs_and_answer_in_the_bundle_as_they_are_served(wires, model, tmp_path):
+    # Every fifth label is wrong, so that a head on frozen features is not perfect already.
+    texts = ["the lock", "is stuck", "my bill", "is wrong"]
+    rows = [
+        (graft.TextPair(f"{one} {n}", other), "same" if (one == other) != (n % 5 == 0) else "other")
+        for n in range(20)
+        for one in texts
+        for other in texts
+    ]
+    asked = [graft.TextPair(*it) for it in PAIRS]
+    with graft.Client(wires.target) as client:
+        # On a toy it is chance which rate improves anything; what is then served and exported is not.
+        for rate in (1e-3, 3e-3, 3e-4, 1e-4):
+            tuning = graft.FineTuning(epochs=4, learning_rate=rate)
+            report = client.adapt(model, rows, backbone="bert", method="partial", fine_tuning=tuning).report
+            if report.tuning is not None and report.tuning.kept:
+                break
+        assert (report.method, report.tuning.kept) == ("partial", True), report.warnings
+        client.adapt(f"{model}-frozen", rows, backbone="bert", method="frozen")
+        served = client.predict(model, asked, include_features=True)
+        frozen = client.predict(f"{model}-frozen", asked, include_features=True)
+    one, other, before = (np.array(it.features) for it in (served[0], served[1], frozen[0]))
+    assert np.abs(one - before).max() > 1e-3, "the layers are others"
+    assert np.abs(one - other).max() > 1e-3, "which text is the first tells"
+    exported(wires, model, tmp_path)
+    bundled = ran(ISOLATED_PAIRS, str(tmp_path), json.dumps(PAIRS))
+    for mine, result in zip(bundled, served, strict=True):
+        assert mine == pytest.approx({it.label: it.probability for it in result.scores}, abs=1e-3)
 
 
 @pytest.mark.parametrize("backbone", ["bert", "electra"])
