@@ -176,12 +176,8 @@ def test_layers_are_tuned_on_pairs_and_answer_in_the_bundle_as_they_are_served(w
     ]
     asked = [graft.TextPair(*it) for it in PAIRS]
     with graft.Client(wires.target) as client:
-        # On a toy it is chance which rate improves anything; what is then served and exported is not.
-        for rate in (1e-3, 3e-3, 3e-4, 1e-4):
-            tuning = graft.FineTuning(epochs=4, learning_rate=rate)
-            report = client.adapt(model, rows, backbone="bert", method="partial", fine_tuning=tuning).report
-            if report.tuning is not None and report.tuning.kept:
-                break
+        tuning = graft.FineTuning(epochs=4, learning_rate=1e-3)
+        report = client.adapt(model, rows, backbone="bert", method="partial", fine_tuning=tuning).report
         assert (report.method, report.tuning.kept) == ("partial", True), report.warnings
         client.adapt(f"{model}-frozen", rows, backbone="bert", method="frozen")
         served = client.predict(model, asked, include_features=True)
