@@ -3,6 +3,8 @@
 python -m benchmarks.finetuning accuracy --sets banking77 --per-class 8    auto over frozen, through the server
 python -m benchmarks.finetuning training --set goemotions --layers 2       one tuning, with test figures as it goes
 python -m benchmarks.finetuning speed                                      training and serving, as ratios
+python -m benchmarks.finetuning training --rows 8000 --epochs 2 --rank 8   the same with low-rank adapters
+python -m benchmarks.finetuning parting                                    serving models tuned in every layer
 python -m benchmarks.finetuning page                                       the page anew from the cells
 
 Cells of `accuracy` that are there already are not measured again: delete those that should be.
@@ -14,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.datasets import DRAWS
-from benchmarks.finetuning import accuracy, cells, speed, training
+from benchmarks.finetuning import accuracy, cells, lora, speed, training
 from graft_server.adapting.finetuning import LAYER_DECAY, LEARNING_RATE
 
 
@@ -33,8 +35,11 @@ def main() -> None:
     trained.add_argument("--epochs", type=int, default=3)
     trained.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     trained.add_argument("--layer-decay", type=float, default=LAYER_DECAY)
+    trained.add_argument("--rank", type=int, default=0, help="of low-rank adapters in every layer; 0: none")
+    trained.add_argument("--rows", type=int, default=0, help="so many of the rows; 0: all")
     timed = parts.add_parser("speed")
     timed.add_argument("--examples", type=int, default=640)
+    parts.add_parser("parting", help="what tuned weights in every layer cost at serving")
     parts.add_parser("page", help="write the page anew from what was measured")
     args = parser.parse_args()
     if args.part == "training":
@@ -44,9 +49,13 @@ def main() -> None:
             epochs=args.epochs,
             learning_rate=args.learning_rate,
             layer_decay=args.layer_decay,
+            rank=args.rank,
+            rows=args.rows,
         )
     elif args.part == "speed":
         cells.keep("speed", speed.measure(args.examples))
+    elif args.part == "parting":
+        cells.keep("parting", lora.serving())
     elif args.part == "page":
         (cells.RESULTS / f"{cells.NAME}.md").write_text(cells.page(cells.read()))
     else:

@@ -40,8 +40,10 @@ def page(cells: Mapping[str, Cell]) -> str:
         "`python -m benchmarks.finetuning` measures it; see `docs/fine-tuning.md` for what it means.",
         "",
     ]
-    figures = [*_accuracy_figures(cells), *(Figure(**it) for it in cells.get("speed", {}).get("figures", ()))]
-    lines += [*table(figures, "reference"), "", *_trainings(cells), *_all_rows(cells), *_few_shot(cells)]
+    timed = [it for key in ("speed", "parting") for it in cells.get(key, {}).get("figures", ())]
+    figures = [*_accuracy_figures(cells), *(Figure(**it) for it in timed)]
+    lines += [*table(figures, "reference"), "", *_adapters(cells), *_trainings(cells)]
+    lines += [*_all_rows(cells), *_few_shot(cells)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -110,11 +112,31 @@ def _partial_figures(frozen: Cell, partial: Cell, full: Cell) -> list[Figure]:
     return [Figure(what, share, "", "≥ 0.7", words, share >= 0.7)]
 
 
+def _adapters(cells: Mapping[str, Cell]) -> list[str]:
+    """Low-rank adapters beside tuning the layers themselves, on the same rows."""
+    of = {key.partition("/")[0] for key in cells if "/lora" in key}
+    found = [(key, it) for key, it in cells.items() if key.partition("/")[0] in of and it.get("parameters")]
+    if not found:
+        return []
+    lines = [
+        "## Low-rank adapters",
+        "",
+        "Each after its last epoch, on the test set; `NAME@N` are N of its rows.",
+        "",
+    ]
+    lines += ["| training | accuracy | macro-F1 | log-loss | tuned weights | examples/s | peak memory |"]
+    lines += ["|---|" + 6 * "---|"]
+    for key, it in found:
+        last = next(state for state in it["states"] if state["epoch"] == it["epochs"])
+        figures = f"{last['accuracy']:.2%} | {last['macro_f1']:.2%} | {last['log_loss']:.3f}"
+        cost = f"{it['parameters']:,} | {it['examples_per_s']:.0f} | {it['peak_mb']:.0f} MB"
+        lines.append(f"| {key} | {figures} | {cost} |")
+    return [*lines, ""]
+
+
 def _trainings(cells: Mapping[str, Cell]) -> list[str]:
     lines = ["## Trainings, state by state", ""]
-    lines += [
-        "All rows; test figures by the head that was tuned along. The last rows of a training are states on the"
-    ]
+    lines += ["Test figures by the head that was tuned along. The last rows of a training are states on the"]
     lines += ["way from the first to the last one; see `docs/fine-tuning.md`.", ""]
     lines += [
         "| training | epoch | train loss | held-out log-loss | accuracy | macro-F1 | log-loss |",

@@ -1,4 +1,4 @@
-"""One tuning on all rows of a set, by the training's own code, with test figures after each epoch.
+"""One tuning on the rows of a set, by the training's own code, with test figures after each epoch.
 
 What the server does around it is left out: the start is a logistic regression on the pooled features rather than the
 best of all heads, so that hours of training can be looked into without one.
@@ -7,6 +7,7 @@ best of all heads, so that hours of training can be looked into without one.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.finetuning import cells
+from benchmarks.finetuning import cells, lora
 from benchmarks.finetuning.accuracy import SETS
 from benchmarks.harness import CACHE
 from benchmarks.heads.features import featured
@@ -43,21 +44,33 @@ TOKENS = 2_048
 Array = NDArray[np.float32]
 
 
-def measure(name: str, *, layers: int, epochs: int, learning_rate: float, layer_decay: float) -> None:
+def measure(
+    name: str,
+    *,
+    layers: int,
+    epochs: int,
+    learning_rate: float,
+    layer_decay: float,
+    rank: int = 0,
+    rows: int = 0,
+) -> None:
     """Trains, and keeps a cell.
 
     Args:
         name: One of SETS.
         layers: How many upper layers; 0: all.
+        rank: Of adapters in every layer, which are trained instead of the layers themselves; 0: none.
+        rows: How many rows, drawn at random; 0: all.
         epochs: How often each example is seen.
         learning_rate: Of the uppermost layer.
         layer_decay: The rate of each layer over that of the one above.
     """
-    method = "partial" if layers else "full"
-    key = f"{name}/{method}/{learning_rate:g}x{layer_decay:g}/{epochs}"
+    method = f"lora{rank}" if rank else "partial" if layers else "full"
+    of = f"{name}@{rows}" if rows else name
+    key = f"{of}/{method}/{learning_rate:g}x{layer_decay:g}/{epochs}"
     folder = Path(tempfile.gettempdir()) / "graft-tuning" / key
     backbone = open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
-    _prepare(name, folder, backbone)
+    _prepare(name, folder, backbone, rows)
     payload = {
         "backbone": backbone.payload(),
         "scratch": str(folder),
@@ -68,28 +81,32 @@ def measure(name: str, *, layers: int, epochs: int, learning_rate: float, layer_
         **_graphs(folder, backbone, layers),
     }
     torch.set_num_threads(usable_cores())
-    run = _Told(payload, key, layers)
+    run = _Told(payload, key, layers, brief=bool(rows))
+    if rank:
+        lora.adapt(run.model, rank)
     result = run.run()
     run.keep(result)
     shutil.rmtree(folder)
 
 
-def _prepare(name: str, folder: Path, backbone: Backbone) -> None:
-    """Puts all rows into a scratch folder: test rows as ones that are left out."""
+def _prepare(name: str, folder: Path, backbone: Backbone, rows: int) -> None:
+    """Puts the rows into a scratch folder: test rows as ones that are left out."""
     data = featured(SETS[name]())
     texts = data.texts
-    n = len(texts.train)
-    fold_of = stratified_folds(texts.train_labels, np.arange(n), 20, 0)
+    n = rows or len(texts.train)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(texts.train))[:n])
+    train, labels = [texts.train[row] for row in chosen], texts.train_labels[chosen]
+    fold_of = stratified_folds(labels, np.arange(n), 20, 0)
     part = np.full(n, Part.TRAIN, np.int8)
     part[fold_of == 0], part[fold_of == 1] = Part.STOP, Part.MEASURE
     tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
     Scratch.write(
         folder,
-        items=(it.item for it in tokenizer.many([*texts.train, *texts.test])),
-        labels=np.concatenate([texts.train_labels, texts.test_labels]).astype(np.int32),
+        items=(it.item for it in tokenizer.many([*train, *texts.test])),
+        labels=np.concatenate([labels, texts.test_labels]).astype(np.int32),
         weights=np.ones(n + len(texts.test)),
         part=np.concatenate([part, np.full(len(texts.test), Part.LEFT_OUT, np.int8)]),
-        head=_start(data.train["pooled"].astype(np.float32), texts.train_labels, part, len(texts.classes)),
+        head=_start(data.train["pooled"][chosen].astype(np.float32), labels, part, len(texts.classes)),
     )
 
 
@@ -122,24 +139,21 @@ def _graphs(folder: Path, backbone: Backbone, layers: int) -> dict[str, Any]:
 
 
 class _Told(tuning.Tuning):
-    """A tuning that measures each state that it evaluates on the test rows too, and keeps that in a cell."""
+    """A tuning that measures each state that it evaluates on the test rows too, and keeps that in a cell.
 
-    def __init__(self, payload: Mapping[str, Any], key: str, layers: int) -> None:
+    A brief one measures only the state after the last epoch.
+    """
+
+    def __init__(self, payload: Mapping[str, Any], key: str, layers: int, *, brief: bool) -> None:
         super().__init__(msgspec.convert(payload, tuning.Task), lambda _: None)
-        self._key, self._layers = key, layers
+        self._key, self._layers, self._brief = key, layers, brief
         self._states: list[dict[str, float]] = []
         self._measured_s = 0.0
 
     def _evaluate(self, epoch: float) -> tuning.Evaluated:
         found = super()._evaluate(epoch)
         before = self.seconds
-        self.model.eval()
-        stop, test = (np.flatnonzero(self.set.part == it) for it in (Part.STOP, Part.LEFT_OUT))
-        logits = self._logits(stop)
-        warmth = np.float32(temperature(logits, self.set.labels[stop], np.ones(len(stop))))
-        labels = self.set.labels[test]
-        tested = metrics.figures(_probabilities(self._logits(test) / warmth), labels, np.ones(len(test)))
-        self.model.train()
+        tested = self._tested() if epoch == self.task.epochs or not self._brief else {}
         self._measured_s += self.seconds - before
         self._states.append(
             {
@@ -147,14 +161,27 @@ class _Told(tuning.Tuning):
                 "train_loss": found.train_loss,
                 "held_out_log_loss": found.log_loss,
                 "held_out_accuracy": found.accuracy,
-                "accuracy": tested.accuracy,
-                "macro_f1": tested.macro_f1,
-                "log_loss": tested.log_loss,
+                **tested,
             }
         )
         print(self._key, " ".join(f"{k} {v:.4f}" for k, v in self._states[-1].items()), flush=True)
         self.keep({})
         return found
+
+    def _mix(self) -> None:
+        if not self._brief:
+            super()._mix()
+
+    def _tested(self) -> dict[str, float]:
+        """Figures on the test rows, at the temperature that is best on those to stop by."""
+        self.model.eval()
+        stop, test = (np.flatnonzero(self.set.part == it) for it in (Part.STOP, Part.LEFT_OUT))
+        logits = self._logits(stop)
+        warmth = np.float32(temperature(logits, self.set.labels[stop], np.ones(len(stop))))
+        labels = self.set.labels[test]
+        tested = metrics.figures(_probabilities(self._logits(test) / warmth), labels, np.ones(len(test)))
+        self.model.train()
+        return {"accuracy": tested.accuracy, "macro_f1": tested.macro_f1, "log_loss": tested.log_loss}
 
     def _logits(self, rows: NDArray[np.int64]) -> Array:
         found = np.empty((len(rows), self.set.head[1].shape[0]), np.float32)
@@ -180,7 +207,9 @@ class _Told(tuning.Tuning):
                 "states": self._states,
                 "best": self._states[best],
                 "ended": result.get("ended", "not yet"),
+                "parameters": result.get("parameters", 0),
                 "examples_per_s": result.get("examples_per_s", 0.0),
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
                 "seconds": self.seconds - self._measured_s,
             },
         )

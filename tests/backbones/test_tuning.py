@@ -152,26 +152,45 @@ def test_a_checkpoint_of_other_settings_is_left_alone(payload):
     assert tuning.tune(payload(epochs=1, learning_rate=3e-4), ignore)["resumed"] == 0
 
 
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import msgspec
+from graft_server.backbones.torch import tuning
+
+payload, room = json.loads(sys.argv[1]), int(sys.argv[2])
+
+class Limited(tuning.Tuning):
+    def begin(self):
+        sizes = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        most = int(sizes["VmSize"].split()[0]) * 1024 + room
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        super().begin()
+
+one = Limited(msgspec.convert(payload, tuning.Task), lambda _: None)
+result = one.run()
+print(json.dumps([result["halved"], result["ended"], len(result["history"]), one.state.tokens_at_once]))
+"""
+"""Tunes with so many bytes of address space as there are once the model is loaded, and `room` more."""
+
+
 def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start, monkeypatch):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
-
-    few = {name: start[name][:96] for name in ("items", "labels", "weights", "part")}
-    forward, tried = tuning.forward, []
-
-    def bounded(model: Any, examples: Scratch, *others: Any) -> Any:
-        """As much memory as 150 tokens take, and what torch says beyond that."""
-        tokens = int(examples.lengths[others[-1]].sum())
-        tried.append(tokens)
-        if tokens > 150 and model.training:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: Error code 12")
-        return forward(model, examples, *others)
-
-    monkeypatch.setattr(tuning, "forward", bounded)
-    result = tuning.tune(payload(examples=few), ignore)
-    assert result["halved"] >= 1
-    assert result["ended"] == "done"
-    assert max(tried) > 150
-    assert result["history"][-1]["epoch"] == 1
+    # A step of 32 texts of 256 tokens needs some hundred MB, in bfloat16 too; one text at a time, a few.
+    generator = np.random.default_rng(0)
+    few = {name: start[name][:40] for name in ("labels", "weights")}
+    few["items"] = [generator.integers(1000, 20000, 256) for _ in range(40)]
+    few["part"] = np.where(np.arange(40) < 32, Part.TRAIN, Part.STOP).astype(np.int8)
+    # Address space is what can be limited, and malloc holds on to it: 64 MB a thread, and what was freed below its top.
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    roomy, tight = (run(LIMITED, payload(str(it), examples=few), it << 20) for it in (4096, 200))
+    halved, ended, evaluated, tokens = json.loads(roomy.stdout)
+    assert (halved, ended, tokens) == (0, "done", 8192), roomy.stderr
+    assert tight.returncode == 0, tight.stderr
+    halved, ended, after, tokens = json.loads(tight.stdout)
+    assert halved >= 1
+    assert (ended, after) == ("done", evaluated)
+    assert 256 <= tokens < 8192
 
 
 def test_smaller_parts_add_up_to_the_same_step(payload):
