@@ -121,7 +121,8 @@ def _adapters(cells: Mapping[str, Cell]) -> list[str]:
     lines = [
         "## Low-rank adapters",
         "",
-        "Each after its last epoch, on the test set; `NAME@N` are N of its rows.",
+        "Each after its last epoch, on the test set; `NAME@N` are N of its rows. Other work used the",
+        "machine, so examples/s of different trainings cannot be compared.",
         "",
     ]
     lines += ["| training | accuracy | macro-F1 | log-loss | tuned weights | examples/s | peak memory |"]
