@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import graft
 from benchmarks import load
 from benchmarks.datasets import banking77, few_shot
-from benchmarks.harness import hardware, save, server
+from benchmarks.harness import cpu_s, hardware, save, server
 from benchmarks.inprocess import Tokens, backbone, best_loop, one_at_a_time, session, tokenized
 from benchmarks.load import Load, predict_requests, write_requests
 from benchmarks.mlserver.plain import export
@@ -105,7 +105,6 @@ def main() -> None:
         for name, graph, size in (("plain export", plain, 4), ("Graft's graph", bundle, 32)):
             (folder / f"mlserver-{size}").mkdir()
             with mlserver(graph, folder / f"mlserver-{size}", max_batch=size) as peer:
-                load.run(Load(peer.target, infer, 1, 200, 64, method=INFER))
                 columns[f"MLServer, {name}, 64 in flight"] = spent(
                     peer.pid, Load(peer.target, infer, 1, REQUESTS, 64, method=INFER), folder / "perf"
                 )
@@ -136,9 +135,9 @@ def _padded(texts: Sequence[Tokens]) -> dict[str, Tokens]:
 def spent(pid: int, what: Load, recording: Path) -> Spent:
     """Sends the load to the server of that process, and sees what that takes."""
     load.run(replace(what, count=200))
-    before, waited, children = _cpu_s(pid), _waited_s(pid), os.times()
+    before, waited, children = cpu_s(pid), _waited_s(pid), os.times()
     answered = load.run(what)
-    after, ended = _cpu_s(pid), os.times()
+    after, ended = cpu_s(pid), os.times()
     waited = _waited_s(pid) - waited
     generator = (
         ended.children_user + ended.children_system - children.children_user - children.children_system
@@ -156,11 +155,6 @@ def spent(pid: int, what: Load, recording: Path) -> Spent:
         {part: share * server_ms for part, share in _shares(recording).items()},
         answered,
     )
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _waited_s(pid: int) -> float:
@@ -182,19 +176,8 @@ def _recorded(pid: int, file: Path) -> Iterator[None]:
 
 def _shares(file: Path) -> dict[str, float]:
     """The share of each part of the program, by the library that was running."""
-    command = [
-        "perf",
-        "report",
-        "-i",
-        str(file),
-        "--stdio",
-        "--sort",
-        "dso",
-        "-t",
-        ";",
-        "--percent-limit",
-        "0",
-    ]
+    shown = ["--stdio", "--sort", "dso", "-t", ";", "--percent-limit", "0"]
+    command = ["perf", "report", "-i", str(file), *shown]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     shares = dict.fromkeys([*PARTS, OTHER], 0.0)
     for line in lines:
@@ -278,10 +261,9 @@ def report(columns: dict[str, Spent], loops: dict[str, float], alone_ms: float) 
             queued(np.array(lone) * (half.server_ms + half.generator_ms) / np.mean(lone), half.rate, 2),
         ),
     ]
-    content = {"hardware": hardware(), "columns": {name: asdict(it) for name, it in columns.items()}}
-    for it in content["columns"].values():  # type: ignore[attr-defined]
-        del it["answered"]
-    save("breakdown", lines, content)
+    kept = [it.name for it in fields(Spent) if it.name != "answered"]
+    costs = {name: {it: getattr(column, it) for it in kept} for name, column in columns.items()}
+    save("breakdown", lines, {"hardware": hardware(), "columns": costs})
     print("\n".join(lines))
 
 

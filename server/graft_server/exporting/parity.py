@@ -128,7 +128,9 @@ def require_same(
         reduced: See `check_parity`.
     """
     if reduced:
-        features = _nearly_same(features, np.concatenate([outputs["features"] for outputs in bundled]))
+        read = np.concatenate([outputs["features"] for outputs in bundled])
+        _require_near(features, read)
+        features = read
     served = head.scores(features)
     allowed, _ = rounding.allowance(head, features)
 
@@ -155,8 +157,8 @@ def require_same(
             _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
 
 
-def _nearly_same(served: Array, bundled: Array) -> Array:
-    """The bundle's features, shape (n, d), of which most are as served and none is far from it."""
+def _require_near(served: Array, bundled: Array) -> None:
+    """Raises FaultError unless most rows of features, shape (n, d), are as served and none is far from it."""
     off = np.linalg.norm(bundled - served, axis=1) / np.linalg.norm(served, axis=1)
     # Said so that NaN fails too.
     if not (np.median(off) <= PROBABILITY_PARITY and off.max() <= REDUCED_PARITY):
@@ -167,7 +169,6 @@ def _nearly_same(served: Array, bundled: Array) -> Array:
             "it.",
             reason="BUNDLE_PARITY",
         )
-    return bundled
 
 
 def _require_close(
