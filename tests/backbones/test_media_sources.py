@@ -48,6 +48,11 @@ def test_published_configurations_are_described(tmp_path):
     assert opened(tmp_path / "d", hubert, {"sampling_rate": 16_000}).dimension == 1024
 
 
+def test_a_convolutional_encoder_of_one_stage_is_refused(tmp_path):
+    error = refused(tmp_path / "a", {"model_type": "resnet", "hidden_sizes": [64]}, RESNET)
+    assert "hidden_sizes of its config.json has 1 stage" in error.message
+
+
 def test_another_preprocessing_is_another_encoder(tmp_path):
     config = {"model_type": "whisper"}
     one = opened(tmp_path / "a", config, WHISPER)

@@ -22,17 +22,25 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-GRAPH_RECIPE = "images/1"
-"""Names how the encoder's graph is made. Change it whenever the same weights would give other features."""
+GRAPH_RECIPE, CONVOLUTIONAL_RECIPE = "images/1", "images/2"
+"""Names how the encoder's graph is made. Change one whenever the same weights would give other features."""
 
 PREPROCESSOR = "preprocessor_config.json"
+LEAST_STAGES = 2
+"""Of a convolutional encoder."""
 
 
 def describe_convolutional(checkpoint: Checkpoint) -> Described:
     """What the files of a ResNet or ConvNeXt say. Raises BackboneError."""
     config = checkpoint.config
     sizes = config.get("hidden_sizes") or (256, 512, 1024, 2048)
-    return _described(checkpoint, len(sizes), int(sizes[-1]), "mean")
+    if len(sizes) < LEAST_STAGES:
+        raise BackboneError(
+            f"Backbone {checkpoint.name}: hidden_sizes of its config.json has {len(sizes)} stage, and views are made "
+            f"of the last {LEAST_STAGES}. Give a checkpoint with more.",
+            reason="BACKBONE_ARCHITECTURE_UNSUPPORTED",
+        )
+    return _described(checkpoint, len(sizes), int(sizes[-1]), "mean", graph=CONVOLUTIONAL_RECIPE)
 
 
 def describe_transformer(checkpoint: Checkpoint) -> Described:

@@ -1,0 +1,27 @@
+"""The views of convolutional encoders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from graft_server.backbones.torch.convolutional import cells
+
+
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "sides"),
+    [(64, 8, 8, 4), (512, 28, 28, 2), (4096, 28, 28, 1), (8, 3, 5, 3), (8, 1, 1, 1), (192, 28, 28, 3)],
+)
+def test_a_grid_is_as_fine_as_its_bounds_and_the_places_allow(channels, height, width, sides):
+    hidden = torch.rand(2, channels, height, width)
+    assert cells(hidden).shape == (2, channels * sides * sides)
+
+
+def test_a_grid_knows_where_something_is_and_its_mean_does_not():
+    hidden = torch.zeros(2, 3, 8, 8)
+    hidden[0, 1, :2, :2] = 1.0
+    hidden[1, 1, 6:, 6:] = 1.0
+    left, right = cells(hidden).reshape(2, 3, 4, 4)
+    assert left[1, 0, 0] == right[1, 3, 3] == 1.0
+    assert left.sum() == right.sum() == 1.0
+    assert torch.equal(hidden[0].mean((-2, -1)), hidden[1].mean((-2, -1)))
