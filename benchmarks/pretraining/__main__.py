@@ -15,7 +15,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     folder = Path(sys.argv[1])
     made = {
-        "fashion": images.pretrain_fashion,
+        **dict.fromkeys(images.FASHION, images.pretrain_fashion),
         "groceries": images.pretrain_groceries,
         "digits": sounds.pretrain,
     }
