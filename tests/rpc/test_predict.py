@@ -5,7 +5,9 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from graft.v1 import adaptation_pb2, prediction_pb2, types_pb2
+from graft.v1 import adaptation_pb2, prediction_pb2, prediction_pb2_grpc, types_pb2
 
 TEXTS = [
     "the lock is stuck",
@@ -189,6 +191,20 @@ def test_a_full_queue_refuses_with_an_honest_delay(serve, connect, few):
 
 
 # ------------------------------------------------------------------------------------------ PredictStream
+
+
+def test_a_caller_that_often_asks_whether_the_server_is_there_keeps_its_silent_stream(wire, few_model):
+    options = [("grpc.keepalive_time_ms", 1_500), ("grpc.http2.max_pings_without_data", 0)]
+
+    def requests() -> Iterator[prediction_pb2.PredictStreamRequest]:
+        time.sleep(10)  # six pings, of which the fourth would be one too many if they came too fast
+        predict = predict_request(few_model, ["the lock is stuck"])
+        yield prediction_pb2.PredictStreamRequest(request_id="x", request=predict)
+
+    with grpc.insecure_channel(wire.target, options) as channel:
+        stub = prediction_pb2_grpc.PredictionServiceStub(channel)
+        (answer,) = stub.PredictStream(requests(), timeout=60)
+    assert answer.response.results
 
 
 def stream(wire: Any, requests: list[prediction_pb2.PredictStreamRequest]) -> dict[str, Any]:
