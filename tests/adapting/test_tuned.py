@@ -11,9 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from graft_server.adapting.evidence import mean_and_variance
 from graft_server.adapting.examples import examples_of
 from graft_server.adapting.selection import select_head
-from graft_server.adapting.tuned import FROZEN, finish, prepare, result_of
+from graft_server.adapting.tuned import (
+    BEST,
+    FROZEN,
+    STANDARD_ERRORS,
+    finish,
+    is_beyond_noise,
+    prepare,
+    result_of,
+)
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.examples import Label
@@ -116,6 +125,66 @@ def test_what_is_as_good_is_not_kept_and_the_frozen_head_stays(tried):
         name: before.parts[name] for name in (HEAD, HEAD_ONNX)
     }
     assert TOP not in manifest.parts
+
+
+def gains(count: int, mean: float, deviation: float) -> np.ndarray:
+    """By how much the loss of so many examples falls, with exactly this mean and standard deviation."""
+    values = np.random.default_rng(0).normal(size=count)
+    values = (values - values.mean()) / values.std(ddof=1)
+    return mean + deviation * values
+
+
+def is_two_errors_above_0(found: np.ndarray) -> bool:
+    mean, variance = mean_and_variance(found, np.ones(len(found)))
+    return mean > STANDARD_ERRORS * np.sqrt(variance)
+
+
+@pytest.mark.parametrize(
+    ("count", "mean", "kept"),
+    [
+        (40, 0.1, False),
+        (40, 0.8, True),
+        (200, 0.1, True),
+        (1_815, 0.138, True),  # all layers of GoEmotions
+    ],
+)
+def test_a_gain_on_few_examples_is_kept_only_if_one_bad_example_more_would_not_take_it_away(
+    count, mean, kept
+):
+    found = gains(count, mean, deviation=0.2 if count < 1_000 else 1.0)
+    assert is_two_errors_above_0(found)
+    assert is_beyond_noise(found, np.ones(count), classes=10) == kept
+
+
+def test_a_gain_of_a_single_example_is_noise():
+    assert is_two_errors_above_0(np.array([5.0]))
+    assert not is_beyond_noise(np.array([5.0]), np.ones(1), classes=3)
+
+
+def test_a_tuning_with_rare_mistakes_that_few_examples_do_not_show_is_seldom_kept():
+    # Surer by 0.1 nats everywhere, and wrong by 5 in 1 of 50: it gains nothing.
+    generator = np.random.default_rng(0)
+
+    def draw() -> np.ndarray:
+        return np.where(generator.random(40) < 0.02, -5.0, generator.normal(0.1, 0.1, 40))
+
+    draws = [draw() for _ in range(300)]
+    assert np.mean([is_two_errors_above_0(it) for it in draws]) > 0.3
+    assert np.mean([is_beyond_noise(it, np.ones(40), classes=10) for it in draws]) < 0.01
+
+
+def test_a_tuning_is_measured_at_a_temperature_that_its_measuring_examples_had_no_say_in(tried):
+    kept = Scratch.read(tried.folder)
+    measured = np.flatnonzero(kept.part == Part.MEASURE)
+    found = []
+    for name, odd in (("partial", measured[:0]), ("full", measured[:1])):
+        features, ideal = tried.features, tried.ideal.copy()
+        ideal[odd] = np.roll(ideal[odd], 1, axis=1)  # surely wrong
+        changed = Tried(tried.store, tried.objects, tried.folder, tried.frozen, features, ideal)
+        changed.tuning(name, 0.9, tried.frozen, auto=False)
+        found.append(np.load(tried.folder / BEST))
+    np.testing.assert_allclose(found[0][1:], found[1][1:], atol=1e-3)
+    assert np.abs(found[0][0] - found[1][0]).max() > 0.5
 
 
 def test_without_auto_what_was_asked_for_is_kept_with_a_warning(tried):

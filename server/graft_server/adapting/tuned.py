@@ -62,7 +62,7 @@ MANY_EXAMPLES = 4000
 """From here on, 5% each are enough to stop by and to measure on; below, it takes 10%."""
 LEAST_PROBABILITY = 1e-12
 STANDARD_ERRORS = 2.0
-"""A gain counts as beyond noise if it is more than so many of its standard errors."""
+"""A gain counts as beyond noise if it is more than so many of its standard errors; see `is_beyond_noise`."""
 REFITTED = (1.0, 10.0, 100.0)
 """Strengths of the logistic regressions that are fitted anew on tuned features."""
 FROZEN = "frozen.npz"
@@ -279,17 +279,16 @@ def _measured(task: Finishing, tried: TuningReport, before: TuningReport | None)
     trial, candidates = _choose(kept, task, features, rows, stop)
     head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     labels, weights = kept.labels[held_out][~stop], kept.weights[held_out][~stop]
-    tuned = of_measured = trial.probabilities[~stop]
-    _, error = _gain(frozen["probabilities"], tuned, labels, weights)
+    tuned = of_measured = _tempered(trial.probabilities, stop, kept.labels[held_out], kept.weights[held_out])
     best = np.load(kept.folder / BEST) if before is not None and before.kept else frozen["probabilities"]
-    gain, gain_error = _gain(best, tuned, labels, weights)
+    losses, lost, least = (_losses(it, labels) for it in (tuned, frozen["probabilities"], best))
     report = dataclasses.replace(
         tried,
-        kept=not task.auto or gain > STANDARD_ERRORS * gain_error,
+        kept=not task.auto or is_beyond_noise(least - losses, weights, tuned.shape[1]),
         measured=len(labels),
         frozen_log_loss=metrics.log_loss(frozen["probabilities"], labels, weights),
         tuned_log_loss=metrics.log_loss(tuned, labels, weights),
-        gain_error=error,
+        gain_error=float(np.sqrt(mean_and_variance(lost - losses, weights)[1])),
         frozen_accuracy=_accuracy(frozen["probabilities"], labels, weights),
         tuned_accuracy=_accuracy(tuned, labels, weights),
         own_share=tried.unfrozen_layers / tried.layers,
@@ -363,16 +362,44 @@ def _fitted(trial: Trial, features: Array, labels: NDArray[np.int32], held_out: 
     return Head(trial.kind, POOLED, trial.fit(), 1.0, novelty)
 
 
-def _gain(
-    frozen: Array, tuned: Array, labels: NDArray[np.int32], weights: NDArray[np.float64]
-) -> tuple[float, float]:
-    """By how much the log-loss falls, and the standard error of that, over pairs of answers."""
-    rows = np.arange(len(labels))
-    losses = [
-        -np.log(np.maximum(it[rows, labels].astype(np.float64), LEAST_PROBABILITY)) for it in (frozen, tuned)
-    ]
-    mean, variance = mean_and_variance(losses[0] - losses[1], weights)
-    return mean, float(np.sqrt(variance))
+def is_beyond_noise(
+    gains: NDArray[np.float64], weights: NDArray[np.float64], classes: int, errors: float = STANDARD_ERRORS
+) -> bool:
+    """Whether a gain is more than chance: above so many standard errors, and so with one bad example more.
+
+    A tuning that gets a little surer everywhere, and now and then is surely wrong, shows nothing but gains on examples
+    that are too few to have one of its mistakes, and with them a small standard error. So one that is lost by all
+    that there is to know of it, the logarithm of `classes`, is counted in, as calibration does (Platt 1999). Simulated
+    with ten classes and 40 examples to measure by, where 3% of the answers were such mistakes and nothing was gained,
+    16% of the tunings passed without it, and 3% with it; by a quantile of Student's t instead, 16%.
+
+    Args:
+        gains: shape (n,), n >= 1: by how much the loss of each example fell, in nats.
+        weights: shape (n,): of the examples.
+        classes: How many there are.
+        errors: How many standard errors.
+    """
+    mean, variance = mean_and_variance(np.append(gains, -np.log(classes)), np.append(weights, weights.mean()))
+    return mean > errors * float(np.sqrt(variance))
+
+
+def _losses(probabilities: Array, labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The log-loss of each example, shape (n,)."""
+    found = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses: NDArray[np.float64] = -np.log(np.maximum(found, LEAST_PROBABILITY))
+    return losses
+
+
+def _tempered(
+    probabilities: Array, stop: NDArray[np.bool_], labels: NDArray[np.int32], weights: NDArray[np.float64]
+) -> Array:
+    """Probabilities of the examples to measure on, at the temperature that suits those to stop by.
+
+    The head's own temperature suits both, so that it would be measured on what it was fitted to.
+    """
+    logits = np.log(np.maximum(probabilities, LEAST_PROBABILITY)).astype(np.float32)
+    temperature = Measure(stop, labels, weights).temperature(logits)
+    return softmax(logits[~stop] / np.float32(temperature))
 
 
 def _accuracy(probabilities: Array, labels: NDArray[np.int32], weights: NDArray[np.float64]) -> float:
