@@ -29,7 +29,7 @@ def client(server) -> Iterator[graft.Client]:
 
 @pytest.fixture(scope="module")
 def partial(client: graft.Client, intents: list[tuple[str, str]]) -> graft.AdaptResult:
-    """A version with two tuned layers."""
+    """A version with two tuned layers; before it there is a frozen one."""
     return client.adapt("tests/partial", intents, method="partial", fine_tuning=graft.FineTuning(epochs=2))
 
 
@@ -48,6 +48,7 @@ def test_a_partial_version_answers_from_its_tuned_layers(client, partial, intent
 
 def test_its_report_says_what_tuning_did(partial):
     tuning = partial.report.tuning
+    assert partial.version == 2
     assert (partial.report.method, partial.report.evaluation) == ("partial", "held_out")
     assert (tuning.method, tuning.kept, tuning.unfrozen_layers, tuning.layers) == ("partial", True, 2, 6)
     assert tuning.own_share == pytest.approx(1 / 3)
@@ -146,18 +147,29 @@ class Meanwhile:
             self._act()
 
 
-def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client, intents):
+@pytest.mark.parametrize(("method", "budget"), [("auto", 3600), ("partial", None)])
+def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client, intents, method, budget):
+    model = f"tests/cancelled-{method}"
     other = graft.Client(server.target)
-    meanwhile = Meanwhile(lambda: other.cancel("tests/cancelled", "tuning"))
+    meanwhile = Meanwhile(lambda: other.cancel(model, "tuning"))
     with other, pytest.raises(graft.GraftError, match="cancelled"):
         client.adapt(
-            "tests/cancelled", intents, adaptation_id="tuning", method="auto", time_budget=3600,
+            model, intents, adaptation_id="tuning", method=method, time_budget=budget,
             fine_tuning=graft.FineTuning(epochs=100), on_progress=meanwhile,
         )  # fmt: skip
     assert meanwhile.done.is_set()
-    assert client.adaptation("tests/cancelled", "tuning").state == "cancelled"
-    assert client.version("tests/cancelled").report.method == "frozen"
-    assert client.predict("tests/cancelled", intents[0][0])[0].label == intents[0][1]
+    cancelled = client.adaptation(model, "tuning")
+    assert (cancelled.state, [it.state for it in cancelled.publications]) == ("cancelled", ["cancelled"])
+    assert client.version(model).report.method == "frozen"
+    assert client.predict(model, intents[0][0])[0].label == intents[0][1]
+
+
+def test_a_model_that_answers_already_gets_no_frozen_version_before_what_was_asked_for(client, few, intents):
+    model = "tests/again"
+    client.adapt(model, few)
+    result = client.adapt(model, intents, method="partial", fine_tuning=SHORT)
+    assert result.version == 2
+    assert client.version(model).report.tuning is not None
 
 
 def tuning_workers(server: Any) -> list[int]:

@@ -87,9 +87,11 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     METHOD_FROZEN: _Method.ValueType  # 2
     """Feature extraction: the backbone stays as it is and a head is trained on its features."""
     METHOD_PARTIAL: _Method.ValueType  # 3
-    """The backbone's upper layers are tuned along with the head; the lower ones stay shared between models."""
+    """The backbone's upper layers are tuned along with the head; the lower ones stay shared between models. A model that
+    has no version yet gets a frozen one at once, to answer from meanwhile.
+    """
     METHOD_FULL: _Method.ValueType  # 4
-    """All of the backbone is tuned along with the head."""
+    """All of the backbone is tuned along with the head. A model that has no version yet gets a frozen one at once."""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """Method is how a backbone is turned into a classifier."""
@@ -104,9 +106,11 @@ better beyond noise than what is there already is published at once.
 METHOD_FROZEN: Method.ValueType  # 2
 """Feature extraction: the backbone stays as it is and a head is trained on its features."""
 METHOD_PARTIAL: Method.ValueType  # 3
-"""The backbone's upper layers are tuned along with the head; the lower ones stay shared between models."""
+"""The backbone's upper layers are tuned along with the head; the lower ones stay shared between models. A model that
+has no version yet gets a frozen one at once, to answer from meanwhile.
+"""
 METHOD_FULL: Method.ValueType  # 4
-"""All of the backbone is tuned along with the head."""
+"""All of the backbone is tuned along with the head. A model that has no version yet gets a frozen one at once."""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final

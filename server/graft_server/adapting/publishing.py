@@ -128,11 +128,16 @@ class Publisher:
             # It may have been published before a restart: then those parts are there, and the new ones are not.
             return {**better, "manifest": asdict(version.manifest)}
 
-        if plan.auto and not result["unprepared"]:
+        if not result["unprepared"] and (plan.auto or not self._answers(store.model)):
             result = await enter(FROZEN, result)  # something to use within seconds
         return await self.tuner.tune(
             store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
         )
+
+    def _answers(self, model: str) -> bool:
+        """Whether a model has a version already."""
+        known = self.catalogue.snapshot.models.get(model)
+        return known is not None and bool(known.versions)
 
     def report(self, model: str, number: int) -> Report | None:
         """Reads a version's report; None if the version has been deleted."""
