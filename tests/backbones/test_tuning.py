@@ -207,11 +207,46 @@ def test_smaller_parts_add_up_to_the_same_step(payload):
     np.testing.assert_allclose(gradients(64), gradients(8192), atol=1e-6)
 
 
-def test_a_budget_below_one_epoch_trains_nothing(payload):
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_budget_below_one_epoch_trains_nothing(payload, cached):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    result = tuning.tune(payload(seconds=0.001), ignore)
-    assert (result["ended"], result["best"], len(result["history"])) == ("no_time", 0, 1)
+    result = tuning.tune(payload(seconds=0.001, cached=cached), ignore)
+    assert (result["ended"], result["best"], result["history"]) == ("no_time", 0, [])
+
+
+def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of_them(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    one = tuning.Tuning(msgspec.convert(payload(seconds=3600.0), tuning.Task), ignore)
+    computed, compute = [], one.hidden.compute
+
+    def late(inputs: Any) -> Any:
+        if len(computed) == 3:
+            one._began -= 3600
+        computed.append(len(computed))
+        return compute(inputs)
+
+    one.hidden.compute = late
+    assert one.run()["ended"] == "no_time"
+    whole = tuning.Tuning(msgspec.convert(payload("whole"), tuning.Task), ignore)
+    batches, compute_of_whole = [], whole.hidden.compute
+    whole.hidden.compute = lambda inputs: batches.append(1) or compute_of_whole(inputs)
+    whole.keep_hidden()
+    assert len(computed) <= 6 < len(batches)
+
+
+def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoint(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    killed = payload("killed", epochs=100, learning_rate=1e-3, seconds=3600.0)
+    assert run(KILLED, killed, 3).returncode == -signal.SIGKILL
+    result = tuning.tune({**killed, "seconds": 0.001}, ignore)
+    assert result["resumed"] > 0
+    assert result["ended"] == "time"
+    losses_of = [it["log_loss"] for it in result["history"]]
+    assert result["best"] == int(np.argmin(losses_of)) > 0
+    assert (Path(killed["scratch"]) / scratch.TOP).exists()
 
 
 def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(payload):

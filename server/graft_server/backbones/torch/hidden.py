@@ -82,7 +82,7 @@ class Hidden:
         Args:
             memory_bytes: How much may be kept in memory; more goes to disk.
             threads: How many batches are computed at once.
-            told: Told the share that is done, after each batch.
+            told: Told the share that is done, after each batch; what it raises ends it.
         """
         examples = self._examples
         order = by_length(examples, np.arange(len(examples.lengths)))
@@ -108,10 +108,13 @@ class Hidden:
 
         done = 0
         batches = list(parts(examples, order, ENCODED_TOKENS)) if self._packed else list(order[:, None])
-        with ThreadPoolExecutor(threads) as executor:
+        executor = ThreadPoolExecutor(threads)
+        try:
             for count in executor.map(fill, batches):
                 done += count
                 told(done / len(order))
+        finally:
+            executor.shutdown(cancel_futures=True)  # where `told` raised, no more of them are computed
         self._kept = kept
 
     def of(self, rows: NDArray[np.int64], inputs: Arrays) -> Array:

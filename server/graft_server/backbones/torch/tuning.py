@@ -58,6 +58,8 @@ EXPLODED = 3.0
 MAX_DIVERGED = 3
 SLOWER = 0.3
 """What the learning rate is multiplied by after it diverged."""
+SETTLED_S = 1.0
+"""How long hidden states are computed before it is judged how long all of them will take."""
 PROGRESS_S = 0.5
 CHECKPOINT_S = 60.0
 """A checkpoint is written after each evaluation, and as often between them: a kill costs no more."""
@@ -134,6 +136,7 @@ class Tuning:
     """One run."""
 
     def __init__(self, task: Task, progress: OnProgress) -> None:
+        self._began = self._saved = time.monotonic()
         self.task = task
         self.set = Scratch.read(Path(task.scratch))
         self.folder = self.set.folder / task.own
@@ -155,12 +158,12 @@ class Tuning:
         told = {**asdict(task), "scratch": "", "own": "", "seconds": 0, "threads": 0, "cache_bytes": 0}
         fingerprint = hashlib.sha256(repr((sorted(told.items()), self.set.digest)).encode()).hexdigest()
         self._checkpoint = Checkpoint(self.folder / scratch.CHECKPOINT, fingerprint)
-        self._began = self._saved = time.monotonic()
         self._progress = progress
         self._told = 0.0
         self._step_s = 0.0
         self._reserved_s = 0.0
         self._order: list[NDArray[np.int64]] = []
+        self._original: dict[str, NDArray[np.float32]] = {}
 
     @property
     def seconds(self) -> float:
@@ -171,15 +174,20 @@ class Tuning:
 
     def run(self) -> dict[str, Any]:
         """Trains, and leaves the model in its best state."""
-        self.keep_hidden()
+        try:
+            self.keep_hidden()
+        except _NoTimeError:
+            return self._result("no_time")
         self.begin()
         optimizer = self.optimizer()
         total = self.task.epochs * self._steps
         resumed = self._resume(optimizer)
         if not self.state.history:
+            if not self._fits():
+                return self._result("no_time")
             self._start()
         ended = "done"
-        if self.task.seconds and not resumed and self._left() < self._steps * self._step_s:
+        if not resumed and not self._fits():
             ended, total = "no_time", 0
         else:
             self._tell(total)
@@ -189,12 +197,16 @@ class Tuning:
         if self.state.step:
             self._mix()
         self._restore(self._best)
+        return self._result(ended or "done", resumed)
+
+    def _result(self, ended: str, resumed: int = 0) -> dict[str, Any]:
+        """What `tune` returns, but how long it took."""
         return {
             "history": [asdict(it) for it in self.state.history],
             "best": self.state.best,
-            "ended": ended or "done",
+            "ended": ended,
             "epoch_s": self._steps * self._step_s,
-            "examples_per_s": BATCH / self._step_s,
+            "examples_per_s": BATCH / self._step_s if self._step_s else 0.0,
             "diverged": self.state.diverged,
             "halved": self.state.halved,
             "resumed": resumed,
@@ -225,6 +237,7 @@ class Tuning:
         """Computes what is below the cut, and keeps it."""
         if self.hidden is not None and self.task.cached:
             task = self.task
+            self._cached_from = time.monotonic()
             self.hidden.keep(memory_bytes=task.cache_bytes, threads=task.threads, told=self._caching)
 
     def begin(self) -> None:
@@ -416,6 +429,10 @@ class Tuning:
         state.loss = state.history[state.best].log_loss
         return "diverged" if state.diverged >= MAX_DIVERGED else ""
 
+    def _fits(self) -> bool:
+        """Whether an epoch fits into the time that is left."""
+        return not self.task.seconds or self._left() >= self._steps * self._step_s
+
     def _left(self) -> float:
         """Seconds that training may still take."""
         return self.task.seconds - self._reserved_s - self.seconds
@@ -446,6 +463,12 @@ class Tuning:
 
     def _caching(self, done: float) -> None:
         now = time.monotonic()
+        # Once it has settled. The longest come last, so this is the least that it will take.
+        took_s = now - self._cached_from
+        needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
+        # What a checkpoint has is kept, whatever it takes to compute its hidden states again.
+        if self.task.seconds and needed_s > self._left() and not self._checkpoint.path.exists():
+            raise _NoTimeError
         if now - self._told > PROGRESS_S:
             self._told = now
             self._progress({"stage": "caching", "fraction": 0.05 * done})
@@ -473,6 +496,10 @@ class Tuning:
                 },
             }
         )
+
+
+class _NoTimeError(Exception):
+    """The budget does not even suffice for what is computed once."""
 
 
 def _calibrated_loss(
