@@ -23,6 +23,7 @@ from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import TextTokenizer
 from graft_server.encoding.runtime import Encoder
+from graft_server.errors import FaultError
 
 BELOW = 5
 """One layer is tuned."""
@@ -252,11 +253,111 @@ def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoin
 def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    result = tuning.tune(payload(learning_rate=50.0, epochs=3), ignore)
-    assert result["diverged"] == tuning.MAX_DIVERGED
-    assert result["ended"] == "diverged"
+    one = tuning.Tuning(msgspec.convert(payload(learning_rate=50.0, epochs=3), tuning.Task), ignore)
+    result = one.run()
+    assert (result["diverged"], result["ended"]) == (tuning.MAX_DIVERGED, "diverged")
+    assert one.state.rate == pytest.approx(tuning.SLOWER**tuning.MAX_DIVERGED)
     best = result["history"][result["best"]]["log_loss"]
-    assert best <= result["history"][0]["log_loss"]
+    assert one._evaluate(0.0).log_loss == pytest.approx(best, abs=1e-6)
+
+
+def test_training_ends_where_held_out_examples_gain_nothing_for_some_epochs(payload, start):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    # What is tuned on says nothing about what is held out.
+    chance = np.random.default_rng(0).permutation(start["labels"])
+    labels = np.where(start["part"] == Part.TRAIN, chance, start["labels"]).astype(np.int32)
+    result = tuning.tune(payload(epochs=50, examples={"labels": labels}), ignore)
+    assert result["ended"] == "no_gain"
+    evaluated = result["best"] + tuning.PATIENCE * tuning.EVALUATIONS
+    assert len(result["history"]) == 1 + evaluated + len(tuning.MIXTURES)
+
+
+def test_training_starts_from_the_head_that_was_found(payload, start, encoder):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    one = tuning.Tuning(msgspec.convert(payload(), tuning.Task), ignore)
+    one.mixed = False
+    one.model.eval()
+    rows = np.flatnonzero(start["part"] == Part.STOP)[:4]
+    weight, bias = start["head"]
+    expected = [encoder.encode([start["items"][row]])["pooled"][0] @ weight + bias for row in rows]
+    found = np.concatenate([one.logits(rows[it : it + 1]).detach().numpy() for it in range(len(rows))])
+    np.testing.assert_allclose(found, expected, atol=0.02)  # float16 below the cut
+
+
+def test_lower_layers_learn_more_slowly_and_rates_rise_and_then_fall(payload, parts, encoder_cache, backbone):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    whole = {
+        "below": 0,
+        "below_graph": "",
+        "graph": str(EncoderCache(encoder_cache).graph(backbone.encoder_id)),
+    }
+    one = tuning.Tuning(msgspec.convert(payload(layer_decay=0.5, **whole), tuning.Task), ignore)
+    one.begin()
+    optimizer = one.optimizer()
+    names = {id(it): name for name, it in one.model.named_parameters()}
+    rates = {names[id(it)]: group["rate"] for group in optimizer.param_groups for it in group["params"]}
+    for layer in range(backbone.layers):
+        found = {rate for name, rate in rates.items() if f"layer.{layer}." in name}
+        assert list(found) == [pytest.approx(1e-4 * 0.5 ** (backbone.layers - 1 - layer))]
+    assert rates["weight"] == rates["bias"] == pytest.approx(1e-4)
+    (embedded,) = {rate for name, rate in rates.items() if "embeddings" in name}
+    assert embedded == pytest.approx(1e-4 * 0.5**backbone.layers)
+    shares = []
+    for step in range(101):
+        one.state.step = step
+        one._set_rates(optimizer, 100)
+        shares.append(optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["rate"])
+    top = int(np.argmax(shares))
+    assert (top, shares[top]) == (10, pytest.approx(1))
+    assert (np.diff(shares[:11]) > 0).all()
+    assert (np.diff(shares[10:]) <= 0).all()
+    assert shares[0] == shares[100] == pytest.approx(1e-3)
+
+
+def test_progress_tells_the_time_that_is_left_from_the_first_step_on(payload, monkeypatch):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    monkeypatch.setattr(tuning, "PROGRESS_S", 0.0)
+    told: list[dict[str, Any]] = []
+    tuning.tune(payload(epochs=2), told.append)
+    stages = list(dict.fromkeys(it["stage"] for it in told))
+    assert stages == ["loading", "caching", "tuning", "encoding"]
+    fractions = [it["fraction"] for it in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    steps = [it for it in told if it["stage"] == "tuning"]
+    assert steps[0]["metrics"]["epoch"] == 0
+    assert steps[-1]["eta_s"] < steps[0]["eta_s"]
+
+
+def test_hidden_states_are_computed_once_whatever_the_epochs(payload):
+    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+
+    one = tuning.Tuning(msgspec.convert(payload(epochs=3), tuning.Task), ignore)
+    tokens, compute = [], one.hidden.compute
+
+    def counted(inputs: Any) -> Any:
+        states = compute(inputs)
+        tokens.append(states.shape[1])
+        return states
+
+    one.hidden.compute = counted
+    one.run()
+    one.finish()
+    longest = int(one.set.lengths.max())  # which is computed ahead, to see how much room all need
+    assert sum(tokens) == int(one.set.lengths.sum()) + longest
+
+
+def test_a_tuned_graph_that_computes_something_else_than_torch_is_refused(payload, monkeypatch):
+    from graft_server.backbones.torch import tuned_graph, tuning  # noqa: PLC0415
+
+    monkeypatch.setattr(tuned_graph, "replant", lambda *_: None)  # the graph keeps its old weights
+    with pytest.raises(FaultError, match="differ from torch's") as raised:
+        tuning.tune(payload(learning_rate=3e-3), ignore)
+    assert raised.value.reason == "TUNED_PARITY"
 
 
 def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(payload):

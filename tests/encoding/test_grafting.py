@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,29 @@ def test_what_was_not_asked_for_longest_makes_room(above):
         return bank.loaded
 
     assert asyncio.run(run()) == ["a", "c"]
+
+
+def test_others_are_answered_while_one_is_loaded(above):
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        loading.set()
+        assert go_on.wait(timeout=60)
+        return above.SerializeToString()
+
+    async def run() -> list[str]:
+        bank = TopBank(1 << 30)
+        (other,) = refs(above, "other")
+        await bank.get(other, segment)
+        task = asyncio.create_task(bank.get(TopRef("slow", 4, slow), segment))
+        await asyncio.to_thread(loading.wait, 60)
+        await bank.get(other, segment)
+        before = bank.loaded
+        go_on.set()
+        await task
+        return [*before, *bank.loaded]
+
+    assert asyncio.run(run()) == ["other", "other", "slow"]
 
 
 def test_one_that_is_larger_than_the_budget_is_loaded_all_the_same(above):
