@@ -26,7 +26,7 @@ from graft_server.adapting.tuned import (
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.examples import Label
-from graft_server.heads import encode
+from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.reports import Report
 from graft_server.store.objects import Objects
@@ -185,6 +185,22 @@ def test_a_tuning_is_measured_at_a_temperature_that_its_measuring_examples_had_n
         found.append(np.load(tried.folder / BEST))
     np.testing.assert_allclose(found[0][1:], found[1][1:], atol=1e-3)
     assert np.abs(found[0][0] - found[1][0]).max() > 0.5
+
+
+def test_a_tuned_head_is_calibrated_and_tells_what_is_unlike_its_examples(tried):
+    result = tried.tuning("partial", 0.9, tried.frozen)
+    manifest, _ = read(tried, result)
+    head = decode(read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, HEAD))
+    kept = Scratch.read(tried.folder)
+    features = np.load(tried.folder / "partial" / scratch.FEATURES).astype(np.float32)
+    held_out = kept.part != Part.TRAIN
+    found = head.scores(features[held_out])
+    right = found.probabilities.argmax(axis=1) == kept.labels[held_out]
+    assert found.probabilities.max(axis=1).mean() == pytest.approx(right.mean(), abs=0.05)
+    directions = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
+    strange = head.scores(directions / np.linalg.norm(directions, axis=1, keepdims=True))
+    assert (found.novelty > ABSTAIN_ABOVE).mean() < 0.15
+    assert (strange.novelty > ABSTAIN_ABOVE).mean() > 0.9
 
 
 def test_without_auto_what_was_asked_for_is_kept_with_a_warning(tried):
