@@ -90,7 +90,6 @@ class Task:
     learning_rate: float = 1e-4
     """Of the last layer."""
     layer_decay: float = 0.9
-    label_smoothing: float = 0.0
     seed: int = 0
     seconds: float = 0.0
     """How long it may take, with what `finish` does; 0: until it is done."""
@@ -330,7 +329,6 @@ class Tuning:
                 logits,
                 torch.from_numpy(self.set.labels[part].astype(np.int64)).to(self.device),
                 reduction="none",
-                label_smoothing=self.task.label_smoothing,
             )
             weights = torch.from_numpy(self.set.weights[part].astype(np.float32)).to(self.device)
             loss = (losses * weights).sum() / whole
