@@ -14,7 +14,7 @@ from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, Regres
 S = TypeVar("S", bound=ExampleSet)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_set() -> Callable[..., TrainingSet]:
     return training_set
 

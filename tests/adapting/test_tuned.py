@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ class Tried:
         return finish({**payload, **settings}, lambda _: None)
 
 
-@pytest.fixture
-def tried(tmp_path: Path, make_set) -> Tried:
-    """Three classes of 120 examples that the frozen features confuse."""
-    train = make_set((120, 120, 120), noise=3.0, validation=np.zeros(360, bool))
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_set) -> Tried:
+    """Three classes of 200 examples that the frozen features confuse."""
+    train = make_set((200, 200, 200), noise=3.0, validation=np.zeros(600, bool))
     selection = select_head(train, seed=0)
-    folder, store = tmp_path / "scratch", str(tmp_path / "store")
+    place = tmp_path_factory.mktemp("tried")
+    folder, store = place / "scratch", str(place / "store")
     tokens = [np.arange(1, 4)] * len(train)
     assert prepare(folder, tokens, selection, seed=0)
     objects = Objects.open(store)
@@ -99,6 +101,13 @@ def tried(tmp_path: Path, make_set) -> Tried:
     ideal = np.eye(32, dtype=np.float32)[train.labels]
     features = train.features["pooled"].astype(np.float32)
     return Tried(store, objects, folder, result_of(ref, report), features, ideal)
+
+
+@pytest.fixture
+def tried(prepared: Tried, tmp_path: Path) -> Tried:
+    """What was prepared, in a scratch folder of the test's own."""
+    shutil.copytree(prepared.folder, tmp_path / "scratch")
+    return replace(prepared, folder=tmp_path / "scratch")
 
 
 def read(tried: Tried, result: dict[str, Any]) -> tuple[Manifest, Report]:
@@ -178,10 +187,9 @@ def test_a_tuning_is_measured_at_a_temperature_that_its_measuring_examples_had_n
     measured = np.flatnonzero(kept.part == Part.MEASURE)
     found = []
     for name, odd in (("partial", measured[:0]), ("full", measured[:1])):
-        features, ideal = tried.features, tried.ideal.copy()
+        ideal = tried.ideal.copy()
         ideal[odd] = np.roll(ideal[odd], 1, axis=1)  # surely wrong
-        changed = Tried(tried.store, tried.objects, tried.folder, tried.frozen, features, ideal)
-        changed.tuning(name, 0.9, tried.frozen, auto=False)
+        replace(tried, ideal=ideal).tuning(name, 0.9, tried.frozen, auto=False)
         found.append(np.load(tried.folder / BEST))
     np.testing.assert_allclose(found[0][1:], found[1][1:], atol=1e-3)
     assert np.abs(found[0][0] - found[1][0]).max() > 0.5
