@@ -71,6 +71,21 @@ def test_a_mixed_batch_gives_each_row_what_it_gets_alone(grafted, encoder, whole
             np.testing.assert_allclose(found[top][view][row], right[0], atol=1e-5)
 
 
+def test_rows_of_several_models_go_through_the_shared_layers_at_once(grafted, above, monkeypatch):
+    below, frozen = grafted._cuts[4]
+    seen: list[int] = []
+
+    class Seen:
+        def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            seen.append(arrays["input_ids"].size)
+            return below.run(arrays)
+
+    monkeypatch.setitem(grafted._cuts, 4, (Seen(), frozen))
+    one, other = (Top(4, segment(scaled(above, factor))) for factor in (1.3, 0.7))
+    grafted.encode_with(TEXTS, {one: np.array([0, 4]), other: np.array([1, 3]), None: np.array([2, 5])})
+    assert seen == [sum(map(len, TEXTS))]
+
+
 def test_tops_that_begin_at_different_layers_ride_together(grafted, encoder):
     unchanged = {layer: Top(layer, grafted._cuts[layer][1]) for layer in (2, 4)}
     rows_of = {unchanged[2]: np.array([0, 4]), None: np.array([1, 3]), unchanged[4]: np.array([2, 5])}
