@@ -150,6 +150,22 @@ def test_temperature_stays_finite_without_a_single_error() -> None:
     assert temperature(np.zeros((4, 4), np.float32), np.arange(4, dtype=np.int32), np.ones(4)) == 1
 
 
+@pytest.mark.parametrize("size", [1e-7, 1e-3, 1.0, 1e4])
+def test_however_little_logits_differ_probabilities_are_as_sure_as_the_examples_allow(size: float) -> None:
+    logits = np.tile(np.eye(2, dtype=np.float32), (6, 1)) * np.float32(size)
+    labels = np.tile(np.arange(2, dtype=np.int32), 6)
+    sure = softmax(logits / np.float32(temperature(logits, labels, np.ones(12))))
+    # Twelve that are all right and one more that may be either.
+    np.testing.assert_allclose(sure[np.arange(12), labels], 12.5 / 13, atol=1e-3)
+
+
+def test_what_float32_hardly_tells_apart_is_not_taken_for_certain() -> None:
+    labels = np.tile(np.arange(2, dtype=np.int32), 6)
+    rounding = np.eye(2, dtype=np.float32)[labels] * np.float32(4e-7)
+    found = temperature(np.float32(1) + rounding, labels, np.ones(12))
+    assert found == pytest.approx(1e-4, rel=1e-3)
+
+
 def test_figures_of_a_case_counted_by_hand() -> None:
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]], np.float32)
     labels = np.array([0, 1, 1, 0], np.int32)

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from graft_server.heads.head import softmax
 
-SHARPEST = 1e4
-"""No logits are multiplied by more: out-of-fold predictions without a single error would ask for infinity."""
+FINEST = 1e-4
+"""The smallest temperature, as a share of the logits' size. Float32 rounds logits of size 1 by 1e-7: divided by less than
+a thousand times that, their last bits would be taken for evidence, and one runtime would not answer as another does."""
 
 
 def temperature(
@@ -19,9 +20,10 @@ def temperature(
 ) -> float:
     """The temperature T > 0 that minimises the weighted log-loss of softmax(logits / T).
 
-    One more example than there are is taken to have any of the labels, so that a few that are all right do not ask
-    for certainty (Platt 1999, for two classes). The loss is convex in 1 / T: Newton's method from T's own scale, steps
-    kept within a factor of four.
+    One more example than there are is taken to have any of the labels, so that n that are all right do not ask for
+    certainty, but for about 1 - 1 / n (Platt 1999, for two classes). How much logits differ says nothing of how sure
+    to be: those of a weak head do by a millionth, and T is as small then. So they are brought to a deviation of 1
+    first. The loss is convex in 1 / T: Newton's method from there, steps kept within a factor of four.
 
     Args:
         logits: shape (n, k), of examples that their model was not trained on.
@@ -29,23 +31,25 @@ def temperature(
         weights: shape (n,), not all 0.
         soft: shape (n, k), where targets are distributions: the loss is with these, and labels are not looked at.
     """
-    rows = np.arange(len(labels))
-    right = logits[rows, labels] if soft is None else np.einsum("nk,nk->n", soft, logits)
-    doubt = 1 / (float(weights.sum()) + 1)
-    right = (1 - doubt) * right + doubt * logits.mean(axis=1)
-    scale = float(logits.std(axis=1).mean())
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    scale = float(centred.std(axis=1).mean())
     if not scale > 0:
         return 1.0
-    sharpness = 1.0 / scale
+    centred /= np.float32(scale)
+    sharpest = scale / (FINEST * float(np.abs(logits).max(axis=1).mean()))
+    total = float(weights.sum())
+    right = centred[np.arange(len(labels)), labels] if soft is None else np.einsum("nk,nk->n", soft, centred)
+    right = right * (total / (total + 1))  # the one that may be any has the mean of the logits, which is 0 now
+    sharpness = 1.0
     for _ in range(40):
-        probabilities = softmax(logits * np.float32(sharpness))
-        mean = np.einsum("nk,nk->n", probabilities, logits)
-        variance = np.einsum("nk,nk,nk->n", probabilities, logits, logits) - mean**2
+        probabilities = softmax(centred * np.float32(sharpness))
+        mean = np.einsum("nk,nk->n", probabilities, centred)
+        variance = np.einsum("nk,nk,nk->n", probabilities, centred, centred) - mean**2
         slope = float(weights @ (mean - right))
         curve = float(weights @ np.maximum(variance, 0))
-        wanted = sharpness - slope / curve if curve > 1e-12 else sharpness * 4
-        new = float(np.clip(wanted, sharpness / 4, min(sharpness * 4, SHARPEST / scale)))
+        wanted = sharpness - slope / max(curve, 1e-12 * total)
+        new = float(np.clip(wanted, sharpness / 4, min(sharpness * 4, sharpest)))
         if abs(new - sharpness) <= 1e-3 * sharpness:
-            return 1 / new
+            return scale / new
         sharpness = new
-    return 1 / sharpness
+    return scale / sharpness
