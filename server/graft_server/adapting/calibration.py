@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from graft_server.heads.head import softmax
 
 FINEST = 1e-4
-"""The smallest temperature, as a share of the logits' size. Float32 rounds logits of size 1 by 1e-7: divided by less than
-a thousand times that, their last bits would be taken for evidence, and one runtime would not answer as another does."""
+"""The smallest temperature, as a share of the logits' size. Float32 rounds logits of size 1 by 1e-7: divided by less
+than a thousand times that, their last bits would count as evidence, and no two runtimes would answer alike."""
 
 
 def temperature(
@@ -21,9 +21,9 @@ def temperature(
     """The temperature T > 0 that minimises the weighted log-loss of softmax(logits / T).
 
     One more example than there are is taken to have any of the labels, so that n that are all right do not ask for
-    certainty, but for about 1 - 1 / n (Platt 1999, for two classes). How much logits differ says nothing of how sure
-    to be: those of a weak head do by a millionth, and T is as small then. So they are brought to a deviation of 1
-    first. The loss is convex in 1 / T: Newton's method from there, steps kept within a factor of four.
+    certainty, but leave a doubt of the order of 1 / n (Platt 1999, for two classes). How much logits differ says
+    nothing of how sure to be: those of a weak head do by a millionth, and T is as small then. So they are brought to
+    a deviation of 1 first. The loss is convex in 1 / T: Newton's method from there, steps kept within a factor of four.
 
     Args:
         logits: shape (n, k), of examples that their model was not trained on.
@@ -39,7 +39,9 @@ def temperature(
     sharpest = scale / (FINEST * float(np.abs(logits).max(axis=1).mean()))
     total = float(weights.sum())
     right = centred[np.arange(len(labels)), labels] if soft is None else np.einsum("nk,nk->n", soft, centred)
-    right = right * (total / (total + 1))  # the one that may be any has the mean of the logits, which is 0 now
+    right = right * (
+        total / (total + 1)
+    )  # the one that may be any has the mean of the logits, which is 0 now
     sharpness = 1.0
     for _ in range(40):
         probabilities = softmax(centred * np.float32(sharpness))
