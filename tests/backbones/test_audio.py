@@ -148,6 +148,14 @@ def test_samples_that_are_no_numbers_are_refused_and_counted(value):
     assert "3 samples" in str(error)
 
 
+def test_samples_that_are_too_loud_to_reckon_with_are_refused_and_unscaled_ones_are_not():
+    unscaled = decode_audio(saved(tone() * np.float32(2**31), subtype="FLOAT"), RATE)
+    assert np.isfinite(WaveformRecipe.of_config({}).values(unscaled.samples)).all()
+    error = refused(saved(tone() * np.float32(2e38), subtype="FLOAT"))
+    assert error.reason == "AUDIO_TOO_LOUD"
+    assert "samples up to 1e+38, but full scale is 1" in str(error)
+
+
 def test_a_wav_whose_header_promises_more_than_there_is_is_refused():
     data = bytearray(saved(tone()))
     size = struct.unpack_from("<I", data, 40)[0]

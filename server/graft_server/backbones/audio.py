@@ -46,6 +46,8 @@ _MAX_CHANNELS = 16
 _BLOCK_FRAMES = 1 << 16
 _UNKNOWN_SIZE = 0x7FFFFF00
 """Programs that write a WAV to a pipe do not know its size, and put about the largest number in its place."""
+_LOUDEST = 1e10
+"""Full scale is 1, and 2e9 of 32-bit numbers that were never scaled. The square of 1e20 is more than float32 holds."""
 _MEL_FLOOR = 1e-10
 _DYNAMIC_RANGE = 8.0
 """Whisper's spectrograms reach so many powers of ten down from the loudest."""
@@ -113,12 +115,18 @@ def decode_audio(
         truncated = frames < file.frames
         samples = _mixed(file, frames)
         if not len(samples):
-            raise AudioError("The clip has 0 samples.", "AUDIO_EMPTY")
+            raise AudioError("The clip has 0 samples: send one with some sound in it.", "AUDIO_EMPTY")
         if not np.isfinite(samples).all():
             raise AudioError(
                 f"The clip has {np.count_nonzero(~np.isfinite(samples)):,} samples that are not finite numbers "
                 "(NaN or infinite): look at how it was written.",
                 "AUDIO_NOT_FINITE",
+            )
+        if (loudest := float(np.abs(samples).max())) > _LOUDEST:
+            raise AudioError(
+                f"The clip has samples up to {loudest:.0e}, but full scale is 1, and at most {_LOUDEST:.0e} is read: "
+                "look at how it was written.",
+                "AUDIO_TOO_LOUD",
             )
         return Clip(_resampled(samples, file.samplerate, rate), truncated)
 
@@ -136,7 +144,7 @@ def _check_riff(data: bytes) -> None:
             if there < size < _UNKNOWN_SIZE:
                 raise AudioError(
                     f"The WAV's header promises {size:,} bytes of samples, but the file has {there:,}: it is cut "
-                    "off, or its header is wrong.",
+                    "off, or its header is wrong. Send it again, or save it anew.",
                     "AUDIO_TRUNCATED",
                 )
             return
@@ -145,7 +153,7 @@ def _check_riff(data: bytes) -> None:
 
 def _open(data: bytes) -> soundfile.SoundFile:
     if not data:
-        raise AudioError("The clip is empty: it has 0 bytes.", "AUDIO_EMPTY")
+        raise AudioError("The clip is empty: it has 0 bytes. Send the content of its file.", "AUDIO_EMPTY")
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError) as error:
@@ -167,7 +175,7 @@ def _frames(file: soundfile.SoundFile, size: int, seconds: float, limits: AudioL
     if not _RATES[0] <= rate <= _RATES[1] or channels > _MAX_CHANNELS:
         raise AudioError(
             f"The clip's header says {rate:,} samples a second and {channels:,} channels; {_RATES[0]:,} to "
-            f"{_RATES[1]:,}, and at most {_MAX_CHANNELS}, are read.",
+            f"{_RATES[1]:,}, and at most {_MAX_CHANNELS}, are read. Convert it.",
             "AUDIO_HEADER",
         )
     if frames > limits.max_seconds * rate:
@@ -198,7 +206,10 @@ def _mixed(file: soundfile.SoundFile, frames: int) -> Samples:
             frames -= len(block)
             blocks.append(block.mean(axis=1, dtype=np.float32))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError("The clip cannot be decoded to its end. Is it whole?", "AUDIO_CORRUPT") from error
+        raise AudioError(
+            "The clip cannot be decoded to its end. Is it whole? Send it again, or save it anew.",
+            "AUDIO_CORRUPT",
+        ) from error
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 

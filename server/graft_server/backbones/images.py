@@ -82,13 +82,14 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         return _rgb(_upright(image))
     except Exception as error:  # decoders raise whatever they like
         raise ImageError(
-            f"The {image.format} image cannot be decoded: {_said(error)}. Is it whole?", "IMAGE_CORRUPT"
+            f"The {image.format} image cannot be decoded: {_said(error)}. Is it whole? Send it again, or save it anew.",
+            "IMAGE_CORRUPT",
         ) from error
 
 
 def _open(data: bytes) -> Image.Image:
     if not data:
-        raise ImageError("The image is empty: it has 0 bytes.", "IMAGE_EMPTY")
+        raise ImageError("The image is empty: it has 0 bytes. Send the content of its file.", "IMAGE_EMPTY")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # a bad header raises whatever its reader stumbles over
@@ -101,7 +102,10 @@ def _open(data: bytes) -> Image.Image:
 def _check_size(image: Image.Image, size: int, limits: ImageLimits) -> None:
     pixels = image.width * image.height
     if not pixels:
-        raise ImageError(f"The image has {image.width} × {image.height} pixels.", "IMAGE_EMPTY")
+        raise ImageError(
+            f"The image has {image.width} × {image.height} pixels: send one that shows something.",
+            "IMAGE_EMPTY",
+        )
     if pixels > limits.max_pixels:
         raise ImageError(
             f"The image has {image.width:,} × {image.height:,} pixels; at most {limits.max_pixels:,} are decoded. "
@@ -306,7 +310,7 @@ def _new_size(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int
     if long > _MAX_PROPORTION * short:
         raise ImageError(
             f"The image has {image.width:,} × {image.height:,} pixels: one edge may be at most {_MAX_PROPORTION} "
-            "times as long as the other.",
+            "times as long as the other. Cut it.",
             "IMAGE_PROPORTIONS",
         )
     longer = int(size * long / short)
