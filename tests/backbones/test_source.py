@@ -84,6 +84,39 @@ def test_a_package_that_is_not_installed_is_said_with_how_to_install_it():
         open_backbone("mine", "package:no_such_backbone")
 
 
+OPENED = """
+import sys
+from graft_server.backbones.source import open_backbone
+from graft_server.errors import BackboneError
+try:
+    print(open_backbone("mine", sys.argv[1]).encoder_id)
+except BackboneError as error:
+    print(error.reason, error.message)
+"""
+
+
+def opened_offline(source: str, cache: Path) -> str:
+    """What a process without a network opens: Hugging Face's library is told so."""
+    command = [sys.executable, "-c", OPENED, source]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120, env=offline)
+    return ended.stdout.strip()
+
+
+def test_a_hub_id_is_found_in_the_hubs_own_cache_and_otherwise_said_not_to_be_there(folder, tmp_path):
+    place = tmp_path / "hub" / "models--some--model"
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    expected = open_backbone("mine", str(folder)).encoder_id
+    assert opened_offline("some/model", tmp_path / "hub") == expected
+    said = opened_offline("some/other", tmp_path / "hub")
+    assert said.startswith(
+        "BACKBONE_DOWNLOAD_FAILED Backbone mine: some/other could not be fetched from the hub"
+    )
+    assert "Check the id and the network, or give a local folder." in said
+
+
 def test_a_folder_without_weights_is_said(folder):
     (folder / "model.safetensors").unlink()
     error = refused(folder)
