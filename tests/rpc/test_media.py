@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import soundfile
 from PIL import Image
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.backbones.source import DEFAULT_NAME
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 
 IMAGES = ("resnet", "convnext", "convnextv2", "vit", "dinov2", "dinov2-with-registers", "clip", "clip-vision")
 CLIPS = ("whisper", "whisper-whole", "wav2vec2", "wav2vec2-layered", "hubert")
@@ -134,6 +135,8 @@ def test_backbones_are_described(media):
     assert set(by_name) == {DEFAULT_NAME, *IMAGES, *CLIPS}
     for name, it in by_name.items():
         assert it.state == model_pb2.BACKBONE_STATE_READY, name
+        assert 0 < it.export_parity < 1e-4, name
+        assert it.layers == it.unfreezable_layers > 1
     for name in IMAGES:
         assert by_name[name].modality == model_pb2.MODALITY_IMAGE
         assert "image" in by_name[name].input_kinds
@@ -264,9 +267,17 @@ def test_bundles_of_every_task_answer_files_as_the_server_does(media, model, bac
 
 
 def failures(wire: Any, results: list[prediction_pb2.Prediction]) -> list[str]:
-    return [
-        wire.failure(it.error).reason if it.WhichOneof("result") == "error" else "answered" for it in results
-    ]
+    """Why each input was refused; each refusal is the caller's to mend, and says how."""
+    reasons = []
+    for it in results:
+        if it.WhichOneof("result") != "error":
+            reasons.append("answered")
+            continue
+        failure = wire.failure(it.error)
+        assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert any(word in failure.message.lower() for word in ("send", "give", "look")), failure.message
+        reasons.append(failure.reason)
+    return reasons
 
 
 def one_colour_png(width: int, height: int) -> bytes:
@@ -297,12 +308,13 @@ def bad_images() -> dict[str, tuple[bytes, str]]:
 def bad_clips() -> dict[str, tuple[bytes, str]]:
     lying = bytearray(sound("red", 0))
     struct.pack_into("<I", lying, 40, 1 << 29)
-    broken = np.zeros(RATE, np.float32)
-    broken[7] = np.nan
+    broken, loud = np.zeros((2, RATE), np.float32)
+    broken[7], loud[7] = np.nan, 1e38
     return {
         "lying header": (bytes(lying), "AUDIO_TRUNCATED"),
         "0 samples": (wav(np.empty(0)), "AUDIO_EMPTY"),
         "NaN": (wav(broken, subtype="FLOAT"), "AUDIO_NOT_FINITE"),
+        "1e38": (wav(loud, subtype="FLOAT"), "AUDIO_TOO_LOUD"),
         "text": (b"this is a text, whatever its name says\n" * 10, "AUDIO_UNREADABLE"),
         "empty": (b"", "INPUT_EMPTY"),
     }
@@ -415,25 +427,51 @@ def test_whole_windows_are_read_as_transformers_reads_them(media, adapted, media
     np.testing.assert_allclose([it.features for it in answers], expected, atol=1e-3)
 
 
-def test_bounds_are_settings(serve, connect, media_checkpoints):
-    server = serve(
-        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")),
-        "--max-image-pixels", "1000", "--max-audio-seconds", "2",
-    )  # fmt: skip
-    wire = connect(server)
-    rows = [(types_pb2.Input(image=png(Image.new("RGB", (60, 60)))), "red")]
-    call = wire.adapt(model="tests/m", backbone="resnet")
-    call.next("started")
-    call.examples(0, upserts(rows))
-    (rejected,) = call.accepted(1)
-    assert rejected.reason == "IMAGE_TOO_LARGE"
-    assert "60 × 60 pixels; at most 1,000" in rejected.detail
-    call = wire.adapt(model="tests/n", backbone="whisper")
-    call.next("started")
-    call.examples(0, upserts([(types_pb2.Input(audio=wav(np.zeros(3 * RATE))), "red")]))
-    (rejected,) = call.accepted(1)
-    assert rejected.reason == "AUDIO_TOO_LONG"
-    assert "3.0 s long; at most 2 s" in rejected.detail
+def white(width: int, height: int) -> bytes:
+    return png(Image.new("RGB", (width, height), (255, 255, 255)))
+
+
+def hiss(seconds: float, rate: int) -> bytes:
+    return wav(np.random.default_rng(0).normal(0, 0.1, round(seconds * rate)), rate)
+
+
+def silence(seconds: float) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(round(seconds * RATE)), RATE, format="FLAC")
+    return file.getvalue()
+
+
+def test_every_bound_of_decoding_is_a_setting(serve, connect, media_checkpoints):
+    wire = connect(serve(
+        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")), "--measure-seconds=0",
+        "--max-image-mb=0.1", "--max-image-pixels=2000000", "--max-image-ratio=300",
+        "--max-audio-mb=0.1", "--max-audio-seconds=2", "--max-audio-ratio=4",
+    ))  # fmt: skip
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8))
+    refused = {
+        "resnet": [
+            (png(noise), "IMAGE_TOO_LARGE", "bytes; at most 100,000 are read"),
+            (white(1_500, 1_400), "IMAGE_TOO_LARGE", "1,500 × 1,400 pixels; at most 2,000,000 are decoded"),
+            (white(1_200, 1_000), "IMAGE_TOO_COMPRESSED", "at most 300 times is decoded"),
+        ],
+        "whisper": [
+            (hiss(1.5, 48_000), "AUDIO_TOO_LARGE", "144,044 bytes; at most 100,000 are read"),
+            (hiss(3, 8_000), "AUDIO_TOO_LONG", "3.0 s long; at most 2 s are accepted"),
+            (silence(1), "AUDIO_TOO_COMPRESSED", "at most 4 times is decoded"),
+        ],
+    }
+    accepted = {"resnet": white(900, 1_000), "whisper": hiss(1.5, 16_000)}
+    for backbone, kind in (("resnet", "image"), ("whisper", "audio")):
+        files = [accepted[backbone], *(data for data, _, _ in refused[backbone])]
+        call = wire.adapt(model=f"tests/{backbone}", backbone=backbone)
+        call.next("started")
+        call.examples(0, upserts([(types_pb2.Input(**{kind: data}), "red") for data in files]))
+        rejected = call.accepted(len(files))
+        assert [(it.sequence, it.reason) for it in rejected] == [
+            (place, reason) for place, (_, reason, _) in enumerate(refused[backbone], 1)
+        ]
+        for it, (_, _, said) in zip(rejected, refused[backbone], strict=True):
+            assert said in it.detail
 
 
 def test_names_of_labels_answer_before_the_first_example_as_clip_itself_would(
@@ -489,28 +527,62 @@ def test_names_say_nothing_to_a_backbone_whose_features_share_no_space_with_them
     assert media.failure(failed.status).reason == "TOO_FEW_CLASSES"
 
 
-def test_the_command_line_adapts_to_a_folder_tree_and_to_a_column_of_paths(media, model, tmp_path):
-    lines = ["file,colour"]
+@pytest.mark.parametrize(("backbone", "ending"), [("resnet", "png"), ("whisper", "wav")])
+def test_the_command_line_adapts_to_a_folder_tree_and_to_a_column_of_paths(
+    media, model, tmp_path, backbone, ending
+):
+    lines = ["file,kind"]
     for label in ("red", "blue"):
         (tmp_path / "tree" / label).mkdir(parents=True)
         for n in range(6):
-            (tmp_path / "tree" / label / f"{n}.png").write_bytes(picture(label, n))
-            lines.append(f"tree/{label}/{n}.png,{label}")
+            data = made(backbone, label, n)
+            (tmp_path / "tree" / label / f"{n}.{ending}").write_bytes(data.image or data.audio)
+            lines.append(f"tree/{label}/{n}.{ending},{label}")
     (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
 
     def graft(*arguments: str) -> str:
         command = [sys.executable, "-m", "graft.cli", *arguments, "--server", media.target, "--json"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
 
-    graft("adapt", model, str(tmp_path / "tree"), "--backbone", "resnet")
-    columns = ("--path", "file", "--label", "colour")
-    graft("adapt", model, str(tmp_path / "data.csv"), *columns, "--backbone", "resnet")
+    graft("adapt", model, str(tmp_path / "tree"), "--backbone", backbone)
+    columns = ("--path", "file", "--label", "kind")
+    graft("adapt", model, str(tmp_path / "data.csv"), *columns, "--backbone", backbone)
     versions = media.model.ListVersions(model_pb2.ListVersionsRequest(model=model)).versions
     assert [it.report.examples for it in versions] == [12, 12]
     assert json.loads(graft("evaluate", model, str(tmp_path / "data.csv"), *columns))["examples"] == 12
-    files = [str(tmp_path / "tree" / label / "0.png") for label in ("red", "blue")]
+    files = [str(tmp_path / "tree" / label / f"0.{ending}") for label in ("red", "blue")]
     answers = [json.loads(it)["label"] for it in graft("predict", model, *files, "--files").splitlines()]
     assert answers == ["red", "blue"]
+
+
+@pytest.fixture
+def without_torch(tmp_path) -> str:
+    """What PYTHONPATH has to be, so that neither torch nor transformers can be imported."""
+    for name in ("torch", "transformers"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text(f"raise ImportError('{name} is not here')\n")
+    return os.pathsep.join([str(tmp_path / "blocked"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def test_encoders_that_were_exported_are_served_without_torch(
+    media, serve, connect, media_checkpoints, without_torch
+):
+    blocked = subprocess.run(
+        [sys.executable, "-c", "import torch"], env={**os.environ, "PYTHONPATH": without_torch}, check=False,
+        capture_output=True,
+    )  # fmt: skip
+    assert b"torch is not here" in blocked.stderr
+    names = ("resnet", "vit", "clip", "whisper", "wav2vec2")
+    flags = [f"--backbone={name}={media_checkpoints / name}" for name in names]
+    default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
+    wire = connect(serve(default, *flags, "--measure-seconds=0", PYTHONPATH=without_torch))
+    for name in names:
+        rows = [(made(name, label, seed), label) for seed in range(3) for label in ("red", "blue")]
+        assert wire.publish(f"tests/{name}", upserts(rows), backbone=name).version == 1
+        (answer,) = predicted(wire, f"tests/{name}", [made(name, "red", 50)])
+        assert set(probabilities(answer)) == {"red", "blue"}
+    texts = [(f"{word} {n}", label) for n in range(3) for word, label in (("lock", "red"), ("bill", "blue"))]
+    assert wire.publish("tests/text", texts).version == 1
 
 
 def test_more_files_than_are_decoded_at_once_keep_their_order(media, model):
