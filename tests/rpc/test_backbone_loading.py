@@ -25,6 +25,14 @@ BROKEN = {
         "BACKBONE_WEIGHTS_OTHER",
         "of the weights that the architecture bert needs are not in its files",
     ),
+    "image-without-processor": ("BACKBONE_FILE_MISSING", "preprocessor_config.json"),
+    "audio-without-processor": ("BACKBONE_FILE_MISSING", "preprocessor_config.json"),
+    "clip-without-tokenizer": ("BACKBONE_FILE_MISSING", "tokenizer.json"),
+}
+MEDIA = {
+    "image-without-processor": "resnet",
+    "audio-without-processor": "whisper",
+    "clip-without-tokenizer": "clip",
 }
 
 
@@ -40,12 +48,15 @@ def break_checkpoint(name: str, good: Path, folder: Path) -> None:
         folder.mkdir()
         return
     shutil.copytree(good, folder)
+    if name.endswith("without-processor"):
+        (folder / "preprocessor_config.json").unlink()
+        return
     weights, tokenizer, config = (
         folder / it for it in ("model.safetensors", "tokenizer.json", "config.json")
     )
     if name == "pickled":
         weights.rename(folder / "pytorch_model.bin")
-    elif name == "without-tokenizer":
+    elif name.endswith("without-tokenizer"):
         tokenizer.unlink()
     elif name == "damaged-tokenizer":
         tokenizer.write_text("{")
@@ -58,11 +69,12 @@ def break_checkpoint(name: str, good: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(serving_many, text_checkpoints, tmp_path_factory) -> Iterator[Any]:
+def broken(serving_many, text_checkpoints, media_checkpoints, tmp_path_factory) -> Iterator[Any]:
     """A server of the default backbone and others, none of which can be loaded."""
     folder = tmp_path_factory.mktemp("broken")
     for name in BROKEN:
-        break_checkpoint(name, text_checkpoints / "bert", folder / name)
+        good = media_checkpoints / MEDIA[name] if name in MEDIA else text_checkpoints / "bert"
+        break_checkpoint(name, good, folder / name)
     with serving_many({name: folder / name for name in BROKEN}) as wire:
         yield wire
 
