@@ -19,7 +19,7 @@ from graft_server.encoding.grafting import Grafted, Segment, Top
 from graft_server.encoding.runtime import Encoder
 
 TEXTS = (
-    "bert", "bert-cls", "camembert", "clip-text", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
+    "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
     "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
 )  # fmt: skip
 MEDIA = (

@@ -19,6 +19,8 @@ from transformers import (
     CamembertModel,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
+    DebertaConfig,
+    DebertaModel,
     DebertaV2Config,
     DebertaV2Model,
     DistilBertConfig,
@@ -97,6 +99,15 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
     """Name to model, tokenizer, and sentence-transformers' pooling settings, empty for none."""
     marked, plain = byte_level(marks=True), byte_level(marks=False)
     bert = {**SMALL, **TOKENS, **PLACES}
+    # DeBERTa's. As transformers begins its weights (0.02), what it reads of two texts differs by a thousandth: so
+    # little that a head which tells them apart turns the last bit of a feature into 5e-4 of a probability.
+    disentangled = {
+        "initializer_range": 0.2,
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "type_vocab_size": 0,
+        "position_biased_input": False,
+    }
     return {
         "bert": (BertModel(BertConfig(**bert)), wordpiece(), {}),
         "bert-cls": (BertModel(BertConfig(**bert)), wordpiece(), CLS),
@@ -110,14 +121,10 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
             {},
         ),
         "mpnet": (MPNetModel(MPNetConfig(**bert)), marked, {}),
-        # As transformers begins its weights (0.02), what it reads of two texts differs by a thousandth: so little that
-        # a head which tells them apart turns the last bit of a feature into 5e-4 of a probability.
         "deberta-v2": (
             DebertaV2Model(
                 DebertaV2Config(
-                    **bert, initializer_range=0.2, relative_attention=True, position_buckets=16,
-                    pos_att_type=["p2c", "c2p"], share_att_key=True, norm_rel_ebd="layer_norm", type_vocab_size=0,
-                    position_biased_input=False,
+                    **bert, **disentangled, position_buckets=16, share_att_key=True, norm_rel_ebd="layer_norm",
                 )
             ),
             marked,
@@ -138,6 +145,7 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
         "mistral": (MistralModel(MistralConfig(**SMALL, **TOKENS, **PLACES, **GROUPED)), plain, {}),
         "qwen2": (Qwen2Model(Qwen2Config(**SMALL, **TOKENS, **PLACES, **GROUPED)), plain, LAST),
         "qwen3": (Qwen3Model(Qwen3Config(**SMALL, **TOKENS, **PLACES, **GROUPED, head_dim=8)), plain, LAST),
+        "deberta": (DebertaModel(DebertaConfig(**bert, **disentangled)), marked, {}),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.backbones.source import DEFAULT_NAME
 
 NAMES = (
-    "bert", "bert-cls", "camembert", "clip-text", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
+    "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
     "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
 )  # fmt: skip
 QUESTIONS = ["the lock is stuck again", "is my bill wrong", "zzz 123", "lock " * 90, "a"]

@@ -64,6 +64,7 @@ FAMILIES: Mapping[str, Family] = {
     "electra": _PACKED_TEXT,
     "distilbert": _PADDED_TEXT,
     "mpnet": _PADDED_TEXT,
+    "deberta": _PADDED_TEXT,
     "deberta-v2": _PADDED_TEXT,
     "t5": _PADDED_TEXT,
     "clip_text_model": _PADDED_TEXT,
