@@ -42,12 +42,12 @@ def test_a_checkpoint_of_ones_own_is_exported_and_served_also_over_a_damaged_cac
     assert "is made again" in "".join(server.log)
 
 
-# As if somebody had put an architecture into a family that it does not fit: DistilBERT takes no positions from outside.
+# As if somebody had put an architecture into a family that it does not fit: GPT-2 looks back only, BERT both ways.
 MISFIT = """
 import sys
 from graft_server.backbones import families, source
 from graft_server.errors import BackboneError
-source.FAMILIES = {**families.FAMILIES, "distilbert": families.FAMILIES["bert"]}
+source.FAMILIES = {**families.FAMILIES, "gpt2": families.FAMILIES["bert"]}
 families.FAMILIES = source.FAMILIES
 from graft_server.backbones.torch.export import export_encoder
 backbone = source.open_backbone("mine", sys.argv[1])
@@ -79,7 +79,7 @@ def printed(code: str, *arguments: str) -> str:
 
 
 def test_a_graph_that_does_not_tell_what_torch_does_is_not_kept(text_checkpoints, tmp_path):
-    said = printed(MISFIT, str(text_checkpoints / "distilbert"), str(tmp_path))
+    said = printed(MISFIT, str(text_checkpoints / "gpt2"), str(tmp_path))
     assert said.startswith("EXPORT_PARITY Backbone mine: the exported graph differs from torch by ")
     assert list((tmp_path / "encoders").iterdir()) == []
 
