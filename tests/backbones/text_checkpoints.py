@@ -100,7 +100,8 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
     marked, plain = byte_level(marks=True), byte_level(marks=False)
     bert = {**SMALL, **TOKENS, **PLACES}
     # DeBERTa's. As transformers begins its weights (0.02), what it reads of two texts differs by a thousandth: so
-    # little that a head which tells them apart turns the last bit of a feature into 5e-4 of a probability.
+    # little that a head which tells them apart turns the last bit of a feature into 5e-4 of a probability. So it is
+    # with XLM-RoBERTa's first token.
     disentangled = {
         "initializer_range": 0.2,
         "relative_attention": True,
@@ -113,7 +114,7 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
         "bert-cls": (BertModel(BertConfig(**bert)), wordpiece(), CLS),
         "electra": (ElectraModel(ElectraConfig(**bert, embedding_size=16)), wordpiece(), {}),
         "roberta": (RobertaModel(RobertaConfig(**bert)), marked, {}),
-        "xlm-roberta": (XLMRobertaModel(XLMRobertaConfig(**bert)), marked, CLS),
+        "xlm-roberta": (XLMRobertaModel(XLMRobertaConfig(**bert, initializer_range=0.2)), marked, CLS),
         "camembert": (CamembertModel(CamembertConfig(**bert)), marked, {}),
         "distilbert": (
             DistilBertModel(DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, **TOKENS, **PLACES)),
