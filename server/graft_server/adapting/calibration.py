@@ -39,9 +39,7 @@ def temperature(
     sharpest = scale / (FINEST * float(np.abs(logits).max(axis=1).mean()))
     total = float(weights.sum())
     right = centred[np.arange(len(labels)), labels] if soft is None else np.einsum("nk,nk->n", soft, centred)
-    right = right * (
-        total / (total + 1)
-    )  # the one that may be any has the mean of the logits, which is 0 now
+    right = right * (total / (total + 1))  # of the one that may be any it is the mean of the logits: 0
     sharpness = 1.0
     for _ in range(40):
         probabilities = softmax(centred * np.float32(sharpness))
