@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from graft_server.backbones.torch.convolutional import cells
+from graft_server.backbones.torch.export import write_graph
+from graft_server.backbones.torch.family import Graph
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,17 @@ def test_a_grid_knows_where_something_is_and_its_mean_does_not():
     assert left[1, 0, 0] == right[1, 3, 3] == 1.0
     assert left.sum() == right.sum() == 1.0
     assert torch.equal(hidden[0].mean((-2, -1)), hidden[1].mean((-2, -1)))
+
+
+def test_a_grid_that_does_not_divide_the_places_is_exported(tmp_path: Path):
+    class Cells(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return cells(hidden)
+
+    hidden, path = torch.rand(5, 192, 28, 28), tmp_path / "cells.onnx"  # ConvNeXt-T: 3 cells of 28 places
+    dynamic = {"hidden": {0: torch.export.Dim.DYNAMIC}}
+    graph = Graph(Cells().eval(), [], dynamic, ("grid",), [])
+    write_graph(graph, {"hidden": hidden[:2].numpy()}, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"hidden": hidden.numpy()})
+    np.testing.assert_allclose(found, cells(hidden).numpy(), atol=1e-6)
