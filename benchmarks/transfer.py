@@ -34,7 +34,7 @@ from benchmarks.pretraining import images as pictures
 from benchmarks.pretraining import sounds
 from benchmarks.pretraining.training import fit
 
-DRAWS = {10: 5, 100: 2}
+DRAWS = {10: 10, 100: 2}
 """How often so many examples of each class are drawn."""
 CLEAR = 2.0
 """Standard errors by which a margin has to be above none."""
