@@ -362,10 +362,8 @@ def _fitted(trial: Trial, features: Array, labels: NDArray[np.int32], held_out: 
     return Head(trial.kind, POOLED, trial.fit(), 1.0, novelty)
 
 
-def is_beyond_noise(
-    gains: NDArray[np.float64], weights: NDArray[np.float64], classes: int, errors: float = STANDARD_ERRORS
-) -> bool:
-    """Whether a gain is more than chance: above so many standard errors, and so with one bad example more.
+def is_beyond_noise(gains: NDArray[np.float64], weights: NDArray[np.float64], classes: int) -> bool:
+    """Whether a gain is more than chance: above STANDARD_ERRORS of them, and so with one bad example more.
 
     A tuning that gets a little surer everywhere, and now and then is surely wrong, shows nothing but gains on examples
     that are too few to have one of its mistakes, and with them a small standard error. So one that is lost by all
@@ -377,10 +375,9 @@ def is_beyond_noise(
         gains: shape (n,), n >= 1: by how much the loss of each example fell, in nats.
         weights: shape (n,): of the examples.
         classes: How many there are.
-        errors: How many standard errors.
     """
     mean, variance = mean_and_variance(np.append(gains, -np.log(classes)), np.append(weights, weights.mean()))
-    return mean > errors * float(np.sqrt(variance))
+    return mean > STANDARD_ERRORS * float(np.sqrt(variance))
 
 
 def _losses(probabilities: Array, labels: NDArray[np.int32]) -> NDArray[np.float64]:
