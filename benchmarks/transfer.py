@@ -224,11 +224,10 @@ def _accuracy(logits: Callable[[slice], torch.Tensor], classes: NDArray[np.int64
 
 
 def _figure(what: str, adapted: Sequence[float], scratch: Sequence[float], *, few: bool) -> Figure:
-    """Accuracies of the same draws on both sides; with `few` examples there is a target."""
+    """Accuracies of the same draws on both sides, at least two; with `few` examples there is a target."""
 
     def said(found: Sequence[float]) -> str:
-        spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-        return f"{statistics.mean(found):.1f}{spread} %"
+        return f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f} %"
 
     margins = [one - other for one, other in zip(adapted, scratch, strict=True)]
     ahead, error = statistics.mean(margins), statistics.stdev(margins) / math.sqrt(len(margins))
