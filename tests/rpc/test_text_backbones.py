@@ -25,10 +25,11 @@ NAMES = (
 QUESTIONS = ["the lock is stuck again", "is my bill wrong", "zzz 123", "lock " * 90, "a"]
 ISOLATED = """
 import json, sys
-sys.path[:] = [it for it in sys.path if "graft" not in it] + [sys.argv[1]]
+sys.modules.update(graft=None, graft_server=None)  # from here on, importing either fails
+sys.path.append(sys.argv[1])
 from predict import predict
 answers = predict(sys.argv[2:])
-wrong = [it for it in ("graft_server", "graft", "torch", "transformers") if it in sys.modules]
+wrong = [it for it in ("torch", "transformers") if it in sys.modules]
 print(json.dumps([[dict(it.scores) for it in answers], [it.novelty for it in answers], wrong]))
 """
 
@@ -115,7 +116,8 @@ def test_a_backbone_that_cannot_be_loaded_says_why_and_stops_no_other(wires, few
 PAIRS = [("the lock", "is stuck"), ("is stuck", "the lock"), ("my bill " * 40, "is wrong"), ("the", "the")]
 ISOLATED_PAIRS = """
 import json, sys
-sys.path[:] = [it for it in sys.path if "graft" not in it] + [sys.argv[1]]
+sys.modules.update(graft=None, graft_server=None)  # from here on, importing either fails
+sys.path.append(sys.argv[1])
 from predict import predict
 print(json.dumps([dict(it.scores) for it in predict([tuple(it) for it in json.loads(sys.argv[2])])]))
 """
