@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Figure, write
-from graft_server.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.model import Source
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.compaction import compact
 from graft_server.store.objects import Objects
 from graft_server.store.rows import read_rows
 from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import Source
 
 ENCODER, DIMENSION = "e", 384
 REPEATS = 3

@@ -22,9 +22,9 @@ from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Input
 from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.errors import StateError
-from graft_server.examples import Input
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
 ROUNDS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.cores import usable_cores
+from graft_server.sharing.cores import usable_cores
 
 ALL = len(os.sched_getaffinity(0))
 

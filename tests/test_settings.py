@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 from graft_server.settings import Settings, load
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from graft_server.slices import SLICE, in_slices
+from graft_server.sharing.event_loop import SLICE, in_slices
 
 
 def test_others_have_the_event_loop_between_the_slices_of_a_long_list() -> None:

@@ -24,7 +24,7 @@ from graft_server.adapting.candidates import LogisticTrials
 from graft_server.adapting.examples import examples_of
 from graft_server.adapting.learning_curve import FORECASTS, STRENGTH, learning_curve
 from graft_server.adapting.search import POOLED, Search
-from graft_server.reports import LearningCurve
+from graft_server.domain.report import LearningCurve
 
 SETS: dict[str, Callable[[], Texts]] = {"banking77": banking77, "clinc150": clinc150}
 CELLS = (("banking77", 4), ("banking77", 8), ("clinc150", 4))

@@ -17,15 +17,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
-from graft_server import metrics
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
 from graft_server.adapting.data_quality import doubts
 from graft_server.adapting.examples import examples_of, joined
 from graft_server.adapting.search import Search
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.domain.report import Candidate
+from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
-from graft_server.reports import Candidate
 
 VIEWS = ("pooled", "layer3")
 
@@ -93,7 +93,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
     head = selection.head
     output = head.scores(_features(data.test, head.view))
     labels = data.texts.test_labels
-    found = metrics.figures(output.probabilities, labels, np.ones(len(labels)))
+    found = figures.figures(output.probabilities, labels, np.ones(len(labels)))
     foreign = head.scores(_features(data.foreign, head.view)).novelty if data.foreign else None
     return (
         Measured(
@@ -153,7 +153,7 @@ def baseline(data: Featured, rows: NDArray[np.int64]) -> Baseline:
     seconds = time.perf_counter() - start
     test = data.test["pooled"].astype(np.float32)
     labels = data.texts.test_labels
-    found = metrics.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
+    found = figures.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
     novelty = 0.0
     if data.foreign:
         foreign = data.foreign["pooled"].astype(np.float32)

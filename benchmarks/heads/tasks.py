@@ -31,7 +31,7 @@ from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.regression import select_regression
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import MultiLabelSet, RegressionSet
-from graft_server.reports import HeadChoice
+from graft_server.domain.report import HeadChoice
 
 POSITIVE = (
     "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love",

@@ -25,11 +25,9 @@ from graft_server.adapting.publishing import Publisher
 from graft_server.backbones.audio import AudioLimits
 from graft_server.backbones.images import ImageLimits
 from graft_server.backbones.limits import MediaLimits
-from graft_server.cores import usable_cores
+from graft_server.domain.errors import StoreError
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
-from graft_server.errors import StoreError
 from graft_server.exporting.exporter import Exporter
-from graft_server.jobs.courtesy import Courtesy
 from graft_server.jobs.local import LocalJobs
 from graft_server.rpc.adaptation import AdaptationService
 from graft_server.rpc.model import ModelService
@@ -39,6 +37,8 @@ from graft_server.serving.predictor import Predictor
 from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
+from graft_server.sharing.cores import usable_cores
+from graft_server.sharing.preemption import Courtesy
 from graft_server.store.catalogue import Catalogue
 from graft_server.store.objects import Objects
 

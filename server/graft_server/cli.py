@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft_server.app import App, trunks_of
-from graft_server.errors import DomainError
+from graft_server.domain.errors import DomainError
 from graft_server.jobs.local import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, PRECISIONS
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 
 ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"

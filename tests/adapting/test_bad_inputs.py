@@ -13,7 +13,7 @@ from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.regression import select_regression
 from graft_server.adapting.selection import Selection, select_head
 from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
-from graft_server.errors import StateError
+from graft_server.domain.errors import StateError
 
 N = 60
 Spoil = Callable[[Any], ExampleSet]

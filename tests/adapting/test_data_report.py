@@ -8,7 +8,7 @@ import pytest
 
 from graft_server.adapting.selection import select_head
 from graft_server.adapting.training_set import TrainingSet
-from graft_server.reports import DataReport, LearningCurve
+from graft_server.domain.report import DataReport, LearningCurve
 
 MakeSet = Callable[..., TrainingSet]
 

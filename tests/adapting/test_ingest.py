@@ -14,12 +14,13 @@ import pytest
 
 from graft_server.adapting import ingest
 from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
-from graft_server.adapting.intake import Intake
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.errors import ConflictError, StoreError
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.encoding.trunk import Trunk, TrunkSettings
-from graft_server.errors import ConflictError, StoreError
-from graft_server.examples import Change, Example, Input
 from graft_server.jobs.local import LocalJobs
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.sharing.memory import Intake
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Segment, content_digest
 

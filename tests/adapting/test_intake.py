@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from graft_server.adapting.intake import Intake, Share
+from graft_server.sharing.memory import Intake, Share
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graft_server.adapting.intervals import LEAST_EXAMPLES, Interval, fit_interval, intervals_without
-from graft_server.reports import CONFIDENCE
+from graft_server.domain.report import CONFIDENCE
 
 
 def fitted(

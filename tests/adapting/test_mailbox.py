@@ -6,18 +6,10 @@ import asyncio
 
 import pytest
 
-from graft_server.adapting.mailbox import (
-    REJECTIONS_AT_ONCE,
-    Accepted,
-    Committed,
-    Mailbox,
-    Message,
-    Progress,
-    Published,
-    Reconnect,
-)
-from graft_server.errors import DrainingError
-from graft_server.examples import Rejection
+from graft_server.adapting.mailbox import REJECTIONS_AT_ONCE, Mailbox
+from graft_server.domain.errors import DrainingError
+from graft_server.domain.examples import Rejection
+from graft_server.domain.stream import Accepted, Committed, Message, Progress, Published, Reconnect
 
 
 def rejection(sequence: int) -> Rejection:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from graft_server import metrics
 from graft_server.adapting import logistic
 from graft_server.adapting.calibration import temperature
 from graft_server.adapting.kernel import KernelRidge, indicators
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.evaluation import figures
 from graft_server.heads.head import gaussian_kernel, softmax
 
 MakeSet = Callable[..., TrainingSet]
@@ -130,8 +130,8 @@ def test_temperature_and_log_loss_of_a_distribution_are_those_of_its_labels_weig
     found = temperature(logits, train.labels, train.weights, soft)
     assert found == pytest.approx(temperature(logits[source], labels, weights), rel=1e-2)
     chances = softmax(logits)
-    expected = metrics.log_loss(chances[source], labels, weights)
-    assert metrics.log_loss(chances, train.labels, train.weights, soft) == pytest.approx(expected, rel=1e-5)
+    expected = figures.log_loss(chances[source], labels, weights)
+    assert figures.log_loss(chances, train.labels, train.weights, soft) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
@@ -169,7 +169,7 @@ def test_what_float32_hardly_tells_apart_is_not_taken_for_certain() -> None:
 def test_figures_of_a_case_counted_by_hand() -> None:
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]], np.float32)
     labels = np.array([0, 1, 1, 0], np.int32)
-    found = metrics.figures(probabilities, labels, np.array([1.0, 1.0, 1.0, 2.0]))
+    found = figures.figures(probabilities, labels, np.array([1.0, 1.0, 1.0, 2.0]))
     assert found.accuracy == pytest.approx(0.8)
     # Class 0: precision 3/4, recall 1. Class 1: precision 1, recall 1/2.
     assert found.macro_f1 == pytest.approx((6 / 7 + 2 / 3) / 2)
@@ -181,5 +181,5 @@ def test_figures_of_a_case_counted_by_hand() -> None:
 def test_confusions_are_counted_most_frequent_first() -> None:
     labels = np.array([0, 0, 0, 1, 2], np.int32)
     predicted = np.array([1, 1, 0, 2, 2])
-    found = metrics.confusions(("a", "b", "c"), labels, predicted)
+    found = figures.confusions(("a", "b", "c"), labels, predicted)
     assert [(one.label, one.predicted, one.count) for one in found] == [("a", "b", 2), ("b", "c", 1)]

@@ -13,11 +13,11 @@ from tests.adapting.conftest import rows_of
 
 from graft_server.adapting.multilabel import select_multi_label
 from graft_server.adapting.training_set import MultiLabelSet
-from graft_server.errors import StateError
+from graft_server.domain.errors import StateError
+from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import MultiLabelHead, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.multilabel import MultiLabelOutput
-from graft_server.reports import EvaluationMethod, Report
 
 MakeSet = Callable[..., MultiLabelSet]
 

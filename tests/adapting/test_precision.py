@@ -14,11 +14,12 @@ from graft_server.adapting.precision import admit
 from graft_server.adapting.train import train
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.reducing import to_int8
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.errors import BackboneError, StateError
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.report import Report
 from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.errors import BackboneError, StateError
-from graft_server.examples import Change, Example, Input
-from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
 

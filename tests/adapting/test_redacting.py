@@ -8,23 +8,16 @@ import pytest
 
 from graft_server.adapting.redacting import redact
 from graft_server.adapting.train import train
-from graft_server.examples import Change, Example, Input
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.model import ManifestRef
+from graft_server.domain.report import Report
 from graft_server.heads import decode
-from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import Wanted, erase, sweep
 from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import (
-    HEAD,
-    HEAD_ONNX,
-    REPORT,
-    TOP,
-    ManifestRef,
-    read_manifest,
-    read_part,
-    write_version,
-)
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
 
 DIMENSION, COUNT = 24, 60
 

@@ -14,16 +14,18 @@ from onnx import numpy_helper
 from graft_server.adapting import train as train_module
 from graft_server.adapting.head_parity import check_parity
 from graft_server.adapting.train import train
-from graft_server.errors import FaultError, StateError
-from graft_server.examples import Change, Example, Input, Label, Split
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.errors import FaultError, StateError
+from graft_server.domain.examples import Change, Example, Input, Label, Split
+from graft_server.domain.model import ManifestRef
+from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
-from graft_server.reports import EvaluationMethod, Report
-from graft_server.store.adaptations import AdaptationStore, Settings, Start, features_key
+from graft_server.store.adaptations import AdaptationStore, features_key
 from graft_server.store.generations import original_name
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import ManifestRef, read_manifest, read_part
+from graft_server.store.versions import read_manifest, read_part
 
 ENCODER = "0" * 32
 DIMENSION = 24

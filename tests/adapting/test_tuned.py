@@ -26,22 +26,13 @@ from graft_server.adapting.tuned import (
 )
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.examples import Label
+from graft_server.domain.examples import Label
+from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.report import Report
 from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
-from graft_server.reports import Report
 from graft_server.store.objects import Objects
-from graft_server.store.versions import (
-    HEAD,
-    HEAD_ONNX,
-    REPORT,
-    TOP,
-    Manifest,
-    ManifestRef,
-    read_manifest,
-    read_part,
-    write_version,
-)
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
 
 DONE = {"ended": "done", "best": 1, "parameters": 10, "examples_per_s": 5.0, "history": []}
 

@@ -17,9 +17,9 @@ from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.packing import pack
 from graft_server.backbones.preprocessing import odd_batches
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.domain.errors import BackboneError
 from graft_server.encoding.runtime import Encoder, device_for, run_bound
 from graft_server.encoding.trunk import Trunk, TrunkSettings
-from graft_server.errors import BackboneError
 
 TEXTS = ["my card was declined", "where is my money? " * 20, "a", "größer als 10 € 🙂"]
 

@@ -22,8 +22,8 @@ from graft_server.backbones.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import TextTokenizer
+from graft_server.domain.errors import FaultError
 from graft_server.encoding.runtime import Encoder
-from graft_server.errors import FaultError
 
 BELOW = 5
 """One layer is tuned."""

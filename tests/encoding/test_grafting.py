@@ -13,9 +13,9 @@ import pytest
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.cutting import boundary_of, cut, replant
 from graft_server.backbones.source import Backbone
+from graft_server.domain.errors import StoreError
 from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
 from graft_server.encoding.runtime import Encoder
-from graft_server.errors import StoreError
 
 TEXTS = [np.arange(7, 7 + length) for length in (3, 17, 1, 40, 5, 5)]
 

@@ -15,12 +15,12 @@ from onnx import numpy_helper
 
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Input
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.recovery import RecoveringEncoder
 from graft_server.encoding.runtime import Encoder
 from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
-from graft_server.errors import BackboneError
-from graft_server.examples import Input
 
 SOON_S = 0.01
 UNKNOWN_TOKEN = 10**9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graft_server.errors import FaultError
+from graft_server.domain.errors import FaultError
 from graft_server.exporting.parity import require_same
 from graft_server.heads.head import Head, LinearMap, Member
 from graft_server.heads.novelty import Novelty

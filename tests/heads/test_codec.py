@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.errors import CorruptError
+from graft_server.domain.errors import CorruptError
 from graft_server.heads import Head, MultiLabelHead, RegressionHead, decode, encode
 from graft_server.heads.graph import to_onnx
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.errors import CorruptError, InvalidError
+from graft_server.domain.errors import CorruptError, InvalidError
 from graft_server.heads import Head, decode, encode
 from graft_server.heads import head as heads
 from graft_server.heads.graph import to_onnx

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.test_local import gone, ignore, running, started, work
 
-from graft_server.jobs.courtesy import Courtesy
+from graft_server.sharing.preemption import Courtesy
 
 HERE = Path(__file__).parent
 
@@ -103,7 +103,7 @@ def test_a_job_that_stands_still_can_be_cancelled_and_the_next_one_runs():
 PARENT = """
 import asyncio
 from pathlib import Path
-from graft_server.jobs.courtesy import Courtesy
+from graft_server.sharing.preemption import Courtesy
 from graft_server.jobs.job import Job
 from graft_server.jobs.local import LocalJobs
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.errors import DrainingError, StateError, StoreError, WorkerError
+from graft_server.domain.errors import DrainingError, StateError, StoreError, WorkerError
 from graft_server.jobs.job import Job
 from graft_server.jobs.local import Limits, LocalJobs
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from graft_server.jobs.turns import Turns
+from graft_server.sharing.turns import Turns
 
 
 def test_a_waiter_that_is_cancelled_as_a_place_becomes_free_is_cancelled():

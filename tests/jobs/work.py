@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graft_server.errors import StateError
+from graft_server.domain.errors import StateError
 from graft_server.store.objects import ObjectMissingError
 
 

@@ -16,7 +16,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.catalogue import Catalogue
 from graft_server.store.objects import Objects
 

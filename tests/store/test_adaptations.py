@@ -9,13 +9,21 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from graft_server.errors import ConflictError, CorruptError, MissingError, StateError, StoreError
-from graft_server.examples import Change, Example, Input, Label, Rejection, Split
-from graft_server.store.adaptations import (
-    AdaptationStore,
+from graft_server.domain.adaptation import (
+    AdaptationState,
+    Committed,
     Failure,
+    Finished,
+    Rejected,
     Settings,
     Start,
+    StateChanged,
+)
+from graft_server.domain.errors import ConflictError, CorruptError, MissingError, StateError, StoreError
+from graft_server.domain.examples import Change, Example, Input, Label, Rejection, Split
+from graft_server.domain.model import Source
+from graft_server.store.adaptations import (
+    AdaptationStore,
     deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
@@ -23,12 +31,10 @@ from graft_server.store.adaptations import (
     stored_name,
     writer_folder,
 )
-from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rewriting import sweep
 from graft_server.store.rows import read_rows
 from graft_server.store.segments import Record, Segment, content_digest, encode_segment, segment_key
-from graft_server.store.versions import Source
 
 START = Start(
     Settings("minilm", (Label("a"), Label("b", "second")), seed=3), datetime(2026, 1, 2, tzinfo=UTC)
@@ -366,7 +372,7 @@ def test_rows_whose_features_or_segments_are_missing_say_which(memory):
 
 APPEND_FOR_EVER = """
 import sys
-from graft_server.examples import Change, Example, Input
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from graft_server.errors import MissingError
-from graft_server.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
+from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.errors import MissingError
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.compaction import FAN_IN, compact
 from graft_server.store.examples import StoredExamples
 from graft_server.store.objects import Objects

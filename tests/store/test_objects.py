@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from graft_server.errors import CorruptError, StoreError
+from graft_server.domain.errors import CorruptError, StoreError
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
@@ -189,7 +189,7 @@ def test_temporaries_are_swept_when_their_writer_is_dead_and_only_then(tmp_path)
 
 FULL = """
 import resource, sys
-from graft_server.errors import StoreError
+from graft_server.domain.errors import StoreError
 from graft_server.store.objects import Objects
 objects = Objects.open(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -214,7 +214,7 @@ def test_a_full_store_says_so_and_shows_nothing_of_the_object(tmp_path):
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
-from graft_server.errors import StoreError
+from graft_server.domain.errors import StoreError
 from graft_server.store.objects import Objects
 objects = Objects.open(sys.argv[1])
 objects.create("a/1", b"")

@@ -14,26 +14,26 @@ from dataclasses import dataclass
 
 from graft_server.adapting.continuous import ContinuousPublishing
 from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
-from graft_server.adapting.intake import Intake, Share
 from graft_server.adapting.interim import Interim
-from graft_server.adapting.mailbox import (
-    Committed,
-    Mailbox,
-    Message,
-    Progress,
-    PublicationFailed,
-    Published,
-    Reconnect,
-)
+from graft_server.adapting.mailbox import Mailbox
 from graft_server.adapting.policy import already_published
 from graft_server.adapting.publishing import Publisher, uncancelled
+from graft_server.domain.adaptation import AdaptationState, Commit, Failure
+from graft_server.domain.errors import (
+    ConflictError,
+    DomainError,
+    DrainingError,
+    FaultError,
+    StateError,
+    StoreError,
+)
+from graft_server.domain.names import shown
+from graft_server.domain.report import Report
+from graft_server.domain.stream import Committed, Message, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
-from graft_server.names import shown
-from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, Commit, Failure
+from graft_server.sharing.memory import Intake, Share
+from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.compaction import FAN_IN, compact
-from graft_server.store.events import AdaptationState
 from graft_server.store.features import Features
 from graft_server.store.segments import Segment, WriterLog
 

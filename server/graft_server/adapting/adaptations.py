@@ -12,11 +12,10 @@ from weakref import WeakValueDictionary
 
 from graft_server.adapting import finetuning
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
-from graft_server.adapting.intake import Intake
 from graft_server.adapting.interim import KEPT_S, InterimHead
 from graft_server.adapting.publishing import Publisher
-from graft_server.encoding.trunk import Trunk, Trunks
-from graft_server.errors import (
+from graft_server.domain.adaptation import AdaptationState, PublishPolicy, Settings, Start, StartRequest
+from graft_server.domain.errors import (
     DomainError,
     DrainingError,
     InvalidError,
@@ -24,13 +23,13 @@ from graft_server.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.examples import Label, Modality, Task
-from graft_server.names import check_identifier, check_model, clean_label, shown
+from graft_server.domain.examples import Label, Modality, StoredExample, Task
+from graft_server.domain.model import Source
+from graft_server.domain.names import check_identifier, check_model, clean_label, shown
+from graft_server.encoding.trunk import Trunk, Trunks
+from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations import (
     AdaptationStore,
-    PublishPolicy,
-    Settings,
-    Start,
     list_all_adaptations,
     missing_adaptation,
     parsed_name,
@@ -38,9 +37,8 @@ from graft_server.store.adaptations import (
     remove_adaptation,
     stored_name,
 )
-from graft_server.store.events import AdaptationState
-from graft_server.store.examples import StoredExample, StoredExamples
-from graft_server.store.versions import Source, read_manifest
+from graft_server.store.examples import StoredExamples
+from graft_server.store.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -69,18 +67,6 @@ class AdaptationLimits:
 
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 """When a damaged adaptation began."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What a caller of Adapt begins with."""
-
-    model: str
-    adaptation_id: str
-    """"": the server picks one."""
-    writer_id: str
-    settings: Settings
-    """Its backbone is a name, or "" for the default."""
 
 
 class Adaptations:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
-from graft_server.errors import StateError
-from graft_server.examples import Example, Label, Split, Task
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Example, Label, Split, Task
 from graft_server.store.rows import Rows
 
 

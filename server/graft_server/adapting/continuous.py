@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from graft_server.adapting.policy import automatic_id, changes_since, due_in_s
-from graft_server.errors import DomainError, StateError
+from graft_server.domain.adaptation import AdaptationState
+from graft_server.domain.errors import DomainError, StateError
 from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.events import AdaptationState
 
 _log = logging.getLogger(__name__)
 

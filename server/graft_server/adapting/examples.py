@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graft_server.adapting.folds import bound_together, stratified_folds
 from graft_server.adapting.training_set import ExampleSet, TrainingSet
-from graft_server.errors import StateError
+from graft_server.domain.errors import StateError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

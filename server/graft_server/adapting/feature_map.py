@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.training_set import ExampleSet
-from graft_server.reports import MapPoint
+from graft_server.domain.report import MapPoint
 
 MAX_POINTS = 1000
 LEAST_SPREAD = 1e-5

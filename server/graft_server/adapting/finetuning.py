@@ -15,14 +15,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graft_server.adapting.mailbox import Progress
 from graft_server.backbones import scratch
 from graft_server.backbones.source import Backbone
+from graft_server.domain.adaptation import FineTuning, Settings
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.examples import Task
+from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import DomainError, DrainingError, InvalidError
-from graft_server.examples import Task
 from graft_server.jobs.job import Job, Jobs
-from graft_server.store.adaptations import AdaptationStore, FineTuning, Settings
+from graft_server.store.adaptations import AdaptationStore
 
 _log = logging.getLogger(__name__)
 

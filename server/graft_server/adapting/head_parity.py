@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.errors import FaultError
+from graft_server.domain.errors import FaultError
 from graft_server.heads import AnyHead, MultiLabelHead, Novelty, RegressionHead, rounding
 
 ROWS = 2000

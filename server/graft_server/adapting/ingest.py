@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graft_server.adapting.intake import Share
+from graft_server.domain.errors import BackboneError, ConflictError, InvalidError, StoreError
+from graft_server.domain.examples import Change, Input, Rejection
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import POOLED, Trunk
-from graft_server.errors import BackboneError, ConflictError, InvalidError, StoreError
-from graft_server.examples import Change, Input, Rejection
+from graft_server.sharing.memory import Share
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.features import Features
 from graft_server.store.segments import Record, Segment, WriterLog

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.interim_state import VIEW, FittedHead, InterimState, Log, Row
 from graft_server.adapting.publishing import Publisher
+from graft_server.domain.errors import DomainError, FaultError, StateError
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.names import shown
 from graft_server.encoding import runtime
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import DomainError, FaultError, StateError
-from graft_server.examples import Label, Task
 from graft_server.heads import Head, HeadOutput
-from graft_server.names import shown
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.features import Features
 from graft_server.store.objects import ObjectMissingError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graft_server.adapting.places import Places
 from graft_server.adapting.prequential import Prequential
-from graft_server.examples import Example, Label, Split
+from graft_server.domain.examples import Example, Label, Split
 from graft_server.heads.head import Head, Member
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.segments import Segment, changes

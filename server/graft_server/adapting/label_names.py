@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.ingest import STORED_TYPE
+from graft_server.domain.examples import Label
 from graft_server.encoding.trunk import Trunk
-from graft_server.examples import Label
 from graft_server.store.features import Features
 
 REMEMBERED = 4_096

@@ -22,7 +22,7 @@ from graft_server.adapting import logistic
 from graft_server.adapting.candidates import NEVER, Problem
 from graft_server.adapting.evidence import widening
 from graft_server.adapting.threads import side_by_side
-from graft_server.reports import ClassAdvice, CurvePoint, LearningCurve
+from graft_server.domain.report import ClassAdvice, CurvePoint, LearningCurve
 
 FRACTIONS = (0.25, 0.5, 1.0)
 """Of a fold's training examples."""

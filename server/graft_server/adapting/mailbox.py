@@ -4,72 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from graft_server.examples import Rejection
-from graft_server.reports import Report
-from graft_server.store.adaptations import Failure
+from graft_server.domain.examples import Rejection
+from graft_server.domain.stream import Accepted, Message, Progress, PublicationFailed, Published
 
 REJECTIONS_AT_ONCE = 1_000
 """An acknowledgement names at most so many rejections, so that it stays under 1 MiB; the rest follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Everything below next_sequence is durable or rejected."""
-
-    next_sequence: int
-    rejected: tuple[Rejection, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A commit is durable."""
-
-    commit_id: str
-    next_sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A version is being served."""
-
-    commit_id: str
-    model: str
-    version: int
-    report: Report | None
-    """None if the version has been deleted since."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublicationFailed:
-    """A commit did not lead to a version."""
-
-    commit_id: str
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Work is being done."""
-
-    commit_id: str = ""
-    stage: str = ""
-    fraction: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    eta_s: float | None = None
-    """How long the rest will take; None where it is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """The server is about to end the call."""
-
-    next_sequence: int
-
-
-Message = Accepted | Committed | Published | PublicationFailed | Progress | Reconnect
 
 
 class Mailbox:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from graft_server import metrics
 from graft_server.adapting import binary, logistic
 from graft_server.adapting.candidates import NEVER
 from graft_server.adapting.examples import deal, joined, usable
@@ -29,10 +28,11 @@ from graft_server.adapting.selection import Selection
 from graft_server.adapting.threads import side_by_side
 from graft_server.adapting.thresholds import Decision, decide, platt
 from graft_server.adapting.training_set import MultiLabelSet
-from graft_server.errors import StateError
+from graft_server.domain.errors import StateError
+from graft_server.domain.report import Candidate, HeadChoice
+from graft_server.evaluation import figures
 from graft_server.heads import LinearMap, MultiLabelHead
 from graft_server.heads.head import Map
-from graft_server.reports import Candidate, HeadChoice
 
 SEARCH_EXAMPLES = 6_000
 """Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""
@@ -332,7 +332,7 @@ def _judged(
 ) -> Trial:
     decision = decide(scores, labelled.targets, labelled.weights)
     probabilities, selected = decision.apply(scores)
-    found = metrics.multi_label(probabilities, selected, labelled.targets, labelled.weights)
+    found = figures.multi_label(probabilities, selected, labelled.targets, labelled.weights)
     candidate = Candidate(
         kind, labelled.view, settings, log_loss=found.figures.log_loss, micro_f1=found.further.micro_f1
     )

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server import metrics
 from graft_server.adapting.data_quality import MAX_LISTED, findings, reference
 from graft_server.adapting.examples import joined
 from graft_server.adapting.feature_map import feature_map
@@ -16,9 +15,17 @@ from graft_server.adapting.search import MANY_CELLS
 from graft_server.adapting.task_curves import multi_label_curve
 from graft_server.adapting.thresholds import decided_without
 from graft_server.adapting.training_set import MultiLabelSet
-from graft_server.examples import Task
+from graft_server.domain.examples import Task
+from graft_server.domain.report import (
+    Evaluation,
+    EvaluationMethod,
+    HeadChoice,
+    LabelError,
+    NoveltyReport,
+    Report,
+)
+from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE, MultiLabelHead
-from graft_server.reports import Evaluation, EvaluationMethod, HeadChoice, LabelError, NoveltyReport, Report
 
 DOUBTFUL = 0.25
 """A label, or its absence, is listed as a probable error where it is less likely, given the input, than this
@@ -77,7 +84,7 @@ def report_of(
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     carried, weights = train.targets[measured_on], train.weights[measured_on]
-    found = metrics.multi_label(probabilities, selected, carried, weights)
+    found = figures.multi_label(probabilities, selected, carried, weights)
     counts = targets.sum(axis=0)
     return Report(
         examples=len(rows),
@@ -89,10 +96,10 @@ def report_of(
         calibration_error=found.figures.calibration_error,
         evaluation=how,
         head=choice,
-        per_class=metrics.label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
+        per_class=figures.label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
         warnings=_warnings(train, rows, fold_of),
         seed=seed,
-        reliability=metrics.multi_label_reliability(probabilities, carried, weights),
+        reliability=figures.multi_label_reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data,
         learning_curve=curve,

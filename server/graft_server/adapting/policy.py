@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from graft_server.store.adaptations import AdaptationStore, Commit, PublishPolicy
+from graft_server.domain.adaptation import Commit, PublishPolicy
+from graft_server.store.adaptations import AdaptationStore
 
 _AUTOMATIC = "auto:"
 """What the names of the server's own commits begin with. No client's id has a colon."""

@@ -23,9 +23,9 @@ from graft_server.adapting.search import FIRST_STRENGTH, POOLED, STRENGTHS
 from graft_server.adapting.training_set import TrainingSet
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.source import Backbone
+from graft_server.domain.errors import BackboneError, StateError
+from graft_server.domain.examples import Input, Kind
 from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.errors import BackboneError, StateError
-from graft_server.examples import Input, Kind
 
 MAX_LOSS = 0.003
 """A version is published if its accuracy falls by no more, or by no more than chance explains."""

@@ -13,17 +13,18 @@ import msgspec
 from graft_server.adapting.finetuning import FROZEN_DONE, Tuner, plan_of
 from graft_server.adapting.ingest import Embedder
 from graft_server.adapting.label_names import LabelNames
-from graft_server.adapting.mailbox import Progress
+from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
+from graft_server.domain.examples import Label
+from graft_server.domain.model import ManifestRef, Source, Version
+from graft_server.domain.report import Report
+from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, FaultError, StateError
-from graft_server.examples import Label
 from graft_server.jobs.job import Job, Jobs
-from graft_server.reports import Report
 from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.catalogue import Catalogue, Snapshot, Version
+from graft_server.store.catalogue import Catalogue, Snapshot
 from graft_server.store.features import FEATURES_MISSING
 from graft_server.store.objects import Objects
-from graft_server.store.versions import ManifestRef, Source, read_report, remove_version
+from graft_server.store.versions import read_report, remove_version
 
 T = TypeVar("T")
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from graft_server import metrics
 from graft_server.adapting import logistic
 from graft_server.adapting.data_quality import findings
 from graft_server.adapting.examples import deal, joined, usable
@@ -32,11 +31,9 @@ from graft_server.adapting.search import Progress, silent, views_of
 from graft_server.adapting.selection import Selection
 from graft_server.adapting.task_curves import regression_curve
 from graft_server.adapting.training_set import RegressionSet
-from graft_server.errors import StateError
-from graft_server.examples import Task
-from graft_server.heads import ABSTAIN_ABOVE, RegressionHead
-from graft_server.heads.head import Map
-from graft_server.reports import (
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Task
+from graft_server.domain.report import (
     CONFIDENCE,
     Candidate,
     Evaluation,
@@ -47,6 +44,9 @@ from graft_server.reports import (
     PredictedValue,
     Report,
 )
+from graft_server.evaluation import figures
+from graft_server.heads import ABSTAIN_ABOVE, RegressionHead
+from graft_server.heads.head import Map
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """What ridge regression's penalty is chosen from, for features of norm 1."""
@@ -301,7 +301,7 @@ def _report(
         learning_curve=_curve(tried, kinds),
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
-        regression=metrics.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
+        regression=figures.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server import metrics
 from graft_server.adapting.candidates import Problem
 from graft_server.adapting.data_quality import data_report
 from graft_server.adapting.examples import Examples, joined
@@ -13,9 +12,7 @@ from graft_server.adapting.feature_map import feature_map
 from graft_server.adapting.learning_curve import CURVE_FOLDS, learning_curve
 from graft_server.adapting.search import MANY_CELLS
 from graft_server.adapting.training_set import ExampleSet
-from graft_server.heads.head import Head
-from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.reports import (
+from graft_server.domain.report import (
     Evaluation,
     EvaluationMethod,
     HeadChoice,
@@ -23,6 +20,9 @@ from graft_server.reports import (
     NoveltyReport,
     Report,
 )
+from graft_server.evaluation import figures
+from graft_server.heads.head import Head
+from graft_server.heads.novelty import ABSTAIN_ABOVE
 
 FEW = 5
 """A class with fewer examples is warned of."""
@@ -73,7 +73,7 @@ def report_of(
         how = Evaluation(EvaluationMethod.NONE)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = metrics.figures(probabilities, labels, weights, soft)
+    found = figures.figures(probabilities, labels, weights, soft)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -84,11 +84,11 @@ def report_of(
         calibration_error=found.calibration_error,
         evaluation=how,
         head=choice,
-        per_class=metrics.class_reports(train.classes, counts, labels, predicted, weights),
-        confusions=metrics.confusions(train.classes, labels, predicted),
+        per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
+        confusions=figures.confusions(train.classes, labels, predicted),
         warnings=_warnings(examples, counts),
         seed=examples.seed,
-        reliability=metrics.reliability(probabilities, labels, weights, soft),
+        reliability=figures.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
         learning_curve=_curve(examples, problem, out_of_fold),

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server import metrics
 from graft_server.adapting import candidates, logistic
 from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Solved, Trial
 from graft_server.adapting.evidence import Difference, difference
@@ -21,7 +20,8 @@ from graft_server.adapting.examples import Examples, joined
 from graft_server.adapting.kernel import RIDGES
 from graft_server.adapting.threads import side_by_side
 from graft_server.adapting.training_set import ExampleSet
-from graft_server.reports import Candidate
+from graft_server.domain.report import Candidate
+from graft_server.evaluation import figures
 
 POOLED = "pooled"
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -221,7 +221,7 @@ def judge(trial: Trial, measure: Measure) -> Judged:
     found = trial.probabilities[rows]
     labels, weights = measure.labels[rows], measure.weights[rows]
     soft = None if measure.soft is None else measure.soft[rows]
-    losses = metrics.losses(found, labels, soft)
+    losses = figures.losses(found, labels, soft)
     log_loss = float(weights @ losses / weights.sum())
     accuracy = float(weights @ (found.argmax(axis=1) == labels) / weights.sum())
     return Judged(

@@ -17,9 +17,9 @@ from graft_server.adapting.novelty import fit_novelty
 from graft_server.adapting.reporting import report_of
 from graft_server.adapting.search import Progress, Search, silent
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.domain.report import HeadChoice, Report
 from graft_server.heads import AnyHead
 from graft_server.heads.head import Head
-from graft_server.reports import HeadChoice, Report
 
 Array = NDArray[np.float32]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from graft_server.errors import InvalidError
-from graft_server.examples import Example, Share, Task
-from graft_server.names import clean_label, shown
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example, Share, Task
+from graft_server.domain.names import clean_label, shown
 
 MAX_LABELS = 1_000
 """Of one example's set or distribution."""

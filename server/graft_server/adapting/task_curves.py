@@ -15,8 +15,8 @@ from graft_server.adapting import binary, logistic
 from graft_server.adapting.learning_curve import Lost, advice_of, curve_of, parts_of
 from graft_server.adapting.ridge import Ridge
 from graft_server.adapting.thresholds import best_cut
+from graft_server.domain.report import LearningCurve
 from graft_server.heads.multilabel import sigmoid
-from graft_server.reports import LearningCurve
 
 STRENGTH = 3.0
 """Of the logistic regression that parts of multi-label examples are measured with, for features of norm 1. One

@@ -29,15 +29,16 @@ from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, Regres
 from graft_server.adapting.zero_shot import select_by_names
 from graft_server.backbones.limits import Bounded, MediaLimits
 from graft_server.backbones.source import Backbone
+from graft_server.domain.errors import FaultError, StateError
+from graft_server.domain.examples import Kind, Label
+from graft_server.domain.model import Manifest, Source
 from graft_server.encoding.runtime import Reference
-from graft_server.errors import FaultError, StateError
-from graft_server.examples import Kind, Label
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.features import FEATURES_MISSING
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, Manifest, Source, write_version
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, write_version
 
 OnProgress = Callable[[dict[str, Any]], None]
 

@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server import metrics
 from graft_server.adapting import logistic
 from graft_server.adapting.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
 from graft_server.adapting.evidence import mean_and_variance
@@ -31,10 +30,8 @@ from graft_server.adapting.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENG
 from graft_server.adapting.selection import Selection
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.heads import Head, decode, encode
-from graft_server.heads.graph import to_onnx
-from graft_server.heads.head import LinearMap, Member, softmax
-from graft_server.reports import (
+from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.report import (
     Candidate,
     Evaluation,
     EvaluationMethod,
@@ -43,18 +40,12 @@ from graft_server.reports import (
     TuningPoint,
     TuningReport,
 )
+from graft_server.evaluation import figures
+from graft_server.heads import Head, decode, encode
+from graft_server.heads.graph import to_onnx
+from graft_server.heads.head import LinearMap, Member, softmax
 from graft_server.store.objects import Objects
-from graft_server.store.versions import (
-    HEAD,
-    HEAD_ONNX,
-    REPORT,
-    TOP,
-    Manifest,
-    ManifestRef,
-    read_part,
-    read_report,
-    write_version,
-)
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_part, read_report, write_version
 
 LEAST_EXAMPLES = 100
 """With fewer, too few can be held out to tell a gain from noise."""
@@ -286,8 +277,8 @@ def _measured(task: Finishing, tried: TuningReport, before: TuningReport | None)
         tried,
         kept=not task.auto or is_beyond_noise(least - losses, weights, tuned.shape[1]),
         measured=len(labels),
-        frozen_log_loss=metrics.log_loss(frozen["probabilities"], labels, weights),
-        tuned_log_loss=metrics.log_loss(tuned, labels, weights),
+        frozen_log_loss=figures.log_loss(frozen["probabilities"], labels, weights),
+        tuned_log_loss=figures.log_loss(tuned, labels, weights),
         gain_error=float(np.sqrt(mean_and_variance(lost - losses, weights)[1])),
         frozen_accuracy=_accuracy(frozen["probabilities"], labels, weights),
         tuned_accuracy=_accuracy(tuned, labels, weights),
@@ -329,7 +320,7 @@ def _choose(
             it.kind,
             it.problem.view,
             it.settings,
-            metrics.log_loss(it.probabilities[stop], labels[:count][stop], weights[:count][stop]),
+            figures.log_loss(it.probabilities[stop], labels[:count][stop], weights[:count][stop]),
             _accuracy(it.probabilities[stop], labels[:count][stop], weights[:count][stop]),
         )
         for it in tried
@@ -414,7 +405,7 @@ def _tuned_report(frozen: Report, measured: _Measured, manifest: Manifest) -> Re
     names = tuple(label.name for label in manifest.labels)
     probabilities, labels, weights = measured.probabilities, measured.labels, measured.weights
     predicted = probabilities.argmax(axis=1)
-    found = metrics.figures(probabilities, labels, weights)
+    found = figures.figures(probabilities, labels, weights)
     counts = np.array([it.examples for it in frozen.per_class], np.int64)
     return dataclasses.replace(
         frozen,
@@ -430,9 +421,9 @@ def _tuned_report(frozen: Report, measured: _Measured, manifest: Manifest) -> Re
             measured.trial.temperature,
             measured.candidates,
         ),
-        per_class=metrics.class_reports(names, counts, labels, predicted, weights),
-        confusions=metrics.confusions(names, labels, predicted),
-        reliability=metrics.reliability(probabilities, labels, weights),
+        per_class=figures.class_reports(names, counts, labels, predicted, weights),
+        confusions=figures.confusions(names, labels, predicted),
+        reliability=figures.reliability(probabilities, labels, weights),
         learning_curve=None,
         method=measured.report.method,
     )

@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 
 from graft_server.adapting.targets import TargetRules
-from graft_server.errors import InvalidError
-from graft_server.examples import Change, Example, Input, Kind
-from graft_server.names import MAX_ID_BYTES, shown
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Change, Example, Input, Kind
+from graft_server.domain.names import MAX_ID_BYTES, shown
 
 MAX_TEXT_BYTES = 1 << 20
 

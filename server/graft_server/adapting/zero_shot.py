@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from graft_server.adapting.selection import Selection
 from graft_server.adapting.training_set import TrainingSet
+from graft_server.domain.report import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
 from graft_server.heads.head import Head, LinearMap, Member
 from graft_server.heads.novelty import Novelty
-from graft_server.reports import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
 
 KIND, VIEW = "zero-shot", "pooled"
 

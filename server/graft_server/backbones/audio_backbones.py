@@ -27,8 +27,8 @@ from graft_server.backbones.audio import (
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.limits import MediaLimits
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
-from graft_server.errors import InvalidError
-from graft_server.examples import Input, Kind, Modality
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Input, Kind, Modality
 
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone

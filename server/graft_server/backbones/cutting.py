@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from graft_server.backbones import audio_backbones, image_backbones, text
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
 
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone

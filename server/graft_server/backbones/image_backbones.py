@@ -14,8 +14,8 @@ from graft_server.backbones.images import ImageError, ImageRecipe
 from graft_server.backbones.limits import MediaLimits
 from graft_server.backbones.names import MAX_TOKENS
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
-from graft_server.errors import BackboneError, InvalidError
-from graft_server.examples import Input, Kind, Modality
+from graft_server.domain.errors import BackboneError, InvalidError
+from graft_server.domain.examples import Input, Kind, Modality
 
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone

@@ -27,7 +27,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from graft_server.backbones.cache import GRAPH, EncoderCache
 from graft_server.backbones.preprocessing import Arrays, odd_batches
 from graft_server.backbones.source import Backbone
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 """How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.987

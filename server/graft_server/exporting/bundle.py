@@ -21,10 +21,11 @@ from graft_server.backbones.cutting import joined
 from graft_server.backbones.preprocessing import Arrays
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer, is_packed
+from graft_server.domain.errors import BackboneError, CorruptError
+from graft_server.domain.examples import Task as Answering
+from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, CorruptError
-from graft_server.examples import Task as Answering
 from graft_server.exporting import media, runner
 from graft_server.exporting.graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows
@@ -32,16 +33,7 @@ from graft_server.exporting.sources import runner_source
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.objects import Objects
-from graft_server.store.versions import (
-    HEAD,
-    HEAD_ONNX,
-    REPORT,
-    TOP,
-    Manifest,
-    ManifestRef,
-    read_manifest,
-    read_part,
-)
+from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 INPUTS = ("input_ids", "attention_mask")
 _ENCODER, _HEAD, _PACKING = "encoder/", "head/", "packing/"

@@ -19,8 +19,8 @@ from graft_server.backbones.audio_backbones import AudioPreprocessor
 from graft_server.backbones.image_backbones import ImagePreprocessor
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.source import Backbone
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
 from graft_server.exporting import media_runner
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
 from graft_server.exporting.sources import runner_source

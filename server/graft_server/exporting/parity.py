@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.text import TextPreprocessor
+from graft_server.domain.errors import CorruptError, FaultError
+from graft_server.domain.examples import Kind
+from graft_server.domain.model import Manifest
 from graft_server.encoding.runtime import Features
-from graft_server.errors import CorruptError, FaultError
-from graft_server.examples import Kind
 from graft_server.exporting.runner import Classifier, Text
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
-from graft_server.store.versions import Manifest
 
 PROBES = 64
 PROBABILITY_PARITY = 1e-4

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.errors import CorruptError
-from graft_server.examples import Task
+from graft_server.domain.errors import CorruptError
+from graft_server.domain.examples import Task
 from graft_server.heads.head import Head, HeadOutput, KernelMap, LinearMap, Map, Member
 from graft_server.heads.multilabel import MultiLabelHead, MultiLabelOutput
 from graft_server.heads.novelty import Novelty

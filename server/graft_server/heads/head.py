@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 from graft_server.heads.half import widened
 from graft_server.heads.novelty import Novelty
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from graft_server import errors
+from graft_server.domain import errors
 
 LENGTH_BYTES = 4
 

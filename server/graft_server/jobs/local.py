@@ -20,11 +20,11 @@ from typing import Any, cast
 
 import msgspec
 
-from graft_server.errors import DrainingError, WorkerError
+from graft_server.domain.errors import DrainingError, WorkerError
 from graft_server.jobs import frames
-from graft_server.jobs.courtesy import Courtesy
 from graft_server.jobs.job import Job, OnProgress
-from graft_server.jobs.turns import Turns
+from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from graft_server.errors import DomainError, WorkerError
+from graft_server.domain.errors import DomainError, WorkerError
 from graft_server.jobs import frames
 
 _PR_SET_PDEATHSIG = 1

@@ -8,23 +8,34 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from graft.v1 import adaptation_pb2 as pb
-from graft_server.adapting import mailbox
 from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher, require_sent
-from graft_server.adapting.adaptations import Adaptations, StartRequest
+from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.ingest import Incoming, readable
 from graft_server.adapting.targets import TargetRules
+from graft_server.domain import stream
+from graft_server.domain.adaptation import (
+    AdaptationState,
+    Commit,
+    Committed,
+    Event,
+    Finished,
+    Outcome,
+    Rejected,
+    Settings,
+    StartRequest,
+    StateChanged,
+)
+from graft_server.domain.errors import ConflictError, DomainError, DrainingError, InvalidError
+from graft_server.domain.examples import Modality, Rejection
+from graft_server.domain.names import check_identifier, check_model
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, DrainingError, InvalidError
-from graft_server.examples import Modality, Rejection
-from graft_server.names import check_identifier, check_model
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context, failure_status, to_status
 from graft_server.rpc.paging import Page, window
 from graft_server.rpc.reports import TASK_MESSAGES
 from graft_server.rpc.times import timestamp
-from graft_server.slices import in_slices
-from graft_server.store.adaptations import AdaptationStore, Commit, Outcome, Settings
-from graft_server.store.events import AdaptationState, Committed, Event, Finished, Rejected, StateChanged
+from graft_server.sharing.event_loop import in_slices
+from graft_server.store.adaptations import AdaptationStore
 
 KEEP_ALIVE_S = 20.0
 """An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""
@@ -264,12 +275,12 @@ async def _validate(
                 _require_no_gap(message.examples.first_sequence, following)
                 following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
-                yield converters.adapt_response(mailbox.Accepted(following, rejected))
+                yield converters.adapt_response(stream.Accepted(following, rejected))
             case "commit":
                 commit_id, end = _commit_id(message.commit), _end(message.commit)
                 end = following if end is None else end
                 require_sent(end, following)
-                yield converters.adapt_response(mailbox.Committed(commit_id, end))
+                yield converters.adapt_response(stream.Committed(commit_id, end))
             case which:
                 raise _misplaced(which)
 
@@ -334,14 +345,14 @@ def _misplaced(which: str | None) -> InvalidError:
     )
 
 
-async def _messages(session: Session) -> AsyncIterator[mailbox.Message]:
+async def _messages(session: Session) -> AsyncIterator[stream.Message]:
     """What the caller is to be told, and a sign of life where that is long in coming."""
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
                 message = await session.next_message()
         except TimeoutError:
-            message = mailbox.Progress()
+            message = stream.Progress()
         if message is None:
             return
         yield message
@@ -382,7 +393,7 @@ async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResp
             response.committed.next_sequence = sum(watermarks.values())
         case Finished(commit_id=commit_id):
             outcome = await adaptation.outcome(commit_id)
-            if isinstance(outcome, mailbox.Published):
+            if isinstance(outcome, stream.Published):
                 response.published.CopyFrom(converters.published(outcome))
             else:
                 response.publication_failed.commit_id = commit_id

@@ -9,15 +9,13 @@ import numpy as np
 from google.protobuf import json_format
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server import examples
-from graft_server.adapting import mailbox
-from graft_server.adapting.adaptations import StartRequest
 from graft_server.adapting.ingest import Incoming
 from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import check_change, check_input
-from graft_server.encoding.trunk import Trunk, TrunkState
-from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import (
+from graft_server.domain import examples, stream
+from graft_server.domain.adaptation import FineTuning, PublishPolicy, Settings, StartRequest
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import (
     Change,
     Example,
     Input,
@@ -27,20 +25,20 @@ from graft_server.examples import (
     Rejection,
     Share,
     Split,
+    StoredExample,
     Task,
 )
-from graft_server.names import MAX_ID_BYTES, check_identifier
-from graft_server.reports import Report
+from graft_server.domain.model import Model, Version
+from graft_server.domain.names import MAX_ID_BYTES, check_identifier
+from graft_server.domain.prediction import ManyLabels, OneLabel, Prediction, Selector, Value
+from graft_server.domain.report import Report
+from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.rpc.errors import failure_status, to_status
 from graft_server.rpc.reports import METHOD_MESSAGES, TASK_MESSAGES, report_message
 from graft_server.rpc.times import duration, seconds, timestamp
-from graft_server.serving.answers import ManyLabels, OneLabel, Value
-from graft_server.serving.predictor import Prediction, Predictions
-from graft_server.serving.versions import Selector, ServedVersion, aliases_of
-from graft_server.slices import in_slices
-from graft_server.store.adaptations import FineTuning, PublishPolicy, Settings
-from graft_server.store.catalogue import Model, Version
-from graft_server.store.examples import StoredExample
+from graft_server.serving.predictor import Predictions
+from graft_server.serving.versions import ServedVersion, aliases_of
+from graft_server.sharing.event_loop import in_slices
 from graft_server.store.segments import content_digest
 
 METHODS = {
@@ -266,29 +264,29 @@ def rejection(value: examples.Rejection) -> adaptation_pb2.Rejection:
     )
 
 
-def adapt_response(value: mailbox.Message) -> adaptation_pb2.AdaptResponse:
+def adapt_response(value: stream.Message) -> adaptation_pb2.AdaptResponse:
     """What Adapt answers."""
     response = adaptation_pb2.AdaptResponse()
     match value:
-        case mailbox.Accepted():
+        case stream.Accepted():
             response.accepted.next_sequence = value.next_sequence
             response.accepted.rejected.extend(rejection(it) for it in value.rejected)
-        case mailbox.Committed():
+        case stream.Committed():
             response.committed.commit_id = value.commit_id
             response.committed.next_sequence = value.next_sequence
-        case mailbox.Published():
+        case stream.Published():
             response.published.CopyFrom(published(value))
-        case mailbox.PublicationFailed():
+        case stream.PublicationFailed():
             response.publication_failed.commit_id = value.commit_id
             response.publication_failed.status.CopyFrom(failure_status(value.failure))
-        case mailbox.Progress():
+        case stream.Progress():
             response.progress.CopyFrom(progress(value))
-        case mailbox.Reconnect():
+        case stream.Reconnect():
             response.reconnect.next_sequence = value.next_sequence
     return response
 
 
-def published(value: mailbox.Published) -> adaptation_pb2.Published:
+def published(value: stream.Published) -> adaptation_pb2.Published:
     """A version that is being served."""
     return adaptation_pb2.Published(
         commit_id=value.commit_id,
@@ -298,7 +296,7 @@ def published(value: mailbox.Published) -> adaptation_pb2.Published:
     )
 
 
-def progress(value: mailbox.Progress) -> adaptation_pb2.Progress:
+def progress(value: stream.Progress) -> adaptation_pb2.Progress:
     """Work that is being done."""
     return adaptation_pb2.Progress(
         commit_id=value.commit_id,

@@ -9,8 +9,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from graft_server import errors
-from graft_server.store.adaptations import Failure
+from graft_server.domain import errors
+from graft_server.domain.adaptation import Failure
 
 DOMAIN = "graft"
 

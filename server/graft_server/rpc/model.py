@@ -11,16 +11,18 @@ from graft.v1 import types_pb2
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.targets import TargetRules
 from graft_server.adapting.validation import check_input, check_weight
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example
+from graft_server.domain.model import BundleFile
+from graft_server.domain.names import check_alias, check_model
+from graft_server.domain.report import Measured
 from graft_server.encoding.trunk import Trunks
-from graft_server.errors import InvalidError
-from graft_server.examples import Example
-from graft_server.exporting.exporter import BundleFile, Exporter
-from graft_server.names import check_alias, check_model
+from graft_server.exporting.exporter import Exporter
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context
 from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, window
 from graft_server.rpc.reports import TASK_MESSAGES, filled
-from graft_server.serving.evaluator import Evaluator, Measured
+from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from graft_server.errors import InvalidError
-from graft_server.names import shown
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.names import shown
 
 T = TypeVar("T", bound=Message)
 

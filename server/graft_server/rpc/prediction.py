@@ -11,12 +11,12 @@ from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import StringValue
 
 from graft.v1 import prediction_pb2 as pb
-from graft_server.errors import DomainError, InvalidError
+from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context, to_status
 from graft_server.rpc.service import Malformed, answers_each
 from graft_server.serving.predictor import Predictor
-from graft_server.slices import in_slices
+from graft_server.sharing.event_loop import in_slices
 
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5

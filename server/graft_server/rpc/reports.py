@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from graft.v1 import report_pb2, types_pb2
-from graft_server.examples import Task
-from graft_server.reports import EvaluationMethod, Report
+from graft_server.domain.examples import Task
+from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.rpc.times import duration, timestamp
 
 M = TypeVar("M", bound=Message)

@@ -19,7 +19,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from graft_server.errors import DomainError, FaultError, InvalidError
+from graft_server.domain.errors import DomainError, FaultError, InvalidError
 from graft_server.rpc.errors import Context, abort, end
 
 _log = logging.getLogger(__name__)

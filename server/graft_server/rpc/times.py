@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 
 
 def timestamp(moment: datetime) -> Timestamp:

@@ -7,48 +7,20 @@ takes for itself is left to `answers_of`, on the event loop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.examples import Label
+from graft_server.domain.prediction import Answer, ManyLabels, OneLabel, Value
 from graft_server.encoding.batcher import Arrays
-from graft_server.examples import Label
 from graft_server.heads import AnyOutput, HeadOutput, MultiLabelOutput
 
 BEST, PROBABILITIES, SELECTED, NOVELTY = "best", "probabilities", "selected", "novelty"
 VALUE, LOW, HIGH = "value", "low", "high"
 SORTED_WHOLE = 512
 """Up to so many classes, sorting a row costs less than looking for its largest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class OneLabel:
-    """One of the labels."""
-
-    scores: Sequence[tuple[str, float]]
-    """Labels with their probabilities, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManyLabels:
-    """Any number of the labels."""
-
-    scores: Sequence[tuple[str, float, bool]]
-    """Labels with their probabilities and whether they are selected, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Answer = OneLabel | ManyLabels | Value
 
 
 def read(output: AnyOutput, top_k: int) -> dict[str, NDArray[Any]]:

@@ -8,52 +8,19 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graft_server.backbones.preprocessing import Prepared
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import Input, Kind
+from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.encoding.batcher import Arrays, Lane
 from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import POOLED
-from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import Input, Kind
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.jobs.courtesy import Courtesy
-from graft_server.serving.answers import NOVELTY, Answer, answers_of, read
+from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
-from graft_server.serving.versions import Selector, ServedVersion, Versions
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where a request's time went, in seconds."""
-
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    encode_s: float = 0.0
-    head_s: float = 0.0
-
-    def __add__(self, other: Timings) -> Timings:
-        """Those of two requests, one after the other."""
-        return Timings(
-            self.queue_s + other.queue_s,
-            self.tokenize_s + other.tokenize_s,
-            self.encode_s + other.encode_s,
-            self.head_s + other.head_s,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The answer for one input."""
-
-    answer: Answer
-    novelty: float
-    abstained: bool
-    truncated: bool
-    features: NDArray[np.float32] | None
-    """shape (d,), where they were asked for."""
+from graft_server.serving.versions import ServedVersion, Versions
+from graft_server.sharing.preemption import Courtesy
 
 
 @dataclass(frozen=True, slots=True, eq=False)

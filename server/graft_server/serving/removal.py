@@ -11,7 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from graft_server.errors import DomainError, InvalidError
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.jobs.job import Job, Jobs
 from graft_server.serving.versions import Versions
 from graft_server.store.adaptations import (
@@ -21,17 +22,11 @@ from graft_server.store.adaptations import (
     list_all_adaptations,
     remove_adaptation,
 )
-from graft_server.store.catalogue import Catalogue, Version
+from graft_server.store.catalogue import Catalogue
 from graft_server.store.examples import ids_of_subject
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import Wanted, erase, sweep
-from graft_server.store.versions import (
-    ManifestRef,
-    read_manifest,
-    remove_version,
-    version_folder,
-    versions_folder,
-)
+from graft_server.store.versions import read_manifest, remove_version, version_folder, versions_folder
 
 _log = logging.getLogger(__name__)
 
@@ -39,18 +34,6 @@ _REDACT = "graft_server.adapting.redacting:redact"
 
 OnEntry = Callable[[], Awaitable[None]]
 """Does what the catalogue's newest entries ask for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """What became of a wish to erase examples."""
-
-    examples: int
-    """How many records of them were erased, over all adaptations."""
-    affected: tuple[int, ...] = ()
-    """The versions that may have been trained on examples erased now or before, and are still there."""
-    deleted: tuple[int, ...] = ()
-    """Those of them that were deleted."""
 
 
 @dataclass(frozen=True, slots=True)

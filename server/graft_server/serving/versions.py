@@ -14,34 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.errors import DomainError, FaultError, StateError
+from graft_server.domain.examples import Label
+from graft_server.domain.model import LIVE, Manifest, Version
+from graft_server.domain.names import check_alias, check_model, shown
+from graft_server.domain.prediction import Selector
+from graft_server.domain.report import Report
 from graft_server.encoding.grafting import TopRef
 from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks, TrunkState
-from graft_server.errors import DomainError, FaultError, StateError
-from graft_server.examples import Label
 from graft_server.heads import AnyHead, AnyOutput, decode
-from graft_server.names import check_alias, check_model, shown
-from graft_server.reports import Report
-from graft_server.store.catalogue import LIVE, Catalogue, Version
+from graft_server.store.catalogue import Catalogue
 from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, TOP, Manifest, read_manifest, read_part, read_report
+from graft_server.store.versions import HEAD, TOP, read_manifest, read_part, read_report
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """How often the catalogue is read for what other servers wrote."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Which version of a model is meant: a number, an alias, or neither: the alias "live".
-
-    Or no version at all, but the interim head of an open adaptation.
-    """
-
-    version: int = 0
-    alias: str = ""
-    adaptation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,134 +11,37 @@ segment is acknowledged after a look at the commits, so it is either older than 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 import msgspec
 
-from graft_server.errors import CorruptError, DomainError, MissingError, StateError
-from graft_server.examples import Label, Rejection, Task
-from graft_server.names import shown
-from graft_server.store.events import (
+from graft_server.domain.adaptation import (
     AdaptationState,
+    Closing,
+    Commit,
     Committed,
-    EventLog,
+    Failure,
     Finished,
+    Outcome,
     Rejected,
+    Start,
     StateChanged,
 )
+from graft_server.domain.errors import CorruptError, MissingError, StateError
+from graft_server.domain.examples import Rejection
+from graft_server.domain.model import Source
+from graft_server.domain.names import shown
+from graft_server.store.events import EventLog
 from graft_server.store.features import Features, encode_features, read_features
 from graft_server.store.generations import Generations, names_of, ordinal_of
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
 from graft_server.store.segments import Segment, WriterLog, read_current
-from graft_server.store.versions import Source, model_folder
-
-
-@dataclass(frozen=True, slots=True)
-class PublishPolicy:
-    """When the server commits by itself: whichever is due first."""
-
-    every_examples: int = 0
-    """After so many changes; 0: never for that."""
-    every_s: float = 0.0
-    """After so long; 0: never for that."""
-
-    @property
-    def automatic(self) -> bool:
-        """Whether the server commits by itself at all."""
-        return bool(self.every_examples or self.every_s)
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuning:
-    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
-
-    unfrozen_layers: int = 0
-    epochs: int = 0
-    learning_rate: float = 0.0
-    """Of the uppermost layer."""
-    layer_decay: float = 0.0
-    """The learning rate of each layer over that of the one above it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a start asks for. A resumed start must ask for the same."""
-
-    backbone: str
-    """The backbone's name on the server, or "" while the first example has not decided it."""
-    labels: tuple[Label, ...] = ()
-    closed_labels: bool = False
-    method: str = "auto"
-    base_version: int = 0
-    seed: int = 0
-    task: Task = Task.SINGLE_LABEL
-    publish: PublishPolicy = PublishPolicy()
-    fine_tuning: FineTuning = FineTuning()
-    time_budget_s: float = 0.0
-    """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How an adaptation began."""
-
-    settings: Settings
-    created: datetime
-    lineage: tuple[Source, ...] = ()
-    """The examples of base_version, kept here so that deleting that version changes nothing."""
-    born: int = 0
-    """How many entries the catalogue had: a deletion of the model after that deletes this adaptation too."""
-
-
-class Commit(msgspec.Struct, frozen=True):
-    """A durable wish for a version."""
-
-    commit_id: str
-    watermarks: dict[str, int]
-    """Writer to the sequence number below which its changes are meant."""
-    close: bool
-    time: datetime
-    writer_id: str = ""
-    """Who asked for it: how far that writer is part of it was said, also where it closes."""
-
-
-class Closing(msgspec.Struct, frozen=True):
-    """How far each writer is part of the commit that closed the adaptation."""
-
-    watermarks: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A domain error as data."""
-
-    kind: str
-    """The error's class, which decides its status code."""
-    reason: str
-    message: str
-    field: str = ""
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def of(cls, error: DomainError) -> Failure:
-        """Returns the error as data."""
-        return cls(type(error).__name__, error.reason, error.message, error.field, error.metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a commit: a version, or a failure."""
-
-    time: datetime
-    version: int = 0
-    failure: Failure | None = None
+from graft_server.store.versions import model_folder
 
 
 def stored_name(adaptation_id: str, deletion: int) -> str:

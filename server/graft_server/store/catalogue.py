@@ -16,16 +16,13 @@ from typing import Any
 
 import msgspec
 
-from graft_server.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
-from graft_server.names import shown
+from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
+from graft_server.domain.model import LIVE, ManifestRef, Model, Version, _no_alias
+from graft_server.domain.names import shown
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, Objects
-from graft_server.store.versions import ManifestRef
 
 _LOG = logging.getLogger(__name__)
-
-LIVE = "live"
-"""The alias that serves where a request selects nothing."""
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish"):
@@ -94,58 +91,6 @@ class Redact(msgspec.Struct, frozen=True, tag="redact"):
 
 
 Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples | Redact
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A published version."""
-
-    model: str
-    number: int
-    adaptation_id: str
-    commit_id: str
-    manifest: ManifestRef
-    summary: Mapping[str, Any]
-    """Figures of its report, enough to list it without reading it."""
-    created: datetime
-    erased: bool = False
-    """Whether it may have been trained on examples that were erased since."""
-    redacted: bool = False
-    """Whether its parts were written anew, without what they held of those."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model at one moment."""
-
-    name: str
-    created: datetime
-    """When its first version was published."""
-    versions: Mapping[int, Version]
-    """By number, ascending."""
-    aliases: Mapping[str, int]
-
-    @property
-    def latest_version(self) -> int:
-        """The highest number that still exists, or 0."""
-        return max(self.versions, default=0)
-
-    def version(self, number: int) -> Version:
-        """Returns a version, or raises MissingError."""
-        if number not in self.versions:
-            have = f"its newest is {self.latest_version}" if self.versions else "it has none"
-            raise MissingError(
-                f"Model {shown(self.name)} has no version {number}: {have}; ListVersions lists them.",
-                reason="VERSION_NOT_FOUND",
-                field="version",
-            )
-        return self.versions[number]
-
-    def alias(self, alias: str = LIVE) -> Version:
-        """Returns the version that an alias points at, or raises MissingError."""
-        if alias not in self.aliases:
-            raise _no_alias(self.name, alias)
-        return self.version(self.aliases[alias])
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,15 +503,6 @@ class Catalogue:
         self._models[entry.model] = replace(
             model, versions=MappingProxyType({**model.versions, entry.version: version})
         )
-
-
-def _no_alias(model: str, alias: str) -> MissingError:
-    return MissingError(
-        f"Model {shown(model)} has no alias {shown(alias)}: point it at a version with SetAlias, or select a "
-        "version by its number.",
-        reason="ALIAS_NOT_FOUND",
-        field="alias",
-    )
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from graft_server.domain.adaptation import AdaptationState
 from graft_server.store.adaptations import AdaptationStore, writer_folder
-from graft_server.store.events import AdaptationState
 from graft_server.store.generations import ordinal_of
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import put_together

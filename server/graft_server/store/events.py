@@ -7,65 +7,16 @@ knows whether the fact is among them. That makes it safe to record facts again a
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
 import msgspec
 
+from graft_server.domain.adaptation import Committed, Event, Fact, Finished, Rejected, StateChanged
 from graft_server.store.numbered import NumberedLog
 from graft_server.store.objects import ObjectExistsError, Objects
 
 
-class AdaptationState(StrEnum):
-    """Where an adaptation stands."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-    CANCELLED = "cancelled"
-
-
-class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
-    """Some changes of one segment were refused. The segment says why, so that erasing has one place to look."""
-
-    writer_id: str
-    ordinal: int
-    first_sequence: int
-    next_sequence: int
-
-
-class Committed(msgspec.Struct, frozen=True, tag="committed"):
-    """A commit became durable."""
-
-    commit_id: str
-    watermarks: dict[str, int]
-
-
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """A commit has its outcome, which `AdaptationStore.outcomes` has."""
-
-    commit_id: str
-
-
-class StateChanged(msgspec.Struct, frozen=True, tag="state"):
-    """The adaptation came into a state."""
-
-    state: AdaptationState
-
-
-Fact = Rejected | Committed | Finished | StateChanged
-
-
 class _Entry(msgspec.Struct, frozen=True):
-    time: datetime
-    fact: Fact
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A numbered fact."""
-
-    number: int
     time: datetime
     fact: Fact
 

@@ -10,9 +10,8 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from graft_server.examples import Example
+from graft_server.domain.examples import StoredExample
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.rewriting import segments_of
@@ -23,23 +22,6 @@ KEPT_IDS = 200_000
 
 Place = tuple[str, int]
 """Writer and sequence."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredExample:
-    """One accepted change that added or replaced an example."""
-
-    adaptation_id: str
-    writer_id: str
-    sequence: int
-    example: Example
-    superseded: bool
-    """Whether a later change of the adaptation replaced or removed it."""
-
-    @property
-    def place(self) -> tuple[str, str, int]:
-        """Adaptation, writer and sequence: what the examples of a model are sorted by."""
-        return self.adaptation_id, self.writer_id, self.sequence
 
 
 def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:

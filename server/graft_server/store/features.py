@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.errors import CorruptError
+from graft_server.domain.errors import CorruptError
 from graft_server.store.objects import ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)

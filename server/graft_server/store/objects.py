@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from graft_server.errors import CorruptError, StoreError, StoreFullError
+from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
 from graft_server.store import folder
 
 _LOG = logging.getLogger(__name__)

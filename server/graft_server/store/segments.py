@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.errors import ConflictError, DomainError
-from graft_server.examples import Change, Example, Rejection
-from graft_server.names import shown
+from graft_server.domain.errors import ConflictError, DomainError
+from graft_server.domain.examples import Change, Example, Rejection
+from graft_server.domain.names import shown
 from graft_server.store.generations import Generations, ordinal_of, original_name
 from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 

@@ -11,13 +11,11 @@ import dataclasses
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 
 import msgspec
 
-from graft_server.examples import Label, Task
-from graft_server.reports import Report
+from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.report import Report
 from graft_server.store.objects import Objects, corrupt, decode_json
 
 HEAD = "head.bin"
@@ -34,50 +32,6 @@ def model_folder(model: str) -> str:
     "_" cannot be a segment of a name, so it marks the name's end.
     """
     return f"models/{model}/_/"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Examples that a version was trained on: those of one adaptation, up to some point."""
-
-    adaptation_id: str
-    """The name that it is stored by; see `adaptations.stored_name`."""
-    watermarks: dict[str, int]
-    """Writer to the sequence number below which its changes are meant."""
-    generation: int = 0
-    """Of the adaptation's segments, when the version was trained: what was erased later was still there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a version is. It never changes."""
-
-    model: str
-    adaptation_id: str
-    commit_id: str
-    backbone: str
-    """The backbone's name on the server that trained the version."""
-    encoder_id: str
-    labels: tuple[Label, ...]
-    """In output order; none for a regression."""
-    sources: tuple[Source, ...]
-    """The lineage, oldest adaptation first."""
-    seed: int
-    created: datetime
-    """With a time zone."""
-    below: int = 0
-    """Where there is a part TOP: how many layers of the backbone stay as they are, and come before it."""
-    parts: dict[str, str] = field(default_factory=dict)
-    """Name of each part to its SHA-256; filled in by `write_version`."""
-    task: Task = Task.SINGLE_LABEL
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestRef:
-    """Where a manifest is, and the SHA-256 that it must have."""
-
-    key: str
-    sha256: str
 
 
 def write_version(objects: Objects, manifest: Manifest, parts: Mapping[str, bytes]) -> ManifestRef:

@@ -22,7 +22,7 @@ from graft_server.backbones.preprocessing import Arrays, Preprocessor, odd_batch
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 PARITY = 5e-4
 """The largest difference allowed between the graph's features and torch's, on unit-norm features, relative to the

@@ -19,7 +19,7 @@ from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import Graph, torch_family
 from graft_server.backbones.torch.hidden import Hidden
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 
 class Tunable(torch.nn.Module):

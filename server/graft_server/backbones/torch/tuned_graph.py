@@ -22,7 +22,7 @@ from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.export import write_graph
 from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
 from graft_server.backbones.torch.tunable import Tunable, forward
-from graft_server.errors import BackboneError, FaultError
+from graft_server.domain.errors import BackboneError, FaultError
 
 _log = logging.getLogger(__name__)
 

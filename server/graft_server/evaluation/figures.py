@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.reports import (
+from graft_server.domain.report import (
     MAX_CONFUSIONS,
     ClassReport,
     Confusion,
+    Figures,
     MultiLabelFigures,
     RegressionFigures,
     ReliabilityBin,
@@ -21,16 +22,6 @@ BINS = 15
 """Of the expected calibration error, as in Guo et al. 2017."""
 LEAST_PROBABILITY = 1e-7
 """Log-loss takes no probability to be smaller: float32 would round it to 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Accuracy and its kin, each weighted by example weight."""
-
-    accuracy: float
-    macro_f1: float
-    log_loss: float
-    calibration_error: float
 
 
 def figures(

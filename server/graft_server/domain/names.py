@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 
 SEGMENT = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?"

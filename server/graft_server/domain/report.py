@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from graft_server.examples import Task
+from graft_server.domain.examples import Task
 
 CONFIDENCE = 0.9
 """How often a regression's interval is meant to hold the truth."""
@@ -359,3 +359,27 @@ class Report:
     trained_time_s: float = 0.0
     """Seconds since the epoch."""
     training_duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Accuracy and its kin, each weighted by example weight."""
+
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How good a version is on n examples."""
+
+    task: Task
+    examples: int
+    figures: Figures = field(default_factory=lambda: Figures(0.0, 0.0, 0.0, 0.0))
+    per_class: tuple[ClassReport, ...] = ()
+    """The classes in the examples, sorted by label; none has training examples."""
+    confusions: tuple[Confusion, ...] = ()
+    multi_label: MultiLabelFigures | None = None
+    regression: RegressionFigures | None = None

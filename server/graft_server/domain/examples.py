@@ -163,3 +163,20 @@ class Rejection:
     detail: str
     """For people; never quotes the input."""
     writer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExample:
+    """One accepted change that added or replaced an example."""
+
+    adaptation_id: str
+    writer_id: str
+    sequence: int
+    example: Example
+    superseded: bool
+    """Whether a later change of the adaptation replaced or removed it."""
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Adaptation, writer and sequence: what the examples of a model are sorted by."""
+        return self.adaptation_id, self.writer_id, self.sequence
