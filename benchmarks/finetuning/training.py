@@ -24,9 +24,6 @@ from benchmarks.finetuning import cells, lora
 from benchmarks.finetuning.accuracy import SETS
 from benchmarks.harness import CACHE
 from benchmarks.heads.features import featured
-from graft_server.adapting import logistic
-from graft_server.adapting.calibration import temperature
-from graft_server.adapting.folds import stratified_folds
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
@@ -36,6 +33,9 @@ from graft_server.backbones.torch import tuning
 from graft_server.backbones.torch.hidden import by_length, parts
 from graft_server.evaluation import figures
 from graft_server.sharing.cores import usable_cores
+from graft_server.training.calibration.temperature import temperature
+from graft_server.training.examples.folds import stratified_folds
+from graft_server.training.solvers import logistic
 
 STRENGTHS = (3.0, 10.0, 30.0)
 """Of the logistic regression; what is held out chooses."""

@@ -17,15 +17,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
-from graft_server.adapting.data_quality import doubts
-from graft_server.adapting.examples import examples_of, joined
-from graft_server.adapting.search import Search
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.domain.report import Candidate
 from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.training.examples.folded import examples_of, joined
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.reporting.data_quality import doubts
+from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
+from graft_server.training.search.search import Search
+from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label import select_head
 
 VIEWS = ("pooled", "layer3")
 

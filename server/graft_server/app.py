@@ -53,7 +53,7 @@ SERVICES = {
         model_pb2.DESCRIPTOR.services_by_name["ModelService"],
     )
 }
-_WORKER_MODULES = ("graft_server.adapting.train", "graft_server.exporting.bundle")
+_WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
 class App:

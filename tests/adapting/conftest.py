@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 
 S = TypeVar("S", bound=ExampleSet)
 

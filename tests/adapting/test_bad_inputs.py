@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.adapting.multilabel import select_multi_label
-from graft_server.adapting.regression import select_regression
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.domain.errors import StateError
+from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.training.tasks.multi_label import select_multi_label
+from graft_server.training.tasks.regression import select_regression
+from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label import select_head
 
 N = 60
 Spoil = Callable[[Any], ExampleSet]

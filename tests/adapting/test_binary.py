@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from graft_server.adapting import binary
-from graft_server.adapting.logistic import Axes, Solution, principal_axes
 from graft_server.heads.multilabel import sigmoid
+from graft_server.training.solvers import binary
+from graft_server.training.solvers.logistic import Axes, Solution, principal_axes
 
 EXACT = 1e-5
 """How far down the gradient comes here, so that both minima are the same but for rounding."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.domain.report import DataReport, LearningCurve
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.tasks.single_label import select_head
 
 MakeSet = Callable[..., TrainingSet]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.adapting.feature_map import MAX_POINTS, feature_map
+from graft_server.training.reporting.feature_map import MAX_POINTS, feature_map
 
 
 def places(train: Any, seed: int = 0) -> np.ndarray:

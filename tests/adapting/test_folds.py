@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft_server.adapting.folds import bound_together, iterative_folds, stratified_folds
+from graft_server.training.examples.folds import bound_together, iterative_folds, stratified_folds
 
 
 def test_groups_and_duplicates_bind_rows_across_both() -> None:

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from graft_server.adapting.head_parity import PROBABILITY_PARITY, check_parity
 from graft_server.domain.errors import FaultError
 from graft_server.heads import Head, KernelMap, LinearMap, Member, Novelty, rounding
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import PROBABILITY_PARITY, check_parity
 
 DIMENSION, CLASSES, PAIRS = 24, 4, 100
 

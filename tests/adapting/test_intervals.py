@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.adapting.intervals import LEAST_EXAMPLES, Interval, fit_interval, intervals_without
 from graft_server.domain.report import CONFIDENCE
+from graft_server.training.calibration.intervals import (
+    LEAST_EXAMPLES,
+    Interval,
+    fit_interval,
+    intervals_without,
+)
 
 
 def fitted(

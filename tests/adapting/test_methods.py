@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from graft_server.adapting import logistic
-from graft_server.adapting.calibration import temperature
-from graft_server.adapting.kernel import KernelRidge, indicators
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.evaluation import figures
 from graft_server.heads.head import gaussian_kernel, softmax
+from graft_server.training.calibration.temperature import temperature
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.kernel import KernelRidge, indicators
 
 MakeSet = Callable[..., TrainingSet]
 

@@ -11,13 +11,13 @@ import pytest
 from sklearn.metrics import f1_score
 from tests.adapting.conftest import rows_of
 
-from graft_server.adapting.multilabel import select_multi_label
-from graft_server.adapting.training_set import MultiLabelSet
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import MultiLabelHead, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.multilabel import MultiLabelOutput
+from graft_server.training.examples.training_set import MultiLabelSet
+from graft_server.training.tasks.multi_label import select_multi_label
 
 MakeSet = Callable[..., MultiLabelSet]
 

@@ -9,9 +9,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from graft_server.adapting import precision
-from graft_server.adapting.precision import admit
-from graft_server.adapting.train import train
 from graft_server.backbones.cache import EncoderCache
 from graft_server.backbones.reducing import to_int8
 from graft_server.domain.adaptation import Settings, Start
@@ -22,6 +19,9 @@ from graft_server.encoding.runtime import Encoder, Reference
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
+from graft_server.training import reduced_precision
+from graft_server.training.reduced_precision import admit
+from graft_server.training.train import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"
 INT8 = "8" * 32
@@ -90,21 +90,24 @@ def test_a_version_is_refused_with_the_figures_and_the_remedy(training_set, pair
     assert "--precision fp32" in error.message
     found = {name: float(value) for name, value in error.metadata.items() if name != "precision"}
     assert found["examples"] == 160
-    assert found["fp32_accuracy"] - found["accuracy"] > precision.MAX_LOSS
+    assert found["fp32_accuracy"] - found["accuracy"] > reduced_precision.MAX_LOSS
     assert found["cosine"] < 0.9
     assert 0 < found["agreement"] < 1
 
 
 def test_the_same_features_lose_nothing(training_set, pairs, reference):
     texts = [Input(text) for text, _ in pairs]
-    exact = {view: array.astype(np.float16) for view, array in precision._features(texts, reference).items()}
-    examples = precision.examples_of(training_set, np.arange(len(texts)), 0)
-    same = precision.examples_of(replace(training_set, features=exact), np.arange(len(texts)), 0)
-    drift = precision.compare([same], exact, "pooled")
+    exact = {
+        view: array.astype(np.float16)
+        for view, array in reduced_precision._features(texts, reference).items()
+    }
+    examples = reduced_precision.examples_of(training_set, np.arange(len(texts)), 0)
+    same = reduced_precision.examples_of(replace(training_set, features=exact), np.arange(len(texts)), 0)
+    drift = reduced_precision.compare([same], exact, "pooled")
     assert drift.loss == 0
     assert drift.agreement == 1
     assert drift.cosine == pytest.approx(1, abs=1e-3)
-    assert precision.compare([examples], exact, "pooled").cosine < drift.cosine
+    assert reduced_precision.compare([examples], exact, "pooled").cosine < drift.cosine
 
 
 @pytest.mark.parametrize(
@@ -113,32 +116,32 @@ def test_the_same_features_lose_nothing(training_set, pairs, reference):
 )
 def test_a_loss_on_few_examples_counts_where_it_is_no_chance(only_reference, only_reduced, admissible):
     lost = np.repeat([1.0, -1.0, 0.0], [only_reference, only_reduced, 160 - only_reference - only_reduced])
-    least = precision._least_loss(lost, np.ones(160))
-    drift = precision.Drift(160, 0.9 - float(lost.mean()), 0.9, 0.95, 0.99, least)
+    least = reduced_precision._least_loss(lost, np.ones(160))
+    drift = reduced_precision.Drift(160, 0.9 - float(lost.mean()), 0.9, 0.95, 0.99, least)
     assert drift.admissible is admissible
     assert least < drift.loss
 
 
 def test_predicting_examples_several_times_makes_no_loss_more_certain():
     lost = np.repeat([1.0, 0.0], [5, 155])
-    once = precision._least_loss(lost, np.ones(160))
-    assert precision._least_loss(5 * lost, np.full(160, 5.0)) == pytest.approx(once)
+    once = reduced_precision._least_loss(lost, np.ones(160))
+    assert reduced_precision._least_loss(5 * lost, np.full(160, 5.0)) == pytest.approx(once)
 
 
 @pytest.mark.parametrize(
     ("accuracy", "end"), [(0.898, "0.990."), (0.89, "cannot tell the difference from chance.")]
 )
 def test_a_loss_that_may_be_chance_is_said_to_be(accuracy, end):
-    assert precision.Drift(160, accuracy, 0.9, 0.95, 0.99, -0.01).sentence("int8").endswith(end)
+    assert reduced_precision.Drift(160, accuracy, 0.9, 0.95, 0.99, -0.01).sentence("int8").endswith(end)
 
 
 def test_a_large_set_is_sampled_with_each_class_in_its_share(make_set):
     train_set = make_set([4000, 2000, 30])
     validation = np.arange(len(train_set)) % 4 == 0
-    sample = precision._sample(
+    sample = reduced_precision._sample(
         replace(train_set, validation=validation), np.ones(len(train_set), bool), seed=1
     )
-    assert len(sample) == len(set(sample)) == precision.EXAMPLES
+    assert len(sample) == len(set(sample)) == reduced_precision.EXAMPLES
     assert not validation[sample].any()
     counts = np.bincount(train_set.labels[sample])
     np.testing.assert_allclose(counts, np.array([4000, 2000, 30]) / 6030 * 2000, atol=1)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from graft_server.adapting.redacting import redact
-from graft_server.adapting.train import train
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import ManifestRef
@@ -18,6 +17,7 @@ from graft_server.store.objects import Objects
 from graft_server.store.rewriting import Wanted, erase, sweep
 from graft_server.store.segments import Record, content_digest
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
+from graft_server.training.train import train
 
 DIMENSION, COUNT = 24, 60
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as Reference
 
-from graft_server.adapting.logistic import principal_axes
-from graft_server.adapting.ridge import Ridge
+from graft_server.training.solvers.logistic import principal_axes
+from graft_server.training.solvers.ridge import Ridge
 
 PENALTIES = (0.1, 3.0, 100.0)
 

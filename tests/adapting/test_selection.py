@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.adapting.search import SEARCH_EXAMPLES
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads.graph import to_onnx
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.search.search import SEARCH_EXAMPLES
+from graft_server.training.tasks.single_label import select_head
 
 MakeSet = Callable[..., TrainingSet]
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[3] / "shared" / "data")

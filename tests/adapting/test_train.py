@@ -11,9 +11,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft_server.adapting import train as train_module
-from graft_server.adapting.head_parity import check_parity
-from graft_server.adapting.train import train
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Change, Example, Input, Label, Split
@@ -21,11 +18,14 @@ from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import check_parity
 from graft_server.store.adaptations import AdaptationStore, features_key
 from graft_server.store.generations import original_name
 from graft_server.store.objects import Objects
 from graft_server.store.segments import Record, content_digest
 from graft_server.store.versions import read_manifest, read_part
+from graft_server.training import train as train_module
+from graft_server.training.train import train
 
 ENCODER = "0" * 32
 DIMENSION = 24
@@ -242,7 +242,7 @@ def test_rows_that_are_not_finite_do_not_make_parity_fail(teach):
 def test_the_job_imports_neither_torch_nor_grpc(teach):
     code = (
         "import json, sys\n"
-        "from graft_server.adapting.train import train\n"
+        "from graft_server.training.train import train\n"
         "train(json.loads(sys.argv[1]), lambda progress: None)\n"
         "print(sorted({'torch', 'transformers', 'grpc'} & set(sys.modules)))"
     )

@@ -12,18 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from graft_server.adapting.evidence import mean_and_variance
-from graft_server.adapting.examples import examples_of
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.tuned import (
-    BEST,
-    FROZEN,
-    STANDARD_ERRORS,
-    finish,
-    is_beyond_noise,
-    prepare,
-    result_of,
-)
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.domain.examples import Label
@@ -33,6 +21,18 @@ from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.objects import Objects
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
+from graft_server.training.examples.folded import examples_of
+from graft_server.training.finish_tuning import (
+    BEST,
+    FROZEN,
+    STANDARD_ERRORS,
+    finish,
+    is_beyond_noise,
+    prepare,
+    result_of,
+)
+from graft_server.training.search.evidence import mean_and_variance
+from graft_server.training.tasks.single_label import select_head
 
 DONE = {"ended": "done", "best": 1, "parameters": 10, "examples_per_s": 5.0, "history": []}
 

@@ -234,7 +234,7 @@ class Tuner:
                 "outcome": dict(outcome),
             }
             told(Progress(commit_id, "selecting", 0.95))
-            job = Job("graft_server.adapting.tuned:finish", payload, key=store.model)
+            job = Job("graft_server.training.finish_tuning:finish", payload, key=store.model)
             best = await self.jobs.run(job, lambda _: None)
             spent += took
             if best["kept"] and not last:

@@ -118,7 +118,7 @@ class Publisher:
         if plan is not None:
             payload["tuning"] = self.tuner.preparation(store, trunk, commit_id)
         result: Mapping[str, Any] = await self.jobs.run(
-            Job("graft_server.adapting.train:train", payload, key=store.model),
+            Job("graft_server.training.train:train", payload, key=store.model),
             lambda report: told(_progress(commit_id, report)),
         )
         if plan is None:

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.head_parity import check_parity
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import DataReport, DuplicateGroup, Report
 from graft_server.heads import AnyHead, decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.redaction import coarsened, without
 from graft_server.store.adaptations import AdaptationStore
 from graft_server.store.objects import Objects

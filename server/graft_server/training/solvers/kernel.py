@@ -15,8 +15,8 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.linalg.blas import ssyrk
 from scipy.sparse import csr_array
 
-from graft_server.adapting.threads import side_by_side
 from graft_server.heads.head import KernelMap, gaussian_kernel, kernel_among
+from graft_server.training.solvers.threads import side_by_side
 
 MAX_LANDMARKS = 2048
 """All of Banking77 (10,003 rows): 1,024 landmarks 91.8, 2,048 93.3, 4,096 93.5 in four times the time."""

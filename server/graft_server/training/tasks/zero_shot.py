@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.selection import Selection
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.domain.report import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
 from graft_server.heads.head import Head, LinearMap, Member
 from graft_server.heads.novelty import Novelty
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.tasks.selection import Selection
 
 KIND, VIEW = "zero-shot", "pooled"
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import logistic
-from graft_server.adapting.candidates import NEVER, Problem
-from graft_server.adapting.evidence import widening
-from graft_server.adapting.threads import side_by_side
 from graft_server.domain.report import ClassAdvice, CurvePoint, LearningCurve
+from graft_server.training.search.candidates import NEVER, Problem
+from graft_server.training.search.evidence import widening
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.threads import side_by_side
 
 FRACTIONS = (0.25, 0.5, 1.0)
 """Of a fold's training examples."""

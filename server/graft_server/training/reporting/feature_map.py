@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.training_set import ExampleSet
 from graft_server.domain.report import MapPoint
+from graft_server.training.examples.training_set import ExampleSet
 
 MAX_POINTS = 1000
 LEAST_SPREAD = 1e-5

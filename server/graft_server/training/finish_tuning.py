@@ -19,15 +19,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import logistic
-from graft_server.adapting.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
-from graft_server.adapting.evidence import mean_and_variance
-from graft_server.adapting.examples import Examples
-from graft_server.adapting.folds import bound_together, stratified_folds
-from graft_server.adapting.head_parity import check_parity
-from graft_server.adapting.novelty import fit_novelty
-from graft_server.adapting.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENGTHS
-from graft_server.adapting.selection import Selection
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.domain.model import Manifest, ManifestRef
@@ -43,9 +34,19 @@ from graft_server.domain.report import (
 from graft_server.evaluation import figures
 from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.head import LinearMap, Member, softmax
 from graft_server.store.objects import Objects
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_part, read_report, write_version
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.contract import Finishing
+from graft_server.training.examples.folded import Examples
+from graft_server.training.examples.folds import bound_together, stratified_folds
+from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
+from graft_server.training.search.evidence import mean_and_variance
+from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.training.solvers import logistic
+from graft_server.training.tasks.selection import Selection
 
 LEAST_EXAMPLES = 100
 """With fewer, too few can be held out to tell a gain from noise."""
@@ -122,32 +123,6 @@ def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.i
     measure = Measure(np.ones(int(stop.sum()), bool), examples.labels[stop], examples.weights[stop])
     temperature = np.float32(measure.temperature(features[stop] @ weight + bias))
     return weight / temperature, bias / temperature
-
-
-@dataclass(frozen=True, slots=True)
-class Finishing:
-    """The payload of `finish`."""
-
-    store: str
-    best: ManifestRef
-    """The best version so far, first that with the frozen head: its parts, if not yet a number."""
-    scratch: str
-    own: str
-    """The folder in there that has what the tuning made."""
-    method: str
-    """"partial" or "full"."""
-    layers: int
-    """How many the backbone has."""
-    below: int
-    """How many of them were left as they are."""
-    auto: bool
-    """Whether the tuned version has to be better than the best one so far beyond noise to be kept."""
-    seed: int = 0
-    learning_rate: float = 0.0
-    seconds: float = 0.0
-    """What tuning took."""
-    outcome: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the job that tunes returned; `ended` alone if it was not run, or failed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from graft_server.adapting import binary, logistic
-from graft_server.adapting.candidates import NEVER
-from graft_server.adapting.examples import deal, joined, usable
-from graft_server.adapting.folds import iterative_folds
-from graft_server.adapting.kernel import RIDGES, KernelRidge
-from graft_server.adapting.multilabel_report import report_of
-from graft_server.adapting.novelty import fit_novelty
-from graft_server.adapting.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
-from graft_server.adapting.selection import Selection
-from graft_server.adapting.threads import side_by_side
-from graft_server.adapting.thresholds import Decision, decide, platt
-from graft_server.adapting.training_set import MultiLabelSet
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
 from graft_server.evaluation import figures
 from graft_server.heads import LinearMap, MultiLabelHead
 from graft_server.heads.head import Map
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.calibration.thresholds import Decision, decide, platt
+from graft_server.training.examples.folded import deal, joined, usable
+from graft_server.training.examples.folds import iterative_folds
+from graft_server.training.examples.training_set import MultiLabelSet
+from graft_server.training.reporting.multi_label import report_of
+from graft_server.training.search.candidates import NEVER
+from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
+from graft_server.training.solvers import binary, logistic
+from graft_server.training.solvers.kernel import RIDGES, KernelRidge
+from graft_server.training.solvers.threads import side_by_side
+from graft_server.training.tasks.selection import Selection
 
 SEARCH_EXAMPLES = 6_000
 """Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""

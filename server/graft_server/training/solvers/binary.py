@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import logistic
-from graft_server.adapting.logistic import Axes, Solution
 from graft_server.heads.multilabel import sigmoid
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.logistic import Axes, Solution
 
 Array = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from graft_server.adapting.logistic import Axes
 from graft_server.heads.head import LinearMap
+from graft_server.training.solvers.logistic import Axes
 
 Floats = NDArray[np.float64]
 

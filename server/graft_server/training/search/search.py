@@ -13,15 +13,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import candidates, logistic
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, Solved, Trial
-from graft_server.adapting.evidence import Difference, difference
-from graft_server.adapting.examples import Examples, joined
-from graft_server.adapting.kernel import RIDGES
-from graft_server.adapting.threads import side_by_side
-from graft_server.adapting.training_set import ExampleSet
 from graft_server.domain.report import Candidate
 from graft_server.evaluation import figures
+from graft_server.training.examples.folded import Examples, joined
+from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.search import candidates
+from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, Solved, Trial
+from graft_server.training.search.evidence import Difference, difference
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.kernel import RIDGES
+from graft_server.training.solvers.threads import side_by_side
 
 POOLED = "pooled"
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)

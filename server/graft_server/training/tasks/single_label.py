@@ -6,35 +6,17 @@ duplicates or their group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from graft_server.adapting.candidates import Trial
-from graft_server.adapting.examples import Examples, examples_of, joined, usable
-from graft_server.adapting.novelty import fit_novelty
-from graft_server.adapting.reporting import report_of
-from graft_server.adapting.search import Progress, Search, silent
-from graft_server.adapting.training_set import TrainingSet
-from graft_server.domain.report import HeadChoice, Report
-from graft_server.heads import AnyHead
+from graft_server.domain.report import HeadChoice
 from graft_server.heads.head import Head
-
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Selection:
-    """What selection settled on."""
-
-    head: AnyHead
-    report: Report
-    """Without the identity that its caller adds: backbone, encoder, time, duration."""
-    examples: Examples | None = None
-    """What it was chosen on; None: there were none."""
-    out_of_fold: Array | None = None
-    """shape (n, k): probabilities of these by heads like it, each trained without the example's fold."""
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.examples.folded import Examples, examples_of, joined, usable
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.reporting.single_label import report_of
+from graft_server.training.search.candidates import Trial
+from graft_server.training.search.search import Progress, Search, silent
+from graft_server.training.tasks.selection import Selection
 
 
 def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -> Selection:

@@ -17,10 +17,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import calibration, logistic
-from graft_server.adapting.kernel import SOFTNESS, KernelRidge, indicators
-from graft_server.adapting.threads import AT_ONCE, side_by_side
 from graft_server.heads.head import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
+from graft_server.training.calibration import temperature
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.kernel import SOFTNESS, KernelRidge, indicators
+from graft_server.training.solvers.threads import AT_ONCE, side_by_side
 
 FOLDS_AT_ONCE = 3
 """Folds in a group: five folds make two groups, on any machine, so that the result is the same on all."""
@@ -136,7 +137,7 @@ class Measure:
             return 1.0
         rows = self.measured
         soft = None if self.soft is None else self.soft[rows]
-        return calibration.temperature(logits[rows], self.labels[rows], self.weights[rows], soft)
+        return temperature.temperature(logits[rows], self.labels[rows], self.weights[rows], soft)
 
 
 def prototypes(problem: Problem, measure: Measure) -> Trial:

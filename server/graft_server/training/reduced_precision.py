@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem
-from graft_server.adapting.examples import Examples, examples_of, joined, usable
-from graft_server.adapting.logistic import ROUGH
-from graft_server.adapting.search import FIRST_STRENGTH, POOLED, STRENGTHS
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.source import Backbone
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Input, Kind
 from graft_server.encoding.runtime import Encoder, Reference
+from graft_server.training.examples.folded import Examples, examples_of, joined, usable
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.search.candidates import LogisticTrials, Measure, Problem
+from graft_server.training.search.search import FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.training.solvers.logistic import ROUGH
 
 MAX_LOSS = 0.003
 """A version is published if its accuracy falls by no more, or by no more than chance explains."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,64 +16,31 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from graft_server.adapting import tuned
-from graft_server.adapting.assembling import Wanted, assembled, nothing_yet
-from graft_server.adapting.head_parity import check_parity
-from graft_server.adapting.multilabel import select_multi_label
-from graft_server.adapting.precision import admit
-from graft_server.adapting.regression import select_regression
-from graft_server.adapting.search import Progress
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
-from graft_server.adapting.zero_shot import select_by_names
-from graft_server.backbones.limits import Bounded, MediaLimits
+from graft_server.backbones.limits import Bounded
 from graft_server.backbones.source import Backbone
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
-from graft_server.domain.model import Manifest, Source
-from graft_server.encoding.runtime import Reference
+from graft_server.domain.model import Manifest
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import check_parity
 from graft_server.store.features import FEATURES_MISSING
 from graft_server.store.objects import ObjectMissingError, Objects
 from graft_server.store.rows import Rows, read_rows
 from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, write_version
+from graft_server.training import finish_tuning
+from graft_server.training.contract import Training, Tuning
+from graft_server.training.examples.assembling import assembled, nothing_yet
+from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.training.reduced_precision import admit
+from graft_server.training.search.search import Progress
+from graft_server.training.tasks.multi_label import select_multi_label
+from graft_server.training.tasks.regression import select_regression
+from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label import select_head
+from graft_server.training.tasks.zero_shot import select_by_names
 
 OnProgress = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What a tuning of the backbone that is to follow needs."""
-
-    scratch: str
-    """The folder to prepare for it; see `backbones.scratch`."""
-    backbone: dict[str, Any]
-    """See `Backbone.payload`."""
-    limits: MediaLimits
-    """What its images or clips may be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training(Wanted):
-    """The job's payload."""
-
-    store: str
-    """Where the store is, for `Objects.open`."""
-    model: str
-    adaptation_id: str
-    commit_id: str
-    backbone: str
-    """The backbone's name on this server."""
-    encoder_id: str
-    """Whose features to train on."""
-    sources: tuple[Source, ...]
-    """The lineage, oldest adaptation first."""
-    seed: int = 0
-    reference: Reference | None = None
-    """The encoder in float32, where features come from one of less precision."""
-    tuning: Tuning | None = None
-    """None: the backbone stays as it is."""
 
 
 def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -133,7 +99,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     if task.tuning is not None and isinstance(training_set, TrainingSet):
         unprepared = _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
-    return tuned.result_of(manifest, report) | {"unprepared": unprepared}
+    return finish_tuning.result_of(manifest, report) | {"unprepared": unprepared}
 
 
 def _selected(
@@ -190,7 +156,7 @@ def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: S
         preprocessor = preprocessor.within(tuning.limits)
     # One after the other: pixels and samples are far larger than the files that they come from.
     items = (preprocessor.prepare(inputs[id_]).item for id_ in training_set.ids)
-    prepared = tuned.prepare(Path(tuning.scratch), items, selection, seed=seed)
+    prepared = finish_tuning.prepare(Path(tuning.scratch), items, selection, seed=seed)
     return "" if prepared else "too_few"
 
 

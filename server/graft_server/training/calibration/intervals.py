@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import logistic
-from graft_server.adapting.ridge import Ridge
 from graft_server.domain.report import CONFIDENCE
 from graft_server.heads import Spread
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.ridge import Ridge
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Of the ridge on the size of the errors, for features of norm 1."""

@@ -5,13 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.candidates import Problem
-from graft_server.adapting.data_quality import data_report
-from graft_server.adapting.examples import Examples, joined
-from graft_server.adapting.feature_map import feature_map
-from graft_server.adapting.learning_curve import CURVE_FOLDS, learning_curve
-from graft_server.adapting.search import MANY_CELLS
-from graft_server.adapting.training_set import ExampleSet
 from graft_server.domain.report import (
     Evaluation,
     EvaluationMethod,
@@ -23,6 +16,13 @@ from graft_server.domain.report import (
 from graft_server.evaluation import figures
 from graft_server.heads.head import Head
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.training.examples.folded import Examples, joined
+from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.reporting.data_quality import data_report
+from graft_server.training.reporting.feature_map import feature_map
+from graft_server.training.reporting.learning_curve import CURVE_FOLDS, learning_curve
+from graft_server.training.search.candidates import Problem
+from graft_server.training.search.search import MANY_CELLS
 
 FEW = 5
 """A class with fewer examples is warned of."""

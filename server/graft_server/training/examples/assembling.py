@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 from graft_server.domain.errors import StateError
-from graft_server.domain.examples import Example, Label, Split, Task
+from graft_server.domain.examples import Example, Split, Task
 from graft_server.store.rows import Rows
-
-
-@dataclass(frozen=True, slots=True)
-class LabelFeatures:
-    """Features of labels' names."""
-
-    names: tuple[str, ...] = ()
-    views: dict[str, bytes] = field(default_factory=dict)
-    """View name to float16 rows, in the order of the names."""
-    scale: float = 0.0
-    """What cosines with the examples' features are multiplied with to be logits; 0: nobody knows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What an adaptation says about its targets."""
-
-    task: Task = Task.SINGLE_LABEL
-    labels: tuple[Label, ...] = ()
-    """The labels that were declared: they come first, in this order."""
-    closed_labels: bool = False
-    """Whether examples with other labels are left out."""
-    label_features: LabelFeatures | None = None
-    """What the names of the labels say to the backbone; None: nothing."""
+from graft_server.training.contract import LabelFeatures, Wanted
+from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 
 
 def assembled(rows: Rows, wanted: Wanted) -> tuple[ExampleSet, list[str]]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.threads import side_by_side
 from graft_server.heads.novelty import Novelty, combined, table
+from graft_server.training.solvers.threads import side_by_side
 
 PER_ANCHOR = 4
 """Examples for each anchor of a class, at least: fewer make anchors of accidents."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.examples import Examples
-from graft_server.adapting.threads import side_by_side
-from graft_server.adapting.training_set import ExampleSet
 from graft_server.domain.report import DataReport, DuplicateGroup, ExampleRef, LabelError
+from graft_server.training.examples.folded import Examples
+from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.solvers.threads import side_by_side
 
 NEAR = 0.98
 """Cosine of the pooled features from which inputs count as near duplicates: on Banking77 such pairs differ in

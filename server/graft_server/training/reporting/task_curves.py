@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting import binary, logistic
-from graft_server.adapting.learning_curve import Lost, advice_of, curve_of, parts_of
-from graft_server.adapting.ridge import Ridge
-from graft_server.adapting.thresholds import best_cut
 from graft_server.domain.report import LearningCurve
 from graft_server.heads.multilabel import sigmoid
+from graft_server.training.calibration.thresholds import best_cut
+from graft_server.training.reporting.learning_curve import Lost, advice_of, curve_of, parts_of
+from graft_server.training.solvers import binary, logistic
+from graft_server.training.solvers.ridge import Ridge
 
 STRENGTH = 3.0
 """Of the logistic regression that parts of multi-label examples are measured with, for features of norm 1. One

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.folds import bound_together, stratified_folds
-from graft_server.adapting.training_set import ExampleSet, TrainingSet
 from graft_server.domain.errors import StateError
+from graft_server.training.examples.folds import bound_together, stratified_folds
+from graft_server.training.examples.training_set import ExampleSet, TrainingSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
