@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.datasets import Texts, banking77, few_shot
 from benchmarks.harness import CACHE, Figure, at_least, write
 from benchmarks.inprocess import Loop, rate, session, tokenized
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Input
 from graft_server.encoding.runtime import Encoder, Reference

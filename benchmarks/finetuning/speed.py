@@ -21,12 +21,14 @@ from transformers import AutoModel
 
 from benchmarks.datasets import banking77
 from benchmarks.harness import CACHE, Figure, at_least, at_most
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones import tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
 from graft_server.encoding.grafting import Grafted, Segment, Top
 from graft_server.encoding.runtime import Encoder
@@ -133,7 +135,7 @@ class _Loop:
 
     def __init__(self, payload: dict[str, Any]) -> None:
         torch.set_num_threads(usable_cores())
-        self.run = tuning.Tuning(msgspec.convert(payload, tuning.Task), lambda _: None)
+        self.run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         started = time.monotonic()
         self.run.keep_hidden()
         self.filled_s = time.monotonic() - started

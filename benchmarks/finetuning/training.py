@@ -24,11 +24,13 @@ from benchmarks.finetuning import cells, lora
 from benchmarks.finetuning.accuracy import SETS
 from benchmarks.harness import CACHE
 from benchmarks.heads.features import featured
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones import tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
 from graft_server.backbones.torch.hidden import by_length, parts
 from graft_server.evaluation import figures
@@ -145,7 +147,7 @@ class _Told(tuning.Tuning):
     """
 
     def __init__(self, payload: Mapping[str, Any], key: str, layers: int, *, brief: bool) -> None:
-        super().__init__(msgspec.convert(payload, tuning.Task), lambda _: None)
+        super().__init__(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         self._key, self._layers, self._brief = key, layers, brief
         self._states: list[dict[str, float]] = []
         self._measured_s = 0.0

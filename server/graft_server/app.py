@@ -22,8 +22,8 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.finetuning import Tuner
 from graft_server.adapting.publishing import Publisher
-from graft_server.backbones.audio import AudioLimits
-from graft_server.backbones.images import ImageLimits
+from graft_server.backbones.audio.decoding import AudioLimits
+from graft_server.backbones.image.decoding import ImageLimits
 from graft_server.backbones.limits import MediaLimits
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.reducing import to_int8
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.reducing import to_int8
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Change, Example, Input

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from graft.v1 import model_pb2
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.runtime import Encoder

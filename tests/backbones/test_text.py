@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.backbones.packing import pack
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.text.packing import pack
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.domain.errors import BackboneError
 
 

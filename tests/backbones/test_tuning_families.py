@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from graft_server.backbones import scratch
-from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut, joined
+from graft_server.backbones import scratch, tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import Backbone, open_backbone
+from graft_server.backbones.source import open_backbone
 from graft_server.encoding.grafting import Grafted, Segment, Top
 from graft_server.encoding.runtime import Encoder
 
@@ -75,7 +76,7 @@ def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
             onnx.save(found.below, str(parts[0]))
             onnx.save(found.above, str(parts[1]))
             payload |= {"below": below, "below_graph": str(parts[0]), "graph": str(parts[1])}
-        run = tuning.Tuning(msgspec.convert(payload, tuning.Task), lambda _: None)
+        run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         run.keep_hidden()
         run.begin()
         optimizer = run.optimizer()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.backbones.packing import cost
+from graft_server.backbones.text.packing import cost
 from graft_server.domain.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
 from graft_server.encoding import batcher as batching
 from graft_server.encoding.batcher import Batcher, Lane, Limits, unread

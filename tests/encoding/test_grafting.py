@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut, replant
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut, replant
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
 from graft_server.encoding.runtime import Encoder

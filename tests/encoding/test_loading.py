@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
 from graft_server.jobs.local import LocalJobs

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Input

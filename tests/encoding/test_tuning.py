@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.encoding import tuning
 
 

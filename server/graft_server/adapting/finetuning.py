@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graft_server.backbones import scratch
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.domain.adaptation import FineTuning, Settings
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Task

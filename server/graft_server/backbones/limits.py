@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
-from graft_server.backbones.audio import AudioLimits
-from graft_server.backbones.images import ImageLimits
+from graft_server.backbones.audio.decoding import AudioLimits
+from graft_server.backbones.image.decoding import ImageLimits
 
 
 @dataclass(frozen=True, slots=True)

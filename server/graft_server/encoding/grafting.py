@@ -22,9 +22,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.backbones.cache import HIDDEN
+from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
-from graft_server.backbones.text import is_packed
+from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.runtime import Encoder, Features, open_session, run_bound
 

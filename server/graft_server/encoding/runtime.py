@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.backbones.packing import pack
 from graft_server.backbones.preprocessing import Arrays
+from graft_server.backbones.text.packing import pack
 from graft_server.domain.errors import BackboneError
 
 _log = logging.getLogger(__name__)

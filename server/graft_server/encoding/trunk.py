@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.image.class_names import encode_names
 from graft_server.backbones.limits import Bounded, MediaLimits
-from graft_server.backbones.names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
-from graft_server.backbones.source import Backbone, open_backbone
+from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError, MissingError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
@@ -257,7 +258,7 @@ class Trunk:
                     "layer": layer,
                     "cache": str(self._settings.cache),
                 }
-                job = Job("graft_server.backbones.cutting:cut_encoder", payload)
+                job = Job("graft_server.backbones.graphs.cutting:cut_encoder", payload)
                 await self._jobs.run(job, lambda _: None)
         return parts
 
@@ -617,7 +618,9 @@ class Trunk:
 
     async def _reduce(self, backbone: Backbone, jobs: Jobs) -> None:
         payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
-        job = Job("graft_server.backbones.reducing:reduce_encoder", payload, fresh=True, passed_on=True)
+        job = Job(
+            "graft_server.backbones.graphs.reducing:reduce_encoder", payload, fresh=True, passed_on=True
+        )
         result = await jobs.run(job, lambda report: _log.info("backbone %s: %s", self.name, report["stage"]))
         _log.info(
             "backbone %s: its features in %s have a cosine of %.4f to those in fp32, %.4f at least",

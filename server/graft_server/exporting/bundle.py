@@ -16,11 +16,17 @@ import msgspec
 import onnx
 from numpy.typing import NDArray
 
-from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.backbones.cutting import joined
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cutting import joined
 from graft_server.backbones.preprocessing import Arrays
-from graft_server.backbones.source import Backbone
-from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer, is_packed
+from graft_server.backbones.text.preprocessor import (
+    CHARACTERS_PER_TOKEN,
+    TextPreprocessor,
+    TextTokenizer,
+    is_packed,
+)
 from graft_server.domain.errors import BackboneError, CorruptError
 from graft_server.domain.examples import Task as Answering
 from graft_server.domain.model import Manifest, ManifestRef
@@ -67,7 +73,7 @@ class Task:
     @property
     def backbone(self) -> Backbone:
         """The backbone that the version was trained with."""
-        return Backbone.of_payload(self.backbone_payload)
+        return backbone_of_payload(self.backbone_payload)
 
 
 def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.preprocessing import Prepared
-from graft_server.backbones.text import TextPreprocessor
+from graft_server.backbones.text.preprocessor import TextPreprocessor
 from graft_server.domain.errors import CorruptError, FaultError
 from graft_server.domain.examples import Kind
 from graft_server.domain.model import Manifest

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.preprocessing import Prepared
-from graft_server.backbones.source import Backbone
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Input, Kind
 from graft_server.encoding.runtime import Encoder, Reference
@@ -212,7 +212,7 @@ def _features(inputs: Sequence[Input], reference: Reference) -> dict[str, NDArra
             "restart the server, which exports it anew.",
             reason="ENCODER_NOT_CACHED",
         )
-    preprocessor = Backbone.of_payload(reference.backbone).preprocessor()
+    preprocessor = backbone_of_payload(reference.backbone).preprocessor()
     # One thread: serving needs the others.
     encoder = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate)
     items = [it.item for it in preprocessor.many(inputs) if isinstance(it, Prepared)]

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.limits import Bounded
-from graft_server.backbones.source import Backbone
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.model import Manifest
@@ -151,7 +151,7 @@ def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: S
     inputs = {example.id: example.input for example in rows.examples}
     if any(it.kind is Kind.FEATURES for it in inputs.values()):
         return "features"
-    preprocessor = Backbone.of_payload(tuning.backbone).preprocessor()
+    preprocessor = backbone_of_payload(tuning.backbone).preprocessor()
     if isinstance(preprocessor, Bounded):
         preprocessor = preprocessor.within(tuning.limits)
     # One after the other: pixels and samples are far larger than the files that they come from.

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from graft_server.backbones.names import collate
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.image.class_names import collate
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import OPSET, Graph, load, unit
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of

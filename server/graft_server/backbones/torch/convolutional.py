@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import Graph, load, unit
 from graft_server.backbones.torch.pictures import Pixels, Views, places

@@ -17,9 +17,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from graft_server.backbones.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.graphs.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
 from graft_server.backbones.preprocessing import Arrays, Preprocessor, odd_batches
-from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
 from graft_server.domain.errors import BackboneError
@@ -44,7 +45,7 @@ def export_encoder(
     Raises:
         BackboneError: The checkpoint cannot be loaded, or the graph does not agree with torch.
     """
-    backbone = Backbone.of_payload(payload["backbone"])
+    backbone = backbone_of_payload(payload["backbone"])
     preprocessor = backbone.preprocessor()
     progress({"stage": "loading"})
     graph = torch_family(backbone).graph(backbone)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.padded_text import transformer_layers
 

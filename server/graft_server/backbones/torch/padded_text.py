@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, CLIPTextModelWithProjection, T5EncoderModel
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 
 _CLASSES = {"t5": T5EncoderModel, "clip_text_model": CLIPTextModelWithProjection}

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
-from graft_server.backbones.cache import HIDDEN
-from graft_server.backbones.cutting import pruned, replant
+from graft_server.backbones.graphs.cache import HIDDEN
+from graft_server.backbones.graphs.cutting import pruned, replant
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.export import write_graph

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import Graph, load
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from graft_server.backbones.audio import (
+from graft_server.backbones.audio.decoding import (
     READ_SECONDS,
     WAVEFORM_FRAME,
     AudioError,
@@ -24,14 +24,12 @@ from graft_server.backbones.audio import (
     Samples,
     WaveformRecipe,
 )
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.limits import MediaLimits
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
-
-if TYPE_CHECKING:
-    from graft_server.backbones.source import Backbone
 
 SPECTROGRAM_RECIPE, WAVEFORM_RECIPE = "spectrograms/3", "waveforms/1"
 """Name how the encoders' graphs are made. Change one whenever the same weights would give other features."""

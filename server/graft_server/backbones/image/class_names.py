@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.text.preprocessor import TextTokenizer
 
 PROMPT = "a photo of a {}."
 """What images of the Internet are described like: a bare name is a rarer caption, and does worse."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, Described
-from graft_server.backbones.packing import cost, pack, pad, padded_cost
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, Preprocessor, wrong_modality
+from graft_server.backbones.text.packing import cost, pack, pad, padded_cost
 from graft_server.domain.errors import BackboneError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
-
-if TYPE_CHECKING:
-    from graft_server.backbones.source import Backbone
 
 CHARACTERS_PER_TOKEN = 64
 """Texts are cut to this many characters per token of the maximum length before they are tokenized: 1 MB of text

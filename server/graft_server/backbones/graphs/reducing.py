@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from graft_server.backbones.cache import GRAPH, EncoderCache
+from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.graphs.cache import GRAPH, EncoderCache
 from graft_server.backbones.preprocessing import Arrays, odd_batches
-from graft_server.backbones.source import Backbone
 from graft_server.domain.errors import BackboneError
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
@@ -60,7 +60,7 @@ def reduce_encoder(
     Raises:
         BackboneError: The features are too far from those in float32.
     """
-    backbone = Backbone.of_payload(payload["backbone"])
+    backbone = backbone_of_payload(payload["backbone"])
     name, precision = backbone.name, backbone.precision
     preprocessor = backbone.preprocessor()
     cache = EncoderCache(Path(payload["cache"]))

@@ -23,7 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from graft_server.backbones.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
 from graft_server.domain.errors import BackboneError
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -1,0 +1,1 @@
+"""Backbones that read sound: decoding, and what clips become for them."""

@@ -1,0 +1,1 @@
+"""Backbones that read images: decoding, and what images become for them."""
