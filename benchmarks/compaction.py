@@ -22,11 +22,11 @@ from benchmarks.harness import Figure, write
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.compaction import compact
-from graft_server.store.objects import Objects
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.adaptations.compaction import compact
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import Objects
 
 ENCODER, DIMENSION = "e", 384
 REPEATS = 3

@@ -30,9 +30,16 @@ from benchmarks.peers import INFER, infer_requests, mlserver
 from graft_server.domain.model import Manifest
 from graft_server.heads import decode, encode
 from graft_server.heads.head import KernelMap, LinearMap, Member
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, read_manifest, read_part, write_version
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    read_manifest,
+    read_part,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
 
 CORES = 2
 MODEL = "banking"

@@ -39,8 +39,8 @@ from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Courtesy
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 

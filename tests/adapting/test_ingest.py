@@ -20,9 +20,9 @@ from graft_server.domain.examples import Change, Example, Input
 from graft_server.encoding.trunk import Trunk, TrunkSettings
 from graft_server.jobs.local import LocalJobs
 from graft_server.sharing.memory import Intake
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Segment, content_digest
+from graft_server.store.adaptations.segments import Segment, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 
 def incoming(text: str, label: str = "a") -> Incoming:

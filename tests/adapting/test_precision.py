@@ -16,9 +16,9 @@ from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.report import Report
 from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 from graft_server.training import reduced_precision
 from graft_server.training.reduced_precision import admit
 from graft_server.training.train import train

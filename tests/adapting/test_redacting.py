@@ -12,11 +12,19 @@ from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import Report
 from graft_server.heads import decode
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import Wanted, erase, sweep
-from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
+from graft_server.store.adaptations.erasure import Wanted, erase, sweep
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    read_manifest,
+    read_part,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
 from graft_server.training.train import train
 
 DIMENSION, COUNT = 24, 60

@@ -19,11 +19,12 @@ from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
-from graft_server.store.adaptations import AdaptationStore, features_key
-from graft_server.store.generations import original_name
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import read_manifest, read_part
+from graft_server.store.adaptations.generations import original_name
+from graft_server.store.adaptations.keys import features_key
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.versions import read_manifest, read_part
+from graft_server.store.objects.objects import Objects
 from graft_server.training import train as train_module
 from graft_server.training.train import train
 

@@ -19,8 +19,16 @@ from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import Report
 from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part, write_version
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    read_manifest,
+    read_part,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
 from graft_server.training.examples.folded import examples_of
 from graft_server.training.finish_tuning import (
     BEST,

@@ -9,9 +9,9 @@ import pytest
 
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 from graft_server.training.train import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"

@@ -20,8 +20,8 @@ from graft_server.exporting.parity import PROBES, probes
 from graft_server.exporting.runner import Classifier
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
-from graft_server.store.objects import Objects
-from graft_server.store.versions import read_manifest, read_part, write_version
+from graft_server.store.catalogue.versions import read_manifest, read_part, write_version
+from graft_server.store.objects.objects import Objects
 
 QUESTIONS = ["where is my money", "I lost something", "", "hello " * 700, "größer als 10 € 🙂"]
 ISOLATED = (

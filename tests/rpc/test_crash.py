@@ -16,8 +16,8 @@ import pytest
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.domain.adaptation import Settings, Start
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 TEXTS = ["the lock is stuck again", "what is this bill", "something else altogether", ""]
 

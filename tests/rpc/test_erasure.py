@@ -17,10 +17,11 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.adapting.finetuning import _digest
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.heads import Head, decode
-from graft_server.store.adaptations import AdaptationStore, writer_folder
-from graft_server.store.features import decode_features
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record, Segment, encode_segment, segment_key
+from graft_server.store.adaptations.features import decode_features
+from graft_server.store.adaptations.keys import writer_folder
+from graft_server.store.adaptations.segments import Record, Segment, encode_segment, segment_key
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 PRIVATE = "my neighbour Zebulon lost the key of the blue house"
 IMMEDIATELY = ("--erasure-grace-seconds", "0")

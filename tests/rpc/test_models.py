@@ -17,9 +17,9 @@ from tokenizers import Tokenizer
 
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
 from graft_server.domain.adaptation import Settings, Start
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.objects.objects import Objects
 
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 

@@ -9,13 +9,13 @@ from graft_server.domain.adaptation import Rejected, Settings, Start
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.compaction import FAN_IN, LARGEST_BYTES, compact
-from graft_server.store.examples import ExampleIndex
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, sweep
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.adaptations.compaction import FAN_IN, LARGEST_BYTES, compact
+from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, sweep
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import ExampleIndex
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import Objects
 
 START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 

@@ -8,12 +8,12 @@ import pytest
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import MissingError
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.compaction import FAN_IN, compact
-from graft_server.store.examples import StoredExamples
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import Wanted, erase
-from graft_server.store.segments import Record, content_digest
+from graft_server.store.adaptations.compaction import FAN_IN, compact
+from graft_server.store.adaptations.erasure import Wanted, erase
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import StoredExamples
+from graft_server.store.objects.objects import Objects
 
 START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 

@@ -9,11 +9,11 @@ from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, erased_examples, sweep
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import ERASED, Record, content_digest
+from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, erased_examples, sweep
+from graft_server.store.adaptations.segments import ERASED, Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import Objects
 
 START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 THEIRS = Wanted(frozenset({"theirs"}), frozenset({"zebulon"}))

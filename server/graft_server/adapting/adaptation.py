@@ -32,10 +32,10 @@ from graft_server.domain.report import Report
 from graft_server.domain.stream import Committed, Message, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake, Share
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.compaction import FAN_IN, compact
-from graft_server.store.features import Features
-from graft_server.store.segments import Segment, WriterLog
+from graft_server.store.adaptations.compaction import FAN_IN, compact
+from graft_server.store.adaptations.features import Features
+from graft_server.store.adaptations.segments import Segment, WriterLog
+from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
 

@@ -28,17 +28,16 @@ from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
 from graft_server.encoding.trunk import Trunk, Trunks
 from graft_server.sharing.memory import Intake
-from graft_server.store.adaptations import (
-    AdaptationStore,
+from graft_server.store.adaptations.keys import parsed_name, stored_name
+from graft_server.store.adaptations.listing import (
     list_all_adaptations,
     missing_adaptation,
-    parsed_name,
     read_starts,
     remove_adaptation,
-    stored_name,
 )
-from graft_server.store.examples import StoredExamples
-from graft_server.store.versions import read_manifest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import StoredExamples
+from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 

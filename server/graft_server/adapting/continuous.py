@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from graft_server.adapting.policy import automatic_id, changes_since, due_in_s
 from graft_server.domain.adaptation import AdaptationState
 from graft_server.domain.errors import DomainError, StateError
-from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
 

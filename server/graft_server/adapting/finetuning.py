@@ -23,7 +23,7 @@ from graft_server.domain.examples import Task
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
-from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from graft_server.domain.examples import Change, Input, Rejection
 from graft_server.encoding.batcher import Lane
 from graft_server.encoding.trunk import POOLED, Trunk
 from graft_server.sharing.memory import Share
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.features import Features
-from graft_server.store.segments import Record, Segment, WriterLog
+from graft_server.store.adaptations.features import Features
+from graft_server.store.adaptations.segments import Record, Segment, WriterLog
+from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
 

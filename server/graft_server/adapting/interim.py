@@ -25,10 +25,10 @@ from graft_server.domain.names import shown
 from graft_server.encoding import runtime
 from graft_server.encoding.trunk import Trunk
 from graft_server.heads import Head, HeadOutput
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.features import Features
-from graft_server.store.objects import ObjectMissingError
-from graft_server.store.segments import Segment
+from graft_server.store.adaptations.features import Features
+from graft_server.store.adaptations.segments import Segment
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import ObjectMissingError
 
 _log = logging.getLogger(__name__)
 

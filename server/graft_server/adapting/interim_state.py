@@ -17,7 +17,7 @@ from graft_server.adapting.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
 from graft_server.heads.head import Head, Member
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
-from graft_server.store.segments import Segment, changes
+from graft_server.store.adaptations.segments import Segment, changes
 
 VIEW = "pooled"
 LARGEST_STEP = 256

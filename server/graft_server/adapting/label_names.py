@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graft_server.adapting.ingest import STORED_TYPE
 from graft_server.domain.examples import Label
 from graft_server.encoding.trunk import Trunk
-from graft_server.store.features import Features
+from graft_server.store.adaptations.features import Features
 
 REMEMBERED = 4_096
 """Texts, about 3 KB each."""

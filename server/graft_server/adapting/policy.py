@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from graft_server.domain.adaptation import Commit, PublishPolicy
-from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.adaptations.store import AdaptationStore
 
 _AUTOMATIC = "auto:"
 """What the names of the server's own commits begin with. No client's id has a colon."""

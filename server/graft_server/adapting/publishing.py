@@ -20,11 +20,12 @@ from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.catalogue import Catalogue, Snapshot
-from graft_server.store.features import FEATURES_MISSING
-from graft_server.store.objects import Objects
-from graft_server.store.versions import read_report, remove_version
+from graft_server.store.adaptations.features import FEATURES_MISSING
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.versions import read_report, remove_version
+from graft_server.store.objects.objects import Objects
 
 T = TypeVar("T")
 

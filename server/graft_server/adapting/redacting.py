@@ -21,10 +21,18 @@ from graft_server.heads import AnyHead, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.redaction import coarsened, without
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import Erased, erased_examples
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_part, read_report, write_version
+from graft_server.store.adaptations.erasure import Erased, erased_examples
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    read_part,
+    read_report,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
 
 PARITY_ROWS = 64
 """Random rows that the new graph is compared on, beside what is left of landmarks and anchors."""

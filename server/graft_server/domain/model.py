@@ -109,11 +109,12 @@ class Model:
     def alias(self, alias: str = LIVE) -> Version:
         """Returns the version that an alias points at, or raises MissingError."""
         if alias not in self.aliases:
-            raise _no_alias(self.name, alias)
+            raise no_alias(self.name, alias)
         return self.version(self.aliases[alias])
 
 
-def _no_alias(model: str, alias: str) -> MissingError:
+def no_alias(model: str, alias: str) -> MissingError:
+    """Returns the error where a model has no such alias."""
     return MissingError(
         f"Model {shown(model)} has no alias {shown(alias)}: point it at a version with SetAlias, or select a "
         "version by its number.",

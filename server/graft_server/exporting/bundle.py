@@ -38,8 +38,8 @@ from graft_server.exporting.parity import check_parity, probes, readable_rows
 from graft_server.exporting.sources import runner_source
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
+from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
+from graft_server.store.objects.objects import Objects
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"

@@ -27,7 +27,7 @@ from graft_server.exporting import media_runner
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
 from graft_server.exporting.sources import runner_source
 from graft_server.heads import AnyHead
-from graft_server.store.rows import Rows
+from graft_server.store.adaptations.training_rows import Rows
 
 PROBES = 24
 _SERVED, _BUNDLED = 3, 8

@@ -19,8 +19,8 @@ from graft_server.domain.model import Manifest
 from graft_server.encoding.runtime import Features
 from graft_server.exporting.runner import Classifier, Text
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
-from graft_server.store.objects import ObjectMissingError, Objects
-from graft_server.store.rows import Rows, read_rows
+from graft_server.store.adaptations.training_rows import Rows, read_rows
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 PROBES = 64
 PROBABILITY_PARITY = 1e-4

@@ -35,7 +35,7 @@ from graft_server.rpc.paging import Page, window
 from graft_server.rpc.reports import TASK_MESSAGES
 from graft_server.rpc.times import timestamp
 from graft_server.sharing.event_loop import in_slices
-from graft_server.store.adaptations import AdaptationStore
+from graft_server.store.adaptations.store import AdaptationStore
 
 KEEP_ALIVE_S = 20.0
 """An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""

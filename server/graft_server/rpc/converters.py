@@ -39,7 +39,7 @@ from graft_server.rpc.times import duration, seconds, timestamp
 from graft_server.serving.predictor import Predictions
 from graft_server.serving.versions import ServedVersion, aliases_of
 from graft_server.sharing.event_loop import in_slices
-from graft_server.store.segments import content_digest
+from graft_server.store.adaptations.segments import content_digest
 
 METHODS = {
     types_pb2.METHOD_UNSPECIFIED: "auto",

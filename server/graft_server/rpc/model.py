@@ -26,7 +26,7 @@ from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions
-from graft_server.store.catalogue import Catalogue
+from graft_server.store.catalogue.catalogue import Catalogue
 
 CHUNK_BYTES = 1 << 20
 MAX_EXAMPLES = 10_000

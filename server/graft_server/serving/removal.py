@@ -15,18 +15,23 @@ from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.jobs.job import Job, Jobs
 from graft_server.serving.versions import Versions
-from graft_server.store.adaptations import (
-    AdaptationStore,
+from graft_server.store.adaptations.erasure import Wanted, erase, sweep
+from graft_server.store.adaptations.listing import (
     deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
     remove_adaptation,
 )
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.examples import ids_of_subject
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import Wanted, erase, sweep
-from graft_server.store.versions import read_manifest, remove_version, version_folder, versions_folder
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import ids_of_subject
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.versions import (
+    read_manifest,
+    remove_version,
+    version_folder,
+    versions_folder,
+)
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 

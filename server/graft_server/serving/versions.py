@@ -24,9 +24,9 @@ from graft_server.encoding.grafting import TopRef
 from graft_server.encoding.runtime import Features
 from graft_server.encoding.trunk import Trunk, Trunks, TrunkState
 from graft_server.heads import AnyHead, AnyOutput, decode
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, TOP, read_manifest, read_part, read_report
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 

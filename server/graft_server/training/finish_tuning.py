@@ -36,8 +36,16 @@ from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.head import LinearMap, Member, softmax
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_part, read_report, write_version
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    read_part,
+    read_report,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.contract import Finishing
 from graft_server.training.examples.folded import Examples

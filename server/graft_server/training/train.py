@@ -24,10 +24,10 @@ from graft_server.domain.model import Manifest
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
-from graft_server.store.features import FEATURES_MISSING
-from graft_server.store.objects import ObjectMissingError, Objects
-from graft_server.store.rows import Rows, read_rows
-from graft_server.store.versions import HEAD, HEAD_ONNX, REPORT, write_version
+from graft_server.store.adaptations.features import FEATURES_MISSING
+from graft_server.store.adaptations.training_rows import Rows, read_rows
+from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training import finish_tuning
 from graft_server.training.contract import Training, Tuning
 from graft_server.training.examples.assembling import assembled, nothing_yet

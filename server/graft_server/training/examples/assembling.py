@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Split, Task
-from graft_server.store.rows import Rows
+from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
 

@@ -12,7 +12,7 @@ segment is acknowledged after a look at the commits, so it is either older than 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -31,133 +31,24 @@ from graft_server.domain.adaptation import (
     Start,
     StateChanged,
 )
-from graft_server.domain.errors import CorruptError, MissingError, StateError
+from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Rejection
 from graft_server.domain.model import Source
 from graft_server.domain.names import shown
-from graft_server.store.events import EventLog
-from graft_server.store.features import Features, encode_features, read_features
-from graft_server.store.generations import Generations, names_of, ordinal_of
-from graft_server.store.numbered import NumberedLog
-from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
-from graft_server.store.segments import Segment, WriterLog, read_current
-from graft_server.store.versions import model_folder
-
-
-def stored_name(adaptation_id: str, deletion: int) -> str:
-    """Returns the name by which an adaptation is stored.
-
-    Where its model was deleted before it began, another one of its id may have been, and any server may still be
-    removing what is left of that: so it has a name of its own, which no id can be.
-
-    Args:
-        adaptation_id: Its id.
-        deletion: The number of the catalogue's entry that last deleted the model, or 0.
-    """
-    return f"{adaptation_id}@{deletion}" if deletion else adaptation_id
-
-
-def parsed_name(name: str) -> tuple[str, int]:
-    """Returns what `stored_name` made a name of."""
-    adaptation_id, _, deletion = name.partition("@")
-    return adaptation_id, int(deletion or 0)
-
-
-def adaptation_folder(model: str, name: str) -> str:
-    """Returns the prefix of all that belongs to an adaptation, by the name that it is stored by."""
-    return f"{model_folder(model)}adaptations/{name}/"
-
-
-def writer_folder(model: str, name: str, writer_id: str) -> str:
-    """Returns the prefix of a writer's segments, by the name that the adaptation is stored by."""
-    return f"{adaptation_folder(model, name)}writers/{writer_id}/"
-
-
-def features_key(model: str, name: str, encoder_id: str, writer_id: str, segment: str) -> str:
-    """Returns the key of the features of a segment, by the names of adaptation and segment."""
-    return f"{adaptation_folder(model, name)}features/{encoder_id}/{writer_id}/{segment}.bin"
-
-
-def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
-    """Returns the error where there is no such adaptation."""
-    return MissingError(
-        f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists those it has.",
-        reason="ADAPTATION_NOT_FOUND",
-        field="adaptation_id",
-    )
-
-
-def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
-    """Returns how each of a model's adaptations began, by the name that it is stored by; None for a damaged one.
-
-    Args:
-        objects: The store.
-        model: The model.
-        known: Those that were read before; those that are read now are added, those that are gone removed.
-    """
-    found: dict[str, Start | None] = {}
-    for name in list_adaptations(objects, model):
-        try:
-            found[name] = known.get(name) or objects.get_json(_start_key(model, name), Start)
-        except ObjectMissingError:
-            continue  # it was deleted meanwhile
-        except CorruptError:
-            found[name] = None
-    known.clear()
-    known.update((it, start) for it, start in found.items() if start)
-    return found
-
-
-def list_adaptations(objects: Objects, model: str) -> list[str]:
-    """Returns the names that a model's adaptations are stored by, sorted."""
-    names = objects.folders(f"{model_folder(model)}adaptations/")
-    # A folder without a start is what a deletion, or a crash before the start was durable, left.
-    return [it for it in names if objects.exists(_start_key(model, it))]
-
-
-def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
-    """Yields model and stored name of every adaptation in the store, also of models without a version."""
-    unvisited = [""]
-    while unvisited:
-        namespace = unvisited.pop()
-        for segment in objects.folders(f"models/{namespace}"):
-            if segment == "_":
-                model = namespace.rstrip("/")
-                yield from ((model, it) for it in list_adaptations(objects, model))
-            else:
-                unvisited.append(f"{namespace}{segment}/")
-
-
-def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
-    """Returns the stored names of adaptations that a deletion of their model meant, by the number of its entry.
-
-    A damaged one, of which nobody knows when it began, is among them; so is what is left of one without a start.
-    """
-    found = []
-    for name in objects.folders(f"{model_folder(model)}adaptations/") if deletion else ():
-        if parsed_name(name)[1] >= deletion:
-            continue  # it began after that
-        try:
-            start = objects.get_json(_start_key(model, name), Start)
-        except CorruptError:
-            found.append(name)
-        except ObjectMissingError:
-            if objects.keys(adaptation_folder(model, name)):
-                found.append(name)
-        else:
-            if start.born < deletion:
-                found.append(name)
-    return found
-
-
-def remove_adaptation(objects: Objects, model: str, name: str) -> None:
-    """Deletes an adaptation with its examples and features, by the name that it is stored by.
-
-    The start goes last: while it is there, a deletion that was cut off can be seen and finished.
-    """
-    start = _start_key(model, name)
-    objects.delete([it for it in objects.keys(adaptation_folder(model, name)) if it != start])
-    objects.delete([start])
+from graft_server.store.adaptations.events import EventLog
+from graft_server.store.adaptations.features import Features, encode_features, read_features
+from graft_server.store.adaptations.generations import Generations, names_of, ordinal_of
+from graft_server.store.adaptations.keys import (
+    adaptation_folder,
+    features_key,
+    parsed_name,
+    start_key,
+    writer_folder,
+)
+from graft_server.store.adaptations.listing import missing_adaptation
+from graft_server.store.adaptations.segments import Segment, WriterLog, read_current
+from graft_server.store.objects.numbered_log import NumberedLog
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
 class AdaptationStore:
@@ -196,7 +87,7 @@ class AdaptationStore:
     def create(cls, objects: Objects, model: str, name: str, start: Start) -> AdaptationStore:
         """Starts an adaptation, or loads it if it exists; compare `start.settings` with what was asked."""
         with suppress(ObjectExistsError):
-            objects.create_json(_start_key(model, name), start)
+            objects.create_json(start_key(model, name), start)
         return cls.load(objects, model, name)
 
     @classmethod
@@ -208,7 +99,7 @@ class AdaptationStore:
             CorruptError: An object of it is damaged.
         """
         try:
-            start = objects.get_json(_start_key(model, name), Start)
+            start = objects.get_json(start_key(model, name), Start)
         except ObjectMissingError:
             raise missing_adaptation(model, parsed_name(name)[0]) from None
         loaded = cls(objects, model, name, start)
@@ -502,7 +393,3 @@ class AdaptationStore:
     @property
     def _cancelled_key(self) -> str:
         return f"{self.folder}cancelled.json"
-
-
-def _start_key(model: str, name: str) -> str:
-    return f"{adaptation_folder(model, name)}start.json"

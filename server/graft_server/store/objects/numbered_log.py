@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
 
-from graft_server.store.objects import ObjectMissingError, Objects, decode_json
+from graft_server.store.objects.objects import ObjectMissingError, Objects, decode_json
 
 # Reads in flight while catching up: enough to hide a bucket's round trip.
 _READERS = 16

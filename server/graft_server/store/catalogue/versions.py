@@ -16,7 +16,7 @@ import msgspec
 
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import Report
-from graft_server.store.objects import Objects, corrupt, decode_json
+from graft_server.store.objects.objects import Objects, corrupt, decode_json
 
 HEAD = "head.bin"
 """The served parameters."""

@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
-from graft_server.store import folder
+from graft_server.store.objects import local_folder
 
 _LOG = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
@@ -79,7 +79,7 @@ class Objects:
             return cls(from_url(location, retry_config=retry))  # type: ignore[call-overload]
         root = Path(location).absolute()
         try:
-            folder.prepare(root)
+            local_folder.prepare(root)
         except OSError as error:
             # The one message that names a path: whoever starts the server reads it.
             raise StoreError(
@@ -104,7 +104,7 @@ class Objects:
                 if self._root is None:
                     obstore.put(self._store, key, sealed, mode="create")
                 else:
-                    folder.create(self._root, key, sealed, lasting=lasting)
+                    local_folder.create(self._root, key, sealed, lasting=lasting)
         except FileNotFoundError as error:
             raise _fault(key, error) from error  # the store's folder itself is gone
         except StoreError:
@@ -163,7 +163,7 @@ class Objects:
             with suppress(FileNotFoundError), _faults(key):
                 obstore.delete(self._store, key)
         if self._root is not None:
-            folder.sync_parents(self._root, keys)
+            local_folder.sync_parents(self._root, keys)
 
     def create_json(self, key: str, value: Any) -> None:
         """Creates an object from plain data."""

@@ -17,11 +17,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.store.adaptations import AdaptationStore, features_key, writer_folder
-from graft_server.store.features import Features, encode_features, read_features
-from graft_server.store.generations import Generation, Piece, new_name
-from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
-from graft_server.store.segments import (
+from graft_server.store.adaptations.features import Features, encode_features, read_features
+from graft_server.store.adaptations.generations import Generation, Piece, new_name
+from graft_server.store.adaptations.keys import features_key, writer_folder
+from graft_server.store.adaptations.segments import (
     ERASED,
     Record,
     Segment,
@@ -31,6 +30,8 @@ from graft_server.store.segments import (
     segment_key,
     walk,
 )
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 ORPHAN_AGE = timedelta(days=1)
 """New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""

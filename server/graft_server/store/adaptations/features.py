@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import CorruptError
-from graft_server.store.objects import ObjectMissingError, Objects
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)
 

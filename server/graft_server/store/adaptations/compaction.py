@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from graft_server.domain.adaptation import AdaptationState
-from graft_server.store.adaptations import AdaptationStore, writer_folder
-from graft_server.store.generations import ordinal_of
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import put_together
+from graft_server.store.adaptations.erasure import put_together
+from graft_server.store.adaptations.generations import ordinal_of
+from graft_server.store.adaptations.keys import writer_folder
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 FAN_IN = 64
 """So many become one."""

@@ -16,8 +16,8 @@ from datetime import datetime
 
 import msgspec
 
-from graft_server.store.numbered import NumberedLog
-from graft_server.store.objects import ObjectExistsError, Objects
+from graft_server.store.objects.numbered_log import NumberedLog
+from graft_server.store.objects.objects import ObjectExistsError, Objects
 
 _ORIGINAL = re.compile(r"\d{20}")
 _REWRITTEN = re.compile(r"\d{20}-(\d{20})-[0-9a-f]{16}")

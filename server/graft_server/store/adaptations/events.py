@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from graft_server.domain.adaptation import Committed, Event, Fact, Finished, Rejected, StateChanged
-from graft_server.store.numbered import NumberedLog
-from graft_server.store.objects import ObjectExistsError, Objects
+from graft_server.store.objects.numbered_log import NumberedLog
+from graft_server.store.objects.objects import ObjectExistsError, Objects
 
 
 class _Entry(msgspec.Struct, frozen=True):

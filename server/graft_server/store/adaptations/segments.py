@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from graft_server.domain.errors import ConflictError, DomainError
 from graft_server.domain.examples import Change, Example, Rejection
 from graft_server.domain.names import shown
-from graft_server.store.generations import Generations, ordinal_of, original_name
-from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
+from graft_server.store.adaptations.generations import Generations, ordinal_of, original_name
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 
 ERASED_DIGEST = 0
 """In place of a digest, which would tell whoever guesses a change that the guess is right."""

@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from graft_server.domain.examples import StoredExample
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import segments_of
-from graft_server.store.segments import changes
+from graft_server.store.adaptations.erasure import segments_of
+from graft_server.store.adaptations.segments import changes
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 KEPT_IDS = 200_000
 """Ids in all indices that are kept: 30 MB. A larger one is read anew for each page."""

@@ -9,119 +9,29 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
 from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
-from graft_server.domain.model import LIVE, ManifestRef, Model, Version, _no_alias
+from graft_server.domain.model import LIVE, ManifestRef, Model, Version, no_alias
 from graft_server.domain.names import shown
-from graft_server.store.numbered import NumberedLog
-from graft_server.store.objects import ObjectExistsError, Objects
+from graft_server.store.catalogue.entries import (
+    CancelAdaptation,
+    DeleteModel,
+    DeleteVersion,
+    Entry,
+    EraseExamples,
+    MoveAlias,
+    Publish,
+    Redact,
+)
+from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.objects.numbered_log import NumberedLog
+from graft_server.store.objects.objects import ObjectExistsError, Objects
 
 _LOG = logging.getLogger(__name__)
-
-
-class Publish(msgspec.Struct, frozen=True, tag="publish"):
-    """A version was published, and aliases moved to it."""
-
-    time: datetime
-    model: str
-    version: int
-    adaptation_id: str
-    commit_id: str
-    manifest: ManifestRef
-    aliases: tuple[str, ...]
-    summary: dict[str, Any]
-
-
-class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
-    """An alias was pointed at a version, or removed by version 0."""
-
-    time: datetime
-    model: str
-    alias: str
-    version: int
-
-
-class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):
-    """A version was deleted. Its number stays used."""
-
-    time: datetime
-    model: str
-    version: int
-
-
-class DeleteModel(msgspec.Struct, frozen=True, tag="delete_model"):
-    """A model was deleted. A new one of the same name goes on counting."""
-
-    time: datetime
-    model: str
-
-
-class CancelAdaptation(msgspec.Struct, frozen=True, tag="cancel_adaptation"):
-    """An adaptation was cancelled: nothing of it is published after this."""
-
-    time: datetime
-    model: str
-    adaptation_id: str
-
-
-class EraseExamples(msgspec.Struct, frozen=True, tag="erase_examples"):
-    """Examples of a model were erased: what was trained before this is not published after it."""
-
-    time: datetime
-    model: str
-    versions: tuple[int, ...]
-    """Those that may have been trained on them."""
-    generations: dict[str, int]
-    """Adaptation to the generation of its segments that erased them."""
-
-
-class Redact(msgspec.Struct, frozen=True, tag="redact"):
-    """A version's parts were written anew, without what they held of erased examples."""
-
-    time: datetime
-    model: str
-    version: int
-    manifest: ManifestRef
-
-
-Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples | Redact
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The catalogue at one moment. It never changes."""
-
-    models: Mapping[str, Model]
-    entries: int = 0
-    """How many entries of the log it comprises."""
-    damaged: tuple[str, ...] = ()
-    """Entries that could not be read. What they said is missing here, and nothing more can be written."""
-    deletions: Mapping[str, int] = field(default_factory=dict)
-    """Model to the number of the entry that last deleted it."""
-    erasures: Mapping[str, int] = field(default_factory=dict)
-    """Model to the number of the entry that last erased examples of it."""
-    erased: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(model, adaptation) to the generation of its last erasure that is among the entries."""
-    cancelled: frozenset[tuple[str, str]] = frozenset()
-    """(model, adaptation) of the cancelled ones."""
-    replaced: Mapping[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
-    """Model to manifests of versions that were written anew: what is left of these must go."""
-
-    def model(self, name: str) -> Model:
-        """Returns a model, or raises MissingError."""
-        if name not in self.models:
-            raise MissingError(
-                f"There is no model {shown(name)}: publish it through Adapt; ListModels lists what there is.",
-                reason="MODEL_NOT_FOUND",
-                field="model",
-            )
-        return self.models[name]
 
 
 class Catalogue:
@@ -526,4 +436,4 @@ def _check_move(model: Model, alias: str, version: int, expected_version: int | 
             field="version",
         )
     elif not current:
-        raise _no_alias(model.name, alias)
+        raise no_alias(model.name, alias)

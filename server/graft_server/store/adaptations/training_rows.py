@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from graft_server.domain.examples import Example
 from graft_server.domain.model import Source
-from graft_server.store.adaptations import adaptation_folder, features_key, writer_folder
-from graft_server.store.features import read_features
-from graft_server.store.generations import Generations
-from graft_server.store.objects import ObjectMissingError, Objects, corrupt
-from graft_server.store.segments import Placed, changes, read_current, walk
+from graft_server.store.adaptations.features import read_features
+from graft_server.store.adaptations.generations import Generations
+from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
+from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
+from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
 
 
 @dataclass(frozen=True, slots=True)
