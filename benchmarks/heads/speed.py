@@ -24,7 +24,7 @@ from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS, hardware
 from graft_server.jobs.job import Job
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.tasks.single_label import select_head
 

@@ -27,14 +27,14 @@ from graft_server.backbones.image.decoding import ImageLimits
 from graft_server.backbones.limits import MediaLimits
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
+from graft_server.erasing.deletion import Removal
 from graft_server.exporting.exporter import Exporter
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 from graft_server.rpc.adaptation import AdaptationService
 from graft_server.rpc.model import ModelService
 from graft_server.rpc.prediction import PredictionService
 from graft_server.rpc.service import add_service
 from graft_server.serving.predictor import Predictor
-from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
 from graft_server.sharing.cores import usable_cores

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft_server.app import App, trunks_of
 from graft_server.domain.errors import DomainError
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
 
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}

@@ -18,7 +18,7 @@ from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import ConflictError, StoreError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.encoding.trunk import Trunk, TrunkSettings
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.segments import Segment, content_digest
 from graft_server.store.adaptations.store import AdaptationStore

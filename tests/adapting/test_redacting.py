@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from graft_server.adapting.redacting import redact
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import Report
+from graft_server.erasing.redact import redact
 from graft_server.heads import decode
 from graft_server.store.adaptations.erasure import Wanted, erase, sweep
 from graft_server.store.adaptations.segments import Record, content_digest

@@ -12,7 +12,7 @@ import pytest
 from graft_server.backbones.backbone import Backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 
 
 @pytest.fixture

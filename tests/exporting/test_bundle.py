@@ -17,7 +17,7 @@ from graft_server.domain.errors import BackboneError, CorruptError, FaultError
 from graft_server.domain.model import ManifestRef
 from graft_server.exporting.bundle import compose
 from graft_server.exporting.parity import PROBES, probes
-from graft_server.exporting.runner import Classifier
+from graft_server.exporting.runner.text import Classifier
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.catalogue.versions import read_manifest, read_part, write_version

@@ -105,7 +105,7 @@ import asyncio
 from pathlib import Path
 from graft_server.sharing.preemption import Courtesy
 from graft_server.jobs.job import Job
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 
 def stands(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

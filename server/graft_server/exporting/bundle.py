@@ -32,10 +32,11 @@ from graft_server.domain.examples import Task as Answering
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.encoding.grafting import Segment
 from graft_server.encoding.runtime import Encoder, Features
-from graft_server.exporting import media, runner
-from graft_server.exporting.graph import INPUTS, write_graph
+from graft_server.exporting import media
+from graft_server.exporting.bundle_graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows
-from graft_server.exporting.sources import runner_source
+from graft_server.exporting.runner import text as text_runner
+from graft_server.exporting.runner.source import runner_source
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
@@ -198,7 +199,7 @@ def _of_text(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
         PREPROCESSING: _json(
             {**_preprocessing(task, manifest, head), **_tokenization(task.backbone, _tokenizer(task))}
         ),
-        RUNNER: runner_source(runner),
+        RUNNER: runner_source(text_runner),
         README: _readme(task, manifest.task, len(manifest.labels)),
     }
 

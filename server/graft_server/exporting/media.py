@@ -23,9 +23,9 @@ from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Modality
-from graft_server.exporting import media_runner
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
-from graft_server.exporting.sources import runner_source
+from graft_server.exporting.runner import media as media_runner
+from graft_server.exporting.runner.source import runner_source
 from graft_server.heads import AnyHead
 from graft_server.store.adaptations.training_rows import Rows
 

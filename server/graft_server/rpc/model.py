@@ -17,6 +17,7 @@ from graft_server.domain.model import BundleFile
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.report import Measured
 from graft_server.encoding.trunk import Trunks
+from graft_server.erasing.deletion import Removal
 from graft_server.exporting.exporter import Exporter
 from graft_server.rpc import converters
 from graft_server.rpc.errors import Context
@@ -24,7 +25,6 @@ from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, windo
 from graft_server.rpc.reports import TASK_MESSAGES, filled
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
-from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions
 from graft_server.store.catalogue.catalogue import Catalogue
 

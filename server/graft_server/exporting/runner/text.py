@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from graft_server.exporting.answers import Answer, Outputs, answers_of, shown
+from graft_server.exporting.runner.answers import Answer, Outputs, answers_of, shown
 
 BATCH = 32
 

@@ -35,7 +35,7 @@ from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
-_REDACT = "graft_server.adapting.redacting:redact"
+_REDACT = "graft_server.erasing.redact:redact"
 
 OnEntry = Callable[[], Awaitable[None]]
 """Does what the catalogue's newest entries ask for."""

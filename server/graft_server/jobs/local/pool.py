@@ -21,8 +21,8 @@ from typing import Any, cast
 import msgspec
 
 from graft_server.domain.errors import DrainingError, WorkerError
-from graft_server.jobs import frames
 from graft_server.jobs.job import Job, OnProgress
+from graft_server.jobs.local import frames
 from graft_server.sharing.preemption import Courtesy
 from graft_server.sharing.turns import Turns
 
@@ -181,7 +181,7 @@ class LocalJobs:
             _LOG.error("jobs: %s", error.message)
 
     async def _spawn(self, preload: Sequence[str]) -> _Worker:
-        command = [sys.executable, "-P", "-m", "graft_server.jobs.worker", str(os.getpid()), *preload]
+        command = [sys.executable, "-P", "-m", "graft_server.jobs.local.worker", str(os.getpid()), *preload]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,

@@ -19,7 +19,7 @@ from typing import Any
 
 import onnxruntime
 
-from graft_server.exporting.answers import Answer, Outputs, answers_of, shown
+from graft_server.exporting.runner.answers import Answer, Outputs, answers_of, shown
 
 BATCH = 8
 

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from graft_server.exporting import answers
+from graft_server.exporting.runner import answers
 
-_SHARED = re.compile(r"\nfrom graft_server\.exporting\.answers import [^\n]+\n")
+_SHARED = re.compile(r"\nfrom graft_server\.exporting\.runner\.answers import [^\n]+\n")
 _IMPORT = re.compile(r"^(?:from|import) [^\n]+\n", re.MULTILINE)
 
 

@@ -1,6 +1,6 @@
 """A worker process: reads calls from standard input, one at a time, and answers them.
 
-    python -m graft_server.jobs.worker PARENT_PID [MODULE ...]
+    python -m graft_server.jobs.local.worker PARENT_PID [MODULE ...]
 
 The modules are imported before the first call. It imports nothing heavy itself: what a job needs is what
 the job's function imports.
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from graft_server.domain.errors import DomainError, WorkerError
-from graft_server.jobs import frames
+from graft_server.jobs.local import frames
 
 _PR_SET_PDEATHSIG = 1
 # Serving comes first: lower priority than the server, and the first to go where memory runs out.
