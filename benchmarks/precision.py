@@ -22,7 +22,7 @@ from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Input
-from graft_server.encoding.runtime import Encoder, Reference
+from graft_server.encoding.encoder import Encoder, Reference
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.reduced_precision import admit
 from graft_server.training.tasks.single_label import select_head

@@ -30,8 +30,8 @@ from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
-from graft_server.encoding.grafting import Grafted, Segment, Top
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import Grafted, Segment, Top
 from graft_server.sharing.cores import usable_cores
 
 LAYERS = 2

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.adapting import ingest
-from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
+from graft_server.adapting.intake import writer_stream
+from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
 from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import ConflictError, StoreError
 from graft_server.domain.examples import Change, Example, Input
@@ -95,7 +96,7 @@ def test_what_arrives_while_a_segment_is_written_is_the_next_segment(bench):
 
 
 def test_a_segment_has_at_most_so_many_records(bench, monkeypatch):
-    monkeypatch.setattr(ingest, "MAX_RECORDS", 8)
+    monkeypatch.setattr(writer_stream, "MAX_RECORDS", 8)
 
     async def scenario(it: Bench) -> None:
         stream = it.stream()
@@ -219,7 +220,7 @@ def test_a_change_that_waited_for_room_while_a_write_failed_is_refused(bench):
         await stream.close()
         assert it.share.held == 0
 
-    bench(scenario, most_of_one=2 * ingest.RECORD_BYTES + 50)
+    bench(scenario, most_of_one=2 * writer_stream.RECORD_BYTES + 50)
 
 
 def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):

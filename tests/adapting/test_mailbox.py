@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from graft_server.adapting.mailbox import REJECTIONS_AT_ONCE, Mailbox
+from graft_server.adapting.outbox import REJECTIONS_AT_ONCE, Mailbox
 from graft_server.domain.errors import DrainingError
 from graft_server.domain.examples import Rejection
 from graft_server.domain.stream import Accepted, Committed, Message, Progress, Published, Reconnect

@@ -15,7 +15,7 @@ from graft_server.domain.adaptation import Settings, Start
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.report import Report
-from graft_server.encoding.runtime import Encoder, Reference
+from graft_server.encoding.encoder import Encoder, Reference
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects

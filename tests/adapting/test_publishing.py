@@ -2,7 +2,7 @@
 
 import asyncio
 
-from graft_server.adapting.publishing import uncancelled
+from graft_server.sharing.shielding import uncancelled
 
 
 def test_a_cancellation_comes_too_late_for_work_that_has_begun():

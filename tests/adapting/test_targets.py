@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graft_server.adapting.targets import MAX_LABELS, TargetRules
+from graft_server.adapting.intake.targets import MAX_LABELS, TargetRules
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Share, Task
 

@@ -16,7 +16,7 @@ from graft.v1 import model_pb2
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 
 
 def features(wire: Any, texts: list[str]) -> Any:

@@ -23,7 +23,7 @@ from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.domain.errors import FaultError
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 
 BELOW = 5
 """One layer is tuned."""

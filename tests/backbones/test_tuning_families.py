@@ -16,8 +16,8 @@ from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import open_backbone
-from graft_server.encoding.grafting import Grafted, Segment, Top
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import Grafted, Segment, Top
 
 TEXTS = (
     "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",

@@ -14,8 +14,8 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut, replant
 from graft_server.domain.errors import StoreError
-from graft_server.encoding.grafting import Grafted, Segment, Top, TopBank, TopRef
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import Grafted, Segment, Top, TopBank, TopRef
 
 TEXTS = [np.arange(7, 7 + length) for length in (3, 17, 1, 40, 5, 5)]
 

@@ -18,8 +18,8 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Input
 from graft_server.encoding.batcher import Lane
+from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.recovery import RecoveringEncoder
-from graft_server.encoding.runtime import Encoder
 from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
 
 SOON_S = 0.01

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from graft_server.backbones.graphs.cache import EncoderCache
-from graft_server.encoding import tuning
+from graft_server.encoding import layout as layouts
 
 
 @pytest.fixture
@@ -25,22 +25,22 @@ def graph(encoder_cache: Path, backbone, tmp_path) -> Path:
 
 
 @pytest.fixture
-def tuned(graph: Path, backbone) -> Callable[[], tuning.Layout]:
-    return partial(tuning.tuned, graph, device="cpu", cores=1, preprocessor=backbone.preprocessor())
+def tuned(graph: Path, backbone) -> Callable[[], layouts.Layout]:
+    return partial(layouts.tuned, graph, device="cpu", cores=1, preprocessor=backbone.preprocessor())
 
 
 def test_a_layout_is_measured_once(tuned, monkeypatch):
-    monkeypatch.setattr(tuning, "_UNDISTURBED", 1.0)  # whatever else this machine does
+    monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)  # whatever else this machine does
     layout = tuned()
-    monkeypatch.delattr(tuning, "_measure")
+    monkeypatch.delattr(layouts, "_measure")
     assert tuned() == layout
     assert layout.workers == layout.threads == 1
 
 
 def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
-    monkeypatch.setattr(tuning, "_UNDISTURBED", 1.0)
+    monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)
     # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.
-    (graph.parent / f"layout-{tuning._machine('cpu', 1)}.json" / "taken").mkdir(parents=True)
+    (graph.parent / f"layout-{layouts._machine('cpu', 1)}.json" / "taken").mkdir(parents=True)
     assert tuned().budget > 0
     assert "cannot be remembered" in caplog.text
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.adapting.finetuning import _digest
+from graft_server.adapting.publishing.fine_tuning import _digest
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.heads import Head, decode
 from graft_server.store.adaptations.features import decode_features

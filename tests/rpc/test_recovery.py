@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from graft.v1 import model_pb2, model_pb2_grpc
 from graft_server.app import App
 from graft_server.backbones.graphs.cache import EncoderCache
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 from graft_server.settings import Settings
 
 PREDICTION = "graft.v1.PredictionService"

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from graft_server.adapting.continuous import ContinuousPublishing
-from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
-from graft_server.adapting.interim import Interim
-from graft_server.adapting.mailbox import Mailbox
-from graft_server.adapting.policy import already_published
-from graft_server.adapting.publishing import Publisher, uncancelled
+from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
+from graft_server.adapting.interim.follower import Interim
+from graft_server.adapting.outbox import Mailbox
+from graft_server.adapting.publishing.continuous import ContinuousPublishing
+from graft_server.adapting.publishing.policy import already_published
+from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, Commit, Failure
 from graft_server.domain.errors import (
     ConflictError,
@@ -32,6 +33,7 @@ from graft_server.domain.report import Report
 from graft_server.domain.stream import Committed, Message, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake, Share
+from graft_server.sharing.shielding import uncancelled
 from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment, WriterLog

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting import finetuning
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
-from graft_server.adapting.interim import KEPT_S, InterimHead
-from graft_server.adapting.publishing import Publisher
+from graft_server.adapting.interim.follower import KEPT_S, InterimHead
+from graft_server.adapting.publishing import fine_tuning
+from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, PublishPolicy, Settings, Start, StartRequest
 from graft_server.domain.errors import (
     DomainError,
@@ -26,7 +26,8 @@ from graft_server.domain.errors import (
 from graft_server.domain.examples import Label, Modality, StoredExample, Task
 from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
-from graft_server.encoding.trunk import Trunk, Trunks
+from graft_server.encoding.trunk import Trunk
+from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
@@ -118,7 +119,7 @@ class Adaptations:
         check_identifier(writer_id, "start.writer_id")
         trunk = self._trunks.get(backbone or request.settings.backbone)
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
-        finetuning.check(settings, trunk.backbone)
+        fine_tuning.check(settings, trunk.backbone)
         if settings.closed_labels and not settings.labels:
             raise InvalidError(
                 "start.closed_labels is set, but start.labels is empty: name the labels.",

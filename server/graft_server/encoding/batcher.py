@@ -39,8 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, OverloadError
-from graft_server.encoding.grafting import Top
-from graft_server.encoding.runtime import Features
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.tuned_layers import Top
 
 _log = logging.getLogger(__name__)
 

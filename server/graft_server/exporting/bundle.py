@@ -30,8 +30,8 @@ from graft_server.backbones.text.preprocessor import (
 from graft_server.domain.errors import BackboneError, CorruptError
 from graft_server.domain.examples import Task as Answering
 from graft_server.domain.model import Manifest, ManifestRef
-from graft_server.encoding.grafting import Segment
-from graft_server.encoding.runtime import Encoder, Features
+from graft_server.encoding.encoder import Encoder, Features
+from graft_server.encoding.tuned_layers import Segment
 from graft_server.exporting import media
 from graft_server.exporting.bundle_graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows

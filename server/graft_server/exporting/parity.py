@@ -16,7 +16,7 @@ from graft_server.backbones.text.preprocessor import TextPreprocessor
 from graft_server.domain.errors import CorruptError, FaultError
 from graft_server.domain.examples import Kind
 from graft_server.domain.model import Manifest
-from graft_server.encoding.runtime import Features
+from graft_server.encoding.encoder import Features
 from graft_server.exporting.runner.text import Classifier, Text
 from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
 from graft_server.store.adaptations.training_rows import Rows, read_rows

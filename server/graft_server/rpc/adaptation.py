@@ -10,8 +10,8 @@ from contextlib import suppress
 from graft.v1 import adaptation_pb2 as pb
 from graft_server.adapting.adaptation import CANCELLED, Adaptation, Session, Watcher, require_sent
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.adapting.ingest import Incoming, readable
-from graft_server.adapting.targets import TargetRules
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.domain import stream
 from graft_server.domain.adaptation import (
     AdaptationState,

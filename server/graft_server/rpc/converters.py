@@ -9,9 +9,9 @@ import numpy as np
 from google.protobuf import json_format
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.adapting.ingest import Incoming
-from graft_server.adapting.targets import TargetRules
-from graft_server.adapting.validation import check_change, check_input
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.validation import check_change, check_input
+from graft_server.adapting.intake.writer_stream import Incoming
 from graft_server.domain import examples, stream
 from graft_server.domain.adaptation import FineTuning, PublishPolicy, Settings, StartRequest
 from graft_server.domain.errors import DomainError, InvalidError

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from graft.v1 import model_pb2 as pb
 from graft.v1 import types_pb2
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.adapting.targets import TargetRules
-from graft_server.adapting.validation import check_input, check_weight
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.validation import check_input, check_weight
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 from graft_server.domain.model import BundleFile
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.report import Measured
-from graft_server.encoding.trunk import Trunks
+from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Removal
 from graft_server.exporting.exporter import Exporter
 from graft_server.rpc import converters

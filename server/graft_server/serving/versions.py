@@ -20,9 +20,10 @@ from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
-from graft_server.encoding.grafting import TopRef
-from graft_server.encoding.runtime import Features
-from graft_server.encoding.trunk import Trunk, Trunks, TrunkState
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.trunks import Trunks
+from graft_server.encoding.tuned_layers import TopRef
 from graft_server.heads import AnyHead, AnyOutput, decode
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report

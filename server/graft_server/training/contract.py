@@ -9,7 +9,7 @@ from typing import Any
 from graft_server.backbones.limits import MediaLimits
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.model import ManifestRef, Source
-from graft_server.encoding.runtime import Reference
+from graft_server.encoding.encoder import Reference
 
 
 @dataclass(frozen=True, slots=True)

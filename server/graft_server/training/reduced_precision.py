@@ -20,7 +20,7 @@ from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Input, Kind
-from graft_server.encoding.runtime import Encoder, Reference
+from graft_server.encoding.encoder import Encoder, Reference
 from graft_server.training.examples.folded import Examples, examples_of, joined, usable
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem

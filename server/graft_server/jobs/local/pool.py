@@ -26,7 +26,7 @@ from graft_server.jobs.local import frames
 from graft_server.sharing.preemption import Courtesy
 from graft_server.sharing.turns import Turns
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class LocalJobs:
                 return await self._attempt(job, on_progress)
             except _DiedError as death:
                 self._raise_if_closed()
-                _LOG.warning("jobs: a worker died in %s, which is tried again: %s", job.function, death)
+                _log.warning("jobs: a worker died in %s, which is tried again: %s", job.function, death)
             try:
                 return await self._attempt(job, on_progress)
             except _DiedError as death:
                 self._raise_if_closed()
-                _LOG.error("jobs: a worker died in %s again: %s", job.function, death)
+                _log.error("jobs: a worker died in %s again: %s", job.function, death)
                 raise WorkerError(
                     f"The job's process {death}, twice: {death.advice}", reason="WORKER_DIED"
                 ) from None
@@ -178,7 +178,7 @@ class LocalJobs:
         try:
             self._idle.append(await self._spawn(self._preload))
         except WorkerError as error:  # the next job tries again, and reports it
-            _LOG.error("jobs: %s", error.message)
+            _log.error("jobs: %s", error.message)
 
     async def _spawn(self, preload: Sequence[str]) -> _Worker:
         command = [sys.executable, "-P", "-m", "graft_server.jobs.local.worker", str(os.getpid()), *preload]
@@ -190,7 +190,7 @@ class LocalJobs:
                 start_new_session=True,  # Ctrl-C is for the server; and killing reaches its children too
             )
         except OSError as error:
-            _LOG.error("jobs: cannot start a worker: %s", error)
+            _log.error("jobs: cannot start a worker: %s", error)
             raise WorkerError(
                 "No process could be started for the job: the machine is out of processes or memory.",
                 reason="WORKER_NOT_STARTED",
@@ -264,7 +264,7 @@ class _Worker:
         self.busy = False
         if isinstance(answer, frames.Raised):
             if answer.traceback:
-                _LOG.error("jobs: %s failed:\n%s", job.function, answer.traceback)
+                _log.error("jobs: %s failed:\n%s", job.function, answer.traceback)
             raise frames.rebuilt(answer)
         return answer.result
 

@@ -32,7 +32,7 @@ _OOM_SCORE = 500
 # more of 15,000 examples than without; larger blocks than this go back to the system at once.
 _M_MMAP_THRESHOLD, _KEPT_BYTES = -3, 1 << 20
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Before torch is imported: its threads wait for each other by spinning, on the cores that serving needs. Beside other
 # work, tuning a small BERT took 33 s instead of 13.
@@ -47,7 +47,7 @@ def main() -> None:
         try:
             importlib.import_module(module)
         except Exception:  # noqa: BLE001 -- a job that needs the module fails and says so
-            _LOG.exception("worker: cannot import %s ahead of the first job", module)
+            _log.exception("worker: cannot import %s ahead of the first job", module)
     while (data := frames.read(calls)) is not None:
         call = msgspec.msgpack.decode(data, type=frames.Call)
         answers.write(_answer(call, answers))

@@ -31,7 +31,7 @@ from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.objects.numbered_log import NumberedLog
 from graft_server.store.objects.objects import ObjectExistsError, Objects
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -321,7 +321,7 @@ class Catalogue:
             try:
                 entry = self._log.read_next()
             except CorruptError as error:
-                _LOG.error("catalogue: %s", error.message)
+                _log.error("catalogue: %s", error.message)
                 self._damaged.append(self._log.key(self._log.next_number))
                 self._log.skip()
                 continue

@@ -26,7 +26,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
 from graft_server.store.objects import local_folder
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
 _SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
 # How obstore's local store tells of an operating system's error.
@@ -225,7 +225,7 @@ def _faults(key: str) -> Iterator[None]:
 
 def _fault(key: str, error: Exception) -> StoreError:
     """Returns an error that names the object, no path, and what to do; the log has the cause."""
-    _LOG.error("store: %s: %s", key, str(error).partition("\n")[0])
+    _log.error("store: %s: %s", key, str(error).partition("\n")[0])
     number = getattr(error, "errno", None)
     if match := _OS_ERROR.search(str(error)):
         number = int(match[1])

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 
 _log = logging.getLogger(__name__)
 

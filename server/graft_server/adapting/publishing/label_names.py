@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.ingest import STORED_TYPE
+from graft_server.adapting.intake.features import STORED_TYPE
 from graft_server.domain.examples import Label
 from graft_server.encoding.trunk import Trunk
 from graft_server.store.adaptations.features import Features

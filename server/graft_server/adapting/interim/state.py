@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.places import Places
-from graft_server.adapting.prequential import Prequential
+from graft_server.adapting.interim.places import Places
+from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
 from graft_server.heads.head import Head, Member
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked

@@ -26,7 +26,7 @@ from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.domain.errors import BackboneError
-from graft_server.encoding.runtime import Encoder, Features, open_session, run_bound
+from graft_server.encoding.encoder import Encoder, Features, open_session, run_bound
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from graft_server.adapting.targets import TargetRules
+from graft_server.adapting.intake.targets import TargetRules
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Example, Input, Kind
 from graft_server.domain.names import MAX_ID_BYTES, shown

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.ingest import Embedder
-from graft_server.adapting.interim_state import VIEW, FittedHead, InterimState, Log, Row
-from graft_server.adapting.publishing import Publisher
+from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.interim.state import VIEW, FittedHead, InterimState, Log, Row
+from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.errors import DomainError, FaultError, StateError
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.names import shown
-from graft_server.encoding import runtime
+from graft_server.encoding import encoder
 from graft_server.encoding.trunk import Trunk
 from graft_server.heads import Head, HeadOutput
 from graft_server.store.adaptations.features import Features
@@ -56,7 +56,7 @@ class InterimHead:
     head: Head
     trunk: Trunk
 
-    def scores(self, features: runtime.Features) -> HeadOutput:
+    def scores(self, features: encoder.Features) -> HeadOutput:
         """What it says of n rows."""
         return self.head.scores(features[VIEW])
 

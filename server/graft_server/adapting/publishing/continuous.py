@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from graft_server.adapting.policy import automatic_id, changes_since, due_in_s
+from graft_server.adapting.publishing.policy import automatic_id, changes_since, due_in_s
 from graft_server.domain.adaptation import AdaptationState
 from graft_server.domain.errors import DomainError, StateError
 from graft_server.store.adaptations.store import AdaptationStore

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from graft_server.adapting.finetuning import FROZEN_DONE, Tuner, plan_of
-from graft_server.adapting.ingest import Embedder
-from graft_server.adapting.label_names import LabelNames
+from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
+from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import ManifestRef, Source, Version
@@ -20,14 +20,13 @@ from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
+from graft_server.sharing.shielding import uncancelled
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
 from graft_server.store.objects.objects import Objects
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -241,15 +240,6 @@ class Publisher:
             "seed": settings.seed,
             "task": settings.task,
         }
-
-
-async def uncancelled(work: Awaitable[T]) -> T:
-    """Awaits work whose end must be known once it has begun: a cancellation meanwhile comes too late."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        return await task
 
 
 def _first_part(on_progress: OnProgress) -> OnProgress:
