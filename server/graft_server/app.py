@@ -30,11 +30,11 @@ from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings, TrunkSta
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Removal
 from graft_server.exporting.exporter import Exporter
+from graft_server.frontends.grpc.adaptation import AdaptationService
+from graft_server.frontends.grpc.handlers import add_service
+from graft_server.frontends.grpc.model import ModelService
+from graft_server.frontends.grpc.prediction import PredictionService
 from graft_server.jobs.local.pool import LocalJobs
-from graft_server.rpc.adaptation import AdaptationService
-from graft_server.rpc.model import ModelService
-from graft_server.rpc.prediction import PredictionService
-from graft_server.rpc.service import add_service
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
@@ -91,7 +91,7 @@ class App:
         self._removal = Removal(
             objects,
             catalogue,
-            self._versions,
+            self._versions.forget,
             settings.erasure_grace_seconds,
             self._jobs,
             location,

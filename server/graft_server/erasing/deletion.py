@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.jobs.job import Job, Jobs
-from graft_server.serving.versions import Versions
 from graft_server.store.adaptations.erasure import Wanted, erase, sweep
 from graft_server.store.adaptations.listing import (
     deleted_adaptations,
@@ -47,7 +46,8 @@ class Removal:
 
     objects: Objects
     catalogue: Catalogue
-    versions: Versions
+    withdraw: Callable[[Version], None]
+    """Takes a deleted version out of service."""
     grace_s: float
     """How long objects are still there after they were replaced, for those who are reading them."""
     jobs: Jobs
@@ -266,7 +266,7 @@ class Removal:
             self.objects.delete([it for it in versions if _folder(it) in replaced])
 
     async def _remove(self, version: Version) -> None:
-        self.versions.forget(version)
+        self.withdraw(version)
         await asyncio.to_thread(remove_version, self.objects, version.manifest)
 
 

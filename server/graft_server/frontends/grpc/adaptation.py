@@ -29,11 +29,12 @@ from graft_server.domain.errors import ConflictError, DomainError, DrainingError
 from graft_server.domain.examples import Modality, Rejection
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.encoding.trunk import Trunk
-from graft_server.rpc import converters
-from graft_server.rpc.errors import Context, failure_status, to_status
-from graft_server.rpc.paging import Page, window
-from graft_server.rpc.reports import TASK_MESSAGES
-from graft_server.rpc.times import timestamp
+from graft_server.frontends.grpc.converters import answers
+from graft_server.frontends.grpc.converters.enums import TASK_MESSAGES
+from graft_server.frontends.grpc.converters.requests import incoming, start_request
+from graft_server.frontends.grpc.errors import Context, failure_status, to_status
+from graft_server.frontends.grpc.paging import Page, window
+from graft_server.frontends.grpc.times import timestamp
 from graft_server.sharing.event_loop import in_slices
 from graft_server.store.adaptations.store import AdaptationStore
 
@@ -73,7 +74,7 @@ class AdaptationService:
                 reason="START_MISSING",
                 field="start",
             )
-        request = self._adaptations.check(converters.start_request(first.start))
+        request = self._adaptations.check(start_request(first.start))
         told = False
         if not first.start.backbone:
             backbone = await self._adaptations.backbone_of(request)
@@ -100,7 +101,7 @@ class AdaptationService:
             if not told:
                 yield _started(request, session.next_sequence)
             async for message in _messages(session):
-                yield converters.adapt_response(message)
+                yield answers.adapt_response(message)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -156,7 +157,7 @@ class AdaptationService:
                     raise DrainingError
                 if watcher.progress is not None:
                     progress, watcher.progress = watcher.progress, None
-                    yield pb.WatchAdaptationResponse(progress=converters.progress(progress))
+                    yield pb.WatchAdaptationResponse(progress=answers.progress(progress))
                 if not await _changed(watcher):
                     await asyncio.to_thread(adaptation.store.refresh)  # another server may be at work
 
@@ -275,12 +276,12 @@ async def _validate(
                 _require_no_gap(message.examples.first_sequence, following)
                 following = max(following, message.examples.first_sequence + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
-                yield converters.adapt_response(stream.Accepted(following, rejected))
+                yield answers.adapt_response(stream.Accepted(following, rejected))
             case "commit":
                 commit_id, end = _commit_id(message.commit), _end(message.commit)
                 end = following if end is None else end
                 require_sent(end, following)
-                yield converters.adapt_response(stream.Committed(commit_id, end))
+                yield answers.adapt_response(stream.Committed(commit_id, end))
             case which:
                 raise _misplaced(which)
 
@@ -301,7 +302,7 @@ async def _incoming(
             field="examples.changes",
         )
     changes = await in_slices(
-        lambda it: converters.incoming(it[1], start, it[0], targets),
+        lambda it: incoming(it[1], start, it[0], targets),
         list(enumerate(batch.changes, batch.first_sequence)),
         CHANGES_AT_ONCE,
     )
@@ -387,14 +388,14 @@ async def _event(adaptation: Adaptation, event: Event) -> pb.WatchAdaptationResp
     match event.fact:
         case Rejected():
             rejections = await asyncio.to_thread(adaptation.store.rejections, event.fact)
-            response.rejected.rejected.extend(map(converters.rejection, rejections))
+            response.rejected.rejected.extend(map(answers.rejection, rejections))
         case Committed(commit_id=commit_id, watermarks=watermarks):
             response.committed.commit_id = commit_id
             response.committed.next_sequence = sum(watermarks.values())
         case Finished(commit_id=commit_id):
             outcome = await adaptation.outcome(commit_id)
             if isinstance(outcome, stream.Published):
-                response.published.CopyFrom(converters.published(outcome))
+                response.published.CopyFrom(answers.published(outcome))
             else:
                 response.publication_failed.commit_id = commit_id
                 response.publication_failed.status.CopyFrom(failure_status(outcome.failure))

@@ -12,9 +12,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from graft.v1 import prediction_pb2 as pb
 from graft_server.domain.errors import DomainError, InvalidError
-from graft_server.rpc import converters
-from graft_server.rpc.errors import Context, to_status
-from graft_server.rpc.service import Malformed, answers_each
+from graft_server.frontends.grpc.converters import answers
+from graft_server.frontends.grpc.converters.requests import input_or_error, selector
+from graft_server.frontends.grpc.errors import Context, to_status
+from graft_server.frontends.grpc.handlers import Malformed, answers_each
 from graft_server.serving.predictor import Predictor
 from graft_server.sharing.event_loop import in_slices
 
@@ -43,7 +44,7 @@ class PredictionService:
         """Answers many requests, each when it is ready."""
         deadline = _deadline(context)
         # As large as what may be in work, so that a client who does not read stops what is read from it.
-        answers: asyncio.Queue[pb.PredictStreamResponse | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
+        ready: asyncio.Queue[pb.PredictStreamResponse | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
             room = asyncio.Semaphore(STREAM_REQUESTS)
@@ -53,10 +54,10 @@ class PredictionService:
                         await room.acquire()
                         task = group.create_task(answer(request))
                         task.add_done_callback(lambda _: room.release())
-                await answers.put(None)
+                await ready.put(None)
             except ExceptionGroup as group:
                 # The group wraps what went wrong with the stream itself.
-                await answers.put(group.exceptions[0])
+                await ready.put(group.exceptions[0])
 
         async def answer(request: pb.PredictStreamRequest | Malformed) -> None:
             response = pb.PredictStreamResponse(request_id=_request_id(request))
@@ -66,11 +67,11 @@ class PredictionService:
                 response.response.CopyFrom(await self._predict(request.request, deadline))
             except DomainError as error:
                 response.error.CopyFrom(to_status(error))
-            await answers.put(response)
+            await ready.put(response)
 
         reader = asyncio.create_task(read())
         try:
-            while (item := await answers.get()) is not None:
+            while (item := await ready.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
                 yield item
@@ -79,20 +80,20 @@ class PredictionService:
             await asyncio.gather(reader, return_exceptions=True)
 
     async def _predict(self, request: pb.PredictRequest, deadline: float) -> pb.PredictResponse:
-        selector = converters.selector(request)
+        selected = selector(request)
         _check(request)
         inputs = await in_slices(
-            lambda it: converters.input_or_error(it[1], f"inputs[{it[0]}]"), list(enumerate(request.inputs))
+            lambda it: input_or_error(it[1], f"inputs[{it[0]}]"), list(enumerate(request.inputs))
         )
         predictions = await self._predictor.predict(
             request.model,
-            selector,
+            selected,
             inputs,
             top_k=request.top_k or DEFAULT_TOP_K,
             include_features=request.include_features,
             deadline=deadline,
         )
-        response = await converters.predict_response(predictions)
+        response = await answers.predict_response(predictions)
         if response.ByteSize() > MAX_RESPONSE_BYTES:
             raise InvalidError(
                 f"The answer would have {response.ByteSize():,} bytes, and clients accept {MAX_RESPONSE_BYTES:,}: ask "

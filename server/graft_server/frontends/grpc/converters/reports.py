@@ -9,24 +9,14 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from graft.v1 import report_pb2, types_pb2
+from graft.v1 import report_pb2
 from graft_server.domain.examples import Task
 from graft_server.domain.report import EvaluationMethod, Report
-from graft_server.rpc.times import duration, timestamp
+from graft_server.frontends.grpc.converters.enums import METHOD_MESSAGES, TASK_MESSAGES
+from graft_server.frontends.grpc.times import duration, timestamp
 
 M = TypeVar("M", bound=Message)
 
-METHOD_MESSAGES = {
-    "auto": types_pb2.METHOD_AUTO,
-    "frozen": types_pb2.METHOD_FROZEN,
-    "partial": types_pb2.METHOD_PARTIAL,
-    "full": types_pb2.METHOD_FULL,
-}
-TASK_MESSAGES = {
-    Task.SINGLE_LABEL: types_pb2.TASK_SINGLE_LABEL,
-    Task.MULTI_LABEL: types_pb2.TASK_MULTI_LABEL,
-    Task.REGRESSION: types_pb2.TASK_REGRESSION,
-}
 _EVALUATION_METHODS = {
     EvaluationMethod.NONE: report_pb2.EVALUATION_METHOD_UNSPECIFIED,
     EvaluationMethod.CROSS_VALIDATION: report_pb2.EVALUATION_METHOD_CROSS_VALIDATION,

@@ -19,10 +19,12 @@ from graft_server.domain.report import Measured
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Removal
 from graft_server.exporting.exporter import Exporter
-from graft_server.rpc import converters
-from graft_server.rpc.errors import Context
-from graft_server.rpc.paging import MAX_BYTES, Page, bad_token, page_size, window
-from graft_server.rpc.reports import TASK_MESSAGES, filled
+from graft_server.frontends.grpc.converters import answers
+from graft_server.frontends.grpc.converters.enums import TASK_MESSAGES
+from graft_server.frontends.grpc.converters.reports import filled
+from graft_server.frontends.grpc.converters.requests import labelled, selector
+from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.paging import MAX_BYTES, Page, bad_token, page_size, window
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
@@ -52,14 +54,14 @@ class ModelService:
         names = sorted(name for name in models if name.startswith(request.prefix))
         places, page = window(len(names), request.page_size, request.page_token), Page[pb.Model]()
         for place in places:
-            if not page.add(converters.model(models[names[place]])):
+            if not page.add(answers.model(models[names[place]])):
                 break
         return pb.ListModelsResponse(models=page.entries, next_page_token=page.token(places, len(names)))
 
     async def GetModel(self, request: pb.GetModelRequest, _: Context) -> pb.GetModelResponse:
         """Describes one model."""
         known = self.catalogue.snapshot.model(check_model(request.model))
-        return pb.GetModelResponse(model=converters.model(known))
+        return pb.GetModelResponse(model=answers.model(known))
 
     async def ListVersions(self, request: pb.ListVersionsRequest, _: Context) -> pb.ListVersionsResponse:
         """Lists a model's versions, newest first."""
@@ -68,16 +70,16 @@ class ModelService:
         count = len(newest_first)
         places, page = window(count, request.page_size, request.page_token), Page[pb.Version]()
         for place in places:
-            if not page.add(converters.version(newest_first[place], known)):
+            if not page.add(answers.version(newest_first[place], known)):
                 break
         return pb.ListVersionsResponse(versions=page.entries, next_page_token=page.token(places, count))
 
     async def GetVersion(self, request: pb.GetVersionRequest, _: Context) -> pb.GetVersionResponse:
         """Describes one version, with its full report."""
-        version = self.versions.resolve(request.model, converters.selector(request))
+        version = self.versions.resolve(request.model, selector(request))
         manifest, report = await self.versions.report(version)
-        message = converters.version(version, self.catalogue.snapshot.model(version.model), report)
-        message.labels.extend(converters.labels(manifest.labels))
+        message = answers.version(version, self.catalogue.snapshot.model(version.model), report)
+        message.labels.extend(answers.labels(manifest.labels))
         return pb.GetVersionResponse(version=message)
 
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
@@ -92,7 +94,7 @@ class ModelService:
         moved = await asyncio.to_thread(
             self.catalogue.move_alias, request.model, request.alias, request.version, expected
         )
-        return pb.SetAliasResponse(model=converters.model(moved))
+        return pb.SetAliasResponse(model=answers.model(moved))
 
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, _: Context) -> pb.DeleteVersionResponse:
         """Takes a version out of service."""
@@ -116,7 +118,7 @@ class ModelService:
             for it in found:
                 if len(page.entries) == wanted or page.bytes >= MAX_BYTES:
                     return f"{it.adaptation_id}/{it.writer_id}/{it.sequence}"
-                page.add(converters.stored_example(it, include_input=request.include_inputs))
+                page.add(answers.stored_example(it, include_input=request.include_inputs))
             return ""
 
         token = await asyncio.to_thread(fill)
@@ -147,7 +149,7 @@ class ModelService:
         self, request: pb.ExportModelRequest, _: Context
     ) -> AsyncIterator[pb.ExportModelResponse]:
         """Streams a bundle."""
-        version = self.versions.resolve(request.model, converters.selector(request))
+        version = self.versions.resolve(request.model, selector(request))
         served = await self.versions.serve(version)
         async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
             for file in files:
@@ -165,7 +167,7 @@ class ModelService:
                 reason="MESSAGE_EMPTY",
                 field="model",
             )
-        version = self.versions.resolve(first.model, converters.selector(first))
+        version = self.versions.resolve(first.model, selector(first))
         served = await self.versions.serve(version)
         evaluator = Evaluator(self.predictor, served)
         response = pb.EvaluateModelResponse(model=version.model, version=version.number)
@@ -177,7 +179,7 @@ class ModelService:
     async def ListBackbones(self, _: pb.ListBackbonesRequest, __: Context) -> pb.ListBackbonesResponse:
         """Describes the backbones that this server has."""
         return pb.ListBackbonesResponse(
-            backbones=[converters.backbone(trunk, trunk.name == self.trunks.default) for trunk in self.trunks]
+            backbones=[answers.backbone(trunk, trunk.name == self.trunks.default) for trunk in self.trunks]
         )
 
 
@@ -249,7 +251,7 @@ async def _evaluate(
 
 
 def _labelled(message: types_pb2.Example, targets: TargetRules) -> Example:
-    example = converters.labelled(message)
+    example = labelled(message)
     check_input(example.input, "input")
     check_weight(example.weight, "weight")
     if not example.labelled:

@@ -20,7 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from graft_server.domain.errors import DomainError, FaultError, InvalidError
-from graft_server.rpc.errors import Context, abort, end
+from graft_server.frontends.grpc.errors import Context, abort, end
 
 _log = logging.getLogger(__name__)
 
