@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Figure, write
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.compaction import compact
@@ -30,7 +30,7 @@ from graft_server.store.objects.objects import Objects
 
 ENCODER, DIMENSION = "e", 384
 REPEATS = 3
-START = Start(Settings("minilm"), datetime(2026, 1, 1, tzinfo=UTC))
+START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def load(objects: Objects) -> AdaptationStore:

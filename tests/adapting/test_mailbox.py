@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from graft_server.adapting.outbox import REJECTIONS_AT_ONCE, Mailbox
+from graft_server.adapting.outbox import REJECTIONS_AT_ONCE, Outbox
 from graft_server.domain.errors import DrainingError
 from graft_server.domain.examples import Rejection
 from graft_server.domain.stream import Accepted, Committed, Message, Progress, Published, Reconnect
@@ -16,7 +16,7 @@ def rejection(sequence: int) -> Rejection:
     return Rejection(sequence, "TEST", "field", "detail", "w")
 
 
-def read(box: Mailbox, count: int) -> list[Message | None]:
+def read(box: Outbox, count: int) -> list[Message | None]:
     async def main() -> list[Message | None]:
         async with asyncio.timeout(30):
             return [await box.get() for _ in range(count)]
@@ -25,7 +25,7 @@ def read(box: Mailbox, count: int) -> list[Message | None]:
 
 
 def test_unread_acknowledgements_coalesce_with_all_their_rejections():
-    box = Mailbox()
+    box = Outbox()
     for sequence in range(10):
         box.accept(sequence + 1, [rejection(sequence)] if sequence % 2 else [])
     box.end()
@@ -35,7 +35,7 @@ def test_unread_acknowledgements_coalesce_with_all_their_rejections():
 
 
 def test_many_rejections_come_in_several_acknowledgements():
-    box = Mailbox()
+    box = Outbox()
     box.accept(2 * REJECTIONS_AT_ONCE + 1, [rejection(it) for it in range(2 * REJECTIONS_AT_ONCE + 1)])
     box.end()
     *messages, end = read(box, 4)
@@ -48,7 +48,7 @@ def test_many_rejections_come_in_several_acknowledgements():
 
 
 def test_an_acknowledgement_is_not_overtaken_by_its_commit_and_progress_comes_last():
-    box = Mailbox()
+    box = Outbox()
     box.put(Progress("c", "encoding"))
     box.put(Committed("c", 1))
     box.accept(1, [])
@@ -57,7 +57,7 @@ def test_an_acknowledgement_is_not_overtaken_by_its_commit_and_progress_comes_la
 
 
 def test_progress_that_was_not_read_before_the_outcome_is_dropped():
-    box = Mailbox()
+    box = Outbox()
     box.put(Progress("c", "publishing"))
     box.put(Published("c", "m", 1, None))
     box.end()
@@ -65,7 +65,7 @@ def test_progress_that_was_not_read_before_the_outcome_is_dropped():
 
 
 def test_a_failure_comes_at_once_and_the_first_one_stays():
-    box = Mailbox()
+    box = Outbox()
     box.accept(1, [])
     box.fail(KeyError("first"))
     box.fail(KeyError("second"))
@@ -74,7 +74,7 @@ def test_a_failure_comes_at_once_and_the_first_one_stays():
 
 
 def test_an_end_with_an_error_comes_after_what_is_unread():
-    box = Mailbox()
+    box = Outbox()
     box.accept(1, [])
     box.put(Reconnect(1))
     box.end(DrainingError())
@@ -85,7 +85,7 @@ def test_an_end_with_an_error_comes_after_what_is_unread():
 
 def test_whoever_waits_is_woken_by_the_next_message():
     async def main() -> Message | None:
-        box = Mailbox()
+        box = Outbox()
         waiting = asyncio.create_task(box.get())
         await asyncio.sleep(0)
         box.accept(1, [])

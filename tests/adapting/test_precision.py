@@ -11,7 +11,7 @@ import pytest
 
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.reducing import to_int8
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.report import Report
@@ -165,7 +165,7 @@ def payload(tmp_path, pairs, reference):
 
     def make(features):
         location = str(tmp_path / "store")
-        start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+        start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         store = AdaptationStore.create(Objects.open(location), "team/m", "job", start)
         examples = [Example(f"id-{i}", Input(text), label) for i, (text, label) in enumerate(pairs)]
         records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]

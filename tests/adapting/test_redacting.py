@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import Report
@@ -49,7 +49,7 @@ class Bench:
     def __init__(self, location):
         self.location = location
         self.objects = Objects.open(location)
-        start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+        start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         self.store = AdaptationStore.create(self.objects, "m", "job", start)
         self.rows, labels = rings()
         # The last one cannot be read by this encoder, so it has no features.

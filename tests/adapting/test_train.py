@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Change, Example, Input, Label, Split
 from graft_server.domain.model import ManifestRef
@@ -56,7 +56,7 @@ def teach(tmp_path):
     objects = Objects.open(location)
 
     def teach(*writers, rows=None, without_features=False, **settings):
-        start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+        start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         store = AdaptationStore.create(objects, "team/m", "job", start)
         watermarks = {}
         for ordinal, examples in enumerate(writers):

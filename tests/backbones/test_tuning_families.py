@@ -17,7 +17,7 @@ from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
 from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import open_backbone
 from graft_server.encoding.encoder import Encoder
-from graft_server.encoding.tuned_layers import Grafted, Segment, Top
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 
 TEXTS = (
     "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
@@ -97,9 +97,9 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
     before = np.concatenate([encoder.encode([it])["pooled"] for it in items])
     assert np.abs(features - before).max() > 1e-3, "nothing was learned"
     # Served, in batches of several lengths, beside rows of the frozen backbone.
-    grafted = Grafted(encoder, preprocessor)
-    grafted.add_cut(run.task.below, *(Segment(it, device="cpu", threads=1) for it in parts))
-    top = Top(run.task.below, Segment(tmp_path / scratch.TOP, device="cpu", threads=1))
+    grafted = SplitEncoder(encoder, preprocessor)
+    grafted.add_cut(run.task.below, *(GraphPart(it, device="cpu", threads=1) for it in parts))
+    top = TunedLayers(run.task.below, GraphPart(tmp_path / scratch.TOP, device="cpu", threads=1))
     rows = np.arange(len(items))
     found = grafted.encode_with(items, {top: rows[::2], None: rows[1::2]})
     np.testing.assert_allclose(found[top]["pooled"][::2], features[::2], atol=2e-3)  # float16 below the cut
@@ -107,7 +107,7 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
     # Joined, as bundles are.
     whole = joined(onnx.load(str(parts[0])), onnx.load(str(tmp_path / scratch.TOP)))
     assert HIDDEN not in {it.name for it in whole.graph.input}
-    segment = Segment(whole.SerializeToString(), device="cpu", threads=1)
+    segment = GraphPart(whole.SerializeToString(), device="cpu", threads=1)
     alone = segment.run(preprocessor.collate(items[:3]))["pooled"]
     np.testing.assert_allclose(alone, grafted.encode_by(top, items[:3])["pooled"], atol=1e-5)
 

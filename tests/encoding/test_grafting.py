@@ -15,14 +15,20 @@ from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut, replant
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.encoder import Encoder
-from graft_server.encoding.tuned_layers import Grafted, Segment, Top, TopBank, TopRef
+from graft_server.encoding.tuned_layers import (
+    GraphPart,
+    SplitEncoder,
+    TunedLayers,
+    TunedLayersCache,
+    TunedLayersRef,
+)
 
 TEXTS = [np.arange(7, 7 + length) for length in (3, 17, 1, 40, 5, 5)]
 
 
-def segment(graph: onnx.ModelProto | bytes) -> Segment:
+def segment(graph: onnx.ModelProto | bytes) -> GraphPart:
     data = graph if isinstance(graph, bytes) else graph.SerializeToString()
-    return Segment(data, device="cpu", threads=1)
+    return GraphPart(data, device="cpu", threads=1)
 
 
 def scaled(graph: onnx.ModelProto, factor: float) -> bytes:
@@ -45,8 +51,8 @@ def above(whole) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def grafted(encoder: Encoder, whole: onnx.ModelProto, backbone: Backbone) -> Grafted:
-    grafted = Grafted(encoder, backbone.preprocessor())
+def grafted(encoder: Encoder, whole: onnx.ModelProto, backbone: Backbone) -> SplitEncoder:
+    grafted = SplitEncoder(encoder, backbone.preprocessor())
     for layer in (2, 4):
         copy = onnx.ModelProto.FromString(whole.SerializeToString())
         parts = cut(copy, boundary_of(whole, layer, "minilm"))
@@ -55,20 +61,20 @@ def grafted(encoder: Encoder, whole: onnx.ModelProto, backbone: Backbone) -> Gra
 
 
 def test_a_mixed_batch_gives_each_row_what_it_gets_alone(grafted, encoder, whole, above):
-    tops: list[Top | None] = [
-        Top(4, segment(scaled(above, 1.3))),
-        Top(4, segment(scaled(above, 0.7))),
-        Top(0, segment(scaled(whole, 1.2))),
+    tuned_layers: list[TunedLayers | None] = [
+        TunedLayers(4, segment(scaled(above, 1.3))),
+        TunedLayers(4, segment(scaled(above, 0.7))),
+        TunedLayers(0, segment(scaled(whole, 1.2))),
         None,
     ]
     of_row = [0, 3, 1, 0, 2, 3]
-    rows_of = {top: np.flatnonzero(np.array(of_row) == number) for number, top in enumerate(tops)}
+    rows_of = {tuned: np.flatnonzero(np.array(of_row) == number) for number, tuned in enumerate(tuned_layers)}
     found = grafted.encode_with(TEXTS, rows_of)
     for row, number in enumerate(of_row):
-        top = tops[number]
-        alone = encoder.encode([TEXTS[row]]) if top is None else grafted.encode_by(top, [TEXTS[row]])
+        tuned = tuned_layers[number]
+        alone = encoder.encode([TEXTS[row]]) if tuned is None else grafted.encode_by(tuned, [TEXTS[row]])
         for view, right in alone.items():
-            np.testing.assert_allclose(found[top][view][row], right[0], atol=1e-5)
+            np.testing.assert_allclose(found[tuned][view][row], right[0], atol=1e-5)
 
 
 def test_rows_of_several_models_go_through_the_shared_layers_at_once(grafted, above, monkeypatch):
@@ -81,29 +87,29 @@ def test_rows_of_several_models_go_through_the_shared_layers_at_once(grafted, ab
             return below.run(arrays)
 
     monkeypatch.setitem(grafted._cuts, 4, (Seen(), frozen))
-    one, other = (Top(4, segment(scaled(above, factor))) for factor in (1.3, 0.7))
+    one, other = (TunedLayers(4, segment(scaled(above, factor))) for factor in (1.3, 0.7))
     grafted.encode_with(TEXTS, {one: np.array([0, 4]), other: np.array([1, 3]), None: np.array([2, 5])})
     assert seen == [sum(map(len, TEXTS))]
 
 
 def test_tops_that_begin_at_different_layers_ride_together(grafted, encoder):
-    unchanged = {layer: Top(layer, grafted._cuts[layer][1]) for layer in (2, 4)}
+    unchanged = {layer: TunedLayers(layer, grafted._cuts[layer][1]) for layer in (2, 4)}
     rows_of = {unchanged[2]: np.array([0, 4]), None: np.array([1, 3]), unchanged[4]: np.array([2, 5])}
     found = grafted.encode_with(TEXTS, rows_of)
     right = encoder.encode(TEXTS)["pooled"]
-    for top, rows in rows_of.items():
-        np.testing.assert_allclose(found[top]["pooled"][rows], right[rows], atol=1e-5)
+    for tuned, rows in rows_of.items():
+        np.testing.assert_allclose(found[tuned]["pooled"][rows], right[rows], atol=1e-5)
 
 
-def refs(above: onnx.ModelProto, *keys: str) -> list[TopRef]:
+def refs(above: onnx.ModelProto, *keys: str) -> list[TunedLayersRef]:
     data = above.SerializeToString()
-    return [TopRef(key, 4, lambda: data) for key in keys]
+    return [TunedLayersRef(key, 4, lambda: data) for key in keys]
 
 
 def test_what_was_not_asked_for_longest_makes_room(above):
     async def run() -> list[str]:
         size = len(above.SerializeToString())
-        bank = TopBank(budget_bytes=5 * size)  # room for two: each takes twice its size
+        bank = TunedLayersCache(budget_bytes=5 * size)  # room for two: each takes twice its size
         a, b, c = refs(above, "a", "b", "c")
         for ref in (a, b, a, c):
             await bank.get(ref, segment)
@@ -121,10 +127,10 @@ def test_others_are_answered_while_one_is_loaded(above):
         return above.SerializeToString()
 
     async def run() -> list[str]:
-        bank = TopBank(1 << 30)
+        bank = TunedLayersCache(1 << 30)
         (other,) = refs(above, "other")
         await bank.get(other, segment)
-        task = asyncio.create_task(bank.get(TopRef("slow", 4, slow), segment))
+        task = asyncio.create_task(bank.get(TunedLayersRef("slow", 4, slow), segment))
         await asyncio.to_thread(loading.wait, 60)
         await bank.get(other, segment)
         before = bank.loaded
@@ -137,7 +143,7 @@ def test_others_are_answered_while_one_is_loaded(above):
 
 def test_one_that_is_larger_than_the_budget_is_loaded_all_the_same(above):
     async def run() -> list[str]:
-        bank = TopBank(budget_bytes=0)
+        bank = TunedLayersCache(budget_bytes=0)
         for ref in refs(above, "a", "b"):
             await bank.get(ref, segment)
         return bank.loaded
@@ -146,8 +152,8 @@ def test_one_that_is_larger_than_the_budget_is_loaded_all_the_same(above):
 
 
 def test_layers_that_cannot_be_read_fail_for_those_who_asked_and_are_tried_again(above):
-    async def run() -> Top:
-        bank, failed = TopBank(1 << 30), []
+    async def run() -> TunedLayers:
+        bank, failed = TunedLayersCache(1 << 30), []
 
         def read() -> bytes:
             if not failed:
@@ -155,7 +161,7 @@ def test_layers_that_cannot_be_read_fail_for_those_who_asked_and_are_tried_again
                 raise StoreError("The store cannot be read.", reason="STORE_FAILED")
             return above.SerializeToString()
 
-        ref = TopRef("a", 4, read)
+        ref = TunedLayersRef("a", 4, read)
         with pytest.raises(StoreError):
             await bank.get(ref, segment)
         return await bank.get(ref, segment)

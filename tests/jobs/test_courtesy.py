@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.test_local import gone, ignore, running, started, work
 
-from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.preemption import Preemption
 
 HERE = Path(__file__).parent
 
@@ -23,9 +23,9 @@ def _work_is_importable(monkeypatch):
 
 
 @asynccontextmanager
-async def spinning(courtesy):
+async def spinning(preemption):
     """A job that computes until it is cancelled: its process."""
-    async with running(courtesy=courtesy) as jobs:
+    async with running(preemption=preemption) as jobs:
         task, progress = await started(work("spin"), jobs)
         yield progress["pid"]
         task.cancel()
@@ -49,11 +49,11 @@ async def until(condition):
 
 def test_a_job_stands_still_while_there_are_predictions():
     async def scenario():
-        courtesy = Courtesy()
-        async with spinning(courtesy) as pid:
+        preemption = Preemption()
+        async with spinning(preemption) as pid:
             assert not stands(pid)
-            with courtesy.predicting():
-                with courtesy.predicting():
+            with preemption.predicting():
+                with preemption.predicting():
                     await until(lambda: stands(pid))
                 await until(lambda: stands(pid))
             await until(lambda: not stands(pid))
@@ -63,9 +63,9 @@ def test_a_job_stands_still_while_there_are_predictions():
 
 def test_a_job_that_begins_among_predictions_goes_on_and_is_done():
     async def scenario():
-        courtesy = Courtesy()
-        async with running(courtesy=courtesy) as jobs:
-            with courtesy.predicting():
+        preemption = Preemption()
+        async with running(preemption=preemption) as jobs:
+            with preemption.predicting():
                 assert await jobs.run(work("double", b"ab"), ignore) == b"abab"
 
     asyncio.run(scenario())
@@ -73,9 +73,9 @@ def test_a_job_that_begins_among_predictions_goes_on_and_is_done():
 
 def test_a_job_gets_its_least_share_however_long_predictions_last():
     async def scenario():
-        courtesy = Courtesy()
-        async with spinning(courtesy) as pid:
-            with courtesy.predicting():
+        preemption = Preemption()
+        async with spinning(preemption) as pid:
+            with preemption.predicting():
                 await until(lambda: stands(pid))
                 before = used_ticks(pid)
                 await until(lambda: used_ticks(pid) > before + 20)
@@ -86,10 +86,10 @@ def test_a_job_gets_its_least_share_however_long_predictions_last():
 
 def test_a_job_that_stands_still_can_be_cancelled_and_the_next_one_runs():
     async def scenario():
-        courtesy = Courtesy()
-        async with running(courtesy=courtesy) as jobs:
+        preemption = Preemption()
+        async with running(preemption=preemption) as jobs:
             task, progress = await started(work("spin"), jobs)
-            with courtesy.predicting():
+            with preemption.predicting():
                 await until(lambda: stands(progress["pid"]))
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -103,7 +103,7 @@ def test_a_job_that_stands_still_can_be_cancelled_and_the_next_one_runs():
 PARENT = """
 import asyncio
 from pathlib import Path
-from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.preemption import Preemption
 from graft_server.jobs.job import Job
 from graft_server.jobs.local.pool import LocalJobs
 
@@ -111,12 +111,12 @@ def stands(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 async def main():
-    courtesy, begun = Courtesy(), asyncio.Queue()
-    jobs = LocalJobs(courtesy=courtesy)
+    preemption, begun = Preemption(), asyncio.Queue()
+    jobs = LocalJobs(preemption=preemption)
     await jobs.start()
     job = asyncio.create_task(jobs.run(Job("work:spin", None), begun.put_nowait))
     pid = (await begun.get())["pid"]
-    with courtesy.predicting():
+    with preemption.predicting():
         while not stands(pid):
             await asyncio.sleep(0.01)
         print(pid, flush=True)

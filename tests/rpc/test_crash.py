@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects
 
@@ -83,7 +83,7 @@ def test_a_durable_commit_is_carried_out_by_the_next_server_and_published_once(s
 
 def test_a_commit_of_a_cancelled_adaptation_is_given_up_by_the_next_server(serve, connect, tmp_path):
     # As a server leaves it that is killed between the cancellation and what follows from it.
-    start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+    start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
     store = AdaptationStore.create(Objects.open(tmp_path / "store"), "tests/m", "a", start)
     store.commit("c", {})
     store.cancel()

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
@@ -374,7 +374,7 @@ def test_an_adaptation_that_is_damaged_or_lacks_its_backbone_keeps_no_other_from
     wire.publish("tests/m", few, adaptation_id="good")
     wire.adapt(model="tests/m", adaptation_id="bad").next("started")
     objects = Objects.open(server.store)
-    start = Start(Settings("of-another-server"), datetime(2026, 1, 2, tzinfo=UTC), born=1)
+    start = Start(AdaptationSettings("of-another-server"), datetime(2026, 1, 2, tzinfo=UTC), born=1)
     AdaptationStore.create(objects, "tests/m", "foreign", start)
     server.kill()
     path = server.store / "models/tests/m/_/adaptations/bad/start.json"

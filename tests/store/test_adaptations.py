@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from graft_server.domain.adaptation import (
+    AdaptationSettings,
     AdaptationState,
     Committed,
     Failure,
     Finished,
     Rejected,
-    Settings,
     Start,
     StateChanged,
 )
@@ -42,7 +42,7 @@ from graft_server.store.adaptations.training_rows import read_rows
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 START = Start(
-    Settings("minilm", (Label("a"), Label("b", "second")), seed=3), datetime(2026, 1, 2, tzinfo=UTC)
+    AdaptationSettings("minilm", (Label("a"), Label("b", "second")), seed=3), datetime(2026, 1, 2, tzinfo=UTC)
 )
 
 
@@ -115,7 +115,7 @@ def test_everything_reads_back(objects):
 
 def test_starting_twice_keeps_the_first_start(objects):
     create(objects)
-    assert create(objects, start=Start(Settings("other"), datetime.now(UTC))).start == START
+    assert create(objects, start=Start(AdaptationSettings("other"), datetime.now(UTC))).start == START
 
 
 def test_an_unknown_adaptation_is_missing(objects):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from graft_server.domain.adaptation import Rejected, Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Rejected, Start
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
@@ -17,7 +17,7 @@ from graft_server.store.adaptations.stored_examples import ExampleIndex
 from graft_server.store.adaptations.training_rows import read_rows
 from graft_server.store.objects.objects import Objects
 
-START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture(params=["folder", "memory"])

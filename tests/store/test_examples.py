@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from graft_server.domain.adaptation import Settings, Start
+from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import MissingError
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.store.adaptations.compaction import FAN_IN, compact
@@ -15,7 +15,7 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import StoredExamples
 from graft_server.store.objects.objects import Objects
 
-START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture

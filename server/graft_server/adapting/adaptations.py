@@ -14,7 +14,13 @@ from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing import fine_tuning
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.domain.adaptation import AdaptationState, PublishPolicy, Settings, Start, StartRequest
+from graft_server.domain.adaptation import (
+    AdaptationSettings,
+    AdaptationState,
+    PublishPolicy,
+    Start,
+    StartRequest,
+)
 from graft_server.domain.errors import (
     DomainError,
     DrainingError,
@@ -451,9 +457,11 @@ def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:
     return tuple(cleaned.values())
 
 
-def _require_same(known: Settings, request: StartRequest) -> None:
+def _require_same(known: AdaptationSettings, request: StartRequest) -> None:
     asked = request.settings
-    differing = [name for name in Settings.__slots__ if getattr(known, name) != getattr(asked, name)]
+    differing = [
+        name for name in AdaptationSettings.__slots__ if getattr(known, name) != getattr(asked, name)
+    ]
     if differing:
         raise StateError(
             f"Adaptation {shown(request.adaptation_id)} of model {shown(request.model)} was started with "

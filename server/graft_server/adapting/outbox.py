@@ -13,7 +13,7 @@ REJECTIONS_AT_ONCE = 1_000
 """An acknowledgement names at most so many rejections, so that it stays under 1 MiB; the rest follow."""
 
 
-class Mailbox:
+class Outbox:
     """Messages for one caller. Unread acknowledgements and unread progress coalesce to the newest."""
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class Mailbox:
         self._wakeup.set()
 
     def fail(self, error: Exception) -> None:
-        """Ends the mailbox with an error, at once; what is unread is dropped."""
+        """Ends the outbox with an error, at once; what is unread is dropped."""
         self._error = self._error or error
         self._wakeup.set()
 
     def end(self, error: Exception | None = None) -> None:
-        """Ends the mailbox once everything in it has been read, with the error if there is one."""
+        """Ends the outbox once everything in it has been read, with the error if there is one."""
         self._ended, self._last_error = True, error
         self._wakeup.set()
 

@@ -42,7 +42,7 @@ class FineTuning:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AdaptationSettings:
     """What a start asks for. A resumed start must ask for the same."""
 
     backbone: str
@@ -63,7 +63,7 @@ class Settings:
 class Start:
     """How an adaptation began."""
 
-    settings: Settings
+    settings: AdaptationSettings
     created: datetime
     lineage: tuple[Source, ...] = ()
     """The examples of base_version, kept here so that deleting that version changes nothing."""
@@ -72,7 +72,7 @@ class Start:
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A durable wish for a version."""
+    """A durable request for a version."""
 
     commit_id: str
     watermarks: dict[str, int]
@@ -171,5 +171,5 @@ class StartRequest:
     adaptation_id: str
     """"": the server picks one."""
     writer_id: str
-    settings: Settings
+    settings: AdaptationSettings
     """Its backbone is a name, or "" for the default."""

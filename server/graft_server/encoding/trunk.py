@@ -30,7 +30,13 @@ from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader
 from graft_server.encoding.encoder import Encoder, Features, Reference, device_for
 from graft_server.encoding.layout import MEASURE_S, Layout, tuned
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
-from graft_server.encoding.tuned_layers import Grafted, Segment, Top, TopBank, TopRef
+from graft_server.encoding.tuned_layers import (
+    GraphPart,
+    SplitEncoder,
+    TunedLayers,
+    TunedLayersCache,
+    TunedLayersRef,
+)
 from graft_server.jobs.job import Job, Jobs
 from graft_server.sharing.turns import Turns
 
@@ -122,7 +128,7 @@ class Trunk:
         on_change: OnChange = lambda _: None,
         *,
         on_use: bool = False,
-        tops: TopBank | None = None,
+        tuned_layers: TunedLayersCache | None = None,
         loading: asyncio.Lock | None = None,
     ) -> None:
         """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use."""
@@ -149,8 +155,8 @@ class Trunk:
         self._running = False
         self._batcher: Batcher
         self._encoder: RecoveringEncoder
-        self._grafted: Grafted
-        self._tops = tops or TopBank(settings.tuned_bytes)
+        self._split_encoder: SplitEncoder
+        self._tuned_layers = tuned_layers or TunedLayersCache(settings.tuned_bytes)
         self._device = settings.device
         self._layout: Layout
 
@@ -394,7 +400,7 @@ class Trunk:
         *,
         lane: Lane,
         reader: Reader = unread,
-        top: TopRef | None = None,
+        tuned: TunedLayersRef | None = None,
         deadline: float = math.inf,
     ) -> Encoded:
         """Gives what a reader makes of the features of prepared inputs; see `Batcher.encode`.
@@ -404,9 +410,9 @@ class Trunk:
         if any(isinstance(it, _Ready) for it in prepared):
             return await self._encode_mixed(prepared, lane, reader, deadline)
         await self.ready()
-        ready = None if top is None else await self.load(top)
+        ready = None if tuned is None else await self.load(tuned)
         return await self.batcher.encode(
-            [it.item for it in prepared], reader=reader, top=ready, lane=lane, deadline=deadline
+            [it.item for it in prepared], reader=reader, tuned=ready, lane=lane, deadline=deadline
         )
 
     @property
@@ -468,25 +474,25 @@ class Trunk:
             batched.read_s + encoded.read_s,
         )
 
-    async def load(self, ref: TopRef) -> Top:
+    async def load(self, ref: TunedLayersRef) -> TunedLayers:
         """Tuned layers, loaded if need be, with the parts of the backbone that they share.
 
         Raises:
             DomainError: They cannot be read or loaded, or the backbone cannot be cut where they begin.
         """
         await self.ready()
-        if ref.below and not self._grafted.has_cut(ref.below):
+        if ref.below and not self._split_encoder.has_cut(ref.below):
             parts = await self.cut(ref.below)
-            below, above = [await asyncio.to_thread(self._segment, it) for it in parts]
-            self._grafted.add_cut(ref.below, below, above)
-        return await self._tops.get(ref, self._segment)
+            below, above = [await asyncio.to_thread(self._graph_part, it) for it in parts]
+            self._split_encoder.add_cut(ref.below, below, above)
+        return await self._tuned_layers.get(ref, self._graph_part)
 
-    def forget(self, ref: TopRef) -> None:
+    def forget(self, ref: TunedLayersRef) -> None:
         """Unloads tuned layers whose version is gone."""
-        self._tops.forget(ref.key)
+        self._tuned_layers.forget(ref.key)
 
-    def _segment(self, graph: Path | bytes) -> Segment:
-        return Segment(graph, device=self._device, threads=self._layout.threads)
+    def _graph_part(self, graph: Path | bytes) -> GraphPart:
+        return GraphPart(graph, device=self._device, threads=self._layout.threads)
 
     async def _describe(self) -> None:
         """Reads everything but the weights."""
@@ -531,8 +537,8 @@ class Trunk:
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         self._device, self._layout = encoder.device, layout
-        self._grafted = Grafted(self._encoder, preprocessor)
-        self._batcher = Batcher(self._grafted, limits, preprocessor.price)
+        self._split_encoder = SplitEncoder(self._encoder, preprocessor)
+        self._batcher = Batcher(self._split_encoder, limits, preprocessor.price)
         await self._batcher.start()
         self.state = TrunkState.READY
         self._running = True

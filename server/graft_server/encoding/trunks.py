@@ -10,7 +10,7 @@ from graft_server.domain.errors import BackboneError, MissingError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings
-from graft_server.encoding.tuned_layers import TopBank
+from graft_server.encoding.tuned_layers import TunedLayersCache
 from graft_server.jobs.job import Jobs
 
 _log = logging.getLogger(__name__)
@@ -37,9 +37,17 @@ class Trunks:
                 was loaded on use, or could not be.
             on_use: The names of those that are loaded on their first use.
         """
-        tops, loading = TopBank(settings.tuned_bytes), asyncio.Lock()
+        tuned_layers, loading = TunedLayersCache(settings.tuned_bytes), asyncio.Lock()
         self._trunks = {
-            name: Trunk(name, source, settings, on_change, on_use=name in on_use, tops=tops, loading=loading)
+            name: Trunk(
+                name,
+                source,
+                settings,
+                on_change,
+                on_use=name in on_use,
+                tuned_layers=tuned_layers,
+                loading=loading,
+            )
             for name, source in sources.items()
         }
         self.default = default

@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TopRef:
+class TunedLayersRef:
     """Tuned layers that a version brings, loaded or not."""
 
     key: str
@@ -48,7 +48,7 @@ class TopRef:
     """Reads the graph; may raise DomainError."""
 
 
-class Segment:
+class GraphPart:
     """A session over a part of an encoder's graph."""
 
     def __init__(self, graph: Path | bytes, *, device: str, threads: int) -> None:
@@ -75,11 +75,11 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Top:
+class TunedLayers:
     """Tuned layers, loaded."""
 
     below: int
-    segment: Segment
+    part: GraphPart
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], device: str) -> Sequence[Array]:
@@ -89,23 +89,23 @@ def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], dev
     return found
 
 
-class TopBank:
+class TunedLayersCache:
     """The tuned layers that are loaded. Belongs to one event loop."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._loaded: OrderedDict[str, tuple[Top, int]] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[Top]] = {}
+        self._loaded: OrderedDict[str, tuple[TunedLayers, int]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[TunedLayers]] = {}
 
     @property
     def loaded(self) -> list[str]:
         """The keys of what is loaded, the one that was asked for last at the end."""
         return list(self._loaded)
 
-    async def get(self, ref: TopRef, open_graph: Callable[[bytes], Segment]) -> Top:
+    async def get(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
         """Tuned layers, loaded if need be; what was not asked for longest makes room.
 
-        Whoever holds a `Top` can go on using it: memory is freed once nobody does.
+        Whoever holds a `TunedLayers` can go on using it: memory is freed once nobody does.
 
         Raises:
             DomainError: They cannot be read or loaded.
@@ -125,17 +125,17 @@ class TopBank:
         """Unloads layers whose version is gone."""
         self._loaded.pop(key, None)
 
-    async def _load(self, ref: TopRef, open_graph: Callable[[bytes], Segment]) -> Top:
+    async def _load(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
         graph = await asyncio.to_thread(ref.read)
-        top = Top(ref.below, await asyncio.to_thread(open_graph, graph))
-        self._loaded[ref.key] = top, round(MEMORY_FACTOR * len(graph))
+        tuned = TunedLayers(ref.below, await asyncio.to_thread(open_graph, graph))
+        self._loaded[ref.key] = tuned, round(MEMORY_FACTOR * len(graph))
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self._budget:
             key, _ = self._loaded.popitem(last=False)
             _log.info("tuned layers %s were unloaded to make room", key)
-        return top
+        return tuned
 
 
-class Grafted:
+class SplitEncoder:
     """An encoder, its cuts, and batches whose rows part at them. `encode…` may be called from several threads."""
 
     def __init__(self, encoder: Encoder | Any, preprocessor: Preprocessor) -> None:
@@ -143,13 +143,13 @@ class Grafted:
         self._encoder = encoder
         self._collate = preprocessor.collate
         self._packed = is_packed(preprocessor)
-        self._cuts: dict[int, tuple[Segment, Segment]] = {}
+        self._cuts: dict[int, tuple[GraphPart, GraphPart]] = {}
 
     def has_cut(self, layer: int) -> bool:
         """Whether the parts below and above a cut are loaded."""
         return layer in self._cuts
 
-    def add_cut(self, layer: int, below: Segment, above: Segment) -> None:
+    def add_cut(self, layer: int, below: GraphPart, above: GraphPart) -> None:
         """Puts the parts below and above a cut after so many layers in service."""
         self._cuts[layer] = below, above
 
@@ -158,13 +158,13 @@ class Grafted:
         features: Features = self._encoder.encode(items)
         return features
 
-    def encode_by(self, top: Top, items: Sequence[Any]) -> Features:
+    def encode_by(self, tuned: TunedLayers, items: Sequence[Any]) -> Features:
         """All rows by the same tuned layers; see `encode_with`."""
-        return self.encode_with(items, {top: np.arange(len(items))})[top]
+        return self.encode_with(items, {tuned: np.arange(len(items))})[tuned]
 
     def encode_with(
-        self, items: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
-    ) -> dict[Top | None, Features]:
+        self, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
+    ) -> dict[TunedLayers | None, Features]:
         """Each row by its own upper layers.
 
         Args:
@@ -177,30 +177,30 @@ class Grafted:
         Raises:
             BackboneError: The device failed, or what it computed is not finite.
         """
-        by_cut: dict[int, list[Top | None]] = {}
-        for top in rows_of:
-            if top is not None:
-                by_cut.setdefault(top.below, []).append(top)
+        by_cut: dict[int, list[TunedLayers | None]] = {}
+        for tuned in rows_of:
+            if tuned is not None:
+                by_cut.setdefault(tuned.below, []).append(tuned)
         frozen = rows_of.get(None)
         shared = max(by_cut)
         if frozen is not None and shared:
             by_cut[shared].append(None)  # they pass the lower layers in any case
-        found: dict[Top | None, Features] = {}
-        for cut, tops in by_cut.items():
-            found |= self._through(cut, items, {top: rows_of[top] for top in tops})
+        found: dict[TunedLayers | None, Features] = {}
+        for cut, tuned_layers in by_cut.items():
+            found |= self._through(cut, items, {tuned: rows_of[tuned] for tuned in tuned_layers})
         if frozen is not None and not shared:
             found[None] = _spread(self.encode([items[row] for row in frozen]), frozen, len(items))
         return found
 
     def _through(
-        self, cut: int, items: Sequence[Any], rows_of: Mapping[Top | None, NDArray[np.int64]]
-    ) -> dict[Top | None, Features]:
+        self, cut: int, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
+    ) -> dict[TunedLayers | None, Features]:
         """Rows whose layers part at the same cut."""
-        found: dict[Top | None, Features] = {}
+        found: dict[TunedLayers | None, Features] = {}
         if not cut:
-            for top, rows in rows_of.items():
+            for tuned, rows in rows_of.items():
                 arrays = self._collate([items[row] for row in rows])
-                found[top] = _spread(cast("Top", top).segment.run(arrays), rows, len(items))
+                found[tuned] = _spread(cast("TunedLayers", tuned).part.run(arrays), rows, len(items))
             return found
         below, above = self._cuts[cut]
         every = [items[row] for rows in rows_of.values() for row in rows]
@@ -208,14 +208,14 @@ class Grafted:
         lower = below.run(inputs)
         hidden = lower.pop(HIDDEN)
         start = 0
-        for top, rows in rows_of.items():
+        for tuned, rows in rows_of.items():
             # The rows of one model stand together.
             end = start + len(rows)
             arrays = self._part(every, inputs, hidden, start, end)
-            features = (above if top is None else top.segment).run(arrays)
-            if top is None:
+            features = (above if tuned is None else tuned.part).run(arrays)
+            if tuned is None:
                 features |= {view: array[start:end] for view, array in lower.items()}
-            found[top] = _spread(features, rows, len(items))
+            found[tuned] = _spread(features, rows, len(items))
             start = end
         return found
 

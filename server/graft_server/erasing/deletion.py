@@ -41,7 +41,7 @@ OnEntry = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class Deletion:
     """Deletes versions, models and examples."""
 
     objects: Objects

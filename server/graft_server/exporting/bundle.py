@@ -31,7 +31,7 @@ from graft_server.domain.errors import BackboneError, CorruptError
 from graft_server.domain.examples import Task as Answering
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.encoding.encoder import Encoder, Features
-from graft_server.encoding.tuned_layers import Segment
+from graft_server.encoding.tuned_layers import GraphPart
 from graft_server.exporting import media
 from graft_server.exporting.bundle_graph import INPUTS, write_graph
 from graft_server.exporting.parity import check_parity, probes, readable_rows
@@ -144,8 +144,8 @@ class TunedEncoder:
     def __init__(self, below: Path | None, top: bytes, collate: Callable[[Sequence[Any]], Arrays]) -> None:
         """Loads the part of the backbone below the tuned layers, if there is one, and these."""
         self._collate = collate
-        self._below = None if below is None else Segment(below, device="cpu", threads=0)
-        self._top = Segment(top, device="cpu", threads=0)
+        self._below = None if below is None else GraphPart(below, device="cpu", threads=0)
+        self._top = GraphPart(top, device="cpu", threads=0)
 
     def encode(self, items: Sequence[Any]) -> Features:
         """See `Encoder.encode`."""
@@ -249,7 +249,7 @@ def _preprocessing(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, A
 def _tokenization(backbone: Backbone, tokenizer: TextTokenizer) -> dict[str, Any]:
     return {
         "pairs": tokenizer.pairs,
-        "pairs_told_apart": tokenizer.told,
+        "token_type_ids": tokenizer.token_type_ids,
         "inputs": list(INPUTS),
         "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,
         "max_tokens": backbone.max_tokens,
@@ -294,7 +294,7 @@ numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and
 texts, where `pairs` is true in `{PREPROCESSING}`, is a tuple of two.
 
 - `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right; where
-  `pairs_told_apart` is true, -1 - id is a token of a pair's second text) to {outputs},
+  `token_type_ids` is true, -1 - id is a token of a pair's second text) to {outputs},
   `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
 - `{LABELS}`: what the columns of labels mean, if there are any. `{TOKENIZER}`: for the library tokenizers.
 - `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.

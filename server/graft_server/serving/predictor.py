@@ -20,7 +20,7 @@ from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
-from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.preemption import Preemption
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class Predictor:
         versions: Versions,
         interim: InterimHeads,
         cached_responses: int = 0,
-        courtesy: Courtesy | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         """Answers with what the two have in service.
 
@@ -58,10 +58,10 @@ class Predictor:
             versions: What is published.
             interim: What is learned while it comes in.
             cached_responses: How many answers of versions to remember.
-            courtesy: What is to stand still meanwhile.
+            preemption: What is to stand still meanwhile.
         """
         self._versions = versions
-        self._courtesy = courtesy or Courtesy()
+        self._preemption = preemption or Preemption()
         self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
@@ -128,7 +128,7 @@ class Predictor:
         served.trunk.batcher.require_room()
         answers: list[Prediction | DomainError] = []
         timings = Timings()
-        with self._courtesy.predicting():
+        with self._preemption.predicting():
             for part in served.trunk.parts(inputs):
                 more, took = await self._answer_part(served, part, options)
                 answers += more
@@ -148,7 +148,7 @@ class Predictor:
             prepared,
             lane=Lane.PREDICT,
             reader=_Read(served, options),
-            top=served.top if isinstance(served, ServedVersion) else None,
+            tuned=served.tuned if isinstance(served, ServedVersion) else None,
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
@@ -173,7 +173,9 @@ class Predictor:
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
             return list(_errors(found))
-        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served), top=served.top)
+        encoded = await served.trunk.encode(
+            prepared, lane=Lane.ADAPT, reader=_All(served), tuned=served.tuned
+        )
         rows = ({name: array[row] for name, array in encoded.arrays.items()} for row in range(len(prepared)))
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
@@ -183,7 +185,7 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
-    if isinstance(served, ServedVersion) and served.top is not None:
+    if isinstance(served, ServedVersion) and served.tuned is not None:
         tuned = InvalidError(
             "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
             reason="FEATURES_VIEW",

@@ -23,7 +23,7 @@ from graft_server.domain.report import Report
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
-from graft_server.encoding.tuned_layers import TopRef
+from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import AnyHead, AnyOutput, decode
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
@@ -44,7 +44,7 @@ class ServedVersion:
     labels: tuple[Label, ...]
     head: AnyHead
     trunk: Trunk
-    top: TopRef | None = None
+    tuned: TunedLayersRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
     def scores(self, features: Features) -> AnyOutput:
@@ -142,10 +142,10 @@ class Versions:
     async def _load(self, version: Version) -> ServedVersion:
         manifest, head = await asyncio.to_thread(self._read_head, version)
         trunk = self._trunk_of(version, manifest)
-        top = self._top_of(version, manifest)
-        if top is not None and trunk.state is not TrunkState.UNLOADED:
-            await trunk.load(top)
-        served = ServedVersion(version, manifest, manifest.labels, head, trunk, top)
+        tuned = self._tuned_layers_of(version, manifest)
+        if tuned is not None and trunk.state is not TrunkState.UNLOADED:
+            await trunk.load(tuned)
+        served = ServedVersion(version, manifest, manifest.labels, head, trunk, tuned)
         self._served[version.manifest.key] = served
         return served
 
@@ -160,11 +160,11 @@ class Versions:
             )
         return trunk
 
-    def _top_of(self, version: Version, manifest: Manifest) -> TopRef | None:
+    def _tuned_layers_of(self, version: Version, manifest: Manifest) -> TunedLayersRef | None:
         if TOP not in manifest.parts:
             return None
         ref = version.manifest
-        return TopRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
+        return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
     def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
         manifest = read_manifest(self._objects, version.manifest)
@@ -189,8 +189,8 @@ class Versions:
 
     def _drop(self, key: str) -> None:
         served = self._served.pop(key, None)
-        if served is not None and served.top is not None:
-            served.trunk.forget(served.top)
+        if served is not None and served.tuned is not None:
+            served.trunk.forget(served.tuned)
 
 
 def aliases_of(aliases: Mapping[str, int], number: int) -> list[str]:

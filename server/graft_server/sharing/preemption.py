@@ -46,7 +46,7 @@ class _Process:
             os.killpg(self.pid, what)
 
 
-class Courtesy:
+class Preemption:
     """Who has to wait for whom. Belongs to one event loop."""
 
     def __init__(self) -> None:

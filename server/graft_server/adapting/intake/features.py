@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 OnFeatures = Callable[[Segment, Features], None]
 
 
-class Embedder:
+class FeatureWriter:
     """Computes the features of one adaptation's segments, behind the stream."""
 
     def __init__(

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Rejection
 from graft_server.encoding.trunk import Trunk
@@ -80,7 +80,7 @@ class WriterStream:
     def __init__(
         self,
         log: WriterLog,
-        embedder: Embedder,
+        feature_writer: FeatureWriter,
         share: Share,
         on_durable: Callable[[Segment], None],
         on_failure: Callable[[Exception], None],
@@ -89,14 +89,14 @@ class WriterStream:
 
         Args:
             log: The writer's segments.
-            embedder: Computes features behind.
+            feature_writer: Computes features behind.
             share: Room for what waits for the disk and the encoder.
             on_durable: Told of each segment once it is durable.
             on_failure: Told when a segment could not be stored: nothing is written after that. The client may
                 be waiting for its acknowledgement, and send nothing that the error could be raised to.
         """
         self._log = log
-        self._embedder = embedder
+        self._feature_writer = feature_writer
         self._share = share
         self._on_durable = on_durable
         self._on_failure = on_failure
@@ -185,7 +185,7 @@ class WriterStream:
         records = [change.record for change in self._writing]
         segment = await asyncio.to_thread(self._log.append, records)
         size, self._writing = _size(self._writing), []
-        self._embedder.follow(segment, on_done=lambda: self._share.give_back(size))
+        self._feature_writer.follow(segment, on_done=lambda: self._share.give_back(size))
         self._on_durable(segment)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.state import VIEW, FittedHead, InterimState, Log, Row
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.errors import DomainError, FaultError, StateError
@@ -84,13 +84,13 @@ class Interim:
         self,
         store: AdaptationStore,
         trunk: Trunk,
-        embedder: Embedder,
+        feature_writer: FeatureWriter,
         publisher: Publisher,
         on_learned: Callable[[], None],
     ) -> None:
         self._store = store
         self._trunk = trunk
-        self._embedder = embedder
+        self._feature_writer = feature_writer
         self._publisher = publisher
         self._on_learned = on_learned
         self._supported = store.start.settings.task is Task.SINGLE_LABEL
@@ -228,7 +228,7 @@ class Interim:
         now = time.monotonic()
         if any(now - since > LACKING_S for since in self._lacking.values()):
             self._lacking.clear()
-            await self._embedder.complete(lambda _done, _of: None)
+            await self._feature_writer.complete(lambda _done, _of: None)
             self._awake = True
 
     def _head(self, fitted: FittedHead) -> InterimHead:
@@ -248,9 +248,9 @@ class Interim:
         settings = self._store.start.settings
         lineage = await self._publisher.earlier(self._store)
         for store in lineage:
-            await Embedder(store, self._trunk).complete(lambda _done, _of: None)
+            await FeatureWriter(store, self._trunk).complete(lambda _done, _of: None)
         if await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id):
-            await self._embedder.complete(lambda _done, _of: None)
+            await self._feature_writer.complete(lambda _done, _of: None)
         state = InterimState(
             self._trunk.backbone.dimension, settings.labels, closed_labels=settings.closed_labels
         )

@@ -1,6 +1,6 @@
 """What an interim head has learned so far: changes go in one segment after the other, a head comes out.
 
-It holds sums, not examples. A correction or removal reads the old row back from the store and subtracts it, so
+It holds sums, not examples. A correction or deletion reads the old row back from the store and subtracts it, so
 what the head knows is at any moment what the newest state of each example says.
 """
 

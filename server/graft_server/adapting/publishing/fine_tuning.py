@@ -17,7 +17,7 @@ from typing import Any
 
 from graft_server.backbones import scratch
 from graft_server.backbones.backbone import Backbone
-from graft_server.domain.adaptation import FineTuning, Settings
+from graft_server.domain.adaptation import AdaptationSettings, FineTuning
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Task
 from graft_server.domain.stream import Progress
@@ -69,7 +69,7 @@ class Plan:
     """Whether the tuned version is kept only if it is better than the frozen one beyond noise."""
 
 
-def plan_of(settings: Settings, backbone: Backbone) -> Plan | None:
+def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
     """What settings ask for on a backbone; None: no tuning."""
     layers = backbone.layers
     auto = settings.method == "auto"
@@ -97,7 +97,7 @@ def plan_of(settings: Settings, backbone: Backbone) -> Plan | None:
     )
 
 
-def check(settings: Settings, backbone: Backbone) -> None:
+def check(settings: AdaptationSettings, backbone: Backbone) -> None:
     """Raises InvalidError if a start asks for a tuning that cannot be."""
     asked, layers = settings.fine_tuning, backbone.layers
     if settings.method == "frozen" and (asked != FineTuning() or settings.time_budget_s):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from graft_server.adapting.intake.features import Embedder
+from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
@@ -58,7 +58,7 @@ class Publisher:
         self,
         store: AdaptationStore,
         trunk: Trunk,
-        embedder: Embedder,
+        feature_writer: FeatureWriter,
         commit_id: str,
         on_progress: OnProgress,
     ) -> tuple[Version, Report]:
@@ -75,7 +75,7 @@ class Publisher:
             read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
             try:
                 result = await self._train(
-                    store, trunk, embedder, commit_id, read_at=read_at, on_progress=on_progress
+                    store, trunk, feature_writer, commit_id, read_at=read_at, on_progress=on_progress
                 )
                 on_progress(Progress(commit_id, "publishing", _TRAINED))
                 version = await uncancelled(self._enter(store, commit_id, result, read_at))
@@ -100,7 +100,7 @@ class Publisher:
         self,
         store: AdaptationStore,
         trunk: Trunk,
-        embedder: Embedder,
+        feature_writer: FeatureWriter,
         commit_id: str,
         *,
         read_at: int,
@@ -111,8 +111,8 @@ class Publisher:
         told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
-        embedders = [embedder, *(Embedder(it, trunk) for it in earlier)]
-        await self._complete_features(embedders, commit_id, told)
+        feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
+        await self._complete_features(feature_writers, commit_id, told)
         payload = self._payload(store, trunk, commit_id, sources)
         payload["label_features"] = await self._label_features([*earlier, store], trunk)
         if plan is not None:
@@ -189,14 +189,14 @@ class Publisher:
         return version
 
     async def _complete_features(
-        self, embedders: Sequence[Embedder], commit_id: str, on_progress: OnProgress
+        self, feature_writers: Sequence[FeatureWriter], commit_id: str, on_progress: OnProgress
     ) -> None:
         def report(done: int, of: int) -> None:
             on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
 
         on_progress(Progress(commit_id, "encoding"))
-        for embedder in embedders:
-            await embedder.complete(report)
+        for feature_writer in feature_writers:
+            await feature_writer.complete(report)
 
     async def earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
         """The adaptations whose examples are trained on too."""

@@ -42,7 +42,7 @@ _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _POSITIONS = ("max_position_embeddings", "n_positions")
 _POSITIONS_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Their first text position is the one behind the padding token's id."""
-_TOLD = {"bert", "electra"}
+_TOKEN_TYPES = {"bert", "electra"}
 """Tell two texts apart where their configuration does not say otherwise."""
 _DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
 
@@ -56,7 +56,9 @@ def describe_packed(checkpoint: Checkpoint) -> Described:
             f"{' or '.join(sorted(_WITHOUT_LAST))}, not by its {pooling} token: give another checkpoint.",
             reason="BACKBONE_POOLING_UNKNOWN",
         )
-    return _described(checkpoint, pooling, TOLD_RECIPE if _told_texts(checkpoint.config) else PACKED_RECIPE)
+    return _described(
+        checkpoint, pooling, TOLD_RECIPE if _takes_token_types(checkpoint.config) else PACKED_RECIPE
+    )
 
 
 def describe_padded(checkpoint: Checkpoint) -> Described:
@@ -98,14 +100,14 @@ def is_packed(preprocessor: Preprocessor) -> bool:
 def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:
     """The tokenizer of such a backbone. Raises BackboneError."""
     config = Checkpoint.open(folder.name, folder).config
-    return TextTokenizer(folder, max_tokens, told=_told_texts(config))
+    return TextTokenizer(folder, max_tokens, token_type_ids=_takes_token_types(config))
 
 
 def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
     """The same for one whose graph reads padded tokens."""
     config = Checkpoint.open(backbone.name, backbone.folder).config
     tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
-    if tokenizer.tells and _told_texts(config):
+    if tokenizer.tells and _takes_token_types(config):
         tokenizer.pairs = False  # the graph has no place for which text a token is of
     return PaddedTextPreprocessor(tokenizer, backbone.dimension, _padding(config))
 
@@ -114,9 +116,9 @@ def _padding(config: Mapping[str, Any]) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _told_texts(config: Mapping[str, Any]) -> bool:
+def _takes_token_types(config: Mapping[str, Any]) -> bool:
     """Whether the model is told of each token which text of a pair it is of."""
-    return int(config.get("type_vocab_size", 2 if config.get("model_type") in _TOLD else 0)) > 1
+    return int(config.get("type_vocab_size", 2 if config.get("model_type") in _TOKEN_TYPES else 0)) > 1
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
@@ -158,10 +160,10 @@ class TextTokenizer:
         vocabulary: Token ids are below it.
         pairs: Whether it puts a token of its own between the texts of a pair.
         tells: Whether it says of each token which text of a pair it is of.
-        told: Whether ids say that too: see `told_apart`.
+        token_type_ids: Whether ids say that too: see `with_token_types`.
     """
 
-    def __init__(self, folder: Path, max_tokens: int, *, told: bool = False) -> None:
+    def __init__(self, folder: Path, max_tokens: int, *, token_type_ids: bool = False) -> None:
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
@@ -177,7 +179,7 @@ class TextTokenizer:
         pair = tokenizer.encode("a", "a")
         self.pairs = any(pair.special_tokens_mask[1:-1])
         self.tells = any(pair.type_ids)
-        self.told = told and self.tells
+        self.token_type_ids = token_type_ids and self.tells
         self.vocabulary = tokenizer.get_vocab_size()
         self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
 
@@ -193,8 +195,8 @@ class TextTokenizer:
         cut = len(first) > most or len(second) > most
         encoding = self._tokenizer.encode(first[:most], second[:most])
         ids = np.asarray(encoding.ids, np.int64)
-        if self.told:
-            ids = told_apart(ids, np.asarray(encoding.type_ids, np.int64))
+        if self.token_type_ids:
+            ids = with_token_types(ids, np.asarray(encoding.type_ids, np.int64))
         return Prepared(ids, cut or bool(encoding.overflowing))
 
     def many(self, texts: Sequence[str]) -> list[Prepared]:
@@ -217,7 +219,7 @@ class TextTokenizer:
         return str(self._tokenizer.to_str())
 
 
-def told_apart(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
+def with_token_types(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Ids that say which text of a pair they are of, as BERT is told: -1 - id is a token of the second.
 
     So an item is one row of numbers, whether it is a text or a pair, wherever it goes: the graph takes them apart.
@@ -274,8 +276,8 @@ class TextPreprocessor:
         """Random tokens; never padding, behind which RoBERTa does not count on. Half of them are a pair's."""
         ids = generator.integers(0, self.tokenizer.vocabulary - 1, min(length, self.tokenizer.max_tokens))
         ids = ids + (ids >= self._padding)
-        if self.tokenizer.told and len(ids) % 2:
-            ids = told_apart(ids, np.arange(len(ids)) // (len(ids) // 2 + 1))
+        if self.tokenizer.token_type_ids and len(ids) % 2:
+            ids = with_token_types(ids, np.arange(len(ids)) // (len(ids) // 2 + 1))
         return ids
 
     def typical(self, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -79,7 +79,7 @@ FAMILY = PackedText()
 
 
 def read_of(model: torch.nn.Module, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the model is given of ids as the graph reads them: see `backbones.text.told_apart`."""
+    """What the model is given of ids as the graph reads them: see `backbones.text.preprocessor.with_token_types`."""
     if getattr(model.config, "type_vocab_size", 0) < 2:
         return {"input_ids": input_ids}
     second = input_ids < 0

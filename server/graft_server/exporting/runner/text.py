@@ -58,7 +58,7 @@ class Classifier:
             raise ValueError("this model reads texts, not pairs of them")
         cut = [it[:most] if isinstance(it, str) else (it[0][:most], it[1][:most]) for it in texts]
         encodings = self._tokenizer.encode_batch(cut)
-        if not self.settings["pairs_told_apart"]:
+        if not self.settings["token_type_ids"]:
             return [encoding.ids for encoding in encodings]
         return [
             [-1 - token if second else token for token, second in zip(it.ids, it.type_ids, strict=True)]

@@ -14,6 +14,7 @@ from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.domain import stream
 from graft_server.domain.adaptation import (
+    AdaptationSettings,
     AdaptationState,
     Commit,
     Committed,
@@ -21,7 +22,6 @@ from graft_server.domain.adaptation import (
     Finished,
     Outcome,
     Rejected,
-    Settings,
     StartRequest,
     StateChanged,
 )
@@ -195,7 +195,7 @@ class AdaptationService:
         )
 
 
-def _targets(settings: Settings) -> TargetRules:
+def _targets(settings: AdaptationSettings) -> TargetRules:
     labels = {it.name for it in settings.labels} if settings.closed_labels else None
     return TargetRules(settings.task, labels)
 
@@ -207,7 +207,7 @@ async def _read(
     targets: TargetRules,
     trunk: Trunk,
 ) -> None:
-    """Takes in what the client sends; what is wrong with it ends the call through the mailbox."""
+    """Takes in what the client sends; what is wrong with it ends the call through the outbox."""
     try:
         async for request in requests:
             match request.WhichOneof("message"):
@@ -221,11 +221,11 @@ async def _read(
                     commit = request.commit
                     await session.commit(_commit_id(commit), _end(commit), commit.close)
                 case which:
-                    session.mailbox.fail(_misplaced(which))
+                    session.outbox.fail(_misplaced(which))
                     return
         await session.half_close()
-    except Exception as error:  # noqa: BLE001 - raised again by whoever reads the mailbox
-        session.mailbox.fail(error)
+    except Exception as error:  # noqa: BLE001 - raised again by whoever reads the outbox
+        session.outbox.fail(error)
 
 
 async def _beginning_with(

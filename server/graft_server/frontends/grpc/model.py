@@ -17,7 +17,7 @@ from graft_server.domain.model import BundleFile
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.report import Measured
 from graft_server.encoding.trunks import Trunks
-from graft_server.erasing.deletion import Removal
+from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
 from graft_server.frontends.grpc.converters import answers
 from graft_server.frontends.grpc.converters.enums import TASK_MESSAGES
@@ -46,7 +46,7 @@ class ModelService:
     trunks: Trunks
     exporter: Exporter
     adaptations: Adaptations
-    removal: Removal
+    deletion: Deletion
 
     async def ListModels(self, request: pb.ListModelsRequest, _: Context) -> pb.ListModelsResponse:
         """Lists models by name."""
@@ -98,12 +98,12 @@ class ModelService:
 
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, _: Context) -> pb.DeleteVersionResponse:
         """Takes a version out of service."""
-        await self.removal.version(check_model(request.model), request.version)
+        await self.deletion.version(check_model(request.model), request.version)
         return pb.DeleteVersionResponse()
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, _: Context) -> pb.DeleteModelResponse:
         """Deletes a model with all that belongs to it."""
-        await self.removal.model(check_model(request.model), stop=self.adaptations.follow)
+        await self.deletion.model(check_model(request.model), stop=self.adaptations.follow)
         return pb.DeleteModelResponse()
 
     async def ListExamples(self, request: pb.ListExamplesRequest, _: Context) -> pb.ListExamplesResponse:
@@ -131,7 +131,7 @@ class ModelService:
         check_model(request.model)
         _require_some(request)
         # Once begun it is carried through, also if the caller leaves.
-        erasing = self.removal.examples(
+        erasing = self.deletion.examples(
             request.model,
             list(request.ids),
             request.subject,

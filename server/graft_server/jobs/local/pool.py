@@ -23,7 +23,7 @@ import msgspec
 from graft_server.domain.errors import DrainingError, WorkerError
 from graft_server.jobs.job import Job, OnProgress
 from graft_server.jobs.local import frames
-from graft_server.sharing.preemption import Courtesy
+from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class LocalJobs:
         workers: int = 1,
         preload: Sequence[str] = (),
         limits: Limits = Limits(),
-        courtesy: Courtesy | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         """Describes the pool; `start` starts it.
 
@@ -55,10 +55,10 @@ class LocalJobs:
             workers: How many jobs run at once.
             preload: Modules that workers import before their first job.
             limits: When a worker is replaced.
-            courtesy: What jobs wait for; None: nothing.
+            preemption: What jobs wait for; None: nothing.
         """
         self._size = workers
-        self._courtesy = courtesy or Courtesy()
+        self._preemption = preemption or Preemption()
         self._preload = tuple(preload)
         self._limits = limits
         self._turns = Turns(workers)
@@ -128,7 +128,7 @@ class LocalJobs:
     async def _attempt(self, job: Job, on_progress: OnProgress) -> Any:
         worker = await self._take(job)
         try:
-            with self._courtesy.working(worker.pid):
+            with self._preemption.working(worker.pid):
                 return await worker.call(job, on_progress)
         finally:
             self._give_back(worker, job)

@@ -94,7 +94,7 @@ class Placed:
     sequence: int
     change: Change
     row: int
-    """The row of the segment's features that belongs to it; of a removal, that of the upsert before it, or -1."""
+    """The row of the segment's features that belongs to it; of a deletion, that of the upsert before it, or -1."""
 
 
 def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:

@@ -1,7 +1,7 @@
 """Which models, versions and aliases there are: one numbered log that all servers share.
 
 A version number or an alias move is won by whoever creates the next entry; the loser reads it, checks its
-own wish against the new state, and tries the number after. Entries are small and are replayed at start.
+own proposal against the new state, and tries the number after. Entries are small and are replayed at start.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Catalogue:
             ConflictError: Examples were erased since they were read (EXAMPLES_ERASED): train again.
         """
 
-        def wish() -> Entry | None:
+        def proposal() -> Entry | None:
             if (model, adaptation_id, commit_id) in self._published:
                 return None
             self._require_wanted(model, adaptation_id, born, read_at)
@@ -114,7 +114,7 @@ class Catalogue:
             )
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
             return self._published[model, adaptation_id, commit_id]
 
     def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
@@ -126,7 +126,7 @@ class Catalogue:
             InvalidError: "live" was to be removed.
         """
 
-        def wish() -> Entry | None:
+        def proposal() -> Entry | None:
             known = self._snapshot.model(model)
             _check_move(known, alias, version, expected_version)
             if known.aliases.get(alias) == version:
@@ -134,7 +134,7 @@ class Catalogue:
             return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=version)
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
             return self._snapshot.model(model)
 
     def delete_version(self, model: str, version: int) -> Version:
@@ -146,7 +146,7 @@ class Catalogue:
         """
         deleted: list[Version] = []
 
-        def wish() -> Entry:
+        def proposal() -> Entry:
             known = self._snapshot.model(model)
             deleted[:] = [known.version(version)]
             aliases = sorted(alias for alias, number in known.aliases.items() if number == version)
@@ -160,7 +160,7 @@ class Catalogue:
             return DeleteVersion(time=datetime.now(UTC), model=model, version=version)
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
         return deleted[0]
 
     def delete_model(self, model: str, *, unpublished: bool = False) -> Model | None:
@@ -175,25 +175,25 @@ class Catalogue:
         """
         deleted: list[Model | None] = []
 
-        def wish() -> Entry:
+        def proposal() -> Entry:
             known = self._models.get(model)
             deleted[:] = [known if unpublished else self._snapshot.model(model)]
             return DeleteModel(time=datetime.now(UTC), model=model)
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
         return deleted[0]
 
     def cancel_adaptation(self, model: str, adaptation_id: str) -> None:
         """Sees to it that nothing more of an adaptation is published, by any server."""
 
-        def wish() -> Entry | None:
+        def proposal() -> Entry | None:
             if (model, adaptation_id) in self._cancelled:
                 return None
             return CancelAdaptation(time=datetime.now(UTC), model=model, adaptation_id=adaptation_id)
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
 
     def erase_examples(
         self, model: str, generations: Mapping[str, int], affected: Callable[[Version], bool]
@@ -206,7 +206,7 @@ class Catalogue:
             affected: Whether a version may have been trained on them; may read the store.
         """
 
-        def wish() -> Entry:
+        def proposal() -> Entry:
             known = self._models.get(model)
             versions = known.versions.values() if known else ()
             return EraseExamples(
@@ -217,7 +217,7 @@ class Catalogue:
             )
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
 
     def redact(self, before: Version, manifest: ManifestRef) -> bool:
         """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
@@ -226,7 +226,7 @@ class Catalogue:
             known = self._models.get(before.model)
             return known.versions.get(before.number) if known else None
 
-        def wish() -> Entry | None:
+        def proposal() -> Entry | None:
             version = current()
             if version is None or version.manifest != before.manifest:
                 return None
@@ -235,7 +235,7 @@ class Catalogue:
             )
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
             version = current()
             return version is not None and version.manifest == manifest
 
@@ -261,14 +261,14 @@ class Catalogue:
     def _point(self, model: str, alias: str, version: int, target: int) -> None:
         """Moves an alias away from a version, also "live" to nowhere."""
 
-        def wish() -> Entry | None:
+        def proposal() -> Entry | None:
             known = self._models.get(model)
             if known is None or known.aliases.get(alias) != version:
                 return None
             return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=target)
 
         with self._lock:
-            self._write(wish)
+            self._write(proposal)
 
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
         if born is not None and self._deletions.get(model, 0) > born:
@@ -289,11 +289,11 @@ class Catalogue:
                 reason="EXAMPLES_ERASED",
             )
 
-    def _write(self, wish: Callable[[], Entry | None]) -> None:
-        """Appends what `wish` makes of the newest state; None says that it is already so."""
+    def _write(self, proposal: Callable[[], Entry | None]) -> None:
+        """Appends what `proposal` makes of the newest state; None says that it is already so."""
         while True:
             self._read()
-            entry = wish()
+            entry = proposal()
             if entry is None:
                 return
             self._require_whole()

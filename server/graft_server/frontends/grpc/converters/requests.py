@@ -11,7 +11,7 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change, check_input
 from graft_server.adapting.intake.writer_stream import Incoming
-from graft_server.domain.adaptation import FineTuning, PublishPolicy, Settings, StartRequest
+from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Change, Example, Input, Kind, Label, Rejection, Share, Split
 from graft_server.domain.names import MAX_ID_BYTES, check_identifier
@@ -43,7 +43,7 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
             reason="VERSION_INVALID",
             field="start.base_version",
         )
-    settings = Settings(
+    settings = AdaptationSettings(
         backbone=message.backbone,
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         closed_labels=message.closed_labels,
