@@ -305,7 +305,7 @@ def test_preprocessing_that_is_not_known_is_refused_and_not_guessed(config, name
 
 
 def test_reading_images_needs_pillow_and_numpy_only():
-    path = Path(__file__).parents[2] / "server/graft_server/backbones/images.py"
+    path = Path(__file__).parents[2] / "server/graft_server/backbones/image/decoding.py"
     code = (
         "import sys, runpy\n"
         f"runpy.run_path({str(path)!r})\n"

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from sklearn.metrics import f1_score
-from tests.adapting.conftest import rows_of
+from tests.training.conftest import rows_of
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report

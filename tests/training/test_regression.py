@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
-from tests.adapting.conftest import rows_of
+from tests.training.conftest import rows_of
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report

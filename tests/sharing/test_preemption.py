@@ -12,7 +12,7 @@ from tests.jobs.test_local import gone, ignore, running, started, work
 
 from graft_server.sharing.preemption import Preemption
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "jobs"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing stands still elsewhere")
 
