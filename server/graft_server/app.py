@@ -209,10 +209,10 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         queued_requests=settings.queued_requests,
         limits=MediaLimits(
             ImageLimits(
-                int(settings.max_image_mb * 1e6), settings.max_image_pixels, settings.max_image_ratio
+                int(settings.max_image_mb * (1 << 20)), settings.max_image_pixels, settings.max_image_ratio
             ),
             AudioLimits(
-                int(settings.max_audio_mb * 1e6), settings.max_audio_seconds, settings.max_audio_ratio
+                int(settings.max_audio_mb * (1 << 20)), settings.max_audio_seconds, settings.max_audio_ratio
             ),
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,
