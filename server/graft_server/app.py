@@ -38,6 +38,7 @@ from graft_server.jobs.local.pool import LocalJobs
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
+from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -162,11 +163,8 @@ class App:
         await self._trunks.close()
 
     async def _recover(self) -> None:
-        try:
-            await self._deletion.finish_all()
-            await self._adaptations.recover()
-        except StoreError as error:
-            _log.error("unfinished commits could not be looked for: %s", error.message)
+        await survived(self._deletion.finish_all(), "finishing deletions", _log)
+        await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
