@@ -22,9 +22,9 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.backbones.audio.decoding import AudioLimits
-from graft_server.backbones.image.decoding import ImageLimits
-from graft_server.backbones.limits import MediaLimits
+from graft_server.backbones.decoding.audio import AudioLimits
+from graft_server.backbones.decoding.images import ImageLimits
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.errors import StoreError
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings, TrunkState
 from graft_server.encoding.trunks import Trunks

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.limits import Bounded, MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.class_names import encode_names
-from graft_server.backbones.limits import Bounded, MediaLimits
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError
