@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.limits import Bounded, MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
-from graft_server.backbones.limits import Bounded, MediaLimits
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError

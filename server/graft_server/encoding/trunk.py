@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.class_names import encode_names
-from graft_server.backbones.limits import MediaLimits
 from graft_server.backbones.preprocessing import Prepared, Preprocessor
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
