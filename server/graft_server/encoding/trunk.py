@@ -26,6 +26,7 @@ from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
+from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, Lane, Limits, Reader, unread
 from graft_server.encoding.encoder import Encoder, Features, Reference, device_for
 from graft_server.encoding.layout import MEASURE_S, Layout, tuned
@@ -44,7 +45,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-POOLED = "pooled"
 """The encoder's final view: the one that features which a caller has already are."""
 
 

@@ -31,6 +31,7 @@ from graft_server.domain.report import (
     TuningPoint,
     TuningReport,
 )
+from graft_server.domain.views import POOLED
 from graft_server.evaluation import figures
 from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
@@ -52,7 +53,7 @@ from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
 from graft_server.training.search.evidence import mean_and_variance
-from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers import logistic
 from graft_server.training.tasks.selection import Selection
 

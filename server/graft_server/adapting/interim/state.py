@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
+from graft_server.domain.views import POOLED
 from graft_server.heads.head import Head, Member
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.adaptations.segments import Segment, changes
 
-VIEW = "pooled"
+VIEW = POOLED
 LARGEST_STEP = 256
 """Rows that are predicted by the same head, at most: in a fast stream they share the 5 ms that fitting it takes."""
 GROWTH = 16

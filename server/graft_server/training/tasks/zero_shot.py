@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
+from graft_server.domain.views import POOLED
 from graft_server.heads.head import Head, LinearMap, Member
 from graft_server.heads.novelty import Novelty
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.tasks.selection import Selection
 
-KIND, VIEW = "zero-shot", "pooled"
+KIND, VIEW = "zero-shot", POOLED
 
 _OUT_OF_REACH = (1e3, 2e3)
 """Strangenesses that no input has: without examples nobody knows what is like them, so nothing is called novel."""
