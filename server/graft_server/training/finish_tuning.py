@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
+from graft_server.domain.method import Method
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import (
     Candidate,
@@ -417,7 +418,9 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
     serves = (
-        "The frozen head serves." if report.method == "frozen" else f"The {report.method} version serves."
+        "The frozen head serves."
+        if report.method is Method.FROZEN
+        else f"The {report.method} version serves."
     )
     if tried.ended == "too_few":
         warnings.append(
@@ -429,8 +432,10 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
             f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
         )
     if tried.ended == "no_time":
-        what = "all layers" if tried.method == "full" else f"{tried.unfrozen_layers} layers"
-        fewer = " or fewer unfrozen_layers" if tried.method == "partial" else " or try the method partial"
+        what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
+        fewer = (
+            " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
+        )
         warnings.append(
             f"time_budget is too short for one epoch of {what}, so this was not tried. Give a longer one,{fewer}. "
             f"{serves}"

@@ -19,6 +19,7 @@ from graft_server.backbones.decoding.limits import Bounded
 from graft_server.backbones.families import backbone_of_payload
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
+from graft_server.domain.method import Method
 from graft_server.domain.model import Manifest
 from graft_server.domain.views import stacked
 from graft_server.heads import decode, encode
@@ -86,7 +87,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         selection.report,
         warnings=(*warnings, *selection.report.warnings),
         seed=task.seed,
-        method="frozen",
+        method=Method.FROZEN,
         backbone=task.backbone,
         encoder_id=task.encoder_id,
         trained_time_s=time.time(),
