@@ -21,7 +21,7 @@ from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goe
 from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
 from benchmarks.heads.measure import hardware, training_set
-from graft_server.heads.head import blended
+from graft_server.heads.maps import blended
 from graft_server.training.examples.folded import Examples, examples_of, joined
 from graft_server.training.search import candidates
 from graft_server.training.search.candidates import LogisticTrials, Trial

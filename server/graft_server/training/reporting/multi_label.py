@@ -17,7 +17,8 @@ from graft_server.domain.report import (
     Report,
 )
 from graft_server.evaluation import figures
-from graft_server.heads import ABSTAIN_ABOVE, MultiLabelHead
+from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.thresholds import decided_without
 from graft_server.training.examples.folded import joined
 from graft_server.training.examples.training_set import MultiLabelSet

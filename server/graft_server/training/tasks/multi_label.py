@@ -19,8 +19,9 @@ from scipy.sparse import csr_array
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
 from graft_server.evaluation import figures
-from graft_server.heads import LinearMap, MultiLabelHead
-from graft_server.heads.head import Map
+from graft_server.heads import LinearMap
+from graft_server.heads.maps import Map
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.calibration.thresholds import Decision, decide, platt
 from graft_server.training.examples.folded import deal, joined, usable
