@@ -22,11 +22,12 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.backbones.audio.decoding import AudioLimits
-from graft_server.backbones.image.decoding import ImageLimits
-from graft_server.backbones.limits import MediaLimits
+from graft_server.backbones.decoding.audio import AudioLimits
+from graft_server.backbones.decoding.images import ImageLimits
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.errors import StoreError
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings, TrunkState
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -38,6 +39,7 @@ from graft_server.jobs.local.pool import LocalJobs
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
+from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -162,11 +164,8 @@ class App:
         await self._trunks.close()
 
     async def _recover(self) -> None:
-        try:
-            await self._deletion.finish_all()
-            await self._adaptations.recover()
-        except StoreError as error:
-            _log.error("unfinished commits could not be looked for: %s", error.message)
+        await survived(self._deletion.finish_all(), "finishing deletions", _log)
+        await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
@@ -209,10 +208,10 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         queued_requests=settings.queued_requests,
         limits=MediaLimits(
             ImageLimits(
-                int(settings.max_image_mb * 1e6), settings.max_image_pixels, settings.max_image_ratio
+                int(settings.max_image_mb * (1 << 20)), settings.max_image_pixels, settings.max_image_ratio
             ),
             AudioLimits(
-                int(settings.max_audio_mb * 1e6), settings.max_audio_seconds, settings.max_audio_ratio
+                int(settings.max_audio_mb * (1 << 20)), settings.max_audio_seconds, settings.max_audio_ratio
             ),
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,

@@ -452,12 +452,12 @@ def test_every_bound_of_decoding_is_a_setting(serve, connect, media_checkpoints)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8))
     refused = {
         "resnet": [
-            (png(noise), "IMAGE_TOO_LARGE", "bytes; at most 100,000 are read"),
+            (png(noise), "IMAGE_TOO_LARGE", "bytes; at most 104,857 are read"),
             (white(1_500, 1_400), "IMAGE_TOO_LARGE", "1,500 × 1,400 pixels; at most 2,000,000 are decoded"),
             (white(1_200, 1_000), "IMAGE_TOO_COMPRESSED", "at most 300 times is decoded"),
         ],
         "whisper": [
-            (hiss(1.5, 48_000), "AUDIO_TOO_LARGE", "144,044 bytes; at most 100,000 are read"),
+            (hiss(1.5, 48_000), "AUDIO_TOO_LARGE", "144,044 bytes; at most 104,857 are read"),
             (hiss(3, 8_000), "AUDIO_TOO_LONG", "3.0 s long; at most 2 s are accepted"),
             (silence(1), "AUDIO_TOO_COMPRESSED", "at most 4 times is decoded"),
         ],

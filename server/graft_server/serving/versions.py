@@ -25,6 +25,7 @@ from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
+from graft_server.sharing.background import survived
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
 from graft_server.store.objects.objects import Objects
@@ -173,19 +174,16 @@ class Versions:
     async def _poll(self, on_change: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                snapshot = await asyncio.to_thread(self._catalogue.refresh)
-                await on_change()
-            except DomainError as error:
-                _log.warning("the catalogue cannot be read: %s", error.message)
-                continue
-            existing = {
-                version.manifest.key
-                for model in snapshot.models.values()
-                for version in model.versions.values()
-            }
-            for key in self._served.keys() - existing:
-                self._drop(key)
+            await survived(self._follow(on_change), "following the catalogue", _log)
+
+    async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        snapshot = await asyncio.to_thread(self._catalogue.refresh)
+        existing = {
+            version.manifest.key for model in snapshot.models.values() for version in model.versions.values()
+        }
+        for key in self._served.keys() - existing:
+            self._drop(key)
+        await on_change()
 
     def _drop(self, key: str) -> None:
         served = self._served.pop(key, None)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft_server.backbones.limits import MediaLimits
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.model import ManifestRef, Source
 from graft_server.encoding.encoder import Reference

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from graft_server.backbones.decoding.limits import Bounded
 from graft_server.backbones.families import backbone_of_payload
-from graft_server.backbones.limits import Bounded
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.model import Manifest

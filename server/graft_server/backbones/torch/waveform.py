@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils import parametrize
 
-from graft_server.backbones.audio.decoding import Heard
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import Heard
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.whisper import attention_bias, mean_of_first
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.audio.decoding import Heard
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import Heard
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 
 
