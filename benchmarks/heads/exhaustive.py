@@ -22,7 +22,7 @@ from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
 from benchmarks.heads.measure import hardware, training_set
 from graft_server.domain.views import stacked
-from graft_server.heads.head import blended
+from graft_server.heads.maps import blended
 from graft_server.training.examples.folded import Examples, examples_of
 from graft_server.training.search import candidates
 from graft_server.training.search.candidates import LogisticTrials, Trial

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import DataReport, DuplicateGroup, Report
 from graft_server.domain.views import names_of
-from graft_server.heads import AnyHead, decode, encode
+from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.redaction import coarsened, without
@@ -109,7 +109,7 @@ def _features(erased: Sequence[Erased], encoder_id: str, view: str) -> NDArray[n
     return np.array([it for it in rows if np.isfinite(it).all()], np.float32)
 
 
-def _rows(head: AnyHead) -> NDArray[np.float16]:
+def _rows(head: Head) -> NDArray[np.float16]:
     """Rows to compare the graph with the head on."""
     rng = np.random.default_rng(0)
     random = rng.standard_normal((PARITY_ROWS, head.dimension))

@@ -25,7 +25,7 @@ from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
-from graft_server.heads import AnyHead, AnyOutput, decode
+from graft_server.heads import Head, HeadOutput, decode
 from graft_server.sharing.background import survived
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
@@ -44,12 +44,12 @@ class ServedVersion:
     version: Version
     manifest: Manifest
     labels: tuple[Label, ...]
-    head: AnyHead
+    head: Head
     trunk: Trunk
     tuned: TunedLayersRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
-    def scores(self, features: Features) -> AnyOutput:
+    def scores(self, features: Features) -> HeadOutput:
         """What the head says of n rows."""
         return self.head.scores(self._view(features))
 
@@ -165,7 +165,7 @@ class Versions:
         ref = version.manifest
         return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
-    def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
+    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 

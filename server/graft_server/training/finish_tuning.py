@@ -34,10 +34,11 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import POOLED
 from graft_server.evaluation import figures
-from graft_server.heads import Head, decode, encode
+from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
-from graft_server.heads.head import LinearMap, Member, softmax
+from graft_server.heads.maps import LinearMap, Member, softmax
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
@@ -139,7 +140,7 @@ def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.i
 class _Measured:
     """The tuned version, measured."""
 
-    head: Head
+    head: SingleLabelHead
     features: Array
     """shape (n, d): of all examples."""
     trial: Trial
@@ -329,13 +330,15 @@ def _along(own: Path, problem: Problem, features: Array, measure: Measure) -> Tr
     return Trial("tuned", problem, {}, logits, softmax(logits / np.float32(temperature)), temperature, fit)
 
 
-def _fitted(trial: Trial, features: Array, labels: NDArray[np.int32], held_out: int, seed: int) -> Head:
+def _fitted(
+    trial: Trial, features: Array, labels: NDArray[np.int32], held_out: int, seed: int
+) -> SingleLabelHead:
     logits = np.zeros(len(labels), np.float32)
     logits[:held_out] = trial.logits.max(axis=1)
     measured = np.arange(len(labels)) < held_out
     folds = np.where(measured, 0, 1).astype(np.int32)
     novelty = fit_novelty(features, labels, logits, measured, folds, seed=seed)
-    return Head(trial.kind, POOLED, trial.fit(), 1.0, novelty)
+    return SingleLabelHead(trial.kind, POOLED, trial.fit(), 1.0, novelty)
 
 
 def is_beyond_noise(gains: NDArray[np.float64], weights: NDArray[np.float64], classes: int) -> bool:

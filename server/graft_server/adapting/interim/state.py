@@ -16,7 +16,8 @@ from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
 from graft_server.domain.views import POOLED
-from graft_server.heads.head import Head, Member
+from graft_server.heads.maps import Member
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.adaptations.segments import Segment, changes
 
@@ -56,7 +57,7 @@ class FittedHead:
     """A head with what its columns mean."""
 
     labels: tuple[Label, ...]
-    head: Head
+    head: SingleLabelHead
 
 
 class _Step:
@@ -154,7 +155,7 @@ class InterimState:
         member = Member(fitted.map, self.prequential.temperature, 1.0)
         novelty = self.prequential.novelty(fitted.directions)
         labels = tuple(self._labels[number] for number in fitted.classes)
-        return FittedHead(labels, Head("streaming", VIEW, (member,), 1.0, novelty))
+        return FittedHead(labels, SingleLabelHead("streaming", VIEW, (member,), 1.0, novelty))
 
     def _number(self, log: Log) -> int:
         if log not in self._logs:

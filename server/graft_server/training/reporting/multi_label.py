@@ -18,7 +18,8 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
-from graft_server.heads import ABSTAIN_ABOVE, MultiLabelHead
+from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.thresholds import decided_without
 from graft_server.training.examples.training_set import MultiLabelSet
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference

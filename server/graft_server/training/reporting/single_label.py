@@ -15,8 +15,8 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import POOLED, stacked
 from graft_server.evaluation import figures
-from graft_server.heads.head import Head
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reporting.data_quality import data_report
@@ -40,7 +40,7 @@ Array = NDArray[np.float32]
 def report_of(
     examples: Examples,
     problem: Problem,
-    head: Head,
+    head: SingleLabelHead,
     choice: HeadChoice,
     *,
     out_of_fold: Array,

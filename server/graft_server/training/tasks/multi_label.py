@@ -20,8 +20,9 @@ from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
 from graft_server.domain.views import names_of, stacked
 from graft_server.evaluation import figures
-from graft_server.heads import LinearMap, MultiLabelHead
-from graft_server.heads.head import Map
+from graft_server.heads import LinearMap
+from graft_server.heads.maps import Map
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.calibration.thresholds import Decision, decide, platt
 from graft_server.training.examples.folded import deal, usable

@@ -32,8 +32,9 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
-from graft_server.heads import ABSTAIN_ABOVE, RegressionHead
-from graft_server.heads.head import Map
+from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.heads.maps import Map
+from graft_server.heads.regression import RegressionHead
 from graft_server.training.calibration.intervals import Interval, fit_interval, intervals_without
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import deal, usable
