@@ -130,7 +130,7 @@ def _encoder(
 
 
 class TunedEncoder:
-    """A backbone with tuned layers, as it serves. See `encoding.grafting`."""
+    """A backbone with tuned layers, as it serves. See `encoding.tuned_layers`."""
 
     views = (POOLED,)
 

@@ -75,7 +75,7 @@ def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, pac
 
 
 def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes that compute what `backbones.packing.pack` does, from padded arrays.
+    """Nodes that compute what `backbones.text.packing.pack` does, from padded arrays.
 
     `rows` is as wide as the padding, and so a little wider than it would have to be.
     """
