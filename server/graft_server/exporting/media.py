@@ -24,7 +24,7 @@ from graft_server.domain.examples import Modality
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
 from graft_server.exporting.runner import media as media_runner
 from graft_server.exporting.runner.source import runner_source
-from graft_server.heads import AnyHead
+from graft_server.heads import Head
 from graft_server.store.adaptations.training_rows import Rows
 
 PROBES = 24
@@ -105,7 +105,7 @@ def check_parity(
     bundle: Path,
     preprocessor: Preprocessor,
     encoder: Encodes,
-    head: AnyHead,
+    head: Head,
     rows: Rows | None,
     *,
     reduced: bool,
@@ -130,7 +130,7 @@ def check_parity(
 
 
 def _items(
-    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: AnyHead, rows: Rows | None
+    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
 ) -> tuple[list[Any], list[Any]]:
     """The same inputs as the server reads them and as the bundle does."""
     inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []

@@ -20,11 +20,12 @@ from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
+from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
-from graft_server.heads import AnyHead, AnyOutput, decode
+from graft_server.heads import Head, HeadOutput, decode
 from graft_server.sharing.background import survived
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
@@ -43,28 +44,25 @@ class ServedVersion:
     version: Version
     manifest: Manifest
     labels: tuple[Label, ...]
-    head: AnyHead
+    head: Head
     trunk: Trunk
     tuned: TunedLayersRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
-    def scores(self, features: Features) -> AnyOutput:
+    def scores(self, features: Features) -> HeadOutput:
         """What the head says of n rows."""
         return self.head.scores(self._view(features))
 
     def _view(self, features: Features) -> NDArray[np.float32]:
         """The features that the head reads: one view, or several side by side ("pooled+cls")."""
-        names = self.head.view.split("+")
-        missing = [name for name in names if name not in features]
+        missing = [name for name in names_of(self.head.view) if name not in features]
         if missing:
             raise FaultError(
                 f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the "
                 "model again.",
                 reason="VIEW_MISSING",
             )
-        if len(names) == 1:
-            return features[names[0]]
-        return np.concatenate([features[name] for name in names], axis=1)
+        return stacked(features, self.head.view)
 
 
 class Versions:
@@ -167,7 +165,7 @@ class Versions:
         ref = version.manifest
         return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
-    def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
+    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 
