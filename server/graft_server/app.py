@@ -22,6 +22,9 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.api.adaptations import AdaptationApi
+from graft_server.api.models import ModelApi
+from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.audio.decoding import AudioLimits
 from graft_server.backbones.image.decoding import ImageLimits
 from graft_server.backbones.limits import MediaLimits
@@ -99,16 +102,18 @@ class App:
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
         services = (
-            AdaptationService(self._adaptations),
-            PredictionService(predictor),
+            AdaptationService(AdaptationApi(self._adaptations)),
+            PredictionService(PredictionApi(predictor)),
             ModelService(
-                catalogue,
-                self._versions,
-                predictor,
-                self._trunks,
-                Exporter(self._jobs, location, settings.cache_folder),
-                self._adaptations,
-                self._deletion,
+                ModelApi(
+                    catalogue,
+                    self._versions,
+                    predictor,
+                    self._trunks,
+                    Exporter(self._jobs, location, settings.cache_folder),
+                    self._adaptations,
+                    self._deletion,
+                )
             ),
         )
         for service, descriptor in zip(services, _descriptors(services), strict=True):
