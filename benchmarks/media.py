@@ -23,9 +23,9 @@ from PIL import Image
 import graft
 from benchmarks.datasets import DATA
 from benchmarks.harness import CACHE, Figure, at_least, server, write
-from graft_server.backbones.audio.decoding import LogMelRecipe
 from graft_server.backbones.audio.preprocessor import AudioPreprocessor
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import LogMelRecipe
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.source import open_backbone

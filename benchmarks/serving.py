@@ -29,7 +29,7 @@ from benchmarks.mlserver.plain import export
 from benchmarks.peers import INFER, infer_requests, mlserver
 from graft_server.domain.model import Manifest
 from graft_server.heads import decode, encode
-from graft_server.heads.head import KernelMap, LinearMap, Member
+from graft_server.heads.maps import KernelMap, LinearMap, Member
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import (
     HEAD,

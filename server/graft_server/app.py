@@ -25,11 +25,12 @@ from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
-from graft_server.backbones.audio.decoding import AudioLimits
-from graft_server.backbones.image.decoding import ImageLimits
-from graft_server.backbones.limits import MediaLimits
+from graft_server.backbones.decoding.audio import AudioLimits
+from graft_server.backbones.decoding.images import ImageLimits
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.errors import StoreError
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings, TrunkState
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -41,6 +42,7 @@ from graft_server.jobs.local.pool import LocalJobs
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
+from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -167,11 +169,8 @@ class App:
         await self._trunks.close()
 
     async def _recover(self) -> None:
-        try:
-            await self._deletion.finish_all()
-            await self._adaptations.recover()
-        except StoreError as error:
-            _log.error("unfinished commits could not be looked for: %s", error.message)
+        await survived(self._deletion.finish_all(), "finishing deletions", _log)
+        await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""

@@ -18,7 +18,8 @@ from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import ConflictError, StoreError
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.encoding.trunk import Trunk, TrunkSettings
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.segments import Segment, content_digest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from graft_server.backbones.audio.decoding import (
+from graft_server.backbones.decoding.audio import (
     AudioError,
     AudioLimits,
     LogMelRecipe,

@@ -19,7 +19,8 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_bac
 from graft_server.backbones.text.packing import pack
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder, device_for, run_bound
-from graft_server.encoding.trunk import Trunk, TrunkSettings
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import Trunk
 
 TEXTS = ["my card was declined", "where is my money? " * 20, "a", "größer als 10 € 🙂"]
 

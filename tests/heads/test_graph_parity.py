@@ -9,9 +9,11 @@ import pytest
 from onnx import numpy_helper
 
 from graft_server.domain.errors import FaultError
-from graft_server.heads import Head, KernelMap, LinearMap, Member, Novelty, rounding
+from graft_server.heads import KernelMap, LinearMap, Member, Novelty, rounding
 from graft_server.heads.graph import to_onnx
-from graft_server.heads.graph_parity import PROBABILITY_PARITY, check_parity
+from graft_server.heads.graph_parity import check_parity
+from graft_server.heads.single_label import SingleLabelHead
+from graft_server.heads.tolerances import GRAPH_PARITY
 
 DIMENSION, CLASSES, PAIRS = 24, 4, 100
 
@@ -27,7 +29,7 @@ def unit(seed, n):
 
 def head_of(map_):
     knots, shares = np.array([-9, -3, 0], np.float32), np.array([0, 0.5, 1], np.float32)
-    return Head(
+    return SingleLabelHead(
         "test", "pooled", (Member(map_, 0.5, 1.0),), 1.0, Novelty(unit(0, 5), 1.0, 1.0, knots, shares)
     )
 
@@ -68,7 +70,7 @@ def off(head, graph, rows):
 
 def test_a_head_whose_weights_cancel_out_may_be_off_by_what_float32_rounds(cancelling):
     rows, graph = unit(4, 500), to_onnx(cancelling)
-    assert off(cancelling, graph, rows) > PROBABILITY_PARITY
+    assert off(cancelling, graph, rows) > GRAPH_PARITY
     check_parity(cancelling, graph, rows)
 
 
@@ -81,10 +83,10 @@ def test_a_head_whose_weights_cancel_out_may_not_be_off_by_more(cancelling):
 def test_a_head_of_small_weights_is_held_to_the_fifth_digit(plain):
     rows = unit(4, 500)
     answers, _ = rounding.allowance(plain, rows.astype(np.float32))
-    assert answers.max() < PROBABILITY_PARITY
+    assert answers.max() < GRAPH_PARITY
     check_parity(plain, to_onnx(plain), rows)
     slightly = skewed(to_onnx(plain), 1.6e-4)
-    assert off(plain, slightly, rows) < 2 * PROBABILITY_PARITY
+    assert off(plain, slightly, rows) < 2 * GRAPH_PARITY
     with pytest.raises(FaultError, match="probabilities by up to"):
         check_parity(plain, slightly, rows)
 

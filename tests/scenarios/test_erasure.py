@@ -16,7 +16,8 @@ from onnx import numpy_helper
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.adapting.publishing.fine_tuning import _digest
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.heads import Head, decode
+from graft_server.heads import decode
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.store.adaptations.features import decode_features
 from graft_server.store.adaptations.keys import writer_folder
 from graft_server.store.adaptations.segments import Record, Segment, encode_segment, segment_key
@@ -134,7 +135,7 @@ def arrays_of(path: Path, data: bytes) -> Iterator[NDArray[Any]]:
             yield numpy_helper.to_array(tensor)
     if path.name == "head.bin":
         head = decode(sealed)
-        assert isinstance(head, Head)
+        assert isinstance(head, SingleLabelHead)
         yield head.novelty.anchors
         for member in head.members:
             yield from (getattr(member.map, it) for it in ("landmarks", "weight") if hasattr(member.map, it))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from graft_server.heads.multilabel import sigmoid
+from graft_server.heads.maps import sigmoid
 from graft_server.training.solvers import binary
 from graft_server.training.solvers.logistic import Axes, Solution, principal_axes
 

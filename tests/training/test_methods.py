@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from graft_server.evaluation import figures
-from graft_server.heads.head import gaussian_kernel, softmax
+from graft_server.heads.maps import gaussian_kernel, softmax
 from graft_server.training.calibration.temperature import temperature
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.solvers import logistic

@@ -13,9 +13,9 @@ from tests.training.conftest import rows_of
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report
-from graft_server.heads import MultiLabelHead, encode
+from graft_server.heads import encode
 from graft_server.heads.graph import to_onnx
-from graft_server.heads.multilabel import MultiLabelOutput
+from graft_server.heads.multi_label import MultiLabelHead, MultiLabelOutput
 from graft_server.training.examples.training_set import MultiLabelSet
 from graft_server.training.tasks.multi_label import select_multi_label
 

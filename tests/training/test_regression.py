@@ -12,9 +12,9 @@ from tests.training.conftest import rows_of
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import EvaluationMethod, Report
-from graft_server.heads import RegressionHead, encode
+from graft_server.heads import encode
 from graft_server.heads.graph import to_onnx
-from graft_server.heads.regression import RegressionOutput
+from graft_server.heads.regression import RegressionHead, RegressionOutput
 from graft_server.training.examples.training_set import RegressionSet
 from graft_server.training.tasks.regression import Unit, select_regression
 

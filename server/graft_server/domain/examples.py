@@ -67,6 +67,8 @@ class Task(StrEnum):
     """Any number of the labels."""
     REGRESSION = "regression"
     """A number."""
+    DEFAULT = "single_label"
+    """Another name of what a caller means who names no task, and of what was stored before there were others."""
 
     @property
     def words(self) -> str:

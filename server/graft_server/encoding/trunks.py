@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from graft_server.domain.errors import BackboneError, MissingError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkSettings
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.tuned_layers import TunedLayersCache
 from graft_server.jobs.job import Jobs
 

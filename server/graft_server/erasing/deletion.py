@@ -11,9 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.errors import InvalidError
 from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.jobs.job import Job, Jobs
+from graft_server.sharing.background import survived
 from graft_server.store.adaptations.erasure import Wanted, erase, sweep
 from graft_server.store.adaptations.listing import (
     deleted_adaptations,
@@ -99,19 +100,15 @@ class Deletion:
     async def finish_all(self) -> None:
         """Finishes deletions and erasures that were cut off; one that fails does not keep the others."""
         for name in self.catalogue.snapshot.deletions:
-            await self._trying(name, self.finish(name))
+            await survived(self.finish(name), f"finishing the deletion of model {name}", _log)
         for model, stored in await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects))):
-            await self._trying(model, self._finish_erasures(model, stored))
+            await survived(
+                self._finish_erasures(model, stored), f"finishing an erasure in model {model}", _log
+            )
 
     async def _finish_erasures(self, model: str, stored: str) -> None:
         store = await asyncio.to_thread(AdaptationStore.load, self.objects, model, stored)
         await self._complete(model, [store], _nothing)
-
-    async def _trying(self, model: str, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except DomainError as error:
-            _log.error("a deletion in model %s could not be finished: %s", model, error.message)
 
     async def examples(
         self, model: str, ids: Collection[str], subject: str, *, delete_versions: bool, forget: OnEntry

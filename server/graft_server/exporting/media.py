@@ -1,24 +1,22 @@
 """Bundles of image and audio models: their own files, and whether they answer as the server does.
 
-What turns files into the graph's inputs is in the bundle as the server has it: `backbones.image.decoding` or
-`backbones.audio.decoding`, one file that needs nothing of Graft.
+What turns files into the graph's inputs is in the bundle as the server has it: `backbones.decoding.images` or
+`backbones.decoding.audio`, one file that needs nothing of Graft.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graft_server.backbones.audio import decoding as audio
 from graft_server.backbones.audio.preprocessor import AudioPreprocessor
 from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.image import decoding as images
+from graft_server.backbones.decoding import audio, images
 from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.domain.errors import BackboneError
@@ -26,7 +24,7 @@ from graft_server.domain.examples import Modality
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
 from graft_server.exporting.runner import media as media_runner
 from graft_server.exporting.runner.source import runner_source
-from graft_server.heads import AnyHead
+from graft_server.heads import Head
 from graft_server.store.adaptations.training_rows import Rows
 
 PROBES = 24
@@ -35,11 +33,7 @@ _SERVED, _BUNDLED = 3, 8
 
 _LIBRARIES = {Modality.IMAGE: "pillow", Modality.AUDIO: "soundfile soxr"}
 _MODULES = {Modality.IMAGE: images, Modality.AUDIO: audio}
-_MODULE_FILES = {Modality.IMAGE: "images.py", Modality.AUDIO: "audio.py"}
-"""What these are called in a bundle."""
 _READS = {Modality.IMAGE: "images (JPEG, PNG, WebP or GIF)", Modality.AUDIO: "clips (WAV, FLAC, OGG or MP3)"}
-
-_DECODING = re.compile(r"from graft_server\.backbones\.\w+ import decoding as (\w+)")
 
 Preprocessor = ImagePreprocessor | AudioPreprocessor
 
@@ -60,8 +54,10 @@ def runner(modality: Modality) -> dict[str, str]:
     module = Path(str(_MODULES[modality].__file__))
     return {
         # In a bundle they are neighbours.
-        "predict.py": _DECODING.sub(r"import \1", runner_source(media_runner)),
-        _MODULE_FILES[modality]: module.read_text("utf-8"),
+        "predict.py": runner_source(media_runner).replace(
+            "from graft_server.backbones.decoding import", "import"
+        ),
+        module.name: module.read_text("utf-8"),
     }
 
 
@@ -87,7 +83,7 @@ def readme(
         above: The novelty from which an answer is better not trusted.
     """
     modality = preprocessor.modality
-    module = _MODULE_FILES[modality]
+    module = Path(str(_MODULES[modality].__file__)).name
     inputs = ", ".join(f"`{name}`" for name in _inputs(preprocessor))
     what, outputs = answers
     return f"""# {model}, version {version}
@@ -109,7 +105,7 @@ def check_parity(
     bundle: Path,
     preprocessor: Preprocessor,
     encoder: Encodes,
-    head: AnyHead,
+    head: Head,
     rows: Rows | None,
     *,
     reduced: bool,
@@ -134,7 +130,7 @@ def check_parity(
 
 
 def _items(
-    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: AnyHead, rows: Rows | None
+    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
 ) -> tuple[list[Any], list[Any]]:
     """The same inputs as the server reads them and as the bundle does."""
     inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from graft_server.domain.examples import Label
 from graft_server.domain.prediction import Answer, ManyLabels, OneLabel, Value
 from graft_server.encoding.batcher import Arrays
-from graft_server.heads import AnyOutput, HeadOutput, MultiLabelOutput
+from graft_server.heads import HeadOutput
+from graft_server.heads.multi_label import MultiLabelOutput
+from graft_server.heads.regression import RegressionOutput
+from graft_server.heads.single_label import SingleLabelOutput
 
 BEST, PROBABILITIES, SELECTED, NOVELTY = "best", "probabilities", "selected", "novelty"
 VALUE, LOW, HIGH = "value", "low", "high"
@@ -23,10 +26,10 @@ SORTED_WHOLE = 512
 """Up to so many classes, sorting a row costs less than looking for its largest first."""
 
 
-def read(output: AnyOutput, top_k: int) -> dict[str, NDArray[Any]]:
+def read(output: HeadOutput, top_k: int) -> dict[str, NDArray[Any]]:
     """What `answers_of` needs of n rows: the `top_k` best labels, and for several labels every selected one too."""
     match output:
-        case HeadOutput():
+        case SingleLabelOutput():
             best = best_columns(output.probabilities, top_k)
             rows = np.arange(len(best))[:, None]
             return {BEST: best, PROBABILITIES: output.probabilities[rows, best], NOVELTY: output.novelty}
@@ -42,8 +45,9 @@ def read(output: AnyOutput, top_k: int) -> dict[str, NDArray[Any]]:
                 SELECTED: selected,
                 NOVELTY: output.novelty,
             }
-        case _:
+        case RegressionOutput():
             return {VALUE: output.value, LOW: output.low, HIGH: output.high, NOVELTY: output.novelty}
+    raise TypeError(type(output).__name__)
 
 
 NOT_GIVEN = -1

@@ -18,7 +18,7 @@ from graft_server.domain.report import (
     Measured,
 )
 from graft_server.evaluation import figures
-from graft_server.heads import MultiLabelHead
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.serving.answers import HIGH, LOW, PROBABILITIES, SELECTED, VALUE
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion

@@ -20,11 +20,13 @@ from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
+from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
-from graft_server.heads import AnyHead, AnyOutput, decode
+from graft_server.heads import Head, HeadOutput, decode
+from graft_server.sharing.background import survived
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
 from graft_server.store.objects.objects import Objects
@@ -42,28 +44,25 @@ class ServedVersion:
     version: Version
     manifest: Manifest
     labels: tuple[Label, ...]
-    head: AnyHead
+    head: Head
     trunk: Trunk
     tuned: TunedLayersRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
-    def scores(self, features: Features) -> AnyOutput:
+    def scores(self, features: Features) -> HeadOutput:
         """What the head says of n rows."""
         return self.head.scores(self._view(features))
 
     def _view(self, features: Features) -> NDArray[np.float32]:
         """The features that the head reads: one view, or several side by side ("pooled+cls")."""
-        names = self.head.view.split("+")
-        missing = [name for name in names if name not in features]
+        missing = [name for name in names_of(self.head.view) if name not in features]
         if missing:
             raise FaultError(
                 f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the "
                 "model again.",
                 reason="VIEW_MISSING",
             )
-        if len(names) == 1:
-            return features[names[0]]
-        return np.concatenate([features[name] for name in names], axis=1)
+        return stacked(features, self.head.view)
 
 
 class Versions:
@@ -166,26 +165,23 @@ class Versions:
         ref = version.manifest
         return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
-    def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
+    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 
     async def _poll(self, on_change: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                snapshot = await asyncio.to_thread(self._catalogue.refresh)
-                await on_change()
-            except DomainError as error:
-                _log.warning("the catalogue cannot be read: %s", error.message)
-                continue
-            existing = {
-                version.manifest.key
-                for model in snapshot.models.values()
-                for version in model.versions.values()
-            }
-            for key in self._served.keys() - existing:
-                self._drop(key)
+            await survived(self._follow(on_change), "following the catalogue", _log)
+
+    async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        snapshot = await asyncio.to_thread(self._catalogue.refresh)
+        existing = {
+            version.manifest.key for model in snapshot.models.values() for version in model.versions.values()
+        }
+        for key in self._served.keys() - existing:
+            self._drop(key)
+        await on_change()
 
     def _drop(self, key: str) -> None:
         served = self._served.pop(key, None)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graft_server.domain.errors import BackboneError, InvalidError, StoreError
+from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input
+from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Lane
-from graft_server.encoding.trunk import POOLED, Trunk
+from graft_server.encoding.trunk import Trunk
+from graft_server.sharing.background import survived
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment
 from graft_server.store.adaptations.store import AdaptationStore
@@ -69,11 +71,8 @@ class FeatureWriter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, segment: Segment) -> None:
-        try:
-            await self._embed(segment)
-        except (BackboneError, StoreError) as error:
-            # Features are derived: `complete` computes them when they are needed, and fails if it must.
-            _log.warning("features of a segment were not stored: %s", error.message)
+        # Features are derived: `complete` computes them when they are needed, and fails if it must.
+        await survived(self._embed(segment), "computing the features of a segment", _log)
 
     async def _embed(self, segment: Segment) -> None:
         upserts = segment.upserts

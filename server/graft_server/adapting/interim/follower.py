@@ -24,7 +24,7 @@ from graft_server.domain.examples import Label, Task
 from graft_server.domain.names import shown
 from graft_server.encoding import encoder
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads import Head, HeadOutput
+from graft_server.heads.single_label import SingleLabelHead, SingleLabelOutput
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment
 from graft_server.store.adaptations.store import AdaptationStore
@@ -53,10 +53,10 @@ class InterimHead:
     next_sequence: int
     """How many changes, of all writers, it has learned."""
     labels: tuple[Label, ...]
-    head: Head
+    head: SingleLabelHead
     trunk: Trunk
 
-    def scores(self, features: encoder.Features) -> HeadOutput:
+    def scores(self, features: encoder.Features) -> SingleLabelOutput:
         """What it says of n rows."""
         return self.head.scores(features[VIEW])
 

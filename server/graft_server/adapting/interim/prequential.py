@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.head import softmax
+from graft_server.heads.maps import softmax
 from graft_server.heads.novelty import Novelty, combined, table
 
 FADING = 0.995

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
-from graft_server.heads.head import Head, Member
+from graft_server.domain.views import POOLED
+from graft_server.heads.maps import Member
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.adaptations.segments import Segment, changes
 
-VIEW = "pooled"
+VIEW = POOLED
 LARGEST_STEP = 256
 """Rows that are predicted by the same head, at most: in a fast stream they share the 5 ms that fitting it takes."""
 GROWTH = 16
@@ -55,7 +57,7 @@ class FittedHead:
     """A head with what its columns mean."""
 
     labels: tuple[Label, ...]
-    head: Head
+    head: SingleLabelHead
 
 
 class _Step:
@@ -153,7 +155,7 @@ class InterimState:
         member = Member(fitted.map, self.prequential.temperature, 1.0)
         novelty = self.prequential.novelty(fitted.directions)
         labels = tuple(self._labels[number] for number in fitted.classes)
-        return FittedHead(labels, Head("streaming", VIEW, (member,), 1.0, novelty))
+        return FittedHead(labels, SingleLabelHead("streaming", VIEW, (member,), 1.0, novelty))
 
     def _number(self, log: Log) -> int:
         if log not in self._logs:

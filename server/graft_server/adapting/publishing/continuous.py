@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from graft_server.adapting.publishing.policy import automatic_id, changes_since, due_in_s
 from graft_server.domain.adaptation import AdaptationState
-from graft_server.domain.errors import DomainError, StateError
+from graft_server.domain.errors import StateError
+from graft_server.sharing.background import survived
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
@@ -92,23 +94,19 @@ class ContinuousPublishing:
             await self._look_around()
 
     async def _look_around(self) -> None:
-        try:
-            await self._look()
-        except DomainError as error:
-            _log.warning("changes of %s cannot be looked for: %s", self._store.model, error.message)
+        await survived(self._look(), f"looking for changes of {self._store.model}", _log)
 
     def _due_in_s(self) -> float | None:
         changes = changes_since(self._store, self._store.positions)
         return due_in_s(self._policy, self._store, changes, datetime.now(UTC))
 
     async def _commit_now(self) -> None:
-        try:
+        if not await survived(self._commit_due(), f"a commit of {self._store.model} by its policy", _log):
+            await asyncio.sleep(LOOK_S)
+
+    async def _commit_due(self) -> None:
+        with suppress(StateError):  # closed or cancelled meanwhile
             await self._look()
             wait_s = self._due_in_s()  # another server may have been faster
             if wait_s is not None and wait_s <= 0:
                 await self._commit(automatic_id(self._store.commits))
-        except StateError:
-            return  # closed or cancelled meanwhile
-        except DomainError as error:
-            _log.warning("a commit of %s is put off: %s", self._store.model, error.message)
-            await asyncio.sleep(LOOK_S)

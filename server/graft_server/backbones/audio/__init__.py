@@ -1,1 +1,1 @@
-"""Backbones that read sound: decoding, and what clips become for them."""
+"""Backbones that read sound: what their files say, and what clips become for them."""

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from graft_server.backbones.audio.decoding import (
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.checkpoint import Checkpoint, Described
+from graft_server.backbones.decoding.audio import (
     READ_SECONDS,
     WAVEFORM_FRAME,
     AudioError,
@@ -24,9 +26,7 @@ from graft_server.backbones.audio.decoding import (
     Samples,
     WaveformRecipe,
 )
-from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.checkpoint import Checkpoint, Described
-from graft_server.backbones.limits import MediaLimits
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind, Modality

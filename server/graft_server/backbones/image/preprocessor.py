@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, Described
+from graft_server.backbones.decoding.images import ImageError, ImageRecipe
+from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.image.class_names import MAX_TOKENS
-from graft_server.backbones.image.decoding import ImageError, ImageRecipe
-from graft_server.backbones.limits import MediaLimits
 from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, each_alone, wrong_modality
 from graft_server.domain.errors import BackboneError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality

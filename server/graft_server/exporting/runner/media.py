@@ -55,10 +55,10 @@ class Classifier:
 def _recipe(settings: dict[str, Any]) -> Any:
     # Only what the model reads needs its libraries.
     if settings["modality"] == "image":
-        from graft_server.backbones.image import decoding as images  # noqa: PLC0415
+        from graft_server.backbones.decoding import images  # noqa: PLC0415
 
         return images.recipe_of_settings(settings["recipe"])
-    from graft_server.backbones.audio import decoding as audio  # noqa: PLC0415
+    from graft_server.backbones.decoding import audio  # noqa: PLC0415
 
     return audio.recipe_of_settings(settings["recipe"])
 

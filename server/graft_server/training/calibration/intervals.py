@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import CONFIDENCE
-from graft_server.heads import Spread
+from graft_server.heads.regression import Spread
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.ridge import Ridge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.head import softmax
+from graft_server.heads.maps import softmax
 
 FINEST = 1e-4
 """The smallest temperature, as a share of the logits' size. Float32 rounds logits of size 1 by 1e-7: divided by less

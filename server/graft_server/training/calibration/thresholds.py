@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.multilabel import choice, sigmoid
+from graft_server.heads.maps import sigmoid
+from graft_server.heads.multi_label import choice
 
 DRAWN = 10.0
 """A label with so many examples goes half by its own threshold, half by the common one."""

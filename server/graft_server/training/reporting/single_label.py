@@ -13,10 +13,11 @@ from graft_server.domain.report import (
     NoveltyReport,
     Report,
 )
+from graft_server.domain.views import POOLED, stacked
 from graft_server.evaluation import figures
-from graft_server.heads.head import Head
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.training.examples.folded import Examples, joined
+from graft_server.heads.single_label import SingleLabelHead
+from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
@@ -39,7 +40,7 @@ Array = NDArray[np.float32]
 def report_of(
     examples: Examples,
     problem: Problem,
-    head: Head,
+    head: SingleLabelHead,
     choice: HeadChoice,
     *,
     out_of_fold: Array,
@@ -57,7 +58,7 @@ def report_of(
     """
     train = examples.train
     if len(held_out):
-        features = joined(train.features, head.view)[held_out].astype(np.float32)
+        features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
@@ -143,7 +144,7 @@ def _contradicted(
     train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
     """Shape (n,): whether another of the rows has the very features of each, and another target."""
-    features = np.ascontiguousarray(train.features["pooled"][rows])
+    features = np.ascontiguousarray(train.features[POOLED][rows])
     whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
     _, same = np.unique(whole, return_inverse=True)
     pairs = np.unique(np.stack([same, targets]), axis=1)
@@ -176,7 +177,7 @@ def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
         warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
     if (train.weights == 0).any():
         warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
-    if not np.ptp(train.features["pooled"][rows].astype(np.float32), axis=0).max() > 0:
+    if not np.ptp(train.features[POOLED][rows].astype(np.float32), axis=0).max() > 0:
         warnings.append("All examples have the same features: nothing tells them apart.")
     return warnings
 

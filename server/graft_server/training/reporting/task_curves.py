@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import LearningCurve
-from graft_server.heads.multilabel import sigmoid
+from graft_server.heads.maps import sigmoid
 from graft_server.training.calibration.thresholds import best_cut
 from graft_server.training.reporting.learning_curve import Lost, advice_of, curve_of, parts_of
 from graft_server.training.solvers import binary, logistic

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.head import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
+from graft_server.heads.maps import LEAST_PROBABILITY, LinearMap, Member, log_softplus, softmax
 from graft_server.training.calibration import temperature
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import SOFTNESS, KernelRidge, indicators

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.multilabel import sigmoid
+from graft_server.heads.maps import sigmoid
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.logistic import Axes, Solution
 

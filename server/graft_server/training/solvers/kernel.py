@@ -15,7 +15,7 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.linalg.blas import ssyrk
 from scipy.sparse import csr_array
 
-from graft_server.heads.head import KernelMap, gaussian_kernel, kernel_among
+from graft_server.heads.maps import KernelMap, gaussian_kernel, kernel_among
 from graft_server.training.solvers.threads import side_by_side
 
 MAX_LANDMARKS = 2048

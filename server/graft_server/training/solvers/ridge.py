@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from graft_server.heads.head import LinearMap
+from graft_server.heads.maps import LinearMap
 from graft_server.training.solvers.logistic import Axes
 
 Floats = NDArray[np.float64]

@@ -30,12 +30,14 @@ from graft_server.domain.report import (
     PredictedValue,
     Report,
 )
+from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
-from graft_server.heads import ABSTAIN_ABOVE, RegressionHead
-from graft_server.heads.head import Map
+from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.heads.maps import Map
+from graft_server.heads.regression import RegressionHead
 from graft_server.training.calibration.intervals import Interval, fit_interval, intervals_without
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import deal, joined, usable
+from graft_server.training.examples.folded import deal, usable
 from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.examples.training_set import RegressionSet
 from graft_server.training.reporting.data_quality import findings
@@ -131,7 +133,7 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
     targets = unit.standardised(values)
 
     def seen(view: str) -> Valued:
-        return Valued(view, joined(train.features, view)[rows], targets, weights, fold_of, seed)
+        return Valued(view, stacked(train.features, view)[rows], targets, weights, fold_of, seed)
 
     tried = _search(views_of(train), seen, progress)
     chosen = tried[0]
@@ -265,7 +267,7 @@ def _report(
     held_out = np.flatnonzero(finite & train.validation)
     fold_of = chosen.valued.fold_of
     if len(held_out):
-        output = head.scores(joined(train.features, head.view)[held_out].astype(np.float32))
+        output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         predicted, low, high = (it.astype(np.float64) for it in (output.value, output.low, output.high))
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     else:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import Report
-from graft_server.heads import AnyHead
+from graft_server.heads import Head
 from graft_server.training.examples.folded import Examples
 
 Array = NDArray[np.float32]
@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 class Selection:
     """What selection settled on."""
 
-    head: AnyHead
+    head: Head
     report: Report
     """Without the identity that its caller adds: backbone, encoder, time, duration."""
     examples: Examples | None = None

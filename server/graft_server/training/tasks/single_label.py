@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from graft_server.domain.report import HeadChoice
-from graft_server.heads.head import Head
+from graft_server.domain.views import stacked
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import Examples, examples_of, joined, usable
+from graft_server.training.examples.folded import Examples, examples_of, usable
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.reporting.single_label import report_of
 from graft_server.training.search.candidates import Trial
@@ -60,10 +61,10 @@ def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -
     )
 
 
-def _fitted(examples: Examples, chosen: Trial) -> Head:
+def _fitted(examples: Examples, chosen: Trial) -> SingleLabelHead:
     members = chosen.fit()
     chosen.problem.let_go()
-    features = joined(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
+    features = stacked(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
     novelty = fit_novelty(
         features,
         examples.labels,
@@ -73,4 +74,4 @@ def _fitted(examples: Examples, chosen: Trial) -> Head:
         seed=examples.seed,
     )
     temperature = chosen.temperature if len(members) > 1 else 1.0
-    return Head(chosen.kind, chosen.problem.view, members, temperature, novelty)
+    return SingleLabelHead(chosen.kind, chosen.problem.view, members, temperature, novelty)

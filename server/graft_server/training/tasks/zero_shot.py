@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
-from graft_server.heads.head import Head, LinearMap, Member
+from graft_server.domain.views import POOLED
+from graft_server.heads.maps import LinearMap, Member
 from graft_server.heads.novelty import Novelty
+from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.examples.training_set import TrainingSet
 from graft_server.training.tasks.selection import Selection
 
-KIND, VIEW = "zero-shot", "pooled"
+KIND, VIEW = "zero-shot", POOLED
 
 _OUT_OF_REACH = (1e3, 2e3)
 """Strangenesses that no input has: without examples nobody knows what is like them, so nothing is called novel."""
@@ -36,7 +38,7 @@ def select_by_names(nothing: TrainingSet) -> Selection:
         names.astype(np.float16), 1.0, 1.0, np.array(_OUT_OF_REACH, np.float32), np.array((0, 1), np.float32)
     )
     temperature = 1 / nothing.label_scale
-    head = Head(KIND, VIEW, (Member(linear, temperature, 1.0),), 1.0, novelty)
+    head = SingleLabelHead(KIND, VIEW, (Member(linear, temperature, 1.0),), 1.0, novelty)
     report = Report(
         examples=0,
         validation_examples=0,

@@ -6,12 +6,13 @@ from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 from graft_server.domain.adaptation import AdaptationState, PublicationState
 from graft_server.domain.backbone import BackboneState
 from graft_server.domain.examples import Modality, Split, Task
+from graft_server.domain.method import Method
 
 METHOD_MESSAGES = {
-    "auto": types_pb2.METHOD_AUTO,
-    "frozen": types_pb2.METHOD_FROZEN,
-    "partial": types_pb2.METHOD_PARTIAL,
-    "full": types_pb2.METHOD_FULL,
+    Method.AUTO: types_pb2.METHOD_AUTO,
+    Method.FROZEN: types_pb2.METHOD_FROZEN,
+    Method.PARTIAL: types_pb2.METHOD_PARTIAL,
+    Method.FULL: types_pb2.METHOD_FULL,
 }
 
 
@@ -22,7 +23,7 @@ TASK_MESSAGES = {
 }
 
 METHODS = {
-    types_pb2.METHOD_UNSPECIFIED: "auto",
+    types_pb2.METHOD_UNSPECIFIED: Method.AUTO,
     **{number: name for name, number in METHOD_MESSAGES.items()},
 }
 

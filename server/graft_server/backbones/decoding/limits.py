@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
-from graft_server.backbones.audio.decoding import AudioLimits
-from graft_server.backbones.image.decoding import ImageLimits
+from graft_server.backbones.decoding.audio import AudioLimits
+from graft_server.backbones.decoding.images import ImageLimits
 
 
 @dataclass(frozen=True, slots=True)
