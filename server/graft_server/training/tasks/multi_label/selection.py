@@ -23,17 +23,17 @@ from graft_server.heads import LinearMap
 from graft_server.heads.maps import Map
 from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.calibration.thresholds import Decision, decide, platt
 from graft_server.training.examples.folded import deal, joined, usable
 from graft_server.training.examples.folds import iterative_folds
-from graft_server.training.examples.training_set import MultiLabelSet
-from graft_server.training.reporting.multi_label import report_of
 from graft_server.training.search.candidates import NEVER
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
 from graft_server.training.solvers import binary, logistic
 from graft_server.training.solvers.kernel import RIDGES, KernelRidge
 from graft_server.training.solvers.threads import side_by_side
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.report import report_of
+from graft_server.training.tasks.multi_label.thresholds import Decision, decide, platt
+from graft_server.training.tasks.task import Selection
 
 SEARCH_EXAMPLES = 6_000
 """Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""

@@ -19,14 +19,14 @@ from graft_server.domain.report import (
 from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
-from graft_server.training.calibration.thresholds import decided_without
 from graft_server.training.examples.folded import joined
-from graft_server.training.examples.training_set import MultiLabelSet
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.single_label import FEW, about, contradictions, warnings_of_all
-from graft_server.training.reporting.task_curves import multi_label_curve
+from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
 from graft_server.training.search.search import MANY_CELLS
+from graft_server.training.tasks.multi_label.curve import multi_label_curve
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.thresholds import decided_without
 
 DOUBTFUL = 0.25
 """A label, or its absence, is listed as a probable error where it is less likely, given the input, than this
