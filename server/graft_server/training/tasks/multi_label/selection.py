@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
-from graft_server.evaluation import figures
+from graft_server.evaluation.multi_label import figures
 from graft_server.heads import LinearMap
 from graft_server.heads.maps import Map
 from graft_server.heads.multi_label import MultiLabelHead
@@ -333,7 +333,7 @@ def _judged(
 ) -> Trial:
     decision = decide(scores, labelled.targets, labelled.weights)
     probabilities, selected = decision.apply(scores)
-    found = figures.multi_label(probabilities, selected, labelled.targets, labelled.weights)
+    found = figures(probabilities, selected, labelled.targets, labelled.weights)
     candidate = Candidate(
         kind, labelled.view, settings, log_loss=found.figures.log_loss, micro_f1=found.further.micro_f1
     )

@@ -30,7 +30,7 @@ from graft_server.domain.report import (
     PredictedValue,
     Report,
 )
-from graft_server.evaluation import figures
+from graft_server.evaluation.regression import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.maps import Map
 from graft_server.heads.regression import RegressionHead
@@ -302,7 +302,7 @@ def _report(
         learning_curve=_curve(tried, kinds),
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
-        regression=figures.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
+        regression=figures(predicted, low, high, values, weights, confidence=CONFIDENCE),
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),
