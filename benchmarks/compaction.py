@@ -2,9 +2,9 @@
 
     python -m benchmarks.compaction
 
-A stream that trickled left segments of one example each. Before and after `store.compaction`: what a server that starts
-on them needs until the writer can go on, and what a commit needs until its worker has all rows. In one process, on a
-local folder, with features of the default backbone's size; the figures are ratios.
+A stream that trickled left segments of one example each. Before and after `store.adaptations.compaction`: what a server
+that starts on them needs until the writer can go on, and what a commit needs until its worker has all rows. In one
+process, on a local folder, with features of the default backbone's size; the figures are ratios.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
 from graft_server.domain.report import Candidate
+from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
-from graft_server.training.examples.folded import examples_of, joined
+from graft_server.training.examples.folded import examples_of
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.reporting.data_quality import doubts
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
@@ -124,9 +125,9 @@ def _single_accuracies(
         if "+" not in candidate.kind:
             settings |= candidate.settings
     k = len(train.classes)
-    features, labels, weights = joined(train.features, view), train.labels, train.weights
+    features, labels, weights = stacked(train.features, view), train.labels, train.weights
     if settings.pop("label_names") and train.label_features is not None:
-        features = np.concatenate([features, joined(train.label_features, view)])
+        features = np.concatenate([features, stacked(train.label_features, view)])
         labels = np.append(labels, np.arange(k, dtype=np.int32))
         weights = np.append(weights, np.ones(k))
     n = len(labels)
@@ -197,7 +198,7 @@ def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
 
 
 def _features(views: Views, view: str) -> NDArray[np.float32]:
-    return joined(views, view).astype(np.float32)
+    return stacked(views, view).astype(np.float32)
 
 
 def hardware() -> str:

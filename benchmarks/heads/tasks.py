@@ -27,7 +27,7 @@ from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, Views, featured
 from benchmarks.heads.measure import VIEWS, hardware, training_set
 from graft_server.domain.report import HeadChoice
-from graft_server.training.examples.folded import joined
+from graft_server.domain.views import stacked
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.selection import select_multi_label
 from graft_server.training.tasks.regression.examples import RegressionSet
@@ -165,7 +165,7 @@ def _plain(data: Any, rows: Rows) -> dict[str, Any]:
 
 
 def _of(views: Views, view: str, rows: Rows | None = None) -> NDArray[np.float32]:
-    features = joined(views, view)
+    features = stacked(views, view)
     return (features if rows is None else features[rows]).astype(np.float32)
 
 

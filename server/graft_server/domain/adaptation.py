@@ -11,6 +11,7 @@ import msgspec
 
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.method import Method
 from graft_server.domain.model import Source
 
 
@@ -49,7 +50,7 @@ class AdaptationSettings:
     """The backbone's name on the server, or "" while the first example has not decided it."""
     labels: tuple[Label, ...] = ()
     closed_labels: bool = False
-    method: str = "auto"
+    method: Method = Method.AUTO
     base_version: int = 0
     seed: int = 0
     task: Task = Task.DEFAULT

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from graft_server.domain.examples import Task
+from graft_server.domain.method import Method
 
 CONFIDENCE = 0.9
 """How often a regression's interval is meant to hold the truth."""
@@ -278,8 +279,8 @@ class TuningPoint:
 class TuningReport:
     """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
 
-    method: str
-    """"partial" or "full"."""
+    method: Method
+    """PARTIAL or FULL."""
     kept: bool
     """Whether the version is the tuned one."""
     ended: str
@@ -353,7 +354,7 @@ class Report:
     """None where it was not tried; of several the one that was kept, or else the last."""
     other_tunings: tuple[TuningReport, ...] = ()
     """The others, in the order in which they were tried."""
-    method: str = "frozen"
+    method: Method = Method.FROZEN
     backbone: str = ""
     encoder_id: str = ""
     trained_time_s: float = 0.0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import DataReport, DuplicateGroup, Report
+from graft_server.domain.views import names_of
 from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
@@ -102,7 +103,7 @@ def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> M
 
 def _features(erased: Sequence[Erased], encoder_id: str, view: str) -> NDArray[np.float32]:
     """Shape (e, d): those of the erased examples that have the view, but for NaN, which no head has learned."""
-    names = view.split("+")
+    names = names_of(view)
     found = [it.features[encoder_id] for it in erased if encoder_id in it.features]
     rows = [np.concatenate([it[name] for name in names]) for it in found if it.keys() >= set(names)]
     return np.array([it for it in rows if np.isfinite(it).all()], np.float32)

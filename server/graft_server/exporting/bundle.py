@@ -29,6 +29,7 @@ from graft_server.backbones.text.preprocessor import (
 )
 from graft_server.domain.errors import BackboneError, CorruptError
 from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.views import POOLED, names_of
 from graft_server.encoding.encoder import Encoder, Features
 from graft_server.encoding.tuned_layers import GraphPart
 from graft_server.exporting import media
@@ -129,9 +130,9 @@ def _encoder(
 
 
 class TunedEncoder:
-    """A backbone with tuned layers, as it serves. See `encoding.grafting`."""
+    """A backbone with tuned layers, as it serves. See `encoding.tuned_layers`."""
 
-    views = ("pooled",)
+    views = (POOLED,)
 
     def __init__(self, below: Path | None, top: bytes, collate: Callable[[Sequence[Any]], Arrays]) -> None:
         """Loads the part of the backbone below the tuned layers, if there is one, and these."""
@@ -166,7 +167,7 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
 
 
 def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
-    if not set(head.view.split("+")) <= set(encoder.views):
+    if not set(names_of(head.view)) <= set(encoder.views):
         raise BackboneError(
             f"The version's head reads the view {head.view}, but the encoder gives {', '.join(encoder.views)}.",
             reason="VIEW_MISSING",

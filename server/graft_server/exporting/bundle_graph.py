@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from graft_server.domain.errors import BackboneError
+from graft_server.domain.views import names_of
 
 INPUTS = ("input_ids", "attention_mask")
 _ENCODER, _HEAD, _PACKING = "encoder/", "head/", "packing/"
@@ -52,7 +53,7 @@ def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, pac
     compose.add_prefix_graph(encoder.graph, _ENCODER, rename_inputs=packed, inplace=True)
     compose.add_prefix_graph(head.graph, _HEAD, rename_inputs=False, rename_outputs=False, inplace=True)
     packing, constants = _packing() if packed else ([], [])
-    views = [_ENCODER + it for it in view.split("+")]
+    views = [_ENCODER + it for it in names_of(view)]
     joint = helper.make_node("Concat", views, ["features"], name="features", axis=1)
     graph = onnx.GraphProto(name="classifier")
     graph.node.extend([*packing, *encoder.graph.node, joint, *head.graph.node])
@@ -74,7 +75,7 @@ def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, pac
 
 
 def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes that compute what `backbones.packing.pack` does, from padded arrays.
+    """Nodes that compute what `backbones.text.packing.pack` does, from padded arrays.
 
     `rows` is as wide as the padding, and so a little wider than it would have to be.
     """

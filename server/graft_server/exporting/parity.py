@@ -16,6 +16,7 @@ from graft_server.backbones.text.preprocessor import TextPreprocessor
 from graft_server.domain.errors import CorruptError, FaultError
 from graft_server.domain.examples import Kind
 from graft_server.domain.model import Manifest
+from graft_server.domain.views import stacked
 from graft_server.encoding.encoder import Features
 from graft_server.exporting.runner.text import Classifier, Text
 from graft_server.heads import rounding
@@ -174,7 +175,7 @@ def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
 
 def read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """What the head reads of features by view, shape (n, d)."""
-    return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
+    return stacked(features, head.view).astype(np.float32)
 
 
 def _random_probes(preprocessor: TextPreprocessor) -> list[Probe]:

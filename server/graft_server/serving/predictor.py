@@ -12,9 +12,9 @@ from graft_server.backbones.preprocessing import Prepared
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.prediction import Prediction, Selector, Timings
-from graft_server.encoding.batcher import Arrays, Lane
+from graft_server.domain.views import POOLED
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.trunk import POOLED
+from graft_server.encoding.queueing import Arrays, Lane
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads

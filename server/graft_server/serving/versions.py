@@ -20,6 +20,7 @@ from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
+from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
@@ -54,17 +55,14 @@ class ServedVersion:
 
     def _view(self, features: Features) -> NDArray[np.float32]:
         """The features that the head reads: one view, or several side by side ("pooled+cls")."""
-        names = self.head.view.split("+")
-        missing = [name for name in names if name not in features]
+        missing = [name for name in names_of(self.head.view) if name not in features]
         if missing:
             raise FaultError(
                 f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the "
                 "model again.",
                 reason="VIEW_MISSING",
             )
-        if len(names) == 1:
-            return features[names[0]]
-        return np.concatenate([features[name] for name in names], axis=1)
+        return stacked(features, self.head.view)
 
 
 class Versions:

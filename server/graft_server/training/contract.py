@@ -8,6 +8,7 @@ from typing import Any
 
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
 from graft_server.encoding.encoder import Reference
 
@@ -80,8 +81,8 @@ class Finishing:
     scratch: str
     own: str
     """The folder in there that has what the tuning made."""
-    method: str
-    """"partial" or "full"."""
+    method: Method
+    """PARTIAL or FULL."""
     layers: int
     """How many the backbone has."""
     below: int

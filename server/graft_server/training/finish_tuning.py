@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
 from graft_server.backbones.scratch import Part, Scratch
+from graft_server.domain.method import Method
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import (
     Candidate,
@@ -31,6 +32,7 @@ from graft_server.domain.report import (
     TuningPoint,
     TuningReport,
 )
+from graft_server.domain.views import POOLED
 from graft_server.evaluation import figures
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
@@ -53,7 +55,7 @@ from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
 from graft_server.training.search.evidence import mean_and_variance
-from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers import logistic
 from graft_server.training.tasks.task import Selection
 
@@ -419,7 +421,9 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
     """What a person should know of a tuning; the report is that of what serves now."""
     warnings = []
     serves = (
-        "The frozen head serves." if report.method == "frozen" else f"The {report.method} version serves."
+        "The frozen head serves."
+        if report.method is Method.FROZEN
+        else f"The {report.method} version serves."
     )
     if tried.ended == "too_few":
         warnings.append(
@@ -431,8 +435,10 @@ def _warnings(tried: TuningReport, report: Report) -> tuple[str, ...]:
             f"The backbone was not tuned: some examples are features of it already, rather than inputs. {serves}"
         )
     if tried.ended == "no_time":
-        what = "all layers" if tried.method == "full" else f"{tried.unfrozen_layers} layers"
-        fewer = " or fewer unfrozen_layers" if tried.method == "partial" else " or try the method partial"
+        what = "all layers" if tried.method is Method.FULL else f"{tried.unfrozen_layers} layers"
+        fewer = (
+            " or fewer unfrozen_layers" if tried.method is Method.PARTIAL else " or try the method partial"
+        )
         warnings.append(
             f"time_budget is too short for one epoch of {what}, so this was not tried. Give a longer one,{fewer}. "
             f"{serves}"

@@ -20,11 +20,12 @@ from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Input, Kind
+from graft_server.domain.views import POOLED, stacked
 from graft_server.encoding.encoder import Encoder, Reference
-from graft_server.training.examples.folded import Examples, examples_of, joined, usable
+from graft_server.training.examples.folded import Examples, examples_of, usable
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem
-from graft_server.training.search.search import FIRST_STRENGTH, POOLED, STRENGTHS
+from graft_server.training.search.search import FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers.logistic import ROUGH
 
 MAX_LOSS = 0.003
@@ -140,7 +141,7 @@ def compare(examples: Sequence[Examples], reference: dict[str, NDArray[np.float1
     lost, right, weights = np.zeros(len(rows)), 0.0, np.zeros(len(rows))
     agreed = 0.0
     for one in examples:
-        mine, other = (_predicted(one, joined(features, view)) for features in (reduced, reference))
+        mine, other = (_predicted(one, stacked(features, view)) for features in (reduced, reference))
         counted = np.where(one.measured, one.weights, 0)
         right += counted @ (mine == labels)
         lost += counted * (1.0 * (other == labels) - (mine == labels))

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from graft_server.backbones.decoding.limits import Bounded
 from graft_server.backbones.families import backbone_of_payload
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
+from graft_server.domain.method import Method
 from graft_server.domain.model import Manifest
+from graft_server.domain.views import stacked
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
@@ -73,14 +74,13 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         warnings.append(admit(examples, inputs, selection.head.view, task.reference, seed=seed))
     progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)
-    views = selection.head.view.split("+")
-    features = np.concatenate([training_set.telling[view] for view in views], axis=1)
+    features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
     report = dataclasses.replace(
         selection.report,
         warnings=(*warnings, *selection.report.warnings),
         seed=task.seed,
-        method="frozen",
+        method=Method.FROZEN,
         backbone=task.backbone,
         encoder_id=task.encoder_id,
         trained_time_s=time.time(),

@@ -30,7 +30,7 @@ class Incoming:
     """A change as a client sent it, checked."""
 
     digest: int
-    """`store.segments.content_digest` of what was sent."""
+    """`store.adaptations.segments.content_digest` of what was sent."""
     result: Change | Rejection
     subject: str = ""
     """Whose data it is, also where it was refused."""

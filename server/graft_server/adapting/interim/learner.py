@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.examples import Example, Label
+from graft_server.domain.views import POOLED
 from graft_server.heads import Head
 from graft_server.store.adaptations.segments import Segment
 
-VIEW = "pooled"
+VIEW = POOLED
 """What interim heads read."""
 
 Array = NDArray[np.float32]

@@ -19,6 +19,7 @@ from graft_server.backbones import scratch
 from graft_server.backbones.backbone import Backbone
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.method import Method
 from graft_server.domain.stream import Progress
 from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
@@ -40,15 +41,15 @@ OLD_S = 7 * 24 * 3600.0
 """A scratch folder that nobody wrote to for so long belongs to a commit that never ended."""
 
 OnProgress = Callable[[Progress], None]
-OnBetter = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+OnBetter = Callable[[Method, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One tuning."""
 
-    method: str
-    """"partial" or "full"."""
+    method: Method
+    """PARTIAL or FULL."""
     below: int
     """How many of the backbone's layers stay as they are."""
 
@@ -72,18 +73,18 @@ class Plan:
 def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
     """What settings ask for on a backbone; None: no tuning."""
     layers = backbone.layers
-    auto = settings.method == "auto"
+    auto = settings.method is Method.AUTO
     if (
         not TASKS[settings.task].tunable
-        or settings.method == "frozen"
+        or settings.method is Method.FROZEN
         or (auto and not settings.time_budget_s)
     ):
         return None
     asked = settings.fine_tuning
     unfrozen = min(asked.unfrozen_layers or max(1, round(layers / 3)), layers - 1)
-    full, attempts = Attempt("full", 0), []
-    if settings.method != "full" and unfrozen:
-        attempts.append(Attempt("partial", layers - unfrozen))
+    full, attempts = Attempt(Method.FULL, 0), []
+    if settings.method is not Method.FULL and unfrozen:
+        attempts.append(Attempt(Method.PARTIAL, layers - unfrozen))
     if not attempts or (auto and not asked.unfrozen_layers):
         attempts.append(full)
     return Plan(
@@ -100,25 +101,25 @@ def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
 def check(settings: AdaptationSettings, backbone: Backbone) -> None:
     """Raises InvalidError if a start asks for a tuning that cannot be."""
     asked, layers = settings.fine_tuning, backbone.layers
-    if settings.method == "frozen" and (asked != FineTuning() or settings.time_budget_s):
+    if settings.method is Method.FROZEN and (asked != FineTuning() or settings.time_budget_s):
         raise InvalidError(
             "start.method is METHOD_FROZEN, which tunes nothing, but fine_tuning or time_budget is set: leave them "
             "out, or choose another method.",
             reason="FINE_TUNING_UNUSED",
             field="start.fine_tuning",
         )
-    if settings.method in ("partial", "full") and not TASKS[settings.task].tunable:
+    if settings.method in (Method.PARTIAL, Method.FULL) and not TASKS[settings.task].tunable:
         raise InvalidError(
             f"start.method tunes the backbone, which works with one label an example, but start.task is "
             f"{settings.task.words}: use METHOD_FROZEN or METHOD_AUTO.",
             reason="METHOD_UNSUPPORTED",
             field="start.method",
         )
-    if settings.method == "full" and asked.unfrozen_layers:
+    if settings.method is Method.FULL and asked.unfrozen_layers:
         raise _invalid(
             "unfrozen_layers", asked.unfrozen_layers, "METHOD_FULL tunes all of them: leave it out"
         )
-    if settings.method != "frozen" and not 0 <= asked.unfrozen_layers < max(layers, 2):
+    if settings.method is not Method.FROZEN and not 0 <= asked.unfrozen_layers < max(layers, 2):
         raise _invalid(
             "unfrozen_layers",
             asked.unfrozen_layers,

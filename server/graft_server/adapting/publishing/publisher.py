@@ -15,6 +15,7 @@ from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, pla
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
 from graft_server.domain.examples import Label
+from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source, Version
 from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress
@@ -32,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 
-FROZEN = "frozen"
-"""What the commit's id is followed by in the catalogue, behind a slash, for the version that is published before
-tuning; "partial" for one that is between two tunings. No commit's own id has a slash."""
 _ENCODED, _TRAINED = 0.3, 0.95
 """How much of a commit's work is done when the features are complete, and when the head is chosen."""
 
@@ -124,13 +122,14 @@ class Publisher:
         if plan is None:
             return result
 
-        async def enter(method: str, better: Mapping[str, Any]) -> Mapping[str, Any]:
+        async def enter(method: Method, better: Mapping[str, Any]) -> Mapping[str, Any]:
+            # In the catalogue the commit's id is followed by a slash and the method: no commit's own id has a slash.
             version = await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
             # It may have been published before a restart: then those parts are there, and the new ones are not.
             return {**better, "manifest": asdict(version.manifest)}
 
         if not result["unprepared"] and (plan.auto or not self._answers(store.model)):
-            result = await enter(FROZEN, result)  # something to use within seconds
+            result = await enter(Method.FROZEN, result)  # something to use within seconds
         return await self.tuner.tune(
             store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
         )

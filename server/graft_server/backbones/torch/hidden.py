@@ -22,7 +22,7 @@ from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.text.preprocessor import is_packed
 
 ENCODED_TOKENS = 256
-"""Tokens in a batch of what needs no gradients; see `encoding.tuning`."""
+"""Tokens in a batch of what needs no gradients; see `encoding.layout`."""
 
 Array = NDArray[np.float32]
 

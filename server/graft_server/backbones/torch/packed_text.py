@@ -31,6 +31,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.padded_text import transformer_layers
+from graft_server.domain.views import POOLED
 
 PACKED = "graft_packed"
 
@@ -57,7 +58,7 @@ class PackedText:
                 "rows": {0: free, 1: free},
                 "cells": {0: free},
             },
-            views=("pooled", f"layer{layer}"),
+            views=(POOLED, f"layer{layer}"),
             layers=transformer_layers(model),
         )
 

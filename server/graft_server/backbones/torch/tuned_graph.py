@@ -23,10 +23,10 @@ from graft_server.backbones.torch.export import write_graph
 from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
 from graft_server.backbones.torch.tunable import Tunable, forward
 from graft_server.domain.errors import BackboneError, FaultError
+from graft_server.domain.views import POOLED
 
 _log = logging.getLogger(__name__)
 
-POOLED = "pooled"
 PARITY = 1e-4
 """The largest difference between the tuned graph's features and torch's."""
 PARITY_TEXTS = 64

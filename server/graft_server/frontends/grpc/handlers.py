@@ -1,7 +1,7 @@
 """How a servicer's methods become gRPC handlers: every call's way in and out, in one place.
 
 Requests are parsed here and not by gRPC, whose own failure to parse would reach the caller as UNKNOWN and
-without details. Errors leave through the table in `rpc.errors`; what the domain did not raise on purpose is
+without details. Errors leave through the table in `frontends.grpc.errors`; what the domain did not raise on purpose is
 logged and told as INTERNAL, without its text.
 """
 

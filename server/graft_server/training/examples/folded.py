@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,8 +107,3 @@ def _measured(
     elsewhere = counts.sum(axis=0) - counts
     measured: NDArray[np.bool_] = elsewhere[fold_of, labels] > 0
     return measured
-
-
-def joined(features: Mapping[str, NDArray[np.float16]], view: str) -> NDArray[np.float16]:
-    """The features that a view of several names, row after row."""
-    return np.concatenate([features[name] for name in view.split("+")], axis=1)

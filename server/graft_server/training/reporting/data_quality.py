@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import DataReport, DuplicateGroup, ExampleRef, LabelError
+from graft_server.domain.views import POOLED
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.solvers.threads import side_by_side
@@ -124,7 +125,7 @@ def _near(train: ExampleSet, every: NDArray[np.int64], seed: int) -> tuple[int, 
     if len(places) > MAX_COMPARED:
         places = np.sort(np.random.default_rng(seed).choice(places, MAX_COMPARED, replace=False))
     rows = every[places]
-    features = train.features["pooled"][rows].astype(np.float32)
+    features = train.features[POOLED][rows].astype(np.float32)
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
     numbers: dict[bytes, int] = {}
     inputs = np.array([numbers.setdefault(train.input_digests[row], len(numbers)) for row in rows])

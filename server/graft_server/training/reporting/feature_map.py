@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import MapPoint
+from graft_server.domain.views import POOLED
 from graft_server.training.examples.training_set import ExampleSet
 
 MAX_POINTS = 1000
@@ -28,7 +29,7 @@ def feature_map(
         kinds: shape (n,), from 0: what shall be told apart, the classes or something like them.
         seed: Of the sample.
     """
-    features = train.features["pooled"][rows].astype(np.float32)
+    features = train.features[POOLED][rows].astype(np.float32)
     counts = np.bincount(kinds)
     sums = np.zeros((len(counts), features.shape[1]), np.float32)
     np.add.at(sums, kinds, features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.views import POOLED
 from graft_server.training.examples.training_set import ExampleSet
 
 FEW = 5
@@ -19,7 +20,7 @@ def contradicted(
     train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
     """Shape (n,): whether another of the rows has the very features of each, and another target."""
-    features = np.ascontiguousarray(train.features["pooled"][rows])
+    features = np.ascontiguousarray(train.features[POOLED][rows])
     whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
     _, same = np.unique(whole, return_inverse=True)
     pairs = np.unique(np.stack([same, targets]), axis=1)
@@ -52,7 +53,7 @@ def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
         warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
     if (train.weights == 0).any():
         warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
-    if not np.ptp(train.features["pooled"][rows].astype(np.float32), axis=0).max() > 0:
+    if not np.ptp(train.features[POOLED][rows].astype(np.float32), axis=0).max() > 0:
         warnings.append("All examples have the same features: nothing tells them apart.")
     return warnings
 

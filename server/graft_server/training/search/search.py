@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import Candidate
+from graft_server.domain.views import POOLED, names_of, stacked, view_of
 from graft_server.evaluation import figures
-from graft_server.training.examples.folded import Examples, joined
+from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.search import candidates
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, Solved, Trial
@@ -24,7 +25,6 @@ from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import RIDGES
 from graft_server.training.solvers.threads import side_by_side
 
-POOLED = "pooled"
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """What logistic regression's C is chosen from, for features of norm 1."""
 FIRST_STRENGTH = 3
@@ -64,7 +64,7 @@ def silent(stage: str, fraction: float) -> None:
 
 def views_of(train: ExampleSet) -> list[str]:
     """The views to choose from, simplest first: the pooled one, and it with each other one."""
-    return [POOLED, *(f"{POOLED}+{view}" for view in train.features if view != POOLED)]
+    return [POOLED, *(view_of(POOLED, view) for view in train.features if view != POOLED)]
 
 
 class Search:
@@ -156,7 +156,7 @@ class Search:
             view = self._best_view(firsts)
             plain = firsts[view]
         of_names = self._examples.train.label_features
-        if of_names is None or not of_names.keys() >= set(view.split("+")):
+        if of_names is None or not of_names.keys() >= set(names_of(view)):
             return view, False
         plain = self._first(view, names=False) if plain is None else plain
         named = self._first(view, names=True)
@@ -196,13 +196,13 @@ class Search:
     def problem(self, view: str, names: bool, part: NDArray[np.int64]) -> tuple[Problem, Measure]:
         """The examples of places `part` in a view, with the classes' names perhaps."""
         examples = self._examples
-        features = joined(examples.train.features, view)[examples.rows[part]]
+        features = stacked(examples.train.features, view)[examples.rows[part]]
         labels, weights, fold_of = examples.labels[part], examples.weights[part], examples.fold_of[part]
         soft = None if examples.soft is None else examples.soft[part]
         measure = Measure(examples.measured[part], labels, weights, soft)
         classes = len(examples.train.classes)
         if names and examples.train.label_features is not None:
-            of_names = joined(examples.train.label_features, view)
+            of_names = stacked(examples.train.label_features, view)
             features = np.concatenate([features, of_names])
             labels = np.append(labels, np.arange(classes, dtype=np.int32))
             weights = np.append(weights, np.full(classes, float(np.median(weights))))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from graft.v1 import model_pb2, types_pb2
 from graft_server.domain.examples import Modality, Split, Task
+from graft_server.domain.method import Method
 from graft_server.encoding.trunk import TrunkState
 
 METHOD_MESSAGES = {
-    "auto": types_pb2.METHOD_AUTO,
-    "frozen": types_pb2.METHOD_FROZEN,
-    "partial": types_pb2.METHOD_PARTIAL,
-    "full": types_pb2.METHOD_FULL,
+    Method.AUTO: types_pb2.METHOD_AUTO,
+    Method.FROZEN: types_pb2.METHOD_FROZEN,
+    Method.PARTIAL: types_pb2.METHOD_PARTIAL,
+    Method.FULL: types_pb2.METHOD_FULL,
 }
 
 
@@ -21,7 +22,7 @@ TASK_MESSAGES = {
 }
 
 METHODS = {
-    types_pb2.METHOD_UNSPECIFIED: "auto",
+    types_pb2.METHOD_UNSPECIFIED: Method.AUTO,
     **{number: name for name, number in METHOD_MESSAGES.items()},
 }
 

@@ -16,10 +16,10 @@ from graft_server.domain.report import (
     NoveltyReport,
     Report,
 )
+from graft_server.domain.views import stacked
 from graft_server.evaluation.multi_label import figures, label_reports, reliability
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
-from graft_server.training.examples.folded import joined
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
@@ -63,7 +63,7 @@ def report_of(
     curve = None
     if targets.size <= MANY_CELLS:
         curve = multi_label_curve(
-            joined(train.features, head.view)[rows],
+            stacked(train.features, head.view)[rows],
             targets,
             train.weights[rows],
             fold_of,
@@ -81,7 +81,7 @@ def report_of(
     how = Evaluation(EvaluationMethod.CROSS_VALIDATION, int(fold_of.max()) + 1, len(rows))
     measured_on = rows
     if len(held_out):
-        output = head.scores(joined(train.features, head.view)[held_out].astype(np.float32))
+        output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     carried, weights = train.targets[measured_on], train.weights[measured_on]

@@ -18,12 +18,13 @@ from scipy.sparse import csr_array
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
+from graft_server.domain.views import names_of, stacked
 from graft_server.evaluation.multi_label import figures
 from graft_server.heads import LinearMap
 from graft_server.heads.maps import Map
 from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import deal, joined, usable
+from graft_server.training.examples.folded import deal, usable
 from graft_server.training.examples.folds import iterative_folds
 from graft_server.training.search.candidates import NEVER
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
@@ -145,10 +146,10 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
     fold_of = iterative_folds(train.targets[rows], bound, folds, seed)
 
     def seen(view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
-        features, targets = joined(train.features, view)[rows[part]], train.targets[rows[part]]
+        features, targets = stacked(train.features, view)[rows[part]], train.targets[rows[part]]
         names = None
-        if named and train.label_features is not None and train.label_features.keys() >= set(view.split("+")):
-            names = joined(train.label_features, view)
+        if named and train.label_features is not None and train.label_features.keys() >= set(names_of(view)):
+            names = stacked(train.label_features, view)
         weights = train.weights[rows[part]]
         return Labelled(view, features, targets, weights, fold_of[part], folds, seed, names)
 

@@ -30,12 +30,13 @@ from graft_server.domain.report import (
     PredictedValue,
     Report,
 )
+from graft_server.domain.views import stacked
 from graft_server.evaluation.regression import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.maps import Map
 from graft_server.heads.regression import RegressionHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import deal, joined, usable
+from graft_server.training.examples.folded import deal, usable
 from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
@@ -132,7 +133,7 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
     targets = unit.standardised(values)
 
     def seen(view: str) -> Valued:
-        return Valued(view, joined(train.features, view)[rows], targets, weights, fold_of, seed)
+        return Valued(view, stacked(train.features, view)[rows], targets, weights, fold_of, seed)
 
     tried = _search(views_of(train), seen, progress)
     chosen = tried[0]
@@ -266,7 +267,7 @@ def _report(
     held_out = np.flatnonzero(finite & train.validation)
     fold_of = chosen.valued.fold_of
     if len(held_out):
-        output = head.scores(joined(train.features, head.view)[held_out].astype(np.float32))
+        output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         predicted, low, high = (it.astype(np.float64) for it in (output.value, output.low, output.high))
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     else:

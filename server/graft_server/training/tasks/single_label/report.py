@@ -13,10 +13,11 @@ from graft_server.domain.report import (
     NoveltyReport,
     Report,
 )
+from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.heads.single_label import SingleLabelHead
-from graft_server.training.examples.folded import Examples, joined
+from graft_server.training.examples.folded import Examples
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.learning_curve import CURVE_FOLDS, LEAST_EXAMPLES, learning_curve
@@ -48,7 +49,7 @@ def report_of(
     """
     train = examples.train
     if len(held_out):
-        features = joined(train.features, head.view)[held_out].astype(np.float32)
+        features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from graft_server.domain.report import HeadChoice
+from graft_server.domain.views import stacked
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import Examples, examples_of, joined, usable
+from graft_server.training.examples.folded import Examples, examples_of, usable
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.search import Progress, Search, silent
@@ -63,7 +64,7 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
 def _fitted(examples: Examples, chosen: Trial) -> SingleLabelHead:
     members = chosen.fit()
     chosen.problem.let_go()
-    features = joined(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
+    features = stacked(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
     novelty = fit_novelty(
         features,
         examples.labels,

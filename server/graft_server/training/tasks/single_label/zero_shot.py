@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.report import ClassReport, Evaluation, EvaluationMethod, HeadChoice, Report
+from graft_server.domain.views import POOLED
 from graft_server.heads.maps import LinearMap, Member
 from graft_server.heads.novelty import Novelty
 from graft_server.heads.single_label import SingleLabelHead
@@ -19,7 +20,7 @@ from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.tasks.single_label.examples import nothing_yet
 from graft_server.training.tasks.task import Selection
 
-KIND, VIEW = "zero-shot", "pooled"
+KIND, VIEW = "zero-shot", POOLED
 
 _OUT_OF_REACH = (1e3, 2e3)
 """Strangenesses that no input has: without examples nobody knows what is like them, so nothing is called novel."""
