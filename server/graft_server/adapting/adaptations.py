@@ -29,9 +29,10 @@ from graft_server.domain.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.domain.examples import Label, Modality, StoredExample, Task
+from graft_server.domain.examples import Label, Modality, StoredExample
 from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
+from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
@@ -132,9 +133,10 @@ class Adaptations:
                 reason="LABELS_EMPTY",
                 field="start.labels",
             )
-        if settings.labels and settings.task is Task.REGRESSION:
+        instead = TASKS[settings.task].instead_of_labels
+        if settings.labels and instead:
             raise InvalidError(
-                f"start.labels names {len(settings.labels):,}, but a regression answers with a number: leave them out, "
+                f"start.labels names {len(settings.labels):,}, but {instead}: leave them out, "
                 "or choose another start.task.",
                 reason="LABELS_WITHOUT_CLASSES",
                 field="start.labels",

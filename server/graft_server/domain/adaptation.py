@@ -54,7 +54,7 @@ class AdaptationSettings:
     method: Method = Method.AUTO
     base_version: int = 0
     seed: int = 0
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
     publish: PublishPolicy = PublishPolicy()
     fine_tuning: FineTuning = FineTuning()
     time_budget_s: float = 0.0

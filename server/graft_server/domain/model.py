@@ -47,7 +47,7 @@ class Manifest:
     """Where there is a part TOP: how many layers of the backbone stay as they are, and come before it."""
     parts: dict[str, str] = field(default_factory=dict)
     """Name of each part to its SHA-256; filled in by `write_version`."""
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -343,7 +343,7 @@ class Report:
     """None where too little can be measured."""
     feature_map: tuple[MapPoint, ...] = ()
     """A sample of at most 1,000 training examples."""
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
     multi_label: MultiLabelFigures | None = None
     """None for other tasks."""
     regression: RegressionFigures | None = None
