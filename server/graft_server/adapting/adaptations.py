@@ -29,9 +29,10 @@ from graft_server.domain.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.domain.examples import Label, Modality, StoredExample, Task
+from graft_server.domain.examples import Label, Modality, StoredExample
 from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
+from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
@@ -137,9 +138,10 @@ class Adaptations:
                 reason="LABELS_EMPTY",
                 field="start.labels",
             )
-        if settings.labels and settings.task is Task.REGRESSION:
+        instead = TASKS[settings.task].instead_of_labels
+        if settings.labels and instead:
             raise InvalidError(
-                f"start.labels names {len(settings.labels):,}, but a regression answers with a number: leave them out, "
+                f"start.labels names {len(settings.labels):,}, but {instead}: leave them out, "
                 "or choose another start.task.",
                 reason="LABELS_WITHOUT_CLASSES",
                 field="start.labels",
@@ -203,11 +205,11 @@ class Adaptations:
             self._forgetting = loop.call_later(KEPT_S + 1, self._forget_later)
         return await adaptation.interim.head()
 
-    async def ids_of(self, model: str) -> list[str]:
-        """The ids of a model's adaptations, newest first; damaged ones last."""
+    async def begun(self, model: str) -> list[tuple[datetime, str]]:
+        """When each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
         begun = await asyncio.to_thread(self._begun, model)
-        return sorted(begun, key=lambda it: (begun[it], it), reverse=True)
+        return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
         """What is stored of an adaptation, also of one whose backbone this server does not have."""
@@ -231,7 +233,7 @@ class Adaptations:
         Raises:
             MissingError: There is no such adaptation, or no such model.
         """
-        ids = sorted(await self.ids_of(model))
+        ids = sorted(adaptation_id for _, adaptation_id in await self.begun(model))
         if adaptation_id and check_identifier(adaptation_id, "adaptation_id") not in ids:
             raise missing_adaptation(model, adaptation_id)
         if not ids:
