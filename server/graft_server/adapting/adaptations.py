@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
+from graft_server.adapting.adaptation import Adaptation, Reason
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing import fine_tuning
 from graft_server.adapting.publishing.publisher import Publisher
@@ -320,12 +320,12 @@ class Adaptations:
             if self._open.get(key) is adaptation:
                 del self._open[key]  # whoever asks for it from here on gets another one
                 self._dropped.add(adaptation)
-            await adaptation.drop(_deleted(*key))
+            await adaptation.end(Reason.DELETED)
             # This server may have written some more after the one that deletes had looked.
             await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
             self._dropped.discard(adaptation)
         elif key in snapshot.cancelled and adaptation.working:
-            await adaptation.give_up()
+            await adaptation.end(Reason.CANCELLED)
         elif snapshot.erasures.get(key[0], 0) > adaptation.followed:
             await adaptation.forget_erased()
         adaptation.followed = snapshot.entries
@@ -336,7 +336,7 @@ class Adaptations:
         if self._forgetting is not None:
             self._forgetting.cancel()
         for adaptation in list(self._open.values()):
-            await adaptation.close()
+            await adaptation.end(Reason.DRAINING)
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
         """The examples that a request's base_version brings.
@@ -450,13 +450,6 @@ def _check_policy(policy: PublishPolicy) -> None:
             reason="PUBLISH_INVALID",
             field="start.publish.every",
         )
-
-
-def _deleted(model: str, adaptation_id: str) -> StateError:
-    return StateError(
-        f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start another one.",
-        reason=MODEL_DELETED,
-    )
 
 
 def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:

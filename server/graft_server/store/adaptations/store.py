@@ -276,7 +276,7 @@ class AdaptationStore:
                 self._read_commits()
                 if commit_id in self._commits:
                     break
-                self._require_open()
+                self.require_open()
                 commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC), writer_id)
                 with suppress(ObjectExistsError):
                     self._know(self._log.append(commit), commit)
@@ -313,12 +313,14 @@ class AdaptationStore:
         if self._cancelled:
             self.events.record(StateChanged(AdaptationState.CANCELLED))
 
-    def _require_open(self) -> None:
-        state = self.state
-        if state is not AdaptationState.OPEN:
-            raise self._not_open(state)
+    def require_open(self) -> None:
+        """Raises StateError if the adaptation takes no more changes and commits, as last read."""
+        if self.state is not AdaptationState.OPEN:
+            raise self.not_open()
 
-    def _not_open(self, state: AdaptationState) -> StateError:
+    def not_open(self, state: AdaptationState | None = None) -> StateError:
+        """The error of an adaptation that takes no more changes: in that state, or in the one last read."""
+        state = state or self.state
         return StateError(
             f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start another "
             "one, with base_version to go on from its examples.",
@@ -366,7 +368,7 @@ class AdaptationStore:
             self._read_commits()
         closing = self._closing
         if closing is not None and segment.next_sequence > closing.watermarks.get(segment.writer_id, 0):
-            raise self._not_open(AdaptationState.CLOSED)
+            raise self.not_open(AdaptationState.CLOSED)
 
     def _position(self, writer_id: str) -> int:
         folder = writer_folder(self.model, self.name, writer_id)
