@@ -118,7 +118,13 @@ class Outcome:
 
 
 class AdaptationState(StrEnum):
-    """Where an adaptation stands."""
+    """Where an adaptation stands, as what is stored of it says: no state is stored by itself.
+
+    ::
+
+        OPEN --a commit that closes--> CLOSED --cancel--> CANCELLED
+        OPEN --cancel--> CANCELLED
+    """
 
     OPEN = "open"
     CLOSED = "closed"
