@@ -19,8 +19,11 @@ from graft_server.domain.examples import (
     Task,
 )
 from graft_server.domain.model import Model, Version
-from graft_server.domain.prediction import ManyLabels, OneLabel, Prediction, Value
+from graft_server.domain.prediction import Prediction
 from graft_server.domain.report import Report
+from graft_server.domain.tasks.multi_label import MultiLabelAnswer
+from graft_server.domain.tasks.regression import RegressionAnswer
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.encoding.trunk import Trunk
 from graft_server.frontends.grpc.converters.enums import (
     MODALITIES,
@@ -248,15 +251,15 @@ def _prediction(value: Prediction | DomainError) -> prediction_pb2.Prediction:
         features=None if value.features is None else value.features.tolist(),
     )
     match value.answer:
-        case OneLabel(scores=best):
+        case SingleLabelAnswer(scores=best):
             scores = message.single_label.scores
             scores.extend(prediction_pb2.Score(label=it, probability=p) for it, p in best)
-        case ManyLabels(scores=given):
+        case MultiLabelAnswer(scores=given):
             message.multi_label.SetInParent()  # an answer may have no label at all
             message.multi_label.scores.extend(
                 prediction_pb2.MultiLabelScore(label=it, probability=p, selected=selected)
                 for it, p, selected in given
             )
-        case Value(value=number, low=low, high=high):
+        case RegressionAnswer(value=number, low=low, high=high):
             message.regression.CopyFrom(prediction_pb2.Regression(value=number, low=low, high=high))
     return message
