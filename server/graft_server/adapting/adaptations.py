@@ -200,11 +200,11 @@ class Adaptations:
             self._forgetting = loop.call_later(KEPT_S + 1, self._forget_later)
         return await adaptation.interim.head()
 
-    async def ids_of(self, model: str) -> list[str]:
-        """The ids of a model's adaptations, newest first; damaged ones last."""
+    async def begun(self, model: str) -> list[tuple[datetime, str]]:
+        """When each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
         begun = await asyncio.to_thread(self._begun, model)
-        return sorted(begun, key=lambda it: (begun[it], it), reverse=True)
+        return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
         """What is stored of an adaptation, also of one whose backbone this server does not have."""
@@ -228,7 +228,7 @@ class Adaptations:
         Raises:
             MissingError: There is no such adaptation, or no such model.
         """
-        ids = sorted(await self.ids_of(model))
+        ids = sorted(adaptation_id for _, adaptation_id in await self.begun(model))
         if adaptation_id and check_identifier(adaptation_id, "adaptation_id") not in ids:
             raise missing_adaptation(model, adaptation_id)
         if not ids:

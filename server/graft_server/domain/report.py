@@ -384,3 +384,27 @@ class Measured:
     confusions: tuple[Confusion, ...] = ()
     multi_label: MultiLabelFigures | None = None
     regression: RegressionFigures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleError:
+    """Why an example could not be evaluated."""
+
+    index: int
+    """Its place in the stream, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE."""
+    detail: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedVersion:
+    """How good a version is on examples that a caller brought."""
+
+    model: str
+    version: int
+    measured: Measured
+    rejected: tuple[ExampleError, ...] = ()
+    """The first ones."""
+    rejected_count: int = 0
