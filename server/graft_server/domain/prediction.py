@@ -4,40 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import DomainError, InvalidError
-from graft_server.domain.examples import Input
+from graft_server.domain.examples import Input, Task
 
 
-@dataclass(frozen=True, slots=True)
-class OneLabel:
-    """One of the labels."""
+class Answer(Protocol):
+    """What a model says of one input; see the modules of `domain.tasks`."""
 
-    scores: Sequence[tuple[str, float]]
-    """Labels with their probabilities, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManyLabels:
-    """Any number of the labels."""
-
-    scores: Sequence[tuple[str, float, bool]]
-    """Labels with their probabilities and whether they are selected, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Answer = OneLabel | ManyLabels | Value
+    task: ClassVar[Task]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.heads.streaming import ClassSums
+from graft_server.adapting.interim.class_sums import ClassSums
 
 D = 12
 
