@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._terminal import describe, plain
 from graft.cli import build_parser, main
+from graft.cli.terminal import describe, plain
 
 NOBODY = "127.0.0.1:1"
 

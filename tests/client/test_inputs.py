@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import graft
-from graft._adapting import Limits
-from graft._channel import channel_target
-from graft._examples import example_messages, input_message, label_messages
-from graft._operations import Batcher, PredictSettings, Selector, batched, predict
-from graft._starting import new_exchange
+from graft._client.operations import Batcher, PredictSettings, Selector, batched, predict
+from graft._records.examples import example_messages, input_message, label_messages
+from graft._streams.adapt import Limits
+from graft._streams.start import new_exchange
+from graft._transport.channel import channel_target
 from graft.v1 import prediction_pb2, types_pb2
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from graft import _report_words as words
-from graft._reports import CurvePoint, MapPoint, PredictedValue, ReliabilityBin
+from graft._records.reports import CurvePoint, MapPoint, PredictedValue, ReliabilityBin
+from graft._report import words
 
 HUES: Final = 8
 """Colours that are told apart; `.hue0` to `.hue7` in a page."""

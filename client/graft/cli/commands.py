@@ -10,14 +10,22 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from graft._client import Client
-from graft._data import FOLDER_COLUMNS, Columns, Data, DataError, FolderTree, example_of, open_data
-from graft._examples import Example, Input, TextPair
-from graft._following import FollowedLines
-from graft._predictions import Prediction
-from graft._report_page import page
-from graft._starting import FineTuning
-from graft._terminal import AdaptBar, CountBar, Terminal, plain
+from graft._client.sync import Client
+from graft._data_files.reader import (
+    FOLDER_COLUMNS,
+    Columns,
+    Data,
+    DataError,
+    FolderTree,
+    example_of,
+    open_data,
+)
+from graft._records.examples import Example, Input, TextPair
+from graft._records.predictions import Prediction
+from graft._report.page import page
+from graft._streams.start import FineTuning
+from graft.cli.following import FollowedLines
+from graft.cli.terminal import AdaptBar, CountBar, Terminal, plain
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Protocol, Self, TextIO, TypeAlias
 
-from graft._examples import Example, Input, TextPair
-from graft._media import ENDINGS, class_files
+from graft._records.examples import Example, Input, TextPair
+from graft._records.media import ENDINGS, class_files
 
 _FORMATS: Final = {
     ".csv": "csv",

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
-from graft._adapting import AdaptExchange, Limits
-from graft._examples import ChangeLike, LabelsLike, label_messages, task_of
+from graft._records.examples import ChangeLike, LabelsLike, label_messages, task_of
+from graft._streams.adapt import AdaptExchange, Limits
 from graft.v1 import adaptation_pb2, types_pb2
 
 

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterable, Callable, Iterable
 
 import grpc
 
-from graft._adapting import AdaptExchange
-from graft._async_status import FinalStatus
-from graft._examples import ChangeLike, numbered_change_message
-from graft._records import AdaptProgress, AdaptResult, Outcome
+from graft._records.examples import ChangeLike, numbered_change_message
+from graft._records.records import AdaptProgress, AdaptResult, Outcome
+from graft._streams.adapt import AdaptExchange
+from graft._transport.async_status import FinalStatus
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 

@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from graft._channel import DEFAULT_TARGET
-from graft._client import Client
-from graft._data import DataError
+from graft._client.sync import Client
+from graft._data_files.reader import DataError
+from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
 from graft.errors import (
     GraftError,
@@ -23,7 +23,7 @@ from graft.errors import (
 )
 
 if TYPE_CHECKING:
-    from graft._terminal import Terminal
+    from graft.cli.terminal import Terminal
 
 _EXAMPLES: Final = """\
 examples:
@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     args = build_parser().parse_args(argv)
     try:
-        from graft import _commands  # noqa: PLC0415  (needs rich, which only the command line does)
-        from graft._terminal import Terminal  # noqa: PLC0415
+        from graft.cli import commands as _commands  # noqa: PLC0415  (needs rich, which only the command line does)
+        from graft.cli.terminal import Terminal  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
@@ -420,7 +420,3 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
 def _forget_standard_output() -> None:
     # Whoever read our output has gone; Python would complain when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,7 @@ three times that long is given up and opened anew. Acknowledgement: what was sen
 commit be said to be durable; keep-alives are no answer to that. Where nothing is owed to us (the examples are
 slow in coming, or a durable commit is being trained), being alive is enough.
 
-A driver (`_sync_adapt`, `_async_adapt`) owns the exchange, its lock, its threads or tasks, and the waiting.
+A driver (`adapt_sync`, `adapt_async`) owns the exchange, its lock, its threads or tasks, and the waiting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records import (
+from graft._records.records import (
     AdaptProgress,
     AdaptResult,
     Outcome,
@@ -31,8 +31,8 @@ from graft._records import (
     progress_of,
     rejection_of,
 )
-from graft._reports import report_of
-from graft._retry import Backoff, is_resumable
+from graft._records.reports import report_of
+from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 

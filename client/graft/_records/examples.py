@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
-from graft._media import media_message
+from graft._records.media import media_message
 from graft.v1 import adaptation_pb2, types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

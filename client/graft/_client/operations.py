@@ -16,10 +16,9 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._adapting import BATCH_BYTES, BATCH_EXAMPLES
-from graft._examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message, is_array
-from graft._predictions import Predictions, joined, predictions_of
-from graft._records import (
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message, is_array
+from graft._records.predictions import Predictions, joined, predictions_of
+from graft._records.records import (
     Adaptation,
     Backbone,
     Erasure,
@@ -32,6 +31,7 @@ from graft._records import (
     stored_example_of,
     version_of,
 )
+from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
 T = TypeVar("T")

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Final
 
-from graft import _charts as charts
-from graft import _report_words as words
-from graft._records import Version
-from graft._reports import (
+from graft._records.records import Version
+from graft._records.reports import (
     Candidate,
     ClassReport,
     DuplicateGroup,
@@ -25,6 +23,7 @@ from graft._reports import (
     RegressionFigures,
     Report,
 )
+from graft._report import charts, words
 from graft._version import __version__
 
 _MAX_MATRIX: Final = 16

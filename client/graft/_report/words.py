@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from graft._reports import (
+from graft._records.reports import (
     ClassAdvice,
     CurvePoint,
     DataReport,

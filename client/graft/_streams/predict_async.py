@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from graft._async_status import FinalStatus
-from graft._predicting import PredictExchange
-from graft._predictions import Prediction
+from graft._records.predictions import Prediction
+from graft._streams.predict import PredictExchange
+from graft._transport.async_status import FinalStatus
 from graft.errors import GraftError
 from graft.v1 import prediction_pb2
 

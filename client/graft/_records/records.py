@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft._examples import Label
-from graft._reports import Report, enum_text, report_of, seconds_of, time_of
+from graft._records.examples import Label
+from graft._records.reports import Report, enum_text, report_of, seconds_of, time_of
 from graft.errors import GraftError, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 

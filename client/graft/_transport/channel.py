@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final
 
-from graft._examples import MAX_MESSAGE_BYTES
+from graft._records.examples import MAX_MESSAGE_BYTES
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
 DEFAULT_PORT: Final = 50051

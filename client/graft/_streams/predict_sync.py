@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 
-from graft._predicting import PredictExchange
-from graft._predictions import Prediction
+from graft._records.predictions import Prediction
+from graft._streams.predict import PredictExchange
 from graft.errors import GraftError, from_call
 from graft.v1 import prediction_pb2
 

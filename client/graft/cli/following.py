@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TextIO
 
-from graft._data import Columns, DataError, Row, example_of
-from graft._examples import ChangeLike, Delete
+from graft._data_files.reader import Columns, DataError, Row, example_of
+from graft._records.examples import ChangeLike, Delete
 
 DELETE: Final = "delete"
 """The key whose value is the id of an example to take back."""

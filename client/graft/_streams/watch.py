@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from graft._records import Event, event_of
-from graft._retry import Backoff, is_resumable
+from graft._records.records import Event, event_of
+from graft._transport.retry import Backoff, is_resumable
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 

@@ -3,7 +3,7 @@
 It outlives its calls: asking twice does no harm, so whatever a broken call left unanswered is asked again on the
 next one. Answers come in any order and are given out in that of the questions.
 
-A driver (`_sync_predict`, `_async_predict`) owns the exchange, its calls and the waiting.
+A driver (`predict_sync`, `predict_async`) owns the exchange, its calls and the waiting.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from graft._predictions import Prediction, Predictions, predictions_of
-from graft._retry import Backoff, is_resumable, overload_delay_s
+from graft._records.predictions import Prediction, Predictions, predictions_of
+from graft._transport.retry import Backoff, is_resumable, overload_delay_s
 from graft.errors import DeadlineExceededError, GraftError, UnavailableError, from_status
 from graft.v1 import prediction_pb2
 

@@ -17,19 +17,12 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from graft import _operations as ops
-from graft._adapting import AdaptExchange, Limits
-from graft._async_adapt import AsyncAdapt, Stream
-from graft._async_predict import AsyncPredict
-from graft._async_predict import Stream as PredictStream
-from graft._async_status import FinalStatus
-from graft._bundle import Bundle, BundleWriter
-from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
-from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
-from graft._operations import Batcher, Call, Operation, PredictSettings, Selector
-from graft._predicting import PredictExchange
-from graft._predictions import Prediction, Predictions
-from graft._records import (
+from graft._client import operations as ops
+from graft._client.bundle import Bundle, BundleWriter
+from graft._client.operations import Batcher, Call, Operation, PredictSettings, Selector
+from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
+from graft._records.predictions import Prediction, Predictions
+from graft._records.records import (
     Adaptation,
     AdaptProgress,
     AdaptResult,
@@ -42,10 +35,17 @@ from graft._records import (
     StoredExample,
     Version,
 )
-from graft._reports import EvaluationResult, evaluation_of
-from graft._retry import overload_delay_s
-from graft._starting import FineTuning, new_exchange, with_task_async
-from graft._watching import WatchCursor
+from graft._records.reports import EvaluationResult, evaluation_of
+from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.predict import PredictExchange
+from graft._streams.predict_async import AsyncPredict
+from graft._streams.predict_async import Stream as PredictStream
+from graft._streams.start import FineTuning, new_exchange, with_task_async
+from graft._streams.watch import WatchCursor
+from graft._transport.async_status import FinalStatus
+from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
+from graft._transport.retry import overload_delay_s
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
 

@@ -14,15 +14,19 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from graft import _operations as ops
-from graft._adapting import AdaptExchange, Limits
-from graft._bundle import Bundle, BundleWriter
-from graft._channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
-from graft._examples import ChangeLike, ExampleLike, Input, LabelsLike, change_messages, example_messages
-from graft._operations import Call, Operation, PredictSettings, Selector
-from graft._predicting import PredictExchange
-from graft._predictions import Prediction, Predictions
-from graft._records import (
+from graft._client import operations as ops
+from graft._client.bundle import Bundle, BundleWriter
+from graft._client.operations import Call, Operation, PredictSettings, Selector
+from graft._records.examples import (
+    ChangeLike,
+    ExampleLike,
+    Input,
+    LabelsLike,
+    change_messages,
+    example_messages,
+)
+from graft._records.predictions import Prediction, Predictions
+from graft._records.records import (
     Adaptation,
     AdaptProgress,
     AdaptResult,
@@ -35,12 +39,15 @@ from graft._records import (
     StoredExample,
     Version,
 )
-from graft._reports import EvaluationResult, evaluation_of
-from graft._retry import overload_delay_s
-from graft._starting import FineTuning, new_exchange, with_task
-from graft._sync_adapt import SyncAdapt
-from graft._sync_predict import SyncPredict
-from graft._watching import WatchCursor
+from graft._records.reports import EvaluationResult, evaluation_of
+from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt_sync import SyncAdapt
+from graft._streams.predict import PredictExchange
+from graft._streams.predict_sync import SyncPredict
+from graft._streams.start import FineTuning, new_exchange, with_task
+from graft._streams.watch import WatchCursor
+from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
+from graft._transport.retry import overload_delay_s
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import (
     adaptation_pb2,

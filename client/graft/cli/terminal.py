@@ -24,9 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from graft import _report_words as words
-from graft._predictions import Prediction
-from graft._records import (
+from graft._records.predictions import Prediction
+from graft._records.records import (
     AdaptProgress,
     Backbone,
     Event,
@@ -36,8 +35,9 @@ from graft._records import (
     StoredExample,
     Version,
 )
-from graft._records import Progress as StreamProgress
-from graft._reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
+from graft._records.records import Progress as StreamProgress
+from graft._records.reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
+from graft._report import words
 from graft.errors import GraftError
 
 _SHOWN_CLASSES: Final = 20

@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc
 
-from graft._adapting import AdaptExchange
-from graft._records import AdaptProgress, AdaptResult, Outcome
+from graft._records.records import AdaptProgress, AdaptResult, Outcome
+from graft._streams.adapt import AdaptExchange
 from graft.errors import GraftError, from_call
 from graft.v1 import adaptation_pb2
 
