@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,23 +18,20 @@ import grpc.aio
 
 from graft._client import operations as ops
 from graft._client.bundle import Bundle, BundleWriter
-from graft._client.operations import Batcher, Call, Operation, PredictSettings, Selector
+from graft._client.calls_async import AsyncCalls
+from graft._client.operations import Batcher, PredictSettings, Selector
+from graft._client.requests_async import AsyncRequests
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
-from graft._records.predictions import Prediction, Predictions
+from graft._records.predictions import Prediction
 from graft._records.records import (
-    Adaptation,
     AdaptProgress,
     AdaptResult,
-    Backbone,
     CheckResult,
-    Erasure,
     Event,
-    Model,
     Outcome,
-    StoredExample,
-    Version,
 )
-from graft._records.reports import EvaluationResult, evaluation_of
+from graft._records.report_messages import evaluation_of
+from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.predict import PredictExchange
@@ -44,10 +40,9 @@ from graft._streams.predict_async import Stream as PredictStream
 from graft._streams.start import FineTuning, new_exchange, with_task_async
 from graft._streams.watch import WatchCursor
 from graft._transport.async_status import FinalStatus
-from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
-from graft._transport.retry import overload_delay_s
+from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
 from graft.errors import GraftError, from_rpc_error
-from graft.v1 import adaptation_pb2_grpc, model_pb2, model_pb2_grpc, prediction_pb2_grpc
+from graft.v1 import model_pb2
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -58,7 +53,7 @@ _EVENTS_TIMEOUT_S = 30.0
 """For completing a resumed adaptation's rejections from its events."""
 
 
-class AsyncClient:
+class AsyncClient(AsyncRequests):
     """A connection to a Graft server, for one event loop; make it where that loop runs.
 
     The methods, their arguments and their errors are those of `Client`. Iterables of examples and inputs
@@ -88,18 +83,11 @@ class AsyncClient:
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
         self.target = target
-        self._metadata = tuple(metadata)
-        self._timeout = timeout
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
-        address, options = channel_target(target), channel_options(keep_alive)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
-        self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
-        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
-        self._predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
-        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
+        calls = AsyncCalls(
+            target, credentials=credentials, metadata=metadata, timeout_s=timeout, keep_alive_s=keep_alive
+        )
+        super().__init__(calls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,7 +99,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends every call and the connection."""
-        await self._channel.close()
+        await self._calls.close()
 
     async def adapt(
         self,
@@ -196,22 +184,6 @@ class AsyncClient:
         result = await AsyncAdapt(exchange, self._open_adapt, on_progress).run(examples)
         return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
 
-    async def predict(
-        self,
-        model: str,
-        inputs: Input | Iterable[Input],
-        *,
-        version: int | None = None,
-        alias: str | None = None,
-        adaptation_id: str | None = None,
-        top_k: int = 0,
-        include_features: bool = False,
-        timeout: float | None = None,
-    ) -> Predictions:
-        """Classifies inputs; one version answers all of them. See `Client.predict`."""
-        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return await self._run(ops.predict(settings, inputs), timeout)
-
     def predict_stream(
         self,
         model: str,
@@ -230,7 +202,7 @@ class AsyncClient:
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
         exchange = PredictExchange(
-            timeout_s=self._seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+            timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
         )
         source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
         batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
@@ -250,8 +222,10 @@ class AsyncClient:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
         selector = Selector(version, alias)
         # A status that comes while we write can be lost (see FinalStatus): no such model is told here.
-        await self._run(ops.get_version(model, selector), None)
-        call = self._models.EvaluateModel(timeout=self._seconds(timeout), metadata=self._metadata)
+        await self._calls.run(ops.get_version(model, selector), None)
+        call = self._calls.models.EvaluateModel(
+            timeout=self._calls.seconds(timeout), metadata=await self._calls.metadata()
+        )
         status = FinalStatus(call)
         sent = 0
         try:
@@ -270,88 +244,6 @@ class AsyncClient:
         finally:
             call.cancel()
 
-    async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
-        """Lists the models whose name starts with `prefix`, by name."""
-        return await self._run(ops.list_models(prefix), timeout)
-
-    async def model(self, model: str, *, timeout: float | None = None) -> Model:
-        """Describes one model."""
-        return await self._run(ops.get_model(model), timeout)
-
-    async def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
-        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
-        return await self._run(ops.list_versions(model), timeout)
-
-    async def version(
-        self,
-        model: str,
-        version: int | None = None,
-        *,
-        alias: str | None = None,
-        timeout: float | None = None,
-    ) -> Version:
-        """Describes one version with its full report; without version and alias, the one that is live."""
-        return await self._run(ops.get_version(model, Selector(version, alias)), timeout)
-
-    async def set_alias(
-        self,
-        model: str,
-        alias: str,
-        version: int,
-        *,
-        expected_version: int | None = None,
-        timeout: float | None = None,
-    ) -> Model:
-        """Points an alias at a version; version 0 removes it. See `Client.set_alias`."""
-        return await self._run(ops.set_alias(model, alias, version, expected_version), timeout)
-
-    async def promote(
-        self,
-        model: str,
-        version: int,
-        *,
-        expected_version: int | None = None,
-        timeout: float | None = None,
-    ) -> Model:
-        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
-        return await self.set_alias(
-            model, "live", version, expected_version=expected_version, timeout=timeout
-        )
-
-    async def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
-        """Deletes a version that no alias points at. Its number is never used again."""
-        await self._run(ops.delete_version(model, version), timeout)
-
-    async def delete_model(self, model: str, *, timeout: float | None = None) -> None:
-        """Deletes a model with all of its versions, adaptations and examples."""
-        await self._run(ops.delete_model(model), timeout)
-
-    async def examples(
-        self,
-        model: str,
-        *,
-        adaptation_id: str = "",
-        subject: str = "",
-        include_inputs: bool = False,
-        timeout: float | None = None,
-    ) -> list[StoredExample]:
-        """Lists stored examples; see `Client.examples`."""
-        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
-        return await self._run(operation, timeout)
-
-    async def delete_examples(
-        self,
-        model: str,
-        *,
-        ids: Iterable[str] = (),
-        subject: str = "",
-        delete_versions: bool = False,
-        timeout: float | None = None,
-    ) -> Erasure:
-        """Erases examples for good; see `Client.delete_examples`."""
-        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
-        return await self._run(operation, timeout)
-
     async def export(
         self,
         model: str,
@@ -365,7 +257,10 @@ class AsyncClient:
         """Writes a self-contained bundle; see `Client.export`."""
         request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
         with await asyncio.to_thread(BundleWriter, directory) as writer:
-            call = self._models.ExportModel(request, timeout=self._seconds(timeout), metadata=self._metadata)
+            metadata = await self._calls.metadata()
+            call = self._calls.models.ExportModel(
+                request, timeout=self._calls.seconds(timeout), metadata=metadata
+            )
             try:
                 async for piece in call:
                     await asyncio.to_thread(writer.write, piece)
@@ -377,80 +272,22 @@ class AsyncClient:
                 call.cancel()
             return await asyncio.to_thread(writer.finish)
 
-    async def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
-        """Lists the pre-trained models that this server can adapt."""
-        return await self._run(ops.list_backbones(), timeout)
-
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> AsyncIterator[Event]:
         """Follows an adaptation's events, the past ones first; see `Client.watch`."""
         cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
         return self._watch(cursor)
 
-    async def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Describes one adaptation and its publications."""
-        return await self._run(ops.get_adaptation(model, adaptation_id), timeout)
+    async def _open_adapt(self) -> Stream:
+        return self._calls.adaptations.Adapt(metadata=await self._calls.metadata())
 
-    async def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
-        """Lists a model's adaptations, newest first."""
-        return await self._run(ops.list_adaptations(model), timeout)
-
-    async def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
-        return await self._run(ops.cancel_adaptation(model, adaptation_id), timeout)
-
-    async def health(self, service: str = "", *, timeout: float | None = None) -> str:
-        """Whether a service, or (empty) the whole server serves; see `Client.health`."""
-        return await self._run(ops.check_health(service), timeout)
-
-    def _open_adapt(self) -> Stream:
-        return self._adaptations.Adapt(metadata=self._metadata)
-
-    def _open_predict(self) -> PredictStream:
-        return self._predictions.PredictStream(metadata=self._metadata)
-
-    async def _run(self, operation: Operation[T], timeout: float | None) -> T:
-        response: Any = None
-        while True:
-            try:
-                call = operation.send(response)
-            except StopIteration as finished:
-                result: T = finished.value
-                return result
-            response = await self._call(call, self._seconds(timeout))
-
-    async def _call(self, call: Call, timeout_s: float | None) -> Any:
-        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        retries = 0
-        while True:
-            left_s = None if timeout_s is None else max(0.0, ends - time.monotonic())
-            try:
-                return await self._method(call)(call.request, timeout=left_s, metadata=self._metadata)
-            except grpc.RpcError as failed:
-                error = from_rpc_error(failed)
-            delay_s = overload_delay_s(error, retries, left_s)
-            if delay_s is None:
-                raise error
-            retries += 1
-            await asyncio.sleep(delay_s)
-
-    def _method(self, call: Call) -> grpc.aio.UnaryUnaryMultiCallable[Any, Any]:
-        method = self._methods.get(call.path)
-        if method is None:
-            method = self._channel.unary_unary(
-                call.path,
-                request_serializer=type(call.request).SerializeToString,
-                response_deserializer=call.response.FromString,
-            )
-            self._methods[call.path] = method
-        return method
-
-    def _seconds(self, timeout: float | None) -> float | None:
-        seconds = self._timeout if timeout is None else timeout
-        return None if seconds is None or math.isinf(seconds) else seconds
+    async def _open_predict(self) -> PredictStream:
+        return self._calls.predictions.PredictStream(metadata=await self._calls.metadata())
 
     async def _watch(self, cursor: WatchCursor) -> AsyncIterator[Event]:
         while True:
-            call = self._adaptations.WatchAdaptation(cursor.request(), metadata=self._metadata)
+            call = self._calls.adaptations.WatchAdaptation(
+                cursor.request(), metadata=await self._calls.metadata()
+            )
             try:
                 async for message in call:
                     yield cursor.receive(message)
@@ -464,8 +301,8 @@ class AsyncClient:
 
     async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
-        call = self._adaptations.WatchAdaptation(
-            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._metadata
+        call = self._calls.adaptations.WatchAdaptation(
+            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=await self._calls.metadata()
         )
         try:
             events = []

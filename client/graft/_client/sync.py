@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import queue
@@ -16,7 +15,9 @@ import grpc
 
 from graft._client import operations as ops
 from graft._client.bundle import Bundle, BundleWriter
-from graft._client.operations import Call, Operation, PredictSettings, Selector
+from graft._client.calls_sync import SyncCalls
+from graft._client.operations import PredictSettings, Selector
+from graft._client.requests_sync import SyncRequests
 from graft._records.examples import (
     ChangeLike,
     ExampleLike,
@@ -25,37 +26,28 @@ from graft._records.examples import (
     change_messages,
     example_messages,
 )
-from graft._records.predictions import Prediction, Predictions
+from graft._records.predictions import Prediction
 from graft._records.records import (
-    Adaptation,
     AdaptProgress,
     AdaptResult,
-    Backbone,
     CheckResult,
-    Erasure,
     Event,
-    Model,
     Outcome,
-    StoredExample,
-    Version,
 )
-from graft._records.reports import EvaluationResult, evaluation_of
+from graft._records.report_messages import evaluation_of
+from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
 from graft._streams.start import FineTuning, new_exchange, with_task
 from graft._streams.watch import WatchCursor
-from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S, channel_options, channel_target
-from graft._transport.retry import overload_delay_s
+from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import (
     adaptation_pb2,
-    adaptation_pb2_grpc,
     model_pb2,
-    model_pb2_grpc,
     prediction_pb2,
-    prediction_pb2_grpc,
 )
 
 T = TypeVar("T")
@@ -68,7 +60,7 @@ _FEED_LOOK_S = 0.2
 """How often a full feed looks whether its call has ended."""
 
 
-class Client:
+class Client(SyncRequests):
     """A connection to a Graft server. Use it from as many threads as you like, and close it at the end.
 
     Every method raises a `GraftError` where the server's answer is not a result. Unary calls have a
@@ -99,18 +91,11 @@ class Client:
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
         self.target = target
-        self._metadata = tuple(metadata)
-        self._timeout = timeout
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
-        address, options = channel_target(target), channel_options(keep_alive)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, options=options)
-        self._adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
-        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
-        self._predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
-        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
+        calls = SyncCalls(
+            target, credentials=credentials, metadata=metadata, timeout_s=timeout, keep_alive_s=keep_alive
+        )
+        super().__init__(calls)
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +107,7 @@ class Client:
 
     def close(self) -> None:
         """Ends every call and the connection."""
-        self._channel.close()
+        self._calls.close()
 
     def adapt(
         self,
@@ -214,7 +199,7 @@ class Client:
         drive = SyncAdapt(
             exchange,
             self._open_adapt,
-            self._connecting,
+            self._calls.connecting,
             on_progress,
             on_published,
         )
@@ -269,39 +254,9 @@ class Client:
             limits=self._limits,
             validate_only=True,
         )
-        drive = SyncAdapt(exchange, self._open_adapt, self._connecting, on_progress)
+        drive = SyncAdapt(exchange, self._open_adapt, self._calls.connecting, on_progress)
         result = drive.run(change_messages(examples))
         return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
-
-    def predict(
-        self,
-        model: str,
-        inputs: Input | Iterable[Input],
-        *,
-        version: int | None = None,
-        alias: str | None = None,
-        adaptation_id: str | None = None,
-        top_k: int = 0,
-        include_features: bool = False,
-        timeout: float | None = None,
-    ) -> Predictions:
-        """Classifies inputs; one version answers all of them.
-
-        Args:
-            model: The model's name.
-            inputs: Texts, or one text. Any number: they are sent in as many requests as it takes.
-            version: A version's number. Neither version nor alias: the alias "live".
-            alias: An alias.
-            adaptation_id: An open adaptation, whose interim head answers, with version 0.
-            top_k: How many scores per input. 0: 5.
-            include_features: Also return the backbone's features.
-            timeout: Deadline of each request in seconds. None: the client's.
-
-        Returns:
-            One prediction per input, in order. A bad input has its own `error` and spoils no other.
-        """
-        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return self._run(ops.predict(settings, inputs), timeout)
 
     def predict_stream(
         self,
@@ -337,9 +292,9 @@ class Client:
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
         exchange = PredictExchange(
-            timeout_s=self._seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+            timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
         )
-        drive = SyncPredict(exchange, self._open_predict, self._connecting)
+        drive = SyncPredict(exchange, self._open_predict, self._calls.connecting)
         return drive.run(ops.bulk_requests(settings, inputs))
 
     def evaluate(
@@ -364,8 +319,8 @@ class Client:
         """
         batches = ops.batched(example_messages(examples), ops.example_batcher())
         feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
-        call = self._models.EvaluateModel.future(
-            iter(feed.get, None), timeout=self._seconds(timeout), metadata=self._metadata
+        call = self._calls.models.EvaluateModel.future(
+            iter(feed.get, None), timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()
         )
         sent = 0
         try:
@@ -382,116 +337,6 @@ class Client:
         finally:
             call.cancel()
             _release(feed)
-
-    def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
-        """Lists the models whose name starts with `prefix`, by name."""
-        return self._run(ops.list_models(prefix), timeout)
-
-    def model(self, model: str, *, timeout: float | None = None) -> Model:
-        """Describes one model."""
-        return self._run(ops.get_model(model), timeout)
-
-    def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
-        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
-        return self._run(ops.list_versions(model), timeout)
-
-    def version(
-        self,
-        model: str,
-        version: int | None = None,
-        *,
-        alias: str | None = None,
-        timeout: float | None = None,
-    ) -> Version:
-        """Describes one version with its full report; without version and alias, the one that is live."""
-        return self._run(ops.get_version(model, Selector(version, alias)), timeout)
-
-    def set_alias(
-        self,
-        model: str,
-        alias: str,
-        version: int,
-        *,
-        expected_version: int | None = None,
-        timeout: float | None = None,
-    ) -> Model:
-        """Points an alias at a version; version 0 removes it.
-
-        Args:
-            model: The model's name.
-            alias: The alias.
-            version: The version.
-            expected_version: Where the alias is believed to point now (0: nowhere). None: not checked.
-            timeout: Deadline in seconds. None: the client's.
-
-        Raises:
-            AbortedError: The alias points elsewhere (reason ALIAS_MOVED).
-        """
-        return self._run(ops.set_alias(model, alias, version, expected_version), timeout)
-
-    def promote(
-        self,
-        model: str,
-        version: int,
-        *,
-        expected_version: int | None = None,
-        timeout: float | None = None,
-    ) -> Model:
-        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
-        return self.set_alias(model, "live", version, expected_version=expected_version, timeout=timeout)
-
-    def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
-        """Deletes a version that no alias points at. Its number is never used again."""
-        self._run(ops.delete_version(model, version), timeout)
-
-    def delete_model(self, model: str, *, timeout: float | None = None) -> None:
-        """Deletes a model with all of its versions, adaptations and examples."""
-        self._run(ops.delete_model(model), timeout)
-
-    def examples(
-        self,
-        model: str,
-        *,
-        adaptation_id: str = "",
-        subject: str = "",
-        include_inputs: bool = False,
-        timeout: float | None = None,
-    ) -> list[StoredExample]:
-        """Lists what is stored of the examples that a model was taught with.
-
-        Args:
-            model: The model; it need not have a version.
-            adaptation_id: Only those of this adaptation. Empty: of all.
-            subject: Only those of this subject. Empty: of anybody.
-            include_inputs: Whether to bring the inputs, too.
-            timeout: In seconds, of each request.
-        """
-        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
-        return self._run(operation, timeout)
-
-    def delete_examples(
-        self,
-        model: str,
-        *,
-        ids: Iterable[str] = (),
-        subject: str = "",
-        delete_versions: bool = False,
-        timeout: float | None = None,
-    ) -> Erasure:
-        """Erases examples for good, with their features, in all states that they ever had.
-
-        Versions that may have been trained on them stay unless `delete_versions` is set. To go on without a
-        pause, erase first, then adapt again with `base_version`, then call this again with `delete_versions`.
-
-        Args:
-            model: The model; it need not have a version.
-            ids: The examples to erase.
-            subject: Whose examples to erase, too.
-            delete_versions: Whether to delete the versions that may have been trained on them.
-            timeout: In seconds.
-        """
-        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
-        return self._run(operation, timeout)
 
     def export(
         self,
@@ -522,7 +367,9 @@ class Client:
         """
         request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
         with BundleWriter(directory) as writer:
-            call = self._models.ExportModel(request, timeout=self._seconds(timeout), metadata=self._metadata)
+            call = self._calls.models.ExportModel(
+                request, timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()
+            )
             try:
                 for piece in call:
                     writer.write(piece)
@@ -533,10 +380,6 @@ class Client:
             finally:
                 call.cancel()
             return writer.finish()
-
-    def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
-        """Lists the pre-trained models that this server can adapt."""
-        return self._run(ops.list_backbones(), timeout)
 
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> Iterator[Event]:
         """Follows an adaptation's events, the past ones first, until it can have no more.
@@ -551,78 +394,15 @@ class Client:
         cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
         return self._watch(cursor)
 
-    def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Describes one adaptation and its publications."""
-        return self._run(ops.get_adaptation(model, adaptation_id), timeout)
-
-    def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
-        """Lists a model's adaptations, newest first."""
-        return self._run(ops.list_adaptations(model), timeout)
-
-    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
-        return self._run(ops.cancel_adaptation(model, adaptation_id), timeout)
-
-    def health(self, service: str = "", *, timeout: float | None = None) -> str:
-        """Whether a service, for example "graft.v1.PredictionService", or (empty) the whole server serves.
-
-        Returns:
-            "serving", "not_serving" or "unknown".
-
-        Raises:
-            NotFoundError: There is no such service.
-        """
-        return self._run(ops.check_health(service), timeout)
-
     def _open_adapt(self, requests: Iterator[adaptation_pb2.AdaptRequest]) -> Any:
-        return self._adaptations.Adapt(requests, metadata=self._metadata)
+        return self._calls.adaptations.Adapt(requests, metadata=self._calls.metadata())
 
     def _open_predict(self, requests: Iterator[prediction_pb2.PredictStreamRequest]) -> Any:
-        return self._predictions.PredictStream(requests, metadata=self._metadata)
-
-    def _run(self, operation: Operation[T], timeout: float | None) -> T:
-        response: Any = None
-        while True:
-            try:
-                call = operation.send(response)
-            except StopIteration as finished:
-                result: T = finished.value
-                return result
-            response = self._call(call, self._seconds(timeout))
-
-    def _call(self, call: Call, timeout_s: float | None) -> Any:
-        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        retries = 0
-        while True:
-            left_s = None if timeout_s is None else max(0.0, ends - time.monotonic())
-            try:
-                return self._method(call)(call.request, timeout=left_s, metadata=self._metadata)
-            except grpc.RpcError as failed:
-                error = from_rpc_error(failed)
-            delay_s = overload_delay_s(error, retries, left_s)
-            if delay_s is None:
-                raise error
-            retries += 1
-            time.sleep(delay_s)
-
-    def _method(self, call: Call) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
-        method = self._methods.get(call.path)
-        if method is None:
-            method = self._channel.unary_unary(
-                call.path,
-                request_serializer=type(call.request).SerializeToString,
-                response_deserializer=call.response.FromString,
-            )
-            self._methods[call.path] = method
-        return method
-
-    def _seconds(self, timeout: float | None) -> float | None:
-        seconds = self._timeout if timeout is None else timeout
-        return None if seconds is None or math.isinf(seconds) else seconds
+        return self._calls.predictions.PredictStream(requests, metadata=self._calls.metadata())
 
     def _watch(self, cursor: WatchCursor) -> Iterator[Event]:
         while True:
-            call = self._adaptations.WatchAdaptation(cursor.request(), metadata=self._metadata)
+            call = self._calls.adaptations.WatchAdaptation(cursor.request(), metadata=self._calls.metadata())
             try:
                 for message in call:
                     yield cursor.receive(message)
@@ -632,29 +412,13 @@ class Client:
                 return
             finally:
                 call.cancel()
-            with self._connecting(delay_s):
+            with self._calls.connecting(delay_s):
                 time.sleep(delay_s)
-
-    @contextlib.contextmanager
-    def _connecting(self, limit_s: float) -> Iterator[None]:
-        """Keeps a call in flight that waits for a connection.
-
-        Without any, blocking gRPC looks after its sockets only every 5 s
-        (https://github.com/grpc/grpc/issues/28866): a restarted server was found 9 s late, and is now within one.
-        """
-        call = ops.HEALTH_CALL
-        knock = self._method(call).future(
-            call.request, timeout=limit_s, wait_for_ready=True, metadata=self._metadata
-        )
-        try:
-            yield
-        finally:
-            knock.cancel()
 
     def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
-        call = self._adaptations.WatchAdaptation(
-            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._metadata
+        call = self._calls.adaptations.WatchAdaptation(
+            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._calls.metadata()
         )
         try:
             events = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graft._records.reports import seconds_of
+from graft._records.fields import seconds_of
 from graft.errors import GraftError, from_status
 from graft.v1 import prediction_pb2
 

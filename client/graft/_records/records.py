@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft._records.examples import Label
-from graft._records.reports import Report, enum_text, report_of, seconds_of, time_of
+from graft._records.fields import enum_text, seconds_of, time_of
+from graft._records.report_messages import report_of
+from graft._records.reports import Report
 from graft.errors import GraftError, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 

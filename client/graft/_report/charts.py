@@ -1,4 +1,4 @@
-"""Charts as SVG text, to be put into a page whose style sheet includes `STYLE`.
+"""Charts as SVG text, to be put into a page whose style sheet includes `charts.css`.
 
 They take their colours from the page, so that they follow it from light to dark. Every text that comes from
 outside goes through `_text` or `_title`, which escape it.
@@ -20,40 +20,6 @@ HUES: Final = 8
 STEPS: Final = 7
 """Colours from little to much, `.step0` to `.step6`."""
 
-STYLE: Final = """
-svg { display: block; width: 100%; height: auto; overflow: visible }
-svg text { font-size: 12px; fill: var(--soft) }
-svg .strong {
-  fill: var(--ink); font-weight: 600; paint-order: stroke; stroke: var(--card); stroke-width: 4px;
-  stroke-linejoin: round;
-}
-svg .mid { text-anchor: middle }
-svg .end { text-anchor: end }
-svg .grid { stroke: var(--line); stroke-width: 1 }
-svg .ideal { stroke: var(--faint); stroke-width: 1.5; stroke-dasharray: 2 4 }
-svg .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round }
-svg .ahead { stroke-dasharray: 6 4 }
-svg .band { fill: var(--accent); fill-opacity: .16 }
-svg .band.ahead { fill-opacity: .09 }
-svg .dot { fill: var(--accent); stroke: var(--card); stroke-width: 1.5 }
-svg .dot.open { fill: var(--card); stroke: var(--accent); stroke-width: 2 }
-svg .whisker { stroke: var(--accent); stroke-width: 1.5; stroke-opacity: .45 }
-svg .bar { fill: var(--accent); fill-opacity: .35 }
-svg .empty { fill: var(--well) }
-svg .right { fill: var(--accent) }
-svg .wrong { fill: var(--alarm) }
-svg text.cell { fill: var(--ink) }
-svg text.cell.onto { fill: #fff }
-svg .other { fill: var(--faint); fill-opacity: .55 }
-svg .whisker.far { stroke: var(--alarm) }
-svg .whisker.thin { stroke-width: 1; stroke-opacity: .2 }
-svg .whisker.thin.far { stroke-opacity: .55 }
-svg .dot.small { stroke-width: .8; fill-opacity: .85 }
-svg .dot.far { fill: var(--alarm) }
-svg .zero { stroke: var(--soft); stroke-width: 1.5 }
-svg .point { stroke: var(--card); stroke-width: .8; transition: opacity .15s }
-svg:has(.class:hover) .class:not(:hover) { opacity: .12 }
-"""
 
 _WIDTH: Final = 520
 _HEIGHT: Final = 320

@@ -31,7 +31,7 @@ from graft._records.records import (
     progress_of,
     rejection_of,
 )
-from graft._records.reports import report_of
+from graft._records.report_messages import report_of
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2

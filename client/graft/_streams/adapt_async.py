@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 import grpc
 
@@ -21,7 +21,7 @@ from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 
 Stream = grpc.aio.StreamStreamCall[adaptation_pb2.AdaptRequest, adaptation_pb2.AdaptResponse]
-OpenCall = Callable[[], "Stream"]
+OpenCall = Callable[[], Awaitable["Stream"]]
 _BREATHER = 256
 """After so many examples the loop is let run, though there is room for more."""
 _GOODBYE_S = 1.0
@@ -101,7 +101,7 @@ class AsyncAdapt:
     async def _converse(self) -> GraftError | None:
         """Holds one call, from its opening to its end, and returns what it ended with."""
         self._exchange.opened()
-        call = self._open_call()
+        call = await self._open_call()
         status = FinalStatus(call)
         writer = asyncio.create_task(self._write(call))
         try:

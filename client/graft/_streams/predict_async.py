@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
@@ -20,7 +20,7 @@ from graft.errors import GraftError
 from graft.v1 import prediction_pb2
 
 Stream = grpc.aio.StreamStreamCall[prediction_pb2.PredictStreamRequest, prediction_pb2.PredictStreamResponse]
-OpenCall = Callable[[], "Stream"]
+OpenCall = Callable[[], Awaitable["Stream"]]
 
 
 class AsyncPredict:
@@ -54,7 +54,7 @@ class AsyncPredict:
 
     async def _send(self) -> _Call:
         if self._call is None:
-            self._call = _Call(self._open_call())
+            self._call = _Call(await self._open_call())
             self._exchange.opened()
         while (request := self._exchange.next_request()) is not None:
             await self._call.send(request)

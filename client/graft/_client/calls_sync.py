@@ -1,0 +1,118 @@
+"""How the blocking client calls: its channel, its deadlines, and when it calls again."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from graft._client import operations as ops
+from graft._client.operations import Call, Operation
+from graft._transport.channel import channel_options, channel_target
+from graft._transport.retry import overload_delay_s
+from graft.errors import from_rpc_error
+from graft.v1 import adaptation_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
+
+T = TypeVar("T")
+
+
+class SyncCalls:
+    """A channel to a server, and what every call on it carries.
+
+    Attributes:
+        adaptations: The calls of the service of this name.
+        models: The same.
+        predictions: The same.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None,
+        metadata: Sequence[tuple[str, str]],
+        timeout_s: float | None,
+        keep_alive_s: float,
+    ) -> None:
+        self._metadata = tuple(metadata)
+        self._timeout_s = timeout_s
+        address, options = channel_target(target), channel_options(keep_alive_s)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=options)
+        self.adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self.predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
+
+    def close(self) -> None:
+        """Ends every call and the connection."""
+        self._channel.close()
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the next call carries."""
+        return self._metadata
+
+    def seconds(self, timeout: float | None) -> float | None:
+        """A call's deadline: what the caller asks for, or the client's; None: none."""
+        seconds = self._timeout_s if timeout is None else timeout
+        return None if seconds is None or math.isinf(seconds) else seconds
+
+    def run(self, operation: Operation[T], timeout: float | None) -> T:
+        """Makes the calls of an operation, and returns its result."""
+        response: Any = None
+        while True:
+            try:
+                call = operation.send(response)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            response = self._call(call, self.seconds(timeout))
+
+    @contextlib.contextmanager
+    def connecting(self, limit_s: float) -> Iterator[None]:
+        """Keeps a call in flight that waits for a connection.
+
+        Without any, blocking gRPC looks after its sockets only every 5 s
+        (https://github.com/grpc/grpc/issues/28866): a restarted server was found 9 s late, and is now within one.
+        """
+        call = ops.HEALTH_CALL
+        knock = self._method(call).future(
+            call.request, timeout=limit_s, wait_for_ready=True, metadata=self.metadata()
+        )
+        try:
+            yield
+        finally:
+            knock.cancel()
+
+    def _call(self, call: Call, timeout_s: float | None) -> Any:
+        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        retries = 0
+        while True:
+            metadata = self.metadata()
+            left_s = None if timeout_s is None else max(0.0, ends - time.monotonic())
+            try:
+                return self._method(call)(call.request, timeout=left_s, metadata=metadata)
+            except grpc.RpcError as failed:
+                error = from_rpc_error(failed)
+            delay_s = overload_delay_s(error, retries, left_s)
+            if delay_s is None:
+                raise error
+            retries += 1
+            time.sleep(delay_s)
+
+    def _method(self, call: Call) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._channel.unary_unary(
+                call.path,
+                request_serializer=type(call.request).SerializeToString,
+                response_deserializer=call.response.FromString,
+            )
+            self._methods[call.path] = method
+        return method
