@@ -57,7 +57,7 @@ from graft._records.reports import (
     TuningPoint,
     TuningReport,
 )
-from graft._streams.start import FineTuning
+from graft._streams.options import FineTuning
 from graft._version import __version__
 from graft.errors import (
     AbortedError,

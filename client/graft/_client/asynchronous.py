@@ -34,10 +34,11 @@ from graft._records.report_messages import evaluation_of
 from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_async import AsyncPredict
 from graft._streams.predict_async import Stream as PredictStream
-from graft._streams.start import FineTuning, new_exchange, with_task_async
+from graft._streams.start import new_exchange, with_task_async
 from graft._streams.watch import WatchCursor
 from graft._transport.async_status import FinalStatus
 from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
@@ -126,9 +127,7 @@ class AsyncClient(AsyncRequests):
         on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
-        task, examples = await with_task_async(task, examples)
-        exchange = new_exchange(
-            model,
+        options = AdaptOptions(
             adaptation_id=adaptation_id,
             writer_id=writer_id,
             method=method,
@@ -139,14 +138,15 @@ class AsyncClient(AsyncRequests):
             base_version=base_version,
             seed=seed,
             fine_tuning=fine_tuning,
-            time_budget_s=time_budget,
+            time_budget=time_budget,
             commit_id=commit_id,
-            limits=self._limits,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
             close=close,
             append=append,
         )
+        options, examples = await with_task_async(options, examples)
+        exchange = new_exchange(model, options, self._limits)
         drive = AsyncAdapt(exchange, self._open_adapt, on_progress, on_published)
         result = await drive.run(examples)
         return await self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
@@ -165,22 +165,17 @@ class AsyncClient(AsyncRequests):
         on_progress: Callable[[AdaptProgress], None] | None = None,
     ) -> CheckResult:
         """Asks what `adapt` would say; nothing is stored. See `Client.check`."""
-        task, examples = await with_task_async(task, examples)
-        exchange = new_exchange(
-            model,
-            adaptation_id=None,
-            writer_id="",
+        options = AdaptOptions(
             method=method,
             backbone=backbone,
             task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
-            seed=0,
-            commit_id=None,
-            limits=self._limits,
             validate_only=True,
         )
+        options, examples = await with_task_async(options, examples)
+        exchange = new_exchange(model, options, self._limits)
         result = await AsyncAdapt(exchange, self._open_adapt, on_progress).run(examples)
         return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
 

@@ -38,9 +38,10 @@ from graft._records.report_messages import evaluation_of
 from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
+from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
-from graft._streams.start import FineTuning, new_exchange, with_task
+from graft._streams.start import new_exchange, with_task
 from graft._streams.watch import WatchCursor
 from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
 from graft.errors import GraftError, from_rpc_error
@@ -175,9 +176,7 @@ class Client(SyncRequests):
             GraftError: There is no version. FailedPreconditionError, for example, with a single class.
             TypeError: An example is not a pair or an `Example`, or its input or label is not a text.
         """
-        task, examples = with_task(task, examples)
-        exchange = new_exchange(
-            model,
+        options = AdaptOptions(
             adaptation_id=adaptation_id,
             writer_id=writer_id,
             method=method,
@@ -188,14 +187,15 @@ class Client(SyncRequests):
             base_version=base_version,
             seed=seed,
             fine_tuning=fine_tuning,
-            time_budget_s=time_budget,
+            time_budget=time_budget,
             commit_id=commit_id,
-            limits=self._limits,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
             close=close,
             append=append,
         )
+        options, examples = with_task(options, examples)
+        exchange = new_exchange(model, options, self._limits)
         drive = SyncAdapt(
             exchange,
             self._open_adapt,
@@ -238,22 +238,17 @@ class Client(SyncRequests):
         Raises:
             GraftError: The settings would be refused, or the call broke.
         """
-        task, examples = with_task(task, examples)
-        exchange = new_exchange(
-            model,
-            adaptation_id=None,
-            writer_id="",
+        options = AdaptOptions(
             method=method,
             backbone=backbone,
             task=task,
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
-            seed=0,
-            commit_id=None,
-            limits=self._limits,
             validate_only=True,
         )
+        options, examples = with_task(options, examples)
+        exchange = new_exchange(model, options, self._limits)
         drive = SyncAdapt(exchange, self._open_adapt, self._calls.connecting, on_progress)
         result = drive.run(change_messages(examples))
         return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)

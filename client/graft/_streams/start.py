@@ -5,86 +5,66 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
-from graft._records.examples import ChangeLike, LabelsLike, label_messages, task_of
+from graft._records.examples import ChangeLike, label_messages, task_of
 from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.options import AdaptOptions
 from graft.v1 import adaptation_pb2, types_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuning:
-    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
-
-    unfrozen_layers: int = 0
-    """How many of the upper layers are tuned, for the methods "partial" and "auto"."""
-    epochs: int = 0
-    """How often each example is seen at most."""
-    learning_rate: float = 0.0
-    """Of the uppermost layer."""
-    layer_decay: float = 0.0
-    """The learning rate of each layer over that of the one above it, at most 1."""
-
-
-def new_exchange(
-    model: str,
-    *,
-    adaptation_id: str | None,
-    writer_id: str,
-    method: str,
-    backbone: str,
-    task: str,
-    labels: LabelsLike | None,
-    closed_labels: bool,
-    base_version: int,
-    seed: int,
-    commit_id: str | None,
-    limits: Limits,
-    publish_every: int = 0,
-    publish_seconds: float = 0.0,
-    close: bool = True,
-    append: bool = False,
-    validate_only: bool = False,
-    fine_tuning: FineTuning | None = None,
-    time_budget_s: float | None = None,
-) -> AdaptExchange:
+def new_exchange(model: str, options: AdaptOptions, limits: Limits) -> AdaptExchange:
     """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
 
     Raises:
         TypeError: A label is not a text.
         ValueError: This release does not know the method or the task.
     """
-    adaptation_id = adaptation_id or uuid.uuid4().hex
-    start = adaptation_pb2.AdaptStart(
-        adaptation_id=adaptation_id,
-        writer_id=writer_id,
-        model=model,
-        backbone=backbone,
-        task=_task(task),
-        labels=label_messages(labels),
-        closed_labels=closed_labels,
-        method=_method(method),
-        base_version=base_version,
-        seed=seed,
-        publish=_policy(publish_every, publish_seconds),
-        validate_only=validate_only,
+    options = replace(options, adaptation_id=options.adaptation_id or uuid.uuid4().hex)
+    return AdaptExchange(
+        _start(model, options),
+        options.commit_id or _commit_id(model, options),
+        limits=limits,
+        close=options.close,
+        append=options.append,
     )
-    if append and commit_id is None:
-        commit_id = uuid.uuid4().hex  # what follows on is another commit each time
-    if fine_tuning is not None:
+
+
+def _start(model: str, options: AdaptOptions) -> adaptation_pb2.AdaptStart:
+    start = adaptation_pb2.AdaptStart(
+        adaptation_id=options.adaptation_id or "",
+        writer_id=options.writer_id,
+        model=model,
+        backbone=options.backbone,
+        task=_task(options.task),
+        labels=label_messages(options.labels),
+        closed_labels=options.closed_labels,
+        method=_method(options.method),
+        base_version=options.base_version,
+        seed=options.seed,
+        publish=_policy(options.publish_every, options.publish_seconds),
+        validate_only=options.validate_only,
+    )
+    if (tuning := options.fine_tuning) is not None:
         start.fine_tuning.CopyFrom(
             adaptation_pb2.FineTuning(
-                unfrozen_layers=fine_tuning.unfrozen_layers,
-                epochs=fine_tuning.epochs,
-                learning_rate=fine_tuning.learning_rate,
-                layer_decay=fine_tuning.layer_decay,
+                unfrozen_layers=tuning.unfrozen_layers,
+                epochs=tuning.epochs,
+                learning_rate=tuning.learning_rate,
+                layer_decay=tuning.layer_decay,
             )
         )
-    if time_budget_s is not None:
-        start.time_budget.FromNanoseconds(round(time_budget_s * 1e9))
+    if options.time_budget is not None:
+        start.time_budget.FromNanoseconds(round(options.time_budget * 1e9))
+    return start
+
+
+def _commit_id(model: str, options: AdaptOptions) -> str:
+    if options.append and options.commit_id is None:
+        return uuid.uuid4().hex  # what follows on is another commit each time
     # A caller who starts the same adaptation again, say after a crash, means the same commit.
-    commit_id = commit_id or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{model}\0{adaptation_id}\0{writer_id}").hex)
-    return AdaptExchange(start, commit_id, limits=limits, close=close, append=append)
+    name = f"{model}\0{options.adaptation_id}\0{options.writer_id}"
+    return uuid.uuid5(uuid.NAMESPACE_OID, name).hex
 
 
 def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | None:
@@ -96,33 +76,35 @@ def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | Non
     return policy
 
 
-def with_task(task: str, examples: Iterable[ChangeLike]) -> tuple[str, Iterable[ChangeLike]]:
-    """The task, which the first example tells where the caller does not, and the examples."""
-    if task:
-        return task, examples
+def with_task(
+    options: AdaptOptions, examples: Iterable[ChangeLike]
+) -> tuple[AdaptOptions, Iterable[ChangeLike]]:
+    """The options with a task, which the first example tells where the caller does not, and the examples."""
+    if options.task:
+        return options, examples
     rest = iter(examples)
     try:
         first = list(itertools.islice(rest, 1))
     except Exception as error:  # noqa: BLE001 - raised again where examples are taken
-        return "", _raising(error)
-    return (task_of(first[0]) if first else ""), itertools.chain(first, rest)
+        return options, _raising(error)
+    return _of_first(options, first), itertools.chain(first, rest)
 
 
 async def with_task_async(
-    task: str, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]
-) -> tuple[str, Iterable[ChangeLike] | AsyncIterable[ChangeLike]]:
+    options: AdaptOptions, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]
+) -> tuple[AdaptOptions, Iterable[ChangeLike] | AsyncIterable[ChangeLike]]:
     """The same of examples that may come asynchronously."""
     if not isinstance(examples, AsyncIterable):
-        return with_task(task, examples)
-    if task:
-        return task, examples
+        return with_task(options, examples)
+    if options.task:
+        return options, examples
     rest = aiter(examples)
     try:
         first = [await anext(rest)]
     except StopAsyncIteration:
         first = []
     except Exception as error:  # noqa: BLE001 - raised again where examples are taken
-        return "", _raising(error)
+        return options, _raising(error)
 
     async def again() -> AsyncIterator[ChangeLike]:
         for example in first:
@@ -130,7 +112,11 @@ async def with_task_async(
         async for example in rest:
             yield example
 
-    return (task_of(first[0]) if first else ""), again()
+    return _of_first(options, first), again()
+
+
+def _of_first(options: AdaptOptions, first: list[ChangeLike]) -> AdaptOptions:
+    return replace(options, task=task_of(first[0])) if first else options
 
 
 def _raising(error: Exception) -> Iterator[ChangeLike]:

@@ -23,7 +23,7 @@ from graft._data_files.reader import (
 from graft._records.examples import Example, Input, TextPair
 from graft._records.predictions import Prediction
 from graft._report.page import page
-from graft._streams.start import FineTuning
+from graft._streams.options import FineTuning
 from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.following import FollowedLines
 from graft.cli.terminal import Terminal, plain
