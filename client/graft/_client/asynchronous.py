@@ -41,9 +41,10 @@ from graft._streams.predict_async import Stream as PredictStream
 from graft._streams.start import new_exchange, with_task_async
 from graft._streams.watch import WatchCursor
 from graft._transport.async_status import FinalStatus
+from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
 from graft.errors import GraftError, from_rpc_error
-from graft.v1 import model_pb2
+from graft.v1 import adaptation_pb2, model_pb2
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -64,6 +65,9 @@ class AsyncClient(AsyncRequests):
         target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
+        auth: Gives the metadata of a call, as for `Client`; it may be asynchronous. If it is not, it must not block.
+        interceptors: gRPC's asynchronous client interceptors (grpc.aio.UnaryUnaryClientInterceptor and so on), the
+            outermost first. They see each call with its metadata.
         timeout: The default deadline of unary calls, in seconds; None: none.
         connect_timeout: How long `adapt` waits for a first answer, in seconds.
         resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
@@ -77,7 +81,9 @@ class AsyncClient(AsyncRequests):
         target: str = DEFAULT_TARGET,
         *,
         credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Metadata = (),
+        auth: AsyncAuth | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         timeout: float | None = 60.0,
         connect_timeout: float = 20.0,
         resume_timeout: float = 300.0,
@@ -86,7 +92,13 @@ class AsyncClient(AsyncRequests):
         self.target = target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = AsyncCalls(
-            target, credentials=credentials, metadata=metadata, timeout_s=timeout, keep_alive_s=keep_alive
+            target,
+            credentials=credentials,
+            metadata=metadata,
+            auth=auth,
+            interceptors=interceptors,
+            timeout_s=timeout,
+            keep_alive_s=keep_alive,
         )
         super().__init__(calls)
 
@@ -296,23 +308,29 @@ class AsyncClient(AsyncRequests):
 
     async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+        try:
+            exchange.complete_rejections(await self._events_so_far(exchange))
+        except GraftError as error:
+            LOG.warning("some rejections may be missing: %s", error)
+        if exchange.result is None:
+            raise GraftError("The adaptation has no result.")
+        return exchange.result
+
+    async def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         call = self._calls.adaptations.WatchAdaptation(
             exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=await self._calls.metadata()
         )
+        events = []
         try:
-            events = []
             async for event in call:
                 events.append(event)
                 if exchange.is_last(event):
                     break
-            exchange.complete_rejections(events)
         except grpc.RpcError as error:
-            LOG.warning("some rejections may be missing: %s", from_rpc_error(error))
+            raise from_rpc_error(error) from None
         finally:
             call.cancel()
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
+        return events
 
 
 async def _batches(

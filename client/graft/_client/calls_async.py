@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from graft._client.operations import Call, Operation
+from graft._transport.authentication import AsyncAuth, Metadata, asked_async
 from graft._transport.channel import channel_options, channel_target
 from graft._transport.retry import overload_delay_s
 from graft.errors import from_rpc_error
@@ -37,17 +38,22 @@ class AsyncCalls:
         target: str,
         *,
         credentials: grpc.ChannelCredentials | None,
-        metadata: Sequence[tuple[str, str]],
+        metadata: Metadata,
+        auth: AsyncAuth | None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor],
         timeout_s: float | None,
         keep_alive_s: float,
     ) -> None:
         self._metadata = tuple(metadata)
+        self._auth = auth
         self._timeout_s = timeout_s
         address, options = channel_target(target), channel_options(keep_alive_s)
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
+            self._channel = grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
+            self._channel = grpc.aio.secure_channel(
+                address, credentials, options=options, interceptors=interceptors
+            )
         self.adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self.models = model_pb2_grpc.ModelServiceStub(self._channel)
         self.predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
@@ -57,9 +63,13 @@ class AsyncCalls:
         """Ends every call and the connection."""
         await self._channel.close()
 
-    async def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the next call carries."""
-        return self._metadata
+    async def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What the next call carries.
+
+        Raises:
+            UnauthenticatedError: `auth` raised.
+        """
+        return (*self._metadata, *await asked_async(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:
         """A call's deadline: what the caller asks for, or the client's; None: none."""

@@ -6,18 +6,27 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
 from graft._client import operations as ops
 from graft._client.operations import Call, Operation
+from graft._transport.authentication import Auth, Metadata, asked
 from graft._transport.channel import channel_options, channel_target
 from graft._transport.retry import overload_delay_s
 from graft.errors import from_rpc_error
 from graft.v1 import adaptation_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 
 T = TypeVar("T")
+
+ClientInterceptor: TypeAlias = (
+    grpc.UnaryUnaryClientInterceptor
+    | grpc.UnaryStreamClientInterceptor
+    | grpc.StreamUnaryClientInterceptor
+    | grpc.StreamStreamClientInterceptor
+)
+"""What grpc.intercept_channel takes."""
 
 
 class SyncCalls:
@@ -34,17 +43,22 @@ class SyncCalls:
         target: str,
         *,
         credentials: grpc.ChannelCredentials | None,
-        metadata: Sequence[tuple[str, str]],
+        metadata: Metadata,
+        auth: Auth | None,
+        interceptors: Sequence[ClientInterceptor],
         timeout_s: float | None,
         keep_alive_s: float,
     ) -> None:
         self._metadata = tuple(metadata)
+        self._auth = auth
         self._timeout_s = timeout_s
         address, options = channel_target(target), channel_options(keep_alive_s)
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=options)
         else:
             self._channel = grpc.secure_channel(address, credentials, options=options)
+        if interceptors:
+            self._channel = grpc.intercept_channel(self._channel, *interceptors)
         self.adaptations = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
         self.models = model_pb2_grpc.ModelServiceStub(self._channel)
         self.predictions = prediction_pb2_grpc.PredictionServiceStub(self._channel)
@@ -54,9 +68,13 @@ class SyncCalls:
         """Ends every call and the connection."""
         self._channel.close()
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the next call carries."""
-        return self._metadata
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What the next call carries.
+
+        Raises:
+            UnauthenticatedError: `auth` raised.
+        """
+        return (*self._metadata, *asked(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:
         """A call's deadline: what the caller asks for, or the client's; None: none."""

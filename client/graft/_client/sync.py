@@ -15,7 +15,7 @@ import grpc
 
 from graft._client import operations as ops
 from graft._client.bundle import Bundle, BundleWriter
-from graft._client.calls_sync import SyncCalls
+from graft._client.calls_sync import ClientInterceptor, SyncCalls
 from graft._client.operations import PredictSettings, Selector
 from graft._client.requests_sync import SyncRequests
 from graft._records.examples import (
@@ -43,6 +43,7 @@ from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
 from graft._streams.start import new_exchange, with_task
 from graft._streams.watch import WatchCursor
+from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
 from graft.errors import GraftError, from_rpc_error
 from graft.v1 import (
@@ -72,6 +73,13 @@ class Client(SyncRequests):
         target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
+        auth: Gives the metadata of a call, pairs of key and value like `metadata`, and is asked anew for each: for
+            each request, each stream, and again where one is repeated or resumed. So a token can be refreshed. It
+            is called in the thread that makes the call, maybe in several at once, and needs no TLS. What gRPC
+            itself sends again, within 3 s while the server is unavailable, carries the same metadata. Where it
+            raises, the call ends with an UnauthenticatedError that says so.
+        interceptors: gRPC's client interceptors (grpc.UnaryUnaryClientInterceptor and so on), the outermost first.
+            They see each call with its metadata, and must return what the continuation gives, or its like.
         timeout: The default deadline of unary calls, in seconds; None: none.
         connect_timeout: How long `adapt` waits for a first answer, in seconds.
         resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
@@ -85,7 +93,9 @@ class Client(SyncRequests):
         target: str = DEFAULT_TARGET,
         *,
         credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Metadata = (),
+        auth: Auth | None = None,
+        interceptors: Sequence[ClientInterceptor] = (),
         timeout: float | None = 60.0,
         connect_timeout: float = 20.0,
         resume_timeout: float = 300.0,
@@ -94,7 +104,13 @@ class Client(SyncRequests):
         self.target = target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = SyncCalls(
-            target, credentials=credentials, metadata=metadata, timeout_s=timeout, keep_alive_s=keep_alive
+            target,
+            credentials=credentials,
+            metadata=metadata,
+            auth=auth,
+            interceptors=interceptors,
+            timeout_s=timeout,
+            keep_alive_s=keep_alive,
         )
         super().__init__(calls)
 
@@ -412,23 +428,29 @@ class Client(SyncRequests):
 
     def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+        try:
+            exchange.complete_rejections(self._events_so_far(exchange))
+        except GraftError as error:
+            LOG.warning("some rejections may be missing: %s", error)
+        if exchange.result is None:
+            raise GraftError("The adaptation has no result.")
+        return exchange.result
+
+    def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         call = self._calls.adaptations.WatchAdaptation(
             exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._calls.metadata()
         )
+        events = []
         try:
-            events = []
             for event in call:
                 events.append(event)
                 if exchange.is_last(event):
                     break
-            exchange.complete_rejections(events)
         except grpc.RpcError as error:
-            LOG.warning("some rejections may be missing: %s", from_rpc_error(error))
+            raise from_rpc_error(error) from None
         finally:
             call.cancel()
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
+        return events
 
 
 def _offer(feed: queue.Queue[T], item: T, call: Any) -> bool:

@@ -101,7 +101,11 @@ class AsyncAdapt:
     async def _converse(self) -> GraftError | None:
         """Holds one call, from its opening to its end, and returns what it ended with."""
         self._exchange.opened()
-        call = await self._open_call()
+        try:
+            call = await self._open_call()
+        except GraftError as error:
+            self._exchange.fail(error)
+            return error
         status = FinalStatus(call)
         writer = asyncio.create_task(self._write(call))
         try:

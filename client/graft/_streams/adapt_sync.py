@@ -126,7 +126,12 @@ class SyncAdapt:
         talk = _Conversation()
         with self._changed:
             self._exchange.opened()
-        call = self._open_call(self._requests(talk))
+        try:
+            call = self._open_call(self._requests(talk))
+        except GraftError as error:
+            with self._changed:
+                self._exchange.fail(error)
+            return error
         reader = threading.Thread(target=self._read, args=(call, talk), name="graft-adapt-read", daemon=True)
         reader.start()
         with self._changed:
