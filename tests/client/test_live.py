@@ -470,15 +470,21 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
     serve: Callable[..., Any], end: str
 ) -> None:
     server, rows = serve(), few(800)
+    some_are_stored = threading.Event()
 
     def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
         yield from rows[:500]
+        some_are_stored.wait()
         getattr(server, end)()
         serve("--listen", server.target)
         yield from rows[500:]
 
+    def note(progress: graft.AdaptProgress) -> None:
+        if progress.acknowledged:
+            some_are_stored.set()
+
     with graft.Client(server.target) as client:
-        result = client.adapt(new_name(), with_an_end_in_the_middle())
+        result = client.adapt(new_name(), with_an_end_in_the_middle(), on_progress=note)
         assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
         assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
 
@@ -486,15 +492,24 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
 def test_the_async_client_outlives_such_a_server_too(serve: Callable[..., Any]) -> None:
     server, rows = serve(), few(800)
 
-    def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
-        yield from rows[:500]
-        server.kill()
-        serve("--listen", server.target)
-        yield from rows[500:]
-
     async def adapt() -> graft.AdaptResult:
+        some_are_stored = asyncio.Event()
+
+        async def with_an_end_in_the_middle() -> AsyncIterator[tuple[str, str]]:
+            for row in rows[:500]:
+                yield row
+            await some_are_stored.wait()
+            server.kill()
+            await asyncio.to_thread(serve, "--listen", server.target)
+            for row in rows[500:]:
+                yield row
+
+        def note(progress: graft.AdaptProgress) -> None:
+            if progress.acknowledged:
+                some_are_stored.set()
+
         async with graft.AsyncClient(server.target) as client:
-            return await client.adapt(new_name(), with_an_end_in_the_middle())
+            return await client.adapt(new_name(), with_an_end_in_the_middle(), on_progress=note)
 
     result = asyncio.run(adapt())
     assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
