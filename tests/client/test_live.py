@@ -594,17 +594,11 @@ def test_errors_of_the_server_are_one_line_with_a_remedy(target: str) -> None:
 def test_an_interrupted_command_says_how_to_go_on_and_does(target: str) -> None:
     model = new_name()
     lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in few()]
+    # Where tests run in the background of a shell, SIGINT is ignored, and the command would inherit that.
+    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     command = [
-        sys.executable,
-        "-m",
-        "graft.cli",
-        "adapt",
-        model,
-        "-",
-        "--adaptation-id",
-        "mine",
-        "--server",
-        target,
+        *(sys.executable, "-c", f"{heeding}; from graft.cli import main; sys.exit(main())"),
+        *("adapt", model, "-", "--adaptation-id", "mine", "--server", target),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -15,7 +16,7 @@ from graft._client.operations import Call, Operation
 from graft._transport.authentication import Auth, Metadata, asked
 from graft._transport.channel import channel_options, channel_target
 from graft._transport.retry import overload_delay_s
-from graft.errors import from_rpc_error
+from graft.errors import client_closed, from_rpc_error
 from graft.v1 import adaptation_pb2_grpc, model_pb2_grpc, prediction_pb2_grpc
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class SyncCalls:
     ) -> None:
         self._metadata = tuple(metadata)
         self._auth = auth
+        self._closed = threading.Event()
+        self._stops: dict[int, Callable[[], None]] = {}
         self._timeout_s = timeout_s
         address, options = channel_target(target), channel_options(keep_alive_s)
         if credentials is None:
@@ -65,15 +68,40 @@ class SyncCalls:
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
 
     def close(self) -> None:
-        """Ends every call and the connection."""
+        """Ends every call and the connection; from any thread, and what waits to call again ends, too."""
+        self._closed.set()
+        for stop in tuple(self._stops.values()):
+            stop()
         self._channel.close()
+
+    @contextlib.contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Has `close` call `stop`, in its own thread, while the context lasts."""
+        self._stops[id(stop)] = stop
+        try:
+            if self._closed.is_set():
+                stop()
+            yield
+        finally:
+            del self._stops[id(stop)]
+
+    def wait(self, seconds: float) -> None:
+        """Waits between two calls, while gRPC looks for a connection.
+
+        Raises:
+            CancelledError: The client was closed.
+        """
+        with self.connecting(seconds):
+            self._sleep(seconds)
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """What the next call carries.
 
         Raises:
             UnauthenticatedError: `auth` raised.
+            CancelledError: The client was closed.
         """
+        self._sleep(0.0)
         return (*self._metadata, *asked(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:
@@ -122,7 +150,11 @@ class SyncCalls:
             if delay_s is None:
                 raise error
             retries += 1
-            time.sleep(delay_s)
+            self._sleep(delay_s)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise client_closed()
 
     def _method(self, call: Call) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
         method = self._methods.get(call.path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -219,7 +218,8 @@ class Client(SyncRequests):
             on_progress,
             on_published,
         )
-        result = drive.run(change_messages(examples))
+        with self._calls.stopping(drive.stop):
+            result = drive.run(change_messages(examples))
         return self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
 
     def check(
@@ -266,7 +266,8 @@ class Client(SyncRequests):
         options, examples = with_task(options, examples)
         exchange = new_exchange(model, options, self._limits)
         drive = SyncAdapt(exchange, self._open_adapt, self._calls.connecting, on_progress)
-        result = drive.run(change_messages(examples))
+        with self._calls.stopping(drive.stop):
+            result = drive.run(change_messages(examples))
         return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
 
     def predict_stream(
@@ -305,7 +306,7 @@ class Client(SyncRequests):
         exchange = PredictExchange(
             timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
         )
-        drive = SyncPredict(exchange, self._open_predict, self._calls.connecting)
+        drive = SyncPredict(exchange, self._open_predict, self._calls.wait)
         return drive.run(ops.bulk_requests(settings, inputs))
 
     def evaluate(
@@ -423,8 +424,7 @@ class Client(SyncRequests):
                 return
             finally:
                 call.cancel()
-            with self._calls.connecting(delay_s):
-                time.sleep(delay_s)
+            self._calls.wait(delay_s)
 
     def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""

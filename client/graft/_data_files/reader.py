@@ -308,11 +308,17 @@ def read_examples(
             yield example_of(data, row, columns)
 
 
-def open_data(path: str | Path, *, delimiter: str | None = None, encoding: str = "utf-8-sig") -> Data:
-    """Opens a data file, or a folder tree."""
+def open_data(
+    path: str | Path,
+    *,
+    delimiter: str | None = None,
+    encoding: str = "utf-8-sig",
+    stdin: BinaryIO | None = None,
+) -> Data:
+    """Opens a data file, or a folder tree; "-" is `stdin`, or the process's own."""
     if Path(path).is_dir():
         return FolderTree(path)
-    return DataFile(path, delimiter=delimiter, encoding=encoding)
+    return DataFile(path, delimiter=delimiter, encoding=encoding, stdin=stdin)
 
 
 def example_of(data: Origin, row: Row, columns: Columns) -> Example:

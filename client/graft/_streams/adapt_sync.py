@@ -8,6 +8,7 @@ both sides.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import grpc
 
 from graft._records.records import AdaptProgress, AdaptResult, Outcome
 from graft._streams.adapt import AdaptExchange
-from graft.errors import GraftError, from_call
+from graft.errors import GraftError, client_closed, from_call
 from graft.v1 import adaptation_pb2
 
 # What grpc returns for a stream is a call and an iterator at once, which it has no public name for.
@@ -53,7 +54,8 @@ class SyncAdapt:
         self._connecting = connecting
         self._on_progress = on_progress
         self._on_published = on_published
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._stopped = False
         self._crash: BaseException | None = None
 
@@ -64,8 +66,8 @@ class SyncAdapt:
             GraftError: There is no version.
         """
         supervisor = threading.Thread(target=self._supervise, name="graft-adapt", daemon=True)
-        supervisor.start()
         try:
+            supervisor.start()
             for example in examples:
                 if not self._add(example):
                     break
@@ -75,10 +77,24 @@ class SyncAdapt:
                 error.add_note(f"adaptation_id={self._exchange.progress().adaptation_id!r} can be resumed")
             raise
         finally:
+            self._give_lock_back()
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
-            supervisor.join()
+            with contextlib.suppress(RuntimeError):  # an interrupt came before it was seen to have started
+                supervisor.join()
+
+    def stop(self) -> None:
+        """Ends it, from another thread, because the client is closed."""
+        with self._changed:
+            self._exchange.fail(client_closed())
+            self._changed.notify_all()
+
+    def _give_lock_back(self) -> None:
+        """Lets go of the lock where KeyboardInterrupt came after it was taken and before its block was entered."""
+        with contextlib.suppress(RuntimeError):  # it is not ours, as it should be
+            while True:
+                self._lock.release()
 
     def _add(self, example: adaptation_pb2.ExampleChange) -> bool:
         with self._changed:
@@ -189,5 +205,6 @@ class SyncAdapt:
 
     def _fail(self, crash: BaseException) -> None:
         with self._changed:
-            self._crash = crash
+            if self._exchange.failure is None:  # otherwise what crashed is a consequence
+                self._crash = crash
             self._changed.notify_all()

@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -29,11 +28,11 @@ class SyncPredict:
         self,
         exchange: PredictExchange,
         open_call: OpenCall,
-        connecting: Callable[[float], AbstractContextManager[None]],
+        wait: Callable[[float], None],
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
-        self._connecting = connecting
+        self._wait_to_call = wait
         self._call: _Call | None = None
 
     def run(self, requests: Iterable[prediction_pb2.PredictRequest]) -> Iterator[Prediction]:
@@ -76,9 +75,7 @@ class SyncPredict:
             self._exchange.receive(message)
             return
         self._hang_up()
-        delay_s = self._exchange.broken(message)
-        with self._connecting(delay_s):
-            time.sleep(delay_s)
+        self._wait_to_call(self._exchange.broken(message))
         self._exchange.waited(time.monotonic() - began)
 
     def _hang_up(self) -> None:

@@ -1,14 +1,13 @@
-"""What each command of `graft` does. Arguments come parsed, errors leave as exceptions: see `cli`."""
+"""What each command of `graft` does. Arguments come parsed, errors leave as exceptions: see `program`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.reader import (
@@ -35,10 +34,6 @@ _INTERACTIVE_CHUNK: Final = 1
 _BULK_CHUNK: Final = 64
 
 
-class Interrupted(Exception):  # noqa: N818  (it is not an error)
-    """The user pressed Ctrl-C; says how to go on."""
-
-
 Command = Callable[[argparse.Namespace, Client, Terminal], None]
 
 
@@ -51,20 +46,18 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         _check(args, client, terminal)
         return
     lines: array[int] = array("q")
-    with _open(args) as data, AdaptBar(terminal) as bar:
-        try:
-            terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
-            result = client.adapt(
-                args.model,
-                _examples(data, _columns(args, data), bar.reading, lines),
-                **_how_to_adapt(args),
-                on_progress=bar.show,
-                on_published=terminal.outcome,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
-            ) from None
+    terminal.interrupts.hint = (
+        f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
+    )
+    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
+        result = client.adapt(
+            args.model,
+            _examples(data, _columns(args, data), bar.reading, lines),
+            **_how_to_adapt(args),
+            on_progress=bar.show,
+            on_published=terminal.outcome,
+        )
     if args.json:
         terminal.json(result)
     else:
@@ -76,23 +69,19 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
-    lines = FollowedLines(sys.stdin, _columns(args, None), terminal.warning)
-    with lines, AdaptBar(terminal) as bar:
+    interrupts = terminal.interrupts
+    interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+    with interrupts.ending_input_first(), AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
-        try:
-            result = client.adapt(
-                args.model,
-                lines,
-                **_how_to_adapt(args),
-                close=False,
-                append=True,
-                on_progress=bar.show,
-                on_published=terminal.outcome,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
-            ) from None
+        result = client.adapt(
+            args.model,
+            FollowedLines(interrupts, _columns(args, None), terminal.warning),
+            **_how_to_adapt(args),
+            close=False,
+            append=True,
+            on_progress=bar.show,
+            on_published=terminal.outcome,
+        )
     if args.json:
         terminal.json(result)
     else:
@@ -104,7 +93,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     lines: array[int] = array("q")
-    with _open(args) as data, AdaptBar(terminal) as bar:
+    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
             _examples(data, _columns(args, data), bar.reading, lines),
@@ -186,7 +175,7 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Measures a version on a data file."""
-    with _open(args) as data, CountBar(terminal, "evaluating:") as bar:
+    with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
             _examples(data, _columns(args, data), bar.reading),
@@ -296,8 +285,9 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.event(event)
 
 
-def _open(args: argparse.Namespace) -> Data:
-    return open_data(args.data, delimiter=args.delimiter, encoding=args.encoding)
+def _open(args: argparse.Namespace, terminal: Terminal) -> Data:
+    stdin = terminal.interrupts.stdin.buffer if args.data == "-" else None
+    return open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, stdin=stdin)
 
 
 def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
@@ -331,21 +321,22 @@ def _examples(
 
 def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     asked: deque[str] = deque()
+    stdin = terminal.interrupts.stdin
     predictions = client.predict_stream(
         args.model,
-        _standard_input(asked),
+        _asked_lines(stdin, asked),
         version=args.version,
         alias=args.alias,
         adaptation_id=args.adaptation,
         top_k=args.top_k,
-        chunk_size=_INTERACTIVE_CHUNK if sys.stdin.isatty() else _BULK_CHUNK,
+        chunk_size=_INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK,
     )
     for prediction in predictions:
         _print_prediction(args, terminal, asked.popleft(), prediction)
 
 
-def _standard_input(asked: deque[str]) -> Iterator[str]:
-    for line in sys.stdin:
+def _asked_lines(stdin: TextIO, asked: deque[str]) -> Iterator[str]:
+    for line in stdin:
         if text := line.strip():
             asked.append(text)
             yield text

@@ -13,6 +13,7 @@ from graft._client.sync import Client
 from graft._data_files.reader import DataError
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
+from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.errors import (
     GraftError,
     NotFoundError,
@@ -98,29 +99,35 @@ _NO_RICH: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     args = build_parser().parse_args(argv)
+    with Interrupts() as interrupts:
+        return _run(args, interrupts)
+
+
+def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     try:
-        from graft.cli import commands as _commands  # noqa: PLC0415  (needs rich, which only the command line does)
+        from graft.cli import commands  # noqa: PLC0415  (needs rich, which only the command line does)
         from graft.cli.terminal import Terminal  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
         print(_NO_RICH, file=sys.stderr)
         return 1
-    terminal = Terminal()
+    terminal = Terminal(interrupts)
     try:
         with Client(args.server, timeout=args.timeout, connect_timeout=_CONNECT_TIMEOUT_S) as client:
-            getattr(_commands, args.command)(args, client, terminal)
-    except _commands.Interrupted as interrupted:
-        terminal.say(f"interrupted: {interrupted}")
-        return 130
+            interrupts.cancels(client.close)
+            getattr(commands, args.command)(args, client, terminal)
     except KeyboardInterrupt:
-        terminal.say("interrupted")
-        return 130
+        return _interrupted(terminal)
     except BrokenPipeError:
         _forget_standard_output()
         return 1
-    except (GraftError, DataError, OSError, ValueError) as error:
-        return _fail(error, args, terminal)
+    except Exception as error:
+        if interrupts.pressed:  # its calls were cancelled, and this is how it took that
+            return _interrupted(terminal)
+        if isinstance(error, GraftError | DataError | OSError | ValueError):
+            return _fail(error, args, terminal)
+        raise
     return 0
 
 
@@ -397,6 +404,12 @@ def _delimiter(text: str) -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _interrupted(terminal: Terminal) -> int:
+    hint = terminal.interrupts.hint
+    terminal.say(f"interrupted: {hint}" if hint else "interrupted")
+    return INTERRUPTED
 
 
 def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int:

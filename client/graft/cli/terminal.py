@@ -27,6 +27,7 @@ from graft._records.records import (
 from graft._records.reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
 from graft._report import words
 from graft.cli import phrases
+from graft.cli.interrupts import Interrupts
 from graft.errors import GraftError
 
 _SHOWN_CLASSES: Final = 20
@@ -42,9 +43,14 @@ _NUMBERS: Final = frozenset(
 
 
 class Terminal:
-    """Standard output for results, standard error for everything else."""
+    """Standard output for results, standard error for everything else.
 
-    def __init__(self) -> None:
+    Attributes:
+        interrupts: What Ctrl-C does, and standard input, which it ends.
+    """
+
+    def __init__(self, interrupts: Interrupts | None = None) -> None:
+        self.interrupts = interrupts or Interrupts()
         # A file or a pipe has no width; rich would take 80 columns and fold names.
         width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
         self.out = Console(highlight=False, soft_wrap=True, width=width)
