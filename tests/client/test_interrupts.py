@@ -6,7 +6,9 @@ signals, and no wait of the main thread is ever cut short by one: as where a sig
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +103,28 @@ def test_a_command_that_reads_examples_from_standard_input(server: Any, client: 
     adapt.send_signal(signal.SIGINT)
     assert "go on by the same command with --adaptation-id mine" in ended(adapt)
     assert client.adaptation(model, "mine").state == "open"
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_command_that_reads_a_pipe_with_a_name(
+    server: Any, client: graft.Client, tmp_path: Path, writes: bool
+) -> None:
+    model, pipe = new_name(), tmp_path / "data.jsonl"
+    os.mkfifo(pipe)
+    adapt = graft_command("adapt", model, str(pipe), "--adaptation-id", "mine", "--server", server.target)
+    with open_for_writing(pipe) if writes else contextlib.nullcontext() as writer:
+        assert "reading" in line(adapt.stderr)
+        if writer is not None:
+            writer.write(lines())
+            writer.flush()
+            until_stored(client, model, len(ROWS))
+        adapt.send_signal(signal.SIGINT)
+        assert "go on by the same command with --adaptation-id mine" in ended(adapt)
+
+
+def open_for_writing(pipe: Path) -> IO[str]:
+    """Waits for nobody who reads: it could read itself."""
+    return open(os.open(pipe, os.O_RDWR), "w", encoding="utf-8")  # noqa: PTH123
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

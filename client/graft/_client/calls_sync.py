@@ -53,6 +53,7 @@ class SyncCalls:
         self._metadata = tuple(metadata)
         self._auth = auth
         self._closed = threading.Event()
+        self._lock = threading.Lock()
         self._stops: dict[int, Callable[[], None]] = {}
         self._timeout_s = timeout_s
         address, options = channel_target(target), channel_options(keep_alive_s)
@@ -70,20 +71,24 @@ class SyncCalls:
     def close(self) -> None:
         """Ends every call and the connection; from any thread, and what waits to call again ends, too."""
         self._closed.set()
-        for stop in tuple(self._stops.values()):
+        with self._lock:
+            stops = tuple(self._stops.values())
+        for stop in stops:
             stop()
         self._channel.close()
 
     @contextlib.contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
         """Has `close` call `stop`, in its own thread, while the context lasts."""
-        self._stops[id(stop)] = stop
+        with self._lock:
+            self._stops[id(stop)] = stop
         try:
             if self._closed.is_set():
                 stop()
             yield
         finally:
-            del self._stops[id(stop)]
+            with self._lock:
+                del self._stops[id(stop)]
 
     def wait(self, seconds: float) -> None:
         """Waits between two calls, while gRPC looks for a connection.
@@ -101,7 +106,8 @@ class SyncCalls:
             UnauthenticatedError: `auth` raised.
             CancelledError: The client was closed.
         """
-        self._sleep(0.0)
+        if self._closed.is_set():
+            raise client_closed()
         return (*self._metadata, *asked(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:

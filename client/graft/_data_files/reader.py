@@ -100,7 +100,7 @@ class DataFile:
         data_format: str | None = None,
         delimiter: str | None = None,
         encoding: str = "utf-8-sig",
-        stdin: BinaryIO | None = None,
+        source: BinaryIO | None = None,
     ) -> None:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.size = 0
@@ -109,7 +109,7 @@ class DataFile:
         self._delimiter = delimiter or ("\t" if self._format == "tsv" else ",")
         self._encoding = encoding
         self._stack = ExitStack()
-        self._raw = self._open(path, stdin)
+        self._raw = self._open(path, source)
         self._text = self._decoded(path)
 
     def __enter__(self) -> Self:
@@ -148,9 +148,11 @@ class DataFile:
         except (EOFError, gzip.BadGzipFile) as error:
             raise DataError(f"{self.name}, after line {line}: not a whole gzip file ({error})") from None
 
-    def _open(self, path: str | Path, stdin: BinaryIO | None) -> BinaryIO:
+    def _open(self, path: str | Path, source: BinaryIO | None) -> BinaryIO:
+        if source is not None:
+            return source
         if str(path) == "-":
-            return stdin or sys.stdin.buffer
+            return sys.stdin.buffer
         try:
             raw = Path(path).open("rb")  # noqa: SIM115  (the stack closes it)
         except OSError as error:
@@ -313,12 +315,12 @@ def open_data(
     *,
     delimiter: str | None = None,
     encoding: str = "utf-8-sig",
-    stdin: BinaryIO | None = None,
+    source: BinaryIO | None = None,
 ) -> Data:
-    """Opens a data file, or a folder tree; "-" is `stdin`, or the process's own."""
+    """Opens a data file, or a folder tree. Where there is a `source`, the file is read from there."""
     if Path(path).is_dir():
         return FolderTree(path)
-    return DataFile(path, delimiter=delimiter, encoding=encoding, stdin=stdin)
+    return DataFile(path, delimiter=delimiter, encoding=encoding, source=source)
 
 
 def example_of(data: Origin, row: Row, columns: Columns) -> Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -285,9 +286,13 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.event(event)
 
 
-def _open(args: argparse.Namespace, terminal: Terminal) -> Data:
-    stdin = terminal.interrupts.stdin.buffer if args.data == "-" else None
-    return open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, stdin=stdin)
+@contextlib.contextmanager
+def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
+    with (
+        terminal.interrupts.opened(args.data) as source,
+        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
+    ):
+        yield data
 
 
 def _columns(args: argparse.Namespace, data: Data | None) -> Columns:

@@ -17,8 +17,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, BinaryIO, Final, Self, TextIO
 
 INTERRUPTED: Final = 130
 """The exit code of a command that Ctrl-C ended: 128 and SIGINT's number."""
@@ -44,7 +45,8 @@ class Interrupts:
         self.hint = ""
         self._lock = threading.Lock()
         self._cancel: Callable[[], None] | None = None
-        self._input: _Input | None = None
+        self._ending: _Ending | None = None
+        self._stdin: TextIO | None = None
         self._input_first = False
         self._watcher: threading.Thread | None = None
         self._handlers: dict[signal.Signals, Any] = {}
@@ -53,7 +55,7 @@ class Interrupts:
         if os.name == "posix" and threading.current_thread() is threading.main_thread():
             self._signals, self._noted = os.pipe()
             os.set_blocking(self._noted, False)
-            self._input = _Input()
+            self._ending = _Ending()
             self._previous = signal.set_wakeup_fd(self._noted, warn_on_full_buffer=False)
             self._watcher = threading.Thread(target=self._watch, name="graft-interrupts", daemon=True)
             self._watcher.start()
@@ -67,26 +69,46 @@ class Interrupts:
         if self._watcher is None:
             return
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not from Python
         signal.set_wakeup_fd(self._previous)
         os.write(self._noted, bytes([_DONE]))
         self._watcher.join()
         for end in (self._signals, self._noted):
             os.close(end)
-        if self._input is not None:
-            self._input.release()
+        if self._ending is not None:
+            self._ending.release()
 
     @property
     def stdin(self) -> TextIO:
         """Standard input, which a signal ends."""
-        if self._input is None:
+        if self._ending is None:
             return sys.stdin
-        return self._input.text
+        if self._stdin is None:
+            source = _Source(sys.stdin.fileno(), self._ending)
+            self._stdin = io.TextIOWrapper(
+                io.BufferedReader(source), encoding=sys.stdin.encoding, errors=sys.stdin.errors
+            )
+        return self._stdin
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[BinaryIO | None]:
+        """Standard input for "-", and a pipe that has a name, both of which a signal ends; None for other files."""
+        if path == "-":
+            yield self.stdin.buffer
+        elif self._ending is None or not Path(path).is_fifo():
+            yield None
+        else:
+            # Whoever opens a pipe to read from it waits for somebody to write, and no signal is to be missed there.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                yield io.BufferedReader(_Source(fd, self._ending))
+            finally:
+                os.close(fd)
 
     @property
     def input_ended(self) -> bool:
         """Whether a signal ended standard input, and not the command."""
-        return self._input is not None and self._input.ended
+        return self._ending is not None and self._ending.ended
 
     def cancels(self, cancel: Callable[[], None]) -> None:
         """Has the first Ctrl-C that is to end the command call `cancel`, in a thread of its own."""
@@ -121,53 +143,56 @@ class Interrupts:
 
     def _press(self) -> None:
         with self._lock:
-            if self._input is not None and self._input_first and not self._input.ended:
-                self._input.end()
+            if self._ending is not None and self._input_first and not self._ending.ended:
+                self._ending.end()
                 return
             again, self.pressed = self.pressed, True
         if again:
             _end_at_once()
-        if self._input is not None:
-            self._input.interrupt()
+        if self._ending is not None:
+            self._ending.interrupt()
         if self._cancel is not None:
             # In a thread of its own, so that another Ctrl-C is seen whatever this one waits for.
             threading.Thread(target=self._cancel, name="graft-cancel", daemon=True).start()
 
 
-class _Input(io.RawIOBase):
-    """Standard input, which another thread can end, or interrupt, while it is being read."""
+class _Ending:
+    """What ends reading, from another thread: wakes those who wait for input."""
 
     def __init__(self) -> None:
         self.ended = False
         self._interrupted = False
         self._wakes, self._waker = os.pipe()
-        self._text: TextIO | None = None
-        self._fd = -1
-
-    @property
-    def text(self) -> TextIO:
-        """Its text."""
-        if self._text is None:
-            self._fd = sys.stdin.fileno()
-            self._text = io.TextIOWrapper(
-                io.BufferedReader(self), encoding=sys.stdin.encoding, errors=sys.stdin.errors
-            )
-        return self._text
 
     def end(self) -> None:
-        """Lets the reader see the end of the input, now and ever after."""
+        """Lets readers see the end of the input, from here on."""
         self.ended = True
         os.write(self._waker, b"\0")
 
     def interrupt(self) -> None:
-        """Raises KeyboardInterrupt where the input is read, now and ever after."""
+        """Raises KeyboardInterrupt where input is read, from here on."""
         self._interrupted = True
         os.write(self._waker, b"\0")
 
+    def wait_for(self, fd: int) -> bool:
+        """Waits until there is something to read; whether there is, or reading was ended."""
+        ready, _, _ = select.select([fd, self._wakes], [], [])
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return fd in ready and not self.ended
+
     def release(self) -> None:
-        """Gives back what lets another thread end the input; it is not to be read any more."""
+        """Gives its pipe back; nothing is to be read any more."""
         for end in (self._wakes, self._waker):
             os.close(end)
+
+
+class _Source(io.RawIOBase):
+    """Something to read whose reading another thread can end."""
+
+    def __init__(self, fd: int, ending: _Ending) -> None:
+        self._fd = fd
+        self._ending = ending
 
     def fileno(self) -> int:
         return self._fd
@@ -179,12 +204,7 @@ class _Input(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        ready, _, _ = select.select([self._fd, self._wakes], [], [])
-        if self._interrupted:
-            raise KeyboardInterrupt
-        if self.ended:
-            return 0
-        return os.readv(self._fd, [buffer]) if self._fd in ready else 0
+        return os.readv(self._fd, [buffer]) if self._ending.wait_for(self._fd) else 0
 
 
 def _note(_: int, __: FrameType | None) -> None:
