@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from benchmarks.datasets import Texts, banking77, few_shot
 from benchmarks.harness import CACHE, Figure, at_least, write
 from benchmarks.inprocess import Loop, rate, session, tokenized
-from graft_server.adapting.precision import admit
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.training_set import TrainingSet
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.errors import StateError
-from graft_server.examples import Input
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Input
+from graft_server.encoding.encoder import Encoder, Reference
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.reduced_precision import admit
+from graft_server.training.tasks.single_label.selection import select_single_label
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
 ROUNDS = 5
@@ -84,9 +85,9 @@ def _features(graph: Path, texts: Sequence[Tokens]) -> Views:
     return {view: np.concatenate([batch[view] for batch in batches]) for view in encoder.views}
 
 
-def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> TrainingSet:
+def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> ClassifiedSet:
     n = len(rows)
-    return TrainingSet(
+    return ClassifiedSet(
         classes=data.classes,
         descriptions=("",) * len(data.classes),
         labels=data.train_labels[rows],
@@ -100,13 +101,13 @@ def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> Trai
     )
 
 
-def _accuracy(train: TrainingSet, test: Views, data: Texts, seed: int) -> float:
-    head = select_head(train, seed=seed).head
+def _accuracy(train: ClassifiedSet, test: Views, data: Texts, seed: int) -> float:
+    head = select_single_label(train, seed=seed).head
     features = np.concatenate([test[view] for view in head.view.split("+")], axis=1)
     return float((head.scores(features).probabilities.argmax(axis=1) == data.test_labels).mean())
 
 
-def _verdict(train: TrainingSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
+def _verdict(train: ClassifiedSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
     reference = Reference(str(graph), backbone.payload(), "int8")
     try:
         return admit(train, [Input(text) for text in texts], "pooled", reference, seed=seed)

@@ -17,15 +17,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
-from graft_server import metrics
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
-from graft_server.adapting.data_quality import doubts
-from graft_server.adapting.examples import examples_of, joined
-from graft_server.adapting.search import Search
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import TrainingSet
+from graft_server.domain.report import Candidate
+from graft_server.domain.views import stacked
+from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
-from graft_server.reports import Candidate
+from graft_server.training.examples.folded import examples_of
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.reporting.data_quality import doubts
+from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
+from graft_server.training.search.search import Search
+from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.task import Selection
 
 VIEWS = ("pooled", "layer3")
 
@@ -66,10 +68,10 @@ class Baseline:
 
 def training_set(
     data: Featured, rows: NDArray[np.int64], *, labels: NDArray[np.int32] | None = None
-) -> TrainingSet:
+) -> ClassifiedSet:
     """The rows as a training set, with other labels perhaps."""
     texts = data.texts
-    return TrainingSet(
+    return ClassifiedSet(
         classes=texts.classes,
         descriptions=("",) * len(texts.classes),
         labels=texts.train_labels[rows] if labels is None else labels,
@@ -88,12 +90,12 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
     """Selects a head on the rows and measures it on the test set."""
     train = training_set(data, rows)
     wall, cpu = time.perf_counter(), time.process_time()
-    selection = select_head(train, seed=0)
+    selection = select_single_label(train, seed=0)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     head = selection.head
     output = head.scores(_features(data.test, head.view))
     labels = data.texts.test_labels
-    found = metrics.figures(output.probabilities, labels, np.ones(len(labels)))
+    found = figures.figures(output.probabilities, labels, np.ones(len(labels)))
     foreign = head.scores(_features(data.foreign, head.view)).novelty if data.foreign else None
     return (
         Measured(
@@ -115,7 +117,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
 
 
 def _single_accuracies(
-    data: Featured, train: TrainingSet, view: str, candidates: Sequence[Candidate]
+    data: Featured, train: ClassifiedSet, view: str, candidates: Sequence[Candidate]
 ) -> list[float]:
     """Test accuracies of each kind alone, at its best settings."""
     settings: dict[str, float] = {}
@@ -123,9 +125,9 @@ def _single_accuracies(
         if "+" not in candidate.kind:
             settings |= candidate.settings
     k = len(train.classes)
-    features, labels, weights = joined(train.features, view), train.labels, train.weights
+    features, labels, weights = stacked(train.features, view), train.labels, train.weights
     if settings.pop("label_names") and train.label_features is not None:
-        features = np.concatenate([features, joined(train.label_features, view)])
+        features = np.concatenate([features, stacked(train.label_features, view)])
         labels = np.append(labels, np.arange(k, dtype=np.int32))
         weights = np.append(weights, np.ones(k))
     n = len(labels)
@@ -153,7 +155,7 @@ def baseline(data: Featured, rows: NDArray[np.int64]) -> Baseline:
     seconds = time.perf_counter() - start
     test = data.test["pooled"].astype(np.float32)
     labels = data.texts.test_labels
-    found = metrics.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
+    found = figures.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
     novelty = 0.0
     if data.foreign:
         foreign = data.foreign["pooled"].astype(np.float32)
@@ -196,7 +198,7 @@ def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
 
 
 def _features(views: Views, view: str) -> NDArray[np.float32]:
-    return joined(views, view).astype(np.float32)
+    return stacked(views, view).astype(np.float32)
 
 
 def hardware() -> str:

@@ -26,12 +26,14 @@ from benchmarks.datasets import LabelledSets, goemotions_sets, goemotions_single
 from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, Views, featured
 from benchmarks.heads.measure import VIEWS, hardware, training_set
-from graft_server.adapting.examples import joined
-from graft_server.adapting.multilabel import select_multi_label
-from graft_server.adapting.regression import select_regression
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import MultiLabelSet, RegressionSet
-from graft_server.reports import HeadChoice
+from graft_server.domain.report import HeadChoice
+from graft_server.domain.views import stacked
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.selection import select_multi_label
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.selection import select_regression
+from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.task import Selection
 
 POSITIVE = (
     "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love",
@@ -80,7 +82,7 @@ def _kept(name: str, measure: Callable[[Any, Rows], Figures], data: Any, rows: R
 
 
 def _one_label(data: Featured, rows: Rows) -> Figures:
-    selection = select_head(training_set(data, rows), seed=0)
+    selection = select_single_label(training_set(data, rows), seed=0)
     output = selection.head.scores(_of(data.test, selection.head.view))
     return _of_answers(output.probabilities.argmax(axis=1), data.texts.test_labels) | _chosen(selection)
 
@@ -163,7 +165,7 @@ def _plain(data: Any, rows: Rows) -> dict[str, Any]:
 
 
 def _of(views: Views, view: str, rows: Rows | None = None) -> NDArray[np.float32]:
-    features = joined(views, view)
+    features = stacked(views, view)
     return (features if rows is None else features[rows]).astype(np.float32)
 
 

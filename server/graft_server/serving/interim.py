@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from graft_server.encoding.runtime import Features
+from graft_server.domain.examples import Label
+from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.examples import Label
 from graft_server.heads import HeadOutput
 
 

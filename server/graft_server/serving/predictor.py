@@ -8,62 +8,19 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graft_server.backbones.preprocessing import Prepared
-from graft_server.encoding.batcher import Arrays, Lane
-from graft_server.encoding.runtime import Features
-from graft_server.encoding.trunk import POOLED
-from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import Input, Kind
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import Input, Kind
+from graft_server.domain.prediction import Prediction, Selector, Timings
+from graft_server.domain.views import POOLED
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.queueing import Arrays, Lane
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.jobs.courtesy import Courtesy
-from graft_server.serving.answers import NOVELTY, Answer, answers_of, read
+from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
-from graft_server.serving.versions import Selector, ServedVersion, Versions
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where a request's time went, in seconds."""
-
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    encode_s: float = 0.0
-    head_s: float = 0.0
-
-    def __add__(self, other: Timings) -> Timings:
-        """Those of two requests, one after the other."""
-        return Timings(
-            self.queue_s + other.queue_s,
-            self.tokenize_s + other.tokenize_s,
-            self.encode_s + other.encode_s,
-            self.head_s + other.head_s,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The answer for one input."""
-
-    answer: Answer
-    novelty: float
-    abstained: bool
-    truncated: bool
-    features: NDArray[np.float32] | None
-    """shape (d,), where they were asked for."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """The answer to one request."""
-
-    served: ServedVersion | Interim
-    results: Sequence[Prediction | DomainError]
-    """In the order of the inputs."""
-    timings: Timings
+from graft_server.serving.versions import ServedVersion, Versions
+from graft_server.sharing.preemption import Preemption
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +40,7 @@ class Predictor:
         versions: Versions,
         interim: InterimHeads,
         cached_responses: int = 0,
-        courtesy: Courtesy | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         """Answers with what the two have in service.
 
@@ -91,28 +48,36 @@ class Predictor:
             versions: What is published.
             interim: What is learned while it comes in.
             cached_responses: How many answers of versions to remember.
-            courtesy: What is to stand still meanwhile.
+            preemption: What is to stand still meanwhile.
         """
         self._versions = versions
-        self._courtesy = courtesy or Courtesy()
+        self._preemption = preemption or Preemption()
         self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
+    async def serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
+        """What answers for a model: a version with its head, or an interim head.
+
+        Raises:
+            DomainError: There is none such, or it cannot be served.
+        """
+        if selector.adaptation_id:
+            return await self._interim.interim(model, selector.adaptation_id)
+        return await self._versions.serve(self._versions.resolve(model, selector))
+
     async def predict(
         self,
-        model: str,
-        selector: Selector,
-        inputs: Sequence[Input | DomainError],
+        served: ServedVersion | Interim,
+        inputs: Sequence[Input | InvalidError],
         *,
         top_k: int,
         include_features: bool = False,
         deadline: float = math.inf,
-    ) -> Predictions:
-        """Answers for the inputs; one that is an error already fails alone.
+    ) -> tuple[list[Prediction | DomainError], Timings]:
+        """Answers for the inputs, in their order; one that is an error already fails alone.
 
         Args:
-            model: The model's name.
-            selector: Which of its versions.
+            served: What answers.
             inputs: Checked by themselves, or what is wrong with one.
             top_k: How many scores each answer has at most; >= 1.
             include_features: Whether answers carry features.
@@ -122,24 +87,15 @@ class Predictor:
             DomainError: None of the inputs can be answered, and why.
         """
         options = _Options(top_k, include_features, deadline)
-        served = await self._serve(model, selector)
-        if not self._cache.on or not isinstance(served, ServedVersion):
-            answers, timings = await self._answer(
-                served, [it for it in inputs if isinstance(it, Input)], options
-            )
-            answered = iter(answers)
-            results = [it if isinstance(it, DomainError) else next(answered) for it in inputs]
-            return Predictions(served, results, timings)
-        return await self._with_cache(served, inputs, options)
-
-    async def _serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
-        if selector.adaptation_id:
-            return await self._interim.interim(model, selector.adaptation_id)
-        return await self._versions.serve(self._versions.resolve(model, selector))
+        if self._cache.on and isinstance(served, ServedVersion):
+            return await self._with_cache(served, inputs, options)
+        answers, timings = await self._answer(served, [it for it in inputs if isinstance(it, Input)], options)
+        answered = iter(answers)
+        return [it if isinstance(it, DomainError) else next(answered) for it in inputs], timings
 
     async def _with_cache(
-        self, served: ServedVersion, inputs: Sequence[Input | DomainError], options: _Options
-    ) -> Predictions:
+        self, served: ServedVersion, inputs: Sequence[Input | InvalidError], options: _Options
+    ) -> tuple[list[Prediction | DomainError], Timings]:
         keys = {it: _key(served, it, options) for it in inputs if isinstance(it, Input)}
         known = {it: self._cache.get(key) for it, key in keys.items()}
         unknown = [it for it, answer in known.items() if answer is None]
@@ -148,8 +104,7 @@ class Predictor:
         for it, answer in fresh.items():
             if isinstance(answer, Prediction):
                 self._cache.put(keys[it], answer)
-        results = [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs]
-        return Predictions(served, results, timings)
+        return [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs], timings
 
     async def _answer(
         self, served: ServedVersion | Interim, inputs: Sequence[Input], options: _Options
@@ -161,7 +116,7 @@ class Predictor:
         served.trunk.batcher.require_room()
         answers: list[Prediction | DomainError] = []
         timings = Timings()
-        with self._courtesy.predicting():
+        with self._preemption.predicting():
             for part in served.trunk.parts(inputs):
                 more, took = await self._answer_part(served, part, options)
                 answers += more
@@ -181,7 +136,7 @@ class Predictor:
             prepared,
             lane=Lane.PREDICT,
             reader=_Read(served, options),
-            top=served.top if isinstance(served, ServedVersion) else None,
+            tuned=served.tuned if isinstance(served, ServedVersion) else None,
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
@@ -206,7 +161,9 @@ class Predictor:
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
             return list(_errors(found))
-        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served), top=served.top)
+        encoded = await served.trunk.encode(
+            prepared, lane=Lane.ADAPT, reader=_All(served), tuned=served.tuned
+        )
         rows = ({name: array[row] for name, array in encoded.arrays.items()} for row in range(len(prepared)))
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
@@ -216,7 +173,7 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
-    if isinstance(served, ServedVersion) and served.top is not None:
+    if isinstance(served, ServedVersion) and served.tuned is not None:
         tuned = InvalidError(
             "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
             reason="FEATURES_VIEW",

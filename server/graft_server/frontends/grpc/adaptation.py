@@ -1,0 +1,59 @@
+"""AdaptationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from graft.v1 import adaptation_pb2 as pb
+from graft_server.api.adaptations import AdaptationApi
+from graft_server.frontends.grpc.converters import adaptations as answers
+from graft_server.frontends.grpc.converters.lazy import ConvertedStream
+from graft_server.frontends.grpc.converters.requests import writer_message
+from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.paging import page, page_request
+
+
+class AdaptationService:
+    """Implements graft.v1.AdaptationService."""
+
+    def __init__(self, adaptations: AdaptationApi) -> None:
+        self._adaptations = adaptations
+
+    async def Adapt(
+        self, requests: AsyncIterator[pb.AdaptRequest], _: Context
+    ) -> AsyncIterator[pb.AdaptResponse]:
+        """Reads examples and commits while it answers with what happens to them."""
+        call = self._adaptations.adapt(ConvertedStream(requests, writer_message))
+        async with aclosing(call) as messages:
+            async for message in messages:
+                yield answers.adapt_response(message)
+
+    async def GetAdaptation(self, request: pb.GetAdaptationRequest, _: Context) -> pb.GetAdaptationResponse:
+        """Describes one adaptation."""
+        found = await self._adaptations.get_adaptation(request.model, request.adaptation_id)
+        return pb.GetAdaptationResponse(adaptation=answers.adaptation(found))
+
+    async def ListAdaptations(
+        self, request: pb.ListAdaptationsRequest, _: Context
+    ) -> pb.ListAdaptationsResponse:
+        """Lists a model's adaptations."""
+        listed = self._adaptations.list_adaptations(request.model, page_request(request))
+        adaptations, token = await page(listed, answers.listed_adaptation)
+        return pb.ListAdaptationsResponse(adaptations=adaptations, next_page_token=token)
+
+    async def WatchAdaptation(
+        self, request: pb.WatchAdaptationRequest, _: Context
+    ) -> AsyncIterator[pb.WatchAdaptationResponse]:
+        """Streams events, the past ones first."""
+        watch = self._adaptations.watch_adaptation(request.model, request.adaptation_id, request.from_event)
+        async with aclosing(watch) as happenings:
+            async for happening in happenings:
+                yield answers.watch_response(happening)
+
+    async def CancelAdaptation(
+        self, request: pb.CancelAdaptationRequest, _: Context
+    ) -> pb.CancelAdaptationResponse:
+        """Stops an adaptation's work."""
+        cancelled = await self._adaptations.cancel_adaptation(request.model, request.adaptation_id)
+        return pb.CancelAdaptationResponse(adaptation=answers.adaptation(cancelled))

@@ -1,0 +1,240 @@
+"""Requests to nouns: what a message says, checked as far as the message goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
+
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Change, Example, Input, Kind, Label, Share, Split
+from graft_server.domain.names import check_identifier
+from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
+from graft_server.domain.stream import (
+    CommitMessage,
+    EmptyMessage,
+    ExamplesMessage,
+    SentChange,
+    StartMessage,
+    WriterMessage,
+)
+from graft_server.frontends.grpc.converters.enums import METHODS, SPLITS, TASKS
+from graft_server.frontends.grpc.converters.lazy import Converted
+from graft_server.frontends.grpc.handlers import Malformed
+from graft_server.frontends.grpc.times import seconds
+
+
+def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
+    """What a caller of Adapt begins with, not yet checked."""
+    if message.method not in METHODS:
+        raise InvalidError(
+            f"start.method is {message.method}, which this server does not know: use METHOD_AUTO, METHOD_FROZEN, "
+            "METHOD_PARTIAL or METHOD_FULL.",
+            reason="ENUM_UNKNOWN",
+            field="start.method",
+        )
+    if message.task not in TASKS:
+        raise InvalidError(
+            f"start.task is {message.task}, which this server does not know: use TASK_SINGLE_LABEL, TASK_MULTI_LABEL "
+            "or TASK_REGRESSION.",
+            reason="ENUM_UNKNOWN",
+            field="start.task",
+        )
+    if message.base_version < 0:
+        raise InvalidError(
+            f"start.base_version is {message.base_version}: versions count from 1; 0 starts empty.",
+            reason="VERSION_INVALID",
+            field="start.base_version",
+        )
+    settings = AdaptationSettings(
+        backbone=message.backbone,
+        labels=tuple(Label(label.name, label.description) for label in message.labels),
+        closed_labels=message.closed_labels,
+        method=METHODS[message.method],
+        base_version=message.base_version,
+        seed=message.seed,
+        task=TASKS[message.task],
+        publish=PublishPolicy(message.publish.every_examples, message.publish.every.ToNanoseconds() / 1e9),
+        fine_tuning=FineTuning(
+            unfrozen_layers=message.fine_tuning.unfrozen_layers,
+            epochs=message.fine_tuning.epochs,
+            learning_rate=message.fine_tuning.learning_rate,
+            layer_decay=message.fine_tuning.layer_decay,
+        ),
+        time_budget_s=seconds(message.time_budget, "start.time_budget"),
+    )
+    return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
+
+
+def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
+    """What a caller of Adapt sends, not yet checked."""
+    match message.WhichOneof("message"):
+        case "start":
+            return StartMessage(start_request(message.start), message.start.validate_only)
+        case "examples":
+            batch = message.examples
+            return ExamplesMessage(batch.first_sequence, Converted(batch.changes, _sent_change))
+        case "commit":
+            commit = message.commit
+            end = commit.next_sequence if commit.HasField("next_sequence") else None
+            return CommitMessage(commit.commit_id, end, commit.close)
+        case _:
+            return EmptyMessage()
+
+
+def _sent_change(message: adaptation_pb2.ExampleChange, _: int) -> SentChange:
+    content = message.SerializeToString(deterministic=True)
+    try:
+        return SentChange(_change(message), content)
+    except InvalidError as error:
+        kind = message.upsert.input.WhichOneof("kind")
+        return SentChange(error, content, message.upsert.subject, Kind(kind) if kind else None)
+
+
+def _example(message: types_pb2.Example, path: str) -> Example:
+    """An example as it was sent, not yet checked; its fields are named with the path before them."""
+    return Example(
+        id=message.id,
+        input=_input(message.input, f"{path}.input"),
+        weight=message.weight if message.HasField("weight") else 1.0,
+        split=_split(message.split, f"{path}.split"),
+        group=message.group,
+        **_target(message),
+        subject=message.subject,
+    )
+
+
+def _target(message: types_pb2.Example) -> Mapping[str, Any]:
+    """The field of an `Example` that the message's target is."""
+    match message.WhichOneof("target"):
+        case "label":
+            return {"label": message.label}
+        case "label_set":
+            return {"label_set": tuple(message.label_set.labels)}
+        case "value":
+            return {"value": message.value}
+        case "distribution":
+            shares = message.distribution.labels
+            return {"distribution": tuple(Share(share.label, share.probability) for share in shares)}
+        case _:
+            return {}
+
+
+def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequest:
+    """What a caller of Predict asks, not yet checked."""
+    return PredictionRequest(
+        model=message.model,
+        inputs=Converted(message.inputs, _sent_input),
+        selector=selector(message),
+        top_k=message.top_k,
+        include_features=message.include_features,
+    )
+
+
+def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -> StreamedRequest:
+    """A request of PredictStream, or why it cannot be read as one."""
+    if isinstance(message, Malformed):
+        return StreamedRequest(_request_id(message), message.error())
+    try:
+        return StreamedRequest(message.request_id, prediction_request(message.request))
+    except InvalidError as error:
+        return StreamedRequest(message.request_id, error)
+
+
+def _request_id(malformed: Malformed) -> str:
+    """The id of a request that cannot be parsed; "" where its bytes do not even give that."""
+    try:
+        # A message of one string in the same field: whatever the others hold is passed over unread.
+        return StringValue.FromString(malformed.data).value
+    except DecodeError:
+        return ""
+
+
+def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Example | InvalidError]:
+    """The examples of a message of EvaluateModel, not yet checked."""
+    return Converted(message.examples, _sent_example)
+
+
+def _sent_example(message: types_pb2.Example, place: int) -> Example | InvalidError:
+    try:
+        return _example(message, f"examples[{place}]")
+    except InvalidError as error:
+        return error
+
+
+def _sent_input(message: types_pb2.Input, place: int) -> Input | InvalidError:
+    try:
+        return _input(message, f"inputs[{place}]")
+    except InvalidError as error:
+        return error
+
+
+def _input(message: types_pb2.Input, field: str) -> Input:
+    match message.WhichOneof("kind"):
+        case "text":
+            return Input(message.text)
+        case "text_pair":
+            return Input(message.text_pair.first, Kind.TEXT_PAIR, message.text_pair.second)
+        case "image":
+            return Input(kind=Kind.IMAGE, data=message.image)
+        case "audio":
+            return Input(kind=Kind.AUDIO, data=message.audio)
+        case "features":
+            return Input(kind=Kind.FEATURES, data=np.array(message.features.values, "<f4").tobytes())
+    raise InvalidError(
+        f"{field} is not set: give a text in {field}.text, or what else the model's backbone reads.",
+        reason="INPUT_MISSING",
+        field=field,
+    )
+
+
+def selector(
+    message: prediction_pb2.PredictRequest
+    | model_pb2.GetVersionRequest
+    | model_pb2.ExportModelRequest
+    | model_pb2.EvaluateModelRequest,
+) -> Selector:
+    """Which version a request means."""
+    which = message.WhichOneof("selector")
+    if which == "version":
+        if message.version < 1:
+            raise InvalidError(
+                f"version is {message.version}: versions count from 1. Leave it unset for the alias 'live'.",
+                reason="VERSION_INVALID",
+                field="version",
+            )
+        return Selector(version=message.version)
+    if which == "adaptation_id" and isinstance(message, prediction_pb2.PredictRequest):
+        return Selector(adaptation_id=check_identifier(message.adaptation_id, "adaptation_id"))
+    if which == "alias" and not message.alias:
+        raise InvalidError(
+            "alias is empty: name one, or leave it unset.", reason="ALIAS_INVALID", field="alias"
+        )
+    return Selector(alias=message.alias if which == "alias" else "")
+
+
+def _change(message: adaptation_pb2.ExampleChange) -> Change:
+    match message.WhichOneof("change"):
+        case "upsert":
+            return Change(upsert=_example(message.upsert, "upsert"))
+        case "delete_id":
+            return Change(delete_id=message.delete_id)
+        case _:
+            raise InvalidError(
+                "The change is empty: set upsert or delete_id.", reason="CHANGE_MISSING", field="change"
+            )
+
+
+def _split(number: types_pb2.Split.ValueType, field: str) -> Split:
+    if number not in SPLITS:
+        raise InvalidError(
+            f"{field} is {number}, which this server does not know: use SPLIT_TRAIN or SPLIT_VALIDATION.",
+            reason="ENUM_UNKNOWN",
+            field=field,
+        )
+    return SPLITS[number]

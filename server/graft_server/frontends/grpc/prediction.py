@@ -1,0 +1,51 @@
+"""PredictionService."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from graft.v1 import prediction_pb2 as pb
+from graft_server.api.predictions import PredictionApi
+from graft_server.frontends.grpc.converters import predictions as answers
+from graft_server.frontends.grpc.converters.lazy import ConvertedStream
+from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES
+from graft_server.frontends.grpc.converters.requests import prediction_request, streamed_request
+from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.handlers import Malformed, answers_each
+
+
+class PredictionService:
+    """Implements graft.v1.PredictionService."""
+
+    def __init__(self, predictions: PredictionApi) -> None:
+        self._predictions = predictions
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
+        """Answers for some inputs of one model."""
+        found = await self._predictions.predict(
+            prediction_request(request), deadline=_deadline(context), max_bytes=MAX_RESPONSE_BYTES
+        )
+        return await answers.predict_response(found)
+
+    @answers_each
+    async def PredictStream(
+        self, requests: AsyncIterator[pb.PredictStreamRequest | Malformed], context: Context
+    ) -> AsyncIterator[pb.PredictStreamResponse]:
+        """Answers many requests, each when it is ready."""
+        stream = self._predictions.predict_stream(
+            ConvertedStream(requests, streamed_request),
+            deadline=_deadline(context),
+            max_bytes=MAX_RESPONSE_BYTES,
+        )
+        async with aclosing(stream) as found:
+            async for answer in found:
+                yield await answers.stream_response(answer)
+
+
+def _deadline(context: Context) -> float:
+    """On the clock of time.monotonic()."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else time.monotonic() + remaining

@@ -1,0 +1,126 @@
+"""From a lineage's rows to a task's training set: which examples can be trained on, their targets as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Example, Split
+from graft_server.store.adaptations.training_rows import Rows
+from graft_server.training.contract import LabelFeatures, Wanted
+from graft_server.training.examples.training_set import ExampleSet
+
+Shared = dict[str, Any]
+"""The fields of an `ExampleSet`, by name: what the sets of all tasks have."""
+Set = TypeVar("Set", bound=ExampleSet)
+Set_co = TypeVar("Set_co", bound=ExampleSet, covariant=True)
+
+
+class Build(Protocol[Set_co]):
+    """Makes a task's set of examples that all have a target."""
+
+    def __call__(self, examples: Sequence[Example], wanted: Wanted, shared: Shared, /) -> Set_co:
+        """The set, with what all sets have."""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToTrainOn:
+    """How a commit fails whose examples cannot be trained on."""
+
+    needed: str
+    """What a task needs at least, as the beginning of a sentence."""
+    reason: str = "TOO_FEW_CLASSES"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    target: str = "label"
+    """What an example has to carry."""
+
+    def error(self, examples: int, labelled: int) -> StateError:
+        """The error, where there are so many examples and so many of them have a target."""
+        if labelled:
+            found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
+        elif examples:
+            found = f"none of the {examples:,} examples carries a {self.target}"
+        else:
+            found = "there are no examples"
+        return StateError(
+            f"There is nothing to train on: {found}. {self.needed}: send some, then commit again.",
+            reason=self.reason,
+            metadata=dict(self.metadata),
+        )
+
+
+def assembled(
+    rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToTrainOn
+) -> tuple[Set, list[str]]:
+    """The labelled examples as arrays, and warnings about those that were left out.
+
+    Args:
+        rows: What a lineage has.
+        wanted: What the adaptation says about its targets.
+        build: Makes the task's set of some examples.
+        nothing: What to say where none can be trained on.
+
+    Raises:
+        StateError: No example can be trained on (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES).
+    """
+    labelled = [i for i, it in enumerate(rows.examples) if it.labelled]
+    kept = labelled
+    if wanted.closed_labels:
+        allowed = {label.name for label in wanted.labels}
+        kept = [i for i in labelled if allowed.issuperset(rows.examples[i].labels)]
+    if not kept:
+        raise nothing.error(len(rows.examples), len(labelled))
+    examples = [rows.examples[i] for i in kept]
+    shared: Shared = {
+        "weights": np.array([it.weight for it in examples], np.float64),
+        "validation": np.array([it.split is Split.VALIDATION for it in examples]),
+        "groups": _groups(examples),
+        "ids": tuple(it.id for it in examples),
+        "origins": tuple(rows.origins[i] for i in kept),
+        "input_digests": tuple(it.input.digest() for it in examples),
+        "features": {view: array[kept] for view, array in rows.features.items()},
+    }
+    return build(examples, wanted, shared), _left_out(len(rows.examples), len(labelled), len(kept))
+
+
+def known_labels(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:
+    """Every label with its description: the declared ones in their order, then those that were seen, sorted."""
+    known = {label.name: label.description for label in wanted.labels}
+    seen = {label for it in examples for label in it.labels}
+    return known | dict.fromkeys(sorted(seen - known.keys()), "")
+
+
+def features_of_names(
+    found: LabelFeatures | None, classes: tuple[str, ...], views: Collection[str]
+) -> dict[str, NDArray[np.float16]] | None:
+    """Features of the classes' names, (k, d) by view, if all of them have some; of the examples' views."""
+    place = {name: i for i, name in enumerate(found.names)} if found else {}
+    if found is None or not place.keys() >= set(classes):
+        return None
+    rows = [place[name] for name in classes]
+    return {
+        view: np.frombuffer(data, np.float16).reshape(len(found.names), -1)[rows]
+        for view, data in found.views.items()
+        if view in views
+    }
+
+
+def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """One number a group; an example without one is a group of its own."""
+    numbers: dict[tuple[str, int], int] = {}
+    keys = ((it.group, -1) if it.group else ("", i) for i, it in enumerate(examples))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _left_out(examples: int, labelled: int, kept: int) -> list[str]:
+    warnings = []
+    if unlabelled := examples - labelled:
+        warnings.append(f"{unlabelled:,} examples were left out: they have no label.")
+    if others := labelled - kept:
+        warnings.append(f"{others:,} examples were left out: their labels are not among the closed ones.")
+    return warnings

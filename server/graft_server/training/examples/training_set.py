@@ -1,0 +1,102 @@
+"""What a head is trained on: the examples of a commit as arrays, features already computed.
+
+Tasks whose targets are no classes have sets of their own; see `training.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleSet:
+    """n examples with the features of one encoder, whatever their targets. Row i of everything is example i."""
+
+    weights: NDArray[np.float64]
+    """shape (n,): finite, >= 0."""
+    validation: NDArray[np.bool_]
+    """shape (n,): held out by SPLIT_VALIDATION; never trained on."""
+    groups: NDArray[np.int64]
+    """shape (n,): rows with the same number belong together; a row without a group has its own."""
+    ids: tuple[str, ...]
+    """The example's id."""
+    origins: tuple[tuple[str, int], ...]
+    """(writer, sequence) of the change that gave the example its present state."""
+    input_digests: tuple[bytes, ...]
+    """A digest of the input: equal for exact duplicates."""
+    features: Mapping[str, NDArray[np.float16]]
+    """View name to features of shape (n, d). The view "pooled" is always there, with unit-norm rows."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels_named(self) -> tuple[tuple[str, str], ...]:
+        """Name and description of each label that there is, in output order; none for values."""
+        return ()
+
+    @property
+    def telling(self) -> Mapping[str, NDArray[np.float16]]:
+        """Features to compare two ways to compute a head on, by view."""
+        return self.features
+
+    def target(self, row: int) -> str:
+        """A row's target in words, for the report."""
+        raise NotImplementedError
+
+    def kinds(self) -> NDArray[np.int32]:
+        """A number a row, from 0: the one class that tells most about its target. Rows alike have the same."""
+        raise NotImplementedError
+
+    def classified(self) -> ClassifiedSet:
+        """The same examples by the classes of their kinds, for questions about the features alone."""
+        kinds = self.kinds()
+        names = tuple(str(kind) for kind in range(int(kinds.max(initial=0)) + 1))
+        shared = {name: getattr(self, name) for name in ExampleSet.__dataclass_fields__}
+        return ClassifiedSet(classes=names, descriptions=("",) * len(names), labels=kinds, **shared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifiedSet(ExampleSet):
+    """Examples of one of k classes each: a task's own, or what `classified` makes of those of another."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, in output order. Some may have no examples."""
+    descriptions: tuple[str, ...]
+    """What each class means, or "". Same length as classes."""
+    labels: NDArray[np.int32]
+    """shape (n,): index into classes; of a distribution the most probable one."""
+    soft: NDArray[np.float32] | None = None
+    """shape (n, k), rows sum to 1: the targets as distributions; None where every target is a label."""
+    label_features: Mapping[str, NDArray[np.float16]] | None = None
+    """View name to features of shape (k, d) of the classes' names and descriptions, where the backbone reads
+    them; None where it does not. Some of the views of features."""
+    label_scale: float = 0.0
+    """What the cosine of an example's pooled view and a name's is multiplied with to be a logit, where the backbone
+    has learned that; 0 where it has not."""
+
+    @property
+    def labels_named(self) -> tuple[tuple[str, str], ...]:
+        """The classes."""
+        return tuple(zip(self.classes, self.descriptions, strict=True))
+
+    @property
+    def telling(self) -> Mapping[str, NDArray[np.float16]]:
+        """The examples', or where there are none those of the classes' names."""
+        return self.features if len(self) else self.label_features or {}
+
+    def target(self, row: int) -> str:
+        """The label."""
+        return self.classes[int(self.labels[row])]
+
+    def kinds(self) -> NDArray[np.int32]:
+        """The labels."""
+        return self.labels
+
+    def classified(self) -> ClassifiedSet:
+        """It is one."""
+        return self
