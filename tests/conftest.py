@@ -71,10 +71,13 @@ class RunningServer:
 
 
 def start_server(store: Path, *flags: str, within: Sequence[str] = (), **environment: str) -> RunningServer:
-    """Starts `graft-server serve`, by the command `within` if there is one; returns once it says that it is ready."""
+    """Starts `graft-server serve`, by the command `within` if there is one; returns once it says that it is ready.
+
+    How to drive the encoder is not measured, which takes seconds at each start on a machine that has other work.
+    """
     command = [*within, sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [*command, "--store", str(store), *flags],
+        [*command, "--store", str(store), "--measure-seconds", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -322,7 +325,7 @@ def few_model(shared_wire: Wire, few: list[tuple[str, str]]) -> str:
 def encoder_cache() -> Path:
     """The folder of exported encoders; the default one is exported there once a machine."""
     folder = Path(os.environ.get("GRAFT_CACHE") or "~/.cache/graft").expanduser()
-    command = [sys.executable, "-m", "graft_server.cli", "prepare", "--cache", str(folder)]
+    command = [sys.executable, "-m", "graft_server.cli", "prepare", "--cache", str(folder), "--measure-seconds", "0"]
     subprocess.run(command, check=True, timeout=300)
     return folder
 
@@ -403,13 +406,12 @@ def serving(
 def serving_many(
     serving: Callable[..., AbstractContextManager[Wire]],
 ) -> Callable[..., AbstractContextManager[Wire]]:
-    """Starts servers of many small backbones: two are exported at once, on a core each, and none is measured."""
+    """Starts servers of many small backbones: two are exported at once, on a core each."""
 
     def start(sources: Mapping[str, Path], *flags: str) -> AbstractContextManager[Wire]:
         named = [f"--backbone={name}={source}" for name, source in sources.items()]
         default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
-        quick = ("--workers=2", "--measure-seconds=0")
-        return serving(*quick, default, *named, *flags, OMP_NUM_THREADS="1")
+        return serving("--workers=2", default, *named, *flags, OMP_NUM_THREADS="1")
 
     return start
 

@@ -445,7 +445,7 @@ def silence(seconds: float) -> bytes:
 
 def test_every_bound_of_decoding_is_a_setting(serve, connect, media_checkpoints):
     wire = connect(serve(
-        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")), "--measure-seconds=0",
+        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")),
         "--max-image-mb=0.1", "--max-image-pixels=2000000", "--max-image-ratio=300",
         "--max-audio-mb=0.1", "--max-audio-seconds=2", "--max-audio-ratio=4",
     ))  # fmt: skip
@@ -577,7 +577,7 @@ def test_encoders_that_were_exported_are_served_without_torch(
     names = ("resnet", "vit", "clip", "whisper", "wav2vec2")
     flags = [f"--backbone={name}={media_checkpoints / name}" for name in names]
     default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
-    wire = connect(serve(default, *flags, "--measure-seconds=0", PYTHONPATH=without_torch))
+    wire = connect(serve(default, *flags, PYTHONPATH=without_torch))
     for name in names:
         rows = [(made(name, label, seed), label) for seed in range(3) for label in ("red", "blue")]
         assert wire.publish(f"tests/{name}", upserts(rows), backbone=name).version == 1
