@@ -123,11 +123,22 @@ def clip_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    for make in (images, clips):
+def unalike(model: torch.nn.Module) -> None:
+    """Gives biases and scales, which begin as zeros and ones, values of their own, as training does.
+
+    The exporter merges weights that are equal, and a graph in which they are one cannot be given tuned ones.
+    """
+    for weights in model.parameters():
+        if weights.ndim == 1:
+            weights.data += 0.02 * torch.randn(weights.shape)
+
+
+def make(folder: Path) -> None:
+    """Saves them all, each in a folder of its name."""
+    for models in (images, clips):
         torch.manual_seed(0)
-        for name, (model, processor) in make().items():
+        for name, (model, processor) in models().items():
+            unalike(model)
             # BatchNorm's running statistics should not be trivial.
             for module in model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
@@ -145,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make(Path(sys.argv[1]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoints import unalike
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -154,6 +155,7 @@ def make(folder: Path) -> None:
     """Saves them all, each in a folder of its name."""
     torch.manual_seed(0)
     for name, (model, tokenizer, pooling) in architectures().items():
+        unalike(model)
         place = folder / name
         shards = {"max_shard_size": "20KB"} if name == "bert-cls" else {}
         model.eval().save_pretrained(place, **shards)
