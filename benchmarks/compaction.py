@@ -2,9 +2,9 @@
 
     python -m benchmarks.compaction
 
-A stream that trickled left segments of one example each. Before and after `store.compaction`: what a server that starts
-on them needs until the writer can go on, and what a commit needs until its worker has all rows. In one process, on a
-local folder, with features of the default backbone's size; the figures are ratios.
+A stream that trickled left segments of one example each. Before and after `store.adaptations.compaction`: what a server
+that starts on them needs until the writer can go on, and what a commit needs until its worker has all rows. In one
+process, on a local folder, with features of the default backbone's size; the figures are ratios.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Figure, write
-from graft_server.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
-from graft_server.store.compaction import compact
-from graft_server.store.objects import Objects
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import Source
+from graft_server.domain.adaptation import AdaptationSettings, Start
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.model import Source
+from graft_server.store.adaptations.compaction import compact
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import Objects
 
 ENCODER, DIMENSION = "e", 384
 REPEATS = 3
-START = Start(Settings("minilm"), datetime(2026, 1, 1, tzinfo=UTC))
+START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def load(objects: Objects) -> AdaptationStore:

@@ -18,10 +18,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.harness import CACHE
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.packing import pack
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.packing import pack
+from graft_server.backbones.text.preprocessor import TextTokenizer
 
 Tokens = NDArray[np.int64]
 BUDGETS = (64, 128, 192, 256)

@@ -23,11 +23,12 @@ from PIL import Image
 import graft
 from benchmarks.datasets import DATA
 from benchmarks.harness import CACHE, Figure, at_least, server, write
-from graft_server.backbones.audio import LogMelRecipe
-from graft_server.backbones.audio_backbones import AudioPreprocessor
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.image_backbones import ImagePreprocessor
-from graft_server.backbones.source import Backbone, open_backbone
+from graft_server.backbones.audio.preprocessor import AudioPreprocessor
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import LogMelRecipe
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.image.preprocessor import ImagePreprocessor
+from graft_server.backbones.source import open_backbone
 
 MAKE = """
 import sys, torch

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from benchmarks.datasets import Texts, banking77, few_shot
 from benchmarks.harness import CACHE, Figure, at_least, write
 from benchmarks.inprocess import Loop, rate, session, tokenized
-from graft_server.adapting.precision import admit
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.training_set import TrainingSet
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.encoding.runtime import Encoder, Reference
-from graft_server.errors import StateError
-from graft_server.examples import Input
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Input
+from graft_server.encoding.encoder import Encoder, Reference
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.reduced_precision import admit
+from graft_server.training.tasks.single_label import select_head
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
 ROUNDS = 5

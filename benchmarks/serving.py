@@ -27,19 +27,19 @@ from benchmarks.inprocess import backbone, best_loop, one_at_a_time, rate, sessi
 from benchmarks.load import Load, predict_requests, write_requests
 from benchmarks.mlserver.plain import export
 from benchmarks.peers import INFER, infer_requests, mlserver
+from graft_server.domain.model import Manifest
 from graft_server.heads import decode, encode
-from graft_server.heads.head import KernelMap, LinearMap, Member
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
-from graft_server.store.versions import (
+from graft_server.heads.maps import KernelMap, LinearMap, Member
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
     REPORT,
-    Manifest,
     read_manifest,
     read_part,
     write_version,
 )
+from graft_server.store.objects.objects import Objects
 
 CORES = 2
 MODEL = "banking"

@@ -22,7 +22,7 @@ from onnx.utils import Extractor
 from benchmarks.datasets import banking77
 from benchmarks.harness import hardware
 from benchmarks.inprocess import fp32_graph, tokenized
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 
 RESULTS = Path(__file__).parent / "results" / "views.md"
 BATCH, BATCHES = 8, 24

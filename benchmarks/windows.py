@@ -24,8 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.datasets import few_shot
 from benchmarks.harness import Figure, write
 from benchmarks.pretraining import sounds
-from graft_server.backbones.audio import BUCKET_FRAMES, LogMelRecipe, cut_frames, decode_audio
-from graft_server.backbones.audio_backbones import AudioPreprocessor
+from graft_server.backbones.audio.preprocessor import AudioPreprocessor
+from graft_server.backbones.decoding.audio import BUCKET_FRAMES, LogMelRecipe, cut_frames, decode_audio
 from graft_server.backbones.source import open_backbone
 from graft_server.backbones.torch.family import torch_family
 

@@ -28,10 +28,11 @@ from graft.v1 import (
     prediction_pb2_grpc,
     types_pb2,
 )
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
-from graft_server.encoding.runtime import Encoder
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.encoding.encoder import Encoder
 
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 READY = "listening on "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 from graft_server.settings import Settings, load
 
 
@@ -72,14 +72,15 @@ def test_backbones_keep_their_order_however_they_are_given(tmp_path, toml):
         ({"listen": "localhost:http"}, "HOST:PORT"),
         ({"listen": "localhost:65536"}, "HOST:PORT"),
         ({"device": "tpu"}, "auto, cpu or cuda"),
-        ({"precision": "fp64"}, "fp32, int8, fp16"),
+        ({"precision": "fp64"}, "fp32, int8 or fp16"),
         ({"log_level": "loud"}, "debug, info"),
         ({"workers": "many"}, "--workers"),
         ({"workers": "0"}, "at least 1"),
         ({"cores": "-1"}, "at least 0"),
         ({"batch_tokens": "1.5"}, "--batch-tokens"),
         ({"load_on_use": "minilm,absent"}, "load-on-use names absent, but the backbones are minilm"),
-        ({"measure_seconds": "-1"}, "measure-seconds is -1.0"),
+        ({"measure_seconds": "-1"}, "--measure-seconds is '-1': give a number, at least 0"),
+        ({"measure_seconds": "inf"}, "--measure-seconds is 'inf': give a number, at least 0"),
         ({"queued_requests": "0"}, "at least 1"),
         ({"max_image_pixels": "0"}, "at least 1"),
         ({"max_audio_seconds": "0"}, "a number above 0"),

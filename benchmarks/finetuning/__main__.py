@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.datasets import DRAWS
 from benchmarks.finetuning import accuracy, cells, lora, speed, training
-from graft_server.adapting.finetuning import LAYER_DECAY, LEARNING_RATE
+from graft_server.adapting.publishing.fine_tuning import LAYER_DECAY, LEARNING_RATE
 
 
 def main() -> None:

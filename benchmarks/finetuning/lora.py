@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.datasets import banking77
 from benchmarks.harness import CACHE, Figure
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch.tunable import Tunable
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
 
 SCALE = 2.0
 """Alpha over the rank."""

@@ -21,16 +21,18 @@ from transformers import AutoModel
 
 from benchmarks.datasets import banking77
 from benchmarks.harness import CACHE, Figure, at_least, at_most
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones import tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
-from graft_server.cores import usable_cores
-from graft_server.encoding.grafting import Grafted, Segment, Top
-from graft_server.encoding.runtime import Encoder
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
+from graft_server.sharing.cores import usable_cores
 
 LAYERS = 2
 MODELS = 20
@@ -133,7 +135,7 @@ class _Loop:
 
     def __init__(self, payload: dict[str, Any]) -> None:
         torch.set_num_threads(usable_cores())
-        self.run = tuning.Tuning(msgspec.convert(payload, tuning.Task), lambda _: None)
+        self.run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         started = time.monotonic()
         self.run.keep_hidden()
         self.filled_s = time.monotonic() - started
@@ -186,11 +188,11 @@ def _mixed(
     parts: tuple[Path, Path], graph: Path, tokens: list[NDArray[np.int64]], preprocessor: Preprocessor
 ) -> Figure:
     """Batches of 12 texts, each of another of 20 models, beside batches of one such model."""
-    grafted = Grafted(Encoder(graph, device="cpu", threads=1), preprocessor)
-    below, above = (Segment(it, device="cpu", threads=1) for it in parts)
+    grafted = SplitEncoder(Encoder(graph, device="cpu", threads=1), preprocessor)
+    below, above = (GraphPart(it, device="cpu", threads=1) for it in parts)
     cut_at = 6 - LAYERS
     grafted.add_cut(cut_at, below, above)
-    tops = [Top(cut_at, Segment(parts[1], device="cpu", threads=1)) for _ in range(MODELS)]
+    tuned_layers = [TunedLayers(cut_at, GraphPart(parts[1], device="cpu", threads=1)) for _ in range(MODELS)]
     batches = [tokens[start : start + 12] for start in range(0, len(tokens) - 11, 12)]
     generator = np.random.default_rng(0)
 
@@ -198,7 +200,7 @@ def _mixed(
         started = time.monotonic()
         for batch in batches:
             own = generator.integers(models, size=len(batch))
-            grafted.encode_with(batch, {tops[it]: np.flatnonzero(own == it) for it in np.unique(own)})
+            grafted.encode_with(batch, {tuned_layers[it]: np.flatnonzero(own == it) for it in np.unique(own)})
         return time.monotonic() - started
 
     run(MODELS)

@@ -24,18 +24,20 @@ from benchmarks.finetuning import cells, lora
 from benchmarks.finetuning.accuracy import SETS
 from benchmarks.harness import CACHE
 from benchmarks.heads.features import featured
-from graft_server import metrics
-from graft_server.adapting import logistic
-from graft_server.adapting.calibration import temperature
-from graft_server.adapting.folds import stratified_folds
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones import tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, Backbone, open_backbone
-from graft_server.backbones.text import TextTokenizer
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
+from graft_server.backbones.text.preprocessor import TextTokenizer
 from graft_server.backbones.torch import tuning
 from graft_server.backbones.torch.hidden import by_length, parts
-from graft_server.cores import usable_cores
+from graft_server.evaluation import figures
+from graft_server.sharing.cores import usable_cores
+from graft_server.training.calibration.temperature import temperature
+from graft_server.training.examples.folds import stratified_folds
+from graft_server.training.solvers import logistic
 
 STRENGTHS = (3.0, 10.0, 30.0)
 """Of the logistic regression; what is held out chooses."""
@@ -122,7 +124,7 @@ def _start(
         bias = found.bias[0] - axes.centre @ weight
         logits = features[stop] @ weight + bias
         warmth = np.float32(temperature(logits, labels[stop], weights))
-        loss = metrics.log_loss(_probabilities(logits / warmth), labels[stop], weights)
+        loss = figures.log_loss(_probabilities(logits / warmth), labels[stop], weights)
         best = min(best, (loss, weight / warmth, bias / warmth), key=lambda it: it[0])
     return best[1].astype(np.float32), best[2].astype(np.float32)
 
@@ -145,7 +147,7 @@ class _Told(tuning.Tuning):
     """
 
     def __init__(self, payload: Mapping[str, Any], key: str, layers: int, *, brief: bool) -> None:
-        super().__init__(msgspec.convert(payload, tuning.Task), lambda _: None)
+        super().__init__(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         self._key, self._layers, self._brief = key, layers, brief
         self._states: list[dict[str, float]] = []
         self._measured_s = 0.0
@@ -179,7 +181,7 @@ class _Told(tuning.Tuning):
         logits = self._logits(stop)
         warmth = np.float32(temperature(logits, self.set.labels[stop], np.ones(len(stop))))
         labels = self.set.labels[test]
-        tested = metrics.figures(_probabilities(self._logits(test) / warmth), labels, np.ones(len(test)))
+        tested = figures.figures(_probabilities(self._logits(test) / warmth), labels, np.ones(len(test)))
         self.model.train()
         return {"accuracy": tested.accuracy, "macro_f1": tested.macro_f1, "log_loss": tested.log_loss}
 

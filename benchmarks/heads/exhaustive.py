@@ -21,12 +21,13 @@ from benchmarks.datasets import DRAWS, Texts, banking77, clinc150, few_shot, goe
 from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
 from benchmarks.heads.measure import hardware, training_set
-from graft_server.adapting import candidates
-from graft_server.adapting.candidates import LogisticTrials, Trial
-from graft_server.adapting.examples import Examples, examples_of, joined
-from graft_server.adapting.kernel import RIDGES
-from graft_server.adapting.search import AS_GOOD, STRENGTHS, Judged, Search, judge, views_of
-from graft_server.heads.head import blended
+from graft_server.domain.views import stacked
+from graft_server.heads.maps import blended
+from graft_server.training.examples.folded import Examples, examples_of
+from graft_server.training.search import candidates
+from graft_server.training.search.candidates import LogisticTrials, Trial
+from graft_server.training.search.search import AS_GOOD, STRENGTHS, Judged, Search, judge, views_of
+from graft_server.training.solvers.kernel import RIDGES
 
 SETS: dict[str, Callable[[], Texts]] = {
     "banking77": banking77,
@@ -145,7 +146,7 @@ def _everything(search: Search, view: str, names: bool, rows: NDArray[np.int64])
 def _accuracy(data: Featured, trial: Trial) -> float:
     """On the test set, of the head that the trial's settings give on all examples."""
     members = trial.fit()
-    features = joined(data.test, trial.problem.view).astype(np.float32)
+    features = stacked(data.test, trial.problem.view).astype(np.float32)
     found = blended(
         [member.map.logits(features) for member in members],
         [member.temperature for member in members],

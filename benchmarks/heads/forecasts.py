@@ -19,12 +19,13 @@ from benchmarks.datasets import Texts, banking77, clinc150
 from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, featured
 from benchmarks.heads.measure import hardware, training_set
-from graft_server.adapting import logistic
-from graft_server.adapting.candidates import LogisticTrials
-from graft_server.adapting.examples import examples_of
-from graft_server.adapting.learning_curve import FORECASTS, STRENGTH, learning_curve
-from graft_server.adapting.search import POOLED, Search
-from graft_server.reports import LearningCurve
+from graft_server.domain.report import LearningCurve
+from graft_server.domain.views import POOLED
+from graft_server.training.examples.folded import examples_of
+from graft_server.training.reporting.learning_curve import FORECASTS, STRENGTH, learning_curve
+from graft_server.training.search.candidates import LogisticTrials
+from graft_server.training.search.search import Search
+from graft_server.training.solvers import logistic
 
 SETS: dict[str, Callable[[], Texts]] = {"banking77": banking77, "clinc150": clinc150}
 CELLS = (("banking77", 4), ("banking77", 8), ("clinc150", 4))

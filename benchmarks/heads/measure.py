@@ -17,15 +17,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.heads.features import Featured, Views
-from graft_server import metrics
-from graft_server.adapting.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
-from graft_server.adapting.data_quality import doubts
-from graft_server.adapting.examples import examples_of, joined
-from graft_server.adapting.search import Search
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import TrainingSet
+from graft_server.domain.report import Candidate
+from graft_server.domain.views import stacked
+from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
-from graft_server.reports import Candidate
+from graft_server.training.examples.folded import examples_of
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.reporting.data_quality import doubts
+from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
+from graft_server.training.search.search import Search
+from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label import select_head
 
 VIEWS = ("pooled", "layer3")
 
@@ -93,7 +95,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
     head = selection.head
     output = head.scores(_features(data.test, head.view))
     labels = data.texts.test_labels
-    found = metrics.figures(output.probabilities, labels, np.ones(len(labels)))
+    found = figures.figures(output.probabilities, labels, np.ones(len(labels)))
     foreign = head.scores(_features(data.foreign, head.view)).novelty if data.foreign else None
     return (
         Measured(
@@ -123,9 +125,9 @@ def _single_accuracies(
         if "+" not in candidate.kind:
             settings |= candidate.settings
     k = len(train.classes)
-    features, labels, weights = joined(train.features, view), train.labels, train.weights
+    features, labels, weights = stacked(train.features, view), train.labels, train.weights
     if settings.pop("label_names") and train.label_features is not None:
-        features = np.concatenate([features, joined(train.label_features, view)])
+        features = np.concatenate([features, stacked(train.label_features, view)])
         labels = np.append(labels, np.arange(k, dtype=np.int32))
         weights = np.append(weights, np.ones(k))
     n = len(labels)
@@ -153,7 +155,7 @@ def baseline(data: Featured, rows: NDArray[np.int64]) -> Baseline:
     seconds = time.perf_counter() - start
     test = data.test["pooled"].astype(np.float32)
     labels = data.texts.test_labels
-    found = metrics.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
+    found = figures.figures(model.predict_proba(test).astype(np.float32), labels, np.ones(len(labels)))
     novelty = 0.0
     if data.foreign:
         foreign = data.foreign["pooled"].astype(np.float32)
@@ -196,7 +198,7 @@ def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
 
 
 def _features(views: Views, view: str) -> NDArray[np.float32]:
-    return joined(views, view).astype(np.float32)
+    return stacked(views, view).astype(np.float32)
 
 
 def hardware() -> str:

@@ -23,10 +23,10 @@ from benchmarks.datasets import Texts, banking77, clinc150, few_shot
 from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS, hardware
-from graft_server.adapting.selection import select_head
-from graft_server.adapting.training_set import TrainingSet
 from graft_server.jobs.job import Job
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.tasks.single_label import select_head
 
 SETS: tuple[tuple[Callable[[], Texts], int, float], ...] = ((banking77, 16, 3.0), (clinc150, 0, 25.0))
 """The data, examples a class (0: all), and seconds that selection may take."""

@@ -26,12 +26,13 @@ from benchmarks.datasets import LabelledSets, goemotions_sets, goemotions_single
 from benchmarks.harness import save
 from benchmarks.heads.features import CACHE, Featured, Views, featured
 from benchmarks.heads.measure import VIEWS, hardware, training_set
-from graft_server.adapting.examples import joined
-from graft_server.adapting.multilabel import select_multi_label
-from graft_server.adapting.regression import select_regression
-from graft_server.adapting.selection import Selection, select_head
-from graft_server.adapting.training_set import MultiLabelSet, RegressionSet
-from graft_server.reports import HeadChoice
+from graft_server.domain.report import HeadChoice
+from graft_server.domain.views import stacked
+from graft_server.training.examples.training_set import MultiLabelSet, RegressionSet
+from graft_server.training.tasks.multi_label import select_multi_label
+from graft_server.training.tasks.regression import select_regression
+from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label import select_head
 
 POSITIVE = (
     "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love",
@@ -163,7 +164,7 @@ def _plain(data: Any, rows: Rows) -> dict[str, Any]:
 
 
 def _of(views: Views, view: str, rows: Rows | None = None) -> NDArray[np.float32]:
-    features = joined(views, view)
+    features = stacked(views, view)
     return (features if rows is None else features[rows]).astype(np.float32)
 
 

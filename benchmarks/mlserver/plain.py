@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 
 
 class _Classifier(torch.nn.Module):

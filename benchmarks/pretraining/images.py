@@ -22,7 +22,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from benchmarks.datasets import DATA
 from benchmarks.pretraining.training import Batches, fit
-from graft_server.backbones.images import ImageRecipe
+from graft_server.backbones.decoding.images import ImageRecipe
 
 FASHION_EDGE, GROCERY_EDGE = 32, 64
 """Pixels of each side of what the ResNets read."""

@@ -21,7 +21,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from benchmarks.datasets import DATA
 from benchmarks.pretraining.training import contrast, fit
-from graft_server.backbones.audio import LogMelRecipe, decode_audio
+from graft_server.backbones.decoding.audio import LogMelRecipe, decode_audio
 
 WINDOW_S = 2
 """What the small Whisper's window is; Whisper's own is 30 s, which would take hours to train on two cores."""

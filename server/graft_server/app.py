@@ -20,27 +20,30 @@ from grpc_reflection.v1alpha import reflection
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
-from graft_server.adapting.finetuning import Tuner
-from graft_server.adapting.publishing import Publisher
-from graft_server.backbones.audio import AudioLimits
-from graft_server.backbones.images import ImageLimits
-from graft_server.backbones.limits import MediaLimits
-from graft_server.cores import usable_cores
-from graft_server.encoding.trunk import OnChange, Trunk, Trunks, TrunkSettings, TrunkState
-from graft_server.errors import StoreError
+from graft_server.adapting.publishing.fine_tuning import Tuner
+from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.backbones.decoding.audio import AudioLimits
+from graft_server.backbones.decoding.images import ImageLimits
+from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.domain.errors import StoreError
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
+from graft_server.encoding.trunks import Trunks
+from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
-from graft_server.jobs.courtesy import Courtesy
-from graft_server.jobs.local import LocalJobs
-from graft_server.rpc.adaptation import AdaptationService
-from graft_server.rpc.model import ModelService
-from graft_server.rpc.prediction import PredictionService
-from graft_server.rpc.service import add_service
+from graft_server.frontends.grpc.adaptation import AdaptationService
+from graft_server.frontends.grpc.handlers import add_service
+from graft_server.frontends.grpc.model import ModelService
+from graft_server.frontends.grpc.prediction import PredictionService
+from graft_server.jobs.local.pool import LocalJobs
 from graft_server.serving.predictor import Predictor
-from graft_server.serving.removal import Removal
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
+from graft_server.sharing.background import survived
+from graft_server.sharing.cores import usable_cores
+from graft_server.sharing.preemption import Preemption
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ SERVICES = {
         model_pb2.DESCRIPTOR.services_by_name["ModelService"],
     )
 }
-_WORKER_MODULES = ("graft_server.adapting.train", "graft_server.exporting.bundle")
+_WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
 class App:
@@ -69,11 +72,11 @@ class App:
         location = _location(settings.store)
         objects = Objects.open(location)
         catalogue = Catalogue(objects)
-        courtesy = Courtesy()
-        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, courtesy=courtesy)
+        preemption = Preemption()
+        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption)
         self._trunks = trunks_of(settings, self._trunk_changed)
         self._versions = Versions(objects, catalogue, self._trunks)
-        self._tuning_jobs = LocalJobs(settings.tuning_workers, courtesy=courtesy)
+        self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption)
         self._tuner = Tuner(
             location=location,
             jobs=self._jobs,
@@ -86,11 +89,11 @@ class App:
             objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
         )
         self._adaptations = Adaptations(publisher, self._trunks, limits_of(settings))
-        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, courtesy)
-        self._removal = Removal(
+        predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, preemption)
+        self._deletion = Deletion(
             objects,
             catalogue,
-            self._versions,
+            self._versions.forget,
             settings.erasure_grace_seconds,
             self._jobs,
             location,
@@ -107,7 +110,7 @@ class App:
                 self._trunks,
                 Exporter(self._jobs, location, settings.cache_folder),
                 self._adaptations,
-                self._removal,
+                self._deletion,
             ),
         )
         for service, descriptor in zip(services, _descriptors(services), strict=True):
@@ -135,7 +138,7 @@ class App:
                 reason="ADDRESS_IN_USE",
             ) from error
         await self._jobs.start()
-        known = self._removal.catalogue.snapshot
+        known = self._deletion.catalogue.snapshot
         await asyncio.to_thread(self._tuner.sweep, [*known.erasures, *known.deletions])
         await self._trunks.open(self._jobs)
         await self._versions.preload()
@@ -161,11 +164,8 @@ class App:
         await self._trunks.close()
 
     async def _recover(self) -> None:
-        try:
-            await self._removal.finish_all()
-            await self._adaptations.recover()
-        except StoreError as error:
-            _log.error("unfinished commits could not be looked for: %s", error.message)
+        await survived(self._deletion.finish_all(), "finishing deletions", _log)
+        await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
@@ -208,10 +208,10 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
         queued_requests=settings.queued_requests,
         limits=MediaLimits(
             ImageLimits(
-                int(settings.max_image_mb * 1e6), settings.max_image_pixels, settings.max_image_ratio
+                int(settings.max_image_mb * (1 << 20)), settings.max_image_pixels, settings.max_image_ratio
             ),
             AudioLimits(
-                int(settings.max_audio_mb * 1e6), settings.max_audio_seconds, settings.max_audio_ratio
+                int(settings.max_audio_mb * (1 << 20)), settings.max_audio_seconds, settings.max_audio_ratio
             ),
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft_server.app import App, trunks_of
-from graft_server.errors import DomainError
-from graft_server.jobs.local import LocalJobs
-from graft_server.settings import ENVIRONMENT_PREFIX, Settings, flag_of, load
+from graft_server.domain.errors import DomainError
+from graft_server.jobs.local.pool import LocalJobs
+from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
@@ -99,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("graft-serve"))
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run the server until it is told to stop")
-    _add_settings(serve, {it.name for it in fields(Settings)})
+    _add_settings(serve, set(SETTINGS))
     prepare = commands.add_parser(
         "prepare", help="export the backbones' encoders into the cache, so that the first start is quick"
     )
@@ -111,17 +110,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
-    for declared in fields(Settings):
-        if declared.name not in names:
+    for setting in SETTINGS.values():
+        if setting.name not in names:
             continue
-        repeated = declared.name == "backbones"
-        default = getattr(Settings(), declared.name)
-        text = str(declared.metadata["help"]) + ("" if repeated else f" (default: {default})")
+        repeated = setting.name == "backbones"
+        text = setting.help + ("" if repeated else f" (default: {setting.default})")
         parser.add_argument(
-            "--" + flag_of(declared.name),
-            dest=declared.name,
+            "--" + setting.flag,
+            dest=setting.name,
             action="append" if repeated else "store",
-            metavar="NAME=SOURCE" if repeated else declared.name.rpartition("_")[2].upper(),
+            metavar="NAME=SOURCE" if repeated else setting.name.rpartition("_")[2].upper(),
             help=text.replace("%", "%%"),
         )
 

@@ -1,20 +1,43 @@
-"""What can be set, from where: flags over environment variables over a TOML file over defaults."""
+"""What can be set, from where: flags over environment variables over a TOML file over defaults.
+
+A setting is written once: its type, its bounds, its help and its default make one field of `Settings`, and flags,
+variables, keys, checks and error messages follow from the field.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, PRECISIONS
-from graft_server.errors import InvalidError
+from graft_server.domain.errors import InvalidError
 
 ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"
+
+
+def _text(description: str) -> Meta:
+    return Meta(description=description)
+
+
+def _choice(description: str, *choices: str) -> Meta:
+    return Meta(description=description, extra={"choices": choices})
+
+
+def _at_least(least: int, description: str) -> Meta:
+    return Meta(ge=least, description=description)
+
+
+def _above_0(description: str) -> Meta:
+    return Meta(gt=0, description=description)
 
 
 def _default_cache() -> str:
@@ -22,125 +45,118 @@ def _default_cache() -> str:
     return str(Path(base) / "graft")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a server runs. Every field is a flag, an environment variable GRAFT_… and a key of the TOML file."""
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server runs. Every field is a flag, an environment variable GRAFT_… and a key of the TOML file.
 
-    listen: str = field(
-        default="127.0.0.1:50051",
-        metadata={"help": "address and port to listen on; port 0 picks a free one"},
+    Names that end in `_mb` are in MiB (2**20 bytes).
+    """
+
+    listen: Annotated[str, _text("address and port to listen on; port 0 picks a free one")] = (
+        "127.0.0.1:50051"
     )
-    store: str = field(
-        default="graft-store",
-        metadata={"help": "where examples and models are kept: a folder, or s3://, gs:// or az:// …"},
-    )
-    backbones: Mapping[str, str] = field(
-        default_factory=lambda: {DEFAULT_NAME: DEFAULT_SOURCE},
-        metadata={
-            "flag": "backbone",
-            "help": "a backbone as NAME=SOURCE, where SOURCE is a folder, a hub id or package:NAME; may be "
+    store: Annotated[
+        str, _text("where examples and models are kept: a folder, or s3://, gs:// or az:// …")
+    ] = "graft-store"
+    backbones: Annotated[
+        dict[str, str],
+        Meta(
+            description="a backbone as NAME=SOURCE, where SOURCE is a folder, a hub id or package:NAME; may be "
             f"repeated (default: {DEFAULT_NAME}={DEFAULT_SOURCE}); the first is the default one",
-        },
+            extra={"flag": "backbone"},
+        ),
+    ] = msgspec.field(default_factory=lambda: {DEFAULT_NAME: DEFAULT_SOURCE})
+    load_on_use: Annotated[
+        str,
+        _text(
+            "backbones, by name and separated by commas, that are loaded when they are first used instead of at "
+            "start; 'all': every one"
+        ),
+    ] = ""
+    device: Annotated[str, _choice("auto, cpu or cuda", "auto", "cpu", "cuda")] = "auto"
+    precision: Annotated[
+        str,
+        _choice(
+            "fp32, int8 (on the CPU: twice as fast, a little less accurate) or fp16 (on a GPU); a model is served "
+            "in the precision that it was adapted in",
+            *PRECISIONS,
+        ),
+    ] = "fp32"
+    cache: Annotated[str, _text("folder for exported encoders, made once each")] = msgspec.field(
+        default_factory=_default_cache
     )
-    load_on_use: str = field(
-        default="",
-        metadata={
-            "help": "backbones, by name and separated by commas, that are loaded when they are first used instead of "
-            "at start; 'all': every one"
-        },
+    workers: Annotated[int, _at_least(1, "training jobs that run at once")] = 1
+    tuning_workers: Annotated[int, _at_least(1, "backbones that are tuned at once")] = 1
+    tuning_memory_mb: Annotated[
+        int, _at_least(0, "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk")
+    ] = 1024
+    tuned_memory_mb: Annotated[
+        int,
+        _at_least(0, "memory, in MiB, for tuned layers; those that were not asked for longest go first"),
+    ] = 2048
+    cores: Annotated[int, _at_least(0, "processor cores for the encoder; 0: all")] = 0
+    batch_tokens: Annotated[int, _at_least(0, "tokens in an encoder batch; 0: measured on this machine")] = 0
+    measure_seconds: Annotated[
+        float,
+        _at_least(
+            0,
+            "how long each way to drive an encoder is measured at its first start on a machine; 0: not at all, the "
+            "usual one is used",
+        ),
+    ] = 0.5
+    queued_requests: Annotated[
+        int, _at_least(1, "Predict requests that may wait before others are refused")
+    ] = 4096
+    cached_responses: Annotated[
+        int, _at_least(0, "answers to remember, for traffic that asks the same again; 0: none")
+    ] = 0
+    open_adaptations: Annotated[int, _at_least(1, "adaptations whose examples are taken at once")] = 1024
+    open_adaptations_per_model: Annotated[
+        int, _at_least(1, "adaptations of one model whose examples are taken at once")
+    ] = 256
+    publications: Annotated[
+        int, _at_least(1, "commits that may wait or be trained before others are refused")
+    ] = 1024
+    publications_per_model: Annotated[
+        int, _at_least(1, "commits of one model that may wait or be trained")
+    ] = 64
+    intake_memory_mb: Annotated[
+        int,
+        _at_least(
+            1,
+            "memory, in MiB, for examples of all streams that wait for the disk and the encoder; clients that send "
+            "more are slowed down",
+        ),
+    ] = 256
+    erasure_grace_seconds: Annotated[
+        float,
+        _at_least(
+            0,
+            "how long DeleteExamples leaves replaced objects to those who are reading them, before they are deleted "
+            "for good and it answers",
+        ),
+    ] = 2.0
+    max_image_mb: Annotated[float, _above_0("size of an image's file, in MiB; larger ones are refused")] = (
+        16.0
     )
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    precision: str = field(
-        default="fp32",
-        metadata={
-            "help": "fp32, int8 (on the CPU: twice as fast, a little less accurate) or fp16 (on a GPU); a model "
-            "is served in the precision that it was adapted in"
-        },
+    max_image_pixels: Annotated[
+        int, _at_least(1, "pixels of an image; larger ones are refused undecoded")
+    ] = 50_000_000
+    max_image_ratio: Annotated[float, _above_0("bytes of an image's pixels over bytes of its file")] = 2_000.0
+    max_audio_mb: Annotated[float, _above_0("size of a clip's file, in MiB; larger ones are refused")] = 16.0
+    max_audio_seconds: Annotated[
+        float, _above_0("length of a clip; longer ones are refused. Encoders read the first 30 s")
+    ] = 600.0
+    max_audio_ratio: Annotated[float, _above_0("bytes of a clip's samples over bytes of its file")] = 5_000.0
+    drain_seconds: Annotated[float, _at_least(0, "how long running calls may take to finish at shutdown")] = (
+        10.0
     )
-    cache: str = field(
-        default_factory=_default_cache, metadata={"help": "folder for exported encoders, made once each"}
-    )
-    workers: int = field(default=1, metadata={"help": "training jobs that run at once"})
-    tuning_workers: int = field(default=1, metadata={"help": "backbones that are tuned at once"})
-    tuning_memory_mb: int = field(
-        default=1024,
-        metadata={"help": "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk"},
-    )
-    tuned_memory_mb: int = field(
-        default=2048,
-        metadata={"help": "memory, in MiB, for tuned layers; those that were not asked for longest go first"},
-    )
-    cores: int = field(default=0, metadata={"help": "processor cores for the encoder; 0: all"})
-    batch_tokens: int = field(
-        default=0, metadata={"help": "tokens in an encoder batch; 0: measured on this machine"}
-    )
-    measure_seconds: float = field(
-        default=0.5,
-        metadata={
-            "help": "how long each way to drive an encoder is measured at its first start on a machine; 0: not at "
-            "all, the usual one is used"
-        },
-    )
-    queued_requests: int = field(
-        default=4096, metadata={"help": "Predict requests that may wait before others are refused"}
-    )
-    cached_responses: int = field(
-        default=0,
-        metadata={"help": "answers to remember, for traffic that asks the same again; 0: none"},
-    )
-    open_adaptations: int = field(
-        default=1024, metadata={"help": "adaptations whose examples are taken at once"}
-    )
-    open_adaptations_per_model: int = field(
-        default=256, metadata={"help": "adaptations of one model whose examples are taken at once"}
-    )
-    publications: int = field(
-        default=1024, metadata={"help": "commits that may wait or be trained before others are refused"}
-    )
-    publications_per_model: int = field(
-        default=64, metadata={"help": "commits of one model that may wait or be trained"}
-    )
-    intake_memory_mb: int = field(
-        default=256,
-        metadata={
-            "help": "memory, in MiB, for examples of all streams that wait for the disk and the encoder; clients "
-            "that send more are slowed down"
-        },
-    )
-    erasure_grace_seconds: float = field(
-        default=2.0,
-        metadata={
-            "help": "how long DeleteExamples leaves replaced objects to those who are reading them, before they "
-            "are deleted for good and it answers"
-        },
-    )
-    max_image_mb: float = field(
-        default=16.0, metadata={"help": "size of an image's file, in MB; larger ones are refused"}
-    )
-    max_image_pixels: int = field(
-        default=50_000_000, metadata={"help": "pixels of an image; larger ones are refused undecoded"}
-    )
-    max_image_ratio: float = field(
-        default=2_000.0, metadata={"help": "bytes of an image's pixels over bytes of its file"}
-    )
-    max_audio_mb: float = field(
-        default=16.0, metadata={"help": "size of a clip's file, in MB; larger ones are refused"}
-    )
-    max_audio_seconds: float = field(
-        default=600.0,
-        metadata={"help": "length of a clip; longer ones are refused. Encoders read the first 30 s"},
-    )
-    max_audio_ratio: float = field(
-        default=5_000.0, metadata={"help": "bytes of a clip's samples over bytes of its file"}
-    )
-    drain_seconds: float = field(
-        default=10.0, metadata={"help": "how long running calls may take to finish at shutdown"}
-    )
-    max_connection_age_seconds: float = field(
-        default=0.0,
-        metadata={"help": "age at which connections are renewed, so that clients find new servers; 0: never"},
-    )
-    log_level: str = field(default="info", metadata={"help": "debug, info, warning or error"})
+    max_connection_age_seconds: Annotated[
+        float,
+        _at_least(0, "age at which connections are renewed, so that clients find new servers; 0: never"),
+    ] = 0.0
+    log_level: Annotated[
+        str, _choice("debug, info, warning or error", "debug", "info", "warning", "error")
+    ] = "info"
 
     @property
     def cache_folder(self) -> Path:
@@ -160,10 +176,75 @@ class Settings:
         return next(iter(self.backbones))
 
 
-def flag_of(name: str) -> str:
-    """The command-line flag of a field, without dashes in front."""
-    declared = next(it for it in fields(Settings) if it.name == name)
-    return str(declared.metadata.get("flag", name)).replace("_", "-")
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field of `Settings`, as flags, variables, keys and checks see it."""
+
+    name: str
+    kind: type
+    meta: Meta
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag, without dashes in front."""
+        return str((self.meta.extra or {}).get("flag", self.name)).replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The key in a TOML file; with the prefix GRAFT_ and in capitals, the environment variable."""
+        return self.flag.replace("-", "_")
+
+    @property
+    def help(self) -> str:
+        """What it is, in words."""
+        return str(self.meta.description)
+
+    def parse(self, value: Any, where: str) -> Any:
+        """Returns the value in the field's type, checked.
+
+        Args:
+            value: Text, from a flag or a variable, or what a TOML file has.
+            where: What the value is called where it comes from.
+
+        Raises:
+            InvalidError: It is not a value of the field; the message says what is.
+        """
+        if self.name == "backbones":
+            return _backbones(value, where)
+        try:
+            # Flags and variables are always text; a file's values have types of their own.
+            parsed = msgspec.convert(
+                value, Annotated[self.kind, self.meta], strict=not isinstance(value, str)
+            )
+        except msgspec.ValidationError as error:
+            raise self._refused(value, where) from error
+        choices = (self.meta.extra or {}).get("choices")
+        if (choices and parsed not in choices) or (isinstance(parsed, float) and not math.isfinite(parsed)):
+            raise self._refused(value, where)
+        return parsed
+
+    def _refused(self, value: Any, where: str) -> InvalidError:
+        return _invalid(f"{where} is {value!r}: give {self._wanted()}", self.name)
+
+    def _wanted(self) -> str:
+        if self.kind is str:
+            *others, last = (self.meta.extra or {}).get("choices", ("text",))
+            return f"{', '.join(others)} or {last}" if others else str(last)
+        what = "a whole number" if self.kind is int else "a number"
+        return (
+            f"{what} above {self.meta.gt}" if self.meta.gt is not None else f"{what}, at least {self.meta.ge}"
+        )
+
+
+def _setting(declared: msgspec.structs.FieldInfo) -> Setting:
+    kind, meta = declared.type.__origin__, declared.type.__metadata__[0]
+    factory = declared.default_factory
+    return Setting(declared.name, kind, meta, declared.default if factory is msgspec.NODEFAULT else factory())
+
+
+SETTINGS = {it.name: _setting(it) for it in msgspec.structs.fields(Settings)}
+"""Every setting by name, in the order in which help shows them."""
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -178,14 +259,12 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         InvalidError: A value is not what it should be, or a key is unknown.
     """
     values = _from_file(file) if file is not None else {}
-    for declared in fields(Settings):
-        variable = ENVIRONMENT_PREFIX + flag_of(declared.name).replace("-", "_").upper()
+    for setting in SETTINGS.values():
+        variable = ENVIRONMENT_PREFIX + setting.key.upper()
         if variable in environment:
-            values[declared.name] = _parsed(declared.name, environment[variable], variable)
-        if flags.get(declared.name) is not None:
-            values[declared.name] = _parsed(
-                declared.name, flags[declared.name], "--" + flag_of(declared.name)
-            )
+            values[setting.name] = setting.parse(environment[variable], variable)
+        if flags.get(setting.name) is not None:
+            values[setting.name] = setting.parse(flags[setting.name], "--" + setting.flag)
     return _checked(Settings(**values))
 
 
@@ -194,62 +273,32 @@ def _from_file(file: Path) -> dict[str, Any]:
         content = tomllib.loads(file.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise _invalid(f"the file {file} cannot be read: {error}", str(file)) from error
-    names = {flag_of(it.name).replace("-", "_"): it.name for it in fields(Settings)}
+    by_key = {it.key: it for it in SETTINGS.values()}
     values: dict[str, Any] = {}
     for key, value in content.items():
-        name = names.get(key.replace("-", "_"), key if key in names.values() else None)
-        if name is None:
-            raise _invalid(f"{key} in {file} is not a setting; there are {', '.join(sorted(names))}", key)
-        values[name] = _parsed(name, value, f"{key} in {file}")
+        setting = by_key.get(key.replace("-", "_")) or SETTINGS.get(key)
+        if setting is None:
+            raise _invalid(f"{key} in {file} is not a setting; there are {', '.join(sorted(by_key))}", key)
+        values[setting.name] = setting.parse(value, f"{key} in {file}")
     return values
 
 
-def _parsed(name: str, value: Any, where: str) -> Any:
-    default = Settings.__dataclass_fields__[name].type
-    try:
-        if name == "backbones":
-            return _backbones(value)
-        return _of_type(str(default), value)
-    except (TypeError, ValueError) as error:
-        raise _invalid(f"{where} is {value!r}: {error}", name) from error
-
-
-def _of_type(kind: str, value: Any) -> str | int | float:
-    # Flags and variables are always strings; a file's values have types of their own.
-    parsers: dict[str, tuple[Callable[[Any], str | int | float], tuple[type, ...]]] = {
-        "str": (str, (str,)),
-        "int": (int, (str, int)),
-        "float": (float, (str, int, float)),
-    }
-    parse, accepted = parsers[kind]
-    if not isinstance(value, accepted) or isinstance(value, bool):
-        raise TypeError(f"give a value of type {kind}")
-    return parse(value)
-
-
-def _backbones(value: Any) -> dict[str, str]:
+def _backbones(value: Any, where: str) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {str(name): str(source) for name, source in value.items()}
     entries = value.split(",") if isinstance(value, str) else list(value)
     pairs = dict(entry.split("=", 1) for entry in entries if "=" in entry)
     if len(pairs) != len(entries) or not all((*pairs, *pairs.values())):
-        raise ValueError("give NAME=SOURCE, each name once")
+        raise _invalid(f"{where} is {value!r}: give NAME=SOURCE, each name once", "backbones")
     return pairs
 
 
 def _checked(settings: Settings) -> Settings:
+    """Checks what one setting alone does not tell."""
     host, separator, port = settings.listen.rpartition(":")
     if not (separator and host and port.isdigit() and int(port) < 1 << 16):
         raise _invalid(
             f"listen is {settings.listen!r}: give HOST:PORT, for example 127.0.0.1:50051", "listen"
-        )
-    if settings.device not in ("auto", "cpu", "cuda"):
-        raise _invalid(f"device is {settings.device!r}: give auto, cpu or cuda", "device")
-    if settings.precision not in PRECISIONS:
-        raise _invalid(f"precision is {settings.precision!r}: give {', '.join(PRECISIONS)}", "precision")
-    if settings.log_level not in ("debug", "info", "warning", "error"):
-        raise _invalid(
-            f"log-level is {settings.log_level!r}: give debug, info, warning or error", "log_level"
         )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
@@ -260,35 +309,7 @@ def _checked(settings: Settings) -> Settings:
             "some of those, or 'all'",
             "load_on_use",
         )
-    _check_numbers(settings)
     return settings
-
-
-def _check_numbers(settings: Settings) -> None:
-    for name, least in (
-        ("workers", 1),
-        ("tuning_workers", 1),
-        ("tuning_memory_mb", 0),
-        ("tuned_memory_mb", 0),
-        ("cores", 0),
-        ("batch_tokens", 0),
-        ("queued_requests", 1),
-        ("cached_responses", 0),
-        ("open_adaptations", 1),
-        ("open_adaptations_per_model", 1),
-        ("publications", 1),
-        ("publications_per_model", 1),
-        ("intake_memory_mb", 1),
-        ("max_image_pixels", 1),
-    ):
-        if getattr(settings, name) < least:
-            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: at least {least}", name)
-    for name in ("max_image_mb", "max_image_ratio", "max_audio_mb", "max_audio_seconds", "max_audio_ratio"):
-        if not 0 < getattr(settings, name) < math.inf:
-            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number above 0", name)
-    for name in ("measure_seconds", "erasure_grace_seconds", "drain_seconds", "max_connection_age_seconds"):
-        if not 0 <= getattr(settings, name) < math.inf:
-            raise _invalid(f"{flag_of(name)} is {getattr(settings, name)}: give a number, at least 0", name)
 
 
 def _invalid(message: str, field_name: str) -> InvalidError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.adapting.places import MERGED_AT, Places
-from graft_server.adapting.prequential import ENOUGH, FADING, FIRST_TEMPERATURE, Prequential
+from graft_server.adapting.interim.places import MERGED_AT, Places
+from graft_server.adapting.interim.prequential import ENOUGH, FADING, FIRST_TEMPERATURE, Prequential
 
 
 def note(record: Prequential, right: list[bool]) -> None:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from graft_server.adapting.targets import MAX_LABELS, TargetRules
-from graft_server.errors import InvalidError
-from graft_server.examples import Example, Input, Share, Task
+from graft_server.adapting.intake.targets import MAX_LABELS, TargetRules
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example, Input, Share, Task
 
 TARGETS = {
     "label": "a",

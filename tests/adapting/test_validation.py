@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from graft_server.adapting.targets import TargetRules
-from graft_server.adapting.validation import MAX_TEXT_BYTES, check_change, check_input, check_weight
-from graft_server.errors import InvalidError
-from graft_server.examples import Change, Example, Input
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.validation import MAX_TEXT_BYTES, check_change, check_input, check_weight
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Change, Example, Input
 
 
 def checked(targets: TargetRules = TargetRules(), **fields: object) -> Example:  # noqa: B008 (it is frozen)

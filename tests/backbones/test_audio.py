@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from graft_server.backbones.audio import (
+from graft_server.backbones.decoding.audio import (
     AudioError,
     AudioLimits,
     LogMelRecipe,

@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.backbones.cutting import Parts, boundary_of, cut, joined, replant
-from graft_server.backbones.packing import pack
-from graft_server.backbones.source import Backbone
-from graft_server.errors import BackboneError
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cutting import Parts, boundary_of, cut, joined, replant
+from graft_server.backbones.text.packing import pack
+from graft_server.domain.errors import BackboneError
 
 TEXTS = [np.arange(5, 5 + length) for length in (3, 17, 1, 40)]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from graft.v1 import model_pb2
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import open_backbone
-from graft_server.encoding.runtime import Encoder
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
+from graft_server.encoding.encoder import Encoder
 
 
 def features(wire: Any, texts: list[str]) -> Any:
@@ -46,7 +46,7 @@ def test_a_checkpoint_of_ones_own_is_exported_and_served_also_over_a_damaged_cac
 MISFIT = """
 import sys
 from graft_server.backbones import families, source
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 source.FAMILIES = {**families.FAMILIES, "gpt2": families.FAMILIES["bert"]}
 families.FAMILIES = source.FAMILIES
 from graft_server.backbones.torch.export import export_encoder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graft_server.backbones.images import ImageError, ImageLimits, ImageRecipe, decode_image
+from graft_server.backbones.decoding.images import ImageError, ImageLimits, ImageRecipe, decode_image
 
 SIZES = [(348, 464), (17, 300), (301, 223), (1, 1), (640, 479), (33, 21), (224, 224)]
 # What each kind of checkpoint is published with, and sizes that the tests' small ones use.
@@ -199,7 +199,7 @@ def test_fifty_thousand_squared_pixels_of_one_colour_are_refused_before_they_are
     assert len(data) < 20_000
     code = (
         "import resource, sys\n"
-        "from graft_server.backbones.images import ImageError, decode_image\n"
+        "from graft_server.backbones.decoding.images import ImageError, decode_image\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
         "try: decode_image(sys.stdin.buffer.read())\n"
         "except ImageError as error: print(error.reason, error)\n"
@@ -305,7 +305,7 @@ def test_preprocessing_that_is_not_known_is_refused_and_not_guessed(config, name
 
 
 def test_reading_images_needs_pillow_and_numpy_only():
-    path = Path(__file__).parents[2] / "server/graft_server/backbones/images.py"
+    path = Path(__file__).parents[2] / "server/graft_server/backbones/decoding/images.py"
     code = (
         "import sys, runpy\n"
         f"runpy.run_path({str(path)!r})\n"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from graft_server.backbones.source import Backbone, open_backbone
-from graft_server.errors import BackboneError
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.source import open_backbone
+from graft_server.domain.errors import BackboneError
 
 RESNET = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}}
 CLIP = {"image_processor_type": "CLIPImageProcessor"}

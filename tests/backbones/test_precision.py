@@ -12,14 +12,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.backbones import reducing
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.packing import pack
+from graft_server.backbones.graphs import reducing
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.preprocessing import odd_batches
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
-from graft_server.encoding.runtime import Encoder, device_for, run_bound
-from graft_server.encoding.trunk import Trunk, TrunkSettings
-from graft_server.errors import BackboneError
+from graft_server.backbones.text.packing import pack
+from graft_server.domain.errors import BackboneError
+from graft_server.encoding.encoder import Encoder, device_for, run_bound
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import Trunk
 
 TEXTS = ["my card was declined", "where is my money? " * 20, "a", "größer als 10 € 🙂"]
 
@@ -136,6 +137,6 @@ def test_int8_runs_on_the_cpu_only():
 
 
 def test_making_an_int8_graph_needs_no_torch():
-    code = "import sys, graft_server.backbones.reducing; print('torch' in sys.modules)"
+    code = "import sys, graft_server.backbones.graphs.reducing; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ended.stdout.strip() == "False"

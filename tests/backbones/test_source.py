@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 PACKAGE = DEFAULT_SOURCE.removeprefix("package:")
 
@@ -87,7 +87,7 @@ def test_a_package_that_is_not_installed_is_said_with_how_to_install_it():
 OPENED = """
 import sys
 from graft_server.backbones.source import open_backbone
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 try:
     print(open_backbone("mine", sys.argv[1]).encoder_id)
 except BackboneError as error:

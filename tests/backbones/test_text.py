@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.backbones.packing import pack
-from graft_server.backbones.text import TextTokenizer
-from graft_server.errors import BackboneError
+from graft_server.backbones.text.packing import pack
+from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.domain.errors import BackboneError
 
 
 def test_a_short_text_is_read_whole_and_not_padded(tokenizer):

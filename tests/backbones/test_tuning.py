@@ -16,14 +16,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch
-from graft_server.backbones.cache import EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut
+from graft_server.backbones import scratch, tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import Backbone
-from graft_server.backbones.text import TextTokenizer
-from graft_server.encoding.runtime import Encoder
-from graft_server.errors import FaultError
+from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.domain.errors import FaultError
+from graft_server.encoding.encoder import Encoder
 
 BELOW = 5
 """One layer is tuned."""
@@ -168,7 +168,7 @@ class Limited(tuning.Tuning):
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         super().begin()
 
-one = Limited(msgspec.convert(payload, tuning.Task), lambda _: None)
+one = Limited(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
 result = one.run()
 print(json.dumps([result["halved"], result["ended"], len(result["history"]), one.state.tokens_at_once]))
 """
@@ -198,7 +198,7 @@ def test_smaller_parts_add_up_to_the_same_step(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
     def gradients(tokens: int) -> NDArray[np.float32]:
-        one = tuning.Tuning(msgspec.convert(payload(), tuning.Task), ignore)
+        one = tuning.Tuning(msgspec.convert(payload(), tuning_contract.Task), ignore)
         one.model.eval()  # without dropout, which would be another in each part
         one.state.tokens_at_once = tokens
         one.mixed = False
@@ -219,7 +219,7 @@ def test_a_budget_below_one_epoch_trains_nothing(payload, cached):
 def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of_them(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(seconds=3600.0), tuning.Task), ignore)
+    one = tuning.Tuning(msgspec.convert(payload(seconds=3600.0), tuning_contract.Task), ignore)
     computed, compute = [], one.hidden.compute
 
     def late(inputs: Any) -> Any:
@@ -230,7 +230,7 @@ def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of
 
     one.hidden.compute = late
     assert one.run()["ended"] == "no_time"
-    whole = tuning.Tuning(msgspec.convert(payload("whole"), tuning.Task), ignore)
+    whole = tuning.Tuning(msgspec.convert(payload("whole"), tuning_contract.Task), ignore)
     batches, compute_of_whole = [], whole.hidden.compute
     whole.hidden.compute = lambda inputs: batches.append(1) or compute_of_whole(inputs)
     whole.keep_hidden()
@@ -241,7 +241,7 @@ def test_a_budget_that_ends_while_layers_are_tuned_ends_it_with_that_step_and_ke
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
     one = tuning.Tuning(
-        msgspec.convert(payload(epochs=50, learning_rate=1e-3, seconds=3600.0), tuning.Task), ignore
+        msgspec.convert(payload(epochs=50, learning_rate=1e-3, seconds=3600.0), tuning_contract.Task), ignore
     )
     learn, steps = one.learn, []
 
@@ -276,7 +276,7 @@ def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoin
 def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(learning_rate=50.0, epochs=3), tuning.Task), ignore)
+    one = tuning.Tuning(msgspec.convert(payload(learning_rate=50.0, epochs=3), tuning_contract.Task), ignore)
     result = one.run()
     assert (result["diverged"], result["ended"]) == (tuning.MAX_DIVERGED, "diverged")
     assert one.state.rate == pytest.approx(tuning.SLOWER**tuning.MAX_DIVERGED)
@@ -299,7 +299,7 @@ def test_training_ends_where_held_out_examples_gain_nothing_for_some_epochs(payl
 def test_training_starts_from_the_head_that_was_found(payload, start, encoder):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(), tuning.Task), ignore)
+    one = tuning.Tuning(msgspec.convert(payload(), tuning_contract.Task), ignore)
     one.mixed = False
     one.model.eval()
     rows = np.flatnonzero(start["part"] == Part.STOP)[:4]
@@ -317,7 +317,7 @@ def test_lower_layers_learn_more_slowly_and_rates_rise_and_then_fall(payload, pa
         "below_graph": "",
         "graph": str(EncoderCache(encoder_cache).graph(backbone.encoder_id)),
     }
-    one = tuning.Tuning(msgspec.convert(payload(layer_decay=0.5, **whole), tuning.Task), ignore)
+    one = tuning.Tuning(msgspec.convert(payload(layer_decay=0.5, **whole), tuning_contract.Task), ignore)
     one.begin()
     optimizer = one.optimizer()
     names = {id(it): name for name, it in one.model.named_parameters()}
@@ -359,7 +359,7 @@ def test_progress_tells_the_time_that_is_left_from_the_first_step_on(payload, mo
 def test_hidden_states_are_computed_once_whatever_the_epochs(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(epochs=3), tuning.Task), ignore)
+    one = tuning.Tuning(msgspec.convert(payload(epochs=3), tuning_contract.Task), ignore)
     tokens, compute = [], one.hidden.compute
 
     def counted(inputs: Any) -> Any:
@@ -404,7 +404,7 @@ def test_kept_states_train_as_computed_ones_do(payload):
 def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(payload):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
-    task = msgspec.convert(payload(learning_rate=3e-3), tuning.Task)
+    task = msgspec.convert(payload(learning_rate=3e-3), tuning_contract.Task)
     one = tuning.Tuning(task, ignore)
     seen: list[NDArray[np.float32]] = []
     evaluate = one._evaluate

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from graft_server.backbones import scratch
-from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.backbones.cutting import boundary_of, cut, joined
+from graft_server.backbones import scratch, tuning_contract
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import Backbone, open_backbone
-from graft_server.encoding.grafting import Grafted, Segment, Top
-from graft_server.encoding.runtime import Encoder
+from graft_server.backbones.source import open_backbone
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 
 TEXTS = (
     "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
@@ -75,7 +76,7 @@ def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
             onnx.save(found.below, str(parts[0]))
             onnx.save(found.above, str(parts[1]))
             payload |= {"below": below, "below_graph": str(parts[0]), "graph": str(parts[1])}
-        run = tuning.Tuning(msgspec.convert(payload, tuning.Task), lambda _: None)
+        run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
         run.keep_hidden()
         run.begin()
         optimizer = run.optimizer()
@@ -96,9 +97,9 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
     before = np.concatenate([encoder.encode([it])["pooled"] for it in items])
     assert np.abs(features - before).max() > 1e-3, "nothing was learned"
     # Served, in batches of several lengths, beside rows of the frozen backbone.
-    grafted = Grafted(encoder, preprocessor)
-    grafted.add_cut(run.task.below, *(Segment(it, device="cpu", threads=1) for it in parts))
-    top = Top(run.task.below, Segment(tmp_path / scratch.TOP, device="cpu", threads=1))
+    grafted = SplitEncoder(encoder, preprocessor)
+    grafted.add_cut(run.task.below, *(GraphPart(it, device="cpu", threads=1) for it in parts))
+    top = TunedLayers(run.task.below, GraphPart(tmp_path / scratch.TOP, device="cpu", threads=1))
     rows = np.arange(len(items))
     found = grafted.encode_with(items, {top: rows[::2], None: rows[1::2]})
     np.testing.assert_allclose(found[top]["pooled"][::2], features[::2], atol=2e-3)  # float16 below the cut
@@ -106,7 +107,7 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
     # Joined, as bundles are.
     whole = joined(onnx.load(str(parts[0])), onnx.load(str(tmp_path / scratch.TOP)))
     assert HIDDEN not in {it.name for it in whole.graph.input}
-    segment = Segment(whole.SerializeToString(), device="cpu", threads=1)
+    segment = GraphPart(whole.SerializeToString(), device="cpu", threads=1)
     alone = segment.run(preprocessor.collate(items[:3]))["pooled"]
     np.testing.assert_allclose(alone, grafted.encode_by(top, items[:3])["pooled"], atol=1e-5)
 

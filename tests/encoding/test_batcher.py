@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft_server.backbones.packing import cost
+from graft_server.backbones.text.packing import cost
+from graft_server.domain.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
 from graft_server.encoding import batcher as batching
 from graft_server.encoding.batcher import Batcher, Lane, Limits, unread
-from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
+from graft_server.encoding.encoder import Encoder, Features
 
 DIMENSION = 384
 PRICE = partial(cost, dimension=DIMENSION)

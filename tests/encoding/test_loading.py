@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.backbones.source import Backbone
-from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
-from graft_server.errors import BackboneError
-from graft_server.jobs.local import LocalJobs
+from graft_server.backbones.backbone import Backbone
+from graft_server.domain.errors import BackboneError
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.jobs.local.pool import LocalJobs
 
 
 @pytest.fixture
@@ -101,3 +102,30 @@ def test_it_can_be_closed_unused_and_while_it_is_loaded(folder, encoder_cache):
             await waiting
 
     asyncio.run(scenario())
+
+
+def test_a_state_follows_those_alone_that_the_diagram_shows(folder, encoder_cache):
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, []) as trunk:
+            assert trunk.state is TrunkState.UNLOADED
+            for state in (TrunkState.READY, TrunkState.FAILED, TrunkState.UNLOADED):
+                with pytest.raises(RuntimeError, match=f"a trunk does not go from UNLOADED to {state.name}"):
+                    trunk._turn(state)
+            assert trunk.state is TrunkState.UNLOADED
+
+    asyncio.run(scenario())
+
+
+def test_a_trunk_that_was_not_opened_cannot_be_used(folder, encoder_cache):
+    settings = TrunkSettings(cache=encoder_cache, device="cpu", measure_s=0)
+
+    async def scenario(*, on_use: bool) -> None:
+        trunk = Trunk("copy", str(folder), settings, on_use=on_use)
+        for use in (trunk.ready, lambda: trunk.cut(1), lambda: trunk.prepare_all([])):
+            with pytest.raises(BackboneError) as raised:
+                await use()
+            assert raised.value.reason == "BACKBONE_LOADING"
+        await trunk.close()
+
+    asyncio.run(scenario(on_use=False))
+    asyncio.run(scenario(on_use=True))

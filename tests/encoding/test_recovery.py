@@ -13,14 +13,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft_server.backbones.cache import EncoderCache
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Input
 from graft_server.encoding.batcher import Lane
+from graft_server.encoding.encoder import Encoder
+from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.recovery import RecoveringEncoder
-from graft_server.encoding.runtime import Encoder
-from graft_server.encoding.trunk import Trunk, TrunkSettings, TrunkState
-from graft_server.errors import BackboneError
-from graft_server.examples import Input
+from graft_server.encoding.trunk import Trunk, TrunkState
 
 SOON_S = 0.01
 UNKNOWN_TOKEN = 10**9
@@ -175,8 +176,8 @@ def test_a_trunk_fails_and_recovers_with_its_encoder(graphs, encoder_cache):
         text = await prepared(trunk, "my card was declined")
         before = await trunk.encode([text], lane=Lane.PREDICT)
 
-        working, trunk._encoder._encoder = trunk._encoder._encoder, opened(broken)
-        trunk._encoder._reopen = lambda: opened(broken)
+        working, trunk._loaded.encoder._encoder = trunk._loaded.encoder._encoder, opened(broken)
+        trunk._loaded.encoder._reopen = lambda: opened(broken)
         with pytest.raises(BackboneError):
             await trunk.encode([text], lane=Lane.PREDICT)
         assert await turned.get() is TrunkState.FAILED
@@ -185,7 +186,7 @@ def test_a_trunk_fails_and_recovers_with_its_encoder(graphs, encoder_cache):
         assert raised.value.reason == "ENCODER_FAILED"
         assert "is failing; the server keeps asking it" in raised.value.message
 
-        trunk._encoder._reopen = lambda: working
+        trunk._loaded.encoder._reopen = lambda: working
         assert await turned.get() is TrunkState.READY
         after = await trunk.encode([text], lane=Lane.PREDICT)
         np.testing.assert_allclose(after.arrays["pooled"], before.arrays["pooled"], atol=1e-6)
@@ -203,7 +204,7 @@ def test_a_trunk_can_be_closed_while_its_encoder_fails(graphs, encoder_cache):
         settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, measure_s=0, probe_s=60)
         trunk = Trunk(DEFAULT_NAME, DEFAULT_SOURCE, settings, lambda _: failed.set())
         await trunk.open(None)  # type: ignore[arg-type]
-        trunk._encoder._encoder = opened(broken)
+        trunk._loaded.encoder._encoder = opened(broken)
         with pytest.raises(BackboneError):
             await trunk.encode([await prepared(trunk, "a text")], lane=Lane.PREDICT)
         await failed.wait()

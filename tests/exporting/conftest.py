@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft_server.adapting.train import train
-from graft_server.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record, content_digest
+from graft_server.domain.adaptation import AdaptationSettings, Start
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
+from graft_server.training.train import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"
 
@@ -30,7 +31,7 @@ def texts():
 def trained(tmp_path_factory, texts, encoder, tokenizer, backbone):
     """Where the store is, and the manifest of a version that was trained on the texts."""
     location = str(tmp_path_factory.mktemp("exporting") / "store")
-    start = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+    start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
     store = AdaptationStore.create(Objects.open(location), "shop/intents", "job", start)
     examples = [Example(f"id-{i}", Input(text), label) for i, (text, label) in enumerate(texts)]
     records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]

@@ -13,14 +13,15 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from graft_server.errors import BackboneError, CorruptError, FaultError
+from graft_server.domain.errors import BackboneError, CorruptError, FaultError
+from graft_server.domain.model import ManifestRef
 from graft_server.exporting.bundle import compose
 from graft_server.exporting.parity import PROBES, probes
-from graft_server.exporting.runner import Classifier
+from graft_server.exporting.runner.text import Classifier
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
-from graft_server.store.objects import Objects
-from graft_server.store.versions import ManifestRef, read_manifest, read_part, write_version
+from graft_server.store.catalogue.versions import read_manifest, read_part, write_version
+from graft_server.store.objects.objects import Objects
 
 QUESTIONS = ["where is my money", "I lost something", "", "hello " * 700, "größer als 10 € 🙂"]
 ISOLATED = (

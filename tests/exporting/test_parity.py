@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from graft_server.errors import FaultError
+from graft_server.domain.errors import FaultError
 from graft_server.exporting.parity import require_same
-from graft_server.heads.head import Head, LinearMap, Member
+from graft_server.heads.maps import LinearMap, Member
 from graft_server.heads.novelty import Novelty
+from graft_server.heads.single_label import SingleLabelHead
 
 ROWS, DIMENSION = 12, 16
 
@@ -19,7 +20,7 @@ def head():
         np.array([0, 1], np.float32),
     )  # fmt: skip
     linear = LinearMap(rng.normal(size=(DIMENSION, 3)).astype(np.float32), np.zeros(3, np.float32))
-    return Head("test", "pooled", (Member(linear, 1.0, 1.0),), 1.0, novelty)
+    return SingleLabelHead("test", "pooled", (Member(linear, 1.0, 1.0),), 1.0, novelty)
 
 
 @pytest.fixture

@@ -16,6 +16,6 @@ def workers(server: Any) -> list[int]:
     found = []
     for pid in children:
         with suppress(FileNotFoundError, ProcessLookupError):
-            if b"graft_server.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"graft_server.jobs.local.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
     return found

@@ -3,16 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.heads import (
-    Head,
-    KernelMap,
-    LinearMap,
-    Member,
-    MultiLabelHead,
-    Novelty,
-    RegressionHead,
-    Spread,
-)
+from graft_server.heads import KernelMap, LinearMap, Member, Novelty
+from graft_server.heads.multi_label import MultiLabelHead
+from graft_server.heads.regression import RegressionHead, Spread
+from graft_server.heads.single_label import SingleLabelHead
 
 DIMENSION, CLASSES, LANDMARKS = 24, 5, 40
 
@@ -34,14 +28,14 @@ def kernel(rng: np.random.Generator, columns: int = CLASSES) -> KernelMap:
 
 
 @pytest.fixture(params=["linear", "kernel", "blend"])
-def head(request: pytest.FixtureRequest) -> Head:
+def head(request: pytest.FixtureRequest) -> SingleLabelHead:
     rng = np.random.default_rng(7)
     members = {
         "linear": (Member(linear(rng), 0.8, 1.0),),
         "kernel": (Member(kernel(rng), 1.3, 1.0),),
         "blend": (Member(linear(rng), 0.8, 0.5), Member(kernel(rng), 1.3, 0.5)),
     }[request.param]
-    return Head("test", "pooled", members, 0.9 if len(members) > 1 else 1.0, novelty_of(rng))
+    return SingleLabelHead("test", "pooled", members, 0.9 if len(members) > 1 else 1.0, novelty_of(rng))
 
 
 def novelty_of(rng: np.random.Generator) -> Novelty:

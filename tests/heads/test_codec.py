@@ -10,9 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.errors import CorruptError
-from graft_server.heads import Head, MultiLabelHead, RegressionHead, decode, encode
+from graft_server.domain.errors import CorruptError
+from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.heads.multi_label import MultiLabelHead
+from graft_server.heads.regression import RegressionHead
+from graft_server.heads.single_label import SingleLabelHead
 
 ROWS = 50
 
@@ -73,9 +76,11 @@ def test_a_head_of_another_format_or_task_is_refused(task_head: Any) -> None:
     refused(data | {"task": other})
 
 
-def test_a_head_that_does_not_say_its_task_is_a_single_label_one(head: Head, task_head: Any) -> None:
+def test_a_head_that_does_not_say_its_task_is_a_single_label_one(
+    head: SingleLabelHead, task_head: Any
+) -> None:
     assert "task" not in stored(head)
-    assert isinstance(decode(encode(head)), Head)
+    assert isinstance(decode(encode(head)), SingleLabelHead)
     refused({name: value for name, value in stored(task_head).items() if name != "task"})
 
 

@@ -7,23 +7,25 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graft_server.errors import CorruptError, InvalidError
-from graft_server.heads import Head, decode, encode
-from graft_server.heads import head as heads
+from graft_server.domain.errors import CorruptError, InvalidError
+from graft_server.heads import decode, encode, maps
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.half import widened
 from graft_server.heads.novelty import table
+from graft_server.heads.single_label import SingleLabelHead
 
 ROWS = 300
 
 
 @pytest.fixture
-def features(head: Head) -> np.ndarray:
+def features(head: SingleLabelHead) -> np.ndarray:
     rows = np.random.default_rng(1).standard_normal((ROWS, head.dimension))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_probabilities_are_a_distribution_and_novelty_a_share(head: Head, features: np.ndarray) -> None:
+def test_probabilities_are_a_distribution_and_novelty_a_share(
+    head: SingleLabelHead, features: np.ndarray
+) -> None:
     output = head.scores(features)
     assert output.probabilities.shape == (ROWS, head.classes)
     np.testing.assert_allclose(output.probabilities.sum(axis=1), 1, atol=1e-5)
@@ -33,7 +35,7 @@ def test_probabilities_are_a_distribution_and_novelty_a_share(head: Head, featur
     assert len(np.unique(output.novelty)) > ROWS / 3
 
 
-def test_onnx_graph_agrees_with_numpy(head: Head, features: np.ndarray) -> None:
+def test_onnx_graph_agrees_with_numpy(head: SingleLabelHead, features: np.ndarray) -> None:
     session = onnxruntime.InferenceSession(to_onnx(head), providers=["CPUExecutionProvider"])
     probabilities, novelty = session.run(["probabilities", "novelty"], {"features": features})
     output = head.scores(features)
@@ -41,7 +43,7 @@ def test_onnx_graph_agrees_with_numpy(head: Head, features: np.ndarray) -> None:
     np.testing.assert_allclose(novelty, output.novelty, atol=1e-5)
 
 
-def test_onnx_graph_takes_any_number_of_rows(head: Head, features: np.ndarray) -> None:
+def test_onnx_graph_takes_any_number_of_rows(head: SingleLabelHead, features: np.ndarray) -> None:
     session = onnxruntime.InferenceSession(to_onnx(head), providers=["CPUExecutionProvider"])
     whole = session.run(["probabilities"], {"features": features})[0]
     for rows in (1, 7):
@@ -50,7 +52,7 @@ def test_onnx_graph_takes_any_number_of_rows(head: Head, features: np.ndarray) -
         np.testing.assert_allclose(part, whole[:rows], atol=1e-6)
 
 
-def test_encoding_gives_the_same_head_back(head: Head, features: np.ndarray) -> None:
+def test_encoding_gives_the_same_head_back(head: SingleLabelHead, features: np.ndarray) -> None:
     again = decode(encode(head))
     assert (again.kind, again.view, again.classes, again.dimension) == ("test", "pooled", 5, 24)
     np.testing.assert_array_equal(again.scores(features).probabilities, head.scores(features).probabilities)
@@ -63,7 +65,7 @@ def test_nonsense_is_no_head(data: bytes) -> None:
         decode(data)
 
 
-def test_no_cut_of_a_head_is_a_head(head: Head) -> None:
+def test_no_cut_of_a_head_is_a_head(head: SingleLabelHead) -> None:
     whole = encode(head)
     for size in range(0, len(whole), 97):
         with pytest.raises(CorruptError):
@@ -71,17 +73,19 @@ def test_no_cut_of_a_head_is_a_head(head: Head) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 23), (24,), (2, 3, 24)])
-def test_features_of_another_shape_are_refused_with_the_right_one(head: Head, shape: tuple[int, ...]) -> None:
+def test_features_of_another_shape_are_refused_with_the_right_one(
+    head: SingleLabelHead, shape: tuple[int, ...]
+) -> None:
     with pytest.raises(InvalidError, match="24 numbers") as raised:
         head.scores(np.zeros(shape, np.float32))
     assert raised.value.reason == "FEATURES_DIMENSION_MISMATCH"
 
 
 def test_rows_are_scored_alike_alone_and_among_many(
-    head: Head, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    head: SingleLabelHead, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = head.scores(features).probabilities
-    monkeypatch.setattr(heads, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(maps, "ROWS_AT_ONCE", 64)
     np.testing.assert_allclose(head.scores(features).probabilities, whole, atol=1e-6)
 
 

@@ -5,17 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from graft_server.heads import (
-    Head,
-    KernelMap,
-    LinearMap,
-    Member,
-    MultiLabelHead,
-    Novelty,
-    RegressionHead,
-)
-from graft_server.heads.head import JITTER, gaussian_kernel
+from graft_server.heads import KernelMap, LinearMap, Member, Novelty
+from graft_server.heads.maps import JITTER, gaussian_kernel
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.heads.redaction import coarsened, without
+from graft_server.heads.regression import RegressionHead
+from graft_server.heads.single_label import SingleLabelHead
 
 D, K, M = 16, 3, 60
 
@@ -51,14 +46,16 @@ def novelty(anchors):
 def heads(kernel, anchors):
     told = novelty(anchors)
     return {
-        "single": Head("both", "pooled", (Member(linear(), 1.0, 0.5), Member(kernel, 1.0, 0.5)), 1.0, told),
+        "single": SingleLabelHead(
+            "both", "pooled", (Member(linear(), 1.0, 0.5), Member(kernel, 1.0, 0.5)), 1.0, told
+        ),
         "several": MultiLabelHead("both", "pooled", (linear(), kernel), np.ones(K, np.float32), True, told),
         "value": RegressionHead("kernel", "pooled", (kernel,), 1.0, 1.0, None, told),
     }
 
 
 def kernel_of(head):
-    maps = [it.map for it in head.members] if isinstance(head, Head) else head.maps
+    maps = [it.map for it in head.members] if isinstance(head, SingleLabelHead) else head.maps
     return next(it for it in maps if isinstance(it, KernelMap))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from graft_server.errors import DrainingError, StateError, StoreError, WorkerError
+from graft_server.domain.errors import DrainingError, StateError, StoreError, WorkerError
 from graft_server.jobs.job import Job
-from graft_server.jobs.local import Limits, LocalJobs
+from graft_server.jobs.local.pool import Limits, LocalJobs
 
 HERE = Path(__file__).parent
 
@@ -340,7 +340,7 @@ def test_closing_ends_running_and_waiting_jobs():
 PARENT = """
 import asyncio
 from graft_server.jobs.job import Job
-from graft_server.jobs.local import LocalJobs
+from graft_server.jobs.local.pool import LocalJobs
 
 async def main():
     jobs = LocalJobs(workers=2)

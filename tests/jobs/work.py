@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graft_server.errors import StateError
-from graft_server.store.objects import ObjectMissingError
+from graft_server.domain.errors import StateError
+from graft_server.store.objects.objects import ObjectMissingError
 
 
 def double(payload, progress):

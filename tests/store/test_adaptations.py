@@ -9,29 +9,40 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from graft_server.errors import ConflictError, CorruptError, MissingError, StateError, StoreError
-from graft_server.examples import Change, Example, Input, Label, Rejection, Split
-from graft_server.store.adaptations import (
-    AdaptationStore,
+from graft_server.domain.adaptation import (
+    AdaptationSettings,
+    AdaptationState,
+    Committed,
     Failure,
-    Settings,
+    Finished,
+    Rejected,
     Start,
+    StateChanged,
+)
+from graft_server.domain.errors import ConflictError, CorruptError, MissingError, StateError, StoreError
+from graft_server.domain.examples import Change, Example, Input, Label, Rejection, Split
+from graft_server.domain.model import Source
+from graft_server.store.adaptations.erasure import sweep
+from graft_server.store.adaptations.keys import stored_name, writer_folder
+from graft_server.store.adaptations.listing import (
     deleted_adaptations,
     list_adaptations,
     list_all_adaptations,
     remove_adaptation,
-    stored_name,
-    writer_folder,
 )
-from graft_server.store.events import AdaptationState, Committed, Finished, Rejected, StateChanged
-from graft_server.store.objects import ObjectMissingError, Objects
-from graft_server.store.rewriting import sweep
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, Segment, content_digest, encode_segment, segment_key
-from graft_server.store.versions import Source
+from graft_server.store.adaptations.segments import (
+    Record,
+    Segment,
+    content_digest,
+    encode_segment,
+    segment_key,
+)
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 START = Start(
-    Settings("minilm", (Label("a"), Label("b", "second")), seed=3), datetime(2026, 1, 2, tzinfo=UTC)
+    AdaptationSettings("minilm", (Label("a"), Label("b", "second")), seed=3), datetime(2026, 1, 2, tzinfo=UTC)
 )
 
 
@@ -104,7 +115,7 @@ def test_everything_reads_back(objects):
 
 def test_starting_twice_keeps_the_first_start(objects):
     create(objects)
-    assert create(objects, start=Start(Settings("other"), datetime.now(UTC))).start == START
+    assert create(objects, start=Start(AdaptationSettings("other"), datetime.now(UTC))).start == START
 
 
 def test_an_unknown_adaptation_is_missing(objects):
@@ -366,10 +377,10 @@ def test_rows_whose_features_or_segments_are_missing_say_which(memory):
 
 APPEND_FOR_EVER = """
 import sys
-from graft_server.examples import Change, Example, Input
-from graft_server.store.adaptations import AdaptationStore
-from graft_server.store.objects import Objects
-from graft_server.store.segments import Record
+from graft_server.domain.examples import Change, Example, Input
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
+from graft_server.store.adaptations.segments import Record
 store = AdaptationStore.load(Objects.open(sys.argv[1]), "team/m", "job")
 log = store.writer("w")
 while True:

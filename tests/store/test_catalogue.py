@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from graft_server.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
-from graft_server.store.catalogue import Catalogue
-from graft_server.store.objects import Objects
-from graft_server.store.versions import ManifestRef
+from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
+from graft_server.domain.model import ManifestRef
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.objects.objects import Objects
 
 
 @pytest.fixture

@@ -5,19 +5,19 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from graft_server.errors import ConflictError
-from graft_server.examples import Change, Example, Input, Rejection
-from graft_server.store.adaptations import AdaptationStore, Settings, Start
-from graft_server.store.compaction import FAN_IN, LARGEST_BYTES, compact
-from graft_server.store.events import Rejected
-from graft_server.store.examples import ExampleIndex
-from graft_server.store.objects import Objects
-from graft_server.store.rewriting import ORPHAN_AGE, Wanted, erase, sweep
-from graft_server.store.rows import read_rows
-from graft_server.store.segments import Record, content_digest
-from graft_server.store.versions import Source
+from graft_server.domain.adaptation import AdaptationSettings, Rejected, Start
+from graft_server.domain.errors import ConflictError
+from graft_server.domain.examples import Change, Example, Input, Rejection
+from graft_server.domain.model import Source
+from graft_server.store.adaptations.compaction import FAN_IN, LARGEST_BYTES, compact
+from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, sweep
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import ExampleIndex
+from graft_server.store.adaptations.training_rows import read_rows
+from graft_server.store.objects.objects import Objects
 
-START = Start(Settings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
+START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture(params=["folder", "memory"])

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from graft_server.errors import CorruptError, StoreError
-from graft_server.store.objects import ObjectExistsError, ObjectMissingError, Objects
+from graft_server.domain.errors import CorruptError, StoreError
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -100,7 +100,7 @@ def test_our_own_earlier_attempt_counts_as_success(monkeypatch):
 
 RACE = """
 import sys
-from graft_server.store.objects import ObjectExistsError, Objects
+from graft_server.store.objects.objects import ObjectExistsError, Objects
 objects = Objects.open(sys.argv[1])
 print("ready", flush=True)
 won = []
@@ -142,7 +142,7 @@ def test_one_of_eight_racing_threads_wins(objects):
 
 CREATE_FOR_EVER = """
 import itertools, sys
-from graft_server.store.objects import Objects
+from graft_server.store.objects.objects import Objects
 objects = Objects.open(sys.argv[1])
 for n in itertools.count():
     objects.create(f"{sys.argv[2]}/{n}", b"x" * 200_000)
@@ -167,8 +167,8 @@ def test_a_killed_writer_leaves_only_whole_objects_and_none_acknowledged_is_lost
 WRITE_A_TEMPORARY = """
 import sys
 from pathlib import Path
-from graft_server.store import folder
-path, fd = folder._open_temporary(Path(sys.argv[1]) / ".writing")
+from graft_server.store.objects import local_folder
+path, fd = local_folder._open_temporary(Path(sys.argv[1]) / ".writing")
 print(path, flush=True)
 input()
 """
@@ -189,8 +189,8 @@ def test_temporaries_are_swept_when_their_writer_is_dead_and_only_then(tmp_path)
 
 FULL = """
 import resource, sys
-from graft_server.errors import StoreError
-from graft_server.store.objects import Objects
+from graft_server.domain.errors import StoreError
+from graft_server.store.objects.objects import Objects
 objects = Objects.open(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -214,8 +214,8 @@ def test_a_full_store_says_so_and_shows_nothing_of_the_object(tmp_path):
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
-from graft_server.errors import StoreError
-from graft_server.store.objects import Objects
+from graft_server.domain.errors import StoreError
+from graft_server.store.objects.objects import Objects
 objects = Objects.open(sys.argv[1])
 objects.create("a/1", b"")
 if os.geteuid() == 0:

@@ -4,18 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from graft_server.errors import CorruptError
-from graft_server.examples import Label
-from graft_server.store.objects import ObjectMissingError, Objects
-from graft_server.store.versions import (
-    Manifest,
-    ManifestRef,
-    Source,
-    read_manifest,
-    read_part,
-    remove_version,
-    write_version,
-)
+from graft_server.domain.errors import CorruptError
+from graft_server.domain.examples import Label
+from graft_server.domain.model import Manifest, ManifestRef, Source
+from graft_server.store.catalogue.versions import read_manifest, read_part, remove_version, write_version
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 MANIFEST = Manifest(
     model="team/intents",

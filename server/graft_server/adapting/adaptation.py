@@ -12,30 +12,32 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from graft_server.adapting.continuous import ContinuousPublishing
-from graft_server.adapting.ingest import Embedder, Incoming, WriterStream
-from graft_server.adapting.intake import Intake, Share
-from graft_server.adapting.interim import Interim
-from graft_server.adapting.mailbox import (
-    Committed,
-    Mailbox,
-    Message,
-    Progress,
-    PublicationFailed,
-    Published,
-    Reconnect,
+from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
+from graft_server.adapting.interim.follower import Interim
+from graft_server.adapting.outbox import Outbox
+from graft_server.adapting.publishing.continuous import ContinuousPublishing
+from graft_server.adapting.publishing.policy import already_published
+from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.domain.adaptation import AdaptationState, Commit, Failure
+from graft_server.domain.errors import (
+    ConflictError,
+    DomainError,
+    DrainingError,
+    FaultError,
+    StateError,
+    StoreError,
 )
-from graft_server.adapting.policy import already_published
-from graft_server.adapting.publishing import Publisher, uncancelled
+from graft_server.domain.names import shown
+from graft_server.domain.report import Report
+from graft_server.domain.stream import Committed, Message, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
-from graft_server.errors import ConflictError, DomainError, DrainingError, FaultError, StateError, StoreError
-from graft_server.names import shown
-from graft_server.reports import Report
-from graft_server.store.adaptations import AdaptationStore, Commit, Failure
-from graft_server.store.compaction import FAN_IN, compact
-from graft_server.store.events import AdaptationState
-from graft_server.store.features import Features
-from graft_server.store.segments import Segment, WriterLog
+from graft_server.sharing.memory import Intake, Share
+from graft_server.sharing.shielding import uncancelled
+from graft_server.store.adaptations.compaction import FAN_IN, compact
+from graft_server.store.adaptations.features import Features
+from graft_server.store.adaptations.segments import Segment, WriterLog
+from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
 
@@ -92,9 +94,9 @@ class Adaptation:
         self.running = ""
         self.closed = False
         self._publisher = publisher
-        self._embedder = Embedder(store, trunk, self._encoded)
+        self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
-        self.interim = Interim(store, trunk, self._embedder, publisher, self._learned)
+        self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
         self._admit = admit
         self._continuous = ContinuousPublishing(
             store,
@@ -107,7 +109,7 @@ class Adaptation:
         self._joining = asyncio.Lock()
         self._queue: list[str] = []
         self._runner: asyncio.Task[None] | None = None
-        self._waiting: dict[str, set[Mailbox]] = {}
+        self._waiting: dict[str, set[Outbox]] = {}
         self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._compacting: asyncio.Task[None] | None = None
@@ -127,7 +129,7 @@ class Adaptation:
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
         used = self._sessions or self._watchers or self._joining.locked()
-        busy = self._queue or self.running or self._chores or self._embedder.busy or self.interim.busy
+        busy = self._queue or self.running or self._chores or self._feature_writer.busy or self.interim.busy
         waits = self._continuous.pending or self._compacting
         return not (used or busy or self.interim.wanted or waits)
 
@@ -151,10 +153,10 @@ class Adaptation:
             self._require_not_cancelled()
             older = self._sessions.get(writer_id)
             if older is not None:
-                older.mailbox.fail(_superseded(writer_id))
+                older.outbox.fail(_superseded(writer_id))
                 await older.close()
             log = await asyncio.to_thread(self._read_writer, writer_id)
-            session = Session(self, log, self._embedder, self._share)
+            session = Session(self, log, self._feature_writer, self._share)
             self._sessions[writer_id] = session
             return session
 
@@ -162,8 +164,8 @@ class Adaptation:
         """Ends a call."""
         if self._sessions.get(session.writer_id) is session:
             del self._sessions[session.writer_id]
-        for mailboxes in self._waiting.values():
-            mailboxes.discard(session.mailbox)
+        for outboxes in self._waiting.values():
+            outboxes.discard(session.outbox)
 
     async def positions(self) -> list[WriterPosition]:
         """How far each writer is, sorted by writer."""
@@ -212,16 +214,16 @@ class Adaptation:
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         commit = await self._make(commit_id, watermarks, close=False)
         for session in list(self._sessions.values()):
-            if session.mailbox.unread < MOST_UNREAD:
-                session.mailbox.put(Committed(commit_id, commit.watermarks.get(session.writer_id, 0)))
-                await self.deliver_outcome(commit_id, session.mailbox)
+            if session.outbox.unread < MOST_UNREAD:
+                session.outbox.put(Committed(commit_id, commit.watermarks.get(session.writer_id, 0)))
+                await self.deliver_outcome(commit_id, session.outbox)
 
-    async def deliver_outcome(self, commit_id: str, mailbox: Mailbox) -> None:
-        """Puts a commit's outcome into the mailbox, now or when there is one."""
+    async def deliver_outcome(self, commit_id: str, outbox: Outbox) -> None:
+        """Puts a commit's outcome into the outbox, now or when there is one."""
         if commit_id in self.store.outcomes:
-            mailbox.put(await self.outcome(commit_id))
+            outbox.put(await self.outcome(commit_id))
         else:
-            self._waiting.setdefault(commit_id, set()).add(mailbox)
+            self._waiting.setdefault(commit_id, set()).add(outbox)
 
     async def outcome(self, commit_id: str) -> Published | PublicationFailed:
         """What became of a commit that has an outcome."""
@@ -254,12 +256,12 @@ class Adaptation:
         """Ends the work on an adaptation that was cancelled, here or by another server."""
         await asyncio.to_thread(self.store.refresh)
         for session in list(self._sessions.values()):
-            session.mailbox.fail(self._not_open())
+            session.outbox.fail(self._not_open())
         unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
         await self._continuous.close()
         await self.interim.close()
         await self._stop_runner()
-        await self._embedder.close()
+        await self._feature_writer.close()
         await self._rest()
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
@@ -270,11 +272,11 @@ class Adaptation:
         """Ends the work on an adaptation that is no more; callers get the error."""
         self.closed = True
         for session in list(self._sessions.values()):
-            session.mailbox.fail(error)
+            session.outbox.fail(error)
             await session.close()
         await self._continuous.close()
         await self._stop_runner()
-        await self._embedder.close()
+        await self._feature_writer.close()
         await self.interim.close()
         await self._rest()
         self._notify()
@@ -301,11 +303,11 @@ class Adaptation:
         self.closed = True
         for session in list(self._sessions.values()):
             await session.close()
-            session.mailbox.put(Reconnect(session.next_sequence))
-            session.mailbox.end(DrainingError())
+            session.outbox.put(Reconnect(session.next_sequence))
+            session.outbox.end(DrainingError())
         await self._continuous.close()
         await self._stop_runner()
-        await self._embedder.close()
+        await self._feature_writer.close()
         await self.interim.close()
         await self._rest()
         self._notify()
@@ -436,7 +438,7 @@ class Adaptation:
 
     async def _train(self, commit_id: str) -> tuple[int, Report]:
         version, report = await self._publisher.publish(
-            self.store, self.trunk, self._embedder, commit_id, self._progress
+            self.store, self.trunk, self._feature_writer, commit_id, self._progress
         )
         return version.number, report
 
@@ -466,8 +468,8 @@ class Adaptation:
         except StoreError as error:
             # Without an outcome the commit is carried out again by the next start, to the same version.
             _log.error("the outcome of %s could not be stored: %s", commit_id, error.message)
-        for mailbox in self._waiting.pop(commit_id, set()):
-            mailbox.put(message)
+        for outbox in self._waiting.pop(commit_id, set()):
+            outbox.put(message)
         for session in self._sessions.values():
             session.settle(commit_id)
         self._notify()
@@ -492,7 +494,7 @@ class Adaptation:
 
     def _progress(self, progress: Progress) -> None:
         for session in self._sessions.values():
-            session.mailbox.put(progress)
+            session.outbox.put(progress)
         for watcher in self._watchers:
             watcher.progress = progress
         self._notify()
@@ -520,15 +522,17 @@ class Session:
 
     Attributes:
         writer_id: Which writer it is.
-        mailbox: What waits to be sent to the caller.
+        outbox: What waits to be sent to the caller.
     """
 
-    def __init__(self, adaptation: Adaptation, log: WriterLog, embedder: Embedder, share: Share) -> None:
+    def __init__(
+        self, adaptation: Adaptation, log: WriterLog, feature_writer: FeatureWriter, share: Share
+    ) -> None:
         self.writer_id = log.writer_id
-        self.mailbox = Mailbox()
+        self.outbox = Outbox()
         self._adaptation = adaptation
         self._log = log
-        self._stream = WriterStream(log, embedder, share, self._on_durable, self.mailbox.fail)
+        self._stream = WriterStream(log, feature_writer, share, self._on_durable, self.outbox.fail)
         self._open_commits: set[str] = set()
         self._half_closed = False
         self._durable_ordinals = 0
@@ -546,12 +550,12 @@ class Session:
         Raises:
             Exception: What the call ends with.
         """
-        if self._untold is not None and not self.mailbox.unread_rejections:
+        if self._untold is not None and not self.outbox.unread_rejections:
             await self._recall()
-        return await self.mailbox.get()
+        return await self.outbox.get()
 
     async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
-        """Takes changes in; see `WriterStream.put`. They are acknowledged through the mailbox.
+        """Takes changes in; see `WriterStream.put`. They are acknowledged through the outbox.
 
         Raises:
             StateError: The adaptation takes no more changes.
@@ -561,10 +565,10 @@ class Session:
             self._adaptation.require_open()
         await self._stream.put(first_sequence, changes)
         if first_sequence + len(changes) <= known:
-            self.mailbox.accept(known, ())  # a repeat: say again how far we are
+            self.outbox.accept(known, ())  # a repeat: say again how far we are
 
     async def commit(self, commit_id: str, next_sequence: int | None, close: bool) -> None:
-        """Commits what was put so far; acknowledged, and later answered, through the mailbox.
+        """Commits what was put so far; acknowledged, and later answered, through the outbox.
 
         Raises:
             StateError: The adaptation takes no more commits.
@@ -576,8 +580,8 @@ class Session:
         # Before the commit is durable, so that its outcome cannot come in between.
         self._open_commits.add(commit_id)
         meant = await self._adaptation.commit(commit_id, WriterPosition(self.writer_id, end), close)
-        self.mailbox.put(Committed(commit_id, meant.next_sequence))
-        await self._adaptation.deliver_outcome(commit_id, self.mailbox)
+        self.outbox.put(Committed(commit_id, meant.next_sequence))
+        await self._adaptation.deliver_outcome(commit_id, self.outbox)
         if commit_id in self._adaptation.store.outcomes:
             self.settle(commit_id)
 
@@ -589,10 +593,10 @@ class Session:
     def tell(self, progress: Progress) -> None:
         """Passes on how the stream is being learned, unless there is more important news, or no more to send."""
         if not (self._half_closed or self._open_commits):
-            self.mailbox.put(progress)
+            self.outbox.put(progress)
 
     async def half_close(self) -> None:
-        """Notes that the caller sends no more: the mailbox ends when all is acknowledged and answered."""
+        """Notes that the caller sends no more: the outbox ends when all is acknowledged and answered."""
         await self._stream.flush()
         self._half_closed = True
         self._end_if_done()
@@ -604,23 +608,23 @@ class Session:
 
     def _end_if_done(self) -> None:
         if self._half_closed and not self._open_commits:
-            self.mailbox.end()
+            self.outbox.end()
 
     def _on_durable(self, segment: Segment) -> None:
         rejections = segment.rejections
-        if self._untold is None and rejections and self.mailbox.unread_rejections > MOST_UNREAD_REJECTIONS:
+        if self._untold is None and rejections and self.outbox.unread_rejections > MOST_UNREAD_REJECTIONS:
             self._untold = segment.ordinal, segment.first_sequence
-        self.mailbox.accept(segment.next_sequence, () if self._untold else rejections)
+        self.outbox.accept(segment.next_sequence, () if self._untold else rejections)
         self._durable_ordinals = segment.next_ordinal
         self._adaptation.note(segment)
 
     async def _recall(self) -> None:
         """Reads rejections that the caller has not been told of, as many as may be unread."""
-        while self._untold is not None and self.mailbox.unread_rejections <= MOST_UNREAD_REJECTIONS:
+        while self._untold is not None and self.outbox.unread_rejections <= MOST_UNREAD_REJECTIONS:
             ordinal, sequence = self._untold
             segment = await asyncio.to_thread(self._adaptation.store.segment, self.writer_id, ordinal)
             rejections = [it for it in segment.rejections if it.sequence >= sequence]
-            self.mailbox.accept(self.next_sequence, rejections)
+            self.outbox.accept(self.next_sequence, rejections)
             over = segment.next_ordinal >= self._durable_ordinals
             self._untold = None if over else (segment.next_ordinal, segment.next_sequence)
 

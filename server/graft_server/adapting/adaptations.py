@@ -10,13 +10,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting import finetuning
 from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
-from graft_server.adapting.intake import Intake
-from graft_server.adapting.interim import KEPT_S, InterimHead
-from graft_server.adapting.publishing import Publisher
-from graft_server.encoding.trunk import Trunk, Trunks
-from graft_server.errors import (
+from graft_server.adapting.interim.follower import KEPT_S, InterimHead
+from graft_server.adapting.publishing import fine_tuning
+from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.domain.adaptation import (
+    AdaptationSettings,
+    AdaptationState,
+    PublishPolicy,
+    Start,
+    StartRequest,
+)
+from graft_server.domain.errors import (
     DomainError,
     DrainingError,
     InvalidError,
@@ -24,23 +29,22 @@ from graft_server.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.examples import Label, Modality, Task
-from graft_server.names import check_identifier, check_model, clean_label, shown
-from graft_server.store.adaptations import (
-    AdaptationStore,
-    PublishPolicy,
-    Settings,
-    Start,
+from graft_server.domain.examples import Label, Modality, StoredExample, Task
+from graft_server.domain.model import Source
+from graft_server.domain.names import check_identifier, check_model, clean_label, shown
+from graft_server.encoding.trunk import Trunk
+from graft_server.encoding.trunks import Trunks
+from graft_server.sharing.memory import Intake
+from graft_server.store.adaptations.keys import parsed_name, stored_name
+from graft_server.store.adaptations.listing import (
     list_all_adaptations,
     missing_adaptation,
-    parsed_name,
     read_starts,
     remove_adaptation,
-    stored_name,
 )
-from graft_server.store.events import AdaptationState
-from graft_server.store.examples import StoredExample, StoredExamples
-from graft_server.store.versions import Source, read_manifest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.stored_examples import StoredExamples
+from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -69,18 +73,6 @@ class AdaptationLimits:
 
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 """When a damaged adaptation began."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What a caller of Adapt begins with."""
-
-    model: str
-    adaptation_id: str
-    """"": the server picks one."""
-    writer_id: str
-    settings: Settings
-    """Its backbone is a name, or "" for the default."""
 
 
 class Adaptations:
@@ -133,7 +125,7 @@ class Adaptations:
         check_identifier(writer_id, "start.writer_id")
         trunk = self._trunks.get(backbone or request.settings.backbone)
         settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
-        finetuning.check(settings, trunk.backbone)
+        fine_tuning.check(settings, trunk.backbone)
         if settings.closed_labels and not settings.labels:
             raise InvalidError(
                 "start.closed_labels is set, but start.labels is empty: name the labels.",
@@ -465,9 +457,11 @@ def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:
     return tuple(cleaned.values())
 
 
-def _require_same(known: Settings, request: StartRequest) -> None:
+def _require_same(known: AdaptationSettings, request: StartRequest) -> None:
     asked = request.settings
-    differing = [name for name in Settings.__slots__ if getattr(known, name) != getattr(asked, name)]
+    differing = [
+        name for name in AdaptationSettings.__slots__ if getattr(known, name) != getattr(asked, name)
+    ]
     if differing:
         raise StateError(
             f"Adaptation {shown(request.adaptation_id)} of model {shown(request.model)} was started with "

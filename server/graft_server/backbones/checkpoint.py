@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 

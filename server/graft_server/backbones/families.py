@@ -7,53 +7,28 @@ alike. What a family's inputs become is said here, without torch; how its graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from graft_server.backbones import audio_backbones, image_backbones, text
-from graft_server.backbones.checkpoint import Checkpoint, Described
-from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
-
-if TYPE_CHECKING:
-    from graft_server.backbones.source import Backbone
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Architectures whose graphs are made alike."""
-
-    modality: Modality
-    module: str
-    """The module of `backbones.torch` that loads and exports it; see `backbones.torch.family`."""
-    describe: Callable[[Checkpoint], Described]
-    """Raises BackboneError for a checkpoint that lacks something."""
-    preprocessor: Callable[[Backbone], Preprocessor]
-    """Raises BackboneError if a file that it reads is damaged."""
-    names: bool = False
-    """Whether a text encoder beside it reads the names of classes; see `backbones.names`."""
-
+from graft_server.backbones.audio import preprocessor as audio
+from graft_server.backbones.backbone import Backbone, Family
+from graft_server.backbones.checkpoint import Checkpoint
+from graft_server.backbones.image import preprocessor as image
+from graft_server.backbones.text import preprocessor as text
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
 
 _PACKED_TEXT = Family(Modality.TEXT, "packed_text", text.describe_packed, text.packed_preprocessor)
 _PADDED_TEXT = Family(Modality.TEXT, "padded_text", text.describe_padded, text.padded_preprocessor)
-_CONVOLUTIONAL = Family(
-    Modality.IMAGE, "convolutional", image_backbones.describe_convolutional, image_backbones.preprocessor
-)
+_CONVOLUTIONAL = Family(Modality.IMAGE, "convolutional", image.describe_convolutional, image.preprocessor)
 _VISION_TRANSFORMER = Family(
-    Modality.IMAGE, "vision_transformer", image_backbones.describe_transformer, image_backbones.preprocessor
+    Modality.IMAGE, "vision_transformer", image.describe_transformer, image.preprocessor
 )
-_CLIP = Family(
-    Modality.IMAGE, "clip", image_backbones.describe_clip, image_backbones.preprocessor, names=True
-)
-_CLIP_VISION = Family(Modality.IMAGE, "clip", image_backbones.describe_clip, image_backbones.preprocessor)
-_WHISPER = Family(
-    Modality.AUDIO, "whisper", audio_backbones.describe_whisper, audio_backbones.spectrogram_preprocessor
-)
-_WAVEFORM = Family(
-    Modality.AUDIO, "waveform", audio_backbones.describe_waveform, audio_backbones.waveform_preprocessor
-)
+_CLIP = Family(Modality.IMAGE, "clip", image.describe_clip, image.preprocessor, names=True)
+_CLIP_VISION = Family(Modality.IMAGE, "clip", image.describe_clip, image.preprocessor)
+_WHISPER = Family(Modality.AUDIO, "whisper", audio.describe_whisper, audio.spectrogram_preprocessor)
+_WAVEFORM = Family(Modality.AUDIO, "waveform", audio.describe_waveform, audio.waveform_preprocessor)
 
 FAMILIES: Mapping[str, Family] = {
     # Text encoders. MiniLM checkpoints are BERTs.
@@ -110,3 +85,9 @@ def family_of(checkpoint: Checkpoint) -> Family:
             reason="BACKBONE_ARCHITECTURE_UNSUPPORTED",
         )
     return family
+
+
+def backbone_of_payload(payload: Mapping[str, Any]) -> Backbone:
+    """The backbone that a job is about: the reverse of `Backbone.payload`."""
+    family = FAMILIES[payload["architecture"]]
+    return Backbone(**{**payload, "folder": Path(payload["folder"]), "family": family})

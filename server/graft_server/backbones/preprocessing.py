@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.errors import InvalidError
-from graft_server.examples import Input, Kind, Modality
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Input, Kind, Modality
 
 Arrays = Mapping[str, NDArray[Any]]
 """The inputs of a graph, by name."""

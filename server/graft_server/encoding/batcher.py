@@ -38,9 +38,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.encoding.grafting import Top
-from graft_server.encoding.runtime import Features
-from graft_server.errors import DeadlineError, DrainingError, FaultError, OverloadError
+from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, OverloadError
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.tuned_layers import TunedLayers
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class Encodes(Protocol):
         """See `Encoder.encode`."""
 
     def encode_with(
-        self, items: Sequence[Sized], rows_of: Mapping[Top | None, NDArray[np.int64]]
-    ) -> Mapping[Top | None, Features]:
-        """See `Grafted.encode_with`."""
+        self, items: Sequence[Sized], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
+    ) -> Mapping[TunedLayers | None, Features]:
+        """See `SplitEncoder.encode_with`."""
 
 
 Price = Callable[[int, int, int], float]
@@ -143,7 +143,7 @@ class _Work:
     """Items that wait."""
     remaining: int
     """Items that are not read yet."""
-    top: Top | None = None
+    tuned: TunedLayers | None = None
     queue_s: float = 0.0
     encode_s: float = 0.0
     read_s: float = 0.0
@@ -251,7 +251,7 @@ class Batcher:
         items: Sequence[Sized],
         *,
         reader: Reader = unread,
-        top: Top | None = None,
+        tuned: TunedLayers | None = None,
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
     ) -> Encoded:
@@ -259,7 +259,7 @@ class Batcher:
 
         Args:
             items: What the encoder takes; see `backbones.preprocessing.Prepared.item`.
-            top: The tuned layers that they go through; None: the frozen ones.
+            tuned: The tuned layers that they go through; None: the frozen ones.
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: Who waits for them.
             deadline: On the clock of time.monotonic(): items that have not been encoded by then never are.
@@ -283,7 +283,7 @@ class Batcher:
             deadline=deadline,
             submitted=time.monotonic(),
             queued=len(items),
-            top=top,
+            tuned=tuned,
             remaining=len(items),
         )
         self._queues[lane].put(work)
@@ -373,24 +373,24 @@ class Batcher:
         start = 0
         for reader, parts in batch.groups:
             end = start + sum(len(rows) for _, rows in parts)
-            mine = {view: array[start:end] for view, array in features[parts[0][0].top].items()}
+            mine = {view: array[start:end] for view, array in features[parts[0][0].tuned].items()}
             readings.append(_read(reader, mine, parts, encode_s))
             start = end
         return readings
 
-    def _features(self, batch: _Batch) -> Mapping[Top | None, Features]:
+    def _features(self, batch: _Batch) -> Mapping[TunedLayers | None, Features]:
         """The features that the readers of each model read, of the whole batch."""
         items = [work.items[row] for work, rows in batch.parts() for row in rows]
-        rows_of: dict[Top | None, list[int]] = {}
+        rows_of: dict[TunedLayers | None, list[int]] = {}
         start = 0
         for _, parts in batch.groups:
             end = start + sum(len(rows) for _, rows in parts)
             # A reader is of one model, so the works of a group have the same layers.
-            rows_of.setdefault(parts[0][0].top, []).extend(range(start, end))
+            rows_of.setdefault(parts[0][0].tuned, []).extend(range(start, end))
             start = end
         if rows_of.keys() == {None}:
             return {None: self._encoder.encode(items)}
-        return self._encoder.encode_with(items, {top: np.array(rows) for top, rows in rows_of.items()})
+        return self._encoder.encode_with(items, {tuned: np.array(rows) for tuned, rows in rows_of.items()})
 
     def _take(self) -> _Batch | None:
         """The next batch, or None if nothing waits."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
 
-from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
+from graft_server.encoding.encoder import Encoder, Features
 
 _log = logging.getLogger(__name__)
 

@@ -16,42 +16,34 @@ import msgspec
 import onnx
 from numpy.typing import NDArray
 
-from graft_server.backbones.cache import HIDDEN, EncoderCache
-from graft_server.backbones.cutting import joined
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cutting import joined
 from graft_server.backbones.preprocessing import Arrays
-from graft_server.backbones.source import Backbone
-from graft_server.backbones.text import CHARACTERS_PER_TOKEN, TextPreprocessor, TextTokenizer, is_packed
-from graft_server.encoding.grafting import Segment
-from graft_server.encoding.runtime import Encoder, Features
-from graft_server.errors import BackboneError, CorruptError
-from graft_server.examples import Task as Answering
-from graft_server.exporting import media, runner
-from graft_server.exporting.graph import INPUTS, write_graph
-from graft_server.exporting.parity import check_parity, probes, readable_rows
-from graft_server.exporting.sources import runner_source
-from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, decode
-from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.store.objects import Objects
-from graft_server.store.versions import (
-    HEAD,
-    HEAD_ONNX,
-    REPORT,
-    TOP,
-    Manifest,
-    ManifestRef,
-    read_manifest,
-    read_part,
+from graft_server.backbones.text.preprocessor import (
+    CHARACTERS_PER_TOKEN,
+    TextPreprocessor,
+    TextTokenizer,
+    is_packed,
 )
+from graft_server.domain.errors import BackboneError, CorruptError
+from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.views import POOLED, names_of
+from graft_server.encoding.encoder import Encoder, Features
+from graft_server.encoding.tuned_layers import GraphPart
+from graft_server.exporting import media
+from graft_server.exporting.bundle_graph import INPUTS, write_graph
+from graft_server.exporting.parity import check_parity, probes, readable_rows
+from graft_server.exporting.runner import text as text_runner
+from graft_server.exporting.runner.source import runner_source
+from graft_server.heads import Head, decode
+from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
+from graft_server.store.objects.objects import Objects
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"
-
-_OUTPUTS = {
-    Answering.SINGLE_LABEL: ("probabilities",),
-    Answering.MULTI_LABEL: ("probabilities", "selected", "thresholds"),
-    Answering.REGRESSION: ("value", "low", "high"),
-}
-"""What a task's graph gives, besides novelty and features."""
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -75,7 +67,7 @@ class Task:
     @property
     def backbone(self) -> Backbone:
         """The backbone that the version was trained with."""
-        return Backbone.of_payload(self.backbone_payload)
+        return backbone_of_payload(self.backbone_payload)
 
 
 def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -138,15 +130,15 @@ def _encoder(
 
 
 class TunedEncoder:
-    """A backbone with tuned layers, as it serves. See `encoding.grafting`."""
+    """A backbone with tuned layers, as it serves. See `encoding.tuned_layers`."""
 
-    views = ("pooled",)
+    views = (POOLED,)
 
     def __init__(self, below: Path | None, top: bytes, collate: Callable[[Sequence[Any]], Arrays]) -> None:
         """Loads the part of the backbone below the tuned layers, if there is one, and these."""
         self._collate = collate
-        self._below = None if below is None else Segment(below, device="cpu", threads=0)
-        self._top = Segment(top, device="cpu", threads=0)
+        self._below = None if below is None else GraphPart(below, device="cpu", threads=0)
+        self._top = GraphPart(top, device="cpu", threads=0)
 
     def encode(self, items: Sequence[Any]) -> Features:
         """See `Encoder.encode`."""
@@ -174,16 +166,15 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
     return cache.graph(encoder_id)
 
 
-def _require_fit(head: AnyHead, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
-    if not set(head.view.split("+")) <= set(encoder.views):
+def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
+    if not set(names_of(head.view)) <= set(encoder.views):
         raise BackboneError(
             f"The version's head reads the view {head.view}, but the encoder gives {', '.join(encoder.views)}.",
             reason="VIEW_MISSING",
         )
-    classes = 0 if isinstance(head, RegressionHead) else head.classes
-    if classes != len(manifest.labels):
+    if head.classes != len(manifest.labels):
         raise CorruptError(
-            f"The version's head has {classes} classes, but its manifest {len(manifest.labels)} labels.",
+            f"The version's head has {head.classes} classes, but its manifest {len(manifest.labels)} labels.",
             reason="HEAD_CORRUPT",
         )
 
@@ -193,19 +184,19 @@ def _texts(manifest: Manifest, report: bytes) -> dict[str, str]:
     return {LABELS: _json([label.name for label in manifest.labels]), REPORT: _json(json.loads(report))}
 
 
-def _of_text(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
+def _of_text(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
     """Those of a bundle that reads text."""
     return {
         TOKENIZER: _tokenizer(task).to_json(),
         PREPROCESSING: _json(
             {**_preprocessing(task, manifest, head), **_tokenization(task.backbone, _tokenizer(task))}
         ),
-        RUNNER: runner_source(runner),
-        README: _readme(task, manifest.task, len(manifest.labels)),
+        RUNNER: runner_source(text_runner),
+        README: _readme(task, head),
     }
 
 
-def _of_media(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
+def _of_media(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
     """Those of a bundle that reads files."""
     preprocessor = media.preprocessor_of(task.backbone)
     return {
@@ -213,7 +204,7 @@ def _of_media(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, str]:
         README: media.readme(
             task.model,
             task.version,
-            _answers(manifest.task, str(preprocessor.modality), len(manifest.labels)),
+            head.described(str(preprocessor.modality)),
             preprocessor,
             ABSTAIN_ABOVE,
         ),
@@ -227,30 +218,27 @@ def _tokenizer(task: Task) -> TextTokenizer:
     return preprocessor.tokenizer
 
 
-def _preprocessing(task: Task, manifest: Manifest, head: AnyHead) -> dict[str, Any]:
+def _preprocessing(task: Task, manifest: Manifest, head: Head) -> dict[str, Any]:
     backbone = task.backbone
-    settings: dict[str, Any] = {
+    return {
         "model": task.model,
         "version": task.version,
         "backbone": backbone.name,
         "encoder_id": backbone.encoder_id,
         "precision": backbone.precision,
         "task": manifest.task,
-        "outputs": [*_OUTPUTS[manifest.task], "novelty", "features"],
+        "outputs": [*(it.name for it in head.outputs), "novelty", "features"],
         "pooling": backbone.pooling,
         "normalisation": "l2",
         "abstain_above": ABSTAIN_ABOVE,
+        **head.settings(),
     }
-    if isinstance(head, MultiLabelHead):
-        settings["thresholds"] = [round(float(it), 6) for it in head.thresholds]
-        settings["at_least_one"] = head.at_least_one
-    return settings
 
 
 def _tokenization(backbone: Backbone, tokenizer: TextTokenizer) -> dict[str, Any]:
     return {
         "pairs": tokenizer.pairs,
-        "pairs_told_apart": tokenizer.told,
+        "token_type_ids": tokenizer.token_type_ids,
         "inputs": list(INPUTS),
         "max_characters": CHARACTERS_PER_TOKEN * backbone.max_tokens,
         "max_tokens": backbone.max_tokens,
@@ -266,28 +254,8 @@ def _pad_id(folder: Path) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _answers(answering: Answering, modality: str, labels: int) -> tuple[str, str]:
-    """What kind of model answers so, and its graph's own outputs, in words."""
-    return {
-        Answering.SINGLE_LABEL: (
-            f"A classifier of {modality} with {labels:,} labels",
-            "`probabilities`\n  (batch, labels; calibrated)",
-        ),
-        Answering.MULTI_LABEL: (
-            f"A model that gives {modality} any of {labels:,} labels",
-            """`probabilities`
-  (batch, labels; calibrated, each label for itself), `selected` (batch, labels; which apply), `thresholds`
-  (labels; of the probabilities)""",
-        ),
-        Answering.REGRESSION: (
-            f"A model that answers {modality} with a number",
-            "`value`, `low` and `high`\n  (batch; the number and its interval)",
-        ),
-    }[answering]
-
-
-def _readme(task: Task, answering: Answering, labels: int) -> str:
-    what, outputs = _answers(answering, "text", labels)
+def _readme(task: Task, head: Head) -> str:
+    what, outputs = head.described("text")
     return f"""# {task.model}, version {task.version}
 
 {what}, exported by Graft. Try it: `pip install onnxruntime tokenizers
@@ -295,7 +263,7 @@ numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and
 texts, where `pairs` is true in `{PREPROCESSING}`, is a tuple of two.
 
 - `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right; where
-  `pairs_told_apart` is true, -1 - id is a token of a pair's second text) to {outputs},
+  `token_type_ids` is true, -1 - id is a token of a pair's second text) to {outputs},
   `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
 - `{LABELS}`: what the columns of labels mean, if there are any. `{TOKENIZER}`: for the library tokenizers.
 - `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.

@@ -8,23 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from graft_server.domain.model import BundleFile, Version
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
-from graft_server.store.catalogue import Version
-
-
-@dataclass(frozen=True, slots=True)
-class BundleFile:
-    """A file of a bundle."""
-
-    path: str
-    """Within the bundle, with "/" between its parts."""
-    size: int
-    """In bytes."""
-    sha256: str
-    """In lower-case hexadecimal digits."""
-    place: Path
-    """Where it is now."""
 
 
 @dataclass(frozen=True, slots=True)

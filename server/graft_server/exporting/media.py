@@ -1,7 +1,7 @@
 """Bundles of image and audio models: their own files, and whether they answer as the server does.
 
-What turns files into the graph's inputs is in the bundle as the server has it: `backbones.images` or
-`backbones.audio`, one file that needs nothing of Graft.
+What turns files into the graph's inputs is in the bundle as the server has it: `backbones.decoding.images` or
+`backbones.decoding.audio`, one file that needs nothing of Graft.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from graft_server.backbones import audio, images
-from graft_server.backbones.audio_backbones import AudioPreprocessor
-from graft_server.backbones.image_backbones import ImagePreprocessor
+from graft_server.backbones.audio.preprocessor import AudioPreprocessor
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding import audio, images
+from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.preprocessing import Prepared
-from graft_server.backbones.source import Backbone
-from graft_server.errors import BackboneError
-from graft_server.examples import Modality
-from graft_server.exporting import media_runner
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
 from graft_server.exporting.parity import Encodes, read_by, require_same, telling
-from graft_server.exporting.sources import runner_source
-from graft_server.heads import AnyHead
-from graft_server.store.rows import Rows
+from graft_server.exporting.runner import media as media_runner
+from graft_server.exporting.runner.source import runner_source
+from graft_server.heads import Head
+from graft_server.store.adaptations.training_rows import Rows
 
 PROBES = 24
 _SERVED, _BUNDLED = 3, 8
@@ -54,7 +54,9 @@ def runner(modality: Modality) -> dict[str, str]:
     module = Path(str(_MODULES[modality].__file__))
     return {
         # In a bundle they are neighbours.
-        "predict.py": runner_source(media_runner).replace("from graft_server.backbones import", "import"),
+        "predict.py": runner_source(media_runner).replace(
+            "from graft_server.backbones.decoding import", "import"
+        ),
         module.name: module.read_text("utf-8"),
     }
 
@@ -103,7 +105,7 @@ def check_parity(
     bundle: Path,
     preprocessor: Preprocessor,
     encoder: Encodes,
-    head: AnyHead,
+    head: Head,
     rows: Rows | None,
     *,
     reduced: bool,
@@ -128,7 +130,7 @@ def check_parity(
 
 
 def _items(
-    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: AnyHead, rows: Rows | None
+    classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
 ) -> tuple[list[Any], list[Any]]:
     """The same inputs as the server reads them and as the bundle does."""
     inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []

@@ -12,25 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.backbones.preprocessing import Prepared
-from graft_server.backbones.text import TextPreprocessor
-from graft_server.encoding.runtime import Features
-from graft_server.errors import CorruptError, FaultError
-from graft_server.examples import Kind
-from graft_server.exporting.runner import Classifier, Text
-from graft_server.heads import AnyHead, MultiLabelHead, RegressionHead, rounding
-from graft_server.store.objects import ObjectMissingError, Objects
-from graft_server.store.rows import Rows, read_rows
-from graft_server.store.versions import Manifest
+from graft_server.backbones.text.preprocessor import TextPreprocessor
+from graft_server.domain.errors import CorruptError, FaultError
+from graft_server.domain.examples import Kind
+from graft_server.domain.model import Manifest
+from graft_server.domain.views import stacked
+from graft_server.encoding.encoder import Features
+from graft_server.exporting.runner.text import Classifier, Text
+from graft_server.heads import rounding
+from graft_server.heads.head import Comparison, Head
+from graft_server.heads.tolerances import BUNDLE_PARITY
+from graft_server.store.adaptations.training_rows import Rows, read_rows
+from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 PROBES = 64
-PROBABILITY_PARITY = 1e-4
-"""Where rounding does not put the head off by more."""
 REDUCED_PARITY = 0.1
 """How far a row of features may be off, relative to its norm, where the encoder computes in fewer bits: its cosine is
 then 0.995, which is also asked of such an encoder beside float32. Found: 1 of 12 texts by 0.064, the others by 5e-7."""
-CLEAR_MARGIN = 1e-3
-"""Where the two best labels differ by more, the bundle must answer with the same one."""
-
 TOKENS = 4096
 """A batch's limit: with a backbone that reads long texts, attention over 16 of them would not fit in memory."""
 _PACKED, _PADDED = 8, 16
@@ -59,9 +57,7 @@ class Probe:
     """None: it was made up, and the bundle gets the same token ids."""
 
 
-def probes(
-    objects: Objects, manifest: Manifest, head: AnyHead, preprocessor: TextPreprocessor
-) -> list[Probe]:
+def probes(objects: Objects, manifest: Manifest, head: Head, preprocessor: TextPreprocessor) -> list[Probe]:
     """Up to 64 training inputs: the shortest, the longest, and those with the smallest margins.
 
     Random token ids if the examples cannot be read any more: their version may be exported all the same.
@@ -88,7 +84,7 @@ def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
 
 
 def check_parity(
-    bundle: Path, encoder: Encodes, head: AnyHead, inputs: Sequence[Probe], *, reduced: bool = False
+    bundle: Path, encoder: Encodes, head: Head, inputs: Sequence[Probe], *, reduced: bool = False
 ) -> None:
     """Raises FaultError unless the bundle answers as encoder and head do.
 
@@ -117,7 +113,7 @@ def check_parity(
 
 
 def require_same(
-    head: AnyHead, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]], *, reduced: bool = False
+    head: Head, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]], *, reduced: bool = False
 ) -> None:
     """Raises FaultError unless a bundle's outputs are what the head says, but for rounding.
 
@@ -131,75 +127,43 @@ def require_same(
         read = np.concatenate([outputs["features"] for outputs in bundled])
         _require_near(features, read)
         features = read
-    served = head.scores(features)
     allowed, _ = rounding.allowance(head, features)
-
-    def pair(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        """An output as it is served, and as the bundle gives it."""
-        return getattr(served, name), np.concatenate([outputs[name] for outputs in bundled])
-
-    match head:
-        case RegressionHead():
-            values, (low, _), (high, _) = pair("value"), pair("low"), pair("high")
-            width = float((high - low).mean())
-            largest = float(np.abs(values[0]).max())
-            _require_close(*values, "value", PROBABILITY_PARITY * max(width, largest / 100) + allowed[:, 0])
-        case MultiLabelHead():
-            probabilities, selected = pair("probabilities"), pair("selected")
-            clear = np.abs(probabilities[0] - head.thresholds) > CLEAR_MARGIN
-            clear &= _told_apart(probabilities[0])[:, None]
-            other = int((selected[0] != selected[1])[clear].sum())
-            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
-        case _:
-            probabilities = pair("probabilities")
-            best, as_served = (it.argmax(axis=1) for it in probabilities)
-            other = int((best != as_served)[_told_apart(probabilities[0])].sum())
-            _require_close(*probabilities, "probabilities", np.maximum(PROBABILITY_PARITY, allowed), other)
+    outputs = {name: np.concatenate([batch[name] for batch in bundled]) for name in bundled[0]}
+    _require_close(head.compared(features, outputs, allowed))
 
 
 def _require_near(served: Array, bundled: Array) -> None:
     """Raises FaultError unless most rows of features, shape (n, d), are as served and none is far from it."""
     off = np.linalg.norm(bundled - served, axis=1) / np.linalg.norm(served, axis=1)
     # Said so that NaN fails too.
-    if not (np.median(off) <= PROBABILITY_PARITY and off.max() <= REDUCED_PARITY):
+    if not (np.median(off) <= BUNDLE_PARITY and off.max() <= REDUCED_PARITY):
         raise FaultError(
             f"The composed bundle does not read inputs as the served version does: on {len(served)} of them its "
-            f"features differ by {np.median(off):.1e} of their norm in the median (at most {PROBABILITY_PARITY:.0e} "
+            f"features differ by {np.median(off):.1e} of their norm in the median (at most {BUNDLE_PARITY:.0e} "
             f"is accepted) and by up to {off.max():.1e} ({REDUCED_PARITY:.0e}). It was not handed out; please report "
             "it.",
             reason="BUNDLE_PARITY",
         )
 
 
-def _require_close(
-    served: Array, bundled: Array, name: str, allowed: NDArray[np.floating], other: int = 0
-) -> None:
-    off = np.abs(bundled - served)
+def _require_close(found: Comparison) -> None:
+    off = np.abs(found.bundled - found.served)
     # Said so that NaN fails too.
-    if not ((off <= allowed).all() and other == 0):
-        worst = np.unravel_index(np.argmax(off / allowed), off.shape)
+    if not ((off <= found.allowed).all() and found.other == 0):
+        worst = np.unravel_index(np.argmax(off / found.allowed), off.shape)
         raise FaultError(
-            f"The composed bundle does not answer as the served version does: on {len(served)} inputs its {name} "
-            f"differ by up to {off[worst]:.1e} (at most {allowed[worst]:.0e} is accepted there), and {other} labels "
-            "are others. It was not handed out; please report it.",
+            f"The composed bundle does not answer as the served version does: on {len(off)} inputs its {found.name} "
+            f"differ by up to {off[worst]:.1e} (at most {found.allowed[worst]:.0e} is accepted there), and "
+            f"{found.other} labels are others. It was not handed out; please report it.",
             reason="BUNDLE_PARITY",
         )
 
 
-def _told_apart(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Rows, shape (n,), whose best label is not another one by rounding."""
-    if probabilities.shape[1] < 2:
-        return np.ones(len(probabilities), bool)
-    best = np.sort(probabilities, axis=1)
-    told: NDArray[np.bool_] = best[:, -1] - best[:, -2] > CLEAR_MARGIN
-    return told
-
-
-def telling(rows: Rows, head: AnyHead, count: int = PROBES) -> list[int]:
+def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
     """Indices of up to `count` examples, without repeats, short and long ones mixed."""
     lengths = np.array([example.input.size for example in rows.examples])
     shortest = np.argsort(lengths, kind="stable")
-    closest = np.argsort(_margins(head, read_by(head, rows.features)), kind="stable")
+    closest = np.argsort(head.margins(read_by(head, rows.features)), kind="stable")
     chosen: dict[int, None] = {}
     # In turns, so that every batch has a short, a long and a close one.
     for three in zip(shortest, shortest[::-1], closest, strict=True):
@@ -209,25 +173,9 @@ def telling(rows: Rows, head: AnyHead, count: int = PROBES) -> list[int]:
     return list(chosen)[:count]
 
 
-def _margins(head: AnyHead, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far each row is from another answer, shape (n,); of a regression, what is uncommon comes first."""
-    match head:
-        case RegressionHead():
-            values = head.scores(features).value
-            return np.asarray(-np.abs(values - values.mean()))
-        case MultiLabelHead():
-            edges: NDArray[np.float32] = np.abs(head.scores(features).probabilities - head.thresholds).min(
-                axis=1
-            )
-            return edges
-        case _:
-            best = np.sort(head.scores(features).probabilities, axis=1)
-            return np.asarray(best[:, -1] - best[:, -2])
-
-
-def read_by(head: AnyHead, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+def read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """What the head reads of features by view, shape (n, d)."""
-    return np.concatenate([features[view] for view in head.view.split("+")], axis=1).astype(np.float32)
+    return stacked(features, head.view).astype(np.float32)
 
 
 def _random_probes(preprocessor: TextPreprocessor) -> list[Probe]:

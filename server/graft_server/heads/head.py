@@ -1,236 +1,146 @@
-"""A head: one or two maps from features to logits, each through a softmax, averaged and calibrated."""
+"""What every head can do, whatever its task: the one interface that the rest of the server knows heads by.
+
+A head is a small function of the features. Each task has a module with its kind of head: what it answers, how it is
+stored, its nodes in an ONNX graph, and how far two correct ways to compute it may differ. `codec.HEADS` lists them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from graft_server.errors import InvalidError
-from graft_server.heads.half import widened
+from graft_server.domain.examples import Task
+from graft_server.heads.maps import Map
+from graft_server.heads.nodes import Nodes
 from graft_server.heads.novelty import Novelty
-
-ROWS_AT_ONCE = 1024
-"""Rows scored together: with 2,048 landmarks their kernel takes 8 MiB."""
-LEAST_PROBABILITY = 1e-30
-"""What an averaged probability of 0 counts as before its logarithm is taken."""
-JITTER = 1e-3
-"""Added to the landmarks' kernel, whose float32 products would not be positive definite among duplicates. With
-1e-4 the weights grow so large that NumPy and ONNX Runtime differ by 1.6e-5 in a probability."""
 
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeadOutput:
-    """What a head says of n inputs."""
+class HeadOutput(Protocol):
+    """What a head says of n inputs: arrays, of which each dataclass field is one, with a row for each input."""
 
-    probabilities: Array
-    """shape (n, k): calibrated, rows sum to 1."""
-    novelty: Array
-    """shape (n,): the share of training examples that are less strange, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LinearMap:
-    """Logits that are linear in the features."""
-
-    weight: Array
-    """shape (d, k)."""
-    bias: Array
-    """shape (k,)."""
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def dimension(self) -> int:
-        """D."""
-        return int(self.weight.shape[0])
+    def novelty(self) -> Array:
+        """Shape (n,): the share of training examples that are less strange, 0 to 1."""
 
-    def scores(self, features: Array) -> Array:
-        """Shape (n, k), of features of shape (n, d)."""
-        scores: Array = features @ self.weight
-        scores += self.bias
-        return scores
 
-    def logits(self, features: Array) -> Array:
-        """The scores are logits."""
-        return self.scores(features)
+@dataclass(frozen=True, slots=True)
+class GraphOutput:
+    """One output of a head's graph, beside the novelty."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """A size, or the name of one that is known at run time: "n" is the number of inputs."""
+    dtype: DTypeLike = field(default=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KernelMap:
-    """Scores that are linear in the Gaussian kernel between features and m landmarks.
+class Comparison:
+    """What a bundle answers beside what is served, on the same inputs."""
 
-    Of a regression onto the classes' 0 and 1 they are rough probabilities, with some below 0: to become logits they
-    go through a softplus of width `softness` before the logarithm is taken.
-    """
+    name: str
+    """The output that is compared."""
+    served: Array
+    bundled: Array
+    """Of the shape of `served`."""
+    allowed: NDArray[np.floating]
+    """How far each number may be off, of the same shape."""
+    other: int = 0
+    """How many labels are others where no rounding explains it."""
 
-    landmarks: NDArray[np.float16]
-    """shape (m, d): training examples."""
-    gamma: float
-    """The kernel is exp(-gamma * squared distance)."""
-    weight: Array
-    """shape (m, k)."""
-    bias: Array
-    """shape (k,)."""
-    softness: float
-    squares: Array = field(init=False, repr=False)
-    """shape (m,): squared lengths of the landmarks."""
 
-    def __post_init__(self) -> None:
-        """Computes what every call needs and is small."""
-        object.__setattr__(self, "squares", _squares(widened(self.landmarks)))
+class Head(Protocol):
+    """A function from features to answers of one task, and a novelty."""
+
+    task: ClassVar[Task]
 
     @property
-    def dimension(self) -> int:
-        """D."""
-        return int(self.landmarks.shape[1])
+    def kind(self) -> str:
+        """How it was fitted, for example "logistic"."""
 
-    def scores(self, features: Array) -> Array:
-        """Shape (n, k), of features of shape (n, d)."""
-        kernel = gaussian_kernel(features, widened(self.landmarks), self.gamma, self.squares)
-        scores: Array = kernel @ self.weight
-        scores += self.bias
-        return scores
+    @property
+    def view(self) -> str:
+        """The features that it reads: "pooled", or several joined by "+", whose rows are put one after another."""
 
-    def logits(self, features: Array) -> Array:
-        """Shape (n, k): the scores as logits of one class among all."""
-        return log_softplus(self.scores(features), self.softness)
+    @property
+    def novelty(self) -> Novelty:
+        """How strange an input is."""
 
-
-Map = LinearMap | KernelMap
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Member:
-    """One map of a head."""
-
-    map: Map
-    temperature: float
-    """What its logits are divided by before the softmax."""
-    share: float
-    """The weight of its probabilities in the average, above 0; they sum to 1 over a head's members."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """A function from features to calibrated probabilities over k classes, and a novelty."""
-
-    kind: str
-    """How it was fitted, for example "logistic"."""
-    view: str
-    """The features that it reads: "pooled", or several joined by "+", whose rows are put one after another."""
-    members: tuple[Member, ...]
-    """At least one. The first one's largest logit enters the novelty."""
-    temperature: float
-    """Averaged probabilities are raised to the power of 1 / temperature; 1 where there is one member."""
-    novelty: Novelty
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """At least one."""
 
     @property
     def classes(self) -> int:
-        """K."""
-        return int(self.members[0].map.bias.shape[0])
+        """How many labels it answers with; 0 where it answers without labels."""
 
     @property
     def dimension(self) -> int:
         """d, the length of a row of features."""
-        return self.members[0].map.dimension
 
     def scores(self, features: Array) -> HeadOutput:
         """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
-        require_width(features, self.dimension)
-        probabilities = np.empty((len(features), self.classes), np.float32)
-        novelty = np.empty(len(features), np.float32)
-        for rows, part in parts(features):
-            logits = [member.map.logits(part) for member in self.members]
-            probabilities[rows] = blended(
-                logits,
-                [member.temperature for member in self.members],
-                [member.share for member in self.members],
-                self.temperature,
-            )
-            novelty[rows] = self.novelty.scores(logits[0].max(axis=1), part)
-        return HeadOutput(probabilities, novelty)
 
+    def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
+        """The head with other maps, as many as it has, and another novelty."""
 
-def require_width(features: Array, dimension: int) -> None:
-    """Raises InvalidError unless the features have shape (n, dimension)."""
-    if features.ndim != 2 or features.shape[1] != dimension:
-        raise InvalidError(
-            f"The features have shape {features.shape}: this model reads rows of {dimension} numbers.",
-            reason="FEATURES_DIMENSION_MISMATCH",
-            metadata={"dimension": str(dimension)},
-        )
+    def packed(self) -> msgspec.Struct:
+        """The head as it is stored; see `codec`."""
 
+    @classmethod
+    def unpacked(cls, data: bytes) -> Self:
+        """The reverse of `packed`, encoded; raises ValueError or MsgspecError where the data are not of such a head."""
 
-def parts(features: Array) -> Iterator[tuple[slice, Array]]:
-    """The features some rows at a time, as float32."""
-    for start in range(0, len(features), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        yield rows, features[rows].astype(np.float32, copy=False)
+    @property
+    def outputs(self) -> tuple[GraphOutput, ...]:
+        """The outputs of its graph."""
 
+    def write(self, nodes: Nodes) -> None:
+        """Adds nodes that compute the outputs and "novelty" from "features"."""
 
-def summed(maps: Sequence[Map], features: Array) -> Array:
-    """The sum of the maps' scores, shape (n, k)."""
-    total = maps[0].scores(features)
-    for one in maps[1:]:
-        total += one.scores(features)
-    return total
+    def rounding(self, features: Array) -> tuple[Array, Array]:
+        """How far float32 typically puts answers and the largest logit off, on features of shape (n, d).
 
+        Returns:
+            Of probabilities, shape (n, k), or of a value, (n, 1); of the logit that enters the novelty, (n,), 0 where
+            none does.
+        """
 
-def blended(logits: list[Array], temperatures: list[float], shares: list[float], temperature: float) -> Array:
-    """Probabilities, shape (n, k), from the logits of each member."""
-    if len(logits) == 1:
-        return softmax(logits[0] / np.float32(temperatures[0]))
-    mean = np.zeros_like(logits[0])
-    for one, own_temperature, share in zip(logits, temperatures, shares, strict=True):
-        mean += softmax(one / np.float32(own_temperature)) * np.float32(share)
-    np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)), out=mean)
-    return softmax(mean / np.float32(temperature))
+    def graph_allowance(self, features: Array, rounding: Array) -> dict[str, Array]:
+        """How far each output of floats may be off in the head's graph, by name.
 
+        Args:
+            features: shape (n, d).
+            rounding: How far rounding may put its answers off; see `rounding.allowance`.
+        """
 
-def gaussian_kernel(
-    features: Array, landmarks: Array, gamma: float, landmark_squares: Array | None = None
-) -> Array:
-    """The kernel exp(-gamma * |x - z|^2) between rows of (n, d) and (m, d), shape (n, m).
+    def decides_otherwise(
+        self, features: Array, computed: Mapping[str, NDArray[Any]], allowed: Mapping[str, Array]
+    ) -> bool:
+        """Whether the graph decides otherwise than the head where nothing is at the very edge.
 
-    Whoever has the squared lengths of the landmarks, shape (m,), can spare their computation.
-    """
-    # This way round, since the library lays out its right side anew each time: the small one.
-    kernel: Array = (landmarks @ features.T).T
-    kernel *= np.float32(2)
-    kernel -= _squares(features)[:, None]
-    kernel -= _squares(landmarks) if landmark_squares is None else landmark_squares
-    kernel *= np.float32(gamma)
-    np.exp(kernel, out=kernel)
-    return kernel
+        Args:
+            features: shape (n, d).
+            computed: What the graph gives, by name.
+            allowed: How far each output of floats may be off.
+        """
 
+    def compared(self, features: Array, bundled: Mapping[str, NDArray[Any]], rounding: Array) -> Comparison:
+        """What a bundle gives beside what the head says; the arguments are as in `decides_otherwise`."""
 
-def kernel_among(landmarks: Array, gamma: float) -> NDArray[np.float64]:
-    """The kernel among landmarks, shape (m, m), positive definite."""
-    kernel = gaussian_kernel(landmarks, landmarks, gamma).astype(np.float64, order="F")
-    kernel.flat[:: len(kernel) + 1] += JITTER
-    return kernel
+    def margins(self, features: Array) -> Array:
+        """How far each row of features is from another answer, shape (n,): small ones tell heads apart."""
 
+    def settings(self) -> dict[str, Any]:
+        """What a bundle's settings say of the head's decisions, as JSON; nothing where there are none."""
 
-def _squares(rows: Array) -> Array:
-    """Squared lengths of rows of shape (n, d), shape (n,)."""
-    squares: Array = np.einsum("nd,nd->n", rows, rows)
-    return squares
-
-
-def log_softplus(scores: Array, softness: float) -> Array:
-    """log(log(1 + exp(scores / softness))), which is log(scores) where they are well above 0."""
-    scaled = scores / np.float32(softness)
-    logs: Array = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
-    np.log(np.maximum(logs, np.float32(LEAST_PROBABILITY)), out=logs)
-    return logs
-
-
-def softmax(logits: Array) -> Array:
-    """Softmax over the last axis."""
-    shifted: Array = logits - logits.max(axis=-1, keepdims=True)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
+    def described(self, modality: str) -> tuple[str, str]:
+        """What kind of model it makes of inputs of a modality, and its graph's outputs, for the README of a bundle."""

@@ -9,16 +9,14 @@ landmarks span takes its place, in the norm of the kernel's space: the projectio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.codec import AnyHead
 from graft_server.heads.half import widened
-from graft_server.heads.head import Head, KernelMap, Map, gaussian_kernel, kernel_among
-from graft_server.heads.novelty import Novelty
+from graft_server.heads.head import Head
+from graft_server.heads.maps import KernelMap, Map, gaussian_kernel, kernel_among
 
 SAME = 1e-5
 """Rows are the same features below this distance, 1 - cosine. Rounding to float16 moves a row by 1e-7 at most; the next
@@ -27,7 +25,7 @@ sentence but one is at 1e-2."""
 Array = NDArray[np.float32]
 
 
-def without(head: AnyHead, erased: Array) -> AnyHead | None:
+def without(head: Head, erased: Array) -> Head | None:
     """The head without features of erased examples, or None if it holds none of them.
 
     Args:
@@ -37,18 +35,17 @@ def without(head: AnyHead, erased: Array) -> AnyHead | None:
     directions = _unit(erased)
     anchors = widened(head.novelty.anchors)
     own = _among(anchors, directions)
-    maps = [_without(one, directions) for one in _maps(head)]
+    maps = [_without(one, directions) for one in head.maps]
     if not own.any() and not any(maps):
         return None
     kept = anchors[~own] if not own.all() else np.zeros_like(anchors[:1])
-    return _with(
-        head,
-        [after or before for after, before in zip(maps, _maps(head), strict=True)],
+    return head.changed(
+        tuple(after or before for after, before in zip(maps, head.maps, strict=True)),
         replace(head.novelty, anchors=kept.astype(np.float16)),
     )
 
 
-def coarsened(head: AnyHead) -> AnyHead:
+def coarsened(head: Head) -> Head:
     """The head with each anchor joined to its nearest neighbour's, so that none is one example's features.
 
     For heads whose features are not stored, so that nobody can tell which anchors are an erased example's.
@@ -70,7 +67,7 @@ def coarsened(head: AnyHead) -> AnyHead:
         else:
             joined.append(np.zeros_like(anchors[row]))
     directions = _unit(np.stack(joined))
-    return _with(head, _maps(head), replace(head.novelty, anchors=directions.astype(np.float16)))
+    return head.changed(head.maps, replace(head.novelty, anchors=directions.astype(np.float16)))
 
 
 def _without(of: Map, directions: Array) -> KernelMap | None:
@@ -86,17 +83,6 @@ def _without(of: Map, directions: Array) -> KernelMap | None:
     across = gaussian_kernel(kept, landmarks[gone], of.gamma).astype(np.float64)
     moved = np.linalg.solve(kernel_among(kept, of.gamma), across @ of.weight[gone])
     return replace(of, landmarks=of.landmarks[~gone], weight=(of.weight[~gone] + moved).astype(np.float32))
-
-
-def _maps(head: AnyHead) -> list[Map]:
-    return [member.map for member in head.members] if isinstance(head, Head) else list(head.maps)
-
-
-def _with(head: AnyHead, maps: Iterable[Map], novelty: Novelty) -> AnyHead:
-    if isinstance(head, Head):
-        members = tuple(replace(member, map=one) for member, one in zip(head.members, maps, strict=True))
-        return replace(head, members=members, novelty=novelty)
-    return replace(head, maps=tuple(maps), novelty=novelty)
 
 
 def _among(rows: Array, directions: Array) -> NDArray[np.bool_]:

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.head import LinearMap, Map, parts, require_width, summed
+from graft_server.domain.examples import Task
+from graft_server.heads import rounding as rounded
+from graft_server.heads.head import Comparison, GraphOutput
+from graft_server.heads.maps import LinearMap, Map, parts, require_width, summed
+from graft_server.heads.nodes import Nodes
 from graft_server.heads.novelty import Novelty
+from graft_server.heads.packing import (
+    FORMAT,
+    StoredLinear,
+    StoredMap,
+    StoredNovelty,
+    pack_linear,
+    pack_map,
+    pack_novelty,
+    positive,
+    require,
+    require_alike,
+    unpack_linear,
+    unpack_map,
+    unpack_novelty,
+)
+from graft_server.heads.tolerances import BUNDLE_PARITY, GRAPH_PARITY, ROUNDING
 
 Array = NDArray[np.float32]
 
@@ -49,12 +73,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionHead:
-    """A function from features to a value, an interval that holds the truth as often as promised, and a novelty."""
+    """A function from features to a value, an interval that holds the truth as often as promised, and a novelty.
+
+    See `Head`.
+    """
+
+    task: ClassVar[Task] = Task.REGRESSION
 
     kind: str
-    """How it was fitted, for example "ridge"."""
     view: str
-    """The features that it reads: "pooled", or several joined by "+", whose rows are put one after another."""
     maps: tuple[Map, ...]
     """At least one, of one column each; their scores are added up to the value."""
     below: float
@@ -66,12 +93,17 @@ class RegressionHead:
     novelty: Novelty
 
     @property
+    def classes(self) -> int:
+        """It answers without labels."""
+        return 0
+
+    @property
     def dimension(self) -> int:
         """d, the length of a row of features."""
         return self.maps[0].dimension
 
     def scores(self, features: Array) -> RegressionOutput:
-        """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
+        """See `Head`."""
         require_width(features, self.dimension)
         n = len(features)
         values, spread, novelty = (np.ones(n, np.float32) for _ in range(3))
@@ -82,3 +114,121 @@ class RegressionHead:
                 spread[rows] = self.spread.of(part)
         low, high = values - np.float32(self.below) * spread, values + np.float32(self.above) * spread
         return RegressionOutput(values, low, high, novelty)
+
+    def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
+        """See `Head`."""
+        return replace(self, maps=maps, novelty=novelty)
+
+    def packed(self) -> msgspec.Struct:
+        """See `Head`."""
+        spread = self.spread
+        return _Stored(
+            format=FORMAT,
+            kind=self.kind,
+            view=self.view,
+            maps=tuple(map(pack_map, self.maps)),
+            below=self.below,
+            above=self.above,
+            spread=None
+            if spread is None
+            else _StoredSpread(pack_linear(spread.map), spread.least, spread.most),
+            novelty=pack_novelty(self.novelty),
+        )
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Self:
+        """See `Head`."""
+        stored = msgspec.msgpack.decode(data, type=_Stored)
+        maps, novelty = tuple(map(unpack_map, stored.maps)), unpack_novelty(stored.novelty)
+        spread = None
+        if stored.spread is not None:
+            of = unpack_linear(stored.spread.map)
+            spread = Spread(of, positive(stored.spread.least), stored.spread.most)
+        require_alike([*maps, *([spread.map] if spread else [])], novelty)
+        require(len(maps) > 0 and maps[0].bias.shape == (1,), "maps")
+        require(math.isfinite(stored.below) and math.isfinite(stored.above), "interval")
+        return cls(stored.kind, stored.view, maps, stored.below, stored.above, spread, novelty)
+
+    @property
+    def outputs(self) -> tuple[GraphOutput, ...]:
+        """See `Head`."""
+        return tuple(GraphOutput(name, ("n",)) for name in ("value", "low", "high"))
+
+    def write(self, nodes: Nodes) -> None:
+        """See `Head`."""
+        values = nodes.summed(self.maps, "values")
+        nodes.add("Squeeze", [values, "classes_axis"], "value")
+        below, above = nodes.scalar("below", self.below), nodes.scalar("above", self.above)
+        if self.spread is not None:
+            scores = nodes.scores(self.spread.map, "spread")
+            nodes.add("Squeeze", [scores, "classes_axis"], "spread.free")
+            bounds = [
+                nodes.scalar("spread.least", self.spread.least),
+                nodes.scalar("spread.most", self.spread.most),
+            ]
+            nodes.add("Clip", ["spread.free", *bounds], "spread")
+            below = nodes.add("Mul", ["spread", below], "far_below")
+            above = nodes.add("Mul", ["spread", above], "far_above")
+        nodes.add("Sub", ["value", below], "low")
+        nodes.add("Add", ["value", above], "high")
+        nodes.novelty(self.novelty, None)
+
+    def rounding(self, features: Array) -> tuple[Array, Array]:
+        """See `Head`."""
+        return rounded.of_sum(self.maps, features), np.zeros(len(features), np.float32)
+
+    def graph_allowance(self, features: Array, rounding: Array) -> dict[str, Array]:
+        """See `Head`."""
+        output = self.scores(features)
+        size = float(np.abs(output.value).max(initial=0))
+        by = GRAPH_PARITY * float((output.high - output.low).mean()) + ROUNDING * size
+        return dict.fromkeys(("value", "low", "high"), by + rounding[:, 0])
+
+    def decides_otherwise(
+        self, features: Array, computed: Mapping[str, NDArray[Any]], allowed: Mapping[str, Array]
+    ) -> bool:
+        """There is nothing to decide."""
+        del features, computed, allowed
+        return False
+
+    def compared(self, features: Array, bundled: Mapping[str, NDArray[Any]], rounding: Array) -> Comparison:
+        """See `Head`."""
+        output = self.scores(features)
+        width = float((output.high - output.low).mean())
+        largest = float(np.abs(output.value).max())
+        allowed = BUNDLE_PARITY * max(width, largest / 100) + rounding[:, 0]
+        return Comparison("value", output.value, bundled["value"], allowed)
+
+    def margins(self, features: Array) -> Array:
+        """Smallest where the value is uncommon."""
+        values = self.scores(features).value
+        return np.asarray(-np.abs(values - values.mean()))
+
+    def settings(self) -> dict[str, Any]:
+        """See `Head`."""
+        return {}
+
+    def described(self, modality: str) -> tuple[str, str]:
+        """See `Head`."""
+        return (
+            f"A model that answers {modality} with a number",
+            "`value`, `low` and `high`\n  (batch; the number and its interval)",
+        )
+
+
+class _StoredSpread(msgspec.Struct, frozen=True):
+    map: StoredLinear
+    least: float
+    most: float
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    format: int
+    kind: str
+    view: str
+    maps: tuple[StoredMap, ...]
+    below: float
+    above: float
+    spread: _StoredSpread | None
+    novelty: StoredNovelty
+    task: Task = Task.REGRESSION

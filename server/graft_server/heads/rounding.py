@@ -11,20 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.codec import AnyHead
 from graft_server.heads.half import widened
-from graft_server.heads.head import (
-    LEAST_PROBABILITY,
-    Head,
-    LinearMap,
-    Map,
-    Member,
-    gaussian_kernel,
-    parts,
-    softmax,
-)
-from graft_server.heads.multilabel import MultiLabelHead
-from graft_server.heads.regression import RegressionHead
+from graft_server.heads.head import Head
+from graft_server.heads.maps import LEAST_PROBABILITY, LinearMap, Map, gaussian_kernel, parts
 
 UNIT = float(np.finfo(np.float32).eps) / 2
 """The relative error of one rounding."""
@@ -35,7 +24,7 @@ small ResNet whose kernel's weights cancel out: up to 14 times."""
 Array = NDArray[np.float32]
 
 
-def allowance(head: AnyHead, features: Array) -> tuple[Array, Array]:
+def allowance(head: Head, features: Array) -> tuple[Array, Array]:
     """How far rounding may put answers off: probabilities, shape (n, k), or values, (n, 1); and novelty, (n,).
 
     Args:
@@ -43,31 +32,23 @@ def allowance(head: AnyHead, features: Array) -> tuple[Array, Array]:
         features: shape (n, d).
     """
     answers, novelty = [], []
+    steepest = (np.diff(head.novelty.shares) / np.diff(head.novelty.knots)).max()
     for _, part in parts(features):
-        match head:
-            case Head():
-                scores = [_of_scores(member.map, part) for member in head.members]
-                answers.append(_of_probabilities(head, part, scores))
-                largest = _of_logits(head.members[0].map, part, scores[0]).max(axis=1)
-            case MultiLabelHead():
-                answers.append(_of_sum(head.maps, part) / np.float32(4))  # a sigmoid is nowhere steeper
-                largest = np.zeros(len(part), np.float32)
-            case RegressionHead():
-                answers.append(_of_sum(head.maps, part))
-                largest = np.zeros(len(part), np.float32)
-        steepest = (np.diff(head.novelty.shares) / np.diff(head.novelty.knots)).max()
-        novelty.append(largest / np.float32(head.novelty.logit_scale) * steepest)
+        of_answers, of_logit = head.rounding(part)
+        answers.append(of_answers)
+        novelty.append(of_logit / np.float32(head.novelty.logit_scale) * steepest)
     return MARGIN * np.concatenate(answers), MARGIN * np.concatenate(novelty)
 
 
-def _of_sum(maps: tuple[Map, ...], features: Array) -> Array:
-    total = _of_scores(maps[0], features)
+def of_sum(maps: tuple[Map, ...], features: Array) -> Array:
+    """Of the sum of the maps' scores, shape (n, k)."""
+    total = of_scores(maps[0], features)
     for one in maps[1:]:
-        total = np.hypot(total, _of_scores(one, features))
+        total = np.hypot(total, of_scores(one, features))
     return total
 
 
-def _of_scores(of: Map, features: Array) -> Array:
+def of_scores(of: Map, features: Array) -> Array:
     """Of a map's scores, shape (n, k)."""
     if isinstance(of, LinearMap):
         terms, errors = features, np.float32(UNIT)
@@ -81,7 +62,7 @@ def _of_scores(of: Map, features: Array) -> Array:
     return found
 
 
-def _of_logits(of: Map, features: Array, scores: Array) -> Array:
+def of_logits(of: Map, features: Array, scores: Array) -> Array:
     """What errors of scores become as logits, shape (n, k)."""
     if isinstance(of, LinearMap):
         return scores
@@ -92,26 +73,7 @@ def _of_logits(of: Map, features: Array, scores: Array) -> Array:
     return found
 
 
-def _of_probabilities(head: Head, features: Array, scores: list[Array]) -> Array:
-    def own(member: Member, errors: Array) -> tuple[Array, Array]:
-        logits = _of_logits(member.map, features, errors) / np.float32(member.temperature)
-        probabilities = softmax(member.map.logits(features) / np.float32(member.temperature))
-        return probabilities, _of_softmax(probabilities, logits)
-
-    each = [own(member, errors) for member, errors in zip(head.members, scores, strict=True)]
-    if len(each) == 1:
-        return each[0][1]
-    mean, off = np.zeros_like(scores[0]), np.zeros_like(scores[0])
-    for member, (probabilities, errors) in zip(head.members, each, strict=True):
-        mean += np.float32(member.share) * probabilities
-        off += np.float32(member.share) * errors
-    np.maximum(mean, np.float32(LEAST_PROBABILITY), out=mean)
-    logarithms: Array = np.log(mean)
-    tempered = softmax(logarithms / np.float32(head.temperature))
-    return _of_softmax(tempered, off / mean / np.float32(head.temperature))
-
-
-def _of_softmax(probabilities: Array, logits: Array) -> Array:
+def of_softmax(probabilities: Array, logits: Array) -> Array:
     """What errors of logits become in a softmax: each probability moves with its own logit and against the others."""
     moved: Array = probabilities * (
         (1 - 2 * probabilities) * logits + (probabilities * logits).sum(axis=1, keepdims=True)

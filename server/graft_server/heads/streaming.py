@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.heads.head import LinearMap
+from graft_server.heads.maps import LinearMap
 
 PRIOR_ROWS = 300.0
 """Of 10, 30, 100, 300 and 1,000 the best, or within 0.3 points of it, from 100 rows of 77 classes to 15,000 of 150."""

@@ -7,15 +7,18 @@ takes for itself is left to `answers_of`, on the event loop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.examples import Label
+from graft_server.domain.prediction import Answer, ManyLabels, OneLabel, Value
 from graft_server.encoding.batcher import Arrays
-from graft_server.examples import Label
-from graft_server.heads import AnyOutput, HeadOutput, MultiLabelOutput
+from graft_server.heads import HeadOutput
+from graft_server.heads.multi_label import MultiLabelOutput
+from graft_server.heads.regression import RegressionOutput
+from graft_server.heads.single_label import SingleLabelOutput
 
 BEST, PROBABILITIES, SELECTED, NOVELTY = "best", "probabilities", "selected", "novelty"
 VALUE, LOW, HIGH = "value", "low", "high"
@@ -23,38 +26,10 @@ SORTED_WHOLE = 512
 """Up to so many classes, sorting a row costs less than looking for its largest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneLabel:
-    """One of the labels."""
-
-    scores: Sequence[tuple[str, float]]
-    """Labels with their probabilities, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManyLabels:
-    """Any number of the labels."""
-
-    scores: Sequence[tuple[str, float, bool]]
-    """Labels with their probabilities and whether they are selected, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Answer = OneLabel | ManyLabels | Value
-
-
-def read(output: AnyOutput, top_k: int) -> dict[str, NDArray[Any]]:
+def read(output: HeadOutput, top_k: int) -> dict[str, NDArray[Any]]:
     """What `answers_of` needs of n rows: the `top_k` best labels, and for several labels every selected one too."""
     match output:
-        case HeadOutput():
+        case SingleLabelOutput():
             best = best_columns(output.probabilities, top_k)
             rows = np.arange(len(best))[:, None]
             return {BEST: best, PROBABILITIES: output.probabilities[rows, best], NOVELTY: output.novelty}
@@ -70,8 +45,9 @@ def read(output: AnyOutput, top_k: int) -> dict[str, NDArray[Any]]:
                 SELECTED: selected,
                 NOVELTY: output.novelty,
             }
-        case _:
+        case RegressionOutput():
             return {VALUE: output.value, LOW: output.low, HIGH: output.high, NOVELTY: output.novelty}
+    raise TypeError(type(output).__name__)
 
 
 NOT_GIVEN = -1

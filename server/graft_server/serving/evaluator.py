@@ -10,29 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server import metrics
-from graft_server.errors import InvalidError
-from graft_server.examples import Example, Input, Task
-from graft_server.heads import MultiLabelHead
-from graft_server.metrics import Figures
-from graft_server.reports import CONFIDENCE, ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example, Input, Task
+from graft_server.domain.report import (
+    CONFIDENCE,
+    ClassReport,
+    Measured,
+)
+from graft_server.evaluation import figures
+from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.serving.answers import HIGH, LOW, PROBABILITIES, SELECTED, VALUE
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """How good a version is on n examples."""
-
-    task: Task
-    examples: int
-    figures: Figures = field(default_factory=lambda: Figures(0.0, 0.0, 0.0, 0.0))
-    per_class: tuple[ClassReport, ...] = ()
-    """The classes in the examples, sorted by label; none has training examples."""
-    confusions: tuple[Confusion, ...] = ()
-    multi_label: MultiLabelFigures | None = None
-    regression: RegressionFigures | None = None
 
 
 @dataclass(slots=True)
@@ -92,13 +81,13 @@ class Evaluator:
         weights = self._weights
         probabilities = self._padded(PROBABILITIES, len(names))
         predicted = probabilities.argmax(axis=1)
-        per_class = metrics.class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
+        per_class = figures.class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
         return Measured(
             self.task,
             len(labels),
-            metrics.figures(probabilities, labels, weights, soft),
+            figures.figures(probabilities, labels, weights, soft),
             _seen(per_class),
-            metrics.confusions(names, labels, predicted),
+            figures.confusions(names, labels, predicted),
         )
 
     def _multi_label(self) -> Measured:
@@ -108,19 +97,19 @@ class Evaluator:
             row[[column[label] for label in example.labels]] = True
         probabilities = self._padded(PROBABILITIES, len(names))
         selected = self._padded(SELECTED, len(names))
-        found = metrics.multi_label(probabilities, selected, targets, self._weights)
+        found = figures.multi_label(probabilities, selected, targets, self._weights)
         thresholds = np.ones(len(names), np.float32)
         if isinstance(self.served.head, MultiLabelHead):
             thresholds[: self.served.head.classes] = self.served.head.thresholds
         none = np.zeros(len(names), np.int64)
-        per_class = metrics.label_reports(names, none, targets.sum(axis=0), thresholds, found)
+        per_class = figures.label_reports(names, none, targets.sum(axis=0), thresholds, found)
         return Measured(self.task, len(targets), found.figures, _seen(per_class), multi_label=found.further)
 
     def _regression(self) -> Measured:
         values = np.array([example.value for example in self._targets], np.float64)
         predicted, low, high = (self._joined(name).astype(np.float64) for name in (VALUE, LOW, HIGH))
-        figures = metrics.regression(predicted, low, high, values, self._weights, confidence=CONFIDENCE)
-        return Measured(self.task, len(values), regression=figures)
+        found = figures.regression(predicted, low, high, values, self._weights, confidence=CONFIDENCE)
+        return Measured(self.task, len(values), regression=found)
 
     @property
     def _weights(self) -> NDArray[np.float64]:

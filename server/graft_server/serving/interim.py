@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from graft_server.encoding.runtime import Features
+from graft_server.domain.examples import Label
+from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.examples import Label
-from graft_server.heads import HeadOutput
+from graft_server.heads.single_label import SingleLabelOutput
 
 
 class Interim(Protocol):
@@ -30,7 +30,7 @@ class Interim(Protocol):
     def trunk(self) -> Trunk:
         """The backbone whose features it reads."""
 
-    def scores(self, features: Features) -> HeadOutput:
+    def scores(self, features: Features) -> SingleLabelOutput:
         """What it says of n rows."""
 
 

@@ -8,52 +8,19 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graft_server.backbones.preprocessing import Prepared
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import Input, Kind
+from graft_server.domain.prediction import Prediction, Selector, Timings
+from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Arrays, Lane
-from graft_server.encoding.runtime import Features
-from graft_server.encoding.trunk import POOLED
-from graft_server.errors import DomainError, InvalidError
-from graft_server.examples import Input, Kind
+from graft_server.encoding.encoder import Features
 from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.jobs.courtesy import Courtesy
-from graft_server.serving.answers import NOVELTY, Answer, answers_of, read
+from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
-from graft_server.serving.versions import Selector, ServedVersion, Versions
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where a request's time went, in seconds."""
-
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    encode_s: float = 0.0
-    head_s: float = 0.0
-
-    def __add__(self, other: Timings) -> Timings:
-        """Those of two requests, one after the other."""
-        return Timings(
-            self.queue_s + other.queue_s,
-            self.tokenize_s + other.tokenize_s,
-            self.encode_s + other.encode_s,
-            self.head_s + other.head_s,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The answer for one input."""
-
-    answer: Answer
-    novelty: float
-    abstained: bool
-    truncated: bool
-    features: NDArray[np.float32] | None
-    """shape (d,), where they were asked for."""
+from graft_server.serving.versions import ServedVersion, Versions
+from graft_server.sharing.preemption import Preemption
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +50,7 @@ class Predictor:
         versions: Versions,
         interim: InterimHeads,
         cached_responses: int = 0,
-        courtesy: Courtesy | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         """Answers with what the two have in service.
 
@@ -91,10 +58,10 @@ class Predictor:
             versions: What is published.
             interim: What is learned while it comes in.
             cached_responses: How many answers of versions to remember.
-            courtesy: What is to stand still meanwhile.
+            preemption: What is to stand still meanwhile.
         """
         self._versions = versions
-        self._courtesy = courtesy or Courtesy()
+        self._preemption = preemption or Preemption()
         self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
@@ -161,7 +128,7 @@ class Predictor:
         served.trunk.batcher.require_room()
         answers: list[Prediction | DomainError] = []
         timings = Timings()
-        with self._courtesy.predicting():
+        with self._preemption.predicting():
             for part in served.trunk.parts(inputs):
                 more, took = await self._answer_part(served, part, options)
                 answers += more
@@ -181,7 +148,7 @@ class Predictor:
             prepared,
             lane=Lane.PREDICT,
             reader=_Read(served, options),
-            top=served.top if isinstance(served, ServedVersion) else None,
+            tuned=served.tuned if isinstance(served, ServedVersion) else None,
             deadline=options.deadline,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
@@ -206,7 +173,9 @@ class Predictor:
         prepared = [it for it in found if not isinstance(it, InvalidError)]
         if not prepared:
             return list(_errors(found))
-        encoded = await served.trunk.encode(prepared, lane=Lane.ADAPT, reader=_All(served), top=served.top)
+        encoded = await served.trunk.encode(
+            prepared, lane=Lane.ADAPT, reader=_All(served), tuned=served.tuned
+        )
         rows = ({name: array[row] for name, array in encoded.arrays.items()} for row in range(len(prepared)))
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
@@ -216,7 +185,7 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
-    if isinstance(served, ServedVersion) and served.top is not None:
+    if isinstance(served, ServedVersion) and served.tuned is not None:
         tuned = InvalidError(
             "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
             reason="FEATURES_VIEW",

@@ -14,34 +14,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.encoding.grafting import TopRef
-from graft_server.encoding.runtime import Features
-from graft_server.encoding.trunk import Trunk, Trunks, TrunkState
-from graft_server.errors import DomainError, FaultError, StateError
-from graft_server.examples import Label
-from graft_server.heads import AnyHead, AnyOutput, decode
-from graft_server.names import check_alias, check_model, shown
-from graft_server.reports import Report
-from graft_server.store.catalogue import LIVE, Catalogue, Version
-from graft_server.store.objects import Objects
-from graft_server.store.versions import HEAD, TOP, Manifest, read_manifest, read_part, read_report
+from graft_server.domain.errors import DomainError, FaultError, StateError
+from graft_server.domain.examples import Label
+from graft_server.domain.model import LIVE, Manifest, Version
+from graft_server.domain.names import check_alias, check_model, shown
+from graft_server.domain.prediction import Selector
+from graft_server.domain.report import Report
+from graft_server.domain.views import names_of, stacked
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.trunks import Trunks
+from graft_server.encoding.tuned_layers import TunedLayersRef
+from graft_server.heads import Head, HeadOutput, decode
+from graft_server.sharing.background import survived
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """How often the catalogue is read for what other servers wrote."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Which version of a model is meant: a number, an alias, or neither: the alias "live".
-
-    Or no version at all, but the interim head of an open adaptation.
-    """
-
-    version: int = 0
-    alias: str = ""
-    adaptation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,28 +44,25 @@ class ServedVersion:
     version: Version
     manifest: Manifest
     labels: tuple[Label, ...]
-    head: AnyHead
+    head: Head
     trunk: Trunk
-    top: TopRef | None = None
+    tuned: TunedLayersRef | None = None
     """The tuned layers of its backbone, if it has any."""
 
-    def scores(self, features: Features) -> AnyOutput:
+    def scores(self, features: Features) -> HeadOutput:
         """What the head says of n rows."""
         return self.head.scores(self._view(features))
 
     def _view(self, features: Features) -> NDArray[np.float32]:
         """The features that the head reads: one view, or several side by side ("pooled+cls")."""
-        names = self.head.view.split("+")
-        missing = [name for name in names if name not in features]
+        missing = [name for name in names_of(self.head.view) if name not in features]
         if missing:
             raise FaultError(
                 f"The head reads the view {missing[0]}, which this server's encoder does not give: adapt the "
                 "model again.",
                 reason="VIEW_MISSING",
             )
-        if len(names) == 1:
-            return features[names[0]]
-        return np.concatenate([features[name] for name in names], axis=1)
+        return stacked(features, self.head.view)
 
 
 class Versions:
@@ -151,10 +141,10 @@ class Versions:
     async def _load(self, version: Version) -> ServedVersion:
         manifest, head = await asyncio.to_thread(self._read_head, version)
         trunk = self._trunk_of(version, manifest)
-        top = self._top_of(version, manifest)
-        if top is not None and trunk.state is not TrunkState.UNLOADED:
-            await trunk.load(top)
-        served = ServedVersion(version, manifest, manifest.labels, head, trunk, top)
+        tuned = self._tuned_layers_of(version, manifest)
+        if tuned is not None and trunk.state is not TrunkState.UNLOADED:
+            await trunk.load(tuned)
+        served = ServedVersion(version, manifest, manifest.labels, head, trunk, tuned)
         self._served[version.manifest.key] = served
         return served
 
@@ -169,37 +159,34 @@ class Versions:
             )
         return trunk
 
-    def _top_of(self, version: Version, manifest: Manifest) -> TopRef | None:
+    def _tuned_layers_of(self, version: Version, manifest: Manifest) -> TunedLayersRef | None:
         if TOP not in manifest.parts:
             return None
         ref = version.manifest
-        return TopRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
+        return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
-    def _read_head(self, version: Version) -> tuple[Manifest, AnyHead]:
+    def _read_head(self, version: Version) -> tuple[Manifest, Head]:
         manifest = read_manifest(self._objects, version.manifest)
         return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
 
     async def _poll(self, on_change: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                snapshot = await asyncio.to_thread(self._catalogue.refresh)
-                await on_change()
-            except DomainError as error:
-                _log.warning("the catalogue cannot be read: %s", error.message)
-                continue
-            existing = {
-                version.manifest.key
-                for model in snapshot.models.values()
-                for version in model.versions.values()
-            }
-            for key in self._served.keys() - existing:
-                self._drop(key)
+            await survived(self._follow(on_change), "following the catalogue", _log)
+
+    async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        snapshot = await asyncio.to_thread(self._catalogue.refresh)
+        existing = {
+            version.manifest.key for model in snapshot.models.values() for version in model.versions.values()
+        }
+        for key in self._served.keys() - existing:
+            self._drop(key)
+        await on_change()
 
     def _drop(self, key: str) -> None:
         served = self._served.pop(key, None)
-        if served is not None and served.top is not None:
-            served.trunk.forget(served.top)
+        if served is not None and served.tuned is not None:
+            served.trunk.forget(served.tuned)
 
 
 def aliases_of(aliases: Mapping[str, int], number: int) -> list[str]:

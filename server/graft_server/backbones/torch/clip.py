@@ -26,12 +26,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from graft_server.backbones.names import collate
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.image.class_names import collate
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import OPSET, Graph, load, unit
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of
 from graft_server.backbones.torch.vision_transformer import fix_positions
+from graft_server.domain.views import POOLED
 
 
 class Clip:
@@ -47,7 +48,7 @@ class Clip:
         shape = preprocessor_of(backbone).recipe.shape
         fix_positions(model.vision_model.embeddings, shape, model.config.patch_size)
         module = pictures.UnitViews(model, backbone.middle_layer, _views)
-        views = ("pooled", "cls", f"layer{backbone.middle_layer}")
+        views = (POOLED, "cls", f"layer{backbone.middle_layer}")
         return pictures.graph(backbone, module, views, model.vision_model.encoder.layers)
 
     def reference(
@@ -98,7 +99,7 @@ def export_names(backbone: Backbone, path: Path) -> float:
             dynamic_shapes=({0: free, 1: free},),
             opset_version=OPSET,
             input_names=["input_ids"],
-            output_names=["pooled", "scale"],
+            output_names=[POOLED, "scale"],
             external_data=False,
             verbose=False,
         )

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import Graph, load, unit
 from graft_server.backbones.torch.pictures import Pixels, Views, places
+from graft_server.domain.views import POOLED
 
 GRID_CELLS = 4
 """Cells of each side of the grid, at most."""
@@ -38,7 +39,7 @@ class Convolutional:
     def graph(self, backbone: Backbone) -> Graph:
         """Stage by stage."""
         module = _Stages(self.load(backbone))
-        views = ("pooled", f"layer{backbone.layers - 1}", f"grid{backbone.layers - 2}")
+        views = (POOLED, f"layer{backbone.layers - 1}", f"grid{backbone.layers - 2}")
         return pictures.graph(backbone, module, views, module.stages)
 
     def reference(

@@ -17,12 +17,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from graft_server.backbones.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.graphs.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
 from graft_server.backbones.preprocessing import Arrays, Preprocessor, odd_batches
-from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 PARITY = 5e-4
 """The largest difference allowed between the graph's features and torch's, on unit-norm features, relative to the
@@ -44,7 +45,7 @@ def export_encoder(
     Raises:
         BackboneError: The checkpoint cannot be loaded, or the graph does not agree with torch.
     """
-    backbone = Backbone.of_payload(payload["backbone"])
+    backbone = backbone_of_payload(payload["backbone"])
     preprocessor = backbone.preprocessor()
     progress({"stage": "loading"})
     graph = torch_family(backbone).graph(backbone)

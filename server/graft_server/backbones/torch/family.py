@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModel
 
-from graft_server.backbones.source import Backbone
-from graft_server.errors import BackboneError
+from graft_server.backbones.backbone import Backbone
+from graft_server.domain.errors import BackboneError
 
 OPSET = 18
 

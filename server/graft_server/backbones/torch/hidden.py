@@ -16,13 +16,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
-from graft_server.backbones.cache import HIDDEN
+from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.scratch import Scratch
-from graft_server.backbones.text import is_packed
+from graft_server.backbones.text.preprocessor import is_packed
 
 ENCODED_TOKENS = 256
-"""Tokens in a batch of what needs no gradients; see `encoding.tuning`."""
+"""Tokens in a batch of what needs no gradients; see `encoding.layout`."""
 
 Array = NDArray[np.float32]
 

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.padded_text import transformer_layers
+from graft_server.domain.views import POOLED
 
 PACKED = "graft_packed"
 
@@ -57,7 +58,7 @@ class PackedText:
                 "rows": {0: free, 1: free},
                 "cells": {0: free},
             },
-            views=("pooled", f"layer{layer}"),
+            views=(POOLED, f"layer{layer}"),
             layers=transformer_layers(model),
         )
 
@@ -79,7 +80,7 @@ FAMILY = PackedText()
 
 
 def read_of(model: torch.nn.Module, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the model is given of ids as the graph reads them: see `backbones.text.told_apart`."""
+    """What the model is given of ids as the graph reads them: see `backbones.text.preprocessor.with_token_types`."""
     if getattr(model.config, "type_vocab_size", 0) < 2:
         return {"input_ids": input_ids}
     second = input_ids < 0

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, CLIPTextModelWithProjection, T5EncoderModel
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
+from graft_server.domain.views import POOLED
 
 _CLASSES = {"t5": T5EncoderModel, "clip_text_model": CLIPTextModelWithProjection}
 """Where transformers' Auto class would load more than the part that reads a text."""
@@ -42,7 +43,7 @@ class PaddedText:
             module=_PaddedText(model, backbone).eval(),
             items=[np.arange(1, 1 + length) for length in (5, 7, 3)],
             dynamic={"input_ids": {0: free, 1: free}, "attention_mask": {0: free, 1: free}},
-            views=("pooled", f"layer{backbone.middle_layer}"),
+            views=(POOLED, f"layer{backbone.middle_layer}"),
             layers=transformer_layers(model),
         )
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.image_backbones import ImagePreprocessor
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.torch.family import Graph, unit
 
 Pixels = NDArray[np.uint8]

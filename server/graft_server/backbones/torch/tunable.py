@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Scratch
-from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch.family import Graph, torch_family
 from graft_server.backbones.torch.hidden import Hidden
-from graft_server.errors import BackboneError
+from graft_server.domain.errors import BackboneError
 
 
 class Tunable(torch.nn.Module):

@@ -15,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
-from graft_server.backbones.cache import HIDDEN
-from graft_server.backbones.cutting import pruned, replant
+from graft_server.backbones.graphs.cache import HIDDEN
+from graft_server.backbones.graphs.cutting import pruned, replant
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.export import write_graph
 from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
 from graft_server.backbones.torch.tunable import Tunable, forward
-from graft_server.errors import BackboneError, FaultError
+from graft_server.domain.errors import BackboneError, FaultError
+from graft_server.domain.views import POOLED
 
 _log = logging.getLogger(__name__)
 
-POOLED = "pooled"
 PARITY = 1e-4
 """The largest difference between the tuned graph's features and torch's."""
 PARITY_TEXTS = 64

@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ import torch
 from numpy.typing import NDArray
 
 from graft_server.backbones import scratch
+from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.source import Backbone
 from graft_server.backbones.torch import tuned_graph
 from graft_server.backbones.torch.hidden import Hidden, by_length, parts
 from graft_server.backbones.torch.tunable import Tunable, forward
 from graft_server.backbones.torch.tuning_state import Checkpoint, Evaluated, State, Weights
+from graft_server.backbones.tuning_contract import Task
 
 _log = logging.getLogger(__name__)
 
@@ -68,36 +69,6 @@ _NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a primitiv
 """What errors on the CPU say: torch's allocator, the language's, and oneDNN, which means no room for its code."""
 
 OnProgress = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """The job's payload."""
-
-    backbone: dict[str, Any]
-    """See `Backbone.payload`."""
-    scratch: str
-    """The folder that has the examples; see `backbones.scratch`."""
-    graph: str
-    """The encoder's graph, or its part above the cut."""
-    own: str = ""
-    """The folder in there for what this tuning makes, since others may use the same examples; "": the same one."""
-    below_graph: str = ""
-    """The part below the cut; "": all layers are tuned."""
-    below: int = 0
-    """How many layers it has."""
-    epochs: int = 4
-    learning_rate: float = 1e-4
-    """Of the last layer."""
-    layer_decay: float = 0.9
-    seed: int = 0
-    seconds: float = 0.0
-    """How long it may take, with what `finish` does; 0: until it is done."""
-    threads: int = 1
-    cache_bytes: int = 1 << 30
-    """What is computed once is kept in memory up to here, and on disk beyond."""
-    cached: bool = True
-    """False: what is below the cut is computed again each time. For measurements."""
 
 
 def tune(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
@@ -143,7 +114,7 @@ class Tuning:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.mixed = self.device.type == "cuda" or has_bfloat16()
         weight, bias = self.set.head
-        backbone = Backbone.of_payload(task.backbone)
+        backbone = backbone_of_payload(task.backbone)
         self.preprocessor = backbone.preprocessor()
         self.model = Tunable(backbone, below=task.below, weight=weight, bias=bias).to(self.device)
         self.state = State(tokens_at_once=TOKENS_AT_ONCE)

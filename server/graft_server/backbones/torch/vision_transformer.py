@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch import pictures
 from graft_server.backbones.torch.family import Graph, load
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of
+from graft_server.domain.views import POOLED
 
 
 class VisionTransformer:
@@ -33,7 +34,7 @@ class VisionTransformer:
         model: Any = self.load(backbone)
         fix_positions(model.embeddings, preprocessor_of(backbone).recipe.shape, _patches(model))
         module = pictures.UnitViews(model, backbone.middle_layer, _views)
-        views = ("pooled", "patches", f"layer{backbone.middle_layer}")
+        views = (POOLED, "patches", f"layer{backbone.middle_layer}")
         layers = model.layers if hasattr(model, "layers") else model.encoder.layer
         return pictures.graph(backbone, module, views, layers)
 

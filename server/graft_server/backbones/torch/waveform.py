@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils import parametrize
 
-from graft_server.backbones.audio import Heard
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import Heard
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.whisper import attention_bias, mean_of_first
+from graft_server.domain.views import POOLED
 
 
 class Waveform:
@@ -43,7 +44,7 @@ class Waveform:
             module=_Encoder(model, backbone.middle_layer).eval(),
             items=[preprocessor.made_up(generator, length) for length in (15, 26, 10)],
             dynamic={"input_values": {0: free, 1: free}, "samples": {0: free}},
-            views=("pooled", f"layer{backbone.middle_layer}"),
+            views=(POOLED, f"layer{backbone.middle_layer}"),
             layers=model.encoder.layers,
         )
 

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones.audio import Heard
-from graft_server.backbones.source import Backbone
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.audio import Heard
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
+from graft_server.domain.views import POOLED
 
 
 class Whisper:
@@ -48,7 +49,7 @@ class Whisper:
                 "attended": {0: free},
                 "heard": {0: free},
             },
-            views=("pooled", f"layer{backbone.middle_layer}"),
+            views=(POOLED, f"layer{backbone.middle_layer}"),
             layers=model.layers,
         )
 

@@ -1,0 +1,1 @@
+"""From a writer's stream to durable examples with features."""

@@ -1,0 +1,129 @@
+"""The features of a stream's examples: computed behind the acknowledgement, kept next to the examples."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Input
+from graft_server.domain.views import POOLED
+from graft_server.encoding.batcher import Lane
+from graft_server.encoding.trunk import Trunk
+from graft_server.sharing.background import survived
+from graft_server.store.adaptations.features import Features
+from graft_server.store.adaptations.segments import Segment
+from graft_server.store.adaptations.store import AdaptationStore
+
+STORED_TYPE = "float16"
+
+_log = logging.getLogger(__name__)
+
+
+OnFeatures = Callable[[Segment, Features], None]
+
+
+class FeatureWriter:
+    """Computes the features of one adaptation's segments, behind the stream."""
+
+    def __init__(
+        self, store: AdaptationStore, trunk: Trunk, on_features: OnFeatures = lambda _segment, _features: None
+    ) -> None:
+        """Computes with the trunk, for `store`; `on_features` is told of segments whose features are stored."""
+        self._store = store
+        self._trunk = trunk
+        self._on_features = on_features
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether features are being computed."""
+        return bool(self._tasks)
+
+    def follow(self, segment: Segment, on_done: Callable[[], None]) -> None:
+        """Computes the segment's features in the background; `on_done` is told of its end, however it ends."""
+        task = asyncio.create_task(self._follow(segment))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: on_done())
+
+    async def complete(self, on_progress: Callable[[int, int], None]) -> None:
+        """Returns when every segment has its features, computing those that were lost.
+
+        Args:
+            on_progress: Told how many segments are done, of how many.
+        """
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        missing = await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id)
+        for done, (writer_id, ordinal) in enumerate(missing):
+            on_progress(done, len(missing))
+            segment = await asyncio.to_thread(self._store.segment, writer_id, ordinal)
+            await self._embed(segment)
+
+    async def close(self) -> None:
+        """Gives up what has not been computed; it is computed when it is needed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, segment: Segment) -> None:
+        # Features are derived: `complete` computes them when they are needed, and fails if it must.
+        await survived(self._embed(segment), "computing the features of a segment", _log)
+
+    async def _embed(self, segment: Segment) -> None:
+        upserts = segment.upserts
+        features: Features = {}
+        if upserts:
+            inputs = [example.input for example in upserts]
+            key = f"{self._store.model}/{self._store.adaptation_id}"
+            parts = await self._trunk.in_turns(key, inputs, self._features)
+            back = np.argsort([place for places, _ in parts for place in places])
+            joined = _joined([part for _, part in parts])
+            features = {view: array[back] for view, array in joined.items()}
+        counts = await asyncio.to_thread(
+            self._store.write_features, segment, self._trunk.encoder_id, features
+        )
+        if counts:
+            self._on_features(segment, features)
+
+    async def _features(self, inputs: Sequence[Input]) -> Features:
+        """Features of n >= 1 inputs. A row that cannot be prepared, though it was once, is NaN: no head reads it."""
+        prepared = await self._trunk.prepare_all(inputs)
+        good = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+        if not good:
+            shape = (len(inputs), self._trunk.backbone.dimension)
+            return {POOLED: np.full(shape, np.nan, STORED_TYPE)}
+        encoded = await self._trunk.encode(
+            [it for it in prepared if not isinstance(it, InvalidError)], lane=Lane.ADAPT
+        )
+        features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
+        return features if len(good) == len(inputs) else _spread(features, good, len(inputs))
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """The rows of all parts; NaN where a part lacks a view, because nothing of it could be prepared."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(next(iter(part.values()))) for part in parts]
+    widths = {view: array.shape[1] for part in parts for view, array in part.items()}
+    return {
+        view: np.concatenate(
+            [
+                part.get(view, np.full((count, width), np.nan, STORED_TYPE))
+                for part, count in zip(parts, counts, strict=True)
+            ]
+        )
+        for view, width in widths.items()
+    }
+
+
+def _spread(features: Features, rows: Sequence[int], count: int) -> Features:
+    """Features of `count` rows: those given at `rows`, NaN elsewhere."""
+    spread = {view: np.full((count, array.shape[1]), np.nan, STORED_TYPE) for view, array in features.items()}
+    for view, array in features.items():
+        spread[view][list(rows)] = array
+    return spread

@@ -1,0 +1,193 @@
+"""Examples on their way in: from a writer's stream to durable segments, and from those to features.
+
+The disk is its own batching window, as the encoder is: whatever arrives while one segment is written is the
+next segment. Features follow behind; a writer waits only when too much is in memory, see `intake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.domain.errors import ConflictError
+from graft_server.domain.examples import Change, Rejection
+from graft_server.encoding.trunk import Trunk
+from graft_server.sharing.memory import Share
+from graft_server.store.adaptations.segments import Record, Segment, WriterLog
+
+RECORD_BYTES = 600
+"""What a change takes in memory besides its input."""
+
+MAX_RECORDS = 1_024
+"""Of a segment: its features are in memory at once (some KB a record), its rejections are one event, and the interim
+head learns of it when all of it is encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A change as a client sent it, checked."""
+
+    digest: int
+    """`store.adaptations.segments.content_digest` of what was sent."""
+    result: Change | Rejection
+    subject: str = ""
+    """Whose data it is, also where it was refused."""
+
+    @property
+    def record(self) -> Record:
+        """What is stored of it."""
+        if isinstance(self.result, Rejection):
+            return Record(self.digest, rejection=self.result, subject=self.subject)
+        return Record(self.digest, change=self.result)
+
+    @property
+    def size(self) -> int:
+        """What it weighs while it waits for the disk and the encoder, in bytes."""
+        if isinstance(self.result, Change) and self.result.upsert:
+            return self.result.upsert.input.size + RECORD_BYTES
+        return RECORD_BYTES
+
+
+async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int) -> list[Incoming]:
+    """The changes; those whose input the backbone cannot read have become rejections.
+
+    Args:
+        trunk: The backbone.
+        changes: Checked otherwise.
+        writer_id: Who sent them.
+        first: The sequence number of the first.
+    """
+    inputs = {
+        place: change.result.upsert.input
+        for place, change in enumerate(changes)
+        if isinstance(change.result, Change) and change.result.upsert
+    }
+    found = await trunk.unreadable(list(inputs.values()))
+    admitted = list(changes)
+    for (place, value), error in zip(inputs.items(), found, strict=True):
+        if error is not None:
+            field = f"upsert.input.{value.kind}"
+            rejection = Rejection(first + place, error.reason, field, error.message, writer_id)
+            admitted[place] = Incoming(changes[place].digest, rejection)
+    return admitted
+
+
+class WriterStream:
+    """Writes one writer's changes in order, many at a time."""
+
+    def __init__(
+        self,
+        log: WriterLog,
+        feature_writer: FeatureWriter,
+        share: Share,
+        on_durable: Callable[[Segment], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """Starts writing.
+
+        Args:
+            log: The writer's segments.
+            feature_writer: Computes features behind.
+            share: Room for what waits for the disk and the encoder.
+            on_durable: Told of each segment once it is durable.
+            on_failure: Told when a segment could not be stored: nothing is written after that. The client may
+                be waiting for its acknowledgement, and send nothing that the error could be raised to.
+        """
+        self._log = log
+        self._feature_writer = feature_writer
+        self._share = share
+        self._on_durable = on_durable
+        self._on_failure = on_failure
+        self._pending: list[Incoming] = []
+        self._writing: list[Incoming] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._wakeup = asyncio.Event()
+        self._error: Exception | None = None
+        self._closing = False
+        self._task = asyncio.create_task(self._write())
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number that the next new change must have."""
+        return self._log.next_sequence + len(self._writing) + len(self._pending)
+
+    async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
+        """Takes changes in; returns when there is room for more.
+
+        Raises:
+            ConflictError: A gap, a repeat with other content, or a newer call of the same writer.
+            StoreError: Earlier changes could not be stored.
+        """
+        self._raise()
+        if first_sequence != self.next_sequence:
+            await self.flush()
+            changes = changes[await self._repeated(first_sequence, changes) :]
+        if not changes:
+            return
+        await self._share.take(_size(changes))
+        self._pending.extend(changes)  # counted in, so that `close` counts out what is never written
+        self._raise()
+        self._idle.clear()
+        self._wakeup.set()
+
+    async def flush(self) -> None:
+        """Returns when everything taken in is durable.
+
+        Raises:
+            StoreError: It could not be stored.
+            ConflictError: A newer call of the same writer was faster.
+        """
+        await self._idle.wait()
+        self._raise()
+
+    async def close(self) -> None:
+        """Ends the stream. What is being written becomes durable; what waited is as if it had not arrived."""
+        dropped, self._pending = self._pending, []
+        self._closing = True
+        self._wakeup.set()
+        # A write cannot be called back, and the next stream of this writer must find it done.
+        await asyncio.shield(self._task)
+        failed, self._writing = self._writing, []
+        self._share.give_back(_size((*failed, *dropped)))
+
+    async def _repeated(self, first_sequence: int, changes: Sequence[Incoming]) -> int:
+        digests = [change.digest for change in changes]
+        try:
+            return self._log.repeated(first_sequence, digests)
+        except ConflictError:
+            # What differs may have been erased by another server.
+            await asyncio.to_thread(lambda: list(self._log.load()))
+            return self._log.repeated(first_sequence, digests)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _write(self) -> None:
+        while not self._closing:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            while self._pending:
+                self._writing, self._pending = self._pending[:MAX_RECORDS], self._pending[MAX_RECORDS:]
+                try:
+                    await self._write_segment()
+                except Exception as error:  # noqa: BLE001 - told and raised to the stream's owner
+                    self._error = error
+                    self._idle.set()
+                    self._on_failure(error)
+                    return
+            self._idle.set()
+
+    async def _write_segment(self) -> None:
+        records = [change.record for change in self._writing]
+        segment = await asyncio.to_thread(self._log.append, records)
+        size, self._writing = _size(self._writing), []
+        self._feature_writer.follow(segment, on_done=lambda: self._share.give_back(size))
+        self._on_durable(segment)
+
+
+def _size(changes: Iterable[Incoming]) -> int:
+    return sum(change.size for change in changes)

@@ -1,0 +1,1 @@
+"""The head that learns while examples stream in."""

@@ -1,0 +1,91 @@
+"""What waits to be sent to one caller of Adapt. Acknowledgements and progress stay small however slowly it reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from graft_server.domain.examples import Rejection
+from graft_server.domain.stream import Accepted, Message, Progress, PublicationFailed, Published
+
+REJECTIONS_AT_ONCE = 1_000
+"""An acknowledgement names at most so many rejections, so that it stays under 1 MiB; the rest follow."""
+
+
+class Outbox:
+    """Messages for one caller. Unread acknowledgements and unread progress coalesce to the newest."""
+
+    def __init__(self) -> None:
+        self._accepted: int | None = None
+        self._rejected: deque[Rejection] = deque()
+        self._progress: Progress | None = None
+        self._others: deque[Message] = deque()
+        self._error: Exception | None = None
+        self._last_error: Exception | None = None
+        self._ended = False
+        self._wakeup = asyncio.Event()
+
+    @property
+    def unread(self) -> int:
+        """How many messages wait that do not coalesce."""
+        return len(self._others)
+
+    @property
+    def unread_rejections(self) -> int:
+        """How many rejections wait."""
+        return len(self._rejected)
+
+    def accept(self, next_sequence: int, rejected: Sequence[Rejection]) -> None:
+        """Acknowledges everything below next_sequence."""
+        self._accepted = next_sequence
+        self._rejected.extend(rejected)
+        self._wakeup.set()
+
+    def put(self, message: Message) -> None:
+        """Adds a message."""
+        if isinstance(message, Progress):
+            self._progress = message
+        else:
+            self._others.append(message)
+            if isinstance(message, Published | PublicationFailed):
+                self._progress = None  # it would come after its outcome
+        self._wakeup.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the outbox with an error, at once; what is unread is dropped."""
+        self._error = self._error or error
+        self._wakeup.set()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Ends the outbox once everything in it has been read, with the error if there is one."""
+        self._ended, self._last_error = True, error
+        self._wakeup.set()
+
+    async def get(self) -> Message | None:
+        """The next message; None: there will be no more."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            message = self._next()
+            if message is not None:
+                return message
+            if self._last_error is not None:
+                raise self._last_error
+            if self._ended:
+                return None
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def _next(self) -> Message | None:
+        # Acknowledgements first: a commit's message must not overtake that of its examples.
+        if self._accepted is not None:
+            count = min(len(self._rejected), REJECTIONS_AT_ONCE)
+            accepted = Accepted(self._accepted, tuple(self._rejected.popleft() for _ in range(count)))
+            if not self._rejected:
+                self._accepted = None
+            return accepted
+        if self._others:
+            return self._others.popleft()
+        progress, self._progress = self._progress, None
+        return progress

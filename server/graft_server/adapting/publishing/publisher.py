@@ -1,0 +1,251 @@
+"""From a commit to a served version: complete the features, train in a worker, enter it in the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
+from graft_server.adapting.publishing.label_names import LabelNames
+from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
+from graft_server.domain.examples import Label
+from graft_server.domain.method import Method
+from graft_server.domain.model import ManifestRef, Source, Version
+from graft_server.domain.report import Report
+from graft_server.domain.stream import Progress
+from graft_server.encoding.trunk import Trunk
+from graft_server.jobs.job import Job, Jobs
+from graft_server.sharing.shielding import uncancelled
+from graft_server.store.adaptations.features import FEATURES_MISSING
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.versions import read_report, remove_version
+from graft_server.store.objects.objects import Objects
+
+_log = logging.getLogger(__name__)
+
+OnProgress = Callable[[Progress], None]
+
+_ENCODED, _TRAINED = 0.3, 0.95
+"""How much of a commit's work is done when the features are complete, and when the head is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Publishes the commits of all adaptations."""
+
+    objects: Objects
+    location: str
+    """Where the objects are, for workers."""
+    catalogue: Catalogue
+    jobs: Jobs
+    tuner: Tuner
+    on_published: Callable[[Version], Awaitable[None]]
+    """Puts a version in service; the commit counts as published once it returns."""
+    names: LabelNames = field(default_factory=LabelNames)
+    """Features of labels' names."""
+
+    async def publish(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        feature_writer: FeatureWriter,
+        commit_id: str,
+        on_progress: OnProgress,
+    ) -> tuple[Version, Report]:
+        """Trains and publishes a commit. Repeating it gives the same version.
+
+        Where examples of the model are erased meanwhile, by any server, it is trained again without them; where
+        features turn out to be damaged, after they were computed again.
+
+        Raises:
+            DomainError: It cannot be published, and why.
+        """
+        lost: set[str] = set()
+        while True:
+            read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
+            try:
+                result = await self._train(
+                    store, trunk, feature_writer, commit_id, read_at=read_at, on_progress=on_progress
+                )
+                on_progress(Progress(commit_id, "publishing", _TRAINED))
+                version = await uncancelled(self._enter(store, commit_id, result, read_at))
+            except ConflictError as error:
+                _log.info("%s", error.message)
+                continue
+            except FaultError as error:
+                if self._erased(store.model, read_at):
+                    continue  # its examples, or its scratch, were taken away under it
+                key = error.metadata.get("object", "")
+                if error.reason != FEATURES_MISSING or key in lost:
+                    raise
+                lost.add(key)
+                continue
+            return version, msgspec.json.decode(result["report"], type=Report)
+
+    def _erased(self, model: str, read_at: int) -> bool:
+        """Whether examples of a model were erased after an entry of the catalogue, as last read."""
+        return self.catalogue.snapshot.erasures.get(model, 0) > read_at
+
+    async def _train(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        feature_writer: FeatureWriter,
+        commit_id: str,
+        *,
+        read_at: int,
+        on_progress: OnProgress,
+    ) -> Mapping[str, Any]:
+        """Has a worker write a version's parts, and returns what it says of them."""
+        plan = plan_of(store.start.settings, trunk.backbone)
+        told = on_progress if plan is None else _first_part(on_progress)
+        sources = store.sources(commit_id)
+        earlier = await self.earlier(store)
+        feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
+        await self._complete_features(feature_writers, commit_id, told)
+        payload = self._payload(store, trunk, commit_id, sources)
+        payload["label_features"] = await self._label_features([*earlier, store], trunk)
+        if plan is not None:
+            payload["tuning"] = self.tuner.preparation(store, trunk, commit_id)
+        result: Mapping[str, Any] = await self.jobs.run(
+            Job("graft_server.training.train:train", payload, key=store.model),
+            lambda report: told(_progress(commit_id, report)),
+        )
+        if plan is None:
+            return result
+
+        async def enter(method: Method, better: Mapping[str, Any]) -> Mapping[str, Any]:
+            # In the catalogue the commit's id is followed by a slash and the method: no commit's own id has a slash.
+            version = await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
+            # It may have been published before a restart: then those parts are there, and the new ones are not.
+            return {**better, "manifest": asdict(version.manifest)}
+
+        if not result["unprepared"] and (plan.auto or not self._answers(store.model)):
+            result = await enter(Method.FROZEN, result)  # something to use within seconds
+        return await self.tuner.tune(
+            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
+        )
+
+    def _answers(self, model: str) -> bool:
+        """Whether a model has a version already."""
+        known = self.catalogue.snapshot.models.get(model)
+        return known is not None and bool(known.versions)
+
+    def report(self, model: str, number: int) -> Report | None:
+        """Reads a version's report; None if the version has been deleted."""
+        version = self._version(self.catalogue.snapshot, model, number)
+        if version is None:
+            version = self._version(
+                self.catalogue.refresh(), model, number
+            )  # another server may have published it
+        return None if version is None else read_report(self.objects, version.manifest)[1]
+
+    def unerased(self, model: str, number: int) -> Report | None:
+        """Reads a version's report; None if it has been deleted, or trained on what was erased since."""
+        version = self._version(self.catalogue.refresh(), model, number)
+        return None if version is None or version.erased else read_report(self.objects, version.manifest)[1]
+
+    @staticmethod
+    def _version(snapshot: Snapshot, model: str, number: int) -> Version | None:
+        known = snapshot.models.get(model)
+        return None if known is None else known.versions.get(number)
+
+    async def _enter(
+        self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any], read_at: int
+    ) -> Version:
+        manifest = ManifestRef(**result["manifest"])
+        try:
+            version = await asyncio.to_thread(
+                self.catalogue.publish,
+                model=store.model,
+                adaptation_id=store.adaptation_id,
+                commit_id=commit_id,
+                manifest=manifest,
+                summary=result["summary"],
+                born=store.start.born,
+                read_at=read_at,
+            )
+        except (StateError, ConflictError):
+            await asyncio.to_thread(remove_version, self.objects, manifest)
+            raise
+        if version.manifest != manifest:
+            await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
+        try:
+            await self.on_published(version)
+        except DomainError as error:
+            # It is published all the same, and is loaded by its first request.
+            _log.error(
+                "version %d of %s could not be loaded ahead: %s", version.number, version.model, error.message
+            )
+        return version
+
+    async def _complete_features(
+        self, feature_writers: Sequence[FeatureWriter], commit_id: str, on_progress: OnProgress
+    ) -> None:
+        def report(done: int, of: int) -> None:
+            on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
+
+        on_progress(Progress(commit_id, "encoding"))
+        for feature_writer in feature_writers:
+            await feature_writer.complete(report)
+
+    async def earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
+        """The adaptations whose examples are trained on too."""
+        return [
+            await asyncio.to_thread(AdaptationStore.load, self.objects, store.model, source.adaptation_id)
+            for source in store.start.lineage
+        ]
+
+    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> dict[str, Any]:
+        """What the labels' names say to the backbone; the last of the lineage describes them."""
+        described = {label.name: label for label in lineage[-1].start.settings.labels}
+        names = set(described)
+        for it in lineage:
+            names |= await asyncio.to_thread(it.labels)
+        if not names:
+            return {}
+        ordered = sorted(names)
+        features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
+        if not features:
+            return {}
+        views = {view: array.tobytes() for view, array in features.items()}
+        return {"names": ordered, "views": views, "scale": trunk.name_scale}
+
+    def _payload(
+        self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]
+    ) -> dict[str, Any]:
+        settings = store.start.settings
+        return {
+            "store": self.location,
+            "model": store.model,
+            "adaptation_id": store.adaptation_id,
+            "commit_id": commit_id,
+            "backbone": trunk.name,
+            "encoder_id": trunk.encoder_id,
+            "reference": asdict(trunk.reference) if trunk.reference else None,
+            "sources": [
+                {"adaptation_id": source.adaptation_id, "watermarks": source.watermarks} for source in sources
+            ],
+            "labels": [{"name": label.name, "description": label.description} for label in settings.labels],
+            "closed_labels": settings.closed_labels,
+            "seed": settings.seed,
+            "task": settings.task,
+        }
+
+
+def _first_part(on_progress: OnProgress) -> OnProgress:
+    """Tells of work that is the first part of a commit's only."""
+    return lambda it: on_progress(replace(it, fraction=FROZEN_DONE * it.fraction))
+
+
+def _progress(commit_id: str, report: Mapping[str, Any]) -> Progress:
+    fraction = _ENCODED + (_TRAINED - _ENCODED) * float(report.get("fraction", 0.0))
+    return Progress(commit_id, str(report.get("stage", "")), fraction, dict(report.get("metrics", {})))

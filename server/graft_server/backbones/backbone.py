@@ -1,0 +1,74 @@
+"""What a backbone is, and what the architectures of a family have in common: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from graft_server.backbones.checkpoint import Checkpoint, Described
+from graft_server.backbones.preprocessing import Preprocessor
+from graft_server.domain.examples import Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Architectures whose graphs are made alike."""
+
+    modality: Modality
+    module: str
+    """The module of `backbones.torch` that loads and exports it; see `backbones.torch.family`."""
+    describe: Callable[[Checkpoint], Described]
+    """Raises BackboneError for a checkpoint that lacks something."""
+    preprocessor: Callable[[Backbone], Preprocessor]
+    """Raises BackboneError if a file that it reads is damaged."""
+    names: bool = False
+    """Whether a text encoder beside it reads the names of classes; see `backbones.image.class_names`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A backbone on disk, described without loading it."""
+
+    name: str
+    """What this server calls it."""
+    folder: Path
+    """Where its files are."""
+    architecture: str
+    """`model_type` of its configuration, for example "bert"."""
+    family: Family
+    """What its graph and its preprocessing are like."""
+    layers: int
+    """How many there are; fine-tuning can unfreeze any number of them from the top."""
+    dimension: int
+    """The length of its feature vectors."""
+    max_tokens: int
+    """What it reads of a text, special tokens included; the rest is cut. 0: it reads no text."""
+    pooling: str
+    """How what the last layer gives becomes one vector; for texts "mean", "cls" or "last"."""
+    encoder_id: str
+    """32 hexadecimal digits: the digest of weights, preprocessing, graph recipe and precision."""
+    precision: str = "fp32"
+    """One of PRECISIONS."""
+    reference_id: str = ""
+    """The `encoder_id` of the same backbone in float32."""
+
+    @property
+    def modality(self) -> Modality:
+        """What it reads."""
+        return self.family.modality
+
+    @property
+    def middle_layer(self) -> int:
+        """The layer that the encoder's second view is the mean of."""
+        return max(1, self.layers // 2)
+
+    def preprocessor(self) -> Preprocessor:
+        """What turns inputs into what its encoder reads. Raises BackboneError if a file is damaged."""
+        return self.family.preprocessor(self)
+
+    def payload(self) -> dict[str, Any]:
+        """This, as builtins, for a job; `families.backbone_of_payload` is the reverse."""
+        told = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "family"}
+        return {**told, "folder": str(self.folder)}

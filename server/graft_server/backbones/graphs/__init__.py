@@ -1,0 +1,1 @@
+"""Exported graphs: where they are kept, cut in two, and reduced to fewer bits."""

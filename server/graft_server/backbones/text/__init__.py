@@ -1,0 +1,1 @@
+"""Backbones that read texts: what their files say, and what texts become for them."""

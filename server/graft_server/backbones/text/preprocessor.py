@@ -1,0 +1,303 @@
+"""Texts to token ids, without torch: the tokenizer's own file, read by the `tokenizers` library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.checkpoint import Checkpoint, Described
+from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, Preprocessor, wrong_modality
+from graft_server.backbones.text.packing import cost, pack, pad, padded_cost
+from graft_server.domain.errors import BackboneError, InvalidError
+from graft_server.domain.examples import Input, Kind, Modality
+
+CHARACTERS_PER_TOKEN = 64
+"""Texts are cut to this many characters per token of the maximum length before they are tokenized: 1 MB of text
+takes 0.65 s, of which all but the first kilobytes would be thrown away. Real text has 4 to 5; a word of more
+than 100 characters is one unknown token to a WordPiece tokenizer."""
+
+INLINE_CHARACTERS = 2_000
+"""Texts up to this length are tokenized on the event loop (30 µs for a sentence); a thread costs 160 µs."""
+
+
+PACKED_RECIPE, PADDED_RECIPE, TOLD_RECIPE = "packed-text/2", "padded-text/1", "packed-text/3"
+"""Name how the encoder's graph is made. Change one whenever the same weights would give other features."""
+
+LONGEST = 2_048
+"""What is read of a text at most, in tokens, whatever the backbone could: attention over it costs the square."""
+
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
+}
+_WITHOUT_LAST = {"cls", "mean"}
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_POSITIONS = ("max_position_embeddings", "n_positions")
+_POSITIONS_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Their first text position is the one behind the padding token's id."""
+_TOKEN_TYPES = {"bert", "electra"}
+"""Tell two texts apart where their configuration does not say otherwise."""
+_DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
+
+
+def describe_packed(checkpoint: Checkpoint) -> Described:
+    """What the files of a text backbone say whose graph reads packed tokens. Raises BackboneError."""
+    pooling = _pooling(checkpoint)
+    if pooling not in _WITHOUT_LAST:
+        raise BackboneError(
+            f"Backbone {checkpoint.name}: an encoder such as {checkpoint.architecture} is pooled by "
+            f"{' or '.join(sorted(_WITHOUT_LAST))}, not by its {pooling} token: give another checkpoint.",
+            reason="BACKBONE_POOLING_UNKNOWN",
+        )
+    return _described(
+        checkpoint, pooling, TOLD_RECIPE if _takes_token_types(checkpoint.config) else PACKED_RECIPE
+    )
+
+
+def describe_padded(checkpoint: Checkpoint) -> Described:
+    """The same of one whose graph reads padded tokens."""
+    pooling = "projection" if checkpoint.architecture == "clip_text_model" else _pooling(checkpoint)
+    return _described(checkpoint, pooling, PADDED_RECIPE)
+
+
+def _described(checkpoint: Checkpoint, pooling: str, recipe: str) -> Described:
+    config = checkpoint.config
+    max_tokens = _max_tokens(checkpoint)
+    dimension = _first(config, ("projection_dim",) if pooling == "projection" else _DIMENSION)
+    return Described(
+        layers=_first(config, _LAYERS),
+        dimension=dimension,
+        max_tokens=max_tokens,
+        pooling=pooling,
+        identity={
+            "tokenizer": checkpoint.digest("tokenizer.json"),
+            "max_tokens": max_tokens,
+            "pooling": pooling,
+            "graph": recipe,
+        },
+    )
+
+
+def packed_preprocessor(backbone: Backbone) -> TextPreprocessor:
+    """What turns texts into token ids for a backbone. Raises BackboneError."""
+    config = Checkpoint.open(backbone.name, backbone.folder).config
+    tokenizer = packed_tokenizer(backbone.folder, backbone.max_tokens)
+    return TextPreprocessor(tokenizer, backbone.dimension, _padding(config))
+
+
+def is_packed(preprocessor: Preprocessor) -> bool:
+    """Whether what it collates is one row of all texts, rather than a row for each input."""
+    return isinstance(preprocessor, TextPreprocessor) and preprocessor.packed
+
+
+def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:
+    """The tokenizer of such a backbone. Raises BackboneError."""
+    config = Checkpoint.open(folder.name, folder).config
+    return TextTokenizer(folder, max_tokens, token_type_ids=_takes_token_types(config))
+
+
+def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
+    """The same for one whose graph reads padded tokens."""
+    config = Checkpoint.open(backbone.name, backbone.folder).config
+    tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
+    if tokenizer.tells and _takes_token_types(config):
+        tokenizer.pairs = False  # the graph has no place for which text a token is of
+    return PaddedTextPreprocessor(tokenizer, backbone.dimension, _padding(config))
+
+
+def _padding(config: Mapping[str, Any]) -> int:
+    return int(config.get("pad_token_id") or 0)
+
+
+def _takes_token_types(config: Mapping[str, Any]) -> bool:
+    """Whether the model is told of each token which text of a pair it is of."""
+    return int(config.get("type_vocab_size", 2 if config.get("model_type") in _TOKEN_TYPES else 0)) > 1
+
+
+def _first(config: Mapping[str, Any], names: Sequence[str]) -> int:
+    return next((int(config[name]) for name in names if config.get(name)), 0)
+
+
+def _max_tokens(checkpoint: Checkpoint) -> int:
+    """The tokenizer file's own limit is ignored: the default backbone's says 128, its model card 256."""
+    config = checkpoint.config
+    positions = _first(config, _POSITIONS) or 512
+    if checkpoint.architecture in _POSITIONS_BEHIND_PADDING:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    positions = min(positions, LONGEST)
+    if not checkpoint.has("sentence_bert_config.json"):
+        return positions
+    settings = checkpoint.json("sentence_bert_config.json")
+    return min(int(settings.get("max_seq_length") or positions), positions)
+
+
+def _pooling(checkpoint: Checkpoint) -> str:
+    if not checkpoint.has("1_Pooling/config.json"):
+        return "mean"
+    settings = checkpoint.json("1_Pooling/config.json")
+    modes = [mode for mode, used in settings.items() if mode.startswith("pooling_mode_") and used]
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise BackboneError(
+            f"Backbone {checkpoint.name}: its pooling is {' and '.join(modes) or 'none'}; give a checkpoint with one "
+            f"of {' or '.join(_POOLINGS)}.",
+            reason="BACKBONE_POOLING_UNKNOWN",
+        )
+    return _POOLINGS[modes[0]]
+
+
+class TextTokenizer:
+    """Turns texts into token ids. Safe to use from several threads.
+
+    Attributes:
+        max_tokens: What is read of a text, special tokens included.
+        vocabulary: Token ids are below it.
+        pairs: Whether it puts a token of its own between the texts of a pair.
+        tells: Whether it says of each token which text of a pair it is of.
+        token_type_ids: Whether ids say that too: see `with_token_types`.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int, *, token_type_ids: bool = False) -> None:
+        path = folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise BackboneError(
+                f"The tokenizer file {path.name} cannot be read: {error}", reason="BACKBONE_FILE_INVALID"
+            ) from error
+        # The file's own padding and truncation would pad and cut every text to 128 tokens.
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        self._tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        pair = tokenizer.encode("a", "a")
+        self.pairs = any(pair.special_tokens_mask[1:-1])
+        self.tells = any(pair.type_ids)
+        self.token_type_ids = token_type_ids and self.tells
+        self.vocabulary = tokenizer.get_vocab_size()
+        self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
+
+    def __call__(self, text: str) -> Prepared:
+        """Tokenizes one text, about 30 µs for a sentence. The item is its token ids, special ones included."""
+        cut = len(text) > self._max_characters
+        encoding = self._tokenizer.encode(text[: self._max_characters] if cut else text)
+        return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
+
+    def pair(self, first: str, second: str) -> Prepared:
+        """Tokenizes a pair; where it is too long, the longer one is cut."""
+        most = self._max_characters
+        cut = len(first) > most or len(second) > most
+        encoding = self._tokenizer.encode(first[:most], second[:most])
+        ids = np.asarray(encoding.ids, np.int64)
+        if self.token_type_ids:
+            ids = with_token_types(ids, np.asarray(encoding.type_ids, np.int64))
+        return Prepared(ids, cut or bool(encoding.overflowing))
+
+    def many(self, texts: Sequence[str]) -> list[Prepared]:
+        """Tokenizes several texts, on all cores."""
+        heads = [text[: self._max_characters] for text in texts]
+        return [
+            Prepared(np.asarray(encoding.ids, np.int64), len(head) < len(text) or bool(encoding.overflowing))
+            for text, head, encoding in zip(
+                texts, heads, self._tokenizer.encode_batch_fast(heads), strict=True
+            )
+        ]
+
+    def each(self, inputs: Sequence[Input]) -> list[Prepared]:
+        """Tokenizes texts, on all cores, and pairs."""
+        texts = iter(self.many([it.text for it in inputs if it.kind is Kind.TEXT]))
+        return [next(texts) if it.kind is Kind.TEXT else self.pair(it.text, it.second) for it in inputs]
+
+    def to_json(self) -> str:
+        """The tokenizer as it is used here, in the format of tokenizer.json."""
+        return str(self._tokenizer.to_str())
+
+
+def with_token_types(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids that say which text of a pair they are of, as BERT is told: -1 - id is a token of the second.
+
+    So an item is one row of numbers, whether it is a text or a pair, wherever it goes: the graph takes them apart.
+    """
+    return np.where(texts > 0, -1 - ids, ids)
+
+
+class TextPreprocessor:
+    """Texts to token ids, for graphs that read packed tokens. See `preprocessing.Preprocessor`."""
+
+    modality = Modality.TEXT
+    packed = True
+    budgets = Budgets(cpu=(128, 64, 192, 256, 384), gpu=(8192, 2048, 16384, 32768))
+
+    def __init__(self, tokenizer: TextTokenizer, dimension: int, padding: int = 0) -> None:
+        """`padding` is the id of the padding token."""
+        self.tokenizer = tokenizer
+        self.kinds = frozenset({Kind.TEXT, Kind.TEXT_PAIR} if tokenizer.pairs else {Kind.TEXT})
+        self._dimension = dimension
+        self._padding = padding
+
+    def prepare(self, value: Input) -> Prepared:
+        """Tokenizes one text or pair."""
+        if value.kind is Kind.TEXT:
+            return self.tokenizer(value.text)
+        if value.kind in self.kinds:
+            return self.tokenizer.pair(value.text, value.second)
+        raise wrong_modality(value.kind, self.modality, self.kinds)
+
+    def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        """Tokenizes several texts, on all cores."""
+        tokenized = iter(self.tokenizer.many([it.text for it in inputs if it.kind is Kind.TEXT]))
+        return [next(tokenized) if it.kind is Kind.TEXT else self._other(it) for it in inputs]
+
+    def _other(self, value: Input) -> Prepared | InvalidError:
+        try:
+            return self.prepare(value)
+        except InvalidError as error:
+            return error
+
+    def quick(self, inputs: Sequence[Input]) -> bool:
+        """Whether they are short enough for the event loop."""
+        return sum([it.size for it in inputs]) <= INLINE_CHARACTERS
+
+    def collate(self, items: Sequence[NDArray[np.int64]]) -> Arrays:
+        """One row of tokens, without padding."""
+        return pack(items)
+
+    def price(self, count: int, total: int, longest: int) -> float:
+        """In tokens' worth of matrix products."""
+        return cost(count, total, longest, self._dimension)
+
+    def made_up(self, generator: np.random.Generator, length: int) -> NDArray[np.int64]:
+        """Random tokens; never padding, behind which RoBERTa does not count on. Half of them are a pair's."""
+        ids = generator.integers(0, self.tokenizer.vocabulary - 1, min(length, self.tokenizer.max_tokens))
+        ids = ids + (ids >= self._padding)
+        if self.tokenizer.token_type_ids and len(ids) % 2:
+            ids = with_token_types(ids, np.arange(len(ids)) // (len(ids) // 2 + 1))
+        return ids
+
+    def typical(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """As long as sentences are: 15 tokens in the middle, now and then 60."""
+        return self.made_up(generator, int(np.clip(generator.lognormal(2.6, 0.5), 3, 64)))
+
+    def shortest(self) -> NDArray[np.int64]:
+        """Four tokens."""
+        return np.ones(4, np.int64)
+
+
+class PaddedTextPreprocessor(TextPreprocessor):
+    """The same for graphs that read padded tokens."""
+
+    packed = False
+
+    def collate(self, items: Sequence[NDArray[np.int64]]) -> Arrays:
+        """One row a text, padded to the longest."""
+        return pad(items)
+
+    def price(self, count: int, total: int, longest: int) -> float:  # noqa: ARG002 - padding counts instead
+        """In tokens' worth of matrix products; padding costs too."""
+        return padded_cost(count, longest, self._dimension)

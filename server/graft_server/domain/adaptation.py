@@ -1,0 +1,176 @@
+"""An adaptation as callers and the store know it: what it was asked for, its commits, outcomes and events."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from graft_server.domain.errors import DomainError
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.method import Method
+from graft_server.domain.model import Source
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPolicy:
+    """When the server commits by itself: whichever is due first."""
+
+    every_examples: int = 0
+    """After so many changes; 0: never for that."""
+    every_s: float = 0.0
+    """After so long; 0: never for that."""
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the server commits by itself at all."""
+        return bool(self.every_examples or self.every_s)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+
+    unfrozen_layers: int = 0
+    epochs: int = 0
+    learning_rate: float = 0.0
+    """Of the uppermost layer."""
+    layer_decay: float = 0.0
+    """The learning rate of each layer over that of the one above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationSettings:
+    """What a start asks for. A resumed start must ask for the same."""
+
+    backbone: str
+    """The backbone's name on the server, or "" while the first example has not decided it."""
+    labels: tuple[Label, ...] = ()
+    closed_labels: bool = False
+    method: Method = Method.AUTO
+    base_version: int = 0
+    seed: int = 0
+    task: Task = Task.SINGLE_LABEL
+    publish: PublishPolicy = PublishPolicy()
+    fine_tuning: FineTuning = FineTuning()
+    time_budget_s: float = 0.0
+    """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How an adaptation began."""
+
+    settings: AdaptationSettings
+    created: datetime
+    lineage: tuple[Source, ...] = ()
+    """The examples of base_version, kept here so that deleting that version changes nothing."""
+    born: int = 0
+    """How many entries the catalogue had: a deletion of the model after that deletes this adaptation too."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A durable request for a version."""
+
+    commit_id: str
+    watermarks: dict[str, int]
+    """Writer to the sequence number below which its changes are meant."""
+    close: bool
+    time: datetime
+    writer_id: str = ""
+    """Who asked for it: how far that writer is part of it was said, also where it closes."""
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """How far each writer is part of the commit that closed the adaptation."""
+
+    watermarks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A domain error as data."""
+
+    kind: str
+    """The error's class, which decides its status code."""
+    reason: str
+    message: str
+    field: str = ""
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: DomainError) -> Failure:
+        """Returns the error as data."""
+        return cls(type(error).__name__, error.reason, error.message, error.field, error.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a commit: a version, or a failure."""
+
+    time: datetime
+    version: int = 0
+    failure: Failure | None = None
+
+
+class AdaptationState(StrEnum):
+    """Where an adaptation stands."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """Some changes of one segment were refused. The segment says why, so that erasing has one place to look."""
+
+    writer_id: str
+    ordinal: int
+    first_sequence: int
+    next_sequence: int
+
+
+class Committed(msgspec.Struct, frozen=True, tag="committed"):
+    """A commit became durable."""
+
+    commit_id: str
+    watermarks: dict[str, int]
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """A commit has its outcome, which `AdaptationStore.outcomes` has."""
+
+    commit_id: str
+
+
+class StateChanged(msgspec.Struct, frozen=True, tag="state"):
+    """The adaptation came into a state."""
+
+    state: AdaptationState
+
+
+Fact = Rejected | Committed | Finished | StateChanged
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A numbered fact."""
+
+    number: int
+    time: datetime
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a caller of Adapt begins with."""
+
+    model: str
+    adaptation_id: str
+    """"": the server picks one."""
+    writer_id: str
+    settings: AdaptationSettings
+    """Its backbone is a name, or "" for the default."""

@@ -1,0 +1,386 @@
+"""What is known about a version: the plain form of `report.proto`, kept with the version as JSON.
+
+Every figure is measured on examples that the measured head was not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from graft_server.domain.examples import Task
+from graft_server.domain.method import Method
+
+CONFIDENCE = 0.9
+"""How often a regression's interval is meant to hold the truth."""
+MAX_CONFUSIONS = 50
+"""A report lists at most so many pairs, so that it stays small with many classes."""
+
+
+class EvaluationMethod(StrEnum):
+    """A way to measure a model on examples that it was not trained on."""
+
+    NONE = "none"
+    """Not evaluated: too few examples."""
+    CROSS_VALIDATION = "cross_validation"
+    """Every example was predicted by a head trained without its fold."""
+    HELD_OUT = "held_out"
+    """The validation examples were predicted by the final head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Which examples the figures of a report were measured on."""
+
+    method: EvaluationMethod
+    folds: int = 0
+    """Folds of the cross-validation; 0 for a held-out set."""
+    examples: int = 0
+    """How many examples were evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One head that selection tried."""
+
+    kind: str
+    view: str
+    settings: Mapping[str, float]
+    log_loss: float = 0.0
+    """Cross-validated, after calibration, in nats; 0 for a regression."""
+    accuracy: float = 0.0
+    """Cross-validated, 0 to 1; of single-label tasks only."""
+    micro_f1: float = 0.0
+    """Cross-validated, 0 to 1; of multi-label tasks only."""
+    rmse: float = 0.0
+    """Cross-validated, in the values' unit; of regressions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChoice:
+    """The head that selection settled on, and what it was chosen from."""
+
+    kind: str
+    view: str
+    settings: Mapping[str, float]
+    temperature: float
+    """What the logits are divided by, chosen on out-of-fold predictions; of single-label tasks only."""
+    candidates: tuple[Candidate, ...] = ()
+    """Best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReport:
+    """How well one class is recognised."""
+
+    label: str
+    examples: int
+    """Training examples."""
+    support: int
+    """Evaluated examples that carry the label."""
+    precision: float
+    recall: float
+    f1: float
+    threshold: float = 0.0
+    """The probability from which on the label is selected; of multi-label tasks only."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelFigures:
+    """How good a multi-label version is, on top of the figures that every version with labels has."""
+
+    micro_f1: float
+    """Over all decisions about all labels together, 0 to 1."""
+    hamming_loss: float
+    """The share of all decisions that are wrong."""
+    labels_per_example: float
+    """How many an example carries, on average."""
+    selected_per_example: float
+    """How many are selected, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionFigures:
+    """How good a version is that answers with a number, in the values' unit."""
+
+    rmse: float
+    mae: float
+    r2: float
+    """The share of the variance that is explained, at most 1."""
+    confidence: float
+    """How often an interval is meant to hold the truth."""
+    coverage: float
+    """How often it does."""
+    interval_width: float
+    """On average."""
+    mean: float
+    """Of the values."""
+    deviation: float
+    """The values' standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedValue:
+    """An evaluated example of a regression."""
+
+    value: float
+    predicted: float
+    low: float
+    high: float
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many evaluated examples of one label were answered with another."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The evaluated examples whose best label got a probability within one of 15 equal intervals."""
+
+    examples: int
+    confidence: float
+    """The mean probability of their best labels."""
+    accuracy: float
+    """The share of them whose best label is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyReport:
+    """When a version abstains."""
+
+    threshold: float
+    """Novelty above which a prediction is marked as abstained."""
+    false_alarm_rate: float
+    """The share of inputs like the training examples that are above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRef:
+    """Which example is meant; its input is never quoted."""
+
+    id: str
+    writer_id: str
+    sequence: int
+    label: str
+    """Of a distribution the most probable one, of a set its labels joined by ", ", of a value the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Training examples with the same input, or nearly."""
+
+    examples: tuple[ExampleRef, ...]
+    """At most 10 of them."""
+    count: int
+    """How many there are."""
+    similarity: float
+    """Cosine of their features; 1 for equal inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelError:
+    """A training example whose label is probably wrong."""
+
+    example: ExampleRef
+    suggested: str
+    """The label that the head, trained without the example, finds best."""
+    probability: float
+    """What that head gives the example's own label."""
+    suggested_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the training examples themselves show. Lists have at most 50 entries, counts are of all."""
+
+    exact_duplicates: int
+    """Examples that could be left out without losing an input."""
+    near_duplicates: int
+    """Pairs of different inputs whose features are nearly the same."""
+    conflicting_inputs: int
+    """Inputs that occur under several labels, sets of them, or values."""
+    duplicate_groups: tuple[DuplicateGroup, ...] = ()
+    """Largest first."""
+    near_duplicate_pairs: tuple[DuplicateGroup, ...] = ()
+    """Closest first."""
+    conflicts: tuple[DuplicateGroup, ...] = ()
+    label_errors: tuple[LabelError, ...] = ()
+    """Most probable first."""
+    probable_label_errors: int = 0
+    """Training examples whose label is probably wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """How good a version is at a number of training examples, with an 80% interval."""
+
+    examples: int
+    accuracy: float
+    """Of several labels micro-F1; of numbers the share of variance explained."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAdvice:
+    """What more examples of one class would bring."""
+
+    label: str
+    more_examples: int
+    gain: float
+    """In the class's recall, 0 to 1. Accuracy over all classes gains little: other classes lose as much."""
+    low: float
+    high: float
+    """An 80% interval of the gain."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """How accuracy grows with examples."""
+
+    points: tuple[CurvePoint, ...]
+    """Measured with logistic regression, of numbers with ridge regression, on parts of the examples."""
+    forecasts: tuple[CurvePoint, ...]
+    """Of the chosen head with more examples of every class."""
+    advice: tuple[ClassAdvice, ...]
+    """The classes that more examples would help most, first the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """A training example on a plane that keeps classes apart."""
+
+    x: float
+    y: float
+    label: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPoint:
+    """How good a state was on the examples that training is ended by."""
+
+    epoch: float
+    log_loss: float
+    accuracy: float
+    train_loss: float = 0.0
+    seconds: float = 0.0
+    """Since training began."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+
+    method: Method
+    """PARTIAL or FULL."""
+    kept: bool
+    """Whether the version is the tuned one."""
+    ended: str
+    """"done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"; see report.proto."""
+    unfrozen_layers: int
+    layers: int
+    parameters: int = 0
+    measured: int = 0
+    """Held-out examples that both were measured on."""
+    frozen_log_loss: float = 0.0
+    tuned_log_loss: float = 0.0
+    gain_error: float = 0.0
+    """The standard error of the difference of both."""
+    frozen_accuracy: float = 0.0
+    tuned_accuracy: float = 0.0
+    learning_rate: float = 0.0
+    diverged: int = 0
+    seconds: float = 0.0
+    examples_per_second: float = 0.0
+    own_share: float = 0.0
+    """The share of the backbone that each input of the version has to itself, 0 to 1."""
+    bytes: int = 0
+    """Of the tuned graph."""
+    history: tuple[TuningPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One version: what it was trained on, what was chosen, and how good it is.
+
+    Selection fills in everything but the identity at the end, which its caller adds.
+    """
+
+    examples: int
+    """How many examples the version was trained on."""
+    validation_examples: int
+    classes: int
+    """0 for a regression, as the next four are."""
+    accuracy: float
+    """0 to 1, weighted by example weight; for several labels, the share of examples with exactly the right ones."""
+    macro_f1: float
+    """The mean of F1 over the evaluated classes, 0 to 1."""
+    log_loss: float
+    """In nats."""
+    calibration_error: float
+    """Over 15 equally wide bins of confidence, 0 to 1."""
+    evaluation: Evaluation
+    head: HeadChoice
+    per_class: tuple[ClassReport, ...]
+    """In output order."""
+    confusions: tuple[Confusion, ...] = ()
+    """Most frequent first, at most MAX_CONFUSIONS."""
+    warnings: tuple[str, ...] = field(default=())
+    seed: int = 0
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """15 bins, by rising confidence."""
+    novelty: NoveltyReport | None = None
+    data: DataReport | None = None
+    learning_curve: LearningCurve | None = None
+    """None where too little can be measured."""
+    feature_map: tuple[MapPoint, ...] = ()
+    """A sample of at most 1,000 training examples."""
+    task: Task = Task.SINGLE_LABEL
+    multi_label: MultiLabelFigures | None = None
+    """None for other tasks."""
+    regression: RegressionFigures | None = None
+    """None for other tasks."""
+    predicted_values: tuple[PredictedValue, ...] = ()
+    """A sample of at most 500 evaluated examples of a regression."""
+    tuning: TuningReport | None = None
+    """None where it was not tried; of several the one that was kept, or else the last."""
+    other_tunings: tuple[TuningReport, ...] = ()
+    """The others, in the order in which they were tried."""
+    method: Method = Method.FROZEN
+    backbone: str = ""
+    encoder_id: str = ""
+    trained_time_s: float = 0.0
+    """Seconds since the epoch."""
+    training_duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Accuracy and its kin, each weighted by example weight."""
+
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How good a version is on n examples."""
+
+    task: Task
+    examples: int
+    figures: Figures = field(default_factory=lambda: Figures(0.0, 0.0, 0.0, 0.0))
+    per_class: tuple[ClassReport, ...] = ()
+    """The classes in the examples, sorted by label; none has training examples."""
+    confusions: tuple[Confusion, ...] = ()
+    multi_label: MultiLabelFigures | None = None
+    regression: RegressionFigures | None = None

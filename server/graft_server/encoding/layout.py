@@ -1,0 +1,193 @@
+"""Chooses how many batches run at once, on how many threads, and how large they are: by measuring.
+
+Measured on the device itself, once per encoder and machine: the answer is kept beside the exported graph, unless
+others used the processors meanwhile: what is fastest beside them may be slow without them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from graft_server.backbones.preprocessing import Preprocessor
+from graft_server.encoding.encoder import Encoder
+
+_log = logging.getLogger(__name__)
+
+MEASURE_S = 0.5
+"""How long each setting is measured."""
+_PASSES = 5
+"""All settings are measured in turn so many times, for a part of that time each, and each is compared with the first
+within the same pass: others may use the machine, and what they take changes from second to second."""
+_UNDISTURBED = 0.05
+"""The part of a pass that the encoder's threads may wait for a processor; where more wait, others are at work."""
+_WORTH = 1.05
+"""The first setting is right on most machines, so another one has to be faster by this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an encoder is driven."""
+
+    workers: int
+    """Batches that run at the same time."""
+    threads: int
+    """Threads of each."""
+    budget: int
+    """The cost of a batch; see `Preprocessor.price`."""
+
+
+def tuned(
+    graph: Path, *, device: str, cores: int, preprocessor: Preprocessor, measure_s: float = MEASURE_S
+) -> Layout:
+    """The best layout for this graph on this machine: remembered, or measured now (a few seconds).
+
+    With a `measure_s` of 0 nothing is measured or remembered: it is the one that is right on most machines.
+    """
+    memory = graph.parent / f"layout-{_machine(device, cores)}.json"
+    try:
+        return Layout(**json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    if not measure_s:
+        encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
+        return _layouts(encoder.device, cores, preprocessor)[0]
+    candidates = _candidates(graph, device, cores, preprocessor)
+    layout = _measure(candidates, preprocessor, measure_s / _PASSES)
+    if layout is None:
+        _log.warning(
+            "others use this machine's processors, so how to drive the encoder is measured again at the next start; "
+            "until then as is right on most machines"
+        )
+        return candidates[0][0]
+    temporary = memory.with_suffix(f".{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(asdict(layout)))
+        temporary.replace(memory)
+    except OSError as error:
+        _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
+    return layout
+
+
+def _machine(device: str, cores: int) -> str:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    words = f"{device}-{cores}-{cpu}-{onnxruntime.__version__}"
+    return "".join(letter if letter.isalnum() else "_" for letter in words)
+
+
+def _measure(
+    candidates: Sequence[tuple[Layout, Encoder]], preprocessor: Preprocessor, seconds: float
+) -> Layout | None:
+    """The fastest; None where others used the processors in most of the passes."""
+    rates = []
+    for turn in range(_PASSES):
+        measured = [_rate(encoder, layout, preprocessor, seconds) for layout, encoder in candidates]
+        # The first has a thread for each processor and no more, so nothing of its own makes them wait.
+        if measured[0].waited <= _UNDISTURBED:
+            rates.append([it.rate for it in measured])
+        elif turn + 1 - len(rates) > _PASSES // 2:
+            return None
+    # Shape (passes, candidates): each over the first of its pass.
+    ratios = np.median(np.array(rates) / np.array(rates)[:, :1], axis=0)
+    for (layout, _), ratio in zip(candidates, ratios, strict=True):
+        _log.info("measured %s: %.2f times the first", layout, ratio)
+    best = int(ratios.argmax())
+    return candidates[best if ratios[best] > _WORTH else 0][0]
+
+
+def _candidates(
+    graph: Path, device: str, cores: int, preprocessor: Preprocessor
+) -> list[tuple[Layout, Encoder]]:
+    encoders = {1: Encoder(graph, device=device, threads=1, collate=preprocessor.collate)}
+    layouts = _layouts(encoders[1].device, cores, preprocessor)
+    for threads in {it.threads for it in layouts} - encoders.keys():
+        encoders[threads] = Encoder(graph, device=device, threads=threads, collate=preprocessor.collate)
+    return [(it, encoders[it.threads]) for it in layouts]
+
+
+def _layouts(device: str, cores: int, preprocessor: Preprocessor) -> list[Layout]:
+    """What is worth measuring; the first is right on most machines."""
+    budgets = preprocessor.budgets
+    if device == "cuda":
+        # While the GPU computes one batch, the next is prepared.
+        return [Layout(2, 1, budget) for budget in budgets.gpu]
+    layouts = [Layout(cores, 1, budget) for budget in budgets.cpu]
+    if cores > 1:
+        layouts += [Layout(1, cores, budget) for budget in budgets.cpu]
+    return layouts
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    rate: float
+    """The length of what is encoded in a second."""
+    waited: float
+    """The part of the time that the threads which called the encoder were ready to run and had no processor."""
+
+
+def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds: float) -> _Measured:
+    """How fast an encoder is when driven for so many seconds."""
+    batches = _batches(layout.budget, preprocessor)
+    encoder.encode(batches[0])
+    started = time.monotonic()
+    end = started + seconds
+
+    def run(worker: int) -> tuple[int, float]:
+        done, turn = 0, worker
+        waited_s = _waited_s()
+        while time.monotonic() < end:
+            batch = batches[turn % len(batches)]
+            encoder.encode(batch)
+            done += sum(map(len, batch))
+            turn += layout.workers
+        return done, _waited_s() - waited_s
+
+    with ThreadPoolExecutor(layout.workers) as executor:
+        ran = list(executor.map(run, range(layout.workers)))
+    took_s = time.monotonic() - started
+    waited_s = sum(it for _, it in ran)
+    return _Measured(sum(done for done, _ in ran) / took_s, waited_s / (took_s * layout.workers))
+
+
+def _waited_s() -> float:
+    """How long the calling thread has waited for a processor in all, in seconds; 0 where the system does not tell.
+
+    The second field of Linux's schedstat (Documentation/scheduler/sched-stats).
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _batches(budget: int, preprocessor: Preprocessor) -> list[list[Sized]]:
+    """Batches of made-up items as real ones are."""
+    generator = np.random.default_rng(0)
+    batches: list[list[Sized]] = [[]]
+    total = longest = 0
+    while len(batches) < 32:
+        item = preprocessor.typical(generator)
+        longest = max(longest, len(item))
+        if batches[-1] and preprocessor.price(len(batches[-1]) + 1, total + len(item), longest) > budget:
+            batches.append([])
+            total, longest = 0, len(item)
+        batches[-1].append(item)
+        total += len(item)
+    return batches[:-1]

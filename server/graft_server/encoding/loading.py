@@ -1,0 +1,289 @@
+"""From a backbone's source to an encoder in service: described, exported, reduced, measured, loaded, warmed up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.decoding.limits import Bounded, MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.preprocessing import Preprocessor
+from graft_server.backbones.source import open_backbone
+from graft_server.domain.errors import BackboneError
+from graft_server.domain.examples import Modality
+from graft_server.domain.names import shown
+from graft_server.encoding.batcher import Batcher, Limits
+from graft_server.encoding.encoder import Encoder, device_for
+from graft_server.encoding.layout import MEASURE_S, Layout, tuned
+from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
+from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
+from graft_server.jobs.job import Job, Jobs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkSettings:
+    """How trunks are run."""
+
+    cache: Path
+    """Where exported encoders are kept."""
+    device: str = "auto"
+    precision: str = "fp32"
+    """One of `backbones.source.PRECISIONS`."""
+    cores: int = 1
+    """How many processor cores may be used."""
+    budget: int = 0
+    """Cost of a batch in tokens; 0: measured."""
+    measure_s: float = MEASURE_S
+    """How long each way to drive an encoder is measured at its first start; 0: not at all, the usual one is used."""
+    queued_requests: int = 4_096
+    tuned_bytes: int = 2 << 30
+    """How much memory tuned layers may take, of all models together."""
+    probe_s: float = PROBE_S
+    """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    """What images and clips may be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What exists of a trunk once it is loaded."""
+
+    encoder: RecoveringEncoder
+    split_encoder: SplitEncoder
+    batcher: Batcher
+    device: str
+    """Where it runs: "cpu" or "cuda"."""
+    layout: Layout
+    memory_bytes: int
+    """By how much the process grew as the encoder was loaded and first run."""
+
+    def graph_part(self, graph: Path | bytes) -> GraphPart:
+        """Loads a part of an encoder's graph onto the same device."""
+        return GraphPart(graph, device=self.device, threads=self.layout.threads)
+
+    async def close(self) -> None:
+        """Ends the encoder's threads and what watches it."""
+        await self.encoder.close()
+        await self.batcher.close()
+
+
+class Loader:
+    """Describes and loads one backbone, by way of the cache of exported graphs."""
+
+    def __init__(
+        self, name: str, source: str, settings: TrunkSettings, jobs: Jobs, loading: asyncio.Lock
+    ) -> None:
+        """Makes it.
+
+        Args:
+            name: What this server calls the backbone.
+            source: Where the backbone's files are; see `backbones.source`.
+            settings: How it is run.
+            jobs: Where graphs are exported, reduced and cut.
+            loading: Held while an encoder is measured and loaded.
+        """
+        self._name = name
+        self._source = source
+        self._settings = settings
+        self._cache = EncoderCache(settings.cache)
+        self._jobs = jobs
+        self._loading = loading
+        self._cutting = asyncio.Lock()
+
+    async def describe(self, known: Backbone | None) -> Backbone:
+        """Reads everything but the weights.
+
+        Args:
+            known: What was described before; None at first.
+
+        Raises:
+            DomainError: The files cannot be read, are not those that are known, or cannot be run as the settings say.
+        """
+        settings = self._settings
+        device_for(settings.precision, settings.device)
+        backbone = await asyncio.to_thread(
+            open_backbone, self._name, self._source, precision=settings.precision
+        )
+        if known not in (None, backbone):
+            raise BackboneError(
+                f"Backbone {shown(self._name)}: its files are not those that were there at start. Put them back, or "
+                "restart the server.",
+                reason="BACKBONE_CHANGED",
+            )
+        return backbone
+
+    async def preprocessor(self, backbone: Backbone) -> Preprocessor:
+        """What turns the backbone's inputs into what its encoder reads, within the settings' limits.
+
+        Raises:
+            DomainError: The files do not say.
+        """
+        preprocessor = await asyncio.to_thread(backbone.preprocessor)
+        return (
+            preprocessor.within(self._settings.limits) if isinstance(preprocessor, Bounded) else preprocessor
+        )
+
+    async def load(
+        self, backbone: Backbone, preprocessor: Preprocessor, on_turn: Callable[[bool], None]
+    ) -> Loaded:
+        """Loads the encoder and starts its batcher; exports the graph first if the cache does not have it.
+
+        Args:
+            backbone: What `describe` gave.
+            preprocessor: What `preprocessor` gave.
+            on_turn: Called on the event loop: False when the encoder begins to fail, True when it answers again.
+
+        Raises:
+            DomainError: It cannot be exported or loaded.
+        """
+        settings = self._settings
+        device = device_for(settings.precision, settings.device)
+        await self._make(backbone)
+        try:
+            encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
+        except BackboneError as error:
+            if error.reason != "ENCODER_LOAD_FAILED":
+                raise
+            # A damaged entry of the cache is not a reason to fail: it can be made again.
+            _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self._name)
+            for encoder_id in {backbone.encoder_id, backbone.reference_id}:
+                self._cache.discard(encoder_id)
+            await self._make(backbone)
+            encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
+        recovering = RecoveringEncoder(
+            encoder,
+            lambda: self._encoder_on(backbone, device, layout, preprocessor),
+            on_turn,
+            probe=preprocessor.shortest(),
+            probe_s=settings.probe_s,
+        )
+        limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
+        split_encoder = SplitEncoder(recovering, preprocessor)
+        batcher = Batcher(split_encoder, limits, preprocessor.price)
+        await batcher.start()
+        return Loaded(recovering, split_encoder, batcher, encoder.device, layout, memory_bytes)
+
+    async def cut(self, backbone: Backbone, layer: int) -> tuple[Path, Path]:
+        """The parts of its graph below and above a cut after so many layers, made if need be.
+
+        Raises:
+            BackboneError: It cannot be cut there.
+        """
+        parts = self._cache.below(backbone.encoder_id, layer), self._cache.above(backbone.encoder_id, layer)
+        async with self._cutting:
+            if not all(it.is_file() for it in parts):
+                payload = {
+                    "name": self._name,
+                    "encoder_id": backbone.encoder_id,
+                    "reference_id": backbone.reference_id,
+                    "layer": layer,
+                    "cache": str(self._settings.cache),
+                }
+                job = Job("graft_server.backbones.graphs.cutting:cut_encoder", payload)
+                await self._jobs.run(job, lambda _: None)
+        return parts
+
+    async def _open(
+        self, backbone: Backbone, device: str, preprocessor: Preprocessor
+    ) -> tuple[Encoder, Layout, int]:
+        """The encoder, how it is driven, and how much memory it takes, in bytes."""
+        settings = self._settings
+        graph = self._cache.graph(backbone.encoder_id)
+        # One after the other: encoders beside each other would spoil the measurements of speed and of memory.
+        async with self._loading:
+            layout = await asyncio.to_thread(
+                tuned,
+                graph,
+                device=device,
+                cores=settings.cores,
+                preprocessor=preprocessor,
+                measure_s=settings.measure_s,
+            )
+            if settings.budget and backbone.modality is Modality.TEXT:
+                layout = Layout(layout.workers, layout.threads, settings.budget)
+            started = time.monotonic()
+            before = resident_bytes()
+            encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
+            await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            memory_bytes = max(0, resident_bytes() - before)
+        _log.info(
+            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, %.1f s, %d MB",
+            self._name,
+            backbone.encoder_id,
+            backbone.precision,
+            encoder.device,
+            layout.workers,
+            layout.threads,
+            layout.budget,
+            time.monotonic() - started,
+            memory_bytes // 1_000_000,
+        )
+        return encoder, layout, memory_bytes
+
+    def _encoder_on(
+        self, backbone: Backbone, device: str, layout: Layout, preprocessor: Preprocessor
+    ) -> Encoder:
+        graph = self._cache.graph(backbone.encoder_id)
+        return Encoder(graph, device=device, threads=layout.threads, collate=preprocessor.collate)
+
+    async def _make(self, backbone: Backbone) -> None:
+        """Makes what the cache lacks: the graph in float32, and from it the one in the backbone's precision."""
+        if not self._cache.has(backbone.reference_id):
+            await self._export(backbone)
+        if not self._cache.has(backbone.encoder_id):
+            await self._reduce(backbone)
+
+    async def _export(self, backbone: Backbone) -> None:
+        _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self._name)
+        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
+        job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True, passed_on=True)
+        result = await self._jobs.run(
+            job, lambda report: _log.info("backbone %s: %s", self._name, report["stage"])
+        )
+        _log.info(
+            "backbone %s: exported; differs from torch by %.1e at most",
+            self._name,
+            result["parity"],
+        )
+
+    async def _reduce(self, backbone: Backbone) -> None:
+        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
+        job = Job(
+            "graft_server.backbones.graphs.reducing:reduce_encoder", payload, fresh=True, passed_on=True
+        )
+        result = await self._jobs.run(
+            job, lambda report: _log.info("backbone %s: %s", self._name, report["stage"])
+        )
+        _log.info(
+            "backbone %s: its features in %s have a cosine of %.4f to those in fp32, %.4f at least",
+            self._name,
+            backbone.precision,
+            result["mean_cosine"],
+            result["least_cosine"],
+        )
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _warm_up(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> None:
+    """Runs a short, a usual and a full batch, so that the first requests find memory already laid out."""
+    for item in (preprocessor.shortest(), preprocessor.typical(np.random.default_rng(0))):
+        for count in {1, max(1, layout.budget // len(item))}:
+            encoder.encode([item] * count)

@@ -1,0 +1,121 @@
+"""From raw inputs to items that an encoder takes: off the event loop where that takes long, and in turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Input, Kind
+from graft_server.sharing.turns import Turns
+
+T = TypeVar("T")
+
+FILES_AT_ONCE = 256
+"""Images or clips of one caller that are decoded at a time: an image's pixels take 150 KB while they wait, 30 s of
+sound 1 MB, whatever their files have."""
+
+TURN = 32
+"""Inputs that an adaptation brings to the encoder in its turn."""
+TURNS_AT_ONCE = 8
+"""How many such parts are prepared and queued. Fewer would leave the batcher without choice; more would make an
+adaptation that has little wait for what others have brought."""
+
+
+class ReadyFeatures(Prepared):
+    """Features that a caller has already: its item is the vector, unit-norm."""
+
+    __slots__ = ()
+
+
+class Preparer:
+    """Prepares the inputs of one backbone.
+
+    Attributes:
+        preprocessor: What turns inputs into what the encoder reads.
+        kinds: The kinds of input that it takes, sorted.
+    """
+
+    def __init__(self, preprocessor: Preprocessor, dimension: int) -> None:
+        """Makes it; `dimension` is the length of features that a caller may bring."""
+        self.preprocessor = preprocessor
+        self.kinds = sorted({*preprocessor.kinds, Kind.FEATURES})
+        self._dimension = dimension
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it takes texts."""
+        return Kind.TEXT in self.preprocessor.kinds
+
+    async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        """Prepares inputs: inline where they are short texts, in a thread beside the encoder otherwise.
+
+        An input that cannot be read fails alone. Features that a caller has already are not for the encoder: their
+        item is the vector.
+        """
+        if any(it.kind is Kind.FEATURES for it in inputs):
+            return await self._prepare_mixed(inputs)
+        if self.preprocessor.quick(inputs):
+            return [self._prepared(it) for it in inputs]
+        return await asyncio.to_thread(self.preprocessor.many, inputs)
+
+    async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
+        """What is wrong with each input; None where it can be read.
+
+        A text always can, so no time is spent on it.
+        """
+        if self.reads_texts and all(it.kind is Kind.TEXT for it in inputs):
+            return [None] * len(inputs)
+        errors: list[InvalidError | None] = []
+        for part in self.parts(inputs):
+            prepared = await self.prepare_all(part)
+            errors += [it if isinstance(it, InvalidError) else None for it in prepared]
+        return errors
+
+    def parts(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
+        """The inputs, in parts that may be prepared at once: a decoded file may be far larger than the file."""
+        at_once = len(inputs) if self.reads_texts else FILES_AT_ONCE
+        for start in range(0, len(inputs), max(at_once, 1)):
+            yield inputs[start : start + at_once]
+
+    async def _prepare_mixed(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+        others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES]))
+        return [self._ready(it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
+
+    def _prepared(self, value: Input) -> Prepared | InvalidError:
+        try:
+            return self.preprocessor.prepare(value)
+        except InvalidError as error:
+            return error
+
+    def _ready(self, value: Input) -> Prepared | InvalidError:
+        try:
+            return ReadyFeatures(ready_features(value, self._dimension))
+        except InvalidError as error:
+            return error
+
+
+async def in_turns(
+    turns: Turns, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
+) -> list[tuple[list[int], T]]:
+    """What `work` makes of the inputs, part by part, each with its inputs' places. Keys that compete take turns.
+
+    Inputs of like size are in one part, so that batches have little to pad.
+
+    Raises:
+        Exception: The first that `work` raised; the other parts are given up.
+    """
+
+    async def turn(places: list[int]) -> tuple[list[int], T]:
+        async with turns.place(key):
+            return places, await work([inputs[place] for place in places])
+
+    order = sorted(range(len(inputs)), key=lambda place: inputs[place].size)
+    tasks = [asyncio.create_task(turn(order[start : start + TURN])) for start in range(0, len(order), TURN)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

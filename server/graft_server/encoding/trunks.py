@@ -1,0 +1,93 @@
+"""All backbones of a server, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator, Mapping
+
+from graft_server.domain.errors import BackboneError, MissingError
+from graft_server.domain.examples import Modality
+from graft_server.domain.names import shown
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunk import OnChange, Trunk
+from graft_server.encoding.tuned_layers import TunedLayersCache
+from graft_server.jobs.job import Jobs
+
+_log = logging.getLogger(__name__)
+
+
+class Trunks:
+    """The trunks of a server, by name."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        default: str,
+        settings: TrunkSettings,
+        on_change: OnChange = lambda _: None,
+        on_use: Collection[str] = (),
+    ) -> None:
+        """Makes them; none is open yet.
+
+        Args:
+            sources: Backbone name to source.
+            default: The name of the default one.
+            settings: How all are run.
+            on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse, and of one that
+                was loaded on use, or could not be.
+            on_use: The names of those that are loaded on their first use.
+        """
+        tuned_layers, loading = TunedLayersCache(settings.tuned_bytes), asyncio.Lock()
+        self._trunks = {
+            name: Trunk(
+                name,
+                source,
+                settings,
+                on_change,
+                on_use=name in on_use,
+                tuned_layers=tuned_layers,
+                loading=loading,
+            )
+            for name, source in sources.items()
+        }
+        self.default = default
+
+    def __iter__(self) -> Iterator[Trunk]:
+        return iter(sorted(self._trunks.values(), key=lambda trunk: trunk.name))
+
+    def reading(self, modality: Modality | None) -> Trunk:
+        """The default trunk, or the first that reads a modality which that does not; the default one for None."""
+        default = self._trunks[self.default]
+        if modality in (None, default.modality):
+            return default
+        return next((it for it in self._trunks.values() if it.modality is modality), default)
+
+    def get(self, name: str) -> Trunk:
+        """Returns a trunk by name, the default one for "".
+
+        Raises:
+            MissingError: This server has no such backbone.
+        """
+        name = name or self.default
+        if name not in self._trunks:
+            raise MissingError(
+                f"There is no backbone {shown(name)} on this server: it has "
+                f"{', '.join(map(shown, sorted(self._trunks)))}. ListBackbones describes them.",
+                reason="BACKBONE_NOT_FOUND",
+                field="backbone",
+            )
+        return self._trunks[name]
+
+    async def open(self, jobs: Jobs) -> None:
+        """Opens all trunks. One that fails does not stop the others; the default one's failure is raised."""
+        results = await asyncio.gather(*(trunk.open(jobs) for trunk in self), return_exceptions=True)
+        for trunk, result in zip(self, results, strict=True):
+            if isinstance(result, BackboneError) and trunk.name != self.default:
+                _log.error("backbone %s: %s", trunk.name, result.message)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def close(self) -> None:
+        """Closes all trunks."""
+        await asyncio.gather(*(trunk.close() for trunk in self))

@@ -1,0 +1,245 @@
+"""Encoding for models with retuned layers: what lies below the cut is computed once for all rows of a batch.
+
+Rows of such models, and rows of models on the frozen backbone, ride in one batch. They go through the lower
+layers together; then each row goes through the upper layers of its own model. A model of which all layers were
+tuned shares nothing but the batch's place in the queue.
+
+Graphs of tuned layers are megabytes, not kilobytes as heads are, so only those that are asked for are kept
+loaded, within a budget. Loading happens on a thread, beside the encoder: only requests for that model wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graft_server.backbones.graphs.cache import HIDDEN
+from graft_server.backbones.preprocessing import Arrays, Preprocessor
+from graft_server.backbones.text.preprocessor import is_packed
+from graft_server.domain.errors import BackboneError
+from graft_server.encoding.encoder import Encoder, Features, open_session, run_bound
+
+_log = logging.getLogger(__name__)
+
+MEMORY_FACTOR = 2.0
+"""What a loaded graph takes, over its size: the runtime keeps its weights a second time, packed for the processor."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedLayersRef:
+    """Tuned layers that a version brings, loaded or not."""
+
+    key: str
+    """Unique in the store."""
+    below: int
+    """How many layers of the backbone come before them; 0: none."""
+    read: Callable[[], bytes]
+    """Reads the graph; may raise DomainError."""
+
+
+class GraphPart:
+    """A session over a part of an encoder's graph."""
+
+    def __init__(self, graph: Path | bytes, *, device: str, threads: int) -> None:
+        """Loads the graph; see `Encoder`."""
+        self._session, self._device = open_session(graph, device, threads)
+        self._inputs = {it.name: it.type for it in self._session.get_inputs()}
+        self._outputs = [it.name for it in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name. Takes of the arrays what it reads. Raises BackboneError."""
+        inputs = {name: arrays[name] for name in self._inputs}
+        if HIDDEN in inputs:
+            half = self._inputs[HIDDEN] == "tensor(float16)"
+            inputs[HIDDEN] = inputs[HIDDEN].astype(np.float16 if half else np.float32, copy=False)
+        try:
+            found = _run(self._session, inputs, self._device)
+        except Exception as error:
+            _log.exception("a part of the encoder failed")
+            raise BackboneError(
+                "The encoder failed; the server's log has the details. Try again later.",
+                reason="ENCODER_FAILED",
+            ) from error
+        return dict(zip(self._outputs, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedLayers:
+    """Tuned layers, loaded."""
+
+    below: int
+    part: GraphPart
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], device: str) -> Sequence[Array]:
+    if device == "cuda":
+        return run_bound(session, inputs, device)
+    found: Sequence[Array] = session.run(None, inputs)
+    return found
+
+
+class TunedLayersCache:
+    """The tuned layers that are loaded. Belongs to one event loop."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._loaded: OrderedDict[str, tuple[TunedLayers, int]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[TunedLayers]] = {}
+
+    @property
+    def loaded(self) -> list[str]:
+        """The keys of what is loaded, the one that was asked for last at the end."""
+        return list(self._loaded)
+
+    async def get(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
+        """Tuned layers, loaded if need be; what was not asked for longest makes room.
+
+        Whoever holds a `TunedLayers` can go on using it: memory is freed once nobody does.
+
+        Raises:
+            DomainError: They cannot be read or loaded.
+        """
+        known = self._loaded.get(ref.key)
+        if known is not None:
+            self._loaded.move_to_end(ref.key)
+            return known[0]
+        task = self._loading.get(ref.key)
+        if task is None:
+            task = asyncio.create_task(self._load(ref, open_graph))
+            self._loading[ref.key] = task
+            task.add_done_callback(lambda _: self._loading.pop(ref.key, None))
+        return await asyncio.shield(task)
+
+    def forget(self, key: str) -> None:
+        """Unloads layers whose version is gone."""
+        self._loaded.pop(key, None)
+
+    async def _load(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
+        graph = await asyncio.to_thread(ref.read)
+        tuned = TunedLayers(ref.below, await asyncio.to_thread(open_graph, graph))
+        self._loaded[ref.key] = tuned, round(MEMORY_FACTOR * len(graph))
+        while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self._budget:
+            key, _ = self._loaded.popitem(last=False)
+            _log.info("tuned layers %s were unloaded to make room", key)
+        return tuned
+
+
+class SplitEncoder:
+    """An encoder, its cuts, and batches whose rows part at them. `encode…` may be called from several threads."""
+
+    def __init__(self, encoder: Encoder | Any, preprocessor: Preprocessor) -> None:
+        """Wraps an encoder of the whole frozen backbone, and what collates its items."""
+        self._encoder = encoder
+        self._collate = preprocessor.collate
+        self._packed = is_packed(preprocessor)
+        self._cuts: dict[int, tuple[GraphPart, GraphPart]] = {}
+
+    def has_cut(self, layer: int) -> bool:
+        """Whether the parts below and above a cut are loaded."""
+        return layer in self._cuts
+
+    def add_cut(self, layer: int, below: GraphPart, above: GraphPart) -> None:
+        """Puts the parts below and above a cut after so many layers in service."""
+        self._cuts[layer] = below, above
+
+    def encode(self, items: Sequence[Any]) -> Features:
+        """All rows by the frozen backbone; see `Encoder.encode`."""
+        features: Features = self._encoder.encode(items)
+        return features
+
+    def encode_by(self, tuned: TunedLayers, items: Sequence[Any]) -> Features:
+        """All rows by the same tuned layers; see `encode_with`."""
+        return self.encode_with(items, {tuned: np.arange(len(items))})[tuned]
+
+    def encode_with(
+        self, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
+    ) -> dict[TunedLayers | None, Features]:
+        """Each row by its own upper layers.
+
+        Args:
+            items: What the preprocessor made of the inputs.
+            rows_of: Which of them belong to which tuned layers; None: to the frozen ones.
+
+        Returns:
+            For each of these, features of shape (items, d), of which only its own rows are filled.
+
+        Raises:
+            BackboneError: The device failed, or what it computed is not finite.
+        """
+        by_cut: dict[int, list[TunedLayers | None]] = {}
+        for tuned in rows_of:
+            if tuned is not None:
+                by_cut.setdefault(tuned.below, []).append(tuned)
+        frozen = rows_of.get(None)
+        shared = max(by_cut)
+        if frozen is not None and shared:
+            by_cut[shared].append(None)  # they pass the lower layers in any case
+        found: dict[TunedLayers | None, Features] = {}
+        for cut, tuned_layers in by_cut.items():
+            found |= self._through(cut, items, {tuned: rows_of[tuned] for tuned in tuned_layers})
+        if frozen is not None and not shared:
+            found[None] = _spread(self.encode([items[row] for row in frozen]), frozen, len(items))
+        return found
+
+    def _through(
+        self, cut: int, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
+    ) -> dict[TunedLayers | None, Features]:
+        """Rows whose layers part at the same cut."""
+        found: dict[TunedLayers | None, Features] = {}
+        if not cut:
+            for tuned, rows in rows_of.items():
+                arrays = self._collate([items[row] for row in rows])
+                found[tuned] = _spread(cast("TunedLayers", tuned).part.run(arrays), rows, len(items))
+            return found
+        below, above = self._cuts[cut]
+        every = [items[row] for rows in rows_of.values() for row in rows]
+        inputs = self._collate(every)
+        lower = below.run(inputs)
+        hidden = lower.pop(HIDDEN)
+        start = 0
+        for tuned, rows in rows_of.items():
+            # The rows of one model stand together.
+            end = start + len(rows)
+            arrays = self._part(every, inputs, hidden, start, end)
+            features = (above if tuned is None else tuned.part).run(arrays)
+            if tuned is None:
+                features |= {view: array[start:end] for view, array in lower.items()}
+            found[tuned] = _spread(features, rows, len(items))
+            start = end
+        return found
+
+    def _part(
+        self, items: Sequence[Any], inputs: Arrays, hidden: Array, start: int, end: int
+    ) -> dict[str, Array]:
+        """What a graph above the cut reads of some rows that stand together."""
+        if not self._packed:
+            return {name: array[start:end] for name, array in inputs.items()} | {HIDDEN: hidden[start:end]}
+        before = sum(map(len, items[:start]))
+        tokens = slice(before, before + sum(map(len, items[start:end])))
+        return {**self._collate(items[start:end]), HIDDEN: hidden[:, tokens]}
+
+
+def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) -> Features:
+    """Features of some rows of a batch, at their places among all."""
+    if not all(np.isfinite(array).all() for array in features.values()):
+        raise BackboneError(
+            "The encoder gave features that are not finite numbers. Try again later.",
+            reason="ENCODER_NOT_FINITE",
+        )
+    if len(rows) == count and (rows == np.arange(count)).all():
+        return features
+    spread = {view: np.zeros((count, array.shape[1]), array.dtype) for view, array in features.items()}
+    for view, array in features.items():
+        spread[view][rows] = array
+    return spread

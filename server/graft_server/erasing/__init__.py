@@ -1,0 +1,1 @@
+"""What is taken out for good: models, versions, and a person's examples."""

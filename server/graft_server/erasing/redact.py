@@ -1,0 +1,147 @@
+"""The job that takes what versions hold of erased examples out of them, in a worker.
+
+It writes the parts of each version anew; the catalogue then makes them count. It must run while what is left of the
+erased examples, their old segments and features, is still there to compare with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.model import ManifestRef
+from graft_server.domain.report import DataReport, DuplicateGroup, Report
+from graft_server.domain.views import names_of
+from graft_server.heads import Head, decode, encode
+from graft_server.heads.graph import to_onnx
+from graft_server.heads.graph_parity import check_parity
+from graft_server.heads.redaction import coarsened, without
+from graft_server.store.adaptations.erasure import Erased, erased_examples
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.versions import (
+    HEAD,
+    HEAD_ONNX,
+    REPORT,
+    TOP,
+    read_part,
+    read_report,
+    write_version,
+)
+from graft_server.store.objects.objects import Objects
+
+PARITY_ROWS = 64
+"""Random rows that the new graph is compared on, beside what is left of landmarks and anchors."""
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A version as the catalogue has it."""
+
+    key: str
+    sha256: str
+    redacted: bool
+    """Whether that was done to it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redacting:
+    """The job's payload."""
+
+    store: str
+    """Where the store is, for `Objects.open`."""
+    model: str
+    adaptations: tuple[str, ...]
+    versions: tuple[Written, ...]
+
+
+def redact(payload: Mapping[str, Any], _: OnProgress) -> list[dict[str, str] | None]:
+    """Writes versions anew, without features and ids of examples that were erased and not yet swept away.
+
+    Args:
+        payload: A `Redacting`, as builtins.
+
+    Returns:
+        For each version `key` and `sha256` of its new manifest, or None where it holds nothing of them.
+    """
+    task = msgspec.convert(payload, Redacting)
+    objects = Objects.open(task.store)
+    stores = [AdaptationStore.load(objects, task.model, it) for it in task.adaptations]
+    erased = [it for store in stores for it in erased_examples(objects, store)]
+    if not erased:
+        return [None] * len(task.versions)
+    refs = [_redacted(objects, it, erased) for it in task.versions]
+    return [None if ref is None else {"key": ref.key, "sha256": ref.sha256} for ref in refs]
+
+
+def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> ManifestRef | None:
+    ref = ManifestRef(version.key, version.sha256)
+    manifest, report = read_report(objects, ref)
+    parts = {name: read_part(objects, ref, manifest, name) for name in manifest.parts}
+    head = decode(parts[HEAD])
+    if TOP in parts:
+        redacted = None if version.redacted else coarsened(head)
+    else:
+        features = _features(erased, manifest.encoder_id, head.view)
+        redacted = without(head, features) if len(features) else None
+    cleaned = without_ids(report, {it.id for it in erased})
+    if redacted is None and cleaned == report:
+        return None
+    if redacted is not None:
+        parts[HEAD], parts[HEAD_ONNX] = encode(redacted), to_onnx(redacted)
+        check_parity(decode(parts[HEAD]), parts[HEAD_ONNX], _rows(redacted))
+    parts[REPORT] = msgspec.json.encode(cleaned)
+    return write_version(objects, manifest, parts)
+
+
+def _features(erased: Sequence[Erased], encoder_id: str, view: str) -> NDArray[np.float32]:
+    """Shape (e, d): those of the erased examples that have the view, but for NaN, which no head has learned."""
+    names = names_of(view)
+    found = [it.features[encoder_id] for it in erased if encoder_id in it.features]
+    rows = [np.concatenate([it[name] for name in names]) for it in found if it.keys() >= set(names)]
+    return np.array([it for it in rows if np.isfinite(it).all()], np.float32)
+
+
+def _rows(head: Head) -> NDArray[np.float16]:
+    """Rows to compare the graph with the head on."""
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal((PARITY_ROWS, head.dimension))
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    return np.concatenate([random.astype(np.float16), head.novelty.anchors])
+
+
+def without_ids(report: Report, ids: Collection[str]) -> Report:
+    """The report without entries that name one of the examples. Counts and figures stay."""
+    data = report.data
+    return dataclasses.replace(
+        report,
+        data=None if data is None else _data_without(data, ids),
+        feature_map=tuple(it for it in report.feature_map if it.id not in ids),
+        predicted_values=tuple(it for it in report.predicted_values if it.id not in ids),
+    )
+
+
+def _data_without(data: DataReport, ids: Collection[str]) -> DataReport:
+    return dataclasses.replace(
+        data,
+        duplicate_groups=_groups_without(data.duplicate_groups, ids),
+        near_duplicate_pairs=_groups_without(data.near_duplicate_pairs, ids),
+        conflicts=_groups_without(data.conflicts, ids),
+        label_errors=tuple(it for it in data.label_errors if it.example.id not in ids),
+    )
+
+
+def _groups_without(groups: Sequence[DuplicateGroup], ids: Collection[str]) -> tuple[DuplicateGroup, ...]:
+    """The groups without those examples, and without what is no group any more."""
+    left = (
+        dataclasses.replace(it, examples=tuple(one for one in it.examples if one.id not in ids))
+        for it in groups
+    )
+    return tuple(it for it in left if len(it.examples) > 1)

@@ -1,0 +1,1 @@
+"""Figures of quality: what predictions are worth against the targets."""

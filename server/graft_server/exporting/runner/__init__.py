@@ -1,0 +1,1 @@
+"""What travels with a bundle: the code that answers without Graft."""

@@ -1,0 +1,1 @@
+"""Doors: each turns the messages of one protocol into nouns and back, and does nothing else."""

@@ -1,0 +1,1 @@
+"""The contract graft.v1 over gRPC."""

@@ -1,0 +1,114 @@
+"""The one table from domain errors to gRPC statuses, and how a status carries its details."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from graft_server.domain import errors
+from graft_server.domain.adaptation import Failure
+
+DOMAIN = "graft"
+
+Context = Any
+"""grpc.aio.ServicerContext, of whatever request and response."""
+_Trailers = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
+
+CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
+    errors.InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.MissingError: grpc.StatusCode.NOT_FOUND,
+    errors.ConflictError: grpc.StatusCode.ABORTED,
+    errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OverloadError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.BackboneError: grpc.StatusCode.UNAVAILABLE,
+    errors.CorruptError: grpc.StatusCode.DATA_LOSS,
+    errors.StoreFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.StoreError: grpc.StatusCode.UNAVAILABLE,
+    errors.WorkerError: grpc.StatusCode.INTERNAL,
+    errors.FaultError: grpc.StatusCode.INTERNAL,
+}
+"""An error has the code of the first of its classes, nearest first, that is listed."""
+
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_BY_NAME = {kind.__name__: code for kind, code in CODES.items()}
+
+
+def to_status(error: errors.DomainError) -> status_pb2.Status:
+    """The status of a domain error, with ErrorInfo always, and BadRequest and RetryInfo where they apply."""
+    code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+    status = _status(code, error.message, error.reason, error.field, error.metadata)
+    if isinstance(error, errors.OverloadError | errors.StoreFullError):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
+        status.details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status
+
+
+def failure_status(failure: Failure) -> status_pb2.Status:
+    """The status of a domain error that was stored."""
+    code = _BY_NAME.get(failure.kind, grpc.StatusCode.INTERNAL)
+    return _status(code, failure.message, failure.reason, failure.field, failure.metadata)
+
+
+def end(context: Context, error: errors.DomainError) -> None:
+    """Gives a call the error's status, for a handler that then returns: cheaper than to abort by raising."""
+    code, message, metadata = _trailers(error)
+    context.set_code(code)
+    context.set_details(message)
+    context.set_trailing_metadata(metadata)
+
+
+async def abort(context: Context, error: errors.DomainError) -> NoReturn:
+    """Ends the call with the error's status; for handlers that are generators."""
+    code, message, metadata = _trailers(error)
+    await context.abort(code, message, trailing_metadata=metadata)
+    raise AssertionError  # abort() has raised
+
+
+def _trailers(error: errors.DomainError) -> _Trailers:
+    """Code, message and metadata; `next_sequence` and its like are in the metadata too."""
+    if type(error) is errors.OverloadError:
+        return _refusal(error.message, error.reason, error.retry_after_s)
+    return _made(error)
+
+
+@functools.lru_cache(maxsize=256)
+def _refusal(message: str, reason: str, retry_after_s: float) -> _Trailers:
+    """A server that has too much to do refuses thousands of calls alike: their status is made once."""
+    return _made(errors.OverloadError(message, reason=reason, retry_after_s=retry_after_s))
+
+
+def _made(error: errors.DomainError) -> _Trailers:
+    status = to_status(error)
+    metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if "next_sequence" in error.metadata:
+        metadata.append(("next_sequence", error.metadata["next_sequence"]))
+    return _BY_NUMBER[status.code], status.message, tuple(metadata)
+
+
+def _status(
+    code: grpc.StatusCode, message: str, reason: str, field: str, metadata: dict[str, str]
+) -> status_pb2.Status:
+    number = code_pb2.Code.Value(code.name)
+    status = status_pb2.Status(code=number, message=message)
+    status.details.append(_any(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)))
+    if field and code is grpc.StatusCode.INVALID_ARGUMENT:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=field, description=message, reason=reason
+        )
+        status.details.append(_any(error_details_pb2.BadRequest(field_violations=[violation])))
+    return status
+
+
+def _any(
+    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

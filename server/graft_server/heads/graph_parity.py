@@ -1,0 +1,65 @@
+"""Whether a head's ONNX graph computes what the served head does: nothing is published that does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from graft_server.domain.errors import FaultError
+from graft_server.heads import rounding
+from graft_server.heads.head import Head
+from graft_server.heads.novelty import Novelty
+from graft_server.heads.tolerances import ROUNDING
+
+ROWS = 2000
+"""So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""
+NOVELTY_PARITY = 1e-4
+Array = NDArray[np.float32]
+
+
+def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> None:
+    """Raises FaultError unless the ONNX graph computes what the head does on features of shape (n, d)."""
+    finite = features[np.isfinite(features).all(axis=1)]
+    every = max(1, -(-len(finite) // ROWS))
+    rows = finite[::every].astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a tiny graph: threads cost more than they give
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    served = head.scores(rows)
+    names = list(served.__dataclass_fields__)
+    computed = dict(zip(names, session.run(names, {"features": rows}), strict=True))
+    allowed = _allowed(head, rows)
+    wrong = []
+    for name in (it for it in names if it in allowed):
+        off = np.abs(computed[name] - getattr(served, name))
+        if not (off <= allowed[name]).all():  # so said, NaN fails too
+            worst = np.unravel_index(np.argmax(off / allowed[name]), off.shape)
+            wrong.append(
+                f"{name} by up to {off[worst]:.1e} (at most {allowed[name][worst]:.0e} is accepted there)"
+            )
+    if wrong:
+        raise FaultError(
+            "The new version's ONNX graph does not agree with the head that would be served: "
+            f"{', '.join(wrong)}. Nothing was published. Commit again; if it fails again, report it.",
+            reason="HEAD_PARITY",
+        )
+    if head.decides_otherwise(rows, computed, allowed):
+        raise FaultError(
+            "The new version's ONNX graph selects other labels than the head that would be served. Nothing was "
+            "published. Commit again; if it fails again, report it.",
+            reason="HEAD_PARITY",
+        )
+
+
+def _allowed(head: Head, rows: Array) -> dict[str, Array]:
+    """How far each output may be off, of the output's shape: more where what is summed is large."""
+    answers, novelty = rounding.allowance(head, rows)
+    by = NOVELTY_PARITY + _rounding(head.novelty) + novelty
+    return {**head.graph_allowance(rows, answers), "novelty": by}
+
+
+def _rounding(novelty: Novelty) -> float:
+    """How far rounding alone can put the novelty off."""
+    steepest = (np.diff(novelty.shares) / np.diff(novelty.knots)).max()
+    return float(ROUNDING * np.abs(novelty.knots).max() * steepest)

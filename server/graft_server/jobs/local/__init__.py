@@ -1,0 +1,1 @@
+"""Jobs in processes beside the server."""

@@ -1,1 +1,0 @@
-"""Protobuf to the domain and back, and nothing else. The only part that knows gRPC."""

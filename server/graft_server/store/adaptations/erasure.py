@@ -1,0 +1,290 @@
+"""Writing segments anew: without the records of erased examples, or several small ones as one.
+
+Both go the same way. The new segments and their features are written first, under new names; then one generation
+makes them count; then what they stand for is deleted. A crash before the generation leaves new objects that nothing
+names, a crash after it old ones that nothing names: `sweep` finds both. A name has the number of the generation that
+it is written for, so that once another has that number, what lost against it is known as garbage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.store.adaptations.features import Features, encode_features, read_features
+from graft_server.store.adaptations.generations import Generation, Piece, new_name
+from graft_server.store.adaptations.keys import features_key, writer_folder
+from graft_server.store.adaptations.segments import (
+    ERASED,
+    Record,
+    Segment,
+    changes,
+    encode_segment,
+    read_segment,
+    segment_key,
+    walk,
+)
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
+
+ORPHAN_AGE = timedelta(days=1)
+"""New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which examples are to be erased."""
+
+    ids: frozenset[str]
+    subjects: frozenset[str] = frozenset()
+    """Whose rejected changes are to be erased: those have no example, so no id of one."""
+
+    def covers(self, record: Record) -> bool:
+        """Whether a record is to be erased."""
+        if record.change is None:
+            return bool(record.subject) and record.subject in self.subjects
+        upsert = record.change.upsert
+        return (record.change.delete_id if upsert is None else upsert.id) in self.ids
+
+
+def segments_of(store: AdaptationStore) -> Iterator[tuple[Segment, int]]:
+    """Yields all segments of an adaptation that count, by writer, then sequence; each as `segments.walk` does."""
+    for writer_id, end in sorted(store.read_positions().items()):
+        yield from walk(partial(store.segment, writer_id), end)
+
+
+def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
+    """Makes examples of an adaptation not count any more, and returns how many states of them there were.
+
+    What still holds them is garbage then: see `sweep`.
+    """
+    while True:
+        number = store.generations.refresh()
+        concerned = [it for it, _ in segments_of(store) if any(map(wanted.covers, it.records))]
+        if not concerned:
+            return 0
+        for segment in concerned:
+            store.record_rejections(segment)  # a rewritten segment has no events of its own
+        written = [_without(objects, store, segment, wanted, number + 1) for segment in concerned]
+        places = [it for segment in concerned for it in _examples(segment, wanted)]
+        # Descending, so that the lowest number of each writer stays.
+        if _enter(store, number, written, erased=dict(sorted(places, reverse=True))):
+            return len(places)
+        objects.delete(_keys(objects, store, written))  # somebody else rewrote segments: look again
+
+
+def put_together(
+    objects: Objects, store: AdaptationStore, encoder_id: str, run: Sequence[tuple[str, int]]
+) -> bool:
+    """Makes one segment of consecutive small ones, and deletes those.
+
+    All of them must have been there while the adaptation was open, so that whatever closes it includes them.
+
+    Args:
+        objects: The store.
+        store: The adaptation.
+        encoder_id: Whose features they must have: those may still be to come. Others' are kept where they are complete.
+        run: (writer, ordinal) of each.
+
+    Returns:
+        Whether they were: not if features are missing, or where somebody rewrites at the same time.
+    """
+    number = store.generations.refresh()
+    segments = [store.segment(writer_id, ordinal) for writer_id, ordinal in run]
+    if any(one.next_ordinal != following.ordinal for one, following in pairwise(segments)):
+        return False  # they were put together since the run was planned
+    features = {
+        it: _joined([_features(objects, store, one, it) for one in segments])
+        for it in _encoders(objects, store)
+    }
+    if features.get(encoder_id) is None:
+        return False
+    for segment in segments:
+        store.record_rejections(segment)  # a rewritten segment has no events of its own
+    first = segments[0]
+    merged = Segment(
+        first.writer_id,
+        first.ordinal,
+        first.first_sequence,
+        tuple(record for segment in segments for record in segment.records),
+        ordinals=sum(it.ordinals for it in segments),
+        rewritten=new_name(first.ordinal, number + 1),
+    )
+    _write(objects, store, merged)
+    for encoder, arrays in features.items():
+        if arrays is not None:
+            _write_features(objects, store, merged, encoder, arrays)
+    entered = _enter(store, number, [merged], erased=None)
+    objects.delete(_keys(objects, store, segments if entered else [merged]))
+    return entered
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What is left of an erased example in objects that do not count any more."""
+
+    id: str
+    features: Mapping[str, Mapping[str, NDArray[np.float16]]]
+    """Encoder to view to a row of shape (d,), of the encoders whose features are stored."""
+
+
+def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased]:
+    """Yields the examples that were erased from an adaptation and are still in what `sweep` finds."""
+    garbage = sorted(it for it in sweep(objects, store) if it.endswith(".seg"))
+    if not garbage:
+        return
+    gone = {
+        (segment.writer_id, sequence)
+        for segment, _ in segments_of(store)
+        for sequence, record in enumerate(segment.records, segment.first_sequence)
+        if record.erased
+    }
+    for key in garbage:
+        writer_id, name = _place(key)
+        try:
+            segment = read_segment(objects, writer_folder(store.model, store.name, writer_id), name)
+        except ObjectMissingError:
+            continue  # somebody else swept
+        rows = [
+            it
+            for it in changes(segment, segment.first_sequence, segment.next_sequence)
+            if it.change.upsert is not None and (writer_id, it.sequence) in gone
+        ]
+        features = {
+            encoder_id: found
+            for encoder_id in _encoders(objects, store)
+            if rows and (found := _features(objects, store, segment, encoder_id))
+        }
+        for it in rows:
+            by_encoder = {
+                encoder_id: {view: array[it.row] for view, array in views.items()}
+                for encoder_id, views in features.items()
+            }
+            yield Erased(it.change.id, by_encoder)
+
+
+def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
+    """Returns the keys of segments and features that do not count, which a crash left. Delete them.
+
+    What was replaced, or written for a generation that is past, or too late for the commit that closed the
+    adaptation, goes at once. What was written for the next one may still be about to count, unless it is old.
+    """
+    now = now or datetime.now(UTC)
+    segments = f"{store.folder}writers/"
+    features = f"{store.folder}features/"
+    ages = {**objects.ages(segments, now), **objects.ages(features, now)}
+    store.refresh()
+    late = store.late_segments()
+    garbage: list[str] = []
+    for key, age in ages.items():
+        writer_id, name = _place(key.removeprefix(segments if key.startswith(segments) else features))
+        if (writer_id, name) in late:
+            garbage.append(key)
+            continue
+        if store.generations.counts(writer_id, name):
+            continue
+        if store.generations.dead(name) or age > ORPHAN_AGE:
+            garbage.append(key)
+    return garbage
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Writer and name from "WRITER/NAME.seg" or "ENCODER/WRITER/NAME.bin"."""
+    parts = path.split("/")
+    return parts[-2], parts[-1].rpartition(".")[0]
+
+
+def _without(
+    objects: Objects, store: AdaptationStore, segment: Segment, wanted: Wanted, number: int
+) -> Segment:
+    """Writes a segment and its features without the records of some examples."""
+    records = tuple(ERASED if wanted.covers(it) else it for it in segment.records)
+    rewritten = replace(segment, records=records, rewritten=new_name(segment.ordinal, number))
+    _write(objects, store, rewritten)
+    upserts = [it for it in segment.records if it.change is not None and it.change.upsert is not None]
+    kept = np.array([not wanted.covers(it) for it in upserts], bool)
+    for encoder_id in _encoders(objects, store):
+        features = _features(objects, store, segment, encoder_id)
+        if features is not None:
+            left = {view: array[kept] for view, array in features.items()} if kept.any() else {}
+            _write_features(objects, store, rewritten, encoder_id, left)
+    return rewritten
+
+
+def _enter(
+    store: AdaptationStore, number: int, written: Sequence[Segment], *, erased: dict[str, int] | None
+) -> bool:
+    """Makes rewritten segments count, unless there is another generation than when they were read."""
+    pieces: dict[str, list[Piece]] = {}
+    for it in written:
+        piece = Piece(it.ordinal, it.next_ordinal, it.next_sequence, it.name)
+        pieces.setdefault(it.writer_id, []).append(piece)
+    by_writer = {writer_id: tuple(them) for writer_id, them in pieces.items()}
+    try:
+        store.generations.append(Generation(datetime.now(UTC), by_writer, erased), number + 1)
+    except ObjectExistsError:
+        return False
+    return True
+
+
+def _examples(segment: Segment, wanted: Wanted) -> list[tuple[str, int]]:
+    """(writer, sequence) of the examples that are to be erased."""
+    return [
+        (segment.writer_id, sequence)
+        for sequence, record in enumerate(segment.records, segment.first_sequence)
+        if record.change is not None and record.change.upsert is not None and wanted.covers(record)
+    ]
+
+
+def _keys(objects: Objects, store: AdaptationStore, segments: Iterable[Segment]) -> list[str]:
+    """The objects of segments: their records and their features."""
+    encoders = _encoders(objects, store)
+    keys: list[str] = []
+    for it in segments:
+        keys.append(segment_key(writer_folder(store.model, store.name, it.writer_id), it.name))
+        keys += [_features_key(store, it, encoder_id) for encoder_id in encoders]
+    return keys
+
+
+def _encoders(objects: Objects, store: AdaptationStore) -> list[str]:
+    return objects.folders(f"{store.folder}features/")
+
+
+def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> str:
+    return features_key(store.model, store.name, encoder_id, segment.writer_id, segment.name)
+
+
+def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
+    """The features of a segment, or None if they are not stored: they are computed when they are needed."""
+    try:
+        return read_features(objects, _features_key(store, segment, encoder_id))
+    except ObjectMissingError:
+        return None
+
+
+def _joined(parts: Sequence[Features | None]) -> Features | None:
+    """The features of all parts, one after the other; None if one's are missing, or have other views."""
+    if any(part is None for part in parts):
+        return None
+    filled = [part for part in parts if part]
+    if any(part.keys() != filled[0].keys() for part in filled):
+        return None
+    views = filled[0].keys() if filled else ()
+    return {view: np.concatenate([part[view] for part in filled]) for view in views}
+
+
+def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
+    folder = writer_folder(store.model, store.name, segment.writer_id)
+    objects.create(segment_key(folder, segment.name), encode_segment(segment))
+
+
+def _write_features(
+    objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str, features: Features
+) -> None:
+    objects.create(_features_key(store, segment, encoder_id), encode_features(features), lasting=False)

@@ -1,0 +1,44 @@
+"""Where the objects of an adaptation lie."""
+
+from __future__ import annotations
+
+from graft_server.store.catalogue.versions import model_folder
+
+
+def stored_name(adaptation_id: str, deletion: int) -> str:
+    """Returns the name by which an adaptation is stored.
+
+    Where its model was deleted before it began, another one of its id may have been, and any server may still be
+    removing what is left of that: so it has a name of its own, which no id can be.
+
+    Args:
+        adaptation_id: Its id.
+        deletion: The number of the catalogue's entry that last deleted the model, or 0.
+    """
+    return f"{adaptation_id}@{deletion}" if deletion else adaptation_id
+
+
+def parsed_name(name: str) -> tuple[str, int]:
+    """Returns what `stored_name` made a name of."""
+    adaptation_id, _, deletion = name.partition("@")
+    return adaptation_id, int(deletion or 0)
+
+
+def adaptation_folder(model: str, name: str) -> str:
+    """Returns the prefix of all that belongs to an adaptation, by the name that it is stored by."""
+    return f"{model_folder(model)}adaptations/{name}/"
+
+
+def writer_folder(model: str, name: str, writer_id: str) -> str:
+    """Returns the prefix of a writer's segments, by the name that the adaptation is stored by."""
+    return f"{adaptation_folder(model, name)}writers/{writer_id}/"
+
+
+def features_key(model: str, name: str, encoder_id: str, writer_id: str, segment: str) -> str:
+    """Returns the key of the features of a segment, by the names of adaptation and segment."""
+    return f"{adaptation_folder(model, name)}features/{encoder_id}/{writer_id}/{segment}.bin"
+
+
+def start_key(model: str, name: str) -> str:
+    """Returns the key of how an adaptation began, by the name that it is stored by."""
+    return f"{adaptation_folder(model, name)}start.json"

@@ -1,0 +1,94 @@
+"""Which adaptations there are, and taking one away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graft_server.domain.adaptation import Start
+from graft_server.domain.errors import CorruptError, MissingError
+from graft_server.domain.names import shown
+from graft_server.store.adaptations.keys import adaptation_folder, parsed_name, start_key
+from graft_server.store.catalogue.versions import model_folder
+from graft_server.store.objects.objects import ObjectMissingError, Objects
+
+
+def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
+    """Returns the error where there is no such adaptation."""
+    return MissingError(
+        f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists those it has.",
+        reason="ADAPTATION_NOT_FOUND",
+        field="adaptation_id",
+    )
+
+
+def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
+    """Returns how each of a model's adaptations began, by the name that it is stored by; None for a damaged one.
+
+    Args:
+        objects: The store.
+        model: The model.
+        known: Those that were read before; those that are read now are added, those that are gone removed.
+    """
+    found: dict[str, Start | None] = {}
+    for name in list_adaptations(objects, model):
+        try:
+            found[name] = known.get(name) or objects.get_json(start_key(model, name), Start)
+        except ObjectMissingError:
+            continue  # it was deleted meanwhile
+        except CorruptError:
+            found[name] = None
+    known.clear()
+    known.update((it, start) for it, start in found.items() if start)
+    return found
+
+
+def list_adaptations(objects: Objects, model: str) -> list[str]:
+    """Returns the names that a model's adaptations are stored by, sorted."""
+    names = objects.folders(f"{model_folder(model)}adaptations/")
+    # A folder without a start is what a deletion, or a crash before the start was durable, left.
+    return [it for it in names if objects.exists(start_key(model, it))]
+
+
+def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
+    """Yields model and stored name of every adaptation in the store, also of models without a version."""
+    unvisited = [""]
+    while unvisited:
+        namespace = unvisited.pop()
+        for segment in objects.folders(f"models/{namespace}"):
+            if segment == "_":
+                model = namespace.rstrip("/")
+                yield from ((model, it) for it in list_adaptations(objects, model))
+            else:
+                unvisited.append(f"{namespace}{segment}/")
+
+
+def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
+    """Returns the stored names of adaptations that a deletion of their model meant, by the number of its entry.
+
+    A damaged one, of which nobody knows when it began, is among them; so is what is left of one without a start.
+    """
+    found = []
+    for name in objects.folders(f"{model_folder(model)}adaptations/") if deletion else ():
+        if parsed_name(name)[1] >= deletion:
+            continue  # it began after that
+        try:
+            start = objects.get_json(start_key(model, name), Start)
+        except CorruptError:
+            found.append(name)
+        except ObjectMissingError:
+            if objects.keys(adaptation_folder(model, name)):
+                found.append(name)
+        else:
+            if start.born < deletion:
+                found.append(name)
+    return found
+
+
+def remove_adaptation(objects: Objects, model: str, name: str) -> None:
+    """Deletes an adaptation with its examples and features, by the name that it is stored by.
+
+    The start goes last: while it is there, a deletion that was cut off can be seen and finished.
+    """
+    start = start_key(model, name)
+    objects.delete([it for it in objects.keys(adaptation_folder(model, name)) if it != start])
+    objects.delete([start])

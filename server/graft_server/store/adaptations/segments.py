@@ -1,0 +1,353 @@
+"""A writer's changes, in the order of their sequence numbers, as segments that are created once.
+
+Segments are keyed by writer and ordinal, so that two servers that take the same writer's stream collide
+instead of interleaving. Every change has a record, also one that was refused, with a digest of what was
+sent: a repeat can be told from a conflict even after a restart. An erased change keeps its place and nothing
+else: whatever is sent under its number again counts as a repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.errors import ConflictError, DomainError
+from graft_server.domain.examples import Change, Example, Rejection
+from graft_server.domain.names import shown
+from graft_server.store.adaptations.generations import Generations, ordinal_of, original_name
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
+
+ERASED_DIGEST = 0
+"""In place of a digest, which would tell whoever guesses a change that the guess is right."""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one change. Of change and rejection one is not None, or neither where it was erased."""
+
+    digest: int
+    """`content_digest` of the change as it was sent, or ERASED_DIGEST."""
+    change: Change | None = None
+    rejection: Rejection | None = None
+    subject: str = ""
+    """Whose data a rejected change was."""
+
+    @property
+    def erased(self) -> bool:
+        """Whether what it said was erased."""
+        return self.change is None and self.rejection is None
+
+
+ERASED = Record(ERASED_DIGEST)
+"""What is left of an erased change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive changes of one writer."""
+
+    writer_id: str
+    ordinal: int
+    """From 0, without gaps."""
+    first_sequence: int
+    records: tuple[Record, ...]
+    ordinals: int = 1
+    """How many segments it stands for: more than 1 where it was put together from several."""
+    rewritten: str = ""
+    """Its name, where it is not as it was acknowledged."""
+
+    @property
+    def name(self) -> str:
+        """Of its object within the writer's folder, and of its features."""
+        return self.rewritten or original_name(self.ordinal)
+
+    @property
+    def next_ordinal(self) -> int:
+        """The ordinal of the segment after it."""
+        return self.ordinal + self.ordinals
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number after the last."""
+        return self.first_sequence + len(self.records)
+
+    @property
+    def upserts(self) -> list[Example]:
+        """The accepted examples in record order: what the rows of the segment's features belong to."""
+        return [it.change.upsert for it in self.records if it.change and it.change.upsert]
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What was refused, in record order."""
+        return tuple(it.rejection for it in self.records if it.rejection)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A change at its place."""
+
+    sequence: int
+    change: Change
+    row: int
+    """The row of the segment's features that belongs to it; of a deletion, that of the upsert before it, or -1."""
+
+
+def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
+    """Yields the accepted changes of a segment whose sequence numbers are from `first` on and below `end`."""
+    row = -1
+    for sequence, record in enumerate(segment.records, segment.first_sequence):
+        change = record.change
+        if sequence >= end:
+            return
+        if change is None:
+            continue
+        row += change.upsert is not None
+        if sequence >= first:
+            yield Placed(sequence, change, row)
+
+
+def walk(read: Callable[[int], Segment], end: int) -> Iterator[tuple[Segment, int]]:
+    """Yields a writer's segments below a sequence number, each with the first sequence number that was not yet.
+
+    That is not always the segment's first one: it may have been put together, meanwhile, with those before it.
+
+    Args:
+        read: Reads the segment that stands for an ordinal.
+        end: A sequence number that is durable.
+    """
+    ordinal, sequence = 0, 0
+    while sequence < end:
+        segment = read(ordinal)
+        yield segment, sequence
+        ordinal, sequence = segment.next_ordinal, segment.next_sequence
+
+
+def content_digest(data: bytes) -> int:
+    """Returns 64 bits that are equal for equal changes as sent, and never ERASED_DIGEST."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
+
+
+def segment_key(folder: str, name: str) -> str:
+    """Returns a segment's key within its writer's folder, which ends in "/"."""
+    return f"{folder}{name}.seg"
+
+
+def encode_segment(segment: Segment) -> bytes:
+    """Returns a segment as bytes."""
+    return msgspec.msgpack.encode(segment)
+
+
+def read_segment(objects: Objects, folder: str, name: str) -> Segment:
+    """Returns a segment by its name, or raises ObjectMissingError or CorruptError."""
+    key = segment_key(folder, name)
+    try:
+        return msgspec.msgpack.decode(objects.get(key), type=Segment)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise corrupt(key, str(error)) from None
+
+
+def read_current(
+    objects: Objects, folder: str, generations: Generations, writer_id: str, ordinal: int
+) -> Segment:
+    """Returns the segment that stands for an ordinal now, or raises ObjectMissingError or CorruptError."""
+    while True:
+        number = generations.number
+        try:
+            return read_segment(objects, folder, generations.name(writer_id, ordinal))
+        except ObjectMissingError:
+            if generations.refresh() == number:
+                raise  # it was not replaced meanwhile
+
+
+class WriterLog:
+    """All segments of one writer. Thread-safe."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        folder: str,
+        writer_id: str,
+        generations: Generations,
+        *,
+        counts: Callable[[Segment], bool] = lambda _: True,
+        confirm: Callable[[Segment], None] = lambda _: None,
+    ) -> None:
+        """Describes the log; `load` reads it.
+
+        Args:
+            objects: Where it is.
+            folder: The writer's, ending in "/".
+            writer_id: The writer.
+            generations: Of its adaptation.
+            counts: Whether a segment that is there belongs to the log; where one does not, the log ends.
+            confirm: Told of a segment that `append` has made durable, before that counts. If it raises, the
+                segment is deleted again.
+        """
+        self.writer_id = writer_id
+        self._objects = objects
+        self._folder = folder
+        self._generations = generations
+        self._counts = counts
+        self._confirm = confirm
+        self._lock = threading.Lock()
+        self._next_ordinal = 0
+        self._next_sequence = 0
+        self._digests: NDArray[np.uint64] = np.empty(64, np.uint64)
+        self._labels: set[str] = set()
+        self._erasures = generations.erasures(writer_id)
+
+    @property
+    def next_sequence(self) -> int:
+        """Every change below this number is durable."""
+        return self._next_sequence
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that its examples carry, or carried once."""
+        return frozenset(self._labels)
+
+    def load(self) -> Iterator[Segment]:
+        """Reads the segments that are not known yet and yields each.
+
+        Raises:
+            CorruptError: A segment is damaged.
+            ObjectMissingError: A segment is missing while a later one is there.
+        """
+        with self._lock:
+            self._generations.refresh()
+            self._forget_erased()
+            if not self._next_ordinal:
+                self._require_whole()
+            while (segment := self._read_next()) is not None and self._counts(segment):
+                self._add(segment)
+                yield segment
+
+    def repeated(self, first_sequence: int, digests: Sequence[int]) -> int:
+        """Returns how many of the changes, from the first on, are durable already, or were and were erased.
+
+        Args:
+            first_sequence: The sequence number of the first change.
+            digests: `content_digest` of each change.
+
+        Raises:
+            ConflictError: The changes begin beyond the next sequence number, or one of them differs from the
+                change that has its number.
+        """
+        next_sequence = self._next_sequence
+        if first_sequence > next_sequence:
+            raise _conflict(
+                "SEQUENCE_GAP",
+                f"The batch begins at sequence {first_sequence}, but writer {shown(self.writer_id)} goes on "
+                f"at {next_sequence}: send the changes from there.",
+                next_sequence,
+            )
+        known = self._digests[first_sequence : min(next_sequence, first_sequence + len(digests))]
+        sent = np.array(digests[: len(known)], np.uint64)
+        differing = np.flatnonzero((known != sent) & (known != ERASED_DIGEST))
+        if differing.size:
+            raise _conflict(
+                "SEQUENCE_CONFLICT",
+                f"Sequence {first_sequence + differing[0]} of writer {shown(self.writer_id)} was sent before "
+                f"with other content: use a new number (the next is {next_sequence}) or another writer_id.",
+                next_sequence,
+            )
+        return len(known)
+
+    def append(self, records: Sequence[Record]) -> Segment:
+        """Makes the records durable under the next sequence numbers.
+
+        Where a segment with the very same records is there already, it counts as this one: an attempt that
+        seemed to fail had in fact succeeded.
+
+        Raises:
+            ConflictError: Another server has taken the writer's stream; `load` reads what it wrote.
+            DomainError: What `confirm` raised.
+        """
+        with self._lock:
+            segment = Segment(self.writer_id, self._next_ordinal, self._next_sequence, tuple(records))
+            key = segment_key(self._folder, segment.name)
+            try:
+                self._objects.create(key, encode_segment(segment))
+            except ObjectExistsError:
+                if read_segment(self._objects, self._folder, segment.name) != segment:
+                    raise self._superseded() from None
+            self._generations.refresh()
+            if not self._generations.counts(self.writer_id, segment.name):
+                # Others have gone on, and what was once under this key has been rewritten since.
+                self._objects.delete([key])
+                raise self._superseded()
+            try:
+                self._confirm(segment)
+            except DomainError:
+                self._objects.delete([key])
+                raise
+            self._add(segment)
+            return segment
+
+    def _require_whole(self) -> None:
+        """Raises ObjectMissingError if a segment is missing while a later one is there."""
+        keys = self._objects.keys(self._folder)
+        names = (it.removeprefix(self._folder).removesuffix(".seg") for it in keys)
+        ordinals = {it for it in map(ordinal_of, names) if it is not None}
+        for ordinal in range(max(ordinals, default=0)):
+            if ordinal not in ordinals and self._generations.piece(self.writer_id, ordinal) is None:
+                self._generations.refresh()
+                if self._generations.piece(self.writer_id, ordinal) is None:
+                    raise ObjectMissingError(segment_key(self._folder, original_name(ordinal)))
+
+    def _read_next(self) -> Segment | None:
+        ordinal = self._next_ordinal
+        try:
+            return read_current(self._objects, self._folder, self._generations, self.writer_id, ordinal)
+        except ObjectMissingError:
+            if self._generations.piece(self.writer_id, ordinal) is not None:
+                raise
+            return None
+
+    def _forget_erased(self) -> None:
+        """Begins anew where records were erased: digests and labels of theirs must not be kept."""
+        erasures = self._generations.erasures(self.writer_id)
+        if erasures == self._erasures:
+            return
+        again = WriterLog(self._objects, self._folder, self.writer_id, self._generations, counts=self._counts)
+        for _ in again.load():
+            pass
+        self._digests, self._labels = again._digests, again._labels
+        self._next_ordinal, self._next_sequence = again._next_ordinal, again._next_sequence
+        self._erasures = erasures
+
+    def _add(self, segment: Segment) -> None:
+        first = self._next_sequence
+        if not segment.first_sequence <= first <= segment.next_sequence:
+            raise corrupt(
+                segment_key(self._folder, segment.name),
+                f"it begins at sequence {segment.first_sequence} instead of {first}",
+            )
+        if segment.next_sequence > len(self._digests):
+            grown = np.empty(2 * segment.next_sequence, np.uint64)
+            grown[:first] = self._digests[:first]
+            self._digests = grown
+        # One that was put together from several may begin with what is known.
+        new = segment.records[first - segment.first_sequence :]
+        self._digests[first : segment.next_sequence] = [it.digest for it in new]
+        self._labels.update(label for it in segment.upserts for label in it.labels)
+        self._next_ordinal = segment.next_ordinal
+        # Last, because `repeated` reads without the lock.
+        self._next_sequence = segment.next_sequence
+
+    def _superseded(self) -> ConflictError:
+        return _conflict(
+            "WRITER_SUPERSEDED",
+            f"Another call has gone on with the stream of writer {shown(self.writer_id)}: give each concurrent "
+            "call a writer_id of its own.",
+            self._next_sequence,
+        )
+
+
+def _conflict(reason: str, message: str, next_sequence: int) -> ConflictError:
+    return ConflictError(message, reason=reason, metadata={"next_sequence": str(next_sequence)})

@@ -1,0 +1,135 @@
+"""Which examples are stored of a model: every one that was accepted, in the state that its change gave it.
+
+They are listed a page at a time. Where a page begins, and which states later ones replaced, is known from an index
+of the adaptation, which is read once and goes on from there.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from graft_server.domain.examples import StoredExample
+from graft_server.store.adaptations.erasure import segments_of
+from graft_server.store.adaptations.segments import changes
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
+
+KEPT_IDS = 200_000
+"""Ids in all indices that are kept: 30 MB. A larger one is read anew for each page."""
+
+Place = tuple[str, int]
+"""Writer and sequence."""
+
+
+def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
+    """Returns the ids of the examples that are, or were once said to be, of a subject."""
+    return {it.id for segment, _ in segments_of(store) for it in segment.upserts if it.subject == subject}
+
+
+class ExampleIndex:
+    """Where the examples of one adaptation are. Thread-safe."""
+
+    def __init__(self, store: AdaptationStore) -> None:
+        """Describes it; `refresh` reads what there is."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._erasure = 0
+        self._latest: dict[str, Place] = {}
+        """The place of the latest change of each id, in the order that training reads them."""
+        self._segments: dict[str, list[tuple[int, int]]] = {}
+        """By writer: the first sequence number of each segment, as it was read, and its ordinal."""
+        self._ends: dict[str, tuple[int, int]] = {}
+        """By writer: the sequence number and the ordinal to go on from."""
+
+    def __len__(self) -> int:
+        """How many ids it has."""
+        return len(self._latest)
+
+    def refresh(self) -> None:
+        """Reads what was stored since; everything where examples were erased."""
+        with self._lock:
+            self._store.refresh()
+            erasure = self._store.generations.last_erasure
+            if erasure != self._erasure:
+                self._latest, self._segments, self._ends = {}, {}, {}
+            for writer_id, end in self._store.read_positions().items():
+                self._read(writer_id, end)
+            self._erasure = erasure
+
+    def examples(self, first: Place = ("", 0)) -> Iterator[StoredExample]:
+        """Yields the examples from a place on, by writer, then sequence; erased ones are not among them."""
+        for writer_id, (end, _) in sorted(self._ends.items()):
+            if writer_id < first[0]:
+                continue
+            start = first[1] if writer_id == first[0] else 0
+            if start >= end:
+                continue
+            segments = self._segments[writer_id]
+            _, ordinal = segments[bisect_right(segments, start, key=lambda it: it[0]) - 1]
+            while start < end:
+                segment = self._store.segment(writer_id, ordinal)
+                for it in changes(segment, start, end):
+                    if it.change.upsert is not None:
+                        place = writer_id, it.sequence
+                        superseded = self._latest.get(it.change.id, place) != place
+                        yield StoredExample(self._store.adaptation_id, *place, it.change.upsert, superseded)
+                start, ordinal = max(start, segment.next_sequence), segment.next_ordinal
+
+    def _read(self, writer_id: str, end: int) -> None:
+        sequence, ordinal = self._ends.get(writer_id, (0, 0))
+        known = self._segments.setdefault(writer_id, [])
+        while sequence < end:
+            segment = self._store.segment(writer_id, ordinal)
+            for it in changes(segment, sequence, segment.next_sequence):
+                place = writer_id, it.sequence
+                self._latest[it.change.id] = max(place, self._latest.get(it.change.id, place))
+            known.append((sequence, ordinal))
+            sequence, ordinal = segment.next_sequence, segment.next_ordinal
+        self._ends[writer_id] = sequence, ordinal
+
+
+class StoredExamples:
+    """The examples of all models, with the indices that were used last. Thread-safe."""
+
+    def __init__(self, objects: Objects, kept_ids: int = KEPT_IDS) -> None:
+        """Reads nothing yet.
+
+        Args:
+            objects: The store.
+            kept_ids: How many ids the indices that are kept may have.
+        """
+        self._objects = objects
+        self._kept_ids = kept_ids
+        self._lock = threading.Lock()
+        self._indices: OrderedDict[tuple[str, str], ExampleIndex] = OrderedDict()
+        self._forgotten = 0
+
+    def of(self, model: str, adaptation_id: str) -> ExampleIndex:
+        """The newest index of an adaptation.
+
+        Raises:
+            MissingError: There is no such adaptation.
+        """
+        key = model, adaptation_id
+        with self._lock:
+            forgotten, index = self._forgotten, self._indices.get(key)
+        if index is None:
+            index = ExampleIndex(AdaptationStore.load(self._objects, model, adaptation_id))
+        index.refresh()
+        with self._lock:
+            if forgotten == self._forgotten:  # else it may have what was erased while it was read
+                self._indices[key] = index
+                self._indices.move_to_end(key)
+            while self._indices and sum(map(len, self._indices.values())) > self._kept_ids:
+                self._indices.popitem(last=False)
+        return index
+
+    def forget(self, model: str) -> None:
+        """Lets go of a model: examples of it were erased, or it was deleted."""
+        with self._lock:
+            self._forgotten += 1
+            for key in [it for it in self._indices if it[0] == model]:
+                del self._indices[key]

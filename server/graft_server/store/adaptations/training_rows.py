@@ -1,0 +1,120 @@
+"""From a lineage of changes to the examples that count, with their features: what a version is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.examples import Example
+from graft_server.domain.model import Source
+from graft_server.store.adaptations.features import read_features
+from graft_server.store.adaptations.generations import Generations
+from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
+from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
+from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n examples. Row i of everything is example i."""
+
+    examples: tuple[Example, ...]
+    origins: tuple[tuple[str, int], ...]
+    """(writer, sequence) of the change that gave the example its present state."""
+    features: dict[str, NDArray[np.float16]]
+    """View name to features of shape (n, d), of the views that all rows have; empty if n is 0."""
+    generations: dict[str, int]
+    """Adaptation to the generation of its segments that was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    example: Example
+    origin: tuple[str, int]
+    features_key: str
+    row: int
+    """The row among the segment's features."""
+
+
+def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
+    """Returns the examples of a lineage in their latest state, deleted ones left out.
+
+    The latest change of an id wins, by place of the adaptation in the lineage, then writer, then sequence;
+    rows come in that order too. So the result does not depend on how the writers' streams interleaved.
+
+    Raises:
+        ObjectMissingError: A segment or its features are missing, or features were damaged. metadata["object"] names
+            the object.
+        CorruptError: A segment is damaged.
+    """
+    generations = {
+        it.adaptation_id: Generations(objects, adaptation_folder(model, it.adaptation_id)) for it in sources
+    }
+    while True:
+        numbers = {adaptation_id: it.refresh() for adaptation_id, it in generations.items()}
+        try:
+            found = _read_rows(objects, model, sources, encoder_id, generations)
+        except ObjectMissingError:
+            if all(generations[it].refresh() == number for it, number in numbers.items()):
+                raise  # it was not replaced while it was read
+        else:
+            return replace(found, generations=numbers)
+
+
+def _read_rows(
+    objects: Objects,
+    model: str,
+    sources: Sequence[Source],
+    encoder_id: str,
+    generations: Mapping[str, Generations],
+) -> Rows:
+    rows: dict[str, _Row] = {}
+    for source in sources:
+        of_source = generations[source.adaptation_id]
+        for writer_id, next_sequence in sorted(source.watermarks.items()):
+            folder = writer_folder(model, source.adaptation_id, writer_id)
+            read = partial(read_current, objects, folder, of_source, writer_id)
+            for segment, first in walk(read, next_sequence):
+                key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
+                for it in changes(segment, first, next_sequence):
+                    _apply(rows, it, writer_id, key)
+    kept = tuple(rows.values())
+    return Rows(
+        examples=tuple(it.example for it in kept),
+        origins=tuple(it.origin for it in kept),
+        features=_read_features(objects, kept),
+        generations={},
+    )
+
+
+def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:
+    change = placed.change
+    if change.delete_id is not None:
+        rows.pop(change.delete_id, None)
+    if change.upsert is not None:
+        rows.pop(change.upsert.id, None)  # so that it goes to the end
+        rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
+
+
+def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:
+    # Rows are in the order of their segments, so each segment's features are read once.
+    wanted: dict[str, list[int]] = {}
+    for row in rows:
+        wanted.setdefault(row.features_key, []).append(row.row)
+    pieces: dict[str, list[NDArray[np.float16]]] = {}
+    for key, indices in wanted.items():
+        features = read_features(objects, key)
+        # Where a caller sent features instead of inputs, a segment has their one view alone.
+        shared = features.keys() & pieces.keys() if pieces else features.keys()
+        if not shared:
+            raise corrupt(key, "it has none of the views of other segments")
+        pieces = {
+            view: [*pieces.get(view, ()), array[indices]]
+            for view, array in features.items()
+            if view in shared
+        }
+    return {view: np.concatenate(arrays) for view, arrays in pieces.items()}

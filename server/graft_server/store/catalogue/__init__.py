@@ -1,0 +1,1 @@
+"""Which models, versions and aliases there are."""

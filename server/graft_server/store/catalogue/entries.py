@@ -1,0 +1,78 @@
+"""The entries of the catalogue's log, as they are stored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from graft_server.domain.model import ManifestRef
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish"):
+    """A version was published, and aliases moved to it."""
+
+    time: datetime
+    model: str
+    version: int
+    adaptation_id: str
+    commit_id: str
+    manifest: ManifestRef
+    aliases: tuple[str, ...]
+    summary: dict[str, Any]
+
+
+class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
+    """An alias was pointed at a version, or removed by version 0."""
+
+    time: datetime
+    model: str
+    alias: str
+    version: int
+
+
+class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):
+    """A version was deleted. Its number stays used."""
+
+    time: datetime
+    model: str
+    version: int
+
+
+class DeleteModel(msgspec.Struct, frozen=True, tag="delete_model"):
+    """A model was deleted. A new one of the same name goes on counting."""
+
+    time: datetime
+    model: str
+
+
+class CancelAdaptation(msgspec.Struct, frozen=True, tag="cancel_adaptation"):
+    """An adaptation was cancelled: nothing of it is published after this."""
+
+    time: datetime
+    model: str
+    adaptation_id: str
+
+
+class EraseExamples(msgspec.Struct, frozen=True, tag="erase_examples"):
+    """Examples of a model were erased: what was trained before this is not published after it."""
+
+    time: datetime
+    model: str
+    versions: tuple[int, ...]
+    """Those that may have been trained on them."""
+    generations: dict[str, int]
+    """Adaptation to the generation of its segments that erased them."""
+
+
+class Redact(msgspec.Struct, frozen=True, tag="redact"):
+    """A version's parts were written anew, without what they held of erased examples."""
+
+    time: datetime
+    model: str
+    version: int
+    manifest: ManifestRef
+
+
+Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples | Redact

@@ -1,0 +1,250 @@
+"""Immutable objects by key, created once, on a local folder or a bucket.
+
+Every object is sealed: the payload, then a line with a digest, so that a truncated or flipped object is
+noticed when it is read, and JSON stays readable. The line also carries a random nonce of the writer: where
+a bucket reports "already exists" after a time-out, the nonce tells whether it was our own attempt that won.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
+from graft_server.store.objects import local_folder
+
+_log = logging.getLogger(__name__)
+_SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
+_SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
+# How obstore's local store tells of an operating system's error.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+T = TypeVar("T")
+
+
+class ObjectExistsError(StoreError):
+    """The key to be created exists already."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Object {key} exists already.", reason="OBJECT_EXISTS", metadata={"object": key})
+
+
+class ObjectMissingError(StoreError):
+    """The key to be read does not exist."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Object {key} is missing.", reason="OBJECT_MISSING", metadata={"object": key})
+
+
+def corrupt(key: str, what: str) -> CorruptError:
+    """Returns the error for an object that is not what was written."""
+    return CorruptError(
+        f"Object {key} of the store is damaged: {what}. Restore it from a copy of the store.",
+        reason="OBJECT_CORRUPT",
+        metadata={"object": key},
+    )
+
+
+class Objects:
+    """The objects of one store. Thread-safe; several processes may use the same store at once.
+
+    All methods raise StoreError where the store cannot be read or written.
+    """
+
+    def __init__(self, store: ObjectStore, root: Path | None = None) -> None:
+        self._store = store
+        self._root = root
+
+    @classmethod
+    def open(cls, location: str | Path) -> Objects:
+        """Opens a local folder, which is made if it is missing, or a bucket by URL (s3, gs, az, ...)."""
+        if isinstance(location, str) and "://" in location:
+            # Callers wait: give up in seconds, not in obstore's default of three minutes.
+            retry = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
+            return cls(from_url(location, retry_config=retry))  # type: ignore[call-overload]
+        root = Path(location).absolute()
+        try:
+            local_folder.prepare(root)
+        except OSError as error:
+            # The one message that names a path: whoever starts the server reads it.
+            raise StoreError(
+                f"The store's folder {root} cannot be used: {error.strerror}. Give one that can be read and "
+                "written.",
+                reason="STORE_UNUSABLE",
+            ) from error
+        return cls(LocalStore(root), root)
+
+    def create(self, key: str, data: bytes, *, lasting: bool = True) -> None:
+        """Creates an object; it survives a power cut once this returns.
+
+        If not lasting, a power cut may still take it away: for what can be derived again.
+
+        Raises:
+            ObjectExistsError: The key exists.
+        """
+        nonce = secrets.token_hex(8).encode()
+        sealed = _seal(data, nonce)
+        try:
+            with _faults(key):
+                if self._root is None:
+                    obstore.put(self._store, key, sealed, mode="create")
+                else:
+                    local_folder.create(self._root, key, sealed, lasting=lasting)
+        except FileNotFoundError as error:
+            raise _fault(key, error) from error  # the store's folder itself is gone
+        except StoreError:
+            if not self._has_nonce(key, nonce):
+                raise
+
+    def get(self, key: str) -> bytes:
+        """Returns an object's payload.
+
+        Raises:
+            ObjectMissingError: There is no such key.
+            CorruptError: The object is not what was written.
+        """
+        return self._read(key)[0]
+
+    def exists(self, key: str) -> bool:
+        """Whether the key exists; its object is not checked."""
+        with suppress(FileNotFoundError), _faults(key):
+            obstore.head(self._store, key)
+            return True
+        return False
+
+    def keys(self, prefix: str) -> list[str]:
+        """Returns all keys below a prefix that ends in "/", sorted."""
+        with _faults(prefix):
+            return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+
+    def ages(self, prefix: str, now: datetime) -> dict[str, timedelta]:
+        """Returns how old the object of each key below a prefix is."""
+        with _faults(prefix):
+            return {
+                entry["path"]: now - entry["last_modified"]
+                for batch in obstore.list(self._store, prefix)
+                for entry in batch
+            }
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Returns the bytes of the object of each key below a prefix."""
+        with _faults(prefix):
+            return {
+                entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
+            }
+
+    def folders(self, prefix: str) -> list[str]:
+        """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
+
+        On a local folder, a name stays after its last key was deleted.
+        """
+        with _faults(prefix):
+            listed = obstore.list_with_delimiter(self._store, prefix)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects for good; those that do not exist are passed over."""
+        for key in keys:
+            with suppress(FileNotFoundError), _faults(key):
+                obstore.delete(self._store, key)
+        if self._root is not None:
+            local_folder.sync_parents(self._root, keys)
+
+    def create_json(self, key: str, value: Any) -> None:
+        """Creates an object from plain data."""
+        self.create(key, msgspec.json.encode(value))
+
+    def get_json(self, key: str, kind: type[T]) -> T:
+        """Returns an object's payload as plain data of a type."""
+        return decode_json(key, self.get(key), kind)
+
+    def _read(self, key: str) -> tuple[bytes, bytes]:
+        try:
+            with _faults(key):
+                sealed = obstore.get(self._store, key).bytes().to_bytes()
+        except FileNotFoundError:
+            raise ObjectMissingError(key) from None
+        return _unseal(key, sealed)
+
+    def _has_nonce(self, key: str, nonce: bytes) -> bool:
+        with suppress(StoreError):
+            return self._root is None and self._read(key)[1] == nonce
+        return False
+
+
+def decode_json(key: str, data: bytes, kind: type[T]) -> T:
+    """Returns plain data of a type, or raises CorruptError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise corrupt(key, str(error)) from None
+
+
+def _seal(data: bytes, nonce: bytes) -> bytes:
+    digest = hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest()
+    return b"%b\n#sealed %b %b\n" % (data, digest.encode(), nonce)
+
+
+def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
+    match = _SEAL.fullmatch(sealed[-_SEAL_BYTES:])
+    if match is None:
+        raise corrupt(key, f"its {len(sealed):,} bytes do not end in a seal, so its end was lost")
+    data, nonce = sealed[:-_SEAL_BYTES], match[2]
+    if hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest().encode() != match[1]:
+        raise corrupt(key, "its bytes do not match its digest")
+    return data, nonce
+
+
+@contextmanager
+def _faults(key: str) -> Iterator[None]:
+    """Turns what a store's client raises into StoreErrors, but for FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (AlreadyExistsError, FileExistsError):
+        raise ObjectExistsError(key) from None
+    except (BaseError, OSError) as error:
+        raise _fault(key, error) from error
+
+
+def _fault(key: str, error: Exception) -> StoreError:
+    """Returns an error that names the object, no path, and what to do; the log has the cause."""
+    _log.error("store: %s: %s", key, str(error).partition("\n")[0])
+    number = getattr(error, "errno", None)
+    if match := _OS_ERROR.search(str(error)):
+        number = int(match[1])
+    metadata = {"object": key}
+    if number in _FULL:
+        return StoreFullError(
+            f"The store has no space left for object {key}: free or add some. What was acknowledged is safe, and the "
+            "rest goes on where it was once there is room.",
+            reason="STORE_FULL",
+            metadata=metadata,
+        )
+    if number in _FORBIDDEN or isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreError(
+            f"The server lacks permission on object {key} of its store: grant it reading and writing, then try again.",
+            reason="STORE_FORBIDDEN",
+            metadata=metadata,
+        )
+    return StoreError(
+        f"The store failed or cannot be reached, at object {key}: try again; the server's log has the cause.",
+        reason="STORE_UNAVAILABLE",
+        metadata=metadata,
+    )

@@ -1,0 +1,1 @@
+"""From stored rows to the arrays that heads are trained on, and to their folds."""

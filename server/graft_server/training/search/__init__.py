@@ -1,0 +1,1 @@
+"""Which head is best: candidates, and the search among them."""

@@ -1,0 +1,369 @@
+"""From a multi-label training set to a head and its report: choose, fit, calibrate, set thresholds, measure.
+
+Each label is a question of its own with a common answer to what the features are worth, so the search asks for one
+view, one kind of head and one strength for all labels, by the sum of their log-losses; what differs between labels,
+how sure a score makes and from where on it counts, is in `thresholds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from graft_server.domain.errors import StateError
+from graft_server.domain.report import Candidate, HeadChoice
+from graft_server.domain.views import names_of, stacked
+from graft_server.evaluation import figures
+from graft_server.heads import LinearMap
+from graft_server.heads.maps import Map
+from graft_server.heads.multi_label import MultiLabelHead
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.calibration.thresholds import Decision, decide, platt
+from graft_server.training.examples.folded import deal, usable
+from graft_server.training.examples.folds import iterative_folds
+from graft_server.training.examples.training_set import MultiLabelSet
+from graft_server.training.reporting.multi_label import report_of
+from graft_server.training.search.candidates import NEVER
+from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
+from graft_server.training.solvers import binary, logistic
+from graft_server.training.solvers.kernel import RIDGES, KernelRidge
+from graft_server.training.solvers.threads import side_by_side
+from graft_server.training.tasks.selection import Selection
+
+SEARCH_EXAMPLES = 6_000
+"""Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""
+FOLDS_AT_ONCE = 3
+"""Folds in a group; see `candidates`."""
+LOGITS_AT_ONCE = 4_000_000
+"""Folds are fitted side by side as long as their logits take no more than 16 MiB."""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples of one view that can be trained on, in folds. Row i of everything is the same example."""
+
+    view: str
+    features: NDArray[np.float16]
+    """shape (n, d)."""
+    targets: NDArray[np.bool_]
+    """shape (n, k)."""
+    weights: NDArray[np.float64]
+    """shape (n,), all > 0."""
+    fold_of: NDArray[np.int32]
+    folds: int
+    seed: int
+    names: NDArray[np.float16] | None = None
+    """shape (k, d): features of the labels' names, each taught as an example that carries its label alone; None where
+    they are not."""
+
+    @cached_property
+    def taught(self) -> Taught:
+        """What heads are fitted to."""
+        numbers = self.targets.astype(np.float32)
+        if self.names is None:
+            return Taught(self.features, numbers, self.weights, self.fold_of)
+        k = len(self.names)
+        return Taught(
+            np.concatenate([self.features, self.names]),
+            np.concatenate([numbers, np.eye(k, dtype=np.float32)]),
+            np.append(self.weights, np.full(k, np.median(self.weights))),
+            np.append(self.fold_of, np.full(k, NEVER, np.int32)),
+        )
+
+    @cached_property
+    def axes(self) -> logistic.Axes:
+        """The features of what is taught on their principal axes."""
+        return logistic.principal_axes(self.taught.features.astype(np.float32), overwrite=True)
+
+    @cached_property
+    def scale(self) -> float:
+        """The mean squared norm of the features."""
+        wide = self.features.astype(np.float32)
+        return max(float(np.einsum("nd,nd->n", wide, wide).mean()), 1e-12)
+
+    @cached_property
+    def kernel(self) -> KernelRidge:
+        """The kernel regression."""
+        taught = self.taught
+        return KernelRidge(
+            taught.features, csr_array(taught.numbers), taught.weights, taught.fold_of, seed=self.seed
+        )
+
+    def settings(self, settings: Mapping[str, float]) -> Mapping[str, float]:
+        """A head's settings, and whether it was taught the labels' names."""
+        return {**settings, "label_names": float(self.names is not None)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """The rows that heads are fitted to: the examples first, then the labels' names where these help."""
+
+    features: NDArray[np.float16]
+    numbers: Array
+    """The targets as 0 and 1."""
+    weights: NDArray[np.float64]
+    fold_of: NDArray[np.int32]
+    """NEVER for names: nothing is measured on them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One head that was tried."""
+
+    kind: str
+    settings: Mapping[str, float]
+    scores: Array
+    """shape (n, k): of each example, by maps trained without its fold."""
+    fit: Callable[[], tuple[Map, ...]]
+    """Fits the maps on all rows; their scores add up to what `scores` are made of."""
+    candidate: Candidate
+
+
+def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = silent) -> Selection:
+    """Chooses and fits the head, and reports on it.
+
+    Args:
+        train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
+        seed: What every random choice is derived from.
+        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+
+    Raises:
+        StateError: No label is carried by some examples and not by others (TOO_FEW_CLASSES), or too few examples are
+            left to tell training from measuring (TOO_FEW_EXAMPLES).
+    """
+    finite = usable(train)
+    rows = np.flatnonzero(finite & ~train.validation)
+    _require_contrast(train.targets[rows])
+    bound, folds = deal(train, rows, train.kinds()[rows])
+    fold_of = iterative_folds(train.targets[rows], bound, folds, seed)
+
+    def seen(view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
+        features, targets = stacked(train.features, view)[rows[part]], train.targets[rows[part]]
+        names = None
+        if named and train.label_features is not None and train.label_features.keys() >= set(names_of(view)):
+            names = stacked(train.label_features, view)
+        weights = train.weights[rows[part]]
+        return Labelled(view, features, targets, weights, fold_of[part], folds, seed, names)
+
+    whole, tried = _search(views_of(train), seen, len(rows), seed, progress)
+    chosen = tried[0]
+    progress("fit", 0.8)
+    decision = decide(chosen.scores, whole.targets, whole.weights)
+    head = _fitted(whole, chosen, decision, train.kinds()[rows])
+    progress("evaluate", 0.9)
+    candidates = sorted((one.candidate for one in tried), key=lambda candidate: candidate.log_loss)
+    choice = HeadChoice(head.kind, head.view, chosen.settings, 1.0, tuple(candidates))
+    report = report_of(
+        train,
+        rows,
+        head,
+        choice,
+        scores=chosen.scores,
+        fold_of=fold_of,
+        held_out=np.flatnonzero(finite & train.validation),
+        seed=seed,
+    )
+    return Selection(head, report)
+
+
+def _require_contrast(targets: NDArray[np.bool_]) -> None:
+    told = targets.any(axis=0) & ~targets.all(axis=0)
+    if not told.any():
+        raise StateError(
+            f"None of the {targets.shape[1]} labels is carried by some of the {len(targets):,} training examples and "
+            "not by others: at least one must be. An example that none of the labels applies to has an empty set.",
+            reason="TOO_FEW_CLASSES",
+            metadata={"classes": "0", "needed": "1"},
+        )
+
+
+class View(Protocol):
+    """Gives some of the rows in a view, with the labels' names if they are asked for and known."""
+
+    def __call__(self, view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
+        """Rows of the places `part`, in a view."""
+
+
+def _search(
+    views: list[str], seen: View, n: int, seed: int, progress: Progress
+) -> tuple[Labelled, list[Trial]]:
+    """The examples in the chosen view, and what was tried on all of them, the chosen one first."""
+    everything = np.arange(n)
+    few = n if n <= 1.5 * SEARCH_EXAMPLES else SEARCH_EXAMPLES
+    part = np.sort(np.random.default_rng(seed).permutation(n)[:few])
+    first = STRENGTHS[FIRST_STRENGTH]
+    asked = {view: _Logistic(seen(view, part)) for view in views}
+    losses = {view: _loss(one.trial(first, logistic.ROUGH), one.labelled) for view, one in asked.items()}
+    view = next(one for one in views if losses[one] <= min(losses.values()) + AS_GOOD)
+    progress("choose", 0.2)
+    linear = asked.pop(view)
+    asked.clear()
+    with_names = _Logistic(seen(view, part, named=True))
+    named = with_names.labelled.names is not None
+    if named:
+        named = _loss(with_names.trial(first, logistic.ROUGH), linear.labelled) < losses[view]
+    if named:
+        linear = with_names
+    progress("choose", 0.3)
+    tried = _climb(linear)
+    progress("choose", 0.5)
+    kernels = [_kernel(linear.labelled, ridge) for ridge in RIDGES]
+    whole = linear.labelled
+    if few < n:
+        # The settings that were best on a part, fitted to all.
+        strength = _least(tried, whole).settings["C"]
+        ridge = _least(kernels, whole).settings["ridge"]
+        whole = seen(view, everything, named=named)
+        progress("choose", 0.6)
+        tried = [_Logistic(whole).trial(strength, logistic.ROUGH)]
+        kernels = [_kernel(whole, ridge)]
+    best, other = _least(tried, whole), _least(kernels, whole)
+    both = _blend(best, other, whole)
+    by_simplicity = [best, other, both]
+    least = min(_loss(one, whole) for one in by_simplicity)
+    chosen = next(one for one in by_simplicity if _loss(one, whole) <= least + AS_GOOD)
+    return whole, [chosen, *(one for one in [*tried, *kernels, both] if one is not chosen)]
+
+
+def _loss(trial: Trial, labelled: Labelled) -> float:
+    """The sum of all labels' log-losses, in nats: what a set of labels costs to tell."""
+    return trial.candidate.log_loss * len(labelled.targets[0])
+
+
+def _least(trials: list[Trial], labelled: Labelled) -> Trial:
+    return min(trials, key=lambda trial: _loss(trial, labelled))
+
+
+def _climb(trials: _Logistic) -> list[Trial]:
+    """Logistic regression of rising, then of falling strength from the first, for as long as the loss falls."""
+    tried = [trials.trial(STRENGTHS[FIRST_STRENGTH])]
+    for side in (STRENGTHS[FIRST_STRENGTH + 1 :], STRENGTHS[:FIRST_STRENGTH][::-1]):
+        before = len(tried)
+        for strength in side:
+            tried.append(trials.trial(strength))
+            if _least(tried, trials.labelled) is not tried[-1]:
+                break
+        if len(tried) > before + 1:
+            break
+    return tried
+
+
+class _Logistic:
+    """Logistic regression at one strength after another, each fold starting from its own last solution."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        self.labelled = labelled
+        self._last: dict[int, logistic.Solution] = {}
+
+    def trial(self, strength: float, tolerance: float = logistic.FINE) -> Trial:
+        """Tries a strength, given for features of norm 1."""
+        labelled = self.labelled
+        scaled = strength / labelled.scale
+        axes, taught = labelled.axes, labelled.taught
+        weights = taught.weights.astype(np.float32)
+        scores = np.zeros(labelled.targets.shape, np.float32)
+        at_once = max(1, min(FOLDS_AT_ONCE, LOGITS_AT_ONCE // (2 * scores.size)))
+
+        def solve(first: int) -> None:
+            folds = np.arange(first, min(first + at_once, labelled.folds))
+            kept = np.where(folds[:, None] == taught.fold_of, np.float32(0), weights)
+            start = self._last.get(first)
+            solution = binary.fit(
+                axes, taught.numbers, kept, strength=scaled, start=start, tolerance=tolerance
+            )
+            self._last[first] = solution
+            for i, fold in enumerate(folds):
+                rows = np.flatnonzero(labelled.fold_of == fold)
+                scores[rows] = axes.coordinates[rows] @ solution.weight[i] + solution.bias[i]
+
+        side_by_side(solve, range(0, labelled.folds, at_once))
+        near = logistic.mean_of(logistic.stacked([self._last[first] for first in sorted(self._last)]))
+
+        def fit() -> tuple[Map, ...]:
+            solution = binary.fit(axes, taught.numbers, weights[None], strength=scaled, start=near)
+            weight = axes.rotation @ solution.weight[0]
+            return (LinearMap(weight, solution.bias[0] - axes.centre @ weight),)
+
+        return _judged("logistic", labelled.settings({"C": strength}), scores, fit, labelled)
+
+
+def _kernel(labelled: Labelled, ridge: float) -> Trial:
+    """Kernel regression onto 0 and 1 with one penalty."""
+    regression = labelled.kernel
+    return _judged(
+        "kernel",
+        labelled.settings({"ridge": ridge}),
+        regression.out_of_fold(ridge)[: len(labelled.targets)],
+        lambda: (regression.fit(ridge),),
+        labelled,
+    )
+
+
+def _blend(one: Trial, other: Trial, labelled: Labelled) -> Trial:
+    """The mean of two heads' calibrated logits: a sum of maps again."""
+    scales = [platt(trial.scores, labelled.targets, labelled.weights) for trial in (one, other)]
+    logits = [scale.logits(trial.scores) for trial, scale in zip((one, other), scales, strict=True)]
+
+    half = np.float32(0.5)
+
+    def fit() -> tuple[Map, ...]:
+        return tuple(
+            _scaled(map_, half * scale.slope, half * scale.shift)
+            for trial, scale in zip((one, other), scales, strict=True)
+            for map_ in trial.fit()
+        )
+
+    mean = (logits[0] + logits[1]) / np.float32(2)
+    return _judged(f"{one.kind}+{other.kind}", {**one.settings, **other.settings}, mean, fit, labelled)
+
+
+def _judged(
+    kind: str,
+    settings: Mapping[str, float],
+    scores: Array,
+    fit: Callable[[], tuple[Map, ...]],
+    labelled: Labelled,
+) -> Trial:
+    decision = decide(scores, labelled.targets, labelled.weights)
+    probabilities, selected = decision.apply(scores)
+    found = figures.multi_label(probabilities, selected, labelled.targets, labelled.weights)
+    candidate = Candidate(
+        kind, labelled.view, settings, log_loss=found.figures.log_loss, micro_f1=found.further.micro_f1
+    )
+    return Trial(kind, settings, scores, fit, candidate)
+
+
+def _scaled(of: Map, slope: Array, shift: Array) -> Map:
+    """The map whose scores are those of another, times slope plus shift."""
+    return replace(of, weight=of.weight * slope, bias=of.bias * slope + shift)
+
+
+def _fitted(
+    labelled: Labelled, chosen: Trial, decision: Decision, kinds: NDArray[np.int32]
+) -> MultiLabelHead:
+    scale = decision.scale
+    first, *others = chosen.fit()
+    maps = (
+        _scaled(first, scale.slope, scale.shift),
+        *(_scaled(one, scale.slope, np.zeros_like(scale.shift)) for one in others),
+    )
+    n = len(kinds)
+    novelty = fit_novelty(
+        labelled.features.astype(np.float32),
+        kinds,
+        np.zeros(n, np.float32),
+        np.ones(n, bool),
+        labelled.fold_of,
+        seed=labelled.seed,
+    )
+    return MultiLabelHead(
+        chosen.kind, labelled.view, maps, decision.thresholds, decision.at_least_one, novelty
+    )

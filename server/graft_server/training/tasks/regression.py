@@ -1,0 +1,349 @@
+"""From a regression's training set to a head and its report: choose, fit, and say how far off it may be.
+
+Ridge and kernel regression are both cross-validated in closed form, so every strength and every view costs one
+factorisation a fold and no pass over the data. The interval comes from the same out-of-fold errors: of the n
+examples, as many lie within it as it promises, plus what a finite sample asks for (the jackknife with folds of
+Barber et al. 2021, around the head of all examples). Where some inputs are harder than others, which a ridge on the
+size of the errors finds out, it is wider for them (Lei et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from graft_server.domain.errors import StateError
+from graft_server.domain.examples import Task
+from graft_server.domain.report import (
+    CONFIDENCE,
+    Candidate,
+    Evaluation,
+    EvaluationMethod,
+    HeadChoice,
+    LearningCurve,
+    NoveltyReport,
+    PredictedValue,
+    Report,
+)
+from graft_server.domain.views import stacked
+from graft_server.evaluation import figures
+from graft_server.heads import ABSTAIN_ABOVE
+from graft_server.heads.maps import Map
+from graft_server.heads.regression import RegressionHead
+from graft_server.training.calibration.intervals import Interval, fit_interval, intervals_without
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.examples.folded import deal, usable
+from graft_server.training.examples.folds import stratified_folds
+from graft_server.training.examples.training_set import RegressionSet
+from graft_server.training.reporting.data_quality import findings
+from graft_server.training.reporting.feature_map import feature_map
+from graft_server.training.reporting.single_label import contradictions, warnings_of_all
+from graft_server.training.reporting.task_curves import regression_curve
+from graft_server.training.search.search import Progress, silent, views_of
+from graft_server.training.solvers import logistic
+from graft_server.training.solvers.kernel import KernelRidge
+from graft_server.training.solvers.ridge import Ridge
+from graft_server.training.tasks.selection import Selection
+
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""What ridge regression's penalty is chosen from, for features of norm 1."""
+KERNEL_PENALTIES = (0.1, 0.3, 1.0, 3.0)
+"""What kernel regression's penalty is chosen from: values are noisier than labels."""
+AS_GOOD = 1.005
+"""Of heads whose mean squared errors differ by a smaller factor, the simplest is taken."""
+MAX_PREDICTED = 500
+"""The report lists so many predicted values at most."""
+FEW = 20
+"""With fewer examples no interval can be sure to hold 90% of the truth."""
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Valued:
+    """Examples of one view that can be trained on, in folds. Row i of everything is the same example."""
+
+    view: str
+    features: NDArray[np.float16]
+    """shape (n, d)."""
+    targets: Floats
+    """shape (n,): the values less their mean, in standard deviations."""
+    weights: Floats
+    """shape (n,), all > 0."""
+    fold_of: NDArray[np.int32]
+    seed: int
+
+    @cached_property
+    def ridge(self) -> Ridge:
+        """The linear regression."""
+        axes = logistic.principal_axes(self.features.astype(np.float32), overwrite=True)
+        return Ridge(axes, self.targets, self.weights, self.fold_of)
+
+    @cached_property
+    def kernel(self) -> KernelRidge:
+        """The kernel regression."""
+        targets = csr_array(self.targets[:, None].astype(np.float32))
+        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One head that was tried."""
+
+    kind: str
+    valued: Valued
+    settings: Mapping[str, float]
+    predicted: Floats
+    """shape (n,): of each example, by maps trained without its fold, in the targets' unit."""
+    error: float
+    """The weighted mean of the squared errors."""
+    fit: Callable[[], tuple[Map, ...]]
+    """Fits the maps on all rows."""
+
+
+def select_regression(train: RegressionSet, *, seed: int, progress: Progress = silent) -> Selection:
+    """Chooses and fits the head, and reports on it.
+
+    Args:
+        train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
+        seed: What every random choice is derived from.
+        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+
+    Raises:
+        StateError: Too few examples are left to tell training from measuring (TOO_FEW_EXAMPLES).
+    """
+    finite = usable(train)
+    rows = np.flatnonzero(finite & ~train.validation)
+    if len(rows) < 2:
+        raise StateError(
+            f"{len(rows)} training examples have a value and can be used: at least 2 are needed.",
+            reason="TOO_FEW_EXAMPLES",
+        )
+    bound, folds = deal(train, rows, np.zeros(len(rows), np.int32))
+    values, weights = train.values[rows], train.weights[rows]
+    kinds = train.kinds()[rows]
+    fold_of = stratified_folds(kinds, bound, folds, seed)
+    unit = Unit.of(values, weights)
+    targets = unit.standardised(values)
+
+    def seen(view: str) -> Valued:
+        return Valued(view, stacked(train.features, view)[rows], targets, weights, fold_of, seed)
+
+    tried = _search(views_of(train), seen, progress)
+    chosen = tried[0]
+    progress("fit", 0.7)
+    features = chosen.valued.features.astype(np.float32)
+    interval = fit_interval(features, targets - chosen.predicted, weights, fold_of)
+    novelty = fit_novelty(
+        features, kinds, np.zeros(len(rows), np.float32), np.ones(len(rows), bool), fold_of, seed=seed
+    )
+    maps = tuple(unit.scaled(one, first=i == 0) for i, one in enumerate(chosen.fit()))
+    head = RegressionHead(
+        chosen.kind,
+        chosen.valued.view,
+        maps,
+        interval.below * unit.deviation,
+        interval.above * unit.deviation,
+        interval.spread,
+        novelty,
+    )
+    progress("evaluate", 0.9)
+    report = _report(train, rows, head, tried, unit, interval=interval, kinds=kinds, finite=finite, seed=seed)
+    return Selection(head, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The values' own zero and unit: regressions see their mean as 0, and a standard deviation as 1."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Floats, weights: Floats) -> Unit:
+        """The unit of weighted values; a deviation of 1 where all are equal."""
+        mean = float(weights @ values / weights.sum())
+        deviation = float(np.sqrt(weights @ (values - mean) ** 2 / weights.sum()))
+        return cls(mean, deviation if deviation > 1e-12 * max(abs(mean), 1e-300) else 1.0)
+
+    def standardised(self, values: Floats) -> Floats:
+        """Values in this unit."""
+        return (values - self.mean) / self.deviation
+
+    def restored(self, targets: Floats) -> Floats:
+        """The reverse."""
+        return targets * self.deviation + self.mean
+
+    def scaled(self, of: Map, *, first: bool) -> Map:
+        """A map whose scores are in this unit, with scores in the values' own; the first of a sum brings the mean."""
+        bias = of.bias * self.deviation + (self.mean if first else 0)
+        return replace(
+            of, weight=(of.weight * self.deviation).astype(np.float32), bias=bias.astype(np.float32)
+        )
+
+
+def _search(views: list[str], seen: Callable[[str], Valued], progress: Progress) -> list[Trial]:
+    """What was tried, the chosen one first."""
+    linear: dict[str, list[Trial]] = {}
+    for i, view in enumerate(views):
+        valued = seen(view)
+        linear[view] = [_ridge(valued, penalty) for penalty in PENALTIES]
+        progress("choose", 0.3 * (i + 1) / len(views))
+    least = min(_least(trials).error for trials in linear.values())
+    view = next(one for one in views if _least(linear[one]).error <= least * AS_GOOD)
+    best = _least(linear[view])
+    kernels = [_kernel(best.valued, penalty) for penalty in KERNEL_PENALTIES]
+    progress("choose", 0.6)
+    both = _blend(best, _least(kernels))
+    by_simplicity = [best, _least(kernels), both]
+    least = min(one.error for one in by_simplicity)
+    chosen = next(one for one in by_simplicity if one.error <= least * AS_GOOD)
+    return [chosen, *(one for one in [*linear[view], *kernels, both] if one is not chosen)]
+
+
+def _least(trials: list[Trial]) -> Trial:
+    return min(trials, key=lambda trial: trial.error)
+
+
+def _ridge(valued: Valued, penalty: float) -> Trial:
+    predicted = valued.ridge.out_of_fold(penalty)
+    return _judged("ridge", valued, {"ridge": penalty}, predicted, lambda: (valued.ridge.fit(penalty),))
+
+
+def _kernel(valued: Valued, penalty: float) -> Trial:
+    predicted = valued.kernel.out_of_fold(penalty)[:, 0].astype(np.float64)
+    return _judged(
+        "kernel", valued, {"kernel_ridge": penalty}, predicted, lambda: (valued.kernel.fit(penalty),)
+    )
+
+
+def _blend(one: Trial, other: Trial) -> Trial:
+    """The mean of two heads' values: a sum of maps again."""
+
+    def fit() -> tuple[Map, ...]:
+        half = np.float32(0.5)
+        maps = (*one.fit(), *other.fit())
+        return tuple(replace(map_, weight=map_.weight * half, bias=map_.bias * half) for map_ in maps)
+
+    return _judged(
+        f"{one.kind}+{other.kind}",
+        one.valued,
+        {**one.settings, **other.settings},
+        (one.predicted + other.predicted) / 2,
+        fit,
+    )
+
+
+def _judged(
+    kind: str,
+    valued: Valued,
+    settings: Mapping[str, float],
+    predicted: Floats,
+    fit: Callable[[], tuple[Map, ...]],
+) -> Trial:
+    error = float(valued.weights @ (predicted - valued.targets) ** 2 / valued.weights.sum())
+    return Trial(kind, valued, settings, predicted, error, fit)
+
+
+def _report(
+    train: RegressionSet,
+    rows: NDArray[np.int64],
+    head: RegressionHead,
+    tried: list[Trial],
+    unit: Unit,
+    *,
+    interval: Interval,
+    kinds: NDArray[np.int32],
+    finite: NDArray[np.bool_],
+    seed: int,
+) -> Report:
+    chosen = tried[0]
+    held_out = np.flatnonzero(finite & train.validation)
+    fold_of = chosen.valued.fold_of
+    if len(held_out):
+        output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
+        predicted, low, high = (it.astype(np.float64) for it in (output.value, output.low, output.high))
+        how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
+    else:
+        features = chosen.valued.features.astype(np.float32)
+        off = chosen.valued.targets - chosen.predicted
+        ends = intervals_without(features, off, chosen.valued.weights, fold_of, interval)
+        predicted = unit.restored(chosen.predicted)
+        low, high = predicted - ends[0] * unit.deviation, predicted + ends[1] * unit.deviation
+        how = Evaluation(EvaluationMethod.CROSS_VALIDATION, int(fold_of.max()) + 1, len(rows))
+        measured_on = rows
+    values, weights = train.values[measured_on], train.weights[measured_on]
+    candidates = [
+        Candidate(one.kind, one.valued.view, one.settings, rmse=one.error**0.5 * unit.deviation)
+        for one in tried
+    ]
+    return Report(
+        examples=len(rows),
+        validation_examples=len(held_out),
+        classes=0,
+        accuracy=0.0,
+        macro_f1=0.0,
+        log_loss=0.0,
+        calibration_error=0.0,
+        evaluation=how,
+        head=HeadChoice(
+            head.kind, head.view, chosen.settings, 1.0, tuple(sorted(candidates, key=lambda it: it.rmse))
+        ),
+        per_class=(),
+        warnings=_warnings(train, rows),
+        seed=seed,
+        novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
+        data=findings(train, rows, train.values[rows], seed=seed),
+        learning_curve=_curve(tried, kinds),
+        feature_map=feature_map(train, rows, kinds, seed),
+        task=Task.REGRESSION,
+        regression=figures.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
+        predicted_values=_sample(
+            [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
+        ),
+    )
+
+
+def _curve(tried: list[Trial], kinds: NDArray[np.int32]) -> LearningCurve | None:
+    """In the chosen head's view, by its best ridge regression."""
+    chosen = tried[0].valued
+    linear = _least([one for one in tried if one.kind == "ridge"])
+    return regression_curve(
+        chosen.features.astype(np.float32),
+        chosen.targets,
+        chosen.weights,
+        chosen.fold_of,
+        kinds=kinds,
+        predicted=tried[0].predicted,
+        penalty=linear.settings["ridge"],
+        seed=chosen.seed,
+    )
+
+
+def _sample(
+    ids: list[str], values: Floats, predicted: Floats, low: Floats, high: Floats, *, seed: int
+) -> tuple[PredictedValue, ...]:
+    some = np.sort(np.random.default_rng(seed).permutation(len(values))[:MAX_PREDICTED])
+    return tuple(
+        PredictedValue(float(values[i]), float(predicted[i]), float(low[i]), float(high[i]), ids[i])
+        for i in some
+    )
+
+
+def _warnings(train: RegressionSet, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    _, numbers = np.unique(train.values[rows], return_inverse=True)
+    warnings = [*warnings_of_all(train, rows), *contradictions(train, rows, numbers)]
+    if np.ptp(train.values[rows]) == 0:
+        warnings.append("All training examples have the same value: it is always the answer.")
+    if len(rows) < FEW:
+        warnings.append(
+            f"There are only {len(rows)} training examples: with fewer than {FEW}, the interval cannot be sure to "
+            f"hold {CONFIDENCE:.0%} of the truth."
+        )
+    return tuple(warnings)

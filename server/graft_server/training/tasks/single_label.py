@@ -1,0 +1,77 @@
+"""From a training set to a head and its report: choose, fit, calibrate, measure.
+
+Everything is measured on predictions of examples by models that were not trained on them, nor on their
+duplicates or their group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graft_server.domain.report import HeadChoice
+from graft_server.domain.views import stacked
+from graft_server.heads.single_label import SingleLabelHead
+from graft_server.training.calibration.novelty import fit_novelty
+from graft_server.training.examples.folded import Examples, examples_of, usable
+from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.reporting.single_label import report_of
+from graft_server.training.search.candidates import Trial
+from graft_server.training.search.search import Progress, Search, silent
+from graft_server.training.tasks.selection import Selection
+
+
+def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -> Selection:
+    """Chooses and fits the head, and reports on it.
+
+    Args:
+        train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
+        seed: What every random choice is derived from.
+        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+
+    Raises:
+        StateError: Too few classes have training examples (TOO_FEW_CLASSES), or too few examples are left to
+            tell training from measuring (TOO_FEW_EXAMPLES).
+    """
+    finite = usable(train)
+    examples = examples_of(train, np.flatnonzero(finite & ~train.validation), seed)
+    judged = Search(examples, progress).best()
+    chosen = judged[0].trial
+    progress("fit", 0.8)
+    head = _fitted(examples, chosen)
+    progress("evaluate", 0.9)
+    choice = HeadChoice(
+        head.kind,
+        head.view,
+        chosen.settings,
+        chosen.temperature,
+        tuple(sorted((one.candidate for one in judged), key=lambda candidate: candidate.log_loss)),
+    )
+    return Selection(
+        head,
+        report_of(
+            examples,
+            chosen.problem,
+            head,
+            choice,
+            out_of_fold=chosen.probabilities,
+            held_out=np.flatnonzero(finite & train.validation),
+        ),
+        examples,
+        chosen.probabilities,
+    )
+
+
+def _fitted(examples: Examples, chosen: Trial) -> SingleLabelHead:
+    members = chosen.fit()
+    chosen.problem.let_go()
+    features = stacked(examples.train.features, chosen.problem.view)[examples.rows].astype(np.float32)
+    novelty = fit_novelty(
+        features,
+        examples.labels,
+        chosen.logits.max(axis=1),
+        examples.measured,
+        examples.fold_of,
+        seed=examples.seed,
+    )
+    temperature = chosen.temperature if len(members) > 1 else 1.0
+    return SingleLabelHead(chosen.kind, chosen.problem.view, members, temperature, novelty)

@@ -1,0 +1,63 @@
+"""Which layout an encoder is driven with, and that it is remembered where that is possible."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.encoding import layout as layouts
+
+
+@pytest.fixture
+def graph(encoder_cache: Path, backbone, tmp_path) -> Path:
+    path = tmp_path / "entry" / "encoder.onnx"
+    path.parent.mkdir()
+    shutil.copy(EncoderCache(encoder_cache).graph(backbone.encoder_id), path)
+    return path
+
+
+@pytest.fixture
+def tuned(graph: Path, backbone) -> Callable[[], layouts.Layout]:
+    return partial(layouts.tuned, graph, device="cpu", cores=1, preprocessor=backbone.preprocessor())
+
+
+def test_a_layout_is_measured_once(tuned, monkeypatch):
+    monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)  # whatever else this machine does
+    layout = tuned()
+    monkeypatch.delattr(layouts, "_measure")
+    assert tuned() == layout
+    assert layout.workers == layout.threads == 1
+
+
+def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
+    monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)
+    # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.
+    (graph.parent / f"layout-{layouts._machine('cpu', 1)}.json" / "taken").mkdir(parents=True)
+    assert tuned().budget > 0
+    assert "cannot be remembered" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="tells how long a thread waits")
+def test_what_was_measured_beside_others_is_not_remembered(graph, tuned, caplog):
+    mine = os.sched_getaffinity(0)
+    one = {min(mine)}
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(other.pid, one)
+        os.sched_setaffinity(0, one)
+        layout = tuned()
+    finally:
+        os.sched_setaffinity(0, mine)
+        other.kill()
+        other.wait()
+    assert layout.workers == layout.threads == 1
+    assert "measured again at the next start" in caplog.text
+    assert not list(graph.parent.glob("layout-*"))
