@@ -1,6 +1,6 @@
-"""Makes small checkpoints of every text architecture, as a user would: python text_checkpoints.py FOLDER.
+"""Makes small checkpoints of every text architecture, as a user would: python text_checkpoints.py FOLDER CACHE.
 
-Random weights, but the same each time, so that what is exported of them is found in the cache.
+Random weights, but the same each time, so that what is exported of them is found in the cache; see `checkpoints`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import unalike
+from checkpoints import export, unalike
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -167,3 +167,4 @@ def make(folder: Path) -> None:
 
 if __name__ == "__main__":
     make(Path(sys.argv[1]))
+    export(Path(sys.argv[1]), Path(sys.argv[2]))
