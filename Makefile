@@ -38,10 +38,10 @@ test-slow: setup ## the slow ones: every architecture from its export to its tun
 	GRAFT_CALL_TIMEOUT=600 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow $(ARGS)
 
 .PHONY: test-faults
-test-faults: setup ## the fault tests in full: 200 kills of the server and 200 of the worker; goes on where it was cut off
+test-faults: setup ## 200 kills of the server and 200 of the worker in long streams; goes on where it was cut off
 	GRAFT_FAULT_KILLS=200 GRAFT_FAULT_EXAMPLES=2000 GRAFT_CALL_TIMEOUT=600 \
 		GRAFT_FAULT_KEPT=build/faults.jsonl GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
-		$(BIN)/python -m pytest tests/faults -v -s $(ARGS)
+		$(BIN)/python -m pytest tests/faults -m slow -v -s $(ARGS)
 
 .PHONY: check
 check: lint types imports proto-lint proto-breaking proto-check ## every static check
