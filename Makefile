@@ -26,16 +26,17 @@ $(SETUP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh
 	@touch $@
 
-# How many processes run tests; auto: one a core.
+# How many processes run tests; auto: one a core, four at most; 0: one that a debugger can follow.
 PROCESSES ?= auto
+PARALLEL := -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 
 .PHONY: test
 test: setup ## the tests, but for the slow ones; in as many processes as there are cores
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup ## the slow ones: every architecture from its export to its tuned layers, and 200 kills each
-	GRAFT_CALL_TIMEOUT=600 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow $(ARGS)
+	GRAFT_CALL_TIMEOUT=600 $(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
 .PHONY: test-faults
 test-faults: setup ## 200 kills of the server and 200 of the worker in long streams; goes on where it was cut off
