@@ -131,7 +131,7 @@ def run(code: str, payload: Payload, argument: int) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("checkpoint", [1, 3])
+@pytest.mark.parametrize("checkpoint", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(payload, checkpoint):
     from graft_server.backbones.torch import tuning  # noqa: PLC0415
 
