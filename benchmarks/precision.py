@@ -23,9 +23,9 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_bac
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Input
 from graft_server.encoding.encoder import Encoder, Reference
-from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.reduced_precision import admit
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.tasks.single_label.selection import select_single_label
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
 ROUNDS = 5
@@ -85,9 +85,9 @@ def _features(graph: Path, texts: Sequence[Tokens]) -> Views:
     return {view: np.concatenate([batch[view] for batch in batches]) for view in encoder.views}
 
 
-def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> TrainingSet:
+def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> ClassifiedSet:
     n = len(rows)
-    return TrainingSet(
+    return ClassifiedSet(
         classes=data.classes,
         descriptions=("",) * len(data.classes),
         labels=data.train_labels[rows],
@@ -101,13 +101,13 @@ def _training_set(data: Texts, rows: NDArray[np.int64], features: Views) -> Trai
     )
 
 
-def _accuracy(train: TrainingSet, test: Views, data: Texts, seed: int) -> float:
-    head = select_head(train, seed=seed).head
+def _accuracy(train: ClassifiedSet, test: Views, data: Texts, seed: int) -> float:
+    head = select_single_label(train, seed=seed).head
     features = np.concatenate([test[view] for view in head.view.split("+")], axis=1)
     return float((head.scores(features).probabilities.argmax(axis=1) == data.test_labels).mean())
 
 
-def _verdict(train: TrainingSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
+def _verdict(train: ClassifiedSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
     reference = Reference(str(graph), backbone.payload(), "int8")
     try:
         return admit(train, [Input(text) for text in texts], "pooled", reference, seed=seed)

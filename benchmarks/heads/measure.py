@@ -22,12 +22,12 @@ from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.training.examples.folded import examples_of
-from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.reporting.data_quality import doubts
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, kernel, prototypes
 from graft_server.training.search.search import Search
-from graft_server.training.tasks.selection import Selection
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.task import Selection
 
 VIEWS = ("pooled", "layer3")
 
@@ -68,10 +68,10 @@ class Baseline:
 
 def training_set(
     data: Featured, rows: NDArray[np.int64], *, labels: NDArray[np.int32] | None = None
-) -> TrainingSet:
+) -> ClassifiedSet:
     """The rows as a training set, with other labels perhaps."""
     texts = data.texts
-    return TrainingSet(
+    return ClassifiedSet(
         classes=texts.classes,
         descriptions=("",) * len(texts.classes),
         labels=texts.train_labels[rows] if labels is None else labels,
@@ -90,7 +90,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
     """Selects a head on the rows and measures it on the test set."""
     train = training_set(data, rows)
     wall, cpu = time.perf_counter(), time.process_time()
-    selection = select_head(train, seed=0)
+    selection = select_single_label(train, seed=0)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     head = selection.head
     output = head.scores(_features(data.test, head.view))
@@ -117,7 +117,7 @@ def measured(data: Featured, rows: NDArray[np.int64]) -> tuple[Measured, Selecti
 
 
 def _single_accuracies(
-    data: Featured, train: TrainingSet, view: str, candidates: Sequence[Candidate]
+    data: Featured, train: ClassifiedSet, view: str, candidates: Sequence[Candidate]
 ) -> list[float]:
     """Test accuracies of each kind alone, at its best settings."""
     settings: dict[str, float] = {}

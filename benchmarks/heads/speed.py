@@ -25,8 +25,8 @@ from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS, hardware
 from graft_server.jobs.job import Job
 from graft_server.jobs.local.pool import LocalJobs
-from graft_server.training.examples.training_set import TrainingSet
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.tasks.single_label.selection import select_single_label
 
 SETS: tuple[tuple[Callable[[], Texts], int, float], ...] = ((banking77, 16, 3.0), (clinc150, 0, 25.0))
 """The data, examples a class (0: all), and seconds that selection may take."""
@@ -94,7 +94,7 @@ def selection(payload: Mapping[str, Any], progress: Progress) -> dict[str, float
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
     train = _load(payload["path"])
     wall, cpu = time.perf_counter(), time.process_time()
-    select_head(train, seed=0, progress=lambda stage, fraction: progress({stage: fraction}))
+    select_single_label(train, seed=0, progress=lambda stage, fraction: progress({stage: fraction}))
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,
@@ -128,11 +128,11 @@ def _save(path: Path, data: Featured, rows: np.ndarray) -> None:
     np.savez(path, labels=data.texts.train_labels[rows], digests=packed, **views, **names)
 
 
-def _load(path: str) -> TrainingSet:
+def _load(path: str) -> ClassifiedSet:
     with np.load(path) as arrays:
         labels = arrays["labels"]
         n, k = len(labels), int(labels.max()) + 1
-        return TrainingSet(
+        return ClassifiedSet(
             classes=tuple(map(str, range(k))),
             descriptions=("",) * k,
             labels=labels,

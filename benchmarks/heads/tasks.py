@@ -28,11 +28,12 @@ from benchmarks.heads.features import CACHE, Featured, Views, featured
 from benchmarks.heads.measure import VIEWS, hardware, training_set
 from graft_server.domain.report import HeadChoice
 from graft_server.domain.views import stacked
-from graft_server.training.examples.training_set import MultiLabelSet, RegressionSet
-from graft_server.training.tasks.multi_label import select_multi_label
-from graft_server.training.tasks.regression import select_regression
-from graft_server.training.tasks.selection import Selection
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.selection import select_multi_label
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.selection import select_regression
+from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.task import Selection
 
 POSITIVE = (
     "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love",
@@ -81,7 +82,7 @@ def _kept(name: str, measure: Callable[[Any, Rows], Figures], data: Any, rows: R
 
 
 def _one_label(data: Featured, rows: Rows) -> Figures:
-    selection = select_head(training_set(data, rows), seed=0)
+    selection = select_single_label(training_set(data, rows), seed=0)
     output = selection.head.scores(_of(data.test, selection.head.view))
     return _of_answers(output.probabilities.argmax(axis=1), data.texts.test_labels) | _chosen(selection)
 

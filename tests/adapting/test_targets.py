@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from graft_server.adapting.intake.targets import MAX_LABELS, TargetRules
+from graft_server.adapting.intake.targets import TargetRules
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Share, Task
+from graft_server.domain.tasks.rules import MAX_LABELS
 
 TARGETS = {
     "label": "a",

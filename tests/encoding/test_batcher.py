@@ -16,9 +16,10 @@ import pytest
 
 from graft_server.backbones.text.packing import cost
 from graft_server.domain.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
-from graft_server.encoding import batcher as batching
-from graft_server.encoding.batcher import Batcher, Lane, Limits, unread
+from graft_server.encoding import queueing
+from graft_server.encoding.batcher import Batcher, unread
 from graft_server.encoding.encoder import Encoder, Features
+from graft_server.encoding.queueing import Lane, Limits
 
 DIMENSION = 384
 PRICE = partial(cost, dimension=DIMENSION)
@@ -362,7 +363,7 @@ def test_adaptation_alone_has_the_whole_device(batched):
 
 
 def test_while_predictions_come_in_adaptation_runs_in_short_batches(batched, monkeypatch):
-    monkeypatch.setattr(batching, "BRIEF_S", math.inf)
+    monkeypatch.setattr(queueing, "BRIEF_S", math.inf)
 
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         first = await hold(batcher, gate)
@@ -375,10 +376,10 @@ def test_while_predictions_come_in_adaptation_runs_in_short_batches(batched, mon
 
 
 def test_while_predictions_come_in_one_worker_is_kept_free_of_adaptation(batched, monkeypatch):
-    monkeypatch.setattr(batching, "FREE_S", math.inf)
+    monkeypatch.setattr(queueing, "FREE_S", math.inf)
 
     async def scenario(batcher: Batcher, gate: Gate) -> None:
-        batcher._last_prediction = time.monotonic()
+        batcher._queues.last_prediction = time.monotonic()
         adapting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
         await begun(gate.held)
         # The other worker is there for this one at once, and for nothing else.
@@ -392,10 +393,10 @@ def test_while_predictions_come_in_one_worker_is_kept_free_of_adaptation(batched
 
 
 def test_a_worker_that_was_kept_free_helps_once_no_more_predictions_come(batched, monkeypatch):
-    monkeypatch.setattr(batching, "FREE_S", 0.05)
+    monkeypatch.setattr(queueing, "FREE_S", 0.05)
 
     async def scenario(batcher: Batcher, gate: Gate) -> None:
-        batcher._last_prediction = time.monotonic()
+        batcher._queues.last_prediction = time.monotonic()
         adapting = await submit(batcher, tokens(*[7] * 40), lane=Lane.ADAPT)
         await begun(gate.held)
         await begun(gate.held)
@@ -454,7 +455,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
         await batcher.encode(texts, lane=Lane.ADAPT)
         await batcher.encode(texts)
         assert batcher.queued_length == 0
-        assert not any(queue.rows or queue.requests for queue in batcher._queues.values())
+        assert not any(queue.rows or queue.requests for queue in batcher._queues.lanes.values())
         assert not batcher._unanswered
 
     batched(scenario, budget=128, workers=2)

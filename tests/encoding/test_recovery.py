@@ -17,9 +17,9 @@ from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Input
-from graft_server.encoding.batcher import Lane
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.queueing import Lane
 from graft_server.encoding.recovery import RecoveringEncoder
 from graft_server.encoding.trunk import Trunk, TrunkState
 

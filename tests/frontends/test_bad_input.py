@@ -432,7 +432,7 @@ def test_unknown_fields_are_ignored(wire, few_model):
     assert prediction_pb2.PredictResponse.FromString(answer).version == 1
 
 
-@pytest.mark.parametrize(("size", "token"), [(-1, ""), (1001, ""), (0, "x"), (0, "-1"), (0, "²")])
+@pytest.mark.parametrize(("size", "token"), [(-1, ""), (1001, ""), (0, "x"), (0, "-1"), (0, "²"), (0, "1")])
 def test_a_bad_page_is_refused(wire, few_model, size, token):
     expected = "page_token" if token else "page_size"
     for call, message in [

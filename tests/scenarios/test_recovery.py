@@ -37,7 +37,7 @@ async def _health_follows(settings: Settings, broken_graph: Path) -> None:
         statuses = aiter(following)
         assert (await anext(statuses)).status == Health.SERVING
 
-        encoder = app._trunks.get("")._encoder
+        encoder = app.service.trunks.get("")._loaded.encoder
         encoder._probe_s = 0.01
         working = encoder._encoder
         encoder._encoder = Encoder(broken_graph, device="cpu", threads=1)

@@ -9,26 +9,28 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet, ExampleSet
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.regression.examples import RegressionSet
 
 S = TypeVar("S", bound=ExampleSet)
 
 
 @pytest.fixture(scope="session")
-def make_set() -> Callable[..., TrainingSet]:
+def make_set() -> Callable[..., ClassifiedSet]:
     return training_set
 
 
 def training_set(
     counts: Sequence[int], *, noise: float = 0.6, dimension: int = 32, seed: int = 0, **changes: Any
-) -> TrainingSet:
+) -> ClassifiedSet:
     """`counts[c]` examples of class c."""
     directions = unit(np.random.default_rng(99).standard_normal((len(counts), dimension)))
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     spread = rng.standard_normal((len(labels), dimension)) * noise / np.sqrt(dimension)
     features = unit(directions[labels] + spread).astype(np.float16)
-    train = TrainingSet(
+    train = ClassifiedSet(
         classes=tuple(f"class {c}" for c in range(len(counts))),
         descriptions=("",) * len(counts),
         labels=labels,

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from graft_server.domain.errors import StateError
-from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
-from graft_server.training.tasks.multi_label import select_multi_label
-from graft_server.training.tasks.regression import select_regression
-from graft_server.training.tasks.selection import Selection
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.examples.training_set import ClassifiedSet, ExampleSet
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.selection import select_multi_label
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.selection import select_regression
+from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.task import Selection
 
 N = 60
 Spoil = Callable[[Any], ExampleSet]
@@ -98,7 +100,7 @@ def carrying(label: int, rows: Any) -> Spoil:
     return spoil
 
 
-def the_class_in_one_group(train: TrainingSet) -> TrainingSet:
+def the_class_in_one_group(train: ClassifiedSet) -> ClassifiedSet:
     return replace(train, groups=np.where(train.labels == 2, N, train.groups))
 
 
@@ -188,8 +190,8 @@ def check(case: Case, select: Callable[..., Selection], train: ExampleSet) -> No
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_of_one_label(name: str, make_set: Callable[..., TrainingSet]) -> None:
-    check(SINGLE[name], select_head, make_set([N // 3] * 3))
+def test_of_one_label(name: str, make_set: Callable[..., ClassifiedSet]) -> None:
+    check(SINGLE[name], select_single_label, make_set([N // 3] * 3))
 
 
 @pytest.mark.parametrize("name", MULTI)

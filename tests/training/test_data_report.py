@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from graft_server.domain.report import DataReport, LearningCurve
-from graft_server.training.examples.training_set import TrainingSet
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.tasks.single_label.selection import select_single_label
 
-MakeSet = Callable[..., TrainingSet]
+MakeSet = Callable[..., ClassifiedSet]
 
 
-def data_of(train: TrainingSet) -> DataReport:
-    data = select_head(train, seed=0).report.data
+def data_of(train: ClassifiedSet) -> DataReport:
+    data = select_single_label(train, seed=0).report.data
     assert data is not None
     return data
 
 
-def curve_of(train: TrainingSet) -> LearningCurve:
-    curve = select_head(train, seed=0).report.learning_curve
+def curve_of(train: ClassifiedSet) -> LearningCurve:
+    curve = select_single_label(train, seed=0).report.learning_curve
     assert curve is not None
     return curve
 
@@ -110,7 +110,7 @@ def test_learning_curve_forecasts_more_for_more_examples(make_set: MakeSet) -> N
 
 def test_forecast_interval_holds_what_twice_the_examples_give(make_set: MakeSet) -> None:
     forecast = curve_of(make_set([30] * 6, noise=2.0)).forecasts[1]
-    head = select_head(make_set([60] * 6, noise=2.0, seed=3), seed=0).head
+    head = select_single_label(make_set([60] * 6, noise=2.0, seed=3), seed=0).head
     fresh = make_set([300] * 6, noise=2.0, seed=11)
     found = head.scores(fresh.features["pooled"].astype(np.float32)).probabilities.argmax(axis=1)
     assert forecast.low - 0.03 <= (found == fresh.labels).mean() <= forecast.high + 0.03
@@ -131,7 +131,7 @@ def test_unlucky_classes_of_few_examples_are_not_taken_for_bad_ones(make_set: Ma
     # All classes are equally hard; of six examples each, some have none right.
     advice = curve_of(make_set([6] * 30, noise=2.5)).advice
     fresh = make_set([200] * 30, noise=2.5, seed=5)
-    head = select_head(make_set([6] * 30, noise=2.5), seed=0).head
+    head = select_single_label(make_set([6] * 30, noise=2.5), seed=0).head
     found = head.scores(fresh.features["pooled"].astype(np.float32)).probabilities.argmax(axis=1)
     errors = float((found != fresh.labels).mean())
     assert max(one.gain for one in advice) < errors
@@ -139,13 +139,13 @@ def test_unlucky_classes_of_few_examples_are_not_taken_for_bad_ones(make_set: Ma
 
 
 def test_reliability_counts_every_evaluated_example(make_set: MakeSet) -> None:
-    report = select_head(make_set([20] * 3, noise=1.5), seed=0).report
+    report = select_single_label(make_set([20] * 3, noise=1.5), seed=0).report
     assert len(report.reliability) == 15
     assert sum(one.examples for one in report.reliability) == 60
 
 
 def test_map_has_a_point_for_each_example_up_to_a_thousand(make_set: MakeSet) -> None:
-    report = select_head(make_set([300] * 4), seed=0).report
+    report = select_single_label(make_set([300] * 4), seed=0).report
     assert len(report.feature_map) == 1000
     assert len({point.id for point in report.feature_map}) == 1000
 

@@ -40,7 +40,7 @@ from graft_server.training.finish_tuning import (
     result_of,
 )
 from graft_server.training.search.evidence import mean_and_variance
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.tasks.single_label.selection import select_single_label
 
 DONE = {"ended": "done", "best": 1, "parameters": 10, "examples_per_s": 5.0, "history": []}
 
@@ -81,7 +81,7 @@ class Tried:
 def prepared(tmp_path_factory: pytest.TempPathFactory, make_set) -> Tried:
     """Three classes of 200 examples that the frozen features confuse."""
     train = make_set((200, 200, 200), noise=3.0, validation=np.zeros(600, bool))
-    selection = select_head(train, seed=0)
+    selection = select_single_label(train, seed=0)
     place = tmp_path_factory.mktemp("tried")
     folder, store = place / "scratch", str(place / "store")
     tokens = [np.arange(1, 4)] * len(train)
@@ -256,7 +256,7 @@ def test_what_came_to_nothing_is_said_and_what_was_best_stays(tried, ended, says
 
 def test_a_class_that_would_be_held_out_whole_is_tuned_on(tmp_path, make_set):
     train = make_set((100, 100, 1), noise=2.0)
-    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), select_head(train, seed=0), seed=0)
+    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), select_single_label(train, seed=0), seed=0)
     kept = Scratch.read(tmp_path)
     assert kept.part[kept.labels == 2].tolist() == [Part.TRAIN]
     assert set(kept.part) == {Part.TRAIN, Part.STOP, Part.MEASURE}
@@ -265,7 +265,7 @@ def test_a_class_that_would_be_held_out_whole_is_tuned_on(tmp_path, make_set):
 
 def test_groups_and_duplicates_are_held_out_together(tmp_path, make_set):
     train = make_set((100, 100), noise=2.0, groups=np.repeat(np.arange(40), 5).astype(np.int64))
-    selection = select_head(train, seed=0)
+    selection = select_single_label(train, seed=0)
     assert prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
     kept = Scratch.read(tmp_path)
     for group in range(40):
@@ -274,7 +274,7 @@ def test_groups_and_duplicates_are_held_out_together(tmp_path, make_set):
 
 def test_the_frozen_head_is_measured_on_what_neither_it_nor_the_tuning_saw(tmp_path, make_set):
     train = make_set((100, 100), noise=2.0)
-    selection = select_head(train, seed=0)
+    selection = select_single_label(train, seed=0)
     prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
     kept = Scratch.read(tmp_path)
     measured = kept.part == Part.MEASURE

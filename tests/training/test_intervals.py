@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graft_server.domain.report import CONFIDENCE
-from graft_server.training.calibration.intervals import (
+from graft_server.training.tasks.regression.intervals import (
     LEAST_EXAMPLES,
     Interval,
     fit_interval,

@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from graft_server.evaluation import figures
 from graft_server.heads.maps import gaussian_kernel, softmax
 from graft_server.training.calibration.temperature import temperature
-from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import KernelRidge, indicators
 
-MakeSet = Callable[..., TrainingSet]
+MakeSet = Callable[..., ClassifiedSet]
 
 
 @pytest.mark.parametrize(("per_class", "dimension"), [(6, 64), (40, 16)])
@@ -81,7 +81,7 @@ def test_kernel_regression_on_all_rows_is_what_its_map_computes(make_set: MakeSe
     np.testing.assert_allclose(scores, expected, atol=0.01)
 
 
-def shared_out(train: TrainingSet, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def shared_out(train: ClassifiedSet, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Distributions for the rows, and the same as several weighted rows a row: source, labels, weights."""
     rng = np.random.default_rng(seed)
     soft = rng.dirichlet(np.full(3, 0.7), len(train)).astype(np.float32)

@@ -16,8 +16,8 @@ from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.multi_label import MultiLabelHead, MultiLabelOutput
-from graft_server.training.examples.training_set import MultiLabelSet
-from graft_server.training.tasks.multi_label import select_multi_label
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.selection import select_multi_label
 
 MakeSet = Callable[..., MultiLabelSet]
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from graft_server.heads import ABSTAIN_ABOVE
-from graft_server.training.examples.training_set import TrainingSet
-from graft_server.training.tasks.single_label import select_head
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.tasks.single_label.selection import select_single_label
 
-MakeSet = Callable[..., TrainingSet]
+MakeSet = Callable[..., ClassifiedSet]
 CLASSES, EACH = 6, 60
 
 
-def false_alarms(train: TrainingSet, make_set: MakeSet) -> float:
+def false_alarms(train: ClassifiedSet, make_set: MakeSet) -> float:
     """The share of 6,000 new inputs of the classes that the head abstains on."""
     fresh = make_set([1000] * CLASSES, noise=1.2, seed=21).features["pooled"].astype(np.float32)
-    return float((select_head(train, seed=0).head.scores(fresh).novelty > ABSTAIN_ABOVE).mean())
+    return float((select_single_label(train, seed=0).head.scores(fresh).novelty > ABSTAIN_ABOVE).mean())
 
 
 def test_a_head_abstains_on_new_inputs_of_its_classes_as_often_as_it_states(make_set: MakeSet) -> None:

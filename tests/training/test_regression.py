@@ -15,8 +15,8 @@ from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads import encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.regression import RegressionHead, RegressionOutput
-from graft_server.training.examples.training_set import RegressionSet
-from graft_server.training.tasks.regression import Unit, select_regression
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.selection import Unit, select_regression
 
 MakeSet = Callable[..., RegressionSet]
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from graft_server.training.calibration.thresholds import decide, decided_without, platt, thresholds
+from graft_server.training.tasks.multi_label.thresholds import decide, decided_without, platt, thresholds
 
 
 def scored(

@@ -70,6 +70,7 @@ class Adaptation:
         interim: Its interim head.
         running: The commit that a worker trains, or "".
         closed: Whether this server has stopped working on it.
+        followed: How many entries of the catalogue it has followed.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Adaptation:
         self.trunk = trunk
         self.running = ""
         self.closed = False
+        self.followed = 0
         self._publisher = publisher
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()

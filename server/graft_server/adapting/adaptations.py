@@ -29,9 +29,10 @@ from graft_server.domain.errors import (
     OverloadError,
     StateError,
 )
-from graft_server.domain.examples import Label, Modality, StoredExample, Task
+from graft_server.domain.examples import Label, Modality, StoredExample
 from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
+from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
@@ -44,6 +45,7 @@ from graft_server.store.adaptations.listing import (
 )
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import StoredExamples
+from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
@@ -91,6 +93,10 @@ class Adaptations:
         self._starts: dict[str, dict[str, Start]] = {}
         self._stored_examples = StoredExamples(publisher.objects)
         self._followed = publisher.catalogue.snapshot.entries
+        """How many entries of the catalogue have been followed by all adaptations."""
+        self._following = asyncio.Lock()
+        self._dropped: set[Adaptation] = set()
+        """Those whose model was deleted, while something of them is left."""
         self._draining = False
 
     async def backbone_of(self, request: StartRequest) -> str:
@@ -132,9 +138,10 @@ class Adaptations:
                 reason="LABELS_EMPTY",
                 field="start.labels",
             )
-        if settings.labels and settings.task is Task.REGRESSION:
+        instead = TASKS[settings.task].instead_of_labels
+        if settings.labels and instead:
             raise InvalidError(
-                f"start.labels names {len(settings.labels):,}, but a regression answers with a number: leave them out, "
+                f"start.labels names {len(settings.labels):,}, but {instead}: leave them out, "
                 "or choose another start.task.",
                 reason="LABELS_WITHOUT_CLASSES",
                 field="start.labels",
@@ -198,11 +205,11 @@ class Adaptations:
             self._forgetting = loop.call_later(KEPT_S + 1, self._forget_later)
         return await adaptation.interim.head()
 
-    async def ids_of(self, model: str) -> list[str]:
-        """The ids of a model's adaptations, newest first; damaged ones last."""
+    async def begun(self, model: str) -> list[tuple[datetime, str]]:
+        """When each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
         begun = await asyncio.to_thread(self._begun, model)
-        return sorted(begun, key=lambda it: (begun[it], it), reverse=True)
+        return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
         """What is stored of an adaptation, also of one whose backbone this server does not have."""
@@ -226,7 +233,7 @@ class Adaptations:
         Raises:
             MissingError: There is no such adaptation, or no such model.
         """
-        ids = sorted(await self.ids_of(model))
+        ids = sorted(adaptation_id for _, adaptation_id in await self.begun(model))
         if adaptation_id and check_identifier(adaptation_id, "adaptation_id") not in ids:
             raise missing_adaptation(model, adaptation_id)
         if not ids:
@@ -279,27 +286,49 @@ class Adaptations:
                 _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
 
     async def follow(self) -> None:
-        """Does here what the catalogue says since: cancellations, erasures, deletions, by whatever server."""
-        snapshot = self._publisher.catalogue.snapshot
-        if snapshot.entries == self._followed:
-            return
-        before, self._followed = self._followed, snapshot.entries
-        for key, adaptation in list(self._open.items()):
-            if snapshot.deletions.get(key[0], 0) > adaptation.store.start.born:
-                del self._open[key]
-                await adaptation.drop(_deleted(*key))
-                # This server may have written some more after the one that deletes had looked.
-                await asyncio.to_thread(
-                    remove_adaptation, self._publisher.objects, key[0], adaptation.store.name
-                )
-            elif key in snapshot.cancelled and adaptation.working:
-                await adaptation.give_up()
-            elif snapshot.erasures.get(key[0], 0) > before:
-                await adaptation.forget_erased()
-        for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
-            if entry > before:
-                self._stored_examples.forget(model)
-                await asyncio.to_thread(self._publisher.tuner.forget, model)
+        """Does here what the catalogue says since: cancellations, erasures, deletions, by whatever server.
+
+        Several who ask do it one after the other. What fails is done again when this is called next; the rest is
+        done all the same.
+
+        Raises:
+            Exception: The first of what failed.
+        """
+        async with self._following:
+            snapshot = self._publisher.catalogue.snapshot
+            if snapshot.entries == self._followed:
+                return
+            failed: list[Exception] = []
+            for adaptation in [*self._dropped, *self._open.values()]:
+                if adaptation.followed < snapshot.entries:
+                    try:
+                        await self._catch_up(adaptation, snapshot)
+                    except Exception as error:  # noqa: BLE001 - raised once the others have been followed
+                        failed.append(error)
+            for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
+                if entry > self._followed:
+                    self._stored_examples.forget(model)
+                    await asyncio.to_thread(self._publisher.tuner.forget, model)
+            if failed:
+                raise failed[0]
+            self._followed = snapshot.entries
+
+    async def _catch_up(self, adaptation: Adaptation, snapshot: Snapshot) -> None:
+        """Does what the catalogue says since of one adaptation."""
+        key, store = adaptation.key, adaptation.store
+        if snapshot.deletions.get(key[0], 0) > store.start.born:
+            if self._open.get(key) is adaptation:
+                del self._open[key]  # whoever asks for it from here on gets another one
+                self._dropped.add(adaptation)
+            await adaptation.drop(_deleted(*key))
+            # This server may have written some more after the one that deletes had looked.
+            await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
+            self._dropped.discard(adaptation)
+        elif key in snapshot.cancelled and adaptation.working:
+            await adaptation.give_up()
+        elif snapshot.erasures.get(key[0], 0) > adaptation.followed:
+            await adaptation.forget_erased()
+        adaptation.followed = snapshot.entries
 
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
@@ -374,6 +403,7 @@ class Adaptations:
         self.forget_idle()
         trunk = self._trunks.get(store.start.settings.backbone)
         adaptation = Adaptation(store, trunk, self._publisher, self._intake, self._admit)
+        adaptation.followed = self._followed
         self._open[store.model, store.adaptation_id] = adaptation
         return adaptation
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -53,7 +54,7 @@ class AdaptationSettings:
     method: Method = Method.AUTO
     base_version: int = 0
     seed: int = 0
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
     publish: PublishPolicy = PublishPolicy()
     fine_tuning: FineTuning = FineTuning()
     time_budget_s: float = 0.0
@@ -174,3 +175,56 @@ class StartRequest:
     writer_id: str
     settings: AdaptationSettings
     """Its backbone is a name, or "" for the default."""
+
+
+class PublicationState(StrEnum):
+    """Where a publication stands."""
+
+    QUEUED = "queued"
+    """It waits for a worker."""
+    TRAINING = "training"
+    PUBLISHED = "published"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """It was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A commit with its outcome, as far as there is one."""
+
+    commit_id: str
+    state: PublicationState
+    created: datetime
+    """When the commit became durable."""
+    version: int = 0
+    """Where it is PUBLISHED."""
+    failure: Failure | None = None
+    """Where it is FAILED or CANCELLED."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationView:
+    """An adaptation as callers see it."""
+
+    model: str
+    adaptation_id: str
+    state: AdaptationState
+    backbone: str
+    task: Task
+    created: datetime
+    writers: Mapping[str, int]
+    """Writer, sorted, to the sequence number below which every change is durable or rejected."""
+    publications: tuple[Publication, ...]
+    """The newest ones, oldest first."""
+    metrics: Mapping[str, float]
+    """How the stream is being learned; empty where this server does not follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedAdaptation:
+    """An adaptation that cannot be read."""
+
+    model: str
+    adaptation_id: str
+    error: DomainError

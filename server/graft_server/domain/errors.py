@@ -15,7 +15,7 @@
         ├── BackboneError   a backbone cannot be used
         └── WorkerError     a worker process failed
 
-They know nothing of gRPC: `rpc.errors` has the one table that gives each its status code.
+They know nothing of gRPC: `frontends.grpc.errors` has the one table that gives each its status code.
 """
 
 from __future__ import annotations

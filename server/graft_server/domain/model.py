@@ -11,6 +11,7 @@ from typing import Any
 from graft_server.domain.errors import MissingError
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.names import shown
+from graft_server.domain.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Manifest:
     """Where there is a part TOP: how many layers of the backbone stay as they are, and come before it."""
     parts: dict[str, str] = field(default_factory=dict)
     """Name of each part to its SHA-256; filled in by `write_version`."""
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,10 @@ class Model:
             )
         return self.versions[number]
 
+    def aliases_of(self, number: int) -> tuple[str, ...]:
+        """Returns the aliases that point at a version, sorted."""
+        return tuple(sorted(alias for alias, version in self.aliases.items() if version == number))
+
     def alias(self, alias: str = LIVE) -> Version:
         """Returns the version that an alias points at, or raises MissingError."""
         if alias not in self.aliases:
@@ -124,6 +129,19 @@ def no_alias(model: str, alias: str) -> MissingError:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionView:
+    """A version as callers see it."""
+
+    version: Version
+    aliases: tuple[str, ...]
+    """Those that point at it, sorted."""
+    report: Report | None = None
+    """The whole report; None in lists, where `version.summary` has its figures."""
+    labels: tuple[Label, ...] = ()
+    """In output order; empty in lists, and for a regression."""
+
+
+@dataclass(frozen=True, slots=True)
 class BundleFile:
     """A file of a bundle."""
 
@@ -135,6 +153,20 @@ class BundleFile:
     """In lower-case hexadecimal digits."""
     place: Path
     """Where it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleChunk:
+    """A piece of a file of a bundle. An empty file has one empty chunk."""
+
+    path: str
+    """The file's, within the bundle, with "/" between its parts."""
+    size: int
+    """The whole file's, in bytes."""
+    sha256: str
+    """The whole file's, in lower-case hexadecimal digits."""
+    chunk: bytes
+    """The next bytes of the file."""
 
 
 @dataclass(frozen=True, slots=True)

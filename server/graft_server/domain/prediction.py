@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import Input
+
 
 @dataclass(frozen=True, slots=True)
 class OneLabel:
@@ -78,3 +81,51 @@ class Selector:
     version: int = 0
     alias: str = ""
     adaptation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRequest:
+    """What a model is asked about some inputs."""
+
+    model: str
+    inputs: Sequence[Input | InvalidError]
+    """Inputs as they were sent, or why what was sent cannot be read as one. They may be converted as they are read:
+    their number is known at once."""
+    selector: Selector = Selector()
+    top_k: int = 0
+    """How many scores each answer has at most; 0: the default."""
+    include_features: bool = False
+    """Whether answers carry the backbone's features."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """The answer to a request."""
+
+    model: str
+    version: int
+    """0: an interim head answered."""
+    adaptation_id: str
+    """The adaptation whose interim head answered, or ""."""
+    next_sequence: int
+    """How many changes, of all writers, the interim head has learned; 0 for a version."""
+    results: Sequence[Prediction | DomainError]
+    """In the order of the inputs."""
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedRequest:
+    """A request of many on one stream."""
+
+    request_id: str
+    request: PredictionRequest | DomainError
+    """The request, or why what was sent cannot be read as one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamedAnswer:
+    """The answer to a request of a stream."""
+
+    request_id: str
+    answer: Predictions | DomainError

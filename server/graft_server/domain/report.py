@@ -343,7 +343,7 @@ class Report:
     """None where too little can be measured."""
     feature_map: tuple[MapPoint, ...] = ()
     """A sample of at most 1,000 training examples."""
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
     multi_label: MultiLabelFigures | None = None
     """None for other tasks."""
     regression: RegressionFigures | None = None
@@ -384,3 +384,27 @@ class Measured:
     confusions: tuple[Confusion, ...] = ()
     multi_label: MultiLabelFigures | None = None
     regression: RegressionFigures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleError:
+    """Why an example could not be evaluated."""
+
+    index: int
+    """Its place in the stream, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE."""
+    detail: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedVersion:
+    """How good a version is on examples that a caller brought."""
+
+    model: str
+    version: int
+    measured: Measured
+    rejected: tuple[ExampleError, ...] = ()
+    """The first ones."""
+    rejected_count: int = 0

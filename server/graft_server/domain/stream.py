@@ -1,13 +1,84 @@
-"""What the server says to a writer of an adaptation, message by message."""
+"""What a writer of an adaptation and the server say to each other, message by message; and what watchers see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from graft_server.domain.adaptation import Failure
-from graft_server.domain.examples import Rejection
+from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Change, Kind, Rejection
 from graft_server.domain.report import Report
+
+# ---------------------------------------------------------------------------------------------- the writer's
+
+
+@dataclass(frozen=True, slots=True)
+class StartMessage:
+    """Begins a call."""
+
+    request: StartRequest
+    validate_only: bool = False
+    """Whether examples and commits are only checked: nothing is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentChange:
+    """A change as its writer sent it, not yet checked."""
+
+    change: Change | InvalidError
+    """The change, or why what was sent cannot be read as one."""
+    content: bytes
+    """Equal for equal changes: a change that is sent again is known by it."""
+    subject: str = ""
+    """Where the change cannot be read: whose data it is, as far as that can be read."""
+    kind: Kind | None = None
+    """Where the change cannot be read: the kind of its input, as far as that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplesMessage:
+    """Carries changes with consecutive sequence numbers."""
+
+    first_sequence: int
+    """The sequence number of the first change."""
+    changes: Sequence[SentChange]
+    """May be converted as they are read: their number is known at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMessage:
+    """Asks for a version."""
+
+    commit_id: str = ""
+    """"": the server picks one."""
+    next_sequence: int | None = None
+    """The sequence number below which the writer's changes are meant; None: all so far."""
+    close: bool = False
+    """Whether the adaptation takes no more changes after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyMessage:
+    """Says nothing, which is an error of its writer."""
+
+
+WriterMessage = StartMessage | ExamplesMessage | CommitMessage | EmptyMessage
+
+# ---------------------------------------------------------------------------------------------- the server's
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Answers the start."""
+
+    adaptation_id: str
+    writer_id: str
+    backbone: str
+    """Its name; "" while the first example has not decided it."""
+    next_sequence: int
+    """Every change of the writer below this number is durable or rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +135,24 @@ class Reconnect:
     next_sequence: int
 
 
-Message = Accepted | Committed | Published | PublicationFailed | Progress | Reconnect
+Message = Started | Accepted | Committed | Published | PublicationFailed | Progress | Reconnect
+
+# ------------------------------------------------------------------------------------------------ to watchers
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """Some changes were refused."""
+
+    rejected: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A numbered event, with all that a watcher wants to know of it."""
+
+    number: int
+    """From 1, without gaps."""
+    time: datetime
+    what: Rejections | Committed | Published | PublicationFailed | AdaptationState
+    """The next_sequence of a commit counts the changes of all writers that are part of it."""

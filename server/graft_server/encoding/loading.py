@@ -20,9 +20,10 @@ from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
-from graft_server.encoding.batcher import Batcher, Limits
+from graft_server.encoding.batcher import Batcher
 from graft_server.encoding.encoder import Encoder, device_for
 from graft_server.encoding.layout import MEASURE_S, Layout, tuned
+from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs

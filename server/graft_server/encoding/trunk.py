@@ -24,10 +24,11 @@ from graft_server.domain.errors import BackboneError, DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
-from graft_server.encoding.batcher import Batcher, Encoded, Lane, Reader, unread
+from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features, Reference
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
 from graft_server.encoding.preparing import TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
+from graft_server.encoding.queueing import Lane, Reader
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
 from graft_server.jobs.job import Jobs
 from graft_server.sharing.turns import Turns

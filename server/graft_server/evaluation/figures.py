@@ -1,8 +1,7 @@
-"""How good predictions are: the figures of a report, from probabilities of examples not trained on."""
+"""How good predictions of classes are: the figures of a report, from probabilities of examples not trained on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from graft_server.domain.report import (
     ClassReport,
     Confusion,
     Figures,
-    MultiLabelFigures,
-    RegressionFigures,
     ReliabilityBin,
 )
 
@@ -94,17 +91,18 @@ def reliability(
 ) -> tuple[ReliabilityBin, ...]:
     """The bins of the calibration error, by rising confidence."""
     confidence, right, bins = _binned(probabilities, labels, soft)
-    total = _sums(bins, weights)
+    total = sums(bins, weights)
     columns = zip(
         np.bincount(bins, minlength=BINS).tolist(),
-        _ratio(_sums(bins, weights * confidence), total).tolist(),
-        _ratio(_sums(bins, weights * right), total).tolist(),
+        ratio(sums(bins, weights * confidence), total).tolist(),
+        ratio(sums(bins, weights * right), total).tolist(),
         strict=True,
     )
     return tuple(ReliabilityBin(*column) for column in columns)
 
 
-def _sums(bins: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def sums(bins: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of the values in each bin, shape (BINS,)."""
     return np.bincount(bins, values, BINS).astype(np.float64)
 
 
@@ -131,9 +129,9 @@ def class_scores(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Precision, recall and F1 of each class, each of shape (k,); 0 where there is nothing to divide by."""
     right = confusion.diagonal()
-    precision = _ratio(right, confusion.sum(axis=0))
-    recall = _ratio(right, confusion.sum(axis=1))
-    return precision, recall, _ratio(2 * precision * recall, precision + recall)
+    precision = ratio(right, confusion.sum(axis=0))
+    recall = ratio(right, confusion.sum(axis=1))
+    return precision, recall, ratio(2 * precision * recall, precision + recall)
 
 
 def class_reports(
@@ -162,115 +160,6 @@ def confusions(
     return tuple(Confusion(names[pairs[0, i]], names[pairs[1, i]], int(counts[i])) for i in order)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MultiLabelMeasured:
-    """How good decisions about k labels are."""
-
-    figures: Figures
-    """Accuracy is that of whole sets; macro-F1 is over the labels that some example carries."""
-    further: MultiLabelFigures
-    precision: NDArray[np.float64]
-    """shape (k,), as the next two."""
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-
-
-def multi_label(
-    probabilities: NDArray[np.float32],
-    selected: NDArray[np.bool_],
-    targets: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-) -> MultiLabelMeasured:
-    """The figures of n predictions about k labels, each array but the weights of shape (n, k); 0 without weight."""
-    total = max(float(weights.sum()), 1e-300)
-    k = max(targets.shape[1], 1)
-    right = weights @ (selected & targets)
-    answered, carried = weights @ selected, weights @ targets
-    precision, recall = _ratio(right, answered), _ratio(right, carried)
-    f1 = _ratio(2 * right, answered + carried)
-    own = np.where(targets, probabilities, 1 - probabilities).astype(np.float64)
-    losses = -np.log(np.maximum(own, LEAST_PROBABILITY)).sum(axis=1)
-    decided = np.repeat(weights, k)
-    bins = np.clip((probabilities.reshape(-1) * BINS).astype(np.int64), 0, BINS - 1)
-    gaps = np.bincount(bins, decided * (targets.reshape(-1) - probabilities.reshape(-1)), BINS)
-    return MultiLabelMeasured(
-        Figures(
-            float(weights @ (selected == targets).all(axis=1)) / total,
-            float(f1[carried > 0].mean()) if (carried > 0).any() else 0.0,
-            float(weights @ losses) / (total * k),
-            float(np.abs(gaps).sum()) / (total * k),
-        ),
-        MultiLabelFigures(
-            micro_f1=float(2 * right.sum() / max((answered + carried).sum(), 1e-300)),
-            hamming_loss=float(weights @ (selected != targets).sum(axis=1)) / (total * k),
-            labels_per_example=float(carried.sum()) / total,
-            selected_per_example=float(answered.sum()) / total,
-        ),
-        precision,
-        recall,
-        f1,
-    )
-
-
-def label_reports(
-    names: tuple[str, ...],
-    examples: NDArray[np.int64],
-    support: NDArray[np.int64],
-    thresholds: NDArray[np.float32],
-    measured: MultiLabelMeasured,
-) -> tuple[ClassReport, ...]:
-    """One entry a label, in output order; the arrays are of shape (k,)."""
-    scores = (measured.precision, measured.recall, measured.f1, thresholds)
-    columns = zip(names, examples.tolist(), support.tolist(), *(one.tolist() for one in scores), strict=True)
-    return tuple(ClassReport(*column) for column in columns)
-
-
-def multi_label_reliability(
-    probabilities: NDArray[np.float32], targets: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> tuple[ReliabilityBin, ...]:
-    """The bins of the calibration error over all decisions, by rising probability."""
-    flat = probabilities.reshape(-1)
-    bins = np.clip((flat * BINS).astype(np.int64), 0, BINS - 1)
-    decided = np.repeat(weights, targets.shape[1])
-    total = _sums(bins, decided)
-    columns = zip(
-        np.bincount(bins, minlength=BINS).tolist(),
-        _ratio(_sums(bins, decided * flat), total).tolist(),
-        _ratio(_sums(bins, decided * targets.reshape(-1)), total).tolist(),
-        strict=True,
-    )
-    return tuple(ReliabilityBin(*column) for column in columns)
-
-
-def regression(
-    predicted: NDArray[np.float64],
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-    values: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    *,
-    confidence: float,
-) -> RegressionFigures:
-    """The figures of n predictions, each array of shape (n,); 0 without weight."""
-    total = float(weights.sum())
-    if not total > 0:
-        return RegressionFigures(0.0, 0.0, 0.0, confidence, 0.0, 0.0, 0.0, 0.0)
-    shares = weights / total
-    off = predicted - values
-    mean = float(shares @ values)
-    variance = float(shares @ (values - mean) ** 2)
-    squared = float(shares @ off**2)
-    return RegressionFigures(
-        rmse=squared**0.5,
-        mae=float(shares @ np.abs(off)),
-        r2=1 - squared / variance if variance > 0 else 0.0,
-        confidence=confidence,
-        coverage=float(shares @ ((low <= values) & (values <= high))),
-        interval_width=float(shares @ (high - low)),
-        mean=mean,
-        deviation=variance**0.5,
-    )
-
-
-def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The ratio of each pair of numbers, 0 where there is nothing to divide by."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from graft_server.domain.examples import Task
+from graft_server.domain.report import Measured
+from graft_server.evaluation.answered import Answered
 from graft_server.heads.maps import Map
 from graft_server.heads.nodes import Nodes
 from graft_server.heads.novelty import Novelty
@@ -138,6 +140,9 @@ class Head(Protocol):
 
     def margins(self, features: Array) -> Array:
         """How far each row of features is from another answer, shape (n,): small ones tell heads apart."""
+
+    def measured(self, answered: Answered) -> Measured:
+        """The figures of what it said of n >= 1 labelled examples, whose outputs are the fields of what it scored."""
 
     def settings(self) -> dict[str, Any]:
         """What a bundle's settings say of the head's decisions, as JSON; nothing where there are none."""

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.examples import Task
+from graft_server.domain.report import Measured
+from graft_server.evaluation import multi_label
+from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
 from graft_server.heads.head import Comparison, GraphOutput
 from graft_server.heads.maps import Map, parts, require_width, sigmoid, summed
@@ -176,6 +179,10 @@ class MultiLabelHead:
         """How far the nearest probability is from its threshold."""
         edges: Array = np.abs(self.scores(features).probabilities - self.thresholds).min(axis=1)
         return edges
+
+    def measured(self, answered: Answered) -> Measured:
+        """See `Head`."""
+        return multi_label.measure(answered, self.thresholds)
 
     def settings(self) -> dict[str, Any]:
         """See `Head`."""

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.examples import Task
+from graft_server.domain.report import Measured
+from graft_server.evaluation import regression
+from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
 from graft_server.heads.head import Comparison, GraphOutput
 from graft_server.heads.maps import LinearMap, Map, parts, require_width, summed
@@ -203,6 +206,10 @@ class RegressionHead:
         """Smallest where the value is uncommon."""
         values = self.scores(features).value
         return np.asarray(-np.abs(values - values.mean()))
+
+    def measured(self, answered: Answered) -> Measured:
+        """See `Head`."""
+        return regression.measure(answered)
 
     def settings(self) -> dict[str, Any]:
         """See `Head`."""

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.examples import Task
+from graft_server.domain.report import Measured
+from graft_server.evaluation import single_label
+from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
 from graft_server.heads.head import Comparison, GraphOutput
 from graft_server.heads.maps import (
@@ -176,6 +179,10 @@ class SingleLabelHead:
         """By how much the best label is ahead of the next."""
         best = np.sort(self.scores(features).probabilities, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
+
+    def measured(self, answered: Answered) -> Measured:
+        """See `Head`."""
+        return single_label.measure(answered)
 
     def settings(self) -> dict[str, Any]:
         """See `Head`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.examples import Label
 from graft_server.domain.prediction import Answer, ManyLabels, OneLabel, Value
-from graft_server.encoding.batcher import Arrays
+from graft_server.encoding.queueing import Arrays
 from graft_server.heads import HeadOutput
 from graft_server.heads.multi_label import MultiLabelOutput
 from graft_server.heads.regression import RegressionOutput

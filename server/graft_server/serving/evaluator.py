@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Task
-from graft_server.domain.report import (
-    CONFIDENCE,
-    ClassReport,
-    Measured,
-)
-from graft_server.evaluation import figures
-from graft_server.heads.multi_label import MultiLabelHead
-from graft_server.serving.answers import HIGH, LOW, PROBABILITIES, SELECTED, VALUE
+from graft_server.domain.report import Measured
+from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
 
@@ -62,78 +56,15 @@ class Evaluator:
         """The figures of everything that was taken in."""
         if not self._targets:
             return Measured(self.task, 0)
-        measure = {
-            Task.SINGLE_LABEL: self._single_label,
-            Task.MULTI_LABEL: self._multi_label,
-            Task.REGRESSION: self._regression,
-        }
-        return await asyncio.to_thread(measure[self.task])
+        return await asyncio.to_thread(self._measured)
 
-    def _single_label(self) -> Measured:
-        names, column = self._names()
-        soft = np.zeros((len(self._targets), len(names)), np.float32)
-        for row, example in zip(soft, self._targets, strict=True):
-            if example.label is not None:
-                row[column[example.label]] = 1
-            for share in example.distribution or ():
-                row[column[share.label]] = share.probability
-        labels = soft.argmax(axis=1).astype(np.int32)
-        weights = self._weights
-        probabilities = self._padded(PROBABILITIES, len(names))
-        predicted = probabilities.argmax(axis=1)
-        per_class = figures.class_reports(names, np.zeros(len(names), np.int64), labels, predicted, weights)
-        return Measured(
-            self.task,
-            len(labels),
-            figures.figures(probabilities, labels, weights, soft),
-            _seen(per_class),
-            figures.confusions(names, labels, predicted),
+    def _measured(self) -> Measured:
+        answered = Answered(
+            labels=tuple(label.name for label in self.served.labels),
+            examples=self._targets,
+            outputs={name: np.stack([it[name] for it in self._outputs]) for name in self._outputs[0]},
         )
-
-    def _multi_label(self) -> Measured:
-        names, column = self._names()
-        targets = np.zeros((len(self._targets), len(names)), bool)
-        for row, example in zip(targets, self._targets, strict=True):
-            row[[column[label] for label in example.labels]] = True
-        probabilities = self._padded(PROBABILITIES, len(names))
-        selected = self._padded(SELECTED, len(names))
-        found = figures.multi_label(probabilities, selected, targets, self._weights)
-        thresholds = np.ones(len(names), np.float32)
-        if isinstance(self.served.head, MultiLabelHead):
-            thresholds[: self.served.head.classes] = self.served.head.thresholds
-        none = np.zeros(len(names), np.int64)
-        per_class = figures.label_reports(names, none, targets.sum(axis=0), thresholds, found)
-        return Measured(self.task, len(targets), found.figures, _seen(per_class), multi_label=found.further)
-
-    def _regression(self) -> Measured:
-        values = np.array([example.value for example in self._targets], np.float64)
-        predicted, low, high = (self._joined(name).astype(np.float64) for name in (VALUE, LOW, HIGH))
-        found = figures.regression(predicted, low, high, values, self._weights, confidence=CONFIDENCE)
-        return Measured(self.task, len(values), regression=found)
-
-    @property
-    def _weights(self) -> NDArray[np.float64]:
-        return np.array([example.weight for example in self._targets])
-
-    def _names(self) -> tuple[tuple[str, ...], dict[str, int]]:
-        """The version's labels and those of the examples that it does not know, and each one's column."""
-        known = [label.name for label in self.served.labels]
-        # A label that the version does not know is a class that it never gives any probability.
-        seen = {label for example in self._targets for label in example.labels}
-        names = (*known, *sorted(seen - set(known)))
-        return names, {name: index for index, name in enumerate(names)}
-
-    def _joined(self, name: str) -> NDArray[Any]:
-        return np.stack([output[name] for output in self._outputs])
-
-    def _padded(self, name: str, columns: int) -> NDArray[Any]:
-        joined = self._joined(name)
-        return np.pad(joined, ((0, 0), (0, columns - joined.shape[1])))
+        return self.served.head.measured(answered)
 
 
 _NO_INPUT = Input("")
-
-
-def _seen(per_class: tuple[ClassReport, ...]) -> tuple[ClassReport, ...]:
-    """Those that examples carry, sorted by label."""
-    return tuple(sorted((it for it in per_class if it.support), key=lambda it: it.label))

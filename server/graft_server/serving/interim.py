@@ -8,7 +8,7 @@ from typing import Protocol
 from graft_server.domain.examples import Label
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads.single_label import SingleLabelOutput
+from graft_server.heads import HeadOutput
 
 
 class Interim(Protocol):
@@ -30,7 +30,7 @@ class Interim(Protocol):
     def trunk(self) -> Trunk:
         """The backbone whose features it reads."""
 
-    def scores(self, features: Features) -> SingleLabelOutput:
+    def scores(self, features: Features) -> HeadOutput:
         """What it says of n rows."""
 
 

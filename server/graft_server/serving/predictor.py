@@ -13,24 +13,14 @@ from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.domain.views import POOLED
-from graft_server.encoding.batcher import Arrays, Lane
 from graft_server.encoding.encoder import Features
+from graft_server.encoding.queueing import Arrays, Lane
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.serving.answers import NOVELTY, answers_of, read
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
 from graft_server.sharing.preemption import Preemption
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """The answer to one request."""
-
-    served: ServedVersion | Interim
-    results: Sequence[Prediction | DomainError]
-    """In the order of the inputs."""
-    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +55,29 @@ class Predictor:
         self._interim = interim
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
+    async def serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
+        """What answers for a model: a version with its head, or an interim head.
+
+        Raises:
+            DomainError: There is none such, or it cannot be served.
+        """
+        if selector.adaptation_id:
+            return await self._interim.interim(model, selector.adaptation_id)
+        return await self._versions.serve(self._versions.resolve(model, selector))
+
     async def predict(
         self,
-        model: str,
-        selector: Selector,
-        inputs: Sequence[Input | DomainError],
+        served: ServedVersion | Interim,
+        inputs: Sequence[Input | InvalidError],
         *,
         top_k: int,
         include_features: bool = False,
         deadline: float = math.inf,
-    ) -> Predictions:
-        """Answers for the inputs; one that is an error already fails alone.
+    ) -> tuple[list[Prediction | DomainError], Timings]:
+        """Answers for the inputs, in their order; one that is an error already fails alone.
 
         Args:
-            model: The model's name.
-            selector: Which of its versions.
+            served: What answers.
             inputs: Checked by themselves, or what is wrong with one.
             top_k: How many scores each answer has at most; >= 1.
             include_features: Whether answers carry features.
@@ -89,24 +87,15 @@ class Predictor:
             DomainError: None of the inputs can be answered, and why.
         """
         options = _Options(top_k, include_features, deadline)
-        served = await self._serve(model, selector)
-        if not self._cache.on or not isinstance(served, ServedVersion):
-            answers, timings = await self._answer(
-                served, [it for it in inputs if isinstance(it, Input)], options
-            )
-            answered = iter(answers)
-            results = [it if isinstance(it, DomainError) else next(answered) for it in inputs]
-            return Predictions(served, results, timings)
-        return await self._with_cache(served, inputs, options)
-
-    async def _serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
-        if selector.adaptation_id:
-            return await self._interim.interim(model, selector.adaptation_id)
-        return await self._versions.serve(self._versions.resolve(model, selector))
+        if self._cache.on and isinstance(served, ServedVersion):
+            return await self._with_cache(served, inputs, options)
+        answers, timings = await self._answer(served, [it for it in inputs if isinstance(it, Input)], options)
+        answered = iter(answers)
+        return [it if isinstance(it, DomainError) else next(answered) for it in inputs], timings
 
     async def _with_cache(
-        self, served: ServedVersion, inputs: Sequence[Input | DomainError], options: _Options
-    ) -> Predictions:
+        self, served: ServedVersion, inputs: Sequence[Input | InvalidError], options: _Options
+    ) -> tuple[list[Prediction | DomainError], Timings]:
         keys = {it: _key(served, it, options) for it in inputs if isinstance(it, Input)}
         known = {it: self._cache.get(key) for it, key in keys.items()}
         unknown = [it for it, answer in known.items() if answer is None]
@@ -115,8 +104,7 @@ class Predictor:
         for it, answer in fresh.items():
             if isinstance(answer, Prediction):
                 self._cache.put(keys[it], answer)
-        results = [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs]
-        return Predictions(served, results, timings)
+        return [it if isinstance(it, DomainError) else known[it] or fresh[it] for it in inputs], timings
 
     async def _answer(
         self, served: ServedVersion | Interim, inputs: Sequence[Input], options: _Options

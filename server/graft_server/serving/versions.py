@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,8 +187,3 @@ class Versions:
         served = self._served.pop(key, None)
         if served is not None and served.tuned is not None:
             served.trunk.forget(served.tuned)
-
-
-def aliases_of(aliases: Mapping[str, int], number: int) -> list[str]:
-    """The aliases that point at a version, sorted."""
-    return sorted(alias for alias, version in aliases.items() if version == number)

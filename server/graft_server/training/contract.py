@@ -28,7 +28,7 @@ class LabelFeatures:
 class Wanted:
     """What an adaptation says about its targets."""
 
-    task: Task = Task.SINGLE_LABEL
+    task: Task = Task.DEFAULT
     labels: tuple[Label, ...] = ()
     """The labels that were declared: they come first, in this order."""
     closed_labels: bool = False

@@ -57,7 +57,7 @@ from graft_server.training.search.candidates import NEVER, LogisticTrials, Measu
 from graft_server.training.search.evidence import mean_and_variance
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers import logistic
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.task import Selection
 
 LEAST_EXAMPLES = 100
 """With fewer, too few can be held out to tell a gain from noise."""

@@ -23,7 +23,7 @@ from graft_server.domain.examples import Input, Kind
 from graft_server.domain.views import POOLED, stacked
 from graft_server.encoding.encoder import Encoder, Reference
 from graft_server.training.examples.folded import Examples, examples_of, usable
-from graft_server.training.examples.training_set import TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem
 from graft_server.training.search.search import FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers.logistic import ROUGH
@@ -80,7 +80,9 @@ class Drift:
         return f"The encoder computes in {precision}: {self.found(precision)}{chance}."
 
 
-def admit(train: TrainingSet, inputs: Sequence[Input], view: str, reference: Reference, *, seed: int) -> str:
+def admit(
+    train: ClassifiedSet, inputs: Sequence[Input], view: str, reference: Reference, *, seed: int
+) -> str:
     """Compares, and returns a sentence for the report.
 
     Args:
@@ -191,7 +193,7 @@ def _predicted(examples: Examples, features: NDArray[np.float16]) -> NDArray[np.
     return predicted
 
 
-def _sample(train: TrainingSet, embedded: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+def _sample(train: ClassifiedSet, embedded: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
     """The training rows that were embedded here, or EXAMPLES of them with the same share of each class."""
     rows = np.flatnonzero(usable(train) & ~train.validation & embedded)
     if len(rows) <= EXAMPLES:

@@ -31,15 +31,11 @@ from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training import finish_tuning
 from graft_server.training.contract import Training, Tuning
-from graft_server.training.examples.assembling import assembled, nothing_yet
-from graft_server.training.examples.training_set import ExampleSet, MultiLabelSet, RegressionSet, TrainingSet
+from graft_server.training.examples.assembling import assembled
+from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit
-from graft_server.training.search.search import Progress
-from graft_server.training.tasks.multi_label import select_multi_label
-from graft_server.training.tasks.regression import select_regression
-from graft_server.training.tasks.selection import Selection
-from graft_server.training.tasks.single_label import select_head
-from graft_server.training.tasks.zero_shot import select_by_names
+from graft_server.training.tasks.table import TRAINING
+from graft_server.training.tasks.task import Selection
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -78,10 +74,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         warnings.append(admit(examples, inputs, selection.head.view, task.reference, seed=seed))
     progress({"stage": "publishing", "fraction": 0.95})
     head, graph = encode(selection.head), to_onnx(selection.head)
-    tried = training_set.features
-    if isinstance(training_set, TrainingSet) and not len(training_set):
-        tried = training_set.label_features or {}
-    features = stacked(tried, selection.head.view)
+    features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
     report = dataclasses.replace(
         selection.report,
@@ -96,7 +89,7 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
     unprepared = "too_few"
-    if task.tuning is not None and isinstance(training_set, TrainingSet):
+    if task.tuning is not None:
         unprepared = _prepare(task.tuning, rows, training_set, selection, seed)
     progress({"stage": "publishing", "fraction": 1.0})
     return finish_tuning.result_of(manifest, report) | {"unprepared": unprepared}
@@ -106,31 +99,21 @@ def _selected(
     rows: Rows, task: Training, seed: int, progress: OnProgress
 ) -> tuple[ExampleSet, Selection, list[str]]:
     """What is trained on, the head that came of it, and warnings."""
+    kind = TRAINING[task.task]
     try:
-        training_set, warnings = assembled(rows, task)
+        training_set, warnings = assembled(rows, task, kind.assemble, kind.nothing)
         metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.labels_named))}
 
         def selecting(_stage: str, fraction: float) -> None:
             progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
 
-        return training_set, _select(training_set, seed, selecting), warnings
+        return training_set, kind.select(training_set, seed=seed, progress=selecting), warnings
     except StateError as error:
-        nothing = nothing_yet(task)
-        if nothing is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
+        named = kind.by_names(task)
+        if named is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
             raise
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
-        return nothing, select_by_names(nothing), [warning]
-
-
-def _select(training_set: ExampleSet, seed: int, progress: Progress) -> Selection:
-    match training_set:
-        case TrainingSet():
-            return select_head(training_set, seed=seed, progress=progress)
-        case MultiLabelSet():
-            return select_multi_label(training_set, seed=seed, progress=progress)
-        case RegressionSet():
-            return select_regression(training_set, seed=seed, progress=progress)
-    raise TypeError(type(training_set).__name__)
+        return *named, [warning]
 
 
 def _read(objects: Objects, task: Training) -> Rows:
@@ -147,7 +130,7 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _prepare(tuning: Tuning, rows: Rows, training_set: TrainingSet, selection: Selection, seed: int) -> str:
+def _prepare(tuning: Tuning, rows: Rows, training_set: ExampleSet, selection: Selection, seed: int) -> str:
     inputs = {example.id: example.input for example in rows.examples}
     if any(it.kind is Kind.FEATURES for it in inputs.values()):
         return "features"

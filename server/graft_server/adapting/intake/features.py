@@ -11,7 +11,7 @@ import numpy as np
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.views import POOLED
-from graft_server.encoding.batcher import Lane
+from graft_server.encoding.queueing import Lane
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.background import survived
 from graft_server.store.adaptations.features import Features

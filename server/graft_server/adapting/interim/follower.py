@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.intake.features import FeatureWriter
-from graft_server.adapting.interim.state import VIEW, FittedHead, InterimState, Log, Row
+from graft_server.adapting.interim.learner import VIEW, FittedHead, Learner, Log, Row
+from graft_server.adapting.interim.table import LEARNERS
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.errors import DomainError, FaultError, StateError
-from graft_server.domain.examples import Label, Task
+from graft_server.domain.examples import Label
 from graft_server.domain.names import shown
 from graft_server.encoding import encoder
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads.single_label import SingleLabelHead, SingleLabelOutput
+from graft_server.heads import Head, HeadOutput
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment
 from graft_server.store.adaptations.store import AdaptationStore
@@ -53,10 +54,10 @@ class InterimHead:
     next_sequence: int
     """How many changes, of all writers, it has learned."""
     labels: tuple[Label, ...]
-    head: SingleLabelHead
+    head: Head
     trunk: Trunk
 
-    def scores(self, features: encoder.Features) -> SingleLabelOutput:
+    def scores(self, features: encoder.Features) -> HeadOutput:
         """What it says of n rows."""
         return self.head.scores(features[VIEW])
 
@@ -93,8 +94,8 @@ class Interim:
         self._feature_writer = feature_writer
         self._publisher = publisher
         self._on_learned = on_learned
-        self._supported = store.start.settings.task is Task.SINGLE_LABEL
-        self._state: InterimState | None = None
+        self._supported = store.start.settings.task in LEARNERS
+        self._state: Learner | None = None
         self._followed: dict[Log, _Followed] = {}
         self._handed_over: dict[tuple[str, int], tuple[Segment, NDArray[np.float16]]] = {}
         self._lacking: dict[tuple[Log, int], float] = {}
@@ -137,14 +138,15 @@ class Interim:
         """The newest head.
 
         Raises:
-            StateError: It is of another task than one label an input (INTERIM_UNSUPPORTED).
+            StateError: Its task has no interim heads (INTERIM_UNSUPPORTED).
             StateError: There is nothing to answer with yet (INTERIM_EMPTY).
             DomainError: What it is made of cannot be read.
         """
         if not self._supported:
+            supported = " and ".join(task.words for task in LEARNERS)
             raise StateError(
                 f"Adaptation {shown(self._store.adaptation_id)} is a {self._store.start.settings.task.words} one, and "
-                "only single-label ones have an interim head: commit, and predict with the version.",
+                f"only {supported} ones have an interim head: commit, and predict with the version.",
                 reason="INTERIM_UNSUPPORTED",
             )
         now = time.monotonic()
@@ -242,7 +244,7 @@ class Interim:
             trunk=self._trunk,
         )
 
-    async def _begin(self) -> InterimState:
+    async def _begin(self) -> Learner:
         """Begins anew, with every feature stored that was lost."""
         await self._trunk.ready()
         settings = self._store.start.settings
@@ -251,7 +253,7 @@ class Interim:
             await FeatureWriter(store, self._trunk).complete(lambda _done, _of: None)
         if await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id):
             await self._feature_writer.complete(lambda _done, _of: None)
-        state = InterimState(
+        state = LEARNERS[settings.task](
             self._trunk.backbone.dimension, settings.labels, closed_labels=settings.closed_labels
         )
         self._followed = {}
@@ -262,7 +264,7 @@ class Interim:
         self._state = state
         return state
 
-    def _learn(self, state: InterimState) -> bool:
+    def _learn(self, state: Learner) -> bool:
         """Learns what is there, for about ROUND_S, and returns whether there may be more. Runs on a thread."""
         began = time.monotonic()
         own = len(self._store.start.lineage)

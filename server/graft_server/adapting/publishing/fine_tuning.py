@@ -19,9 +19,9 @@ from graft_server.backbones import scratch
 from graft_server.backbones.backbone import Backbone
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError
-from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
 from graft_server.domain.stream import Progress
+from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
 from graft_server.store.adaptations.store import AdaptationStore
@@ -75,7 +75,7 @@ def plan_of(settings: AdaptationSettings, backbone: Backbone) -> Plan | None:
     layers = backbone.layers
     auto = settings.method is Method.AUTO
     if (
-        settings.task is not Task.SINGLE_LABEL
+        not TASKS[settings.task].tunable
         or settings.method is Method.FROZEN
         or (auto and not settings.time_budget_s)
     ):
@@ -108,7 +108,7 @@ def check(settings: AdaptationSettings, backbone: Backbone) -> None:
             reason="FINE_TUNING_UNUSED",
             field="start.fine_tuning",
         )
-    if settings.method in (Method.PARTIAL, Method.FULL) and settings.task is not Task.SINGLE_LABEL:
+    if settings.method in (Method.PARTIAL, Method.FULL) and not TASKS[settings.task].tunable:
         raise InvalidError(
             f"start.method tunes the backbone, which works with one label an example, but start.task is "
             f"{settings.task.words}: use METHOD_FROZEN or METHOD_AUTO.",

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
 from graft_server.training.examples.folds import bound_together, stratified_folds
-from graft_server.training.examples.training_set import ExampleSet, TrainingSet
+from graft_server.training.examples.training_set import ClassifiedSet, ExampleSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
     """The rows of a training set that can be trained on, and their folds."""
 
-    train: TrainingSet
+    train: ClassifiedSet
     rows: NDArray[np.int64]
     """shape (n,)."""
     labels: NDArray[np.int32]
@@ -38,7 +38,7 @@ def usable(train: ExampleSet) -> NDArray[np.bool_]:
     return rows
 
 
-def examples_of(train: TrainingSet, rows: NDArray[np.int64], seed: int) -> Examples:
+def examples_of(train: ClassifiedSet, rows: NDArray[np.int64], seed: int) -> Examples:
     """The examples of some rows, dealt into folds.
 
     Raises:

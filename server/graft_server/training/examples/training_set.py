@@ -1,4 +1,7 @@
-"""What a head is trained on: the examples of a commit as arrays, features already computed; one class a task."""
+"""What a head is trained on: the examples of a commit as arrays, features already computed.
+
+Tasks whose targets are no classes have sets of their own; see `training.tasks`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-KINDS = 10
-"""Values are dealt into folds, and told apart on the map, by so many equally large parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,11 @@ class ExampleSet:
         """Name and description of each label that there is, in output order; none for values."""
         return ()
 
+    @property
+    def telling(self) -> Mapping[str, NDArray[np.float16]]:
+        """Features to compare two ways to compute a head on, by view."""
+        return self.features
+
     def target(self, row: int) -> str:
         """A row's target in words, for the report."""
         raise NotImplementedError
@@ -47,17 +52,17 @@ class ExampleSet:
         """A number a row, from 0: the one class that tells most about its target. Rows alike have the same."""
         raise NotImplementedError
 
-    def classified(self) -> TrainingSet:
-        """The same examples as a single-label task of their kinds, for questions about the features alone."""
+    def classified(self) -> ClassifiedSet:
+        """The same examples by the classes of their kinds, for questions about the features alone."""
         kinds = self.kinds()
         names = tuple(str(kind) for kind in range(int(kinds.max(initial=0)) + 1))
         shared = {name: getattr(self, name) for name in ExampleSet.__dataclass_fields__}
-        return TrainingSet(classes=names, descriptions=("",) * len(names), labels=kinds, **shared)
+        return ClassifiedSet(classes=names, descriptions=("",) * len(names), labels=kinds, **shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet(ExampleSet):
-    """Examples with one label each, of k classes."""
+class ClassifiedSet(ExampleSet):
+    """Examples of one of k classes each: a task's own, or what `classified` makes of those of another."""
 
     classes: tuple[str, ...]
     """Names of the classes, in output order. Some may have no examples."""
@@ -79,6 +84,11 @@ class TrainingSet(ExampleSet):
         """The classes."""
         return tuple(zip(self.classes, self.descriptions, strict=True))
 
+    @property
+    def telling(self) -> Mapping[str, NDArray[np.float16]]:
+        """The examples', or where there are none those of the classes' names."""
+        return self.features if len(self) else self.label_features or {}
+
     def target(self, row: int) -> str:
         """The label."""
         return self.classes[int(self.labels[row])]
@@ -87,53 +97,6 @@ class TrainingSet(ExampleSet):
         """The labels."""
         return self.labels
 
-    def classified(self) -> TrainingSet:
+    def classified(self) -> ClassifiedSet:
         """It is one."""
         return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultiLabelSet(ExampleSet):
-    """Examples with any number of k labels each."""
-
-    classes: tuple[str, ...]
-    """Names of the labels, in output order."""
-    descriptions: tuple[str, ...]
-    """What each label means, or ""."""
-    targets: NDArray[np.bool_]
-    """shape (n, k): which labels apply."""
-    label_features: Mapping[str, NDArray[np.float16]] | None = None
-    """View name to features of shape (k, d) of the labels' names and descriptions; see `TrainingSet`."""
-
-    @property
-    def labels_named(self) -> tuple[tuple[str, str], ...]:
-        """The labels."""
-        return tuple(zip(self.classes, self.descriptions, strict=True))
-
-    def target(self, row: int) -> str:
-        """The labels that apply."""
-        return ", ".join(self.classes[label] for label in np.flatnonzero(self.targets[row]))
-
-    def kinds(self) -> NDArray[np.int32]:
-        """The rarest label that a row carries; k where it carries none."""
-        carried = np.where(self.targets, self.targets.sum(axis=0), len(self.targets) + 1)
-        found = np.where(self.targets.any(axis=1), carried.argmin(axis=1), self.targets.shape[1])
-        return np.asarray(found, np.int32)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegressionSet(ExampleSet):
-    """Examples with a value each."""
-
-    values: NDArray[np.float64]
-    """shape (n,): finite."""
-
-    def target(self, row: int) -> str:
-        """The value."""
-        return f"{self.values[row]:g}"
-
-    def kinds(self) -> NDArray[np.int32]:
-        """Which of KINDS equally many values a row's is among; equal values are together."""
-        edges = np.unique(np.quantile(self.values, np.linspace(0, 1, KINDS + 1)[1:-1]))
-        found = np.searchsorted(edges, self.values, side="right")
-        return np.asarray(np.unique(found, return_inverse=True)[1], np.int32)

@@ -26,6 +26,8 @@ from graft_server.training.solvers.threads import side_by_side
 
 FRACTIONS = (0.25, 0.5, 1.0)
 """Of a fold's training examples."""
+LEAST_EXAMPLES = 40
+"""With fewer, parts of them tell nothing."""
 CURVE_FOLDS = 2
 """Folds that the parts are measured on."""
 MAX_EXAMPLES = 4000

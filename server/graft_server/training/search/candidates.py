@@ -288,12 +288,12 @@ class LogisticTrials:
 
 def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
     """Kernel regression with one penalty."""
-    regression = problem.kernel
-    logits = log_softplus(regression.out_of_fold(ridge)[: problem.examples], SOFTNESS)
+    kernel_ridge = problem.kernel
+    logits = log_softplus(kernel_ridge.out_of_fold(ridge)[: problem.examples], SOFTNESS)
     temperature = measure.temperature(logits)
 
     def fit() -> tuple[Member, ...]:
-        return (Member(regression.fit(ridge), temperature, 1.0),)
+        return (Member(kernel_ridge.fit(ridge), temperature, 1.0),)
 
     return Trial(
         "kernel",

@@ -1,1 +1,1 @@
-"""One module for each task: from its training set to a head and a report."""
+"""A room for each task: from its examples to a head and a report; `table` has a row for each."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from graft.v1 import model_pb2, types_pb2
+from graft.v1 import adaptation_pb2, model_pb2, types_pb2
+from graft_server.domain.adaptation import AdaptationState, PublicationState
+from graft_server.domain.backbone import BackboneState
 from graft_server.domain.examples import Modality, Split, Task
 from graft_server.domain.method import Method
-from graft_server.encoding.trunk import TrunkState
 
 METHOD_MESSAGES = {
     Method.AUTO: types_pb2.METHOD_AUTO,
@@ -50,9 +51,24 @@ MODALITIES = {
 }
 
 
-TRUNK_STATES = {
-    TrunkState.UNLOADED: model_pb2.BACKBONE_STATE_UNLOADED,
-    TrunkState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
-    TrunkState.READY: model_pb2.BACKBONE_STATE_READY,
-    TrunkState.FAILED: model_pb2.BACKBONE_STATE_FAILED,
+BACKBONE_STATES = {
+    BackboneState.UNLOADED: model_pb2.BACKBONE_STATE_UNLOADED,
+    BackboneState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
+    BackboneState.READY: model_pb2.BACKBONE_STATE_READY,
+    BackboneState.FAILED: model_pb2.BACKBONE_STATE_FAILED,
+}
+
+ADAPTATION_STATES = {
+    AdaptationState.OPEN: adaptation_pb2.ADAPTATION_STATE_OPEN,
+    AdaptationState.CLOSED: adaptation_pb2.ADAPTATION_STATE_CLOSED,
+    AdaptationState.CANCELLED: adaptation_pb2.ADAPTATION_STATE_CANCELLED,
+}
+
+
+PUBLICATION_STATES = {
+    PublicationState.QUEUED: adaptation_pb2.PUBLICATION_STATE_QUEUED,
+    PublicationState.TRAINING: adaptation_pb2.PUBLICATION_STATE_TRAINING,
+    PublicationState.PUBLISHED: adaptation_pb2.PUBLICATION_STATE_PUBLISHED,
+    PublicationState.FAILED: adaptation_pb2.PUBLICATION_STATE_FAILED,
+    PublicationState.CANCELLED: adaptation_pb2.PUBLICATION_STATE_CANCELLED,
 }

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.adapting.intake.targets import TargetRules
-from graft_server.adapting.intake.validation import check_change, check_input
-from graft_server.adapting.intake.writer_stream import Incoming
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
-from graft_server.domain.errors import DomainError, InvalidError
-from graft_server.domain.examples import Change, Example, Input, Kind, Label, Rejection, Share, Split
-from graft_server.domain.names import MAX_ID_BYTES, check_identifier
-from graft_server.domain.prediction import Selector
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Change, Example, Input, Kind, Label, Share, Split
+from graft_server.domain.names import check_identifier
+from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
+from graft_server.domain.stream import (
+    CommitMessage,
+    EmptyMessage,
+    ExamplesMessage,
+    SentChange,
+    StartMessage,
+    WriterMessage,
+)
 from graft_server.frontends.grpc.converters.enums import METHODS, SPLITS, TASKS
+from graft_server.frontends.grpc.converters.lazy import Converted
+from graft_server.frontends.grpc.handlers import Malformed
 from graft_server.frontends.grpc.times import seconds
-from graft_server.store.adaptations.segments import content_digest
 
 
 def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
@@ -63,30 +71,38 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
     return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
 
 
-def incoming(
-    message: adaptation_pb2.ExampleChange, start: StartRequest, sequence: int, targets: TargetRules
-) -> Incoming:
-    """A change, checked: one that cannot be accepted becomes a rejection."""
-    # Unique in every lineage that the adaptation may become part of.
-    default_id = f"{start.adaptation_id}/{start.writer_id}/{sequence}"
-    digest = content_digest(message.SerializeToString(deterministic=True))
+def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
+    """What a caller of Adapt sends, not yet checked."""
+    match message.WhichOneof("message"):
+        case "start":
+            return StartMessage(start_request(message.start), message.start.validate_only)
+        case "examples":
+            batch = message.examples
+            return ExamplesMessage(batch.first_sequence, Converted(batch.changes, _sent_change))
+        case "commit":
+            commit = message.commit
+            end = commit.next_sequence if commit.HasField("next_sequence") else None
+            return CommitMessage(commit.commit_id, end, commit.close)
+        case _:
+            return EmptyMessage()
+
+
+def _sent_change(message: adaptation_pb2.ExampleChange, _: int) -> SentChange:
+    content = message.SerializeToString(deterministic=True)
     try:
-        checked = check_change(_change(message), default_id=default_id, targets=targets)
+        return SentChange(_change(message), content)
     except InvalidError as error:
-        rejected = Rejection(sequence, error.reason, error.field, error.message, start.writer_id)
-        # One that is too long is no subject; what it belongs to is then refused for that alone.
-        subject = message.upsert.subject if len(message.upsert.subject) <= MAX_ID_BYTES else ""
-        return Incoming(digest, rejected, subject)
-    return Incoming(digest, checked)
+        kind = message.upsert.input.WhichOneof("kind")
+        return SentChange(error, content, message.upsert.subject, Kind(kind) if kind else None)
 
 
-def labelled(message: types_pb2.Example) -> Example:
-    """An example as it was sent, not yet checked."""
+def _example(message: types_pb2.Example, path: str) -> Example:
+    """An example as it was sent, not yet checked; its fields are named with the path before them."""
     return Example(
         id=message.id,
-        input=input_of(message.input, "upsert.input"),
+        input=_input(message.input, f"{path}.input"),
         weight=message.weight if message.HasField("weight") else 1.0,
-        split=_split(message.split),
+        split=_split(message.split, f"{path}.split"),
         group=message.group,
         **_target(message),
         subject=message.subject,
@@ -109,8 +125,56 @@ def _target(message: types_pb2.Example) -> Mapping[str, Any]:
             return {}
 
 
-def input_of(message: types_pb2.Input, field: str) -> Input:
-    """An input, or InvalidError where none is set."""
+def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequest:
+    """What a caller of Predict asks, not yet checked."""
+    return PredictionRequest(
+        model=message.model,
+        inputs=Converted(message.inputs, _sent_input),
+        selector=selector(message),
+        top_k=message.top_k,
+        include_features=message.include_features,
+    )
+
+
+def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -> StreamedRequest:
+    """A request of PredictStream, or why it cannot be read as one."""
+    if isinstance(message, Malformed):
+        return StreamedRequest(_request_id(message), message.error())
+    try:
+        return StreamedRequest(message.request_id, prediction_request(message.request))
+    except InvalidError as error:
+        return StreamedRequest(message.request_id, error)
+
+
+def _request_id(malformed: Malformed) -> str:
+    """The id of a request that cannot be parsed; "" where its bytes do not even give that."""
+    try:
+        # A message of one string in the same field: whatever the others hold is passed over unread.
+        return StringValue.FromString(malformed.data).value
+    except DecodeError:
+        return ""
+
+
+def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Example | InvalidError]:
+    """The examples of a message of EvaluateModel, not yet checked."""
+    return Converted(message.examples, _sent_example)
+
+
+def _sent_example(message: types_pb2.Example, place: int) -> Example | InvalidError:
+    try:
+        return _example(message, f"examples[{place}]")
+    except InvalidError as error:
+        return error
+
+
+def _sent_input(message: types_pb2.Input, place: int) -> Input | InvalidError:
+    try:
+        return _input(message, f"inputs[{place}]")
+    except InvalidError as error:
+        return error
+
+
+def _input(message: types_pb2.Input, field: str) -> Input:
     match message.WhichOneof("kind"):
         case "text":
             return Input(message.text)
@@ -127,14 +191,6 @@ def input_of(message: types_pb2.Input, field: str) -> Input:
         reason="INPUT_MISSING",
         field=field,
     )
-
-
-def input_or_error(message: types_pb2.Input, field: str) -> Input | DomainError:
-    """An input, or what is wrong with it."""
-    try:
-        return check_input(input_of(message, field), field)
-    except InvalidError as error:
-        return error
 
 
 def selector(
@@ -165,7 +221,7 @@ def selector(
 def _change(message: adaptation_pb2.ExampleChange) -> Change:
     match message.WhichOneof("change"):
         case "upsert":
-            return Change(upsert=labelled(message.upsert))
+            return Change(upsert=_example(message.upsert, "upsert"))
         case "delete_id":
             return Change(delete_id=message.delete_id)
         case _:
@@ -174,11 +230,11 @@ def _change(message: adaptation_pb2.ExampleChange) -> Change:
             )
 
 
-def _split(number: types_pb2.Split.ValueType) -> Split:
+def _split(number: types_pb2.Split.ValueType, field: str) -> Split:
     if number not in SPLITS:
         raise InvalidError(
-            f"upsert.split is {number}, which this server does not know: use SPLIT_TRAIN or SPLIT_VALIDATION.",
+            f"{field} is {number}, which this server does not know: use SPLIT_TRAIN or SPLIT_VALIDATION.",
             reason="ENUM_UNKNOWN",
-            field="upsert.split",
+            field=field,
         )
     return SPLITS[number]

@@ -17,16 +17,16 @@ from graft_server.domain.report import (
     Report,
 )
 from graft_server.domain.views import stacked
-from graft_server.evaluation import figures
+from graft_server.evaluation.multi_label import figures, label_reports, reliability
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
-from graft_server.training.calibration.thresholds import decided_without
-from graft_server.training.examples.training_set import MultiLabelSet
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.single_label import FEW, about, contradictions, warnings_of_all
-from graft_server.training.reporting.task_curves import multi_label_curve
+from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
 from graft_server.training.search.search import MANY_CELLS
+from graft_server.training.tasks.multi_label.curve import multi_label_curve
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.thresholds import decided_without
 
 DOUBTFUL = 0.25
 """A label, or its absence, is listed as a probable error where it is less likely, given the input, than this
@@ -85,7 +85,7 @@ def report_of(
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     carried, weights = train.targets[measured_on], train.weights[measured_on]
-    found = figures.multi_label(probabilities, selected, carried, weights)
+    found = figures(probabilities, selected, carried, weights)
     counts = targets.sum(axis=0)
     return Report(
         examples=len(rows),
@@ -97,10 +97,10 @@ def report_of(
         calibration_error=found.figures.calibration_error,
         evaluation=how,
         head=choice,
-        per_class=figures.label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
+        per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
         warnings=_warnings(train, rows, fold_of),
         seed=seed,
-        reliability=figures.multi_label_reliability(probabilities, carried, weights),
+        reliability=reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data,
         learning_curve=curve,

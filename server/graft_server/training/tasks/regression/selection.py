@@ -31,24 +31,24 @@ from graft_server.domain.report import (
     Report,
 )
 from graft_server.domain.views import stacked
-from graft_server.evaluation import figures
+from graft_server.evaluation.regression import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.maps import Map
 from graft_server.heads.regression import RegressionHead
-from graft_server.training.calibration.intervals import Interval, fit_interval, intervals_without
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import deal, usable
 from graft_server.training.examples.folds import stratified_folds
-from graft_server.training.examples.training_set import RegressionSet
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.single_label import contradictions, warnings_of_all
-from graft_server.training.reporting.task_curves import regression_curve
+from graft_server.training.reporting.warnings import contradictions, warnings_of_all
 from graft_server.training.search.search import Progress, silent, views_of
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import KernelRidge
 from graft_server.training.solvers.ridge import Ridge
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.regression.curve import regression_curve
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.intervals import Interval, fit_interval, intervals_without
+from graft_server.training.tasks.task import Selection
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """What ridge regression's penalty is chosen from, for features of norm 1."""
@@ -303,7 +303,7 @@ def _report(
         learning_curve=_curve(tried, kinds),
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
-        regression=figures.regression(predicted, low, high, values, weights, confidence=CONFIDENCE),
+        regression=figures(predicted, low, high, values, weights, confidence=CONFIDENCE),
         predicted_values=_sample(
             [train.ids[row] for row in measured_on], values, predicted, low, high, seed=seed
         ),

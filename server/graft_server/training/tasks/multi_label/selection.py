@@ -19,22 +19,22 @@ from scipy.sparse import csr_array
 from graft_server.domain.errors import StateError
 from graft_server.domain.report import Candidate, HeadChoice
 from graft_server.domain.views import names_of, stacked
-from graft_server.evaluation import figures
+from graft_server.evaluation.multi_label import figures
 from graft_server.heads import LinearMap
 from graft_server.heads.maps import Map
 from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.calibration.thresholds import Decision, decide, platt
 from graft_server.training.examples.folded import deal, usable
 from graft_server.training.examples.folds import iterative_folds
-from graft_server.training.examples.training_set import MultiLabelSet
-from graft_server.training.reporting.multi_label import report_of
 from graft_server.training.search.candidates import NEVER
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
 from graft_server.training.solvers import binary, logistic
 from graft_server.training.solvers.kernel import RIDGES, KernelRidge
 from graft_server.training.solvers.threads import side_by_side
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.multi_label.examples import MultiLabelSet
+from graft_server.training.tasks.multi_label.report import report_of
+from graft_server.training.tasks.multi_label.thresholds import Decision, decide, platt
+from graft_server.training.tasks.task import Selection
 
 SEARCH_EXAMPLES = 6_000
 """Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""
@@ -334,7 +334,7 @@ def _judged(
 ) -> Trial:
     decision = decide(scores, labelled.targets, labelled.weights)
     probabilities, selected = decision.apply(scores)
-    found = figures.multi_label(probabilities, selected, labelled.targets, labelled.weights)
+    found = figures(probabilities, selected, labelled.targets, labelled.weights)
     candidate = Candidate(
         kind, labelled.view, settings, log_loss=found.figures.log_loss, micro_f1=found.further.micro_f1
     )

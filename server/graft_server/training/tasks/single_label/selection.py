@@ -13,14 +13,14 @@ from graft_server.domain.views import stacked
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import Examples, examples_of, usable
-from graft_server.training.examples.training_set import TrainingSet
-from graft_server.training.reporting.single_label import report_of
+from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.search import Progress, Search, silent
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.tasks.single_label.report import report_of
+from graft_server.training.tasks.task import Selection
 
 
-def select_head(train: TrainingSet, *, seed: int, progress: Progress = silent) -> Selection:
+def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress = silent) -> Selection:
     """Chooses and fits the head, and reports on it.
 
     Args:

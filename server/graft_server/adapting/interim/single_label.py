@@ -1,4 +1,4 @@
-"""What an interim head has learned so far: changes go in one segment after the other, a head comes out.
+"""What the interim head of a single-label adaptation has learned so far.
 
 It holds sums, not examples. A correction or deletion reads the old row back from the store and subtracts it, so
 what the head knows is at any moment what the newest state of each example says.
@@ -6,22 +6,20 @@ what the head knows is at any moment what the newest state of each example says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.adapting.interim.learner import VIEW, FindRow, FittedHead, Log
 from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
-from graft_server.domain.views import POOLED
 from graft_server.heads.maps import Member
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.adaptations.segments import Segment, changes
 
-VIEW = POOLED
 LARGEST_STEP = 256
 """Rows that are predicted by the same head, at most: in a fast stream they share the 5 ms that fitting it takes."""
 GROWTH = 16
@@ -29,35 +27,6 @@ GROWTH = 16
 _ROW_BITS, _ORDINAL_BITS = 20, 28
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One writer's changes, as a part of a lineage."""
-
-    source: int
-    """The adaptation's place in the lineage."""
-    writer_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An example with its features, shape (d,)."""
-
-    example: Example
-    features: Array
-
-
-FindRow = Callable[[Log, int, int, str], Row]
-"""Reads the example that a log had in the segment of an ordinal, at a row of its features, by its id."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FittedHead:
-    """A head with what its columns mean."""
-
-    labels: tuple[Label, ...]
-    head: SingleLabelHead
 
 
 class _Step:
@@ -71,8 +40,8 @@ class _Step:
         """Whether the row's example was not known before, so that its prediction is one."""
 
 
-class InterimState:
-    """Sums, labels, and the record of predictions. Belongs to one thread at a time."""
+class SingleLabelLearner:
+    """Sums, labels, and the record of predictions. See `Learner`."""
 
     def __init__(self, dimension: int, declared: Sequence[Label], *, closed_labels: bool) -> None:
         """Begins without examples.

@@ -15,8 +15,10 @@ from graft_server.domain.views import POOLED
 from graft_server.heads.maps import LinearMap, Member
 from graft_server.heads.novelty import Novelty
 from graft_server.heads.single_label import SingleLabelHead
-from graft_server.training.examples.training_set import TrainingSet
-from graft_server.training.tasks.selection import Selection
+from graft_server.training.contract import Wanted
+from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.tasks.single_label.examples import nothing_yet
+from graft_server.training.tasks.task import Selection
 
 KIND, VIEW = "zero-shot", POOLED
 
@@ -24,7 +26,13 @@ _OUT_OF_REACH = (1e3, 2e3)
 """Strangenesses that no input has: without examples nobody knows what is like them, so nothing is called novel."""
 
 
-def select_by_names(nothing: TrainingSet) -> Selection:
+def by_names(wanted: Wanted) -> tuple[ClassifiedSet, Selection] | None:
+    """The head of the declared labels, where their names alone can tell inputs apart; otherwise None."""
+    nothing = nothing_yet(wanted)
+    return None if nothing is None else (nothing, select_by_names(nothing))
+
+
+def select_by_names(nothing: ClassifiedSet) -> Selection:
     """The head of classes that have names only; its report says that nothing was measured.
 
     Args:

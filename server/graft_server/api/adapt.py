@@ -1,0 +1,274 @@
+"""The call Adapt: a writer's examples and commits in, and what the server says of them out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from graft_server.adapting.adaptation import Session, require_sent
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.validation import check_change
+from graft_server.adapting.intake.writer_stream import Incoming, readable
+from graft_server.domain.adaptation import StartRequest
+from graft_server.domain.errors import ConflictError, InvalidError
+from graft_server.domain.examples import Change, Kind, Modality, Rejection
+from graft_server.domain.names import MAX_ID_BYTES, check_identifier
+from graft_server.domain.stream import (
+    Accepted,
+    CommitMessage,
+    Committed,
+    ExamplesMessage,
+    Message,
+    Progress,
+    SentChange,
+    Started,
+    StartMessage,
+    WriterMessage,
+)
+from graft_server.encoding.trunk import Trunk
+from graft_server.sharing.event_loop import in_slices
+from graft_server.store.adaptations.segments import content_digest
+
+KEEP_ALIVE_S = 20.0
+"""An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""
+MAX_CHANGES = 10_000
+CHANGES_AT_ONCE = 64
+"""Of a message, between two turns of the event loop: reading and checking one takes 23 µs."""
+
+_MODALITIES = {
+    Kind.TEXT: Modality.TEXT,
+    Kind.TEXT_PAIR: Modality.TEXT,
+    Kind.IMAGE: Modality.IMAGE,
+    Kind.AUDIO: Modality.AUDIO,
+}
+
+
+async def adapt(
+    adaptations: Adaptations, messages: AsyncIterator[WriterMessage]
+) -> AsyncGenerator[Message, None]:
+    """Takes examples and commits in, and says what happens to them; see `AdaptationApi.adapt`."""
+    first = await anext(messages, None)
+    if not isinstance(first, StartMessage):
+        raise InvalidError(
+            "The first message of Adapt must be start: it names the model.",
+            reason="START_MISSING",
+            field="start",
+        )
+    request = adaptations.check(first.request)
+    started = False
+    if not first.request.settings.backbone:
+        backbone = await adaptations.backbone_of(request)
+        if not backbone:
+            # The first example says what the adaptation is of, and its sender may be waiting for this.
+            yield _started(request, 0)
+            started = True
+            second = await anext(messages, None)
+            backbone = adaptations.backbone_for(await _modality(second))
+            messages = _beginning_with(second, messages)
+        request = adaptations.check(request, backbone)
+    trunk = adaptations.trunk(request.settings.backbone)
+    await trunk.ready()
+    intake = _Intake(request, _targets(request), trunk)
+    if first.validate_only:
+        await adaptations.lineage(request)
+        if not started:
+            yield _started(request, 0)
+        async for message in _validate(messages, intake):
+            yield message
+        return
+    adaptation = await adaptations.start(request)
+    session = await adaptation.join(request.writer_id)
+    reader = asyncio.create_task(_read(messages, intake, session))
+    try:
+        if not started:
+            yield _started(request, session.next_sequence)
+        async for message in _answers(session):
+            yield message
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await session.close()
+        adaptations.forget_idle()
+
+
+def _started(request: StartRequest, next_sequence: int) -> Started:
+    return Started(request.adaptation_id, request.writer_id, request.settings.backbone, next_sequence)
+
+
+def _targets(request: StartRequest) -> TargetRules:
+    settings = request.settings
+    labels = {it.name for it in settings.labels} if settings.closed_labels else None
+    return TargetRules(settings.task, labels)
+
+
+async def _modality(message: WriterMessage | None) -> Modality | None:
+    """The modality of the first example of a message, if it has one that says."""
+    if not isinstance(message, ExamplesMessage):
+        return None
+    for start in range(0, min(len(message.changes), MAX_CHANGES), CHANGES_AT_ONCE):
+        for sent in message.changes[start : start + CHANGES_AT_ONCE]:
+            kind = _kind(sent)
+            if kind in _MODALITIES:
+                return _MODALITIES[kind]
+        await asyncio.sleep(0)
+    return None
+
+
+def _kind(sent: SentChange) -> Kind | None:
+    if isinstance(sent.change, Change):
+        return sent.change.upsert.input.kind if sent.change.upsert else None
+    return sent.kind
+
+
+async def _beginning_with(
+    first: WriterMessage | None, others: AsyncIterator[WriterMessage]
+) -> AsyncIterator[WriterMessage]:
+    if first is None:
+        return
+    yield first
+    del first
+    async for message in others:
+        yield message
+        del message
+
+
+async def _answers(session: Session) -> AsyncIterator[Message]:
+    """What the writer is to hear, and a sign of life where that is long in coming."""
+    while True:
+        message: Message | None
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                message = await session.next_message()
+        except TimeoutError:
+            message = Progress()
+        if message is None:
+            return
+        yield message
+
+
+async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session: Session) -> None:
+    """Takes in what the writer sends; what is wrong with it ends the call through the outbox."""
+    try:
+        async for message in messages:
+            match message:
+                case ExamplesMessage(first_sequence=first):
+                    changes = await intake.checked(message)
+                    del message  # it may be large, and the stream may have to wait
+                    await session.put(first, changes)
+                    del changes
+                case CommitMessage(close=close):
+                    await session.commit(_commit_id(message), _end(message), close)
+                case _:
+                    session.outbox.fail(_misplaced(message))
+                    return
+        await session.half_close()
+    except Exception as error:  # noqa: BLE001 - raised again by whoever reads the outbox
+        session.outbox.fail(error)
+
+
+async def _validate(messages: AsyncIterator[WriterMessage], intake: _Intake) -> AsyncIterator[Message]:
+    """The answers of a call that stores nothing."""
+    following = 0
+    async for message in messages:
+        match message:
+            case ExamplesMessage(first_sequence=first):
+                changes = await intake.checked(message)
+                _require_no_gap(first, following)
+                following = max(following, first + len(changes))
+                rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
+                yield Accepted(following, rejected)
+            case CommitMessage():
+                commit_id, end = _commit_id(message), _end(message)
+                end = following if end is None else end
+                require_sent(end, following)
+                yield Committed(commit_id, end)
+            case _:
+                raise _misplaced(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Intake:
+    """Checks a writer's changes."""
+
+    start: StartRequest
+    targets: TargetRules
+    trunk: Trunk
+
+    async def checked(self, message: ExamplesMessage) -> list[Incoming]:
+        """The changes of a message; those that cannot be accepted have become rejections."""
+        first = message.first_sequence
+        if first < 0:
+            raise InvalidError(
+                f"examples.first_sequence is {first}: sequences count from 0.",
+                reason="SEQUENCE_INVALID",
+                field="examples.first_sequence",
+            )
+        if len(message.changes) > MAX_CHANGES:
+            raise InvalidError(
+                f"examples.changes has {len(message.changes):,} entries: at most {MAX_CHANGES:,} a message are "
+                "accepted.",
+                reason="TOO_MANY_EXAMPLES",
+                field="examples.changes",
+            )
+        places = range(len(message.changes))
+        changes = await in_slices(
+            lambda place: self._incoming(message.changes[place], first + place), places, CHANGES_AT_ONCE
+        )
+        return await readable(self.trunk, changes, self.start.writer_id, first)
+
+    def _incoming(self, sent: SentChange, sequence: int) -> Incoming:
+        # Unique in every lineage that the adaptation may become part of.
+        default_id = f"{self.start.adaptation_id}/{self.start.writer_id}/{sequence}"
+        digest = content_digest(sent.content)
+        subject = sent.subject
+        try:
+            if isinstance(sent.change, InvalidError):
+                raise sent.change
+            if sent.change.upsert:
+                subject = sent.change.upsert.subject
+            checked = check_change(sent.change, default_id=default_id, targets=self.targets)
+        except InvalidError as error:
+            rejected = Rejection(sequence, error.reason, error.field, error.message, self.start.writer_id)
+            # One that is too long is no subject; what it belongs to is then refused for that alone.
+            return Incoming(digest, rejected, subject if len(subject) <= MAX_ID_BYTES else "")
+        return Incoming(digest, checked)
+
+
+def _require_no_gap(first_sequence: int, following: int) -> None:
+    if first_sequence > following:
+        raise ConflictError(
+            f"The batch begins at sequence {first_sequence}, but the call goes on at {following}: send the changes "
+            "from there.",
+            reason="SEQUENCE_GAP",
+            metadata={"next_sequence": str(following)},
+        )
+
+
+def _commit_id(commit: CommitMessage) -> str:
+    return check_identifier(commit.commit_id or secrets.token_hex(8), "commit.commit_id")
+
+
+def _end(commit: CommitMessage) -> int | None:
+    """The sequence number that a commit reaches to; None: all so far."""
+    if commit.next_sequence is not None and commit.next_sequence < 0:
+        raise InvalidError(
+            f"commit.next_sequence is {commit.next_sequence}: sequences count from 0.",
+            reason="SEQUENCE_INVALID",
+            field="commit.next_sequence",
+        )
+    return commit.next_sequence
+
+
+def _misplaced(message: WriterMessage) -> InvalidError:
+    if isinstance(message, StartMessage):
+        return InvalidError(
+            "start was sent a second time: one call is one adaptation. Open another call.",
+            reason="START_REPEATED",
+            field="start",
+        )
+    return InvalidError(
+        "The message is empty: send examples or commit.", reason="MESSAGE_EMPTY", field="message"
+    )

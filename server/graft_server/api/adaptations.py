@@ -1,0 +1,214 @@
+"""What may be asked of adaptations: to take examples in, and how they stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
+from datetime import datetime
+
+from graft_server.adapting.adaptation import CANCELLED, Adaptation, Watcher
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.api.adapt import adapt
+from graft_server.api.paging import bad_token, cut, page_size
+from graft_server.domain import adaptation as nouns
+from graft_server.domain.adaptation import (
+    AdaptationState,
+    AdaptationView,
+    Commit,
+    DamagedAdaptation,
+    Outcome,
+    Publication,
+    PublicationState,
+)
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.names import check_identifier, check_model
+from graft_server.domain.paging import Listed, PageRequest
+from graft_server.domain.stream import Committed, Happening, Message, Progress, Rejections, WriterMessage
+from graft_server.store.adaptations.store import AdaptationStore
+
+MAX_PUBLICATIONS = 1_000
+"""An adaptation is described with its newest ones."""
+LISTED_PUBLICATIONS = 10
+"""In a list of adaptations."""
+POLL_S = 2.0
+"""How often a watcher looks for what other servers recorded."""
+
+
+class AdaptationApi:
+    """Adaptations, for callers of any protocol."""
+
+    def __init__(self, adaptations: Adaptations) -> None:
+        self._adaptations = adaptations
+
+    def adapt(self, messages: AsyncIterator[WriterMessage]) -> AsyncGenerator[Message, None]:
+        """Takes a writer's examples and commits in, while it says what happens to them.
+
+        Close what it returns: the call has not ended before.
+
+        Args:
+            messages: The start first, once; then examples and commits. What iterating it raises ends the call.
+
+        Raises:
+            DomainError: What ends the call.
+        """
+        return adapt(self._adaptations, messages)
+
+    async def get_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
+        """Describes one adaptation.
+
+        Raises:
+            MissingError: There is none.
+        """
+        check_model(model)
+        check_identifier(adaptation_id, "adaptation_id")
+        store = await self._adaptations.store_of(model, adaptation_id)
+        return await self._view(store, MAX_PUBLICATIONS)
+
+    async def list_adaptations(
+        self, model: str, page: PageRequest
+    ) -> AsyncGenerator[Listed[AdaptationView | DamagedAdaptation], None]:
+        """Lists a model's adaptations, newest first; damaged ones last."""
+        begun = await self._adaptations.begun(model)
+        last = _key(page.token)
+        keys = [it for it in begun if last is None or it <= last]
+        for (_, adaptation_id), token in cut(keys, page_size(page.size), _token):
+            yield Listed(await self._listed(model, adaptation_id), token)
+
+    async def watch_adaptation(
+        self, model: str, adaptation_id: str, from_event: int = 0
+    ) -> AsyncGenerator[Happening | Progress, None]:
+        """Gives an adaptation's events, the past ones first, until nothing more can happen to it.
+
+        Args:
+            model: The model.
+            adaptation_id: The adaptation.
+            from_event: The number of the first event to give; 0: all.
+
+        Raises:
+            MissingError: There is no such adaptation.
+            DrainingError: This server is going away.
+        """
+        if from_event < 0:
+            raise InvalidError(
+                f"from_event is {from_event}: events count from 1; 0 sends all.",
+                reason="EVENT_INVALID",
+                field="from_event",
+            )
+        adaptation = await self._adaptations.get(model, adaptation_id)
+        await adaptation.record_events()  # those that a crash left out
+        following = max(from_event, 1)
+        async with adaptation.watched() as watcher:
+            while True:
+                watcher.changed.clear()
+                over = _finished(adaptation)
+                if over:
+                    await adaptation.record_events()  # they are recorded after what they tell of
+                for event in await asyncio.to_thread(adaptation.store.events.read, following):
+                    yield await _happening(adaptation, event)
+                    following = event.number + 1
+                if over:
+                    return
+                if adaptation.closed:
+                    raise DrainingError
+                if watcher.progress is not None:
+                    progress, watcher.progress = watcher.progress, None
+                    yield progress
+                if not await _changed(watcher):
+                    await asyncio.to_thread(adaptation.store.refresh)  # another server may be at work
+
+    async def cancel_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
+        """Stops an adaptation's work for good, and describes it.
+
+        Raises:
+            MissingError: There is none.
+        """
+        adaptation = await self._adaptations.get(model, adaptation_id)
+        await adaptation.cancel()
+        return await self._view(adaptation.store, MAX_PUBLICATIONS)
+
+    async def _listed(self, model: str, adaptation_id: str) -> AdaptationView | DamagedAdaptation:
+        """An adaptation of a list: a damaged one says so, and does not keep the others from being listed."""
+        try:
+            store = await self._adaptations.store_of(model, adaptation_id)
+            return await self._view(store, LISTED_PUBLICATIONS)
+        except DomainError as error:
+            return DamagedAdaptation(model, adaptation_id, error)
+
+    async def _view(self, store: AdaptationStore, publications: int) -> AdaptationView:
+        positions = await asyncio.to_thread(store.read_positions)
+        running = self._adaptations.running(store.model, store.adaptation_id)
+        return AdaptationView(
+            model=store.model,
+            adaptation_id=store.adaptation_id,
+            state=store.state,
+            backbone=store.start.settings.backbone,
+            task=store.start.settings.task,
+            created=store.start.created,
+            writers=dict(sorted(positions.items())),
+            publications=tuple(_publications(store, publications, running)),
+            metrics=self._adaptations.metrics(store.model, store.adaptation_id),
+        )
+
+
+def _token(key: tuple[datetime, str]) -> str:
+    begun, adaptation_id = key
+    return f"{begun.isoformat()}/{adaptation_id}"
+
+
+def _key(token: str) -> tuple[datetime, str] | None:
+    """When the first adaptation of a page began, and its id; None: the page is the first one."""
+    if not token:
+        return None
+    begun, _, adaptation_id = token.partition("/")
+    try:
+        moment = datetime.fromisoformat(begun)
+    except ValueError:
+        raise bad_token(token) from None
+    if not adaptation_id or moment.tzinfo is None:
+        raise bad_token(token)
+    return moment, adaptation_id
+
+
+def _publications(store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:
+    """The newest ones, oldest first."""
+    for commit in list(store.commits.values())[-count:]:
+        outcome = store.outcomes.get(commit.commit_id)
+        yield _publication(commit, outcome, training=commit.commit_id == running)
+
+
+def _publication(commit: Commit, outcome: Outcome | None, *, training: bool) -> Publication:
+    if outcome is None:
+        state = PublicationState.TRAINING if training else PublicationState.QUEUED
+        return Publication(commit.commit_id, state, commit.time)
+    if outcome.failure is None:
+        return Publication(commit.commit_id, PublicationState.PUBLISHED, commit.time, outcome.version)
+    cancelled = outcome.failure.reason == CANCELLED
+    state = PublicationState.CANCELLED if cancelled else PublicationState.FAILED
+    return Publication(commit.commit_id, state, commit.time, failure=outcome.failure)
+
+
+async def _changed(watcher: Watcher) -> bool:
+    """Waits for this server to do something; False: it did nothing for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            return await watcher.changed.wait()
+    return False
+
+
+def _finished(adaptation: Adaptation) -> bool:
+    store = adaptation.store
+    return store.state is not AdaptationState.OPEN and not (store.commits.keys() - store.outcomes.keys())
+
+
+async def _happening(adaptation: Adaptation, event: nouns.Event) -> Happening:
+    match event.fact:
+        case nouns.Rejected():
+            rejections = await asyncio.to_thread(adaptation.store.rejections, event.fact)
+            return Happening(event.number, event.time, Rejections(tuple(rejections)))
+        case nouns.Committed(commit_id=commit_id, watermarks=watermarks):
+            return Happening(event.number, event.time, Committed(commit_id, sum(watermarks.values())))
+        case nouns.Finished(commit_id=commit_id):
+            return Happening(event.number, event.time, await adaptation.outcome(commit_id))
+        case nouns.StateChanged(state=state):
+            return Happening(event.number, event.time, state)

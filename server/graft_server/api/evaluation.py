@@ -1,0 +1,89 @@
+"""An evaluation on examples that arrive in batches: which are taken in, and which are refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graft_server.adapting.intake.targets import TargetRules
+from graft_server.adapting.intake.validation import check_input, check_weight
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example
+from graft_server.domain.report import EvaluatedVersion, ExampleError
+from graft_server.serving.evaluator import Evaluator
+from graft_server.sharing.event_loop import in_slices
+
+MAX_EXAMPLES = 10_000
+"""Of a batch."""
+EXAMPLES_AT_ONCE = 64
+"""Of a batch, between two turns of the event loop."""
+MAX_REJECTIONS = 100
+MAX_CLASS_REPORTS = 2_000
+
+
+class Evaluation:
+    """One evaluation."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._targets = TargetRules(evaluator.task)
+        self._seen = 0
+        self._rejected: list[ExampleError] = []
+        self._rejected_count = 0
+
+    async def add(self, batch: Sequence[Example | InvalidError]) -> None:
+        """Takes in a batch; a bad example is noted, and the others go on.
+
+        Raises:
+            InvalidError: The batch has too many examples.
+        """
+        if len(batch) > MAX_EXAMPLES:
+            raise InvalidError(
+                f"examples has {len(batch):,} entries: at most {MAX_EXAMPLES:,} a message are accepted.",
+                reason="TOO_MANY_EXAMPLES",
+                field="examples",
+            )
+        checked = await in_slices(
+            lambda place: self._checked(batch[place], place), range(len(batch)), EXAMPLES_AT_ONCE
+        )
+        found = iter(await self._evaluator.add([it for it in checked if isinstance(it, Example)]))
+        for index, it in enumerate(checked, self._seen):
+            error = it if isinstance(it, InvalidError) else next(found)
+            if error is not None:
+                self._reject(index, error)
+        self._seen += len(batch)
+
+    async def result(self) -> EvaluatedVersion:
+        """How good the version is on all that was taken in."""
+        measured = await self._evaluator.measure()
+        version = self._evaluator.served.version
+        return EvaluatedVersion(
+            version.model,
+            version.number,
+            replace(measured, per_class=measured.per_class[:MAX_CLASS_REPORTS]),
+            tuple(self._rejected),
+            self._rejected_count,
+        )
+
+    def _checked(self, example: Example | InvalidError, place: int) -> Example | InvalidError:
+        """An example, the batch's number `place`, with its target cleaned, or what is wrong with it."""
+        if isinstance(example, InvalidError):
+            return example
+        path = f"examples[{place}]"
+        try:
+            check_input(example.input, f"{path}.input")
+            check_weight(example.weight, f"{path}.weight")
+            _require_target(example, f"{path}.target")
+            return self._targets.check(example, f"{path}.")
+        except InvalidError as error:
+            return error
+
+    def _reject(self, index: int, error: InvalidError) -> None:
+        self._rejected_count += 1
+        if len(self._rejected) < MAX_REJECTIONS:
+            self._rejected.append(ExampleError(index, error.reason, error.message))
+
+
+def _require_target(example: Example, field: str) -> None:
+    if not example.labelled:
+        raise InvalidError(f"{field} is not set: give the right answer.", reason="LABEL_EMPTY", field=field)

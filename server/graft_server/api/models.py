@@ -1,0 +1,293 @@
+"""What may be asked of models: what there is, to promote, delete, erase, export and measure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.api.evaluation import Evaluation
+from graft_server.api.paging import bad_token, cut, named_key, page_size
+from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
+from graft_server.domain.errors import InvalidError
+from graft_server.domain.examples import Example, StoredExample
+from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.names import check_alias, check_model
+from graft_server.domain.paging import Listed, PageRequest
+from graft_server.domain.prediction import Selector
+from graft_server.domain.report import EvaluatedVersion
+from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.trunks import Trunks
+from graft_server.erasing.deletion import Deletion
+from graft_server.exporting.exporter import Exporter
+from graft_server.serving.evaluator import Evaluator
+from graft_server.serving.predictor import Predictor
+from graft_server.serving.versions import Versions
+from graft_server.store.catalogue.catalogue import Catalogue
+
+CHUNK_BYTES = 1 << 20
+"""Of a bundle's file, at a time."""
+MAX_IDS = 10_000
+"""Of examples to erase at once."""
+EXAMPLES_AT_ONCE = 64
+BYTES_AT_ONCE = 1 << 20
+"""Of stored examples that are read at once, about; a page may end after any of them."""
+
+_STATES = {
+    TrunkState.UNLOADED: BackboneState.UNLOADED,
+    TrunkState.LOADING: BackboneState.LOADING,
+    TrunkState.READY: BackboneState.READY,
+    TrunkState.FAILED: BackboneState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelApi:
+    """Models, for callers of any protocol."""
+
+    catalogue: Catalogue
+    versions: Versions
+    predictor: Predictor
+    trunks: Trunks
+    exporter: Exporter
+    adaptations: Adaptations
+    deletion: Deletion
+
+    async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
+        """Lists the models whose names begin with a prefix, by name."""
+        first = named_key(page.token, "model")
+        models = self.catalogue.snapshot.models
+        names = sorted(it for it in models if it.startswith(prefix) and it >= first)
+        for name, token in cut(names, page_size(page.size), lambda it: f"model/{it}"):
+            yield Listed(models[name], token)
+
+    async def get_model(self, model: str) -> Model:
+        """Describes one model.
+
+        Raises:
+            MissingError: There is none.
+        """
+        return self.catalogue.snapshot.model(check_model(model))
+
+    async def list_versions(self, model: str, page: PageRequest) -> AsyncGenerator[Listed[VersionView], None]:
+        """Lists a model's versions, newest first, with the figures of their reports.
+
+        Raises:
+            MissingError: There is no such model.
+        """
+        known = self.catalogue.snapshot.model(check_model(model))
+        newest = _version_key(page.token)
+        numbers = sorted((it for it in known.versions if newest is None or it <= newest), reverse=True)
+        for number, token in cut(numbers, page_size(page.size), lambda it: f"version/{it}"):
+            yield Listed(VersionView(known.versions[number], known.aliases_of(number)), token)
+
+    async def get_version(self, model: str, selector: Selector) -> VersionView:
+        """Describes one version, with its whole report.
+
+        Raises:
+            MissingError: There is none.
+        """
+        version = self.versions.resolve(model, selector)
+        manifest, report = await self.versions.report(version)
+        aliases = self.catalogue.snapshot.model(version.model).aliases_of(version.number)
+        return VersionView(version, aliases, report, manifest.labels)
+
+    async def set_alias(self, model: str, alias: str, version: int, expected: int | None = None) -> Model:
+        """Points an alias at a version, and gives the model as it stands then.
+
+        Args:
+            model: The model.
+            alias: The alias.
+            version: The version's number; 0: the alias is removed.
+            expected: Where the alias is believed to point now, 0 for nowhere; None: not checked.
+
+        Raises:
+            MissingError: There is no such model, version or alias.
+            ConflictError: The alias points elsewhere.
+        """
+        check_model(model)
+        check_alias(alias)
+        if version:
+            # Loaded before it is promoted, so that nobody waits, and nothing broken is promoted.
+            known = self.catalogue.snapshot.model(model)
+            await self.versions.serve(known.version(version))
+        return await asyncio.to_thread(self.catalogue.move_alias, model, alias, version, expected)
+
+    async def delete_version(self, model: str, version: int) -> None:
+        """Takes a version out of service, and deletes what only it needs.
+
+        Raises:
+            MissingError: There is no such version.
+            StateError: An alias points at it.
+        """
+        await self.deletion.version(check_model(model), version)
+
+    async def delete_model(self, model: str) -> None:
+        """Deletes a model with all that belongs to it.
+
+        Raises:
+            MissingError: There is no such model.
+        """
+        await self.deletion.model(check_model(model), stop=self.adaptations.follow)
+
+    async def list_examples(
+        self, model: str, page: PageRequest, adaptation_id: str = "", subject: str = ""
+    ) -> AsyncGenerator[Listed[StoredExample], None]:
+        """Lists the stored examples of a model by adaptation, writer and sequence.
+
+        Args:
+            model: The model.
+            page: Which of them.
+            adaptation_id: Only this adaptation's; "": all.
+            subject: Only this subject's; "": anybody's.
+
+        Raises:
+            MissingError: There is no such adaptation, or no such model.
+        """
+        size, first = page_size(page.size), _place(page.token)
+        found = await self.adaptations.examples(model, adaptation_id, subject, first)
+        entries = cut(found, size, _example_token)
+        while some := await asyncio.to_thread(_some, entries):
+            for example, token in some:
+                yield Listed(example, token)
+
+    async def delete_examples(
+        self, model: str, ids: Sequence[str], subject: str = "", *, delete_versions: bool = False
+    ) -> Erasure:
+        """Erases examples for good. Once begun it is carried through, also if the caller leaves.
+
+        Args:
+            model: The model; it need not have a version.
+            ids: The examples to erase.
+            subject: Whose examples to erase, too; "": nobody's.
+            delete_versions: Whether to delete the versions that may have been trained on them, too.
+
+        Raises:
+            MissingError: There is no such model.
+            StoreError: Something could not be erased; ask again.
+        """
+        check_model(model)
+        _require_some(ids, subject)
+        erasing = self.deletion.examples(
+            model, ids, subject, delete_versions=delete_versions, forget=self.adaptations.follow
+        )
+        return await asyncio.shield(asyncio.ensure_future(erasing))
+
+    async def export_model(self, model: str, selector: Selector) -> AsyncGenerator[BundleChunk, None]:
+        """Composes a version's bundle and gives its files, one after the other, each in order.
+
+        Close what it returns: the bundle is kept until then.
+
+        Raises:
+            MissingError: There is no such version.
+            BackboneError: The backbone cannot be used.
+        """
+        version = self.versions.resolve(model, selector)
+        served = await self.versions.serve(version)
+        async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
+            for file in files:
+                with file.place.open("rb") as opened:
+                    chunk = None
+                    while chunk is None or len(chunk) == CHUNK_BYTES:
+                        chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
+                        if chunk or not file.size:
+                            yield BundleChunk(file.path, file.size, file.sha256, chunk)
+
+    async def evaluate_model(
+        self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
+    ) -> EvaluatedVersion:
+        """Measures a version on labelled examples. Nothing is stored.
+
+        Args:
+            model: The model.
+            selector: Which of its versions.
+            batches: Examples as they were sent, or why what was sent cannot be read as one. At most 10,000 a batch.
+
+        Raises:
+            InvalidError: A batch has too many examples. A bad example fails alone.
+            MissingError: There is no such version.
+        """
+        version = self.versions.resolve(model, selector)
+        served = await self.versions.serve(version)
+        evaluation = Evaluation(Evaluator(self.predictor, served))
+        async for batch in batches:
+            await evaluation.add(batch)
+        return await evaluation.result()
+
+    async def list_backbones(self) -> tuple[BackboneInfo, ...]:
+        """Describes the backbones of this server, by name."""
+        return tuple(_backbone(trunk, is_default=trunk.name == self.trunks.default) for trunk in self.trunks)
+
+
+def _version_key(token: str) -> int | None:
+    """The number of the first version of a page; None: the page is the first one."""
+    key = named_key(token, "version")
+    if not key:
+        return None
+    if not (key.isascii() and key.isdigit() and len(key) < 19):
+        raise bad_token(token)
+    return int(key)
+
+
+def _place(token: str) -> tuple[str, str, int] | None:
+    """Where a page of examples begins: adaptation, writer and sequence."""
+    if not token:
+        return None
+    match token.split("/"):
+        case [adaptation_id, writer_id, sequence] if sequence.isascii() and sequence.isdigit():
+            return adaptation_id, writer_id, int(sequence)
+    raise bad_token(token)
+
+
+def _example_token(example: StoredExample) -> str:
+    return f"{example.adaptation_id}/{example.writer_id}/{example.sequence}"
+
+
+def _some(entries: Iterator[tuple[StoredExample, str]]) -> list[tuple[StoredExample, str]]:
+    """The next entries, a few at a time: of large inputs no more than a page may have."""
+    found: list[tuple[StoredExample, str]] = []
+    size = 0
+    for entry in entries:
+        found.append(entry)
+        size += entry[0].example.input.size
+        if len(found) == EXAMPLES_AT_ONCE or size >= BYTES_AT_ONCE:
+            break
+    return found
+
+
+def _require_some(ids: Sequence[str], subject: str) -> None:
+    if not ids and not subject:
+        raise InvalidError(
+            "Neither ids nor subject is set: say which examples to erase.",
+            reason="EXAMPLES_UNNAMED",
+            field="ids",
+        )
+    if len(ids) > MAX_IDS:
+        raise InvalidError(
+            f"ids has {len(ids):,} entries: at most {MAX_IDS:,} a request are accepted.",
+            reason="TOO_MANY_EXAMPLES",
+            field="ids",
+        )
+    if "" in ids:
+        raise InvalidError(
+            "ids has an empty entry: name the examples to erase.", reason="ID_EMPTY", field="ids"
+        )
+
+
+def _backbone(trunk: Trunk, *, is_default: bool) -> BackboneInfo:
+    known = trunk.description
+    description = None
+    if known is not None:
+        description = BackboneDescription(
+            encoder_id=known.encoder_id,
+            modality=known.modality,
+            dimension=known.dimension,
+            max_tokens=known.max_tokens,
+            architecture=known.architecture,
+            layers=known.layers,
+            parity=trunk.parity,
+            memory_bytes=trunk.memory_bytes,
+            kinds=tuple(trunk.kinds),
+        )
+    return BackboneInfo(trunk.name, _STATES[trunk.state], is_default, trunk.error, description)

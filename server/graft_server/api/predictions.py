@@ -1,0 +1,175 @@
+"""What may be asked of models' heads: predictions, one request at a time or many on a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from graft_server.adapting.intake.validation import check_input
+from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.examples import Input
+from graft_server.domain.names import MAX_LABEL_BYTES
+from graft_server.domain.prediction import PredictionRequest, Predictions, StreamedAnswer, StreamedRequest
+from graft_server.serving.interim import Interim
+from graft_server.serving.predictor import Predictor
+from graft_server.serving.versions import ServedVersion
+from graft_server.sharing.event_loop import in_slices
+
+MAX_INPUTS = 10_000
+DEFAULT_TOP_K = 5
+STREAM_REQUESTS = 64
+"""Requests of one stream that are worked on at once; the client's others wait in the transport."""
+FEATURE_BYTES = 4
+"""Of a component of a feature vector, in any answer at least."""
+MEASURED_FROM = 1 << 20
+"""The least size of an answer that has fewer bytes in any case is not looked for."""
+
+
+class PredictionApi:
+    """Predictions, for callers of any protocol."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    async def predict(
+        self, request: PredictionRequest, *, deadline: float = math.inf, max_bytes: float = math.inf
+    ) -> Predictions:
+        """Answers for some inputs of one model.
+
+        Args:
+            request: What is asked.
+            deadline: On the clock of time.monotonic().
+            max_bytes: How large the caller's answer may be. A request whose answer is known to be larger is refused
+                before anything is computed; whoever sends the answer has the last word.
+
+        Raises:
+            DomainError: None of the inputs can be answered, and why.
+        """
+        _check(request)
+        inputs = await in_slices(
+            lambda place: _checked(request.inputs[place], f"inputs[{place}]"), range(len(request.inputs))
+        )
+        selector, top_k = request.selector, request.top_k or DEFAULT_TOP_K
+        served = await self._predictor.serve(request.model, selector)
+        size = _least_bytes(served, inputs, top_k, include_features=request.include_features)
+        if size > max_bytes:
+            raise answer_too_large(f"at least {size:,}", max_bytes)
+        results, timings = await self._predictor.predict(
+            served, inputs, top_k=top_k, include_features=request.include_features, deadline=deadline
+        )
+        if isinstance(served, ServedVersion):
+            return Predictions(served.version.model, served.version.number, "", 0, results, timings)
+        return Predictions(served.model, 0, selector.adaptation_id, served.next_sequence, results, timings)
+
+    async def predict_stream(
+        self,
+        requests: AsyncIterator[StreamedRequest],
+        *,
+        deadline: float = math.inf,
+        max_bytes: float = math.inf,
+    ) -> AsyncGenerator[StreamedAnswer, None]:
+        """Answers many requests, each when it is ready. A bad one does not end the stream.
+
+        Close what it returns: the stream has not ended before.
+
+        Args:
+            requests: What is asked. What iterating it raises ends the stream.
+            deadline: Of the whole stream, on the clock of time.monotonic().
+            max_bytes: How large the caller's answer to one request may be; see `predict`.
+        """
+        # As large as what may be in work, so that a client who does not read stops what is read from it.
+        ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
+
+        async def read() -> None:
+            room = asyncio.Semaphore(STREAM_REQUESTS)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for request in requests:
+                        await room.acquire()
+                        task = group.create_task(answer(request))
+                        task.add_done_callback(lambda _: room.release())
+                await ready.put(None)
+            except ExceptionGroup as group:
+                # The group wraps what went wrong with the stream itself.
+                await ready.put(group.exceptions[0])
+
+        async def answer(streamed: StreamedRequest) -> None:
+            found: Predictions | DomainError
+            try:
+                if isinstance(streamed.request, DomainError):
+                    raise streamed.request
+                found = await self.predict(streamed.request, deadline=deadline, max_bytes=max_bytes)
+            except DomainError as error:
+                found = error
+            await ready.put(StreamedAnswer(streamed.request_id, found))
+
+        reader = asyncio.create_task(read())
+        try:
+            while (item := await ready.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+
+def answer_too_large(size: str, max_bytes: float) -> InvalidError:
+    """The error for an answer of a size, in words, that is more than its caller accepts."""
+    return InvalidError(
+        f"The answer would have {size} bytes, and clients accept {max_bytes:,}: ask "
+        "with fewer inputs, a smaller top_k, or without features.",
+        reason="RESPONSE_TOO_LARGE",
+        field="inputs",
+    )
+
+
+def _check(request: PredictionRequest) -> None:
+    count = len(request.inputs)
+    if not count:
+        raise InvalidError(
+            f"inputs is empty: give 1 to {MAX_INPUTS:,}.", reason="INPUTS_EMPTY", field="inputs"
+        )
+    if count > MAX_INPUTS:
+        raise InvalidError(
+            f"inputs has {count:,} entries: at most {MAX_INPUTS:,} a request are accepted.",
+            reason="TOO_MANY_INPUTS",
+            field="inputs",
+        )
+    if request.top_k < 0:
+        raise InvalidError(
+            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
+            reason="TOP_K_INVALID",
+            field="top_k",
+        )
+
+
+def _checked(value: Input | InvalidError, field: str) -> Input | InvalidError:
+    """An input, or what is wrong with it."""
+    if isinstance(value, InvalidError):
+        return value
+    try:
+        return check_input(value, field)
+    except InvalidError as error:
+        return error
+
+
+def _least_bytes(
+    served: ServedVersion | Interim,
+    inputs: Sequence[Input | InvalidError],
+    top_k: int,
+    *,
+    include_features: bool,
+) -> int:
+    """How many bytes an answer has at least, in any protocol: its features, and the names of its labels."""
+    known = served.trunk.description
+    features = FEATURE_BYTES * known.dimension if include_features and known else 0
+    scores = min(top_k, len(served.labels))
+    if len(inputs) * (features + scores * MAX_LABEL_BYTES) < MEASURED_FROM:
+        return 0
+    kinds = served.trunk.kinds
+    answered = sum(isinstance(it, Input) and it.kind in kinds for it in inputs)
+    labels = heapq.nsmallest(scores, (len(it.name.encode()) for it in served.labels))
+    return answered * (features + sum(labels))

@@ -1,0 +1,46 @@
+"""What a version says of labelled examples that it was not trained on: what its figures are measured from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.examples import Example
+from graft_server.domain.report import ClassReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """n examples, each with a target, and what a head says of each."""
+
+    labels: tuple[str, ...]
+    """The version's, in output order."""
+    examples: Sequence[Example]
+    outputs: Mapping[str, NDArray[Any]]
+    """The head's output for each example, by name: a row each."""
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Of the examples, shape (n,)."""
+        return np.array([example.weight for example in self.examples])
+
+    def names(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """The version's labels and those of the examples that it does not know, and each one's column."""
+        # A label that the version does not know is a class that it never gives any probability.
+        seen = {label for example in self.examples for label in example.labels}
+        names = (*self.labels, *sorted(seen - set(self.labels)))
+        return names, {name: index for index, name in enumerate(names)}
+
+    def padded(self, name: str, columns: int) -> NDArray[Any]:
+        """An output of shape (n, k), with columns of 0 for labels that the version does not know."""
+        output = self.outputs[name]
+        return np.pad(output, ((0, 0), (0, columns - output.shape[1])))
+
+
+def carried_by_some(per_class: tuple[ClassReport, ...]) -> tuple[ClassReport, ...]:
+    """The classes that examples carry, sorted by label."""
+    return tuple(sorted((it for it in per_class if it.support), key=lambda it: it.label))

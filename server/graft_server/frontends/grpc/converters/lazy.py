@@ -1,0 +1,49 @@
+"""Messages that become nouns when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Generic, TypeVar, overload
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+class Converted(Sequence[T], Generic[M, T]):
+    """Messages as nouns, each converted when it is read.
+
+    A request with more of them than are accepted is refused before any is converted, and whoever reads them in
+    slices also converts them in slices.
+    """
+
+    def __init__(self, messages: Sequence[M], convert: Callable[[M, int], T], first: int = 0) -> None:
+        """Converts each message with its place, which counts from `first`."""
+        self._messages = messages
+        self._convert = convert
+        self._first = first
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
+        """The noun at a place; of a slice without a step, the nouns, not converted yet."""
+        places = range(len(self._messages))
+        if isinstance(place, slice):
+            return Converted(self._messages[place], self._convert, self._first + places[place].start)
+        return self._convert(self._messages[place], self._first + places[place])
+
+
+class ConvertedStream(AsyncIterator[T], Generic[M, T]):
+    """A stream of messages as nouns. Neither a message nor its noun is kept once it was handed on."""
+
+    def __init__(self, messages: AsyncIterator[M], convert: Callable[[M], T]) -> None:
+        self._messages = messages
+        self._convert = convert
+
+    async def __anext__(self) -> T:
+        return self._convert(await anext(self._messages))

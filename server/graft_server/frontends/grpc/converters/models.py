@@ -1,0 +1,183 @@
+"""What is said of models, their versions, examples and backbones, as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+
+from graft.v1 import model_pb2, report_pb2, types_pb2
+from graft_server.domain.backbone import BackboneInfo
+from graft_server.domain.examples import Example, Input, Kind, StoredExample, Task
+from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.report import EvaluatedVersion
+from graft_server.frontends.grpc.converters.enums import (
+    BACKBONE_STATES,
+    MODALITIES,
+    SPLIT_NUMBERS,
+    TASK_MESSAGES,
+)
+from graft_server.frontends.grpc.converters.reports import filled, report_message
+from graft_server.frontends.grpc.times import timestamp
+
+
+def model(value: Model) -> model_pb2.Model:
+    """A model."""
+    return model_pb2.Model(
+        name=value.name,
+        latest_version=value.latest_version,
+        aliases=dict(value.aliases),
+        versions=len(value.versions),
+        create_time=timestamp(value.created),
+    )
+
+
+def version(value: VersionView) -> model_pb2.Version:
+    """A version: with its whole report, or with the figures that the catalogue has."""
+    known = value.version
+    report = _summary(known.summary) if value.report is None else report_message(value.report)
+    return model_pb2.Version(
+        model=known.model,
+        version=known.number,
+        adaptation_id=known.adaptation_id,
+        commit_id=known.commit_id,
+        create_time=timestamp(known.created),
+        report=report,
+        aliases=value.aliases,
+        labels=[types_pb2.Label(name=it.name, description=it.description) for it in value.labels],
+        task=report.task,
+        trained_on_erased=known.erased,
+    )
+
+
+def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
+    """A report that has no more than the figures in the catalogue."""
+    report = report_pb2.Report(
+        warnings=figures.get("warnings", ()),
+        task=TASK_MESSAGES[Task(figures.get("task", Task.SINGLE_LABEL))],
+    )
+    for name, figure in figures.items():
+        if name in _SUMMARY_FIGURES:
+            setattr(report, name, figure)
+        elif name in _SUMMARY_MESSAGES and figure is not None:
+            json_format.ParseDict(figure, getattr(report, name))
+    return report
+
+
+_SUMMARY_FIGURES = {
+    "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
+    "backbone", "encoder_id", "seed",
+}  # fmt: skip
+_SUMMARY_MESSAGES = {"multi_label", "regression"}
+
+
+def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.StoredExample:
+    """An example that is stored."""
+    example = value.example
+    message = model_pb2.StoredExample(
+        adaptation_id=value.adaptation_id,
+        writer_id=value.writer_id,
+        sequence=value.sequence,
+        example=types_pb2.Example(
+            id=example.id,
+            weight=example.weight,
+            split=SPLIT_NUMBERS[example.split],
+            group=example.group,
+            subject=example.subject,
+        ),
+        deleted=value.superseded,
+    )
+    _set_target(message.example, example)
+    if include_input:
+        message.example.input.CopyFrom(_input(example.input))
+    return message
+
+
+def _set_target(message: types_pb2.Example, example: Example) -> None:
+    if example.label is not None:
+        message.label = example.label
+    elif example.label_set is not None:
+        message.label_set.labels.extend(example.label_set)
+    elif example.value is not None:
+        message.value = example.value
+    elif example.distribution is not None:
+        for share in example.distribution:
+            message.distribution.labels.add(label=share.label, probability=share.probability)
+
+
+def _input(value: Input) -> types_pb2.Input:
+    """The reverse of how requests are read."""
+    match value.kind:
+        case Kind.TEXT:
+            return types_pb2.Input(text=value.text)
+        case Kind.TEXT_PAIR:
+            return types_pb2.Input(text_pair=types_pb2.TextPair(first=value.text, second=value.second))
+        case Kind.IMAGE:
+            return types_pb2.Input(image=value.data)
+        case Kind.AUDIO:
+            return types_pb2.Input(audio=value.data)
+        case Kind.FEATURES:
+            vector = np.frombuffer(value.data, "<f4").tolist()
+            return types_pb2.Input(features=types_pb2.FeatureVector(values=vector))
+
+
+def backbone(value: BackboneInfo) -> model_pb2.Backbone:
+    """A backbone, as far as it is known."""
+    message = model_pb2.Backbone(
+        name=value.name,
+        state=BACKBONE_STATES[value.state],
+        is_default=value.is_default,
+        error=value.error,
+    )
+    known = value.description
+    if known is not None:
+        message.encoder_id = known.encoder_id
+        message.feature_dimension = known.dimension
+        message.max_tokens = known.max_tokens
+        message.architecture = known.architecture
+        message.layers = known.layers
+        message.modality = MODALITIES[known.modality]
+        message.unfreezable_layers = known.layers
+        message.export_parity = known.parity
+        message.memory_bytes = known.memory_bytes
+        message.input_kinds.extend(known.kinds)
+    return message
+
+
+def export_response(value: BundleChunk) -> model_pb2.ExportModelResponse:
+    """A piece of a bundle's file."""
+    return model_pb2.ExportModelResponse(
+        path=value.path, size=value.size, sha256=value.sha256, chunk=value.chunk
+    )
+
+
+def delete_examples_response(value: Erasure) -> model_pb2.DeleteExamplesResponse:
+    """What was erased."""
+    return model_pb2.DeleteExamplesResponse(
+        erased=value.examples, affected_versions=value.affected, deleted_versions=value.deleted
+    )
+
+
+def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelResponse:
+    """How good a version is on a caller's examples."""
+    measured = value.measured
+    response = model_pb2.EvaluateModelResponse(
+        model=value.model,
+        version=value.version,
+        examples=measured.examples,
+        rejected_count=value.rejected_count,
+        task=TASK_MESSAGES[measured.task],
+    )
+    filled(response, measured.figures)
+    for name in ("multi_label", "regression"):
+        if (further := getattr(measured, name)) is not None:
+            filled(getattr(response, name), further)
+    for report in measured.per_class:
+        filled(response.per_class.add(), report)
+    for confusion in measured.confusions:
+        filled(response.confusions.add(), confusion)
+    for rejected in value.rejected:
+        filled(response.rejected.add(), rejected)
+    return response

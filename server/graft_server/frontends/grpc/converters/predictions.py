@@ -1,0 +1,85 @@
+"""Predictions as messages."""
+
+from __future__ import annotations
+
+from graft.v1 import prediction_pb2 as pb
+from graft_server.api.predictions import answer_too_large
+from graft_server.domain.errors import DomainError
+from graft_server.domain.prediction import (
+    ManyLabels,
+    OneLabel,
+    Prediction,
+    Predictions,
+    StreamedAnswer,
+    Timings,
+    Value,
+)
+from graft_server.frontends.grpc.errors import to_status
+from graft_server.frontends.grpc.times import duration
+from graft_server.sharing.event_loop import in_slices
+
+MAX_RESPONSE_BYTES = 4 << 20
+"""What generated clients accept by default."""
+
+
+async def predict_response(value: Predictions) -> pb.PredictResponse:
+    """What Predict answers.
+
+    Raises:
+        InvalidError: It is larger than clients accept (RESPONSE_TOO_LARGE).
+    """
+    response = pb.PredictResponse(
+        model=value.model,
+        version=value.version,
+        next_sequence=value.next_sequence,
+        results=await in_slices(_prediction, value.results),
+        timings=_timings(value.timings),
+    )
+    size = response.ByteSize()
+    if size > MAX_RESPONSE_BYTES:
+        raise answer_too_large(f"{size:,}", MAX_RESPONSE_BYTES)
+    return response
+
+
+async def stream_response(value: StreamedAnswer) -> pb.PredictStreamResponse:
+    """What PredictStream answers to one request."""
+    response = pb.PredictStreamResponse(request_id=value.request_id)
+    try:
+        if isinstance(value.answer, DomainError):
+            raise value.answer
+        response.response.CopyFrom(await predict_response(value.answer))
+    except DomainError as error:
+        response.error.CopyFrom(to_status(error))
+    return response
+
+
+def _timings(value: Timings) -> pb.Timings:
+    return pb.Timings(
+        queue=duration(value.queue_s),
+        tokenize=duration(value.tokenize_s),
+        encode=duration(value.encode_s),
+        head=duration(value.head_s),
+    )
+
+
+def _prediction(value: Prediction | DomainError) -> pb.Prediction:
+    if isinstance(value, DomainError):
+        return pb.Prediction(error=to_status(value))
+    message = pb.Prediction(
+        abstained=value.abstained,
+        novelty=value.novelty,
+        truncated=value.truncated,
+        features=None if value.features is None else value.features.tolist(),
+    )
+    match value.answer:
+        case OneLabel(scores=best):
+            scores = message.single_label.scores
+            scores.extend(pb.Score(label=it, probability=p) for it, p in best)
+        case ManyLabels(scores=given):
+            message.multi_label.SetInParent()  # an answer may have no label at all
+            message.multi_label.scores.extend(
+                pb.MultiLabelScore(label=it, probability=p, selected=selected) for it, p, selected in given
+            )
+        case Value(value=number, low=low, high=high):
+            message.regression.CopyFrom(pb.Regression(value=number, low=low, high=high))
+    return message

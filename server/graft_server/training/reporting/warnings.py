@@ -1,0 +1,66 @@
+"""What a report warns of, whatever the task."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.views import POOLED
+from graft_server.training.examples.training_set import ExampleSet
+
+FEW = 5
+"""A class with fewer examples is warned of."""
+MOSTLY = 0.5
+"""Of a class's examples; fewer that other classes have too are listed as conflicts and not warned of."""
+NAMED = 5
+"""A warning names at most so many classes."""
+
+
+def contradicted(
+    train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Shape (n,): whether another of the rows has the very features of each, and another target."""
+    features = np.ascontiguousarray(train.features[POOLED][rows])
+    whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
+    _, same = np.unique(whole, return_inverse=True)
+    pairs = np.unique(np.stack([same, targets]), axis=1)
+    several: NDArray[np.bool_] = np.bincount(pairs[0]) > 1
+    return several[same]
+
+
+def contradictions(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]) -> list[str]:
+    """What is to be said where most of the rows have the features of others with another target.
+
+    Args:
+        train: The examples.
+        rows: Those that were trained on, shape (n,).
+        targets: shape (n,): equal for equal targets.
+    """
+    found = int(contradicted(train, rows, targets).sum())
+    if found <= MOSTLY * len(rows):
+        return []
+    what = "have the same features as one with another target: nothing tells those apart"
+    return [f"{found:,} of {len(rows):,} examples {what}."]
+
+
+def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
+    """What is to be said of the examples, and of those that were trained on, whatever the task."""
+    finite = np.ones(len(train), bool)
+    for features in train.features.values():
+        finite &= np.isfinite(features).all(axis=1)
+    warnings = []
+    if not finite.all():
+        warnings.append(f"{(~finite).sum():,} examples were left out: their features are not finite.")
+    if (train.weights == 0).any():
+        warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
+    if not np.ptp(train.features[POOLED][rows].astype(np.float32), axis=0).max() > 0:
+        warnings.append("All examples have the same features: nothing tells them apart.")
+    return warnings
+
+
+def about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
+    """A sentence about some classes, whose first few are named; "{}" in it becomes "it is" or "they are"."""
+    names = ", ".join(classes[i] for i in which[:NAMED])
+    more = f" and {len(which) - NAMED:,} more" if len(which) > NAMED else ""
+    verb, subject = ("has", "it is") if len(which) == 1 else ("have", "they are")
+    return f"{names}{more} {verb} {what.format(subject)}."

