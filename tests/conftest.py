@@ -41,7 +41,10 @@ READY = "listening on "
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell without job control has what it starts in the background ignore Ctrl-C, and so all that this starts in turn:
 # commands that the tests interrupt would go on for ever.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 CALL_TIMEOUT_S = float(os.environ.get("GRAFT_CALL_TIMEOUT", "120"))
 """A call that hangs fails its test instead of all of them. Nothing is measured by it."""
