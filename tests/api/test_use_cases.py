@@ -145,6 +145,7 @@ def caller(
         store=str(tmp_path_factory.mktemp("api") / "store"),
         cache=str(encoder_cache),
         erasure_grace_seconds=0.0,
+        measure_seconds=0,
     )
 
     async def made() -> Service:
