@@ -69,7 +69,7 @@ class Commits:
         return self._commits[commit_id]
 
     def refresh(self) -> None:
-        """Reads the commits and outcomes that other servers wrote since."""
+        """Reads the commits and outcomes that other servers have written since the last read."""
         with self._lock:
             self._read()
             for commit_id in self._commits.keys() - self._outcomes.keys():
@@ -117,13 +117,13 @@ class Commits:
         self._ordinals[commit.commit_id] = ordinal
 
     def _settled(self, commit: Commit) -> dict[str, int]:
-        """How far each writer is part of a closing commit: settled by whoever comes first, for good."""
+        """Returns how far each writer is part of a closing commit: the first server to ask settles it for good."""
         key = f"{self._folder}closing.json"
         try:
             return self._objects.get_json(key, Closing).watermarks
         except ObjectMissingError:
             pass
-        # What is read here was written after the commit, so no segment that was acknowledged before is left out.
+        # The positions are read after the commit was written, so no segment acknowledged before it is left out.
         watermarks = self._read_positions()
         if commit.writer_id in commit.watermarks:
             watermarks[commit.writer_id] = commit.watermarks[commit.writer_id]

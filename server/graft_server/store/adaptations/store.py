@@ -1,8 +1,8 @@
 """One adaptation's objects: its start, its writers' segments, features, commits, outcomes and events.
 
-All of it can be read back after a restart, by this server or another. What is derived (features, events)
-follows what it is derived from, so a crash may leave it out; `AdaptationStore.load` and `missing_features`
-find out.
+All of it can be read back after a restart, by this server or another. Derived objects (features, events) are
+written after their source, so a crash may leave them out; `AdaptationStore.load` and `missing_features`
+find the gaps.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class AdaptationStore:
     """The stored state of one adaptation. Thread-safe; another server may write to it at the same time.
 
     Attributes:
-        name: What it is stored by; see `stored_name`.
+        name: The name that it is stored by; see `stored_name`.
         adaptation_id: Its id.
         start: How it began.
         folder: The prefix of all its objects, ending in "/".
-        events: What happened in it.
+        events: The log of its events.
         generations: Which objects hold its examples now.
     """
 
@@ -79,7 +79,7 @@ class AdaptationStore:
 
     @classmethod
     def load(cls, objects: Objects, model: str, name: str) -> AdaptationStore:
-        """Reads an adaptation back, but for its segments: `writer` reads those.
+        """Reads an adaptation back without its segments: `writer` reads the segments.
 
         Raises:
             MissingError: There is no such adaptation.
@@ -94,14 +94,14 @@ class AdaptationStore:
         return loaded
 
     def refresh(self) -> None:
-        """Reads the commits, outcomes, generations and the cancellation that other servers wrote since."""
+        """Reads the commits, outcomes, generations and the cancellation that other servers have written since."""
         self.generations.refresh()
         self._commits.refresh()
         self._cancelled = self._cancelled or self._objects.exists(self._cancelled_key)
 
     @property
     def state(self) -> AdaptationState:
-        """Where the adaptation stands, as last read."""
+        """The state of the adaptation, as last read."""
         if self._cancelled:
             return AdaptationState.CANCELLED
         return AdaptationState.OPEN if self._commits.closing is None else AdaptationState.CLOSED
@@ -152,17 +152,17 @@ class AdaptationStore:
         return {writer_id: log.next_sequence for writer_id, log in list(self._writers.items())}
 
     def follow(self, log: WriterLog) -> None:
-        """Reads what other servers wrote to a log since, or erased from it."""
+        """Reads the changes that other servers have made to a log since."""
         for segment in log.load():
             self.record_rejections(segment)
 
     def follow_all(self) -> None:
-        """Reads what other servers wrote to all writers' logs since, or erased from them."""
+        """Reads the changes that other servers have made to all writers' logs since."""
         for writer_id in self.writer_ids():
             self.follow(self.writer(writer_id))
 
     def labels(self) -> set[str]:
-        """Returns the labels that examples carry, or carried once; reads what has not been read yet."""
+        """Returns the labels that examples carry or once carried; reads the logs that have not been read yet."""
         return set().union(*(self.writer(it).labels for it in self.writer_ids()))
 
     def record_rejections(self, segment: Segment) -> None:
@@ -172,7 +172,7 @@ class AdaptationStore:
             self.events.record(Rejected(segment.writer_id, segment.ordinal, first, following))
 
     def rejections(self, fact: Rejected) -> list[Rejection]:
-        """Returns the rejections that an event tells of, but for those that were erased."""
+        """Returns the rejections of an event, without the erased ones."""
         segment = self.segment(fact.writer_id, fact.ordinal)
         return [it for it in segment.rejections if fact.first_sequence <= it.sequence < fact.next_sequence]
 
@@ -223,7 +223,7 @@ class AdaptationStore:
     def late_segments(self) -> set[tuple[str, str]]:
         """Returns (writer, name) of segments that came too late for the commit that closed the adaptation.
 
-        They were never acknowledged. Whoever wrote one deletes it, unless it dies before that.
+        They were never acknowledged. The server that wrote one deletes it, unless it dies first.
         """
         late: set[tuple[str, str]] = set()
         for writer_id in self.writer_ids() if self._commits.closing is not None else ():
@@ -245,10 +245,10 @@ class AdaptationStore:
 
         Args:
             commit_id: Its id.
-            watermarks: Writer to the sequence number below which its changes are meant. Where the commit
-                closes, other writers than `writer_id` are part of it with all that they have.
+            watermarks: Writer to the sequence number below which its changes are part of it. If the commit
+                closes, writers other than `writer_id` are part of it with all their changes.
             close: Whether the adaptation takes no more changes.
-            writer_id: Who asks for it.
+            writer_id: The writer that asks for it.
 
         Raises:
             StateError: The adaptation is closed or cancelled, and the commit is new.
@@ -271,7 +271,7 @@ class AdaptationStore:
         self.events.record(StateChanged(AdaptationState.CANCELLED))
 
     def record_events(self) -> None:
-        """Records the events of all that is known, which a crash may have left out. Repeating it is harmless."""
+        """Records the events of all known facts that a crash may have left out. Repeating it is harmless."""
         outcomes = self.outcomes
         for commit_id, commit in self.commits.items():
             self._record_commit(commit)
@@ -286,7 +286,7 @@ class AdaptationStore:
             raise self.not_open()
 
     def not_open(self, state: AdaptationState | None = None) -> StateError:
-        """The error of an adaptation that takes no more changes: in that state, or in the one last read."""
+        """Returns the error for an adaptation that takes no more changes, in that state or in the one last read."""
         state = state or self.state
         return StateError(
             f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start another "
@@ -295,7 +295,7 @@ class AdaptationStore:
         )
 
     def _limited(self, writer_id: str, end: int) -> int:
-        """How much of what a writer has durable belongs to its log: not what came too late for the closing commit."""
+        """Returns how many of a writer's durable changes are in its log: not those too late for the closing commit."""
         closing = self._commits.closing
         if closing is None or writer_id == closing.writer_id:
             return end
@@ -311,7 +311,7 @@ class AdaptationStore:
             raise self.not_open(AdaptationState.CLOSED)
 
     def _read_durable(self) -> dict[str, int]:
-        """The number below which each writer's changes are durable, also those that came too late to count."""
+        """Returns the number below which each writer's changes are durable, including those too late to count."""
         self.generations.refresh()
         return {it: self._position(it) for it in self.writer_ids()}
 

@@ -1,4 +1,4 @@
-"""From a lineage of changes to the examples that count, with their features: what a version is trained on."""
+"""From a lineage of changes to the examples that count, with their features: the training data of a version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rows:
     origins: tuple[tuple[str, int], ...]
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
-    """View name to features of shape (n, d), of the views that all rows have; empty if n is 0."""
+    """View name to features of shape (n, d), for the views that all rows have; empty if n is 0."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
 
@@ -41,7 +41,7 @@ class _Row:
 
 
 def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
-    """Returns the examples of a lineage in their latest state, deleted ones left out.
+    """Returns the examples of a lineage in their latest state, without deleted ones.
 
     The latest change of an id wins, by place of the adaptation in the lineage, then writer, then sequence;
     rows come in that order too. So the result does not depend on how the writers' streams interleaved.
@@ -60,7 +60,7 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             found = _read_rows(objects, model, sources, encoder_id, generations)
         except ObjectMissingError:
             if all(generations[it].refresh() == number for it, number in numbers.items()):
-                raise  # it was not replaced while it was read
+                raise  # it was not replaced during the read
         else:
             return replace(found, generations=numbers)
 
@@ -96,7 +96,7 @@ def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> N
     if change.delete_id is not None:
         rows.pop(change.delete_id, None)
     if change.upsert is not None:
-        rows.pop(change.upsert.id, None)  # so that it goes to the end
+        rows.pop(change.upsert.id, None)  # so that the row moves to the end
         rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
 
 
@@ -108,7 +108,7 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
     pieces: dict[str, list[NDArray[np.float16]]] = {}
     for key, indices in wanted.items():
         features = read_features(objects, key)
-        # Where a caller sent features instead of inputs, a segment has their one view alone.
+        # If a caller sent features instead of inputs, a segment has only their one view.
         shared = features.keys() & pieces.keys() if pieces else features.keys()
         if not shared:
             raise corrupt(key, "it has none of the views of other segments")

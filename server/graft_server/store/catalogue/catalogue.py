@@ -1,4 +1,4 @@
-"""Which models, versions and aliases there are: one numbered log that all servers share.
+"""The catalogue of models, versions and aliases: one numbered log that all servers share.
 
 A version number or an alias move is won by whoever creates the next entry; the loser reads it, checks its
 own proposal against the new state, and tries the number after. Entries are small and are replayed at start.
@@ -51,7 +51,7 @@ class Catalogue:
         return self._snapshot
 
     def refresh(self) -> Snapshot:
-        """Reads the entries that were written since, and returns the state."""
+        """Reads the entries written since the last read, and returns the state."""
         with self._lock:
             self._read()
             return self._snapshot
@@ -70,18 +70,18 @@ class Catalogue:
     ) -> Version:
         """Gives a version the model's next number and moves aliases to it.
 
-        Calling it again for the same model, adaptation and commit returns the first version, even if that
+        A repeat for the same model, adaptation and commit returns the first version, even if that
         was deleted since.
 
         Args:
             model: The model.
-            adaptation_id: What the version comes from.
+            adaptation_id: The adaptation that the version comes from.
             commit_id: The commit that asked for it.
             manifest: Its parts.
             summary: Figures of its report.
-            aliases: Those that shall point at it.
-            born: How many entries there were when the adaptation was started; None: not checked.
-            read_at: How many entries there were before the examples were read; None: not checked.
+            aliases: The aliases that shall point at it.
+            born: The number of entries when the adaptation was started; None: not checked.
+            read_at: The number of entries before the examples were read; None: not checked.
 
         Raises:
             StateError: The adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
@@ -109,7 +109,7 @@ class Catalogue:
             return self._state.published[model, adaptation_id, commit_id]
 
     def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
-        """Points an alias at a version, or removes it where version is 0.
+        """Points an alias at a version, or removes it if version is 0.
 
         Raises:
             MissingError: There is no such model, version, or alias to remove.
@@ -129,7 +129,7 @@ class Catalogue:
             return self._snapshot.model(model)
 
     def delete_version(self, model: str, version: int) -> Version:
-        """Deletes a version and returns what it was; its objects are the caller's to remove.
+        """Deletes a version and returns it; the caller removes its objects.
 
         Raises:
             MissingError: There is no such model or version.
@@ -155,7 +155,7 @@ class Catalogue:
         return deleted[0]
 
     def delete_model(self, model: str, *, unpublished: bool = False) -> Model | None:
-        """Deletes a model and returns what it was; its objects are the caller's to remove.
+        """Deletes a model and returns it; the caller removes its objects.
 
         Args:
             model: The model.
@@ -176,7 +176,7 @@ class Catalogue:
         return deleted[0]
 
     def cancel_adaptation(self, model: str, adaptation_id: str) -> None:
-        """Sees to it that nothing more of an adaptation is published, by any server."""
+        """Ensures that no server publishes anything more of an adaptation."""
 
         def proposal() -> Entry | None:
             if (model, adaptation_id) in self._state.cancelled:
@@ -211,7 +211,7 @@ class Catalogue:
             self._write(proposal)
 
     def redact(self, before: Version, manifest: ManifestRef) -> bool:
-        """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
+        """Gives a version its rewritten parts, unless the version has changed or was deleted meanwhile."""
 
         def current() -> Version | None:
             known = self._state.models.get(before.model)
@@ -231,9 +231,9 @@ class Catalogue:
             return version is not None and version.manifest == manifest
 
     def discard_version(self, model: str, version: int) -> Version | None:
-        """Deletes a version although aliases point at it, or returns None if there is no such version.
+        """Deletes a version even if aliases point at it, or returns None if there is no such version.
 
-        They then point at the newest version that was not trained on erased examples, or nowhere.
+        The aliases then point at the newest version that was not trained on erased examples, or nowhere.
         """
         while True:
             known = self.refresh().models.get(model)
@@ -250,7 +250,7 @@ class Catalogue:
                 return None
 
     def _point(self, model: str, alias: str, version: int, target: int) -> None:
-        """Moves an alias away from a version, also "live" to nowhere."""
+        """Moves an alias away from a version; even "live" may then point nowhere."""
 
         def proposal() -> Entry | None:
             known = self._state.models.get(model)
@@ -281,7 +281,7 @@ class Catalogue:
             )
 
     def _write(self, proposal: Callable[[], Entry | None]) -> None:
-        """Appends what `proposal` makes of the newest state; None says that it is already so."""
+        """Appends the entry that `proposal` returns for the newest state; None: nothing needs to change."""
         while True:
             self._read()
             entry = proposal()

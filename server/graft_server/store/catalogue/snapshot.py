@@ -1,4 +1,4 @@
-"""The catalogue at one moment, and how it comes of the log's entries: without the store, by the entries alone."""
+"""The catalogue at one moment, computed from the log's entries alone, without the store."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Snapshot:
 
     models: Mapping[str, Model]
     entries: int = 0
-    """How many entries of the log it comprises."""
+    """The number of the log's entries that it comprises."""
     damaged: tuple[str, ...] = ()
-    """Entries that could not be read. What they said is missing here, and nothing more can be written."""
+    """Entries that could not be read. Their content is missing here, and nothing more can be written."""
     deletions: Mapping[str, int] = field(default_factory=dict)
     """Model to the number of the entry that last deleted it."""
     erasures: Mapping[str, int] = field(default_factory=dict)
     """Model to the number of the entry that last erased examples of it."""
     erased: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(model, adaptation) to the generation of its last erasure that is among the entries."""
+    """(model, adaptation) to the generation of its last erasure among the entries."""
     cancelled: frozenset[tuple[str, str]] = frozenset()
-    """(model, adaptation) of the cancelled ones."""
+    """(model, adaptation) of each cancelled adaptation."""
     replaced: Mapping[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
-    """Model to manifests of versions that were written anew: what is left of these must go."""
+    """Model to the manifests that rewritten versions replaced: their remaining objects must be deleted."""
 
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
@@ -54,16 +54,16 @@ class Snapshot:
 
 @dataclass(slots=True, eq=False)
 class Replay:
-    """What the log says, entry by entry.
+    """The state of the log, built up entry by entry.
 
-    It is changed in place: a snapshot an entry would copy all models for each, which is slow for thousands.
+    It changes in place: a snapshot per entry would copy all models each time, which is slow for thousands.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
     last_numbers: dict[str, int] = field(default_factory=dict)
-    """Model to the last version number that was used, also before it was deleted."""
+    """Model to its last used version number, even of a deleted version or model."""
     published: dict[tuple[str, str, str], Version] = field(default_factory=dict)
-    """(model, adaptation, commit) to the version that came of it, also one that was deleted since."""
+    """(model, adaptation, commit) to the resulting version, even if deleted since."""
     deletions: dict[str, int] = field(default_factory=dict)
     erasures: dict[str, int] = field(default_factory=dict)
     erased: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Replay:
     replaced: dict[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
 
     def snapshot(self, entries: int, damaged: Sequence[str]) -> Snapshot:
-        """The state after so many entries, of which some could not be read."""
+        """Returns the state after `entries` entries, of which `damaged` could not be read."""
         return Snapshot(
             MappingProxyType(dict(self.models)),
             entries,
@@ -84,14 +84,14 @@ class Replay:
         )
 
     def apply(self, entry: Entry, number: int) -> None:
-        """Takes in an entry of the log, which has that number there: each in its turn."""
+        """Applies the log's entry of that number; called for each entry in order."""
         self._note(entry, number)
         name = entry.model
         model = self.models.get(name)
         if isinstance(entry, Publish):
             self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
         elif model is None or isinstance(entry, CancelAdaptation):
-            return  # what it speaks of was said by a damaged entry, or is no model yet
+            return  # a damaged entry had it, or the model does not exist yet
         elif isinstance(entry, EraseExamples):
             versions = {
                 number: replace(it, erased=it.erased or number in entry.versions)
@@ -114,7 +114,7 @@ class Replay:
             self.published = {key: it for key, it in self.published.items() if key[0] != name}
 
     def _note(self, entry: Entry, number: int) -> None:
-        """Keeps what concerns adaptations, also those of models without a version."""
+        """Records facts about adaptations, including those of models without a version."""
         if isinstance(entry, CancelAdaptation):
             self.cancelled.add((entry.model, entry.adaptation_id))
         elif isinstance(entry, EraseExamples):
@@ -147,7 +147,7 @@ class Replay:
     def _apply_redact(self, entry: Redact, model: Model) -> None:
         before = model.versions.get(entry.version)
         if before is None:
-            return  # it was published by a damaged entry
+            return  # a damaged entry published it
         self.replaced[entry.model] = (*self.replaced.get(entry.model, ()), before.manifest)
         version = replace(before, manifest=entry.manifest, redacted=True)
         self.published[entry.model, before.adaptation_id, before.commit_id] = version

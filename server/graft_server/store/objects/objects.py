@@ -2,7 +2,7 @@
 
 Every object is sealed: the payload, then a line with a digest, so that a truncated or flipped object is
 noticed when it is read, and JSON stays readable. The line also carries a random nonce of the writer: where
-a bucket reports "already exists" after a time-out, the nonce tells whether it was our own attempt that won.
+a bucket reports "already exists" after a time-out, the nonce tells whether our own attempt won.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ObjectMissingError(StoreError):
 
 
 def corrupt(key: str, what: str) -> CorruptError:
-    """Returns the error for an object that is not what was written."""
+    """Returns the error for an object that differs from what was written."""
     return CorruptError(
         f"Object {key} of the store is damaged: {what}. Restore it from a copy of the store.",
         reason="OBJECT_CORRUPT",
@@ -92,7 +92,7 @@ class Objects:
     def create(self, key: str, data: bytes, *, lasting: bool = True) -> None:
         """Creates an object; it survives a power cut once this returns.
 
-        If not lasting, a power cut may still take it away: for what can be derived again.
+        If not lasting, a power cut may still remove it: for objects that can be derived again.
 
         Raises:
             ObjectExistsError: The key exists.
@@ -133,7 +133,7 @@ class Objects:
             return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
 
     def ages(self, prefix: str, now: datetime) -> dict[str, timedelta]:
-        """Returns how old the object of each key below a prefix is."""
+        """Returns the age of each object below a prefix, by key."""
         with _faults(prefix):
             return {
                 entry["path"]: now - entry["last_modified"]
@@ -142,7 +142,7 @@ class Objects:
             }
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Returns the bytes of the object of each key below a prefix."""
+        """Returns the size in bytes of each object below a prefix, by key."""
         with _faults(prefix):
             return {
                 entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
@@ -151,14 +151,14 @@ class Objects:
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
 
-        On a local folder, a name stays after its last key was deleted.
+        In a local folder, a name remains after its last key is deleted.
         """
         with _faults(prefix):
             listed = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Deletes objects for good; those that do not exist are passed over."""
+        """Deletes objects for good; missing ones are passed over."""
         for key in keys:
             with suppress(FileNotFoundError), _faults(key):
                 obstore.delete(self._store, key)
@@ -212,7 +212,7 @@ def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
 
 @contextmanager
 def _faults(key: str) -> Iterator[None]:
-    """Turns what a store's client raises into StoreErrors, but for FileNotFoundError."""
+    """Turns the exceptions of a store's client, except FileNotFoundError, into StoreErrors."""
     try:
         yield
     except FileNotFoundError:
@@ -224,7 +224,7 @@ def _faults(key: str) -> Iterator[None]:
 
 
 def _fault(key: str, error: Exception) -> StoreError:
-    """Returns an error that names the object, no path, and what to do; the log has the cause."""
+    """Returns an error that names the object but no path, and says what to do; the log has the cause."""
     _log.error("store: %s: %s", key, str(error).partition("\n")[0])
     number = getattr(error, "errno", None)
     if match := _OS_ERROR.search(str(error)):
