@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
@@ -36,11 +37,14 @@ from graft_server.settings import Settings
 from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
+STORE_THREADS = 32
+"""More than computing needs: they wait for a disk or a bucket, and one request may take several."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -70,7 +74,10 @@ class Service:
         preemption = Preemption()
         self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption)
         self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption)
-        self.trunks = trunks_of(settings, on_trunk_change)
+        self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        cores = settings.cores or usable_cores()
+        self._preparing, self._learning = Threads("preparing", cores), Threads("learning", cores)
+        self.trunks = trunks_of(settings, on_trunk_change, self._preparing)
         self._versions = Versions(objects, catalogue, self.trunks)
         self._tuner = Tuner(
             location=location,
@@ -81,7 +88,13 @@ class Service:
             cache_bytes=settings.tuning_memory_mb << 20,
         )
         publisher = Publisher(
-            objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
+            objects,
+            location,
+            catalogue,
+            self._jobs,
+            self._tuner,
+            self._versions.put_in_service,
+            self._learning,
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._deletion = Deletion(
@@ -92,7 +105,14 @@ class Service:
         self.adaptations = AdaptationApi(self._adaptations)
         self.predictions = PredictionApi(predictor)
         self.models = ModelApi(
-            catalogue, self._versions, predictor, self.trunks, exporter, self._adaptations, self._deletion
+            catalogue,
+            self._versions,
+            predictor,
+            self.trunks,
+            exporter,
+            self._adaptations,
+            self._deletion,
+            self._learning,
         )
         self._recovery: asyncio.Task[None] | None = None
 
@@ -102,6 +122,7 @@ class Service:
         Raises:
             BackboneError: The default backbone cannot be used.
         """
+        asyncio.get_running_loop().set_default_executor(self._store_threads)
         await self._jobs.start()
         known = self._deletion.catalogue.snapshot
         await asyncio.to_thread(self._tuner.sweep, [*known.erasures, *known.deletions])
@@ -123,6 +144,8 @@ class Service:
         await self._jobs.close()
         await self._tuning_jobs.close()
         await self.trunks.close()
+        self._preparing.close()
+        self._learning.close()
 
     async def _recover(self) -> None:
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
@@ -188,7 +211,9 @@ def limits_of(settings: Settings) -> AdaptationLimits:
     )
 
 
-def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunks:
+def trunks_of(
+    settings: Settings, on_change: OnChange = lambda _: None, preparing: Threads | None = None
+) -> Trunks:
     """The trunks that the settings ask for, not yet open."""
     trunk_settings = TrunkSettings(
         cache=settings.cache_folder,
@@ -207,6 +232,7 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
             ),
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,
+        preparing=preparing or Threads("preparing", settings.cores or usable_cores()),
     )
     return Trunks(
         settings.backbones, settings.default_backbone, trunk_settings, on_change, settings.backbones_on_use

@@ -22,6 +22,7 @@ from graft_server.domain.model import Version
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
 from graft_server.jobs.local.pool import LocalJobs
+from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.listing import list_adaptations, remove_adaptation
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -77,7 +78,9 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
             async def served(_: Version) -> None:
                 """Nothing is published here."""
 
-            publisher = Publisher(objects, str(location), catalogue, jobs, tuner, served)
+            publisher = Publisher(
+                objects, str(location), catalogue, jobs, tuner, served, Threads("learning", 1)
+            )
             it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks))
             async with asyncio.timeout(60):
                 await scenario(it)

@@ -27,6 +27,7 @@ from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs
+from graft_server.sharing.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class TrunkSettings:
     """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
+    preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))
+    """Where inputs are prepared that take long, and what looks after encoders runs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +170,7 @@ class Loader:
             on_turn,
             probe=preprocessor.shortest(),
             probe_s=settings.probe_s,
+            threads=settings.preparing,
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         split_encoder = SplitEncoder(recovering, preprocessor)

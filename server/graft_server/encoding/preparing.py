@@ -9,6 +9,7 @@ from typing import TypeVar
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
+from graft_server.sharing.threads import Threads
 from graft_server.sharing.turns import Turns
 
 T = TypeVar("T")
@@ -38,11 +39,18 @@ class Preparer:
         kinds: The kinds of input that it takes, sorted.
     """
 
-    def __init__(self, preprocessor: Preprocessor, dimension: int) -> None:
-        """Makes it; `dimension` is the length of features that a caller may bring."""
+    def __init__(self, preprocessor: Preprocessor, dimension: int, threads: Threads) -> None:
+        """Makes it.
+
+        Args:
+            preprocessor: What turns inputs into what the encoder reads.
+            dimension: The length of features that a caller may bring.
+            threads: Where inputs are prepared that take long.
+        """
         self.preprocessor = preprocessor
         self.kinds = sorted({*preprocessor.kinds, Kind.FEATURES})
         self._dimension = dimension
+        self._threads = threads
 
     @property
     def reads_texts(self) -> bool:
@@ -59,7 +67,7 @@ class Preparer:
             return await self._prepare_mixed(inputs)
         if self.preprocessor.quick(inputs):
             return [self._prepared(it) for it in inputs]
-        return await asyncio.to_thread(self.preprocessor.many, inputs)
+        return await self._threads.run(self.preprocessor.many, inputs)
 
     async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
         """What is wrong with each input; None where it can be read.

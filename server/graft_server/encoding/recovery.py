@@ -10,6 +10,7 @@ import numpy as np
 
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder, Features
+from graft_server.sharing.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class RecoveringEncoder:
         *,
         probe: Sized | None = None,
         probe_s: float = PROBE_S,
+        threads: Threads | None = None,
     ) -> None:
         """Begins to watch. To be called on the event loop.
 
@@ -43,12 +45,14 @@ class RecoveringEncoder:
             on_change: Told on the event loop, False when the encoder begins to fail, True when it answers again.
             probe: The item that it is asked with; None: a text of four tokens.
             probe_s: How often a failing encoder is asked, in seconds.
+            threads: Where it is asked and opened anew; None: on the event loop's own.
         """
         self._encoder = encoder
         self._reopen = reopen
         self._on_change = on_change
         self._probe: Sized = np.ones(4, np.int64) if probe is None else probe
         self._probe_s = probe_s
+        self._run = asyncio.to_thread if threads is None else threads.run
         self._loop = asyncio.get_running_loop()
         self._recovering: asyncio.Task[None] | None = None
         self._closed = False
@@ -88,7 +92,7 @@ class RecoveringEncoder:
 
     async def _answers(self) -> bool:
         try:
-            await asyncio.to_thread(self._encoder.encode, [self._probe])
+            await self._run(self._encoder.encode, [self._probe])
         except Exception as error:  # noqa: BLE001 - whatever it is, the encoder does not answer
             _log.debug("the encoder does not answer: %r", error)
             return False
@@ -96,7 +100,7 @@ class RecoveringEncoder:
 
     async def _open_anew(self) -> None:
         try:
-            self._encoder = await asyncio.to_thread(self._reopen)
+            self._encoder = await self._run(self._reopen)
         except BackboneError as error:
             _log.warning("%s", error.message)
         except Exception:  # noqa: BLE001 - it is tried again, whatever it was

@@ -304,7 +304,8 @@ class Trunk:
 
     async def _describe(self, loader: Loader) -> None:
         self._backbone = await loader.describe(self._backbone)
-        self._preparer = Preparer(await loader.preprocessor(self._backbone), self._backbone.dimension)
+        preprocessor = await loader.preprocessor(self._backbone)
+        self._preparer = Preparer(preprocessor, self._backbone.dimension, self._settings.preparing)
 
     async def _load(self, loader: Loader) -> None:
         self._loaded = await loader.load(self.backbone, self.preprocessor, self._encoder_turned)
@@ -364,7 +365,9 @@ class Trunk:
         backbone = self.backbone
         if backbone.family.names:
             graph = self._cache.names(backbone.reference_id)
-            named = await asyncio.to_thread(encode_names, graph, backbone.folder, names, backbone.max_tokens)
+            named = await self._settings.preparing.run(
+                encode_names, graph, backbone.folder, names, backbone.max_tokens
+            )
             self.name_scale = named.scale
             return {POOLED: named.features}
         prepared = await self.prepare_all([Input(name) for name in names])
@@ -382,7 +385,8 @@ class Trunk:
         ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
         others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
         started = time.monotonic()
-        arrays = await asyncio.to_thread(of_pooled, {POOLED: np.stack([prepared[row].item for row in ready])})
+        features = {POOLED: np.stack([prepared[row].item for row in ready])}
+        arrays = await self._settings.preparing.run(of_pooled, features)
         encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
         if not others:
             return encoded

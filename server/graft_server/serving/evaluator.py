@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from graft_server.domain.report import Measured
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
+from graft_server.sharing.threads import Threads
 
 
 @dataclass(slots=True)
@@ -27,6 +27,8 @@ class Evaluator:
 
     predictor: Predictor
     served: ServedVersion
+    threads: Threads
+    """Where figures are computed."""
     _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
     """What the head says of each example, by name."""
     _targets: list[Example] = field(default_factory=list)
@@ -56,7 +58,7 @@ class Evaluator:
         """The figures of everything that was taken in."""
         if not self._targets:
             return Measured(self.task, 0)
-        return await asyncio.to_thread(self._measured)
+        return await self.threads.run(self._measured)
 
     def _measured(self) -> Measured:
         answered = Answered(

@@ -22,6 +22,7 @@ from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Job, Jobs
 from graft_server.sharing.shielding import uncancelled
+from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -49,6 +50,8 @@ class Publisher:
     tuner: Tuner
     on_published: Callable[[Version], Awaitable[None]]
     """Puts a version in service; the commit counts as published once it returns."""
+    learning: Threads
+    """Where interim heads are fitted."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
 
