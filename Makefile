@@ -26,15 +26,23 @@ $(SETUP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh
 	@touch $@
 
+# How many processes run tests; auto: one a core, four at most; 0: one that a debugger can follow.
+PROCESSES ?= auto
+PARALLEL := -n $(PROCESSES) --maxprocesses 4 --dist worksteal
+
 .PHONY: test
-test: setup ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## the tests, but for the slow ones; in as many processes as there are cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+.PHONY: test-slow
+test-slow: setup ## the slow ones: every architecture from its export to its tuned layers, and 200 kills each
+	GRAFT_CALL_TIMEOUT=600 $(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
 .PHONY: test-faults
-test-faults: setup ## the fault tests in full: 200 kills of the server and 200 of the worker; goes on where it was cut off
+test-faults: setup ## 200 kills of the server and 200 of the worker in long streams; goes on where it was cut off
 	GRAFT_FAULT_KILLS=200 GRAFT_FAULT_EXAMPLES=2000 GRAFT_CALL_TIMEOUT=600 \
 		GRAFT_FAULT_KEPT=build/faults.jsonl GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
-		$(BIN)/python -m pytest tests/faults -v -s $(ARGS)
+		$(BIN)/python -m pytest tests/faults -m slow -v -s $(ARGS)
 
 .PHONY: check
 check: lint types imports proto-lint proto-breaking proto-check ## every static check

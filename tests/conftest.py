@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import queue
 import signal
@@ -36,7 +37,16 @@ from graft_server.encoding.encoder import Encoder
 
 DATA = Path(os.environ.get("GRAFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 READY = "listening on "
-CALL_TIMEOUT_S = float(os.environ.get("GRAFT_CALL_TIMEOUT", "60"))
+# What the tests compute is small: a second thread of torch's would wait for the first, and take a core while it does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell without job control has what it starts in the background ignore Ctrl-C, and so all that this starts in turn:
+# commands that the tests interrupt would go on for ever.
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+CALL_TIMEOUT_S = float(os.environ.get("GRAFT_CALL_TIMEOUT", "120"))
 """A call that hangs fails its test instead of all of them. Nothing is measured by it."""
 
 
@@ -72,10 +82,13 @@ class RunningServer:
 
 
 def start_server(store: Path, *flags: str, within: Sequence[str] = (), **environment: str) -> RunningServer:
-    """Starts `graft-server serve`, by the command `within` if there is one; returns once it says that it is ready."""
+    """Starts `graft-server serve`, by the command `within` if there is one; returns once it says that it is ready.
+
+    How to drive the encoder is not measured, which takes seconds at each start on a machine that has other work.
+    """
     command = [*within, sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [*command, "--store", str(store), *flags],
+        [*command, "--store", str(store), "--measure-seconds", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -320,29 +333,51 @@ def few_model(shared_wire: Wire, few: list[tuple[str, str]]) -> str:
 
 
 @pytest.fixture(scope="session")
-def encoder_cache() -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of a run share, if there are several."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """One process of a run after the other, so that the first does for all what takes long."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def encoder_cache(shared_folder: Path) -> Path:
     """The folder of exported encoders; the default one is exported there once a machine."""
     folder = Path(os.environ.get("GRAFT_CACHE") or "~/.cache/graft").expanduser()
     command = [sys.executable, "-m", "graft_server.cli", "prepare", "--cache", str(folder)]
-    subprocess.run(command, check=True, timeout=300)
+    with alone(shared_folder / "default.lock"):
+        subprocess.run([*command, "--measure-seconds", "0"], check=True, timeout=300)
     return folder
 
 
 @pytest.fixture(scope="session")
-def media_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small checkpoints of every image and audio architecture."""
-    return _checkpoints("checkpoints.py", tmp_path_factory.mktemp("media"))
+def media_checkpoints(shared_folder: Path, encoder_cache: Path) -> Path:
+    """A folder with small checkpoints of every image and audio architecture; one of each kind is exported."""
+    return _checkpoints("checkpoints.py", shared_folder / "media", encoder_cache)
 
 
 @pytest.fixture(scope="session")
-def text_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small checkpoints of every text architecture."""
-    return _checkpoints("text_checkpoints.py", tmp_path_factory.mktemp("texts"))
+def text_checkpoints(shared_folder: Path, encoder_cache: Path) -> Path:
+    """A folder with small checkpoints of every text architecture; one of each kind is exported."""
+    return _checkpoints("text_checkpoints.py", shared_folder / "texts", encoder_cache)
 
 
-def _checkpoints(script: str, folder: Path) -> Path:
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "backbones" / script), str(folder)]
-    subprocess.run(command, check=True, timeout=280, stderr=subprocess.DEVNULL)
+def _checkpoints(script: str, folder: Path, cache: Path) -> Path:
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "backbones" / script)]
+    with alone(folder.with_suffix(".lock")):
+        if not folder.exists():
+            made = folder.with_suffix(".new")
+            subprocess.run(
+                [*command, str(made), str(cache)], check=True, timeout=280, stderr=subprocess.DEVNULL
+            )
+            made.rename(folder)
     return folder
 
 
@@ -404,13 +439,14 @@ def serving(
 def serving_many(
     serving: Callable[..., AbstractContextManager[Wire]],
 ) -> Callable[..., AbstractContextManager[Wire]]:
-    """Starts servers of many small backbones: two are exported at once, on a core each, and none is measured."""
+    """Starts servers of many small backbones; those of `on_use` are exported and loaded by the tests that use them."""
 
-    def start(sources: Mapping[str, Path], *flags: str) -> AbstractContextManager[Wire]:
+    def start(
+        sources: Mapping[str, Path], *flags: str, on_use: Sequence[str] = ()
+    ) -> AbstractContextManager[Wire]:
         named = [f"--backbone={name}={source}" for name, source in sources.items()]
         default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
-        quick = ("--workers=2", "--measure-seconds=0")
-        return serving(*quick, default, *named, *flags, OMP_NUM_THREADS="1")
+        return serving(default, *named, f"--load-on-use={','.join(on_use)}", *flags)
 
     return start
 

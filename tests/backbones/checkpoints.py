@@ -1,6 +1,7 @@
-"""Makes small checkpoints of every image and audio architecture, as a user would: python checkpoints.py FOLDER.
+"""Makes small checkpoints of every image and audio architecture, as a user would: python checkpoints.py FOLDER CACHE.
 
-Random weights, but the same each time, so that what is exported of them is found in the cache.
+Random weights, but the same each time, so that what is exported of them is found in the cache. The typical ones are
+exported to it here, by one process, so that no server of the tests has to start others for that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kinds import TYPICAL
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
@@ -42,6 +44,10 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.source import open_backbone
+from graft_server.backbones.torch.export import export_encoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 MLP = {"intermediate_size": 64}
@@ -123,11 +129,22 @@ def clip_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    for make in (images, clips):
+def unalike(model: torch.nn.Module) -> None:
+    """Gives biases and scales, which begin as zeros and ones, values of their own, as training does.
+
+    The exporter merges weights that are equal, and a graph in which they are one cannot be given tuned ones.
+    """
+    for weights in model.parameters():
+        if weights.ndim == 1:
+            weights.data += 0.02 * torch.randn(weights.shape)
+
+
+def make(folder: Path) -> None:
+    """Saves them all, each in a folder of its name."""
+    for of_kind in (images, clips):
         torch.manual_seed(0)
-        for name, (model, processor) in make().items():
+        for name, (model, processor) in of_kind().items():
+            unalike(model)
             # BatchNorm's running statistics should not be trivial.
             for module in model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
@@ -144,5 +161,14 @@ def main() -> None:
     clip_tokenizer().save(str(folder / "clip" / "tokenizer.json"))
 
 
+def export(folder: Path, cache: Path) -> None:
+    """Exports the typical ones of a folder's checkpoints, where that has not been done."""
+    for name in sorted(TYPICAL & {it.name for it in folder.iterdir()}):
+        backbone = open_backbone(name, str(folder / name))
+        if not EncoderCache(cache).has(backbone.encoder_id):
+            export_encoder({"backbone": backbone.payload(), "cache": str(cache)}, lambda _: None)
+
+
 if __name__ == "__main__":
-    main()
+    make(Path(sys.argv[1]))
+    export(Path(sys.argv[1]), Path(sys.argv[2]))

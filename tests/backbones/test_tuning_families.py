@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from tests.backbones.kinds import CLIPS, IMAGES, TEXTS, each
 
 from graft_server.backbones import scratch, tuning_contract
 from graft_server.backbones.backbone import Backbone
@@ -18,15 +19,6 @@ from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import open_backbone
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
-
-TEXTS = (
-    "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
-    "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
-)  # fmt: skip
-MEDIA = (
-    "resnet", "convnext", "convnextv2", "vit", "dinov2", "dinov2-with-registers", "clip", "clip-vision", "whisper",
-    "whisper-whole", "wav2vec2", "wav2vec2-layered", "hubert",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +80,7 @@ def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
     return tune
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *MEDIA])
+@pytest.mark.parametrize("name", each([*TEXTS, *IMAGES, *CLIPS]))
 def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path, name):
     run, backbone, graph, parts, items = tuned(name, 1)
     features = np.load(tmp_path / scratch.FEATURES).astype(np.float32)

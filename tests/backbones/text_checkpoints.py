@@ -1,6 +1,6 @@
-"""Makes small checkpoints of every text architecture, as a user would: python text_checkpoints.py FOLDER.
+"""Makes small checkpoints of every text architecture, as a user would: python text_checkpoints.py FOLDER CACHE.
 
-Random weights, but the same each time, so that what is exported of them is found in the cache.
+Random weights, but the same each time, so that what is exported of them is found in the cache; see `checkpoints`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoints import export, unalike
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -154,6 +155,7 @@ def make(folder: Path) -> None:
     """Saves them all, each in a folder of its name."""
     torch.manual_seed(0)
     for name, (model, tokenizer, pooling) in architectures().items():
+        unalike(model)
         place = folder / name
         shards = {"max_shard_size": "20KB"} if name == "bert-cls" else {}
         model.eval().save_pretrained(place, **shards)
@@ -165,3 +167,4 @@ def make(folder: Path) -> None:
 
 if __name__ == "__main__":
     make(Path(sys.argv[1]))
+    export(Path(sys.argv[1]), Path(sys.argv[2]))

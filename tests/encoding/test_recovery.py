@@ -170,7 +170,7 @@ def test_a_trunk_fails_and_recovers_with_its_encoder(graphs, encoder_cache):
 
     async def scenario() -> None:
         turned: asyncio.Queue[TrunkState] = asyncio.Queue()
-        settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, probe_s=SOON_S)
+        settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, measure_s=0, probe_s=SOON_S)
         trunk = Trunk(DEFAULT_NAME, DEFAULT_SOURCE, settings, lambda it: turned.put_nowait(it.state))
         await trunk.open(None)  # type: ignore[arg-type]
         text = await prepared(trunk, "my card was declined")
@@ -201,7 +201,7 @@ def test_a_trunk_can_be_closed_while_its_encoder_fails(graphs, encoder_cache):
 
     async def scenario() -> None:
         failed = asyncio.Event()
-        settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, probe_s=60)
+        settings = TrunkSettings(encoder_cache, device="cpu", cores=1, budget=64, measure_s=0, probe_s=60)
         trunk = Trunk(DEFAULT_NAME, DEFAULT_SOURCE, settings, lambda _: failed.set())
         await trunk.open(None)  # type: ignore[arg-type]
         trunk._loaded.encoder._encoder = opened(broken)

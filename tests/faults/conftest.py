@@ -1,7 +1,8 @@
 """How often the fault tests kill, and the table of what they saw.
 
-In CI one short stream of each kind; `make test-faults` asks for hundreds of kills in longer streams, for a file that
-keeps what each stream saw, so that a run that was cut off goes on where it was, and for the table.
+`make test` runs one short stream of each kind, `make test-slow` hundreds of kills. `make test-faults` asks for as many
+in longer streams, for a file that keeps what each stream saw, so that a run that was cut off goes on where it was,
+and for the table.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-KILLS = int(os.environ.get("GRAFT_FAULT_KILLS", "6"))
-"""Of the server, and again of the worker."""
+KILLS = int(os.environ.get("GRAFT_FAULT_KILLS", "200"))
+"""Of the server, and again of the worker, in all of STREAMS."""
 KILLS_A_STREAM = 20
+SHORT, KILLS_OF_SHORT = 0, 6
+"""The number of the short stream, and how many kills it gets."""
 KEPT = os.environ.get("GRAFT_FAULT_KEPT", "")
 """The file of what each stream saw, a line each; "": nothing is kept."""
 REPORT = os.environ.get("GRAFT_FAULT_REPORT", "")
 """Where to write the table once all streams were run; "": nowhere."""
 EXAMPLES = int(os.environ.get("GRAFT_FAULT_EXAMPLES", "600"))
 """Of a stream."""
-STREAMS = range(-(-KILLS // KILLS_A_STREAM))
+STREAMS = range(1, 1 + -(-KILLS // KILLS_A_STREAM))
 VICTIMS = ("server", "worker")
 
 
@@ -96,7 +99,13 @@ def sightings() -> Iterator[Sightings]:
 @pytest.fixture(scope="session")
 def kills_of() -> Callable[[int], int]:
     """How many kills a stream gets, by its number."""
-    return lambda stream: min(KILLS_A_STREAM, KILLS - stream * KILLS_A_STREAM)
+
+    def kills(stream: int) -> int:
+        if stream == SHORT:
+            return KILLS_OF_SHORT
+        return min(KILLS_A_STREAM, KILLS - (stream - 1) * KILLS_A_STREAM)
+
+    return kills
 
 
 @pytest.fixture(scope="session")

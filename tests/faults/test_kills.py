@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.faults.conftest import STREAMS, Kill, Seen
+from tests.faults.conftest import EXAMPLES, SHORT, STREAMS, Kill, Seen
 from tests.faults.processes import workers
 
 import graft
@@ -27,7 +27,7 @@ from graft.v1 import model_pb2
 
 SERVER_LIVES_S = 2.5
 """At most, from its start to its end. As long as a portion takes to be sent, and about to be encoded."""
-WORKER_LIVES_S = 5.0
+WORKER_LIVES_S = max(SERVER_LIVES_S, EXAMPLES / 400)
 """At most. About as long as training on all of a stream's examples takes, on one core."""
 MODEL = "tests/m"
 
@@ -214,7 +214,7 @@ def stream_while_the_worker_is_killed(  # noqa: PLR0917 - all of them are what a
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("stream", [SHORT, *(pytest.param(it, marks=pytest.mark.slow) for it in STREAMS)])
 @pytest.mark.parametrize("victim", ["server", "worker"])
 def test_kills_lose_nothing_and_repeat_nothing(  # noqa: PLR0917 - fixtures
     victim, stream, serve, connect, tmp_path, stream_rows, probes, undisturbed, kills_of, sightings

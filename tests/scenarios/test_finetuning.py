@@ -81,15 +81,11 @@ def test_tuned_and_frozen_models_are_asked_side_by_side(client, partial, few_mod
         )
 
 
-def test_a_new_server_serves_tuned_layers_from_the_store(serve, intents, tmp_path):
-    server = serve()
-    with graft.Client(server.target) as client:
-        client.adapt("m", intents, method="partial", fine_tuning=graft.FineTuning(epochs=2))
-        before = client.predict("m", "my bill is wrong")[0]
-    server.kill()
-    with graft.Client(serve(store=server.store).target) as client:
-        after = client.predict("m", "my bill is wrong")[0]
-        assert client.version("m").report.method == "partial"
+def test_another_server_serves_tuned_layers_from_the_store(server, serve, client, partial):
+    before = client.predict(partial.model, "my bill is wrong")[0]
+    with graft.Client(serve(store=server.store).target) as other:
+        after = other.predict(partial.model, "my bill is wrong")[0]
+        assert other.version(partial.model).report.method == "partial"
     assert after.probability == pytest.approx(before.probability, abs=1e-4)
 
 
@@ -109,6 +105,7 @@ def test_auto_publishes_the_frozen_head_first_and_then_says_what_tuning_brought(
     assert result.report.other_tunings == ()
 
 
+@pytest.mark.slow
 def test_auto_tries_the_upper_layers_and_then_all(client, intents):
     fine_tuning = graft.FineTuning(epochs=1)
     result = client.adapt("tests/auto-both", intents, method="auto", time_budget=600, fine_tuning=fine_tuning)
@@ -126,6 +123,7 @@ def test_auto_tries_the_upper_layers_and_then_all(client, intents):
     assert client.predict("tests/auto-both", intents[0][0])[0].label == intents[0][1]
 
 
+@pytest.mark.slow
 def test_auto_keeps_the_frozen_head_where_labels_are_chance(client, intents):
     labels = [label for _, label in intents]
     shuffled = np.random.default_rng(0).permutation(labels).tolist()
@@ -164,12 +162,27 @@ def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client
     assert client.predict(model, intents[0][0])[0].label == intents[0][1]
 
 
-def test_a_model_that_answers_already_gets_no_frozen_version_before_what_was_asked_for(client, few, intents):
-    model = "tests/again"
-    client.adapt(model, few)
-    result = client.adapt(model, intents, method="partial", fine_tuning=SHORT)
-    assert result.version == 2
-    assert client.version(model).report.tuning is not None
+@pytest.fixture(scope="module")
+def tuned_again(
+    client: graft.Client, few: list[tuple[str, str]], intents: list[tuple[str, str]]
+) -> graft.AdaptResult:
+    """The second version of a model; one of its classes has a single example."""
+    client.adapt("tests/again", few)
+    rows = [*intents, ("do you sell gift cards?", "gift_card")]
+    return client.adapt("tests/again", rows, method="partial", fine_tuning=SHORT)
+
+
+def test_a_model_that_answers_already_gets_no_frozen_version_before_what_was_asked_for(client, tuned_again):
+    assert tuned_again.version == 2
+    assert client.version(tuned_again.model).report.tuning is not None
+
+
+def test_a_class_of_a_single_example_is_tuned_along(client, tuned_again, intents):
+    report = tuned_again.report
+    assert report.tuning.ended in ("done", "no_gain")
+    assert report.classes == len({label for _, label in intents}) + 1
+    scores = client.predict(tuned_again.model, "gift cards", top_k=100)[0].scores
+    assert "gift_card" in {it.label for it in scores}
 
 
 def tuning_workers(server: Any) -> list[int]:
@@ -203,28 +216,30 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(s
     assert client.predict("tests/killed", intents[0][0])[0].label == intents[0][1]
 
 
-def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(serve, intents):
+@pytest.mark.parametrize(
+    ("fine_tuning", "methods"),
+    [
+        (SHORT, {"partial"}),
+        pytest.param(graft.FineTuning(epochs=2), {"partial", "full"}, marks=pytest.mark.slow),
+    ],
+    ids=["short", "both"],
+)
+def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(
+    serve, intents, fine_tuning, methods
+):
     server = serve()
     asked: dict[str, Any] = {
-        "adaptation_id": "a", "method": "auto", "time_budget": 600, "fine_tuning": graft.FineTuning(epochs=2)
+        "adaptation_id": "a", "method": "auto", "time_budget": 600, "fine_tuning": fine_tuning
     }  # fmt: skip
     with graft.Client(server.target, resume_timeout=1) as client, pytest.raises(graft.GraftError):
         client.adapt("m", intents, on_progress=Meanwhile(server.kill), **asked)
     with graft.Client(serve(store=server.store).target) as client:
         result = client.adapt("m", intents, **asked)
         tried = [*result.report.other_tunings, result.report.tuning]
-        assert {it.method for it in tried} == {"partial", "full"}
+        assert {it.method for it in tried} == methods
         assert all(it.ended in ("done", "no_gain") for it in tried), tried
         assert client.version("m", version=1).report.method == "frozen"
         assert client.predict("m", intents[0][0])[0].label == intents[0][1]
-
-
-def test_a_class_of_a_single_example_is_tuned_along(client, intents):
-    rows = [*intents, ("do you sell gift cards?", "gift_card")]
-    report = client.adapt("tests/rare", rows, method="partial", fine_tuning=SHORT).report
-    assert report.tuning.ended in ("done", "no_gain")
-    assert report.classes == len({label for _, label in rows})
-    assert "gift_card" in {it.label for it in client.predict("tests/rare", "gift cards", top_k=100)[0].scores}
 
 
 @pytest.mark.parametrize("method", ["partial", "full"])

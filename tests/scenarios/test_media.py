@@ -18,12 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from tests.backbones.kinds import CLIPS, IMAGES, TYPICAL, each, rare
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 
-IMAGES = ("resnet", "convnext", "convnextv2", "vit", "dinov2", "dinov2-with-registers", "clip", "clip-vision")
-CLIPS = ("whisper", "whisper-whole", "wav2vec2", "wav2vec2-layered", "hubert")
 RATE = 16_000
 ISOLATED = """
 import json, sys
@@ -108,7 +107,8 @@ with torch.no_grad():
 @pytest.fixture(scope="module")
 def media(serving_many, media_checkpoints) -> Iterator[Any]:
     """One server with all of them, and the default text backbone."""
-    with serving_many({name: media_checkpoints / name for name in (*IMAGES, *CLIPS)}) as wire:
+    names = (*IMAGES, *CLIPS)
+    with serving_many({name: media_checkpoints / name for name in names}, on_use=rare(names)) as wire:
         yield wire
 
 
@@ -135,9 +135,10 @@ def test_backbones_are_described(media):
     by_name = {it.name: it for it in listed}
     assert set(by_name) == {DEFAULT_NAME, *IMAGES, *CLIPS}
     for name, it in by_name.items():
-        assert it.state == model_pb2.BACKBONE_STATE_READY, name
-        assert 0 < it.export_parity < 1e-4, name
         assert it.layers == it.unfreezable_layers > 1
+        if name in (DEFAULT_NAME, *TYPICAL):
+            assert it.state == model_pb2.BACKBONE_STATE_READY, name
+            assert 0 < it.export_parity < 1e-4, name
     for name in IMAGES:
         assert by_name[name].modality == model_pb2.MODALITY_IMAGE
         assert "image" in by_name[name].input_kinds
@@ -148,7 +149,7 @@ def test_backbones_are_described(media):
     assert dimensions["clip"] == dimensions["clip-vision"] == 16
 
 
-@pytest.mark.parametrize("backbone", [*IMAGES, *CLIPS])
+@pytest.mark.parametrize("backbone", each([*IMAGES, *CLIPS]))
 def test_a_backbone_is_adapted_and_served(media, adapted, backbone):
     labels = ("red", "green", "blue")
     inputs = [(made(backbone, label, 1_000 + seed), label) for seed in range(4) for label in labels]
@@ -158,11 +159,15 @@ def test_a_backbone_is_adapted_and_served(media, adapted, backbone):
         for answer, (_, label) in zip(answers, inputs, strict=True)
     ]
     assert np.mean(right) >= 0.75, "random weights, but not random features"
+    listed = media.model.ListBackbones(model_pb2.ListBackbonesRequest()).backbones
+    (described,) = (it for it in listed if it.name == backbone)
+    assert described.state == model_pb2.BACKBONE_STATE_READY
+    assert 0 < described.export_parity < 1e-4
     for answer in answers:
         assert np.linalg.norm(answer.features) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("backbone", [*IMAGES, *CLIPS])
+@pytest.mark.parametrize("backbone", each([*IMAGES, *CLIPS]))
 def test_an_input_is_answered_the_same_alone_and_in_company(media, adapted, backbone):
     inputs = [made(backbone, label, 50 + n) for n, label in enumerate(("red", "blue", "green", "blue"))]
     together = predicted(media, adapted(backbone), inputs, include_features=True)
@@ -171,7 +176,7 @@ def test_an_input_is_answered_the_same_alone_and_in_company(media, adapted, back
         np.testing.assert_allclose(alone.features, company.features, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [*IMAGES, *CLIPS])
+@pytest.mark.parametrize("backbone", each([*IMAGES, *CLIPS]))
 def test_an_exported_bundle_runs_without_graft_and_answers_the_same(media, adapted, backbone, tmp_path):
     request = model_pb2.ExportModelRequest(model=adapted(backbone))
     for piece in media.model.ExportModel(request, timeout=60):
@@ -445,7 +450,7 @@ def silence(seconds: float) -> bytes:
 
 def test_every_bound_of_decoding_is_a_setting(serve, connect, media_checkpoints):
     wire = connect(serve(
-        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")), "--measure-seconds=0",
+        *(f"--backbone={name}={media_checkpoints / name}" for name in ("resnet", "whisper")),
         "--max-image-mb=0.1", "--max-image-pixels=2000000", "--max-image-ratio=300",
         "--max-audio-mb=0.1", "--max-audio-seconds=2", "--max-audio-ratio=4",
     ))  # fmt: skip
@@ -522,7 +527,7 @@ def test_one_labelled_example_is_not_enough_to_learn_from_but_names_answer(media
     assert len(predicted(media, model, [made("clip", "red", 2)])[0].single_label.scores) == 2
 
 
-@pytest.mark.parametrize("backbone", ["resnet", "clip-vision", "minilm"])
+@pytest.mark.parametrize("backbone", ["resnet", "minilm", *each(["clip-vision"])])
 def test_names_say_nothing_to_a_backbone_whose_features_share_no_space_with_them(media, model, backbone):
     labels = [types_pb2.Label(name=it) for it in ("red", "green")]
     failed = media.publish(model, [], backbone=backbone, labels=labels)
@@ -577,7 +582,7 @@ def test_encoders_that_were_exported_are_served_without_torch(
     names = ("resnet", "vit", "clip", "whisper", "wav2vec2")
     flags = [f"--backbone={name}={media_checkpoints / name}" for name in names]
     default = f"--backbone={DEFAULT_NAME}={DEFAULT_SOURCE}"
-    wire = connect(serve(default, *flags, "--measure-seconds=0", PYTHONPATH=without_torch))
+    wire = connect(serve(default, *flags, PYTHONPATH=without_torch))
     for name in names:
         rows = [(made(name, label, seed), label) for seed in range(3) for label in ("red", "blue")]
         assert wire.publish(f"tests/{name}", upserts(rows), backbone=name).version == 1

@@ -23,7 +23,8 @@ Health = health_pb2.HealthCheckResponse
 
 def test_health_follows_the_default_backbone(encoder_cache, backbone, tmp_path):
     asyncio.run(_health_follows(Settings(
-        listen="127.0.0.1:0", store=str(tmp_path / "store"), cache=str(encoder_cache), drain_seconds=0.1
+        listen="127.0.0.1:0", store=str(tmp_path / "store"), cache=str(encoder_cache), drain_seconds=0.1,
+        measure_seconds=0,
     ), broken(EncoderCache(encoder_cache).graph(backbone.encoder_id), tmp_path)))  # fmt: skip
 
 

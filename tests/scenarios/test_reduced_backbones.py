@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from tests.backbones.kinds import each, rare
 
 import graft
 from graft_server.backbones.source import DEFAULT_NAME
@@ -21,7 +22,10 @@ TEXTS, IMAGES, CLIPS = ("deberta-v2", "llama", "t5"), ("clip", "convnext", "vit"
 def reduced(serving_many, media_checkpoints, text_checkpoints) -> Iterator[graft.Client]:
     sources = {name: text_checkpoints / name for name in (*TEXTS, "gpt2")}
     sources |= {name: media_checkpoints / name for name in (*IMAGES, *CLIPS, "resnet")}
-    with serving_many(sources, "--precision=int8") as wire, graft.Client(wire.target) as client:
+    with (
+        serving_many(sources, "--precision=int8", on_use=rare(sources)) as wire,
+        graft.Client(wire.target) as client,
+    ):
         yield client
 
 
@@ -40,12 +44,12 @@ def made(name: str, label: int, seed: int) -> Any:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *IMAGES, *CLIPS])
+@pytest.mark.parametrize("name", each([*TEXTS, *IMAGES, *CLIPS]))
 def test_a_backbone_in_int8_is_adapted_and_its_bundle_answers_the_same(reduced, tmp_path, name):
-    (backbone,) = [it for it in reduced.backbones() if it.name == name]
-    assert backbone.state == "ready", backbone.error
     rows = [(made(name, label, seed), "ab"[label]) for seed in range(6) for label in (0, 1)]
     assert reduced.adapt(f"tests/int8/{name}", rows, backbone=name).report.examples == len(rows)
+    (backbone,) = [it for it in reduced.backbones() if it.name == name]
+    assert backbone.state == "ready", backbone.error
     answers = reduced.predict(f"tests/int8/{name}", [made(name, label, 50) for label in (0, 1)])
     assert [it.label for it in answers] == ["a", "b"]
     # Exporting compares the bundle with what is served, and hands out none that differs.

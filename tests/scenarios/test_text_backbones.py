@@ -13,15 +13,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tests.backbones.kinds import TEXTS, TYPICAL, each, rare
 
 import graft
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.backbones.source import DEFAULT_NAME
 
-NAMES = (
-    "bert", "bert-cls", "camembert", "clip-text", "deberta", "deberta-v2", "distilbert", "electra", "gpt2", "llama",
-    "mistral", "mpnet", "qwen2", "qwen3", "roberta", "t5", "xlm-roberta",
-)  # fmt: skip
 QUESTIONS = ["the lock is stuck again", "is my bill wrong", "zzz 123", "lock " * 90, "a"]
 ISOLATED = """
 import json, sys
@@ -37,8 +34,9 @@ print(json.dumps([[dict(it.scores) for it in answers], [it.novelty for it in ans
 @pytest.fixture(scope="module")
 def wires(serving_many, text_checkpoints, tmp_path_factory) -> Iterator[Any]:
     """One server with all of them, the default backbone, and one that cannot be loaded."""
-    sources = {name: text_checkpoints / name for name in NAMES}
-    with serving_many({"broken": tmp_path_factory.mktemp("empty"), **sources}) as wire:
+    sources = {name: text_checkpoints / name for name in TEXTS}
+    broken = {"broken": tmp_path_factory.mktemp("empty")}
+    with serving_many({**broken, **sources}, on_use=rare(TEXTS)) as wire:
         yield wire
 
 
@@ -74,7 +72,7 @@ def exported(wire: Any, model: str, folder: Path) -> None:
             file.write(piece.chunk)
 
 
-@pytest.mark.parametrize("backbone", NAMES)
+@pytest.mark.parametrize("backbone", each(TEXTS))
 def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp_path, backbone):
     summary = wires.publish(model, few, backbone=backbone).summary
     assert (summary.backbone, summary.examples) == (backbone, len(few))
@@ -90,15 +88,19 @@ def test_every_architecture_is_adapted_asked_and_exported(wires, few, model, tmp
         assert mine == pytest.approx(probabilities(result), abs=1e-4)
     # Of twelve examples it is a steep function: rounding alone moves it.
     assert novelty == pytest.approx([it.novelty for it in served], abs=1e-2)
+    found = described(wires)[backbone]
+    assert found.state == model_pb2.BACKBONE_STATE_READY
+    assert 0 < found.export_parity < 1e-4
 
 
 def test_backbones_are_described_with_their_measured_parity(wires):
     found = described(wires)
     assert found[DEFAULT_NAME].is_default
-    for name in NAMES:
-        assert found[name].state == model_pb2.BACKBONE_STATE_READY, found[name].error
+    for name in TEXTS:
+        if name in TYPICAL:
+            assert found[name].state == model_pb2.BACKBONE_STATE_READY, found[name].error
+            assert 0 < found[name].export_parity < 1e-4
         assert found[name].modality == model_pb2.MODALITY_TEXT
-        assert 0 < found[name].export_parity < 1e-4
         assert found[name].layers == found[name].unfreezable_layers == 2
         assert found[name].feature_dimension == (24 if name == "clip-text" else 32)
         assert {"text", "features"} <= set(found[name].input_kinds)
@@ -143,7 +145,7 @@ def ran(*arguments: str) -> Any:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("backbone", ["bert", "electra", "roberta", "mpnet"])
+@pytest.mark.parametrize("backbone", each(["bert", "electra", "roberta", "mpnet"]))
 def test_pairs_are_taught_and_asked_through_the_client_and_the_bundle(wires, model, tmp_path, backbone):
     texts = ["the lock", "is stuck", "my bill", "is wrong"]
     rows = [
@@ -193,7 +195,7 @@ def test_layers_are_tuned_on_pairs_and_answer_in_the_bundle_as_they_are_served(w
         assert mine == pytest.approx({it.label: it.probability for it in result.scores}, abs=1e-3)
 
 
-@pytest.mark.parametrize("backbone", ["bert", "electra"])
+@pytest.mark.parametrize("backbone", each(["bert", "electra"]))
 def test_bert_is_told_the_texts_of_a_pair_apart_as_transformers_does(
     wires, text_checkpoints, model, few, backbone
 ):

@@ -92,7 +92,13 @@ def beyond_a_line(features: NDArray[np.float32]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "method"), [*((backbone, "partial") for backbone in MADE), ("vit", "full")]
+    ("backbone", "method"),
+    [
+        ("whisper", "partial"),
+        ("vit", "full"),
+        pytest.param("gpt2", "partial", marks=pytest.mark.slow),
+        pytest.param("vit", "partial", marks=pytest.mark.slow),
+    ],
 )
 def test_tuned_layers_are_served_and_exported(client, frozen, backbone, method, tmp_path):
     generator = np.random.default_rng(1)

@@ -8,7 +8,7 @@ from typing import Protocol
 from graft_server.domain.examples import Label
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads import HeadOutput
+from graft_server.heads import Head, HeadOutput
 
 
 class Interim(Protocol):
@@ -29,6 +29,10 @@ class Interim(Protocol):
     @property
     def trunk(self) -> Trunk:
         """The backbone whose features it reads."""
+
+    @property
+    def head(self) -> Head:
+        """What it was fitted to be."""
 
     def scores(self, features: Features) -> HeadOutput:
         """What it says of n rows."""

@@ -15,8 +15,7 @@ from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.domain.views import POOLED
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.queueing import Arrays, Lane
-from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.serving.answers import NOVELTY, answers_of, read
+from graft_server.heads.novelty import ABSTAIN_ABOVE, NOVELTY
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
@@ -212,7 +211,7 @@ def _answers(
             truncated=prepared[row].truncated,
             features=None if features is None else features[row].copy(),  # not the batch's array with it
         )
-        for row, answer in enumerate(answers_of(served.labels, arrays))
+        for row, answer in enumerate(served.head.answers(served.labels, arrays))
     ]
 
 
@@ -224,7 +223,7 @@ class _Read:
     options: _Options
 
     def __call__(self, features: Features) -> Arrays:
-        arrays = read(self.served.scores(features), self.options.top_k)
+        arrays = self.served.scores(features).read(self.options.top_k)
         return arrays | {POOLED: features[POOLED]} if self.options.include_features else arrays
 
 

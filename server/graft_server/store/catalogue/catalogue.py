@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
@@ -27,7 +25,7 @@ from graft_server.store.catalogue.entries import (
     Publish,
     Redact,
 )
-from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.snapshot import Replay, Snapshot
 from graft_server.store.objects.numbered_log import NumberedLog
 from graft_server.store.objects.objects import ObjectExistsError, Objects
 
@@ -41,15 +39,8 @@ class Catalogue:
         """Reads the log as it stands."""
         self._log: NumberedLog[Entry] = NumberedLog(objects, "catalogue/", Entry)
         self._lock = threading.Lock()
-        self._models: dict[str, Model] = {}
-        self._last_numbers: dict[str, int] = {}
-        self._published: dict[tuple[str, str, str], Version] = {}
+        self._state = Replay()
         self._damaged: list[str] = []
-        self._deletions: dict[str, int] = {}
-        self._erasures: dict[str, int] = {}
-        self._erased: dict[tuple[str, str], int] = {}
-        self._cancelled: set[tuple[str, str]] = set()
-        self._replaced: dict[str, tuple[ManifestRef, ...]] = {}
         self._snapshot = Snapshot({})
         self._log.prefetch()
         self.refresh()
@@ -99,13 +90,13 @@ class Catalogue:
         """
 
         def proposal() -> Entry | None:
-            if (model, adaptation_id, commit_id) in self._published:
+            if (model, adaptation_id, commit_id) in self._state.published:
                 return None
             self._require_wanted(model, adaptation_id, born, read_at)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
-                version=self._last_numbers.get(model, 0) + 1,
+                version=self._state.last_numbers.get(model, 0) + 1,
                 adaptation_id=adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
@@ -115,7 +106,7 @@ class Catalogue:
 
         with self._lock:
             self._write(proposal)
-            return self._published[model, adaptation_id, commit_id]
+            return self._state.published[model, adaptation_id, commit_id]
 
     def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
         """Points an alias at a version, or removes it where version is 0.
@@ -176,7 +167,7 @@ class Catalogue:
         deleted: list[Model | None] = []
 
         def proposal() -> Entry:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             deleted[:] = [known if unpublished else self._snapshot.model(model)]
             return DeleteModel(time=datetime.now(UTC), model=model)
 
@@ -188,7 +179,7 @@ class Catalogue:
         """Sees to it that nothing more of an adaptation is published, by any server."""
 
         def proposal() -> Entry | None:
-            if (model, adaptation_id) in self._cancelled:
+            if (model, adaptation_id) in self._state.cancelled:
                 return None
             return CancelAdaptation(time=datetime.now(UTC), model=model, adaptation_id=adaptation_id)
 
@@ -207,7 +198,7 @@ class Catalogue:
         """
 
         def proposal() -> Entry:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             versions = known.versions.values() if known else ()
             return EraseExamples(
                 time=datetime.now(UTC),
@@ -223,7 +214,7 @@ class Catalogue:
         """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
 
         def current() -> Version | None:
-            known = self._models.get(before.model)
+            known = self._state.models.get(before.model)
             return known.versions.get(before.number) if known else None
 
         def proposal() -> Entry | None:
@@ -262,7 +253,7 @@ class Catalogue:
         """Moves an alias away from a version, also "live" to nowhere."""
 
         def proposal() -> Entry | None:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             if known is None or known.aliases.get(alias) != version:
                 return None
             return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=target)
@@ -271,19 +262,19 @@ class Catalogue:
             self._write(proposal)
 
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
-        if born is not None and self._deletions.get(model, 0) > born:
+        if born is not None and self._state.deletions.get(model, 0) > born:
             raise StateError(
                 f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start "
                 "another one.",
                 reason="MODEL_DELETED",
             )
-        if (model, adaptation_id) in self._cancelled:
+        if (model, adaptation_id) in self._state.cancelled:
             raise StateError(
                 f"Adaptation {shown(adaptation_id)} of model {shown(model)} is cancelled: start another one, "
                 "with base_version to go on from its examples.",
                 reason="ADAPTATION_CANCELLED",
             )
-        if read_at is not None and self._erasures.get(model, 0) > read_at:
+        if read_at is not None and self._state.erasures.get(model, 0) > read_at:
             raise ConflictError(
                 f"Examples of model {shown(model)} were erased while a version was trained: train again.",
                 reason="EXAMPLES_ERASED",
@@ -301,7 +292,7 @@ class Catalogue:
                 self._log.append(entry)
             except ObjectExistsError:
                 continue
-            self._apply(entry)
+            self._state.apply(entry, self._log.next_number - 1)
             self._publish_snapshot()
             return
 
@@ -327,92 +318,12 @@ class Catalogue:
                 continue
             if entry is None:
                 break
-            self._apply(entry)
+            self._state.apply(entry, self._log.next_number - 1)
         if self._log.next_number != before:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        self._snapshot = Snapshot(
-            MappingProxyType(dict(self._models)),
-            self._log.next_number - 1,
-            tuple(self._damaged),
-            MappingProxyType(dict(self._deletions)),
-            MappingProxyType(dict(self._erasures)),
-            MappingProxyType(dict(self._erased)),
-            frozenset(self._cancelled),
-            MappingProxyType(dict(self._replaced)),
-        )
-
-    def _note(self, entry: Entry, number: int) -> None:
-        """Keeps what concerns adaptations, also those of models without a version."""
-        if isinstance(entry, CancelAdaptation):
-            self._cancelled.add((entry.model, entry.adaptation_id))
-        elif isinstance(entry, EraseExamples):
-            self._erasures[entry.model] = number
-            self._erased.update(((entry.model, it), last) for it, last in entry.generations.items())
-        elif isinstance(entry, DeleteModel):
-            self._deletions[entry.model] = number
-            # Its adaptations go with it, so their ids are free for new ones.
-            self._cancelled = {it for it in self._cancelled if it[0] != entry.model}
-            self._erased = {key: it for key, it in self._erased.items() if key[0] != entry.model}
-
-    def _apply(self, entry: Entry) -> None:
-        self._note(entry, self._log.next_number - 1)
-        name = entry.model
-        model = self._models.get(name)
-        if isinstance(entry, Publish):
-            self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
-        elif model is None or isinstance(entry, CancelAdaptation):
-            return  # what it speaks of was said by a damaged entry, or is no model yet
-        elif isinstance(entry, EraseExamples):
-            versions = {
-                number: replace(it, erased=it.erased or number in entry.versions)
-                for number, it in model.versions.items()
-            }
-            self._models[name] = replace(model, versions=MappingProxyType(versions))
-        elif isinstance(entry, Redact):
-            self._apply_redact(entry, model)
-        elif isinstance(entry, MoveAlias):
-            aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
-            if entry.version:
-                aliases[entry.alias] = entry.version
-            self._models[name] = replace(model, aliases=MappingProxyType(aliases))
-        elif isinstance(entry, DeleteVersion):
-            versions = {number: it for number, it in model.versions.items() if number != entry.version}
-            self._models[name] = replace(model, versions=MappingProxyType(versions))
-        else:
-            del self._models[name]
-            # Its adaptations go with it, so their ids are free for new ones.
-            self._published = {key: it for key, it in self._published.items() if key[0] != name}
-
-    def _apply_publish(self, entry: Publish, model: Model) -> None:
-        version = Version(
-            model=entry.model,
-            number=entry.version,
-            adaptation_id=entry.adaptation_id,
-            commit_id=entry.commit_id,
-            manifest=entry.manifest,
-            summary=MappingProxyType(entry.summary),
-            created=entry.time,
-        )
-        self._published[entry.model, entry.adaptation_id, entry.commit_id] = version
-        self._last_numbers[entry.model] = entry.version
-        self._models[entry.model] = replace(
-            model,
-            versions=MappingProxyType({**model.versions, entry.version: version}),
-            aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
-        )
-
-    def _apply_redact(self, entry: Redact, model: Model) -> None:
-        before = model.versions.get(entry.version)
-        if before is None:
-            return  # it was published by a damaged entry
-        self._replaced[entry.model] = (*self._replaced.get(entry.model, ()), before.manifest)
-        version = replace(before, manifest=entry.manifest, redacted=True)
-        self._published[entry.model, before.adaptation_id, before.commit_id] = version
-        self._models[entry.model] = replace(
-            model, versions=MappingProxyType({**model.versions, entry.version: version})
-        )
+        self._snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:

@@ -1,13 +1,24 @@
-"""The catalogue at one moment."""
+"""The catalogue at one moment, and how it comes of the log's entries: without the store, by the entries alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from graft_server.domain.errors import MissingError
-from graft_server.domain.model import ManifestRef, Model
+from graft_server.domain.model import ManifestRef, Model, Version
 from graft_server.domain.names import shown
+from graft_server.store.catalogue.entries import (
+    CancelAdaptation,
+    DeleteModel,
+    DeleteVersion,
+    Entry,
+    EraseExamples,
+    MoveAlias,
+    Publish,
+    Redact,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +50,107 @@ class Snapshot:
                 field="model",
             )
         return self.models[name]
+
+
+@dataclass(slots=True, eq=False)
+class Replay:
+    """What the log says, entry by entry.
+
+    It is changed in place: a snapshot an entry would copy all models for each, which is slow for thousands.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    last_numbers: dict[str, int] = field(default_factory=dict)
+    """Model to the last version number that was used, also before it was deleted."""
+    published: dict[tuple[str, str, str], Version] = field(default_factory=dict)
+    """(model, adaptation, commit) to the version that came of it, also one that was deleted since."""
+    deletions: dict[str, int] = field(default_factory=dict)
+    erasures: dict[str, int] = field(default_factory=dict)
+    erased: dict[tuple[str, str], int] = field(default_factory=dict)
+    cancelled: set[tuple[str, str]] = field(default_factory=set)
+    replaced: dict[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
+
+    def snapshot(self, entries: int, damaged: Sequence[str]) -> Snapshot:
+        """The state after so many entries, of which some could not be read."""
+        return Snapshot(
+            MappingProxyType(dict(self.models)),
+            entries,
+            tuple(damaged),
+            MappingProxyType(dict(self.deletions)),
+            MappingProxyType(dict(self.erasures)),
+            MappingProxyType(dict(self.erased)),
+            frozenset(self.cancelled),
+            MappingProxyType(dict(self.replaced)),
+        )
+
+    def apply(self, entry: Entry, number: int) -> None:
+        """Takes in an entry of the log, which has that number there: each in its turn."""
+        self._note(entry, number)
+        name = entry.model
+        model = self.models.get(name)
+        if isinstance(entry, Publish):
+            self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
+        elif model is None or isinstance(entry, CancelAdaptation):
+            return  # what it speaks of was said by a damaged entry, or is no model yet
+        elif isinstance(entry, EraseExamples):
+            versions = {
+                number: replace(it, erased=it.erased or number in entry.versions)
+                for number, it in model.versions.items()
+            }
+            self.models[name] = replace(model, versions=MappingProxyType(versions))
+        elif isinstance(entry, Redact):
+            self._apply_redact(entry, model)
+        elif isinstance(entry, MoveAlias):
+            aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
+            if entry.version:
+                aliases[entry.alias] = entry.version
+            self.models[name] = replace(model, aliases=MappingProxyType(aliases))
+        elif isinstance(entry, DeleteVersion):
+            versions = {number: it for number, it in model.versions.items() if number != entry.version}
+            self.models[name] = replace(model, versions=MappingProxyType(versions))
+        else:
+            del self.models[name]
+            # Its adaptations go with it, so their ids are free for new ones.
+            self.published = {key: it for key, it in self.published.items() if key[0] != name}
+
+    def _note(self, entry: Entry, number: int) -> None:
+        """Keeps what concerns adaptations, also those of models without a version."""
+        if isinstance(entry, CancelAdaptation):
+            self.cancelled.add((entry.model, entry.adaptation_id))
+        elif isinstance(entry, EraseExamples):
+            self.erasures[entry.model] = number
+            self.erased.update(((entry.model, it), last) for it, last in entry.generations.items())
+        elif isinstance(entry, DeleteModel):
+            self.deletions[entry.model] = number
+            # Its adaptations go with it, so their ids are free for new ones.
+            self.cancelled = {it for it in self.cancelled if it[0] != entry.model}
+            self.erased = {key: it for key, it in self.erased.items() if key[0] != entry.model}
+
+    def _apply_publish(self, entry: Publish, model: Model) -> None:
+        version = Version(
+            model=entry.model,
+            number=entry.version,
+            adaptation_id=entry.adaptation_id,
+            commit_id=entry.commit_id,
+            manifest=entry.manifest,
+            summary=MappingProxyType(entry.summary),
+            created=entry.time,
+        )
+        self.published[entry.model, entry.adaptation_id, entry.commit_id] = version
+        self.last_numbers[entry.model] = entry.version
+        self.models[entry.model] = replace(
+            model,
+            versions=MappingProxyType({**model.versions, entry.version: version}),
+            aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
+        )
+
+    def _apply_redact(self, entry: Redact, model: Model) -> None:
+        before = model.versions.get(entry.version)
+        if before is None:
+            return  # it was published by a damaged entry
+        self.replaced[entry.model] = (*self.replaced.get(entry.model, ()), before.manifest)
+        version = replace(before, manifest=entry.manifest, redacted=True)
+        self.published[entry.model, before.adaptation_id, before.commit_id] = version
+        self.models[entry.model] = replace(
+            model, versions=MappingProxyType({**model.versions, entry.version: version})
+        )
