@@ -52,8 +52,8 @@ async def _serve(settings: Settings) -> None:
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        # What start-up made stays, and is 50,000 objects: looking through them took 30 to 60 ms now and then, in
-        # which nobody was answered.
+        # Start-up makes 50,000 objects that stay: a collection that looks through them takes 30 to 60 ms, during
+        # which no request is answered.
         gc.collect()
         gc.freeze()
         print(f"listening on {starting.result()}", flush=True)

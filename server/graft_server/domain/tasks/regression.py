@@ -11,7 +11,7 @@ from graft_server.domain.examples import Example, Task
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules
 
 MAX_VALUE = 1e30
-"""Either way: squares of larger ones are beyond float32, which heads compute in."""
+"""The largest magnitude of a value: the squares of larger ones overflow float32, in which heads compute."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def _distribution(example: Example, field: str, clean: CleanLabel) -> Example:
 
 
 def _probability(probability: float, field: str) -> float:
-    if not 0 <= probability <= 1:  # so said, NaN fails too
+    if not 0 <= probability <= 1:  # the negation makes NaN fail too
         raise InvalidError(
             f"{field} is {probability}: a probability is from 0 to 1.",
             reason="PROBABILITY_INVALID",
