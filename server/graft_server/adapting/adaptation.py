@@ -42,7 +42,8 @@ class Work(enum.Enum):
         CANCELLED                           --> DRAINED or DELETED
         DRAINED                             --> DELETED
 
-    The last three are the ends, each more final than the one before; `Reason` says what brings them about.
+    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
+    come.
     """
 
     GOING_ON = enum.auto()
@@ -50,7 +51,7 @@ class Work(enum.Enum):
     PAUSED = enum.auto()
     """The same, but no segments are put together: what is put together now still has examples that were erased."""
     CANCELLED = enum.auto()
-    """No more commits are carried out. Whoever watches goes on to."""
+    """No more commits are carried out. Watchers may go on watching."""
     DRAINED = enum.auto()
     """Nothing is done any more: the next server goes on."""
     DELETED = enum.auto()
@@ -64,11 +65,11 @@ _NEXT = {
     Work.DRAINED: {Work.DRAINED, Work.DELETED},
     Work.DELETED: {Work.DELETED},
 }
-"""What may follow each. An end may come again: what a fault cut off is done then."""
+"""The states that may follow each state. An end comes again to do what a fault cut off."""
 
 
 class Reason(enum.Enum):
-    """Why this server ends its work on an adaptation; the value is what comes of it."""
+    """Why this server ends its work on an adaptation. The value is the state that follows."""
 
     CANCELLED = Work.CANCELLED
     """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
@@ -278,8 +279,7 @@ class Adaptation:
     async def end(self, reason: Reason) -> None:
         """Ends this server's work on it: the same parts in the same order, whatever the reason.
 
-        Once it has ended for a reason, it does not end for a less final one. It may end again for the same: what a
-        fault cut off is done then.
+        After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
         """
         if reason.value not in _NEXT[self._work]:
             return
