@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft_server.app import App, trunks_of
+from graft_server.app import App, place_of, trunks_of
 from graft_server.domain.errors import DomainError
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
@@ -66,7 +67,7 @@ async def _serve(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Exports the encoders into the cache and measures how to drive them."""
-    jobs = LocalJobs(1)
+    jobs = LocalJobs(1, place=replace(place_of(settings), store=""))
     trunks = trunks_of(settings)
     await trunks.open(jobs)
     for trunk in trunks:

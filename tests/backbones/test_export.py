@@ -50,9 +50,12 @@ from graft_server.domain.errors import BackboneError
 source.FAMILIES = {**families.FAMILIES, "gpt2": families.FAMILIES["bert"]}
 families.FAMILIES = source.FAMILIES
 from graft_server.backbones.torch.export import export_encoder
+from graft_server.backbones.graphs.contract import Making
+from graft_server.jobs.job import Place
 backbone = source.open_backbone("mine", sys.argv[1])
+place = Place(cache=sys.argv[2], backbones={"mine": sys.argv[1]})
 try:
-    export_encoder({"backbone": backbone.payload(), "cache": sys.argv[2]}, lambda _: None)
+    export_encoder(Making("mine", backbone.encoder_id, ""), place, lambda _: None)
 except BackboneError as error:
     print(error.reason, error.message)
 """

@@ -277,7 +277,7 @@ class Adaptations:
             for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
                 if entry > self._followed:
                     self._stored_examples.forget(model)
-                    await asyncio.to_thread(self._publisher.tuner.forget, model)
+                    await asyncio.to_thread(self._publisher.tuner.forget, model, entry)
             if failed:
                 raise failed[0]
             self._followed = snapshot.entries

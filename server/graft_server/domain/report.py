@@ -6,7 +6,7 @@ Every figure is measured on examples that the measured head was not trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from graft_server.domain.examples import Task
@@ -408,3 +408,24 @@ class EvaluatedVersion:
     rejected: tuple[ExampleError, ...] = ()
     """The first ones."""
     rejected_count: int = 0
+
+
+def summary_of(report: Report) -> Report:
+    """A report's figures, without its lists.
+
+    The catalogue, which keeps them, is replayed at every start and never forgets: so they name no example.
+    """
+    return replace(
+        report,
+        head=replace(report.head, candidates=()),
+        tuning=replace(report.tuning, history=()) if report.tuning else None,
+        other_tunings=(),
+        per_class=(),
+        confusions=(),
+        warnings=(),
+        reliability=(),
+        data=None,
+        learning_curve=None,
+        feature_map=(),
+        predicted_values=(),
+    )

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,6 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Features = Mapping[str, NDArray[np.float32]]
 """View name to features of shape (n, d)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The files and facts needed to run an encoder in float32 elsewhere, on the CPU."""
-
-    graph: str
-    """The file of its exported graph."""
-    backbone: Mapping[str, Any]
-    """See `Backbone.payload`."""
-    precision: str
-    """The precision of the served encoder."""
 
 
 class Encoder:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Example
+from graft_server.domain.examples import Example, Input
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
 from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
 from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +54,58 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             the object.
         CorruptError: A segment is damaged.
     """
+
+    def read(generations: Mapping[str, Generations]) -> Rows:
+        kept = _current_rows(objects, model, sources, encoder_id, generations)
+        return Rows(
+            examples=tuple(it.example for it in kept),
+            origins=tuple(it.origin for it in kept),
+            features=_read_features(objects, kept),
+            generations={},
+        )
+
+    rows, generations = _unreplaced(objects, model, sources, read)
+    return replace(rows, generations=generations)
+
+
+def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict[str, Input]:
+    """Returns the inputs of the examples that `read_rows` returns, by the examples' ids, and reads no features.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> dict[str, Input]:
+        kept = _current_rows(objects, model, sources, "", generations)
+        return {it.example.id: it.example.input for it in kept}
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def _unreplaced(
+    objects: Objects, model: str, sources: Sequence[Source], read: Callable[[Mapping[str, Generations]], T]
+) -> tuple[T, dict[str, int]]:
+    """What `read` gives of segments that were not replaced meanwhile, and the generation of each adaptation's."""
     generations = {
         it.adaptation_id: Generations(objects, adaptation_folder(model, it.adaptation_id)) for it in sources
     }
     while True:
         numbers = {adaptation_id: it.refresh() for adaptation_id, it in generations.items()}
         try:
-            found = _read_rows(objects, model, sources, encoder_id, generations)
+            return read(generations), numbers
         except ObjectMissingError:
             if all(generations[it].refresh() == number for it, number in numbers.items()):
                 raise  # it was not replaced during the read
-        else:
-            return replace(found, generations=numbers)
 
 
-def _read_rows(
+def _current_rows(
     objects: Objects,
     model: str,
     sources: Sequence[Source],
     encoder_id: str,
     generations: Mapping[str, Generations],
-) -> Rows:
+) -> tuple[_Row, ...]:
     rows: dict[str, _Row] = {}
     for source in sources:
         of_source = generations[source.adaptation_id]
@@ -82,13 +116,7 @@ def _read_rows(
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 for it in changes(segment, first, next_sequence):
                     _apply(rows, it, writer_id, key)
-    kept = tuple(rows.values())
-    return Rows(
-        examples=tuple(it.example for it in kept),
-        origins=tuple(it.origin for it in kept),
-        features=_read_features(objects, kept),
-        generations={},
-    )
+    return tuple(rows.values())
 
 
 def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:

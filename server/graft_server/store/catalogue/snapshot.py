@@ -41,6 +41,12 @@ class Snapshot:
     replaced: Mapping[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
     """Model to the manifests that rewritten versions replaced: their remaining objects must be deleted."""
 
+    @property
+    def last_erasures(self) -> dict[str, int]:
+        """Model to the number of the entry that last erased examples of it, or all of it."""
+        names = self.erasures.keys() | self.deletions.keys()
+        return {it: max(self.erasures.get(it, 0), self.deletions.get(it, 0)) for it in names}
+
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
         if name not in self.models:

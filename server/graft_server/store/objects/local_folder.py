@@ -28,10 +28,14 @@ def prepare(root: Path) -> None:
             temporary.unlink()
 
 
-def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
+def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True) -> None:
     """Creates the file `root/key`; it is durable when this returns.
 
-    If not lasting, a power cut may still remove it, but never damage it; that saves half the time.
+    Args:
+        root: The folder.
+        key: The file within.
+        data: What it consists of, piece by piece.
+        lasting: If false, a power cut may still remove it, but never damage it; that saves half the time.
 
     Raises:
         FileExistsError: It exists already.
@@ -41,7 +45,7 @@ def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
     temporary, fd = _open_temporary(root / _WRITING)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(fd)
             try:

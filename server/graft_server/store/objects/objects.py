@@ -12,11 +12,12 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import obstore
@@ -29,6 +30,7 @@ from graft_server.store.objects import local_folder
 _log = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
 _SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
+_PIECE_BYTES = 1 << 20
 # How obstore's local store tells of an operating system's error.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -98,11 +100,55 @@ class Objects:
             ObjectExistsError: The key exists.
         """
         nonce = secrets.token_hex(8).encode()
-        sealed = _seal(data, nonce)
+        self._create(key, [data, _seal(_digest(nonce, data), nonce)], nonce, lasting=lasting)
+
+    def create_of_file(self, key: str, path: Path) -> None:
+        """Creates an object of a file's content, which can be derived again: see `create`.
+
+        On a local folder it takes no memory, however large the file is.
+
+        Raises:
+            ObjectExistsError: The key exists.
+            OSError: The file cannot be read.
+        """
+        nonce = secrets.token_hex(8).encode()
+        seal = _seal(_digest_of_file(path, nonce), nonce)
+        with path.open("rb") as file:
+            self._create(key, chain(_pieces(file), [seal]), nonce, lasting=False)
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Puts an object's payload into a file, which appears whole or not at all. It takes no memory either.
+
+        Raises:
+            ObjectMissingError: There is no such key.
+            CorruptError: The object is not what was written.
+            OSError: The file cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("w+b") as file:
+                try:
+                    with _faults(key):
+                        for piece in obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES):
+                            file.write(piece)
+                except FileNotFoundError:
+                    raise ObjectMissingError(key) from None
+                size = max(file.tell() - _SEAL_BYTES, 0)
+                file.seek(size)
+                digest, nonce = _read_seal(key, file.read(), size)
+                file.truncate(size)
+            if _digest_of_file(temporary, nonce) != digest:
+                raise corrupt(key, "its bytes do not match its digest")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _create(self, key: str, sealed: Iterable[bytes], nonce: bytes, *, lasting: bool) -> None:
         try:
             with _faults(key):
                 if self._root is None:
-                    obstore.put(self._store, key, sealed, mode="create")
+                    obstore.put(self._store, key, b"".join(sealed), mode="create")
                 else:
                     local_folder.create(self._root, key, sealed, lasting=lasting)
         except FileNotFoundError as error:
@@ -195,19 +241,42 @@ def decode_json(key: str, data: bytes, kind: type[T]) -> T:
         raise corrupt(key, str(error)) from None
 
 
-def _seal(data: bytes, nonce: bytes) -> bytes:
-    digest = hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest()
-    return b"%b\n#sealed %b %b\n" % (data, digest.encode(), nonce)
+def _seal(digest: bytes, nonce: bytes) -> bytes:
+    """What ends an object."""
+    return b"\n#sealed %b %b\n" % (digest, nonce)
 
 
 def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
-    match = _SEAL.fullmatch(sealed[-_SEAL_BYTES:])
-    if match is None:
-        raise corrupt(key, f"its {len(sealed):,} bytes do not end in a seal, so its end was lost")
-    data, nonce = sealed[:-_SEAL_BYTES], match[2]
-    if hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest().encode() != match[1]:
+    data = sealed[:-_SEAL_BYTES]
+    digest, nonce = _read_seal(key, sealed[-_SEAL_BYTES:], len(data))
+    if _digest(nonce, data) != digest:
         raise corrupt(key, "its bytes do not match its digest")
     return data, nonce
+
+
+def _read_seal(key: str, seal: bytes, before: int) -> tuple[bytes, bytes]:
+    """Digest and nonce of what ends an object, after so many bytes of payload."""
+    match = _SEAL.fullmatch(seal)
+    if match is None:
+        raise corrupt(key, f"its {before + len(seal):,} bytes do not end in a seal, so its end was lost")
+    return match[1], match[2]
+
+
+def _digest(nonce: bytes, data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest().encode()
+
+
+def _digest_of_file(path: Path, nonce: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16, key=nonce)
+    with path.open("rb") as file:
+        for piece in _pieces(file):
+            digest.update(piece)
+    return digest.hexdigest().encode()
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
 
 
 @contextmanager

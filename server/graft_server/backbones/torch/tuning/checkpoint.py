@@ -10,21 +10,11 @@ from pathlib import Path
 import msgspec
 import torch
 
+from graft_server.domain.report import TuningPoint
+
 _log = logging.getLogger(__name__)
 
 Weights = Mapping[str, torch.Tensor]
-
-
-@dataclass(slots=True)
-class Evaluated:
-    """How good a state was on the held-out examples."""
-
-    epoch: float
-    log_loss: float
-    accuracy: float
-    train_loss: float = 0.0
-    seconds: float = 0.0
-    """Since training began."""
 
 
 @dataclass(slots=True)
@@ -47,7 +37,7 @@ class State:
     """Evaluations since the best one."""
     best: int = 0
     """Which evaluation was best."""
-    history: list[Evaluated] = field(default_factory=list)
+    history: list[TuningPoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

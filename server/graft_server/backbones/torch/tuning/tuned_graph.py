@@ -1,4 +1,4 @@
-"""What a tuning leaves: the tuned graph, checked against torch, its features of all examples, and the head."""
+"""The tuned graph, checked against torch, and its features of all examples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.graphs.cutting import pruned, replant
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.export import write_graph
-from graft_server.backbones.torch.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
-from graft_server.backbones.torch.tunable import Tunable, forward
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.hidden import ENCODED_TOKENS, Hidden, by_length, parts, session_over
+from graft_server.backbones.torch.tuning.tunable import Tunable, forward
 from graft_server.domain.errors import BackboneError, FaultError
 from graft_server.domain.views import POOLED
 
@@ -35,20 +34,20 @@ Array = NDArray[np.float32]
 
 
 def write(
-    folder: Path,
-    examples: Scratch,
+    path: Path,
+    examples: Examples,
     model: Tunable,
     *,
-    graph: str,
+    graph: Path,
     original: Mapping[str, Array],
     hidden: Hidden | None,
     preprocessor: Preprocessor,
     threads: int,
-) -> None:
-    """Writes all of it to a folder.
+) -> NDArray[np.float16]:
+    """Writes the graph, and returns its features of all examples, shape (n, d).
 
     Args:
-        folder: Where to.
+        path: Where to.
         examples: Those whose features are wanted.
         model: The tuned model.
         graph: The file of the encoder, or of its part above the cut, which has the weights from before.
@@ -60,19 +59,16 @@ def write(
     Raises:
         FaultError: The graph computes something else than torch (TUNED_PARITY).
     """
-    path = folder / scratch.TOP
     model.eval()
     try:
-        _replant(onnx.load(graph), original, model.tuned(), path)
+        _replant(onnx.load(str(graph)), original, model.tuned(), path)
     except BackboneError as error:
         # The exporter merges weights that begin equal, and normalisations into what they follow.
         _log.info("the tuned layers are exported anew: %s", error.message)
         _export(model, hidden, preprocessor, path)
-    features = _features(str(path), examples, hidden, preprocessor, threads)
+    features = _features(path, examples, hidden, preprocessor, threads)
     _check(model, examples, hidden, preprocessor, features)
-    np.save(folder / scratch.FEATURES, features.astype(np.float16))
-    weight, bias = (it.detach().cpu().numpy() for it in (model.weight, model.bias))
-    np.savez(folder / scratch.TUNED_HEAD, weight=weight, bias=bias)
+    return features.astype(np.float16)
 
 
 def _replant(
@@ -119,7 +115,7 @@ class _Features(torch.nn.Module):
 
 
 def _features(
-    graph: str, examples: Scratch, hidden: Hidden | None, preprocessor: Preprocessor, threads: int
+    graph: Path, examples: Examples, hidden: Hidden | None, preprocessor: Preprocessor, threads: int
 ) -> Array:
     """The graph's features of all examples, shape (n, d)."""
     session = session_over(graph)
@@ -142,7 +138,7 @@ def _features(
 
 def _check(
     model: Tunable,
-    examples: Scratch,
+    examples: Examples,
     hidden: Hidden | None,
     preprocessor: Preprocessor,
     features: Array,

@@ -15,27 +15,28 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
-from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.text.preprocessor import is_packed
+from graft_server.backbones.torch.tuning.examples import Examples
 
 ENCODED_TOKENS = 256
 """Tokens in a batch of what needs no gradients; see `encoding.layout`."""
 
+HIDDEN_FILE = "hidden.bin"
+
 Array = NDArray[np.float32]
 
 
-def session_over(graph: str) -> onnxruntime.InferenceSession:
+def session_over(graph: Path) -> onnxruntime.InferenceSession:
     """A session that runs each call on its caller's thread: several batches at once are faster than one on all."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
-def parts(examples: Scratch, rows: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+def parts(examples: Examples, rows: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
     """Rows, in their order, in parts of at most so many tokens, or of one row that has more."""
     start, size = 0, 0
     for end, row in enumerate(rows):
@@ -47,7 +48,7 @@ def parts(examples: Scratch, rows: NDArray[np.int64], tokens: int) -> Iterator[N
     yield rows[start:]
 
 
-def by_length(examples: Scratch, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def by_length(examples: Examples, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows from the shortest to the longest, so that batches have little to pad."""
     return rows[np.argsort(examples.lengths[rows], kind="stable")]
 
@@ -59,7 +60,7 @@ class Hidden:
     alone, so what is kept of it is its own.
     """
 
-    def __init__(self, examples: Scratch, graph: str, preprocessor: Preprocessor, *, folder: Path) -> None:
+    def __init__(self, examples: Examples, graph: Path, preprocessor: Preprocessor, *, folder: Path) -> None:
         """Makes it; nothing is kept until `keep`.
 
         Args:
@@ -97,7 +98,9 @@ class Hidden:
         if math.prod(whole) * 2 <= memory_bytes:
             kept = np.empty(whole, np.float16)
         else:
-            kept = np.memmap(self._folder / scratch.HIDDEN, np.float16, "w+", shape=whole)
+            path = self._folder / HIDDEN_FILE
+            kept = np.memmap(path, np.float16, "w+", shape=whole)
+            path.unlink()  # it is there for as long as this process is
 
         def fill(rows: NDArray[np.int64]) -> int:
             for row, own in zip(rows, self._of(rows), strict=True):

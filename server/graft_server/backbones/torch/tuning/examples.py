@@ -1,17 +1,10 @@
-"""The folder through which the jobs of a tuning hand each other what they made.
-
-The first job, which knows the store, writes the examples as arrays; the job that tunes, which knows torch,
-writes the tuned graph and its features; the last one makes a version of them. All of it can be made again: the
-folder is removed when the commit has an outcome.
-"""
+"""The examples of a tuning where it runs: what the backbone's preprocessor made of their inputs, on disk."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +16,12 @@ from graft_server.backbones.decoding.audio import Heard
 EXAMPLES = "examples.npz"
 VALUES = "values.bin"
 """What the examples' items are made of."""
-TOP = "top.onnx"
-"""The tuned graph: from the hidden states at the cut, or from tokens, to the view "pooled"."""
-FEATURES = "features.npy"
-"""The tuned graph's features of all examples, shape (n, d) float16."""
-TUNED_HEAD = "head.npz"
-"""The head that was tuned along: `weight` (d, k), `bias` (k,)."""
-HIDDEN = "hidden.bin"
-CHECKPOINT = "checkpoint.pt"
-
-
-class Part(IntEnum):
-    """Which part an example plays."""
-
-    TRAIN = 0
-    STOP = 1
-    """Held out, to see when to stop."""
-    MEASURE = 2
-    """Held out, to measure what came out of it: nothing was chosen on these."""
-    LEFT_OUT = 3
-    """Marked for validation, or without weight."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
+class Examples:
     """The examples of a tuning. Row i of everything is example i."""
 
-    folder: Path
     values: NDArray[Any]
     """shape (v, ...): what the items are made of, one after the other: token ids of texts, rows of pixels, samples
     or frames of clips. Read from disk as it is needed."""
@@ -62,7 +34,7 @@ class Scratch:
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]
     part: NDArray[np.int8]
-    """shape (n,): a `Part` each."""
+    """shape (n,): a `tuning_objects.Part` each."""
     head: tuple[NDArray[np.float32], NDArray[np.float32]]
     """Weight, shape (d, k), and bias, shape (k,), of the head to start from, calibrated."""
     digest: str
@@ -79,23 +51,23 @@ class Scratch:
         part: NDArray[np.int8],
         head: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> None:
-        """Writes the examples; what a killed tuning of the same ones left beside them stays.
+        """Writes the examples.
 
         Args:
-            folder: Where to.
+            folder: Where to; made if it is missing.
             items: Of each what its backbone's preprocessor made of it; taken one by one.
             labels: shape (n,).
             weights: shape (n,).
             part: shape (n,).
-            head: See `Scratch.head`.
+            head: See `Examples.head`.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        temporary, digest = folder / f".{VALUES}", hashlib.sha256()
+        digest = hashlib.sha256()
         sizes: list[int] = []
         lengths: list[int] = []
         heard: list[tuple[int, ...]] = []
         first: NDArray[Any] = np.empty(0)
-        with temporary.open("wb") as file:
+        with (folder / VALUES).open("wb") as file:
             for item in items:
                 values = _values(item)
                 data = values.tobytes()
@@ -105,7 +77,6 @@ class Scratch:
                 sizes.append(len(values))
                 lengths.append(len(item))
                 heard.append((item.frames, item.heard, item.truncated) if isinstance(item, Heard) else ())
-        temporary.replace(folder / VALUES)
         arrays: dict[str, NDArray[Any]] = {
             "sizes": np.array(sizes, np.int64),
             "lengths": np.array(lengths, np.int64),
@@ -121,21 +92,18 @@ class Scratch:
             digest.update(np.ascontiguousarray(array).tobytes())
         arrays["kind"] = np.array([str(first.dtype), digest.hexdigest()])
         arrays["trailing"] = np.array(first.shape[1:], np.int64)
-        temporary = folder / f".{EXAMPLES}"
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        temporary.replace(folder / EXAMPLES)
+        np.savez(folder / EXAMPLES, allow_pickle=False, **arrays)
 
     @classmethod
-    def read(cls, folder: Path) -> Scratch:
-        """Reads what `write` wrote."""
+    def read(cls, folder: Path) -> Examples:
+        """Reads what `write` wrote. The files may be removed as soon as this returns."""
         found = dict(np.load(folder / EXAMPLES))
         kind, digest = (str(it) for it in found.pop("kind"))
         offsets = np.concatenate([[0], np.cumsum(found.pop("sizes"))])
         shape = (int(offsets[-1]), *found.pop("trailing"))
         values = np.memmap(folder / VALUES, kind, "r", shape=shape)
         head = found.pop("weight"), found.pop("bias")
-        return cls(folder=folder, values=values, offsets=offsets, head=head, digest=digest, **found)
+        return cls(values=values, offsets=offsets, head=head, digest=digest, **found)
 
     def items(self, rows: NDArray[np.int64]) -> list[Any]:
         """What the preprocessor collates, of some examples."""
@@ -153,8 +121,3 @@ def _values(item: Any) -> NDArray[Any]:
     values: NDArray[Any] = item.values if isinstance(item, Heard) else item
     # Token ids are small.
     return np.ascontiguousarray(values, np.int32 if values.dtype == np.int64 else values.dtype)
-
-
-def remove(folder: Path) -> None:
-    """Removes a scratch folder."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -1,12 +1,11 @@
-"""The job that tunes the upper layers of a backbone, from the head that was found on its frozen features.
+"""The training loop: from the head that was found on frozen features to tuned upper layers.
 
 The head comes first, so that the first steps do not tear features apart that are good already (LP-FT, Kumar et
 al. 2022), and lower layers learn more slowly than upper ones. What the layers below the cut make of an example is
 computed once and kept, so an epoch costs only what is tuned.
 
-It reads and writes a folder, its scratch, which outlives it: killed half-way, it goes on from its last
-checkpoint. The best state on held-out examples is what comes out, whatever ends the training; the state that it
-starts from is one of those that are compared.
+Killed half-way, it goes on from its last checkpoint. The best state on held-out examples is what comes out, whatever
+ends the training; the state that it starts from is one of those that are compared.
 """
 
 from __future__ import annotations
@@ -15,24 +14,22 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch
-from graft_server.backbones.families import backbone_of_payload
-from graft_server.backbones.scratch import Part, Scratch
-from graft_server.backbones.torch import tuned_graph
-from graft_server.backbones.torch.hidden import Hidden, by_length, parts
-from graft_server.backbones.torch.tunable import Tunable, forward
-from graft_server.backbones.torch.tuning_state import Checkpoint, Evaluated, State, Weights
-from graft_server.backbones.tuning_contract import Task
+from graft_server.backbones.torch.tuning import tuned_graph
+from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State, Weights
+from graft_server.backbones.torch.tuning.device import has_bfloat16, is_out_of_memory
+from graft_server.backbones.torch.tuning.ground import Ground, Outcome
+from graft_server.backbones.torch.tuning.hidden import Hidden, by_length, parts
+from graft_server.backbones.torch.tuning.tunable import Tunable, forward
+from graft_server.backbones.tuning_contract import Tuned
+from graft_server.backbones.tuning_objects import Part
+from graft_server.domain.report import TuningPoint
+from graft_server.jobs.job import OnProgress, Progress
 
 _log = logging.getLogger(__name__)
 
@@ -65,69 +62,53 @@ PROGRESS_S = 0.5
 CHECKPOINT_S = 60.0
 """A checkpoint is written after each evaluation, and as often between them: a kill costs no more."""
 
-_NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a primitive")
-"""What errors on the CPU say: torch's allocator, the language's, and oneDNN, which means no room for its code."""
-
-OnProgress = Callable[[dict[str, Any]], None]
+CHECKPOINT = "checkpoint.pt"
+TOP = "top.onnx"
 
 
-def tune(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
-    """Tunes, and writes the tuned graph, its features of all examples and the head to the scratch folder.
+def tuned(ground: Ground, progress: OnProgress) -> Outcome:
+    """Tunes.
 
     Args:
-        payload: A `Task`, as builtins.
-        progress: Told `stage` ("loading", "caching", "tuning", "encoding"), `fraction` and `eta_s` of the whole,
-            and `metrics`.
-
-    Returns:
-        `history`: the evaluations, first that of the start; `best`: which of them was kept; `ended`: "done",
-        "no_gain", "time", "no_time" (not one epoch would have fitted) or "diverged"; `epoch_s`; `examples_per_s`;
-        `diverged`, `halved`: how often; `resumed`: the step of the checkpoint that it went on from, or 0;
-        `parameters`: how many were tuned; `seconds`: what it took, before it was resumed too.
+        ground: What, and where.
+        progress: Told the stages "loading", "caching", "tuning" and "encoding".
 
     Raises:
         BackboneError: The backbone cannot be tuned.
         FaultError: The tuned graph computes something else than torch (TUNED_PARITY).
     """
-    task = msgspec.convert(payload, Task)
-    torch.set_num_threads(task.threads)
-    torch.manual_seed(task.seed % (1 << 63))
-    progress({"stage": "loading", "fraction": 0.0})
-    tuning = Tuning(task, progress)
-    result = tuning.run()
-    if result["best"]:
-        progress({"stage": "encoding", "fraction": 0.95})
-        tuning.finish()
-    progress({"stage": "encoding", "fraction": 1.0})
-    return {**result, "seconds": tuning.seconds}
+    torch.set_num_threads(ground.threads)
+    torch.manual_seed(ground.recipe.seed % (1 << 63))
+    progress(Progress("loading"))
+    loop = Loop(ground, progress)
+    result = loop.run()
+    outcome = Outcome(result)
+    if result.best:
+        progress(Progress("encoding", 0.95))
+        outcome = replace(outcome, top=ground.folder / TOP, features=loop.finish(), head=loop.head)
+    progress(Progress("encoding", 1.0))
+    return replace(outcome, tuned=replace(result, seconds=loop.seconds))
 
 
-class Tuning:
+class Loop:
     """One run."""
 
-    def __init__(self, task: Task, progress: OnProgress) -> None:
+    def __init__(self, ground: Ground, progress: OnProgress) -> None:
         self._began = self._saved = time.monotonic()
-        self.task = task
-        self.set = Scratch.read(Path(task.scratch))
-        self.folder = self.set.folder / task.own
-        self.folder.mkdir(exist_ok=True)
+        self.ground, self.recipe, self.set = ground, ground.recipe, ground.examples
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.mixed = self.device.type == "cuda" or has_bfloat16()
         weight, bias = self.set.head
-        backbone = backbone_of_payload(task.backbone)
+        backbone, below = ground.backbone, ground.below_graph
         self.preprocessor = backbone.preprocessor()
-        self.model = Tunable(backbone, below=task.below, weight=weight, bias=bias).to(self.device)
+        self.model = Tunable(backbone, below=self.recipe.below, weight=weight, bias=bias).to(self.device)
         self.state = State(tokens_at_once=TOKENS_AT_ONCE)
-        self.hidden = (
-            Hidden(self.set, task.below_graph, self.preprocessor, folder=self.folder)
-            if task.below_graph
-            else None
-        )
+        self.hidden = Hidden(self.set, below, self.preprocessor, folder=ground.folder) if below else None
         self._train = np.flatnonzero(self.set.part == Part.TRAIN)
         self._held_out = np.flatnonzero(self.set.part == Part.STOP)
-        told = {**asdict(task), "scratch": "", "own": "", "seconds": 0, "threads": 0, "cache_bytes": 0}
-        fingerprint = hashlib.sha256(repr((sorted(told.items()), self.set.digest)).encode()).hexdigest()
-        self._checkpoint = Checkpoint(self.folder / scratch.CHECKPOINT, fingerprint)
+        same = (backbone.encoder_id, replace(self.recipe, seconds=0.0), ground.cached, self.set.digest)
+        fingerprint = hashlib.sha256(repr(same).encode()).hexdigest()
+        self._checkpoint = Checkpoint(ground.folder / CHECKPOINT, fingerprint)
         self._progress = progress
         self._told = 0.0
         self._step_s = 0.0
@@ -142,7 +123,7 @@ class Tuning:
 
     # --- the whole --------------------------------------------------------------------------------------------
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Tuned:
         """Trains, and leaves the model in its best state."""
         try:
             self.keep_hidden()
@@ -150,7 +131,7 @@ class Tuning:
             return self._result("no_time")
         self.begin()
         optimizer = self.optimizer()
-        total = self.task.epochs * self._steps
+        total = self.recipe.epochs * self._steps
         resumed = self._resume(optimizer)
         if not self.state.history:
             if not self._fits():
@@ -169,32 +150,37 @@ class Tuning:
         self._restore(self._best)
         return self._result(ended or "done", resumed)
 
-    def _result(self, ended: str, resumed: int = 0) -> dict[str, Any]:
-        """What `tune` returns, but how long it took."""
-        return {
-            "history": [asdict(it) for it in self.state.history],
-            "best": self.state.best,
-            "ended": ended,
-            "epoch_s": self._steps * self._step_s,
-            "examples_per_s": BATCH / self._step_s if self._step_s else 0.0,
-            "diverged": self.state.diverged,
-            "halved": self.state.halved,
-            "resumed": resumed,
-            "parameters": sum(it.size for it in self._original.values()),
-        }
+    def _result(self, ended: str, resumed: int = 0) -> Tuned:
+        """What came of it, but for how long it took and what it made."""
+        return Tuned(
+            ended=ended,
+            history=tuple(self.state.history),
+            best=self.state.best,
+            epoch_s=self._steps * self._step_s,
+            examples_per_s=BATCH / self._step_s if self._step_s else 0.0,
+            diverged=self.state.diverged,
+            halved=self.state.halved,
+            resumed=resumed,
+            parameters=sum(it.size for it in self._original.values()),
+        )
 
-    def finish(self) -> None:
-        """Writes what comes out of it; see `tuned_graph.write`."""
-        tuned_graph.write(
-            self.folder,
+    def finish(self) -> NDArray[np.float16]:
+        """Writes the tuned graph, and returns its features of all examples; see `tuned_graph.write`."""
+        return tuned_graph.write(
+            self.ground.folder / TOP,
             self.set,
             self.model,
-            graph=self.task.graph,
+            graph=self.ground.graph,
             original=self._original,
             hidden=self.hidden,
             preprocessor=self.preprocessor,
-            threads=self.task.threads,
+            threads=self.ground.threads,
         )
+
+    @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The head, as it is."""
+        return self.model.weight.detach().cpu().numpy(), self.model.bias.detach().cpu().numpy()
 
     # --- training ---------------------------------------------------------------------------------------------
 
@@ -205,10 +191,10 @@ class Tuning:
 
     def keep_hidden(self) -> None:
         """Computes what is below the cut, and keeps it."""
-        if self.hidden is not None and self.task.cached:
-            task = self.task
+        ground = self.ground
+        if self.hidden is not None and ground.cached:
             self._cached_from = time.monotonic()
-            self.hidden.keep(memory_bytes=task.cache_bytes, threads=task.threads, told=self._caching)
+            self.hidden.keep(memory_bytes=ground.cache_bytes, threads=ground.threads, told=self._caching)
 
     def begin(self) -> None:
         """Finds out what gets gradients, and how long a step takes: on batches that nothing is learned from."""
@@ -218,11 +204,11 @@ class Tuning:
             started = time.monotonic()
             self._backward(batch)
             times.append(time.monotonic() - started)
-        self._groups = self.model.groups(self.task.learning_rate, self.task.layer_decay, WEIGHT_DECAY)
+        self._groups = self.model.groups(self.recipe.learning_rate, self.recipe.layer_decay, WEIGHT_DECAY)
         self.model.zero_grad(set_to_none=True)
         self._original, self._first = self.model.tuned(), self._weights()
         self._step_s = min(times)
-        torch.manual_seed(self.task.seed % (1 << 63))
+        torch.manual_seed(self.recipe.seed % (1 << 63))
 
     def optimizer(self) -> torch.optim.Optimizer:
         """For what gets gradients; `begin` comes before."""
@@ -260,7 +246,7 @@ class Tuning:
         if self._has_diverged(loss):
             return self._roll_back(optimizer)
         self._step_s += 0.05 * (time.monotonic() - started - self._step_s)
-        late = bool(self.task.seconds) and self._left() < 0
+        late = bool(self.recipe.seconds) and self._left() < 0
         if late or self._is_due():
             stale = self._is_stale(optimizer)
             return "time" if late else "no_gain" if stale else ""
@@ -315,8 +301,8 @@ class Tuning:
     def _set_rates(self, optimizer: torch.optim.Optimizer, total: int) -> None:
         """Up, then down along a cosine: over the steps, or over the time if that ends sooner."""
         done = self.state.step / total
-        if self.task.seconds:
-            done = max(done, 1 - self._left() / self.task.seconds)
+        if self.recipe.seconds:
+            done = max(done, 1 - self._left() / self.recipe.seconds)
         done = min(max(done, 0.0), 1.0)
         share = (
             done / WARM_UP
@@ -328,7 +314,7 @@ class Tuning:
 
     def epoch(self, number: int) -> list[NDArray[np.int64]]:
         """The batches of an epoch: random ones, in which texts of about one length are together."""
-        generator = np.random.default_rng((self.task.seed % (1 << 63), number))
+        generator = np.random.default_rng((self.recipe.seed % (1 << 63), number))
         order = generator.permutation(self._train)
         chunks = np.array_split(order, max(1, len(order) // (BATCH * 50)))
         order = np.concatenate([by_length(self.set, it) for it in chunks])
@@ -364,7 +350,7 @@ class Tuning:
             state.stale += 1
         state.history.append(found)
 
-    def _evaluate(self, epoch: float) -> Evaluated:
+    def _evaluate(self, epoch: float) -> TuningPoint:
         self.model.eval()
         rows = by_length(self.set, self._held_out)
         with torch.no_grad():
@@ -372,7 +358,7 @@ class Tuning:
             every = [self.logits(part).cpu().numpy() for part in parts(self.set, rows, size)]
         self.model.train()
         logits, labels, weights = np.concatenate(every), self.set.labels[rows], self.set.weights[rows]
-        return Evaluated(
+        return TuningPoint(
             epoch=epoch,
             log_loss=_calibrated_loss(logits, labels, weights),
             accuracy=float(np.average(logits.argmax(axis=1) == labels, weights=weights)),
@@ -400,11 +386,11 @@ class Tuning:
 
     def _fits(self) -> bool:
         """Whether an epoch fits into the time that is left."""
-        return not self.task.seconds or self._left() >= self._steps * self._step_s
+        return not self.recipe.seconds or self._left() >= self._steps * self._step_s
 
     def _left(self) -> float:
         """Seconds that training may still take."""
-        return self.task.seconds - self._reserved_s - self.seconds
+        return self.recipe.seconds - self._reserved_s - self.seconds
 
     def _weights(self) -> Weights:
         return {name: it.detach().clone() for name, it in self.model.named_parameters() if it.requires_grad}
@@ -436,11 +422,11 @@ class Tuning:
         took_s = now - self._cached_from
         needed_s = took_s * (1 - done) / done if took_s > SETTLED_S else 0.0
         # What a checkpoint has is kept, whatever it takes to compute its hidden states again.
-        if self.task.seconds and needed_s > self._left() and not self._checkpoint.path.exists():
+        if self.recipe.seconds and needed_s > self._left() and not self._checkpoint.path.exists():
             raise _NoTimeError
         if now - self._told > PROGRESS_S:
             self._told = now
-            self._progress({"stage": "caching", "fraction": 0.05 * done})
+            self._progress(Progress("caching", 0.05 * done))
 
     def _tell(self, total: int) -> None:
         now = time.monotonic()
@@ -450,21 +436,16 @@ class Tuning:
         state = self.state
         last = state.history[-1]
         eta_s = (total - state.step) * self._step_s
-        if self.task.seconds:
+        if self.recipe.seconds:
             eta_s = min(eta_s, max(self._left(), 0.0))
-        self._progress(
-            {
-                "stage": "tuning",
-                "fraction": 0.05 + 0.9 * state.step / total,
-                "eta_s": eta_s + self._reserved_s,
-                "metrics": {
-                    "epoch": state.step / self._steps,
-                    "train_loss": state.loss,
-                    "held_out_log_loss": last.log_loss,
-                    "held_out_accuracy": last.accuracy,
-                },
-            }
-        )
+        metrics = {
+            "epoch": state.step / self._steps,
+            "train_loss": state.loss,
+            "held_out_log_loss": last.log_loss,
+            "held_out_accuracy": last.accuracy,
+        }
+        done = 0.05 + 0.9 * state.step / total
+        self._progress(Progress("tuning", done, metrics, eta_s + self._reserved_s))
 
 
 class _NoTimeError(Exception):
@@ -482,19 +463,3 @@ def _calibrated_loss(
         own = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]
         losses.append(float(np.average(own, weights=weights)))
     return min(losses)
-
-
-def has_bfloat16() -> bool:
-    """Whether this machine's processor multiplies bfloat16 faster than float32: a step of MiniLM 1.75 times."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error that torch raised, on whatever device, is that memory did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(it in str(error) for it in _NO_MEMORY)

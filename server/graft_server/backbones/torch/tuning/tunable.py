@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.backbones.scratch import Scratch
 from graft_server.backbones.torch.family import Graph, torch_family
-from graft_server.backbones.torch.hidden import Hidden
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.hidden import Hidden
 from graft_server.domain.errors import BackboneError
 
 
@@ -139,7 +139,7 @@ class _Emptied(torch.nn.Module):
 
 def forward(
     model: Tunable,
-    examples: Scratch,
+    examples: Examples,
     hidden: Hidden | None,
     preprocessor: Preprocessor,
     rows: NDArray[np.int64],
