@@ -1,4 +1,4 @@
-"""Which tasks heads are trained for, and how. To add one: docs/adding-a-task.md."""
+"""The tasks for which heads are trained, and how. To add one: docs/adding-a-task.md."""
 
 from __future__ import annotations
 
@@ -43,4 +43,4 @@ TRAINING: Mapping[Task, TrainingTask[Any]] = {
         ),
     ),
 }
-"""By task."""
+"""The training of heads by task."""
