@@ -9,9 +9,11 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.report import Report
+from graft_server.backbones.tuning_objects import TuningSet
+from graft_server.domain.report import Report, TuningReport
 from graft_server.heads import Head
-from graft_server.training.contract import Wanted
+from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import Finishing, Wanted
 from graft_server.training.examples.assembling import Build, NothingToTrainOn
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
@@ -49,6 +51,39 @@ def none_by_names(wanted: Wanted) -> None:
     del wanted
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedHead:
+    """A head on tuned features, measured."""
+
+    head: Head
+    features: Array
+    """shape (n, d): of all examples."""
+    report: TuningReport
+    """Whether it is kept, and what it gained."""
+    of_measured: Array
+    """shape (m, k): what it says of the examples to measure on, for the next tuning to be compared with."""
+    reported: Callable[[Report, tuple[str, ...]], Report]
+    """The frozen version's report, with this one's figures, by the names of its labels."""
+
+
+class PrepareTuning(Protocol):
+    """Makes what a tuning is given."""
+
+    def __call__(self, selection: Selection, *, seed: int) -> TuningSet | None:
+        """None if there are too few examples for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningTask:
+    """What comes before and after a tuning of the backbone."""
+
+    least_examples: int
+    """With fewer there is none."""
+    prepare: PrepareTuning
+    measure: Callable[[Objects, Finishing, TuningReport], TunedHead]
+    """Chooses the head on the tuned features, and measures it against the best one so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingTask(Generic[Set]):
     """The functions that train heads of a task."""
@@ -61,3 +96,5 @@ class TrainingTask(Generic[Set]):
     by_names: Callable[[Wanted], tuple[Set, Selection] | None] = none_by_names
     """Makes the head from the names of the declared labels, if they can answer before the first example; its
     set has no examples."""
+    tuning: TuningTask | None = None
+    """None: the backbone cannot be tuned for it."""
