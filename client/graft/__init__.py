@@ -7,8 +7,8 @@
         for prediction in client.predict("banking", ["why was I charged twice?"]):
             print(prediction.label, prediction.probability)
 
-Needs gRPC and protobuf and nothing else: neither torch nor NumPy. `AsyncClient` has the same methods,
-awaited. Everything that can be raised is under `graft.GraftError`.
+It needs only gRPC and protobuf, neither torch nor NumPy. `AsyncClient` has the same methods,
+awaited. Every error derives from `graft.GraftError`.
 """
 
 from graft._client.asynchronous import AsyncClient

@@ -3,7 +3,7 @@
     GraftError
     ├── InvalidArgumentError      the request can never work as it is: see `field_violations`
     ├── NotFoundError             no such model, version, alias, adaptation or backbone
-    ├── AlreadyExistsError        it is there already
+    ├── AlreadyExistsError        it exists already
     ├── PermissionDeniedError     it is not yours
     ├── UnauthenticatedError      no or wrong credentials
     ├── FailedPreconditionError   it could work in another state, for example with a second class
@@ -37,7 +37,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field of a request that is not as it must be."""
+    """One invalid field of a request."""
 
     field: str
     """The field's path within the request, for example "inputs[3].text"."""
@@ -51,11 +51,11 @@ class GraftError(Exception):
     Attributes:
         code: The canonical gRPC status code.
         message: What was wrong, with what value, and what would be right.
-        reason: UPPER_SNAKE_CASE, stable, for programs; "" where gRPC itself made the error.
-        domain: Who gave the reason, "graft" for ours; "" where gRPC itself made the error.
+        reason: UPPER_SNAKE_CASE, stable, for programs; "" if gRPC itself made the error.
+        domain: The source of the reason, "graft" for Graft's own; "" if gRPC itself made the error.
         metadata: Further facts for programs.
         field_violations: The fields at fault.
-        retry_after: In how many seconds trying again makes sense, where the server said so.
+        retry_after: The seconds after which to try again, if the server said so.
     """
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
@@ -85,7 +85,7 @@ class GraftError(Exception):
         return f"{self.message} [{label}]" if self.message else label
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are pickled by their positional arguments alone; ours would lose everything else.
+        # Exceptions are pickled by their positional arguments alone; these would lose everything else.
         return type(self), (self.message,), self.__dict__
 
 
@@ -178,7 +178,7 @@ _CLASSES: dict[grpc.StatusCode, type[GraftError]] = {cls.code: cls for cls in Gr
 
 @runtime_checkable
 class FailedCall(Protocol):
-    """What the errors of grpc and of grpc.aio have in common."""
+    """The common interface of the errors of grpc and of grpc.aio."""
 
     def code(self) -> grpc.StatusCode:
         """The status code."""
@@ -187,11 +187,11 @@ class FailedCall(Protocol):
         """The message."""
 
     def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """What came after the last message."""
+        """Returns the metadata after the last message."""
 
 
 def client_closed() -> CancelledError:
-    """The error of a call that its own client ended, or can make no more."""
+    """Returns the error for a call on a closed client."""
     return CancelledError("The client was closed.", reason="CLIENT_CLOSED", domain="graft")
 
 

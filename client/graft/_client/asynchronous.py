@@ -52,14 +52,14 @@ M = TypeVar("M")
 LOG = logging.getLogger("graft")
 
 _EVENTS_TIMEOUT_S = 30.0
-"""For completing a resumed adaptation's rejections from its events."""
+"""The time for completing a resumed adaptation's rejections from its events."""
 
 
 class AsyncClient(AsyncRequests):
     """A connection to a Graft server, for one event loop; make it where that loop runs.
 
-    The methods, their arguments and their errors are those of `Client`. Iterables of examples and inputs
-    may be asynchronous; one that is not must not block, since it is taken on the event loop.
+    It has the methods, arguments and errors of `Client`. Iterables of examples and inputs
+    may be asynchronous; a synchronous one must not block, since it is read on the event loop.
 
     Args:
         target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
@@ -176,7 +176,7 @@ class AsyncClient(AsyncRequests):
         base_version: int = 0,
         on_progress: Callable[[AdaptProgress], None] | None = None,
     ) -> CheckResult:
-        """Asks what `adapt` would say; nothing is stored. See `Client.check`."""
+        """Checks settings and examples as `adapt` would; nothing is stored. See `Client.check`."""
         options = AdaptOptions(
             method=method,
             backbone=backbone,
@@ -228,7 +228,7 @@ class AsyncClient(AsyncRequests):
     ) -> EvaluationResult:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
         selector = Selector(version, alias)
-        # A status that comes while we write can be lost (see FinalStatus): no such model is told here.
+        # A status that comes during a write can be lost (see FinalStatus), for example that there is no such model.
         await self._calls.run(ops.get_version(model, selector), None)
         call = self._calls.models.EvaluateModel(
             timeout=self._calls.seconds(timeout), metadata=await self._calls.metadata()
@@ -355,7 +355,7 @@ async def _as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 async def _failure_of(call: Any) -> grpc.RpcError:
-    """Why a call ended before it was written to for the last time."""
+    """Returns why a call ended before its last write."""
     try:
         await call
     except grpc.RpcError as error:

@@ -19,11 +19,11 @@ class Bundle:
     """A model version on disk, which needs no server."""
 
     directory: Path
-    """Where it was written."""
+    """The folder of the bundle."""
     files: tuple[Path, ...]
     """Its files."""
     size: int
-    """Their sizes together, in bytes."""
+    """The total size of the files, in bytes."""
 
     @property
     def onnx(self) -> Path:
@@ -42,7 +42,7 @@ class _File:
 
 
 class BundleWriter:
-    """Takes a bundle's pieces as they come. Files appear in the folder when every one of them is right.
+    """Takes a bundle's pieces as they arrive. The files appear in the folder once all of them are verified.
 
     Until then they are in a temporary folder inside it, so that moving them is one step for each, and what
     was there before stays as it was if the export fails.
@@ -76,7 +76,7 @@ class BundleWriter:
         """Takes the next piece.
 
         Raises:
-            DataLossError: The file before this one is not what the server said, or a path leads out.
+            DataLossError: The previous file differs from the server's digest, or a path leads out of the folder.
         """
         if self._current is None or self._current.path != piece.path:
             self._close_current()
@@ -87,10 +87,10 @@ class BundleWriter:
         self.received += len(piece.chunk)
 
     def finish(self) -> Bundle:
-        """Checks the last file and moves all of them to where they belong.
+        """Checks the last file and moves all files to their places.
 
         Raises:
-            DataLossError: A file is not what the server said, or there is none.
+            DataLossError: A file differs from the server's digest, or there is none.
         """
         self._close_current()
         if not self._files:
@@ -119,7 +119,7 @@ class BundleWriter:
     def _move(self, path: str) -> Path:
         target = self._directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A symbolic link that was in the folder before could still lead out of it.
+        # An older symbolic link in the folder could still lead out of it.
         if not target.parent.resolve().is_relative_to(self._directory.resolve()):
             raise _corrupt(path, "leads out of the folder through a symbolic link")
         return (self._staging / path).replace(target)

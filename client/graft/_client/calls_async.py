@@ -1,4 +1,4 @@
-"""How the asyncio client calls: its channel, its deadlines, and when it calls again."""
+"""The calls of the asyncio client: channel, deadlines and retries."""
 
 # Deadlines travel to the server, which drops what comes too late; asyncio.timeout would not tell it.
 # ruff: noqa: ASYNC109
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class AsyncCalls:
-    """A channel to a server, and what every call on it carries.
+    """A channel to a server, and the metadata and deadline of its calls.
 
     Attributes:
         adaptations: The calls of the service of this name.
@@ -64,7 +64,7 @@ class AsyncCalls:
         await self._channel.close()
 
     async def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What the next call carries.
+        """Returns the metadata of the next call.
 
         Raises:
             UnauthenticatedError: `auth` raised.
@@ -72,7 +72,7 @@ class AsyncCalls:
         return (*self._metadata, *await asked_async(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:
-        """A call's deadline: what the caller asks for, or the client's; None: none."""
+        """Returns a call's deadline: the caller's, or the client's; None: none."""
         seconds = self._timeout_s if timeout is None else timeout
         return None if seconds is None or math.isinf(seconds) else seconds
 

@@ -1,4 +1,4 @@
-"""How the blocking client calls: its channel, its deadlines, and when it calls again."""
+"""The calls of the blocking client: channel, deadlines and retries."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ClientInterceptor: TypeAlias = (
     | grpc.StreamUnaryClientInterceptor
     | grpc.StreamStreamClientInterceptor
 )
-"""What grpc.intercept_channel takes."""
+"""An interceptor for grpc.intercept_channel."""
 
 
 class SyncCalls:
-    """A channel to a server, and what every call on it carries.
+    """A channel to a server, and the metadata and deadline of its calls.
 
     Attributes:
         adaptations: The calls of the service of this name.
@@ -69,7 +69,7 @@ class SyncCalls:
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Any, Any]] = {}
 
     def close(self) -> None:
-        """Ends every call and the connection; from any thread, and what waits to call again ends, too."""
+        """Ends every call, pending retries and the connection; may be called from any thread."""
         self._closed.set()
         with self._lock:
             stops = tuple(self._stops.values())
@@ -79,7 +79,7 @@ class SyncCalls:
 
     @contextlib.contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Has `close` call `stop`, in its own thread, while the context lasts."""
+        """Makes `close` call `stop`, in its own thread, while the context lasts."""
         with self._lock:
             self._stops[id(stop)] = stop
         try:
@@ -100,7 +100,7 @@ class SyncCalls:
             self._sleep(seconds)
 
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What the next call carries.
+        """Returns the metadata of the next call.
 
         Raises:
             UnauthenticatedError: `auth` raised.
@@ -111,7 +111,7 @@ class SyncCalls:
         return (*self._metadata, *asked(self._auth))
 
     def seconds(self, timeout: float | None) -> float | None:
-        """A call's deadline: what the caller asks for, or the client's; None: none."""
+        """Returns a call's deadline: the caller's, or the client's; None: none."""
         seconds = self._timeout_s if timeout is None else timeout
         return None if seconds is None or math.isinf(seconds) else seconds
 
@@ -128,9 +128,9 @@ class SyncCalls:
 
     @contextlib.contextmanager
     def connecting(self, limit_s: float) -> Iterator[None]:
-        """Keeps a call in flight that waits for a connection.
+        """Keeps a call in flight during a wait for a connection.
 
-        Without any, blocking gRPC looks after its sockets only every 5 s
+        Without one, blocking gRPC serves its sockets only every 5 s
         (https://github.com/grpc/grpc/issues/28866): a restarted server was found 9 s late, and is now within one.
         """
         call = ops.HEALTH_CALL

@@ -1,4 +1,4 @@
-"""What each method of the clients asks, and how its answers are read: everything but the I/O.
+"""The requests of each method of the clients, and the reading of their answers: everything but the I/O.
 
 An operation is a generator. It yields the calls to make, is sent their responses, and returns the result;
 `Client` and `AsyncClient` each have one loop that makes the calls. So paging, chunking and parsing are
@@ -42,14 +42,14 @@ MODELS: Final = "/graft.v1.ModelService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 MAX_INPUTS: Final = 10_000
-"""Inputs that a server takes in one Predict."""
+"""The most inputs that a server takes in one Predict."""
 _DEFAULT_TOP_K: Final = 5
-# Answers stay below the 4 MiB that servers keep to: a score is about 30 bytes, features up to 16 KiB.
+# Answers stay below the servers' limit of 4 MiB: a score is about 30 bytes, features up to 16 KiB.
 _MAX_SCORES: Final = 50_000
 _MAX_FEATURE_ROWS: Final = 256
 _MAX_REQUEST_BYTES: Final = MAX_MESSAGE_BYTES // 2
 BULK_INPUTS: Final = 128
-"""Inputs of one request in bulk prediction: several of the server's batches, so that none waits for us."""
+"""Inputs of one request in bulk prediction: several of the server's batches, so that none waits for the client."""
 _PAGE_SIZE: Final = 200
 # A tag and a length before each message inside another.
 _FRAME_BYTES: Final = 8
@@ -64,22 +64,22 @@ class Call:
     path: str
     """The method's full name, "/package.Service/Method"."""
     request: Message
-    """What to send."""
+    """The request."""
     response: type[Message]
-    """What comes back."""
+    """The type of the response."""
 
 
 HEALTH_CALL: Final = Call(_HEALTH_CHECK, StringValue(), Int32Value)
-"""Asks whether the server as a whole serves."""
+"""The request for the health of the server as a whole."""
 
 Operation: TypeAlias = Generator[Call, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which of a model's versions: by number, by alias, or (all unset) the alias "live".
+    """Selects a model's version by number, by alias, or (all unset) by the alias "live".
 
-    Or the interim head of an open adaptation.
+    Or selects the interim head of an open adaptation.
     """
 
     version: int | None = None
@@ -95,7 +95,7 @@ class Selector:
             raise ValueError(f"give a version ({self.version}) or an alias ({self.alias!r}), not both")
 
     def fields(self) -> dict[str, Any]:
-        """The fields of a request that say so."""
+        """Returns the fields of a request for the selection."""
         if self.version is not None:
             return {"version": self.version}
         if self.adaptation_id is not None:
@@ -105,7 +105,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
-    """What every request of one prediction has in common."""
+    """The common settings of all requests of one prediction."""
 
     model: str
     selector: Selector
@@ -119,14 +119,14 @@ class PredictSettings:
 
     @property
     def max_inputs(self) -> int:
-        """How many inputs one request may carry, so that its answer stays small."""
+        """The most inputs in one request, so that its answer stays small."""
         if self.include_features:
             return _MAX_FEATURE_ROWS
         return max(1, min(MAX_INPUTS, _MAX_SCORES // max(1, self.top_k or _DEFAULT_TOP_K)))
 
     @property
     def bulk_inputs(self) -> int:
-        """How many inputs one request of a bulk prediction carries."""
+        """The inputs in one request of a bulk prediction."""
         return min(self.chunk_size, self.max_inputs)
 
     def request(
@@ -143,10 +143,10 @@ class PredictSettings:
 
 
 def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Operation[Predictions]:
-    """Asks in as many requests as it takes; all are answered by the version that answered the first."""
+    """Sends as many requests as needed; the version that answers the first one answers all."""
     parts: list[Predictions] = []
     selector = settings.selector
-    # No inputs at all are for the server to refuse, in the same words as for every client.
+    # The server refuses an empty list of inputs, in the same words for every client.
     chunks = _input_chunks(inputs, settings.max_inputs)
     for chunk in itertools.chain([next(chunks, [])], chunks):
         request = settings.request(chunk, selector)
@@ -160,7 +160,7 @@ def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Opera
 def bulk_requests(
     settings: PredictSettings, inputs: Input | Iterable[Input]
 ) -> Iterator[prediction_pb2.PredictRequest]:
-    """The requests of a bulk prediction, in order, as the inputs come."""
+    """Yields the requests of a bulk prediction, in order, as the inputs arrive."""
     for chunk in _input_chunks(inputs, settings.bulk_inputs):
         yield settings.request(chunk)
 
@@ -171,7 +171,7 @@ def _pages(method: str, request: Any, response: type[Message]) -> Operation[list
     request.page_size = _PAGE_SIZE
     while not pages or pages[-1].next_page_token:
         wanted = type(request)()
-        wanted.CopyFrom(request)  # a call may be sent again, so its request must stay as it is
+        wanted.CopyFrom(request)  # a call may be sent again, so its request must not change
         wanted.page_token = pages[-1].next_page_token if pages else ""
         pages.append((yield Call(method, wanted, response)))
     return pages
@@ -229,7 +229,7 @@ def delete_model(model: str) -> Operation[None]:
 def list_examples(
     model: str, adaptation_id: str, subject: str, *, include_inputs: bool
 ) -> Operation[list[StoredExample]]:
-    """What is stored of a model's examples."""
+    """Lists the stored examples of a model."""
     request = model_pb2.ListExamplesRequest(
         model=model, adaptation_id=adaptation_id, subject=subject, include_inputs=include_inputs
     )
@@ -296,7 +296,7 @@ def check_health(service: str) -> Operation[str]:
 
 
 class Batcher(Generic[T]):
-    """Gathers items into lists of at most `count` items and `size` bytes; a single item may be larger."""
+    """Collects items in lists of at most `count` items and `size` bytes; a single item may be larger."""
 
     def __init__(self, size_of: Callable[[T], int], count: int, size: int) -> None:
         self._size_of = size_of
@@ -306,7 +306,7 @@ class Batcher(Generic[T]):
         self._batch_size = 0
 
     def add(self, item: T) -> list[T]:
-        """Takes an item and returns the batch that it completed, or nothing."""
+        """Takes an item and returns the batch that it completes, or an empty one."""
         item_size = self._size_of(item)
         full: list[T] = []
         if self._batch and (len(self._batch) >= self._count or self._batch_size + item_size > self._size):
@@ -316,7 +316,7 @@ class Batcher(Generic[T]):
         return full
 
     def take(self) -> list[T]:
-        """Returns what there is."""
+        """Returns the items so far."""
         batch, self._batch, self._batch_size = self._batch, [], 0
         return batch
 
@@ -332,7 +332,7 @@ def example_batcher() -> Batcher[types_pb2.Example]:
 
 
 def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
-    """The items in batches, as they come."""
+    """Yields the items in batches, as they arrive."""
     for item in items:
         if full := batcher.add(item):
             yield full
@@ -343,7 +343,7 @@ def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
 def evaluation_requests(
     model: str, selector: Selector, batches: Iterable[list[types_pb2.Example]]
 ) -> Iterator[model_pb2.EvaluateModelRequest]:
-    """The messages of an evaluation. The first names the version, and is there without examples too."""
+    """Yields the messages of an evaluation. The first names the version, and is sent even without examples."""
     batches = iter(batches)
     yield first_evaluation_request(model, selector, next(batches, []))
     for batch in batches:
@@ -368,9 +368,9 @@ def numbered_input_message(number: int, value: object) -> types_pb2.Input:
 
 
 def several(inputs: Input | Iterable[Input]) -> Iterable[Input]:
-    """The inputs; a lone one is one (a text is an iterable of one-letter texts, which nobody means).
+    """Returns the inputs as a sequence; a single text is one input, not an iterable of letters.
 
-    A NumPy array is features of one input, or of several, one in each row.
+    A NumPy array holds the features of one input, or of several, one in each row.
     """
     if isinstance(inputs, str | TextPair | bytes | os.PathLike):
         return [inputs]

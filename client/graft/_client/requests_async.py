@@ -1,4 +1,4 @@
-"""What the asyncio client asks with one request, or a few, and one answer to each."""
+"""The asyncio client's unary calls."""
 
 # Deadlines travel to the server, which drops what comes too late; asyncio.timeout would not tell it.
 # ruff: noqa: ASYNC109
@@ -87,7 +87,7 @@ class AsyncRequests:
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
-        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        """Moves the alias "live" to a version, which `predict` then uses. It also rolls back."""
         return await self.set_alias(
             model, "live", version, expected_version=expected_version, timeout=timeout
         )

@@ -1,4 +1,4 @@
-"""What the blocking client asks with one request, or a few, and one answer to each."""
+"""The blocking client's unary calls."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ class Client(SyncRequests):
         target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
-        auth: Gives the metadata of a call, pairs of key and value like `metadata`, and is asked anew for each: for
-            each request, each stream, and again where one is repeated or resumed. So a token can be refreshed. It
-            is called in the thread that makes the call, maybe in several at once, and needs no TLS. What gRPC
-            itself sends again, within 3 s while the server is unavailable, carries the same metadata. Where it
+        auth: Returns the metadata of a call, pairs of key and value like `metadata`, and is called anew for each: for
+            each request, each stream, and each repeat or resumption. So a token can be refreshed. It
+            is called in the thread that makes the call, maybe in several at once, and needs no TLS. Retries by gRPC
+            itself, within 3 s while the server is unavailable, carry the same metadata. If it
             raises, the call ends with an UnauthenticatedError that says so.
         interceptors: gRPC's client interceptors (grpc.UnaryUnaryClientInterceptor and so on), the outermost first.
-            They see each call with its metadata, and must return what the continuation gives, or its like.
+            They see each call with its metadata, and must return the continuation's result, or a similar object.
         timeout: The default deadline of unary calls, in seconds; None: none.
         connect_timeout: How long `adapt` waits for a first answer, in seconds.
         resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
@@ -152,9 +152,9 @@ class Client(SyncRequests):
         """Streams examples in, commits, and waits until the new version is served.
 
         The examples are taken one by one as the server can use them, so that a generator may be of any
-        length. A dropped connection, a restarted server or a killed worker cost time and nothing else. If
-        this process dies, the same call with the same `adaptation_id` goes on where it was: what the server
-        has acknowledged is skipped.
+        length. A dropped connection, a restarted server or a killed worker costs only time. If
+        this process dies, the same call with the same `adaptation_id` continues where it was: acknowledged
+        examples are skipped.
 
         Args:
             model: The model to publish to, for example "support/intents".
@@ -162,27 +162,27 @@ class Client(SyncRequests):
                 id is known replaces it. Instead of a label, a pair may have a set of labels, a value (a float) or a
                 distribution over labels (a dict).
             adaptation_id: Unique within the model. None: a new one.
-            writer_id: Which of several feeders of the same adaptation this is. Empty: "default".
+            writer_id: The name of this feeder, if several feed the same adaptation. Empty: "default".
             method: "frozen" trains a head on the backbone's features; "partial" also tunes the backbone's upper
                 layers, "full" all of it; "auto" tunes within `time_budget`, and keeps that only if it helps.
             backbone: The backbone's name on the server. Empty: the server's default.
-            task: "single_label", "multi_label" or "regression". Empty: what the first example's target is for.
+            task: "single_label", "multi_label" or "regression". Empty: the task of the first example's target.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
-            base_version: Go on from the examples of this version. 0: start empty.
+            base_version: Start from the examples of this version. 0: start empty.
             seed: Every random choice is derived from it.
             fine_tuning: How the backbone is tuned. None: the server chooses.
-            time_budget: How long tuning may take, in seconds; what is best by then is kept. None: as long as it
-                takes, and with "auto" no tuning.
+            time_budget: How long tuning may take, in seconds; the best state by then is kept. None: no limit,
+                and with "auto" no tuning.
             commit_id: Repeating one returns its first outcome. None: derived from the adaptation's id.
-            publish_every: Have the server publish after every so many examples, of all writers. 0: not for that.
-            publish_seconds: Have it publish when there is something new and the newest commit is so old. 0: not
-                for that.
-            close: Whether the commit at the end closes the adaptation. If not, it can be gone on with later.
-            append: Whether the examples follow on what this writer sent to the adaptation before; if not, they
-                repeat it, and what the server has is skipped.
-            on_published: Called with what became of each commit, the server's own too, like on_progress.
-            on_progress: Called as it goes, from a background thread, one call at a time.
+            publish_every: Have the server publish after every this many examples, of all writers. 0: never by count.
+            publish_seconds: Have it publish when there are changes and the newest commit is this old. 0: never by
+                age.
+            close: Whether the commit at the end closes the adaptation. If not, it can be continued later.
+            append: Whether the examples continue this writer's earlier examples in the adaptation; if not, they
+                repeat them, and examples that the server has are skipped.
+            on_published: Called with the outcome of each commit, including the server's own, like on_progress.
+            on_progress: Called during the work, from a background thread, one call at a time.
 
         Returns:
             The version, its report, and the examples that were refused.
@@ -235,10 +235,10 @@ class Client(SyncRequests):
         base_version: int = 0,
         on_progress: Callable[[AdaptProgress], None] | None = None,
     ) -> CheckResult:
-        """Asks what `adapt` would say of the settings and of each example. Nothing is stored, nothing is trained.
+        """Checks the settings and each example as `adapt` would. Nothing is stored or trained.
 
         Args:
-            model: The model that would be published to.
+            model: The model to publish to.
             examples: As for `adapt`.
             method: As for `adapt`.
             backbone: As for `adapt`.
@@ -249,7 +249,7 @@ class Client(SyncRequests):
             on_progress: As for `adapt`.
 
         Returns:
-            How many examples there are, and which would be refused.
+            The number of examples, and those that would be refused.
 
         Raises:
             GraftError: The settings would be refused, or the call broke.
@@ -283,11 +283,11 @@ class Client(SyncRequests):
         chunk_size: int = ops.BULK_INPUTS,
         timeout: float | None = None,
     ) -> Iterator[Prediction]:
-        """Classifies any number of inputs as they come; predictions come out in the same order.
+        """Classifies any number of inputs as they arrive; predictions come out in the same order.
 
-        Requests travel on one call, never more than a few at once. Those that a broken call left unanswered are
-        sent again on another, so that a dropped connection or a restarted server cost time and nothing else. Where
-        the alias moves meanwhile, `Prediction.version` tells.
+        Requests travel on one call, never more than a few at once. Requests that a broken call left unanswered are
+        sent again on another, so a dropped connection or a restarted server costs only time. If
+        the alias moves meanwhile, `Prediction.version` shows it.
 
         Args:
             model: The model's name.
@@ -298,7 +298,7 @@ class Client(SyncRequests):
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             chunk_size: Inputs in a request.
-            timeout: How long the next answer is waited for, over however many calls, in seconds. None: the client's.
+            timeout: How long to wait for the next answer, over any number of calls, in seconds. None: the client's.
         """
         settings = PredictSettings(
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
@@ -362,8 +362,8 @@ class Client(SyncRequests):
     ) -> Bundle:
         """Writes a self-contained bundle: model.onnx, labels.json, tokenizer.json, report, sample runner.
 
-        Every file's size and SHA-256 are checked; the files appear together when all of them are right, and
-        those that were there stay as they were if not.
+        Every file's size and SHA-256 are checked; the files appear together once all of them are right;
+        otherwise older files stay as they were.
 
         Args:
             model: The model's name.
@@ -374,7 +374,7 @@ class Client(SyncRequests):
             timeout: Deadline of the whole in seconds. By default there is none.
 
         Raises:
-            DataLossError: What arrived is not what the server said that it sends.
+            DataLossError: The received data differ from the server's digest.
             OSError: The files cannot be written.
         """
         request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
@@ -394,9 +394,9 @@ class Client(SyncRequests):
             return writer.finish()
 
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> Iterator[Event]:
-        """Follows an adaptation's events, the past ones first, until it can have no more.
+        """Follows an adaptation's events, the past ones first, until no more can follow.
 
-        A dropped connection is resumed behind the last numbered event: none is missed, none comes twice.
+        A dropped connection is resumed after the last numbered event: none is missed, none comes twice.
 
         Args:
             model: The model.
@@ -454,7 +454,7 @@ class Client(SyncRequests):
 
 
 def _offer(feed: queue.Queue[T], item: T, call: Any) -> bool:
-    """Puts an item where gRPC takes it from; False once the call has ended and nobody takes any more."""
+    """Passes an item to gRPC; False once the call has ended and no more are taken."""
     while not call.done():
         try:
             feed.put(item, timeout=_FEED_LOOK_S)
@@ -465,7 +465,7 @@ def _offer(feed: queue.Queue[T], item: T, call: Any) -> bool:
 
 
 def _release(feed: queue.Queue[Any]) -> None:
-    """Lets the thread go that gRPC has waiting for the next item."""
+    """Releases gRPC's thread that waits for the next item."""
     while not feed.empty():
         feed.get_nowait()
     feed.put(None)

@@ -1,7 +1,7 @@
 """Reads labelled examples from CSV, TSV and JSON lines, a row at a time: files may be larger than memory.
 
-Formats go by the name's ending, also before ".gz"; "-" is standard input, as JSON lines. A folder is a tree of images
-or clips in folders that are named as their classes are.
+The name's ending, before ".gz" if present, decides the format; "-" is standard input, as JSON lines. A folder is a tree
+of images or clips in folders named after their classes.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ _MAX_CELL_CHARACTERS: Final = 32 * 1024 * 1024
 
 
 class DataError(Exception):
-    """A data file is not as it must be; the message names the file, the line and the column."""
+    """A data file is malformed; the message names the file, the line and the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what."""
+    """The columns of a file."""
 
     input: str
-    """What is to be classified."""
+    """The input to classify."""
     label: str
-    """What it should be answered with."""
+    """The label of the input."""
     id: str | None = None
     """The example's id."""
     weight: str | None = None
-    """How much it counts."""
+    """The example's weight."""
     group: str | None = None
-    """What must not be torn apart by cross-validation."""
+    """The group that cross-validation keeps together."""
     split: str | None = None
     """ "train" or "validation"."""
     subject: str | None = None
-    """Whose data it is."""
+    """The person whose data it is."""
     path: bool = False
-    """Whether `input` names files of images or clips, from the data file's folder on, rather than holding texts."""
+    """Whether `input` names files of images or clips, relative to the data file's folder, instead of holding texts."""
     separator: str = ""
-    """What separates several labels in a cell of `label`; empty: a cell is one label."""
+    """The separator of several labels in a cell of `label`; empty: a cell is one label."""
     value: str | None = None
-    """What number it should be answered with, in place of a label."""
+    """The number to predict, in place of a label."""
     second: str | None = None
-    """The second text, where `input` is the first of a pair."""
+    """The second text, if `input` is the first of a pair."""
 
 
 class Origin(Protocol):
-    """Where rows come from."""
+    """The source of rows."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name for messages."""
 
     @property
     def folder(self) -> Path:
@@ -122,7 +122,7 @@ class DataFile:
 
     @property
     def position(self) -> int:
-        """How many bytes of the file (as it is on disk) have been read; 0 where that cannot be told."""
+        """The bytes of the file on disk that have been read; 0 if unknown."""
         try:
             return self._raw.tell() if self.size and not self._raw.closed else 0
         except OSError:
@@ -165,7 +165,7 @@ class DataFile:
         stream: Any = self._raw
         if zipped:
             stream = self._stack.enter_context(gzip.GzipFile(fileobj=self._raw))
-        # Line ends inside quoted cells are the csv module's to read.
+        # The csv module reads line ends inside quoted cells.
         return io.TextIOWrapper(
             stream, encoding=self._encoding, newline=None if self._format == "jsonl" else ""
         )
@@ -217,9 +217,9 @@ class DataFile:
 
 
 class FolderTree:
-    """Images or clips in folders that are named as their classes are, as if a file listed them.
+    """Images or clips in folders named after their classes, as if a file listed them.
 
-    Rows have the columns "path", from the folder on, and "label".
+    Rows have the columns "path", relative to the folder, and "label".
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -324,10 +324,10 @@ def open_data(
 
 
 def example_of(data: Origin, row: Row, columns: Columns) -> Example:
-    """The example that a row holds.
+    """Returns the example of a row.
 
     Raises:
-        DataError: A column is missing, or a value is not of its kind.
+        DataError: A column is missing, or a value has the wrong type.
     """
     cells = _Cells(data.name, row)
     return Example(
@@ -363,7 +363,7 @@ Data: TypeAlias = DataFile | FolderTree
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """The values of one row, asked for by column."""
+    """The values of one row, by column."""
 
     name: str
     row: Row

@@ -1,4 +1,4 @@
-"""What callers hand in, and how it becomes protobuf: the one place that knows which inputs are accepted."""
+"""Examples and inputs from callers, and their conversion to protobuf: the one place that knows the accepted inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graft._records.media import media_message
 from graft.v1 import adaptation_pb2, types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""What a server takes in one message."""
+"""The largest message that a server takes."""
 _OVERHEAD_BYTES = 1024
 # An example travels in a message of its own where it must, with a little around it.
 _MAX_EXAMPLE_BYTES = MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
@@ -26,52 +26,52 @@ class TextPair:
 
 
 class Vector(Protocol):
-    """A NumPy array, as far as it is looked at: NumPy itself is not needed."""
+    """The parts of a NumPy array that are used: NumPy itself is not needed."""
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
 
     def tolist(self) -> Any:
-        """Its numbers."""
+        """Returns the numbers as lists."""
 
 
 Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Vector"
-"""What can be classified: a text (str) or a pair of them; an image or a clip, as what its file holds (bytes) or as
+"""An input: a text (str) or a pair of texts; an image or a clip, as the content of its file (bytes) or as
 its path; or features of the model's own backbone, a NumPy array of shape (d,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled input, with everything that can be said about it."""
+    """One labelled input, with all its attributes."""
 
     input: Input
-    """What the label was given to: a text or a pair of texts, not blank, at most 1,000,000 bytes of UTF-8; an image
+    """The input: a text or a pair of texts, not blank, at most 1,000,000 bytes of UTF-8; an image
     (JPEG, PNG, WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path, read as it is sent; or features, a
     NumPy array of shape (d,)."""
     label: str | None = None
-    """What the input should be answered with. Of this and the next three at most one is set; none: unlabelled."""
+    """The label of the input. At most one of this and labels, value and distribution is set; none: unlabelled."""
     id: str = ""
     """Unique within the model's lineage, at most 256 bytes; empty: the server derives one."""
     weight: float | None = None
-    """How much the example counts in training, relative to the others: >= 0. None: 1."""
+    """The example's weight in training, relative to the others: >= 0. None: 1."""
     split: str = ""
     """"train", "validation" (never trained on), or "": training, with cross-validation for the report."""
     group: str = ""
-    """Examples with the same group are never torn apart by cross-validation. At most 256 bytes."""
+    """Cross-validation keeps examples with the same group in one fold. At most 256 bytes."""
     subject: str = ""
-    """Whose data it is: `Client.delete_examples` erases by it. At most 256 bytes."""
+    """The person whose data it is: `Client.delete_examples` erases by it. At most 256 bytes."""
     labels: Collection[str] | None = None
-    """All labels that apply, for a multi-label model; empty: none does."""
+    """All labels that apply, for a multi-label model; empty: no label applies."""
     value: float | None = None
-    """The number to answer with, for a regression."""
+    """The number to predict, for a regression."""
     distribution: Mapping[str, float] | None = None
-    """How probable each label is: they sum to 1. For a single-label model."""
+    """The probability of each label, with a sum of 1, for a single-label model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Takes an example back: the versions to come are trained without it."""
+    """Removes an example: later versions are trained without it."""
 
     id: str
     """The example's id."""
@@ -82,9 +82,9 @@ class Label:
     """A class that a model can answer with."""
 
     name: str
-    """What Predict answers."""
+    """The name, as Predict returns it."""
     description: str = ""
-    """What the class means, in words. At most 1,024 bytes."""
+    """A description of the class. At most 1,024 bytes."""
 
 
 Target: TypeAlias = str | Collection[str] | float | Mapping[str, float] | None
@@ -95,10 +95,10 @@ LabelsLike: TypeAlias = Mapping[str, str] | Iterable[str | Label | tuple[str, st
 
 
 def input_message(value: object) -> types_pb2.Input:
-    """The protobuf form of one input; what else is accepted in future is added here.
+    """Returns the protobuf form of one input; further types of input belong here.
 
     Raises:
-        TypeError: The value is not something that can be classified.
+        TypeError: The value is not a supported input.
         ValueError: The text is not valid Unicode, a file is neither an image nor a clip, or features have another
             shape than (d,).
     """
@@ -137,13 +137,13 @@ def _feature_vector(array: Vector) -> types_pb2.FeatureVector:
 
 
 def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
-    """Turns examples into protobuf one by one, as they come; errors say which one is at fault."""
+    """Converts examples to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, example in enumerate(examples):
         yield numbered_example_message(number, example)
 
 
 def change_messages(changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
-    """Turns examples and deletions into protobuf one by one, as they come; errors say which one is at fault."""
+    """Converts examples and deletions to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, change in enumerate(changes):
         yield numbered_change_message(number, change)
 
@@ -199,7 +199,7 @@ def _example_message(example: ExampleLike) -> types_pb2.Example:
 
 
 def task_of(example: ChangeLike) -> str:
-    """The task that an example's target is for; "" where it has none, or is nothing that can be sent."""
+    """Returns the task of an example's target; "" if it has no target or cannot be sent."""
     if not isinstance(example, Example):
         if isinstance(example, Delete) or not isinstance(example, tuple | list) or len(example) != 2:
             return ""
@@ -239,7 +239,7 @@ def _set_target(message: types_pb2.Example, example: Example) -> None:
     if example.labels is not None:
         if isinstance(example.labels, str) or not all(isinstance(it, str) for it in example.labels):
             raise TypeError(f"labels must be a set of texts, not {example.labels!r:.80}")
-        message.label_set.SetInParent()  # no labels at all are a target too
+        message.label_set.SetInParent()  # an empty set of labels is a target too
         message.label_set.labels.extend(example.labels)
     if example.value is not None:
         message.value = float(example.value)

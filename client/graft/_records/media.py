@@ -1,4 +1,4 @@
-"""Which files are images and which are clips: told by how they begin, as names may say anything."""
+"""Distinguishes images and clips by the beginning of the file, since names may be wrong."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ENDINGS: Final = frozenset(
 
 
 def media_message(value: bytes | bytearray | memoryview | os.PathLike[str]) -> types_pb2.Input:
-    """The protobuf form of an image or a clip, given as what a file holds or as its path.
+    """Returns the protobuf form of an image or a clip, given as the content of a file or as its path.
 
     Raises:
-        ValueError: It is neither, or the file cannot be read.
+        ValueError: It is neither an image nor a clip, or the file cannot be read.
     """
     if isinstance(value, os.PathLike):
         return _of_file(Path(value))
@@ -64,9 +64,9 @@ def _kind(begin: bytes) -> str | None:
 
 
 def class_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The images and clips below folders that are named as their classes are, sorted: (file, class).
+    """Returns the images and clips below folders named after their classes, sorted: (file, class).
 
-    What lies directly in the folder, hidden files and files with other endings are passed over.
+    Files directly in the folder, hidden files and files with other endings are skipped.
     """
     for of_class in sorted(it for it in folder.iterdir() if it.is_dir() and not it.name.startswith(".")):
         for file in sorted(of_class.rglob("*")):

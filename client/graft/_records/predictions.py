@@ -1,4 +1,4 @@
-"""What a model says of an input, as plain data."""
+"""A model's answers as plain data."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Score:
     probability: float
     """Calibrated, 0 to 1; over all labels of a single-label model they sum to 1."""
     selected: bool | None = None
-    """Whether a multi-label model says that the label applies; None for others."""
+    """Whether a multi-label model selects the label; None for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a request's time went, in seconds. Batch-mates share the encoder's time."""
+    """The times of a request's stages, in seconds. Inputs of one batch share the encoder's time."""
 
     queue_s: float
     """Waiting for the device."""
     tokenize_s: float
     """Turning text into tokens."""
     encode_s: float
-    """In the encoder."""
+    """Computing features in the encoder."""
     head_s: float
-    """From features to probabilities."""
+    """Computing probabilities from features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +41,23 @@ class Prediction:
     """The answer for one input."""
 
     scores: tuple[Score, ...]
-    """The best labels, most probable first; empty where `error` is set, and for a regression."""
+    """The best labels, most probable first; empty if `error` is set, and for a regression."""
     abstained: bool
-    """The input looks like nothing that the model was trained on: do not rely on the answer."""
+    """Whether the input is unlike all that the model was trained on: do not rely on the answer."""
     novelty: float
     """How unlike the training examples the input is: above 0.95, it is stranger than 95% of them. 0 to 1."""
     truncated: bool
-    """The input was longer than the backbone reads, and its end was cut off."""
+    """Whether the input was longer than the backbone reads, so that its end was cut off."""
     features: tuple[float, ...]
-    """The backbone's features, unit-norm, where they were asked for."""
+    """The backbone's features, unit-norm, if requested."""
     error: GraftError | None
     """Why this input could not be answered, or None. The others were."""
     version: int
     """The version that answered."""
     value: float | None = None
-    """The number to expect, from a regression."""
+    """The predicted number of a regression."""
     low: float | None = None
-    """The lower end of the interval around `value` that holds the truth as often as the report says."""
+    """The lower end of the interval around `value` that holds the true value as often as the report says."""
     high: float | None = None
     """The upper end."""
 
@@ -80,13 +80,13 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """One prediction for each input, in order: a list that also knows where it comes from.
+    """One prediction for each input, in order: a list with facts about its source.
 
     Attributes:
         model: The model's name.
         version: The version that answered all of them; 0: an interim head.
-        timings: Where the time went.
-        next_sequence: Of an interim head: how many changes, of all writers, it had learned.
+        timings: The times of the request's stages.
+        next_sequence: The number of changes, of all writers, that the interim head had learned.
     """
 
     def __init__(

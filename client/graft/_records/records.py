@@ -24,7 +24,7 @@ class Model:
     latest_version: int
     """The highest version that still exists; 0: none."""
     aliases: Mapping[str, int]
-    """Which version each alias points at; "live" is what predict uses."""
+    """The version that each alias points at; predict uses "live"."""
     versions: int
     """How many versions exist."""
     create_time: dt.datetime | None
@@ -46,20 +46,20 @@ class Version:
     create_time: dt.datetime | None
     """When it was published, in UTC."""
     report: Report
-    """What it was trained on and how good it is; in lists of versions without its own lists."""
+    """Its training data and quality; in lists of versions without the report's own lists."""
     aliases: tuple[str, ...]
     """The aliases that point at it, sorted."""
     labels: tuple[Label, ...] = field(repr=False)
     """The labels that it answers with, in output order; empty in lists of versions, and for a regression."""
     trained_on_erased: bool = False
-    """Whether it may have been trained on examples that were erased since."""
+    """Whether it may have been trained on examples that have since been erased."""
     task: str = "single_label"
-    """What it answers with: "single_label", "multi_label" or "regression"."""
+    """Its task: "single_label", "multi_label" or "regression"."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredExample:
-    """An example as one change left it."""
+    """An example in the state after one change."""
 
     adaptation_id: str
     """The adaptation that it was sent to."""
@@ -70,35 +70,35 @@ class StoredExample:
     id: str
     """The example's id."""
     label: str | None
-    """What it should be answered with; None: unlabelled, or the target is one of labels, value and distribution."""
+    """Its label; None: unlabelled, or the target is one of labels, value and distribution."""
     split: str
-    """"train", "validation", or "": neither was said."""
+    """"train", "validation", or "": unspecified."""
     group: str
-    """What cross-validation does not tear apart, or ""."""
+    """The group that cross-validation keeps together, or ""."""
     subject: str
-    """Whose data it is, or ""."""
+    """The person whose data it is, or ""."""
     deleted: bool
     """Whether a later change replaced or removed it: it is still stored, but not trained on."""
     text: str | None = field(repr=False)
-    """The input, where it is a text and was asked for."""
+    """The input, if it is a text and was requested."""
     labels: tuple[str, ...] | None = None
-    """All labels that apply, of a multi-label model's example; None: it has no set of labels."""
+    """All labels that apply, for a multi-label model's example; None: it has no set of labels."""
     value: float | None = None
-    """The number to answer with, of a regression's example."""
+    """The number to predict, for a regression's example."""
     distribution: Mapping[str, float] | None = None
-    """How probable each label is, where that was said."""
+    """The probability of each label, if given."""
     weight: float = 1.0
-    """How much it counts in training, relative to the others."""
+    """Its weight in training, relative to the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What became of a wish to erase examples."""
+    """The result of a request to erase examples."""
 
     erased: int
-    """How many stored states of examples were erased."""
+    """The number of erased stored states of examples."""
     affected_versions: tuple[int, ...]
-    """The versions that may have been trained on examples erased now or before, and still exist."""
+    """The existing versions that may have been trained on examples erased now or before."""
     deleted_versions: tuple[int, ...]
     """The versions that were deleted."""
 
@@ -112,29 +112,29 @@ class Backbone:
     encoder_id: str
     """The digest that identifies the encoder."""
     modality: str
-    """What it reads, for example "text"."""
+    """The modality that it reads, for example "text"."""
     feature_dimension: int
     """The length of its feature vectors."""
     max_tokens: int
-    """How many tokens it reads of a text."""
+    """The most tokens of a text that it reads."""
     architecture: str
-    """As its configuration names it, for example "bert"."""
+    """The architecture's name in the configuration, for example "bert"."""
     layers: int
-    """How many layers it has."""
+    """The number of layers."""
     state: str
     """"unloaded" (it is loaded on its first use), "loading", "ready" or "failed"."""
     is_default: bool
-    """Whether it is used where a request names none."""
+    """Whether requests that name none use it."""
     memory_bytes: int
-    """By how much the server grew as it was loaded; 0: it is not loaded."""
+    """The growth of the server's memory when it was loaded; 0: it is not loaded."""
     error: str
-    """Where it failed: why, and what helps."""
+    """If it failed: the reason and the remedy."""
     input_kinds: tuple[str, ...]
     """The kinds of input that it takes: "text", "text_pair", "image", "audio", "features"."""
     unfreezable_layers: int
-    """How many of its layers, from the top, fine-tuning can unfreeze."""
+    """The number of its layers, from the top, that fine-tuning can unfreeze."""
     export_parity: float
-    """By how much its features differ from those of the original model, relative to the largest component; 0: not
+    """The difference of its features from the original model's, relative to the largest component; 0: not
     known."""
 
 
@@ -156,14 +156,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What became of one commit."""
+    """The outcome of one commit."""
 
     commit_id: str
     """The commit."""
     state: str
     """"queued", "training", "published", "failed" or "cancelled"."""
     version: int
-    """The version where it was published, otherwise 0."""
+    """The version if it was published, otherwise 0."""
     error: GraftError | None
     """Why it failed or was cancelled."""
     create_time: dt.datetime | None
@@ -181,20 +181,20 @@ class Adaptation:
     state: str
     """"open", "closed" or "cancelled"."""
     backbone: str
-    """The backbone that it uses; empty until the first example decided it."""
+    """The backbone that it uses; empty until the first example decides it."""
     create_time: dt.datetime | None
     """When it was started, in UTC."""
     writers: Mapping[str, int]
     """For each writer the sequence number below which its examples are durable or rejected."""
     publications: tuple[Publication, ...]
-    """What became of its commits, oldest first."""
+    """The outcomes of its commits, oldest first."""
     metrics: Mapping[str, float]
-    """How its stream is being learned, by name; empty where the server does not follow it now."""
+    """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the server is doing."""
+    """The work that the server is doing."""
 
     commit_id: str
     """The commit that is being worked on."""
@@ -205,7 +205,7 @@ class Progress:
     metrics: Mapping[str, float]
     """Figures so far, by name."""
     eta_s: float | None
-    """How long the rest will take, in seconds, where it is known."""
+    """How long the rest will take, in seconds, if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,19 +219,19 @@ class Event:
     kind: str
     """"rejected", "committed", "published", "publication_failed", "state" or "progress"."""
     rejected: tuple[Rejection, ...] = ()
-    """The refused examples, where kind is "rejected"."""
+    """The refused examples, if kind is "rejected"."""
     commit_id: str = ""
-    """The commit, where the event is about one."""
+    """The commit, if the event is about one."""
     version: int = 0
-    """The version, where kind is "published"."""
+    """The version, if kind is "published"."""
     report: Report | None = None
-    """How good the version is, where kind is "published"."""
+    """The quality of the version, if kind is "published"."""
     error: GraftError | None = None
-    """Why, where kind is "publication_failed"."""
+    """The reason, if kind is "publication_failed"."""
     state: str = ""
-    """The adaptation's new state, where kind is "state"."""
+    """The adaptation's new state, if kind is "state"."""
     progress: Progress | None = None
-    """What is being done, where kind is "progress"."""
+    """The work in progress, if kind is "progress"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +241,9 @@ class AdaptProgress:
     adaptation_id: str
     """The adaptation, to watch or resume it by."""
     stage: str
-    """"connecting", "streaming", "committed", or what the server says it does, for example "selecting"."""
+    """"connecting", "streaming", "committed", or the server's stage, for example "selecting"."""
     sent: int
-    """How many examples the server was sent or needs not be sent, because an earlier call did."""
+    """The number of examples that were sent to the server, now or by an earlier call."""
     acknowledged: int
     """How many examples are durable, or were refused."""
     rejected: int
@@ -253,37 +253,37 @@ class AdaptProgress:
     metrics: Mapping[str, float]
     """The server's figures so far, by name; of the stream, for example "prequential_accuracy"."""
     version: int
-    """The newest version that was published during this call, by our commit or by the server's own; 0: none."""
+    """The newest version published during this call, by the client's commit or by the server's own; 0: none."""
     eta_s: float | None
-    """How long the training will still take, in seconds, where it is known."""
+    """How long the rest of the training will take, in seconds, if known."""
     reconnects: int
     """How many times the call was broken and resumed."""
     trouble: GraftError | None
-    """Why there is no connection now, while a new one is being tried."""
+    """Why there is no connection now, while the client tries a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one commit, ours or the server's own."""
+    """The outcome of one commit, the client's or the server's own."""
 
     commit_id: str
-    """The commit; those of the server are called "auto:1", "auto:2" and so on."""
+    """The commit; the server's commits are called "auto:1", "auto:2" and so on."""
     version: int
     """The version that was published; 0: none."""
     report: Report | None = field(repr=False)
-    """What it was trained on and how good it is; None where there is no version."""
+    """Its training data and quality; None if there is no version."""
     error: GraftError | None
-    """Why there is no version; the stream goes on all the same."""
+    """Why there is no version; the stream continues all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the server would say of a start and of examples, of which nothing was stored."""
+    """The result of checking a start and examples, of which nothing was stored."""
 
     model: str
     """The model."""
     examples: int
-    """How many examples were looked at."""
+    """The number of checked examples."""
     rejected: tuple[Rejection, ...] = field(repr=False)
     """The examples that would be refused, by sequence; the first 10,000."""
     rejected_count: int
@@ -292,7 +292,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class AdaptResult:
-    """A version that is being served, and how it came to be."""
+    """A served version, and its origin."""
 
     model: str
     """The model."""
