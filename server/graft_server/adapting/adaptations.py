@@ -1,4 +1,4 @@
-"""All adaptations that this server has a hand in: opening, resuming, finding, recovering them."""
+"""All adaptations that this server works on: opening, resuming, finding, recovering them."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from graft_server.store.catalogue.versions import read_manifest
 _log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
-"""What a caller who is one too many is told to wait: adaptations and commits end in some seconds to minutes."""
+"""The wait for a caller who is one too many: adaptations and commits end in some seconds to minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptationLimits:
-    """How much is taken in at once, by this server."""
+    """The limits of work that this server takes in at once."""
 
     open: int = 1024
-    """Adaptations whose examples are taken."""
+    """The most adaptations whose examples are taken."""
     open_per_model: int = 256
     publications: int = 1024
-    """Commits that wait or are trained."""
+    """The most commits that wait or are trained."""
     publications_per_model: int = 64
     intake_bytes: int = 256 << 20
     """Memory for changes that wait for the disk and the encoder."""
@@ -83,16 +83,16 @@ class Adaptations:
         self._starts: dict[str, dict[str, Start]] = {}
         self._stored_examples = StoredExamples(publisher.objects)
         self._followed = publisher.catalogue.snapshot.entries
-        """How many entries of the catalogue have been followed by all adaptations."""
+        """The number of entries of the catalogue that all adaptations have followed."""
         self._following = asyncio.Lock()
         self._dropped: set[Adaptation] = set()
-        """Those whose model was deleted, while something of them is left."""
+        """Adaptations whose model was deleted and whose objects are not all removed."""
         self._draining = False
 
     async def backbone_of(self, request: StartRequest) -> str:
-        """The backbone of a checked request that names none; "" where its first example decides.
+        """Returns the backbone of a checked request that names none; "" if its first example decides.
 
-        That of the adaptation, if it exists; the server's default one, if all read the same.
+        It is the backbone of the adaptation, if that exists; or the server's default one, if all read the same.
         """
         key = (request.model, request.adaptation_id)
         try:
@@ -103,16 +103,16 @@ class Adaptations:
         return store.start.settings.backbone
 
     def backbone_for(self, modality: Modality | None) -> str:
-        """The backbone for examples of a modality: the default one, or the first that reads them."""
+        """Returns the backbone for examples of a modality: the default one, or the first that reads them."""
         return self._trunks.reading(modality).name
 
     def check(self, request: StartRequest, backbone: str = "") -> StartRequest:
         """Returns the request with its defaults filled in; its backbone too, where it has none.
 
         Raises:
-            InvalidError: Something in it can never work.
+            InvalidError: The request can never work.
             MissingError: This server has no such backbone.
-            BackboneError: What the backbone is could not be found out.
+            BackboneError: The backbone could not be described.
         """
         request = identified(request)
         trunk = self._trunks.get(backbone or request.settings.backbone)
@@ -123,20 +123,20 @@ class Adaptations:
         return self._trunks.get(backbone)
 
     async def start(self, request: StartRequest) -> Adaptation:
-        """Opens or resumes an adaptation, as a checked request says.
+        """Opens or resumes an adaptation for a checked request.
 
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
             MissingError: It is new, and there is no version base_version.
             DrainingError: This server is going away.
-            OverloadError: It takes the examples of as many adaptations as it may.
+            OverloadError: The server already takes the examples of as many adaptations as it may.
         """
         key = (request.model, request.adaptation_id)
         async with self._lock(key):
             adaptation = self._open.get(key)
             if adaptation is None:
                 adaptation = self._adopt(await self._stored(request))
-            # Late, so that it also stops those who came in before the server began to drain.
+            # Late, so that it also stops callers who came in before the server began to drain.
             if self._draining:
                 raise DrainingError
             require_same(adaptation.store.start.settings, request)
@@ -145,7 +145,7 @@ class Adaptations:
             return adaptation
 
     async def get(self, model: str, adaptation_id: str) -> Adaptation:
-        """Finds an adaptation, as its newest state is.
+        """Finds an adaptation in its newest state.
 
         Raises:
             MissingError: There is none.
@@ -165,7 +165,7 @@ class Adaptations:
 
         Raises:
             MissingError: There is no such adaptation.
-            StateError: It is closed or cancelled, or has nothing to answer with yet (INTERIM_EMPTY).
+            StateError: It is closed or cancelled, or its head has not learned anything yet (INTERIM_EMPTY).
         """
         adaptation = self._open.get((model, adaptation_id)) or await self.get(model, adaptation_id)
         adaptation.require_open()
@@ -175,13 +175,13 @@ class Adaptations:
         return await adaptation.interim.head()
 
     async def begun(self, model: str) -> list[tuple[datetime, str]]:
-        """When each of a model's adaptations began, and its id, newest first; damaged ones last."""
+        """Returns when each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
         begun = await asyncio.to_thread(self._begun, model)
         return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
-        """What is stored of an adaptation, also of one whose backbone this server does not have."""
+        """Returns the stored state of an adaptation, even if this server does not have its backbone."""
         adaptation = self._open.get((model, adaptation_id))
         if adaptation is None:
             return await self._load((model, adaptation_id))
@@ -191,7 +191,7 @@ class Adaptations:
     async def examples(
         self, model: str, adaptation_id: str, subject: str, after: tuple[str, str, int] | None
     ) -> Iterator[StoredExample]:
-        """The stored examples of a model by adaptation, writer and sequence; iterate in a thread.
+        """Yields the stored examples of a model by adaptation, writer and sequence; iterate in a thread.
 
         Args:
             model: The model.
@@ -225,12 +225,12 @@ class Adaptations:
         return adaptation.running if adaptation else ""
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
-        """How an adaptation is being learned, if this server follows it."""
+        """Returns how well an adaptation is learned, if this server follows it."""
         adaptation = self._open.get((model, adaptation_id))
         return adaptation.interim.metrics if adaptation else {}
 
     def forget_idle(self) -> None:
-        """Forgets the adaptations that nobody uses; they can be loaded again."""
+        """Forgets unused adaptations; they can be loaded again."""
         self._open = {key: it for key, it in self._open.items() if not it.idle}
 
     def _forget_later(self) -> None:
@@ -238,7 +238,7 @@ class Adaptations:
         self.forget_idle()
 
     async def recover(self) -> None:
-        """Takes up the commits that a server left unfinished, and the adaptations that publish by themselves."""
+        """Takes up the commits that a server left unfinished, and the adaptations with a publish policy."""
         objects = self._publisher.objects
         for model, name in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
             adaptation_id, _ = parsed_name(name)
@@ -251,17 +251,17 @@ class Adaptations:
                 if unfinished or by_itself:
                     (await self.get(model, adaptation_id)).resume()
             except DomainError as error:
-                # One damaged adaptation must not keep the others from being served.
+                # One damaged adaptation must not prevent serving the others.
                 _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
 
     async def follow(self) -> None:
-        """Does here what the catalogue says since: cancellations, erasures, deletions, by whatever server.
+        """Applies the catalogue's new entries here: cancellations, erasures and deletions by any server.
 
-        Several who ask do it one after the other. What fails is done again when this is called next; the rest is
-        done all the same.
+        Several callers do it one after the other. A failed entry is applied again at the next call; the others
+        are applied all the same.
 
         Raises:
-            Exception: The first of what failed.
+            Exception: The first failure.
         """
         async with self._following:
             snapshot = self._publisher.catalogue.snapshot
@@ -283,14 +283,14 @@ class Adaptations:
             self._followed = snapshot.entries
 
     async def _catch_up(self, adaptation: Adaptation, snapshot: Snapshot) -> None:
-        """Does what the catalogue says since of one adaptation."""
+        """Applies the catalogue's new entries to one adaptation."""
         key, store = adaptation.key, adaptation.store
         if snapshot.deletions.get(key[0], 0) > store.start.born:
             if self._open.get(key) is adaptation:
-                del self._open[key]  # whoever asks for it from here on gets another one
+                del self._open[key]  # later callers get another one
                 self._dropped.add(adaptation)
             await adaptation.end(Reason.DELETED)
-            # This server may have written some more after the one that deletes had looked.
+            # This server may have written more objects after the deleting server listed them.
             await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
             self._dropped.discard(adaptation)
         elif key in snapshot.cancelled and adaptation.working:
@@ -300,7 +300,7 @@ class Adaptations:
         adaptation.followed = snapshot.entries
 
     async def close(self) -> None:
-        """Stops working, and asks all callers to call again; what is durable is taken up by the next server."""
+        """Stops working, and asks all callers to call again; the next server takes up durable commits."""
         self._draining = True
         if self._forgetting is not None:
             self._forgetting.cancel()
@@ -308,7 +308,7 @@ class Adaptations:
             await adaptation.end(Reason.DRAINING)
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
-        """The examples that a request's base_version brings.
+        """Returns the lineage that a request's base_version brings.
 
         Raises:
             MissingError: There is no version base_version.
@@ -335,7 +335,7 @@ class Adaptations:
         try:
             return await self._load(key)
         except MissingError:
-            # Only now: one that exists has its lineage, also where base_version was deleted since.
+            # Only now: an existing adaptation has its lineage, even if base_version was deleted since.
             lineage = await self.lineage(request)
         snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
         start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
@@ -343,7 +343,7 @@ class Adaptations:
         return await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
-        """Reads an adaptation; MissingError also if its model was deleted, but what is left of it not yet."""
+        """Reads an adaptation; MissingError also if its model was deleted and its objects are not yet."""
         store = await asyncio.to_thread(
             AdaptationStore.load, self._publisher.objects, key[0], self._name(*key)
         )
@@ -352,11 +352,11 @@ class Adaptations:
         return store
 
     def _name(self, model: str, adaptation_id: str) -> str:
-        """The name that an adaptation is stored by, as far as this server knows of deletions."""
+        """Returns the name that an adaptation is stored by, as far as this server knows of deletions."""
         return stored_name(adaptation_id, self._publisher.catalogue.snapshot.deletions.get(model, 0))
 
     def _begun(self, model: str) -> dict[str, datetime]:
-        """When each of a model's adaptations began, by its id."""
+        """Returns when each of a model's adaptations began, by id."""
         deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
         known = dict(self._starts.get(model, {}))
         starts = read_starts(self._publisher.objects, model, known)

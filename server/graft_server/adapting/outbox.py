@@ -1,4 +1,4 @@
-"""What waits to be sent to one caller of Adapt. Acknowledgements and progress stay small however slowly it reads."""
+"""Messages waiting for one caller of Adapt. Acknowledgements and progress stay small however slowly it reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graft_server.domain.examples import Rejection
 from graft_server.domain.stream import Accepted, Message, Progress, PublicationFailed, Published
 
 REJECTIONS_AT_ONCE = 1_000
-"""An acknowledgement names at most so many rejections, so that it stays under 1 MiB; the rest follow."""
+"""The most rejections in an acknowledgement, so that it stays under 1 MiB; the rest follow."""
 
 
 class Outbox:
@@ -28,12 +28,12 @@ class Outbox:
 
     @property
     def unread(self) -> int:
-        """How many messages wait that do not coalesce."""
+        """The number of waiting messages that do not coalesce."""
         return len(self._others)
 
     @property
     def unread_rejections(self) -> int:
-        """How many rejections wait."""
+        """The number of waiting rejections."""
         return len(self._rejected)
 
     def accept(self, next_sequence: int, rejected: Sequence[Rejection]) -> None:
@@ -53,17 +53,17 @@ class Outbox:
         self._wakeup.set()
 
     def fail(self, error: Exception) -> None:
-        """Ends the outbox with an error, at once; what is unread is dropped."""
+        """Ends the outbox with an error, at once; unread messages are dropped."""
         self._error = self._error or error
         self._wakeup.set()
 
     def end(self, error: Exception | None = None) -> None:
-        """Ends the outbox once everything in it has been read, with the error if there is one."""
+        """Ends the outbox once all its messages have been read, with the error if there is one."""
         self._ended, self._last_error = True, error
         self._wakeup.set()
 
     async def get(self) -> Message | None:
-        """The next message; None: there will be no more."""
+        """Returns the next message; None: there will be no more."""
         while True:
             if self._error is not None:
                 raise self._error
@@ -78,7 +78,7 @@ class Outbox:
             await self._wakeup.wait()
 
     def _next(self) -> Message | None:
-        # Acknowledgements first: a commit's message must not overtake that of its examples.
+        # Acknowledgements first: a commit's message must not overtake its examples' acknowledgement.
         if self._accepted is not None:
             count = min(len(self._rejected), REJECTIONS_AT_ONCE)
             accepted = Accepted(self._accepted, tuple(self._rejected.popleft() for _ in range(count)))

@@ -1,4 +1,4 @@
-"""One call of Adapt, from its first change to its last answer; and those who only watch."""
+"""One call of Adapt, from its first change to its last answer; and watchers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 MOST_UNREAD_REJECTIONS = 4_096
-"""Beyond so many (1 MB or so) they are left in the store until the caller has read these."""
+"""The most unread rejections in memory (1 MB or so); more are left in the store until the caller has read these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class WriterPosition:
 
 
 class Host(Protocol):
-    """What a call needs of its adaptation."""
+    """The interface of an adaptation that a call needs."""
 
     store: AdaptationStore
 
@@ -51,7 +51,7 @@ class Host(Protocol):
 
 
 class Watcher:
-    """Somebody who wants to know when something happened.
+    """A caller who waits for events.
 
     Attributes:
         changed: Set when there may be new events, or progress.
@@ -67,8 +67,8 @@ class Session:
     """One call of Adapt.
 
     Attributes:
-        writer_id: Which writer it is.
-        outbox: What waits to be sent to the caller.
+        writer_id: The writer's id.
+        outbox: The messages waiting for the caller.
     """
 
     def __init__(self, adaptation: Host, log: WriterLog, feature_writer: FeatureWriter, share: Share) -> None:
@@ -81,7 +81,7 @@ class Session:
         self._half_closed = False
         self._durable_ordinals = 0
         self._untold: tuple[int, int] | None = None
-        """From which ordinal and sequence number on rejections are told from the store: too many are unread."""
+        """The ordinal and sequence number from which rejections are read from the store: too many are unread."""
 
     @property
     def next_sequence(self) -> int:
@@ -89,10 +89,10 @@ class Session:
         return self._log.next_sequence
 
     async def next_message(self) -> Message | None:
-        """The next message for the caller; None: there will be no more.
+        """Returns the next message for the caller; None: there will be no more.
 
         Raises:
-            Exception: What the call ends with.
+            Exception: The error that ends the call.
         """
         if self._untold is not None and not self.outbox.unread_rejections:
             await self._recall()
@@ -109,14 +109,14 @@ class Session:
             self._adaptation.require_open()
         await self._stream.put(first_sequence, changes)
         if first_sequence + len(changes) <= known:
-            self.outbox.accept(known, ())  # a repeat: say again how far we are
+            self.outbox.accept(known, ())  # a repeat: acknowledge again
 
     async def commit(self, commit_id: str, next_sequence: int | None, close: bool) -> None:
-        """Commits what was put so far; acknowledged, and later answered, through the outbox.
+        """Commits the changes put so far; acknowledged, and later answered, through the outbox.
 
         Raises:
             StateError: The adaptation takes no more commits.
-            ConflictError: next_sequence is beyond what was put.
+            ConflictError: next_sequence is beyond the changes put.
         """
         await self._stream.flush()
         end = self._log.next_sequence if next_sequence is None else next_sequence
@@ -135,7 +135,7 @@ class Session:
         self._end_if_done()
 
     def tell(self, progress: Progress) -> None:
-        """Passes on how the stream is being learned, unless there is more important news, or no more to send."""
+        """Passes on how well the stream is learned, unless there is more important news, or the call is ending."""
         if not (self._half_closed or self._open_commits):
             self.outbox.put(progress)
 
@@ -146,7 +146,7 @@ class Session:
         self._end_if_done()
 
     async def close(self) -> None:
-        """Ends the call, whatever state it is in."""
+        """Ends the call in any state."""
         self._adaptation.leave(self)
         await self._stream.close()
 
@@ -163,7 +163,7 @@ class Session:
         self._adaptation.note(segment)
 
     async def _recall(self) -> None:
-        """Reads rejections that the caller has not been told of, as many as may be unread."""
+        """Reads rejections that the caller has not received, as many as may be unread."""
         while self._untold is not None and self.outbox.unread_rejections <= MOST_UNREAD_REJECTIONS:
             ordinal, sequence = self._untold
             segment = await asyncio.to_thread(self._adaptation.store.segment, self.writer_id, ordinal)
@@ -174,7 +174,7 @@ class Session:
 
 
 def require_sent(end: int, next_sequence: int) -> None:
-    """Raises ConflictError if a commit reaches beyond what was sent."""
+    """Raises ConflictError if a commit reaches beyond the sent changes."""
     if end > next_sequence:
         raise ConflictError(
             f"commit.next_sequence is {end}, but only examples below {next_sequence} have been sent: send the "
@@ -185,7 +185,7 @@ def require_sent(end: int, next_sequence: int) -> None:
 
 
 def superseded(writer_id: str) -> ConflictError:
-    """What an older call of the same writer ends with."""
+    """Returns the error that ends an older call of the same writer."""
     return ConflictError(
         f"A newer call of writer {shown(writer_id)} has taken over: give each concurrent call a writer_id of "
         "its own.",

@@ -1,4 +1,4 @@
-"""The checks of a start, before anything of an adaptation is stored or opened."""
+"""The checks of a start, before an adaptation is stored or opened."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DEFAULT_WRITER = "default"
 MAX_LABELS = 10_000
 MAX_DESCRIPTION_BYTES = 1024
 LEAST_EVERY_S = 1.0
-"""More often, no version would be served for as long as it takes to train it."""
+"""The shortest interval: with a shorter one, a version would be served for less time than its training takes."""
 
 
 def identified(request: StartRequest) -> StartRequest:
     """Returns the request with the ids that it leaves out.
 
     Raises:
-        InvalidError: A name or an id is not one.
+        InvalidError: A name or an id is not valid.
     """
     check_model(request.model, "start.model")
     adaptation_id = request.adaptation_id or secrets.token_hex(8)
@@ -39,8 +39,8 @@ def checked(settings: AdaptationSettings, trunk: Trunk) -> AdaptationSettings:
     """Returns the settings for an adaptation of a trunk, with labels as they are stored.
 
     Raises:
-        InvalidError: Something in them can never work.
-        BackboneError: What the backbone is could not be found out.
+        InvalidError: The settings can never work.
+        BackboneError: The backbone could not be described.
     """
     settings = replace(settings, backbone=trunk.name, labels=_checked_labels(settings.labels))
     fine_tuning.check(settings, trunk.backbone)

@@ -1,1 +1,1 @@
-"""What may be asked of the server, in any protocol: the order of messages, limits, deadlines. No protocol is known."""
+"""The server's calls, independent of any protocol: the order of messages, limits, deadlines."""

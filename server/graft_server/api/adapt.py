@@ -1,4 +1,4 @@
-"""The call Adapt: a writer's examples and commits in, and what the server says of them out."""
+"""The call Adapt: a writer's examples and commits in, the server's answers out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from graft_server.sharing.event_loop import in_slices
 from graft_server.store.adaptations.segments import content_digest
 
 KEEP_ALIVE_S = 20.0
-"""An empty progress message is sent after so much silence: idle proxies close calls after a minute or so."""
+"""The silence after which an empty progress message is sent: proxies close idle calls after a minute or so."""
 MAX_CHANGES = 10_000
 CHANGES_AT_ONCE = 64
 """Of a message, between two turns of the event loop: reading and checking one takes 23 µs."""
@@ -49,7 +49,7 @@ _MODALITIES = {
 async def adapt(
     adaptations: Adaptations, messages: AsyncIterator[WriterMessage]
 ) -> AsyncGenerator[Message, None]:
-    """Takes examples and commits in, and says what happens to them; see `AdaptationApi.adapt`."""
+    """Takes examples and commits in, and yields the answers to them; see `AdaptationApi.adapt`."""
     first = await anext(messages, None)
     if not isinstance(first, StartMessage):
         raise InvalidError(
@@ -62,7 +62,7 @@ async def adapt(
     if not first.request.settings.backbone:
         backbone = await adaptations.backbone_of(request)
         if not backbone:
-            # The first example says what the adaptation is of, and its sender may be waiting for this.
+            # The first example decides the backbone, and its sender may be waiting for this message.
             yield _started(request, 0)
             started = True
             second = await anext(messages, None)
@@ -105,7 +105,7 @@ def _targets(request: StartRequest) -> TargetRules:
 
 
 async def _modality(message: WriterMessage | None) -> Modality | None:
-    """The modality of the first example of a message, if it has one that says."""
+    """Returns the modality of the first example of a message, if it has one."""
     if not isinstance(message, ExamplesMessage):
         return None
     for start in range(0, min(len(message.changes), MAX_CHANGES), CHANGES_AT_ONCE):
@@ -136,7 +136,7 @@ async def _beginning_with(
 
 
 async def _answers(session: Session) -> AsyncIterator[Message]:
-    """What the writer is to hear, and a sign of life where that is long in coming."""
+    """Yields the messages for the writer, and a sign of life after long silence."""
     while True:
         message: Message | None
         try:
@@ -150,13 +150,13 @@ async def _answers(session: Session) -> AsyncIterator[Message]:
 
 
 async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session: Session) -> None:
-    """Takes in what the writer sends; what is wrong with it ends the call through the outbox."""
+    """Takes in the writer's messages; an error in them ends the call through the outbox."""
     try:
         async for message in messages:
             match message:
                 case ExamplesMessage(first_sequence=first):
                     changes = await intake.checked(message)
-                    del message  # it may be large, and the stream may have to wait
+                    del message  # the message may be large, and the stream may have to wait
                     await session.put(first, changes)
                     del changes
                 case CommitMessage(close=close):
@@ -170,7 +170,7 @@ async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session
 
 
 async def _validate(messages: AsyncIterator[WriterMessage], intake: _Intake) -> AsyncIterator[Message]:
-    """The answers of a call that stores nothing."""
+    """Yields the answers of a call that stores nothing."""
     following = 0
     async for message in messages:
         match message:
@@ -198,7 +198,7 @@ class _Intake:
     trunk: Trunk
 
     async def checked(self, message: ExamplesMessage) -> list[Incoming]:
-        """The changes of a message; those that cannot be accepted have become rejections."""
+        """Returns the changes of a message, with rejections for changes that cannot be accepted."""
         first = message.first_sequence
         if first < 0:
             raise InvalidError(
@@ -232,7 +232,7 @@ class _Intake:
             checked = check_change(sent.change, default_id=default_id, targets=self.targets)
         except InvalidError as error:
             rejected = Rejection(sequence, error.reason, error.field, error.message, self.start.writer_id)
-            # One that is too long is no subject; what it belongs to is then refused for that alone.
+            # A subject that is too long is none; its change is then refused for that alone.
             return Incoming(digest, rejected, subject if len(subject) <= MAX_ID_BYTES else "")
         return Incoming(digest, checked)
 
@@ -252,7 +252,7 @@ def _commit_id(commit: CommitMessage) -> str:
 
 
 def _end(commit: CommitMessage) -> int | None:
-    """The sequence number that a commit reaches to; None: all so far."""
+    """Returns the sequence number up to which a commit reaches; None: all so far."""
     if commit.next_sequence is not None and commit.next_sequence < 0:
         raise InvalidError(
             f"commit.next_sequence is {commit.next_sequence}: sequences count from 0.",

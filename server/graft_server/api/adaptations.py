@@ -1,4 +1,4 @@
-"""What may be asked of adaptations: to take examples in, and how they stand."""
+"""The calls on adaptations: taking examples in, and reporting their state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_PUBLICATIONS = 1_000
 LISTED_PUBLICATIONS = 10
 """In a list of adaptations."""
 POLL_S = 2.0
-"""How often a watcher looks for what other servers recorded."""
+"""The seconds between two looks of a watcher for events of other servers."""
 
 
 class AdaptationApi:
@@ -44,15 +44,15 @@ class AdaptationApi:
         self._adaptations = adaptations
 
     def adapt(self, messages: AsyncIterator[WriterMessage]) -> AsyncGenerator[Message, None]:
-        """Takes a writer's examples and commits in, while it says what happens to them.
+        """Takes a writer's examples and commits in, and yields the answers to them.
 
-        Close what it returns: the call has not ended before.
+        Close the returned iterator: the call has not ended before.
 
         Args:
-            messages: The start first, once; then examples and commits. What iterating it raises ends the call.
+            messages: The start first, once; then examples and commits. An exception of the iteration ends the call.
 
         Raises:
-            DomainError: What ends the call.
+            DomainError: The error that ends the call.
         """
         return adapt(self._adaptations, messages)
 
@@ -80,12 +80,12 @@ class AdaptationApi:
     async def watch_adaptation(
         self, model: str, adaptation_id: str, from_event: int = 0
     ) -> AsyncGenerator[Happening | Progress, None]:
-        """Gives an adaptation's events, the past ones first, until nothing more can happen to it.
+        """Yields an adaptation's events, the past ones first, until no more can follow.
 
         Args:
             model: The model.
             adaptation_id: The adaptation.
-            from_event: The number of the first event to give; 0: all.
+            from_event: The number of the first event to yield; 0: all.
 
         Raises:
             MissingError: There is no such adaptation.
@@ -98,14 +98,14 @@ class AdaptationApi:
                 field="from_event",
             )
         adaptation = await self._adaptations.get(model, adaptation_id)
-        await adaptation.record_events()  # those that a crash left out
+        await adaptation.record_events()  # events that a crash left out
         following = max(from_event, 1)
         async with adaptation.watched() as watcher:
             while True:
                 watcher.changed.clear()
                 over = _finished(adaptation)
                 if over:
-                    await adaptation.record_events()  # they are recorded after what they tell of
+                    await adaptation.record_events()  # events are recorded after their facts
                 for event in await asyncio.to_thread(adaptation.store.events.read, following):
                     yield await _happening(adaptation, event)
                     following = event.number + 1
@@ -130,7 +130,7 @@ class AdaptationApi:
         return await self._view(adaptation.store, MAX_PUBLICATIONS)
 
     async def _listed(self, model: str, adaptation_id: str) -> AdaptationView | DamagedAdaptation:
-        """An adaptation of a list: a damaged one says so, and does not keep the others from being listed."""
+        """Returns an adaptation of a list: a damaged one says so, and does not prevent listing the others."""
         try:
             store = await self._adaptations.store_of(model, adaptation_id)
             return await self._view(store, LISTED_PUBLICATIONS)
@@ -159,7 +159,7 @@ def _token(key: tuple[datetime, str]) -> str:
 
 
 def _key(token: str) -> tuple[datetime, str] | None:
-    """When the first adaptation of a page began, and its id; None: the page is the first one."""
+    """Returns when the first adaptation of a page began, and its id; None: the page is the first one."""
     if not token:
         return None
     begun, _, adaptation_id = token.partition("/")
@@ -173,7 +173,7 @@ def _key(token: str) -> tuple[datetime, str] | None:
 
 
 def _publications(store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:
-    """The newest ones, oldest first."""
+    """Returns the newest publications, oldest first."""
     for commit in list(store.commits.values())[-count:]:
         outcome = store.outcomes.get(commit.commit_id)
         yield _publication(commit, outcome, training=commit.commit_id == running)
@@ -191,7 +191,7 @@ def _publication(commit: Commit, outcome: Outcome | None, *, training: bool) -> 
 
 
 async def _changed(watcher: Watcher) -> bool:
-    """Waits for this server to do something; False: it did nothing for a while."""
+    """Waits for news from this server; False: there was none for a while."""
     with suppress(TimeoutError):
         async with asyncio.timeout(POLL_S):
             return await watcher.changed.wait()

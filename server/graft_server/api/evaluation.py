@@ -1,4 +1,4 @@
-"""An evaluation on examples that arrive in batches: which are taken in, and which are refused and why."""
+"""An evaluation on examples that arrive in batches: good ones are taken in, bad ones refused with a reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Evaluation:
         self._rejected_count = 0
 
     async def add(self, batch: Sequence[Example | InvalidError]) -> None:
-        """Takes in a batch; a bad example is noted, and the others go on.
+        """Takes in a batch; a bad example is recorded, and the others are measured.
 
         Raises:
             InvalidError: The batch has too many examples.
@@ -54,7 +54,7 @@ class Evaluation:
         self._seen += len(batch)
 
     async def result(self) -> EvaluatedVersion:
-        """How good the version is on all that was taken in."""
+        """Returns how good the version is on all examples that were taken in."""
         measured = await self._evaluator.measure()
         version = self._evaluator.served.version
         return EvaluatedVersion(
@@ -66,7 +66,7 @@ class Evaluation:
         )
 
     def _checked(self, example: Example | InvalidError, place: int) -> Example | InvalidError:
-        """An example, the batch's number `place`, with its target cleaned, or what is wrong with it."""
+        """Returns an example, at `place` in the batch, with its target cleaned, or its error."""
         if isinstance(example, InvalidError):
             return example
         path = f"examples[{place}]"

@@ -1,4 +1,4 @@
-"""What may be asked of models: what there is, to promote, delete, erase, export and measure."""
+"""The calls on models: list, promote, delete, erase, export and measure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_IDS = 10_000
 """Of examples to erase at once."""
 EXAMPLES_AT_ONCE = 64
 BYTES_AT_ONCE = 1 << 20
-"""Of stored examples that are read at once, about; a page may end after any of them."""
+"""The approximate bytes of stored examples that are read at once; a page may end after any of them."""
 
 _STATES = {
     TrunkState.UNLOADED: BackboneState.UNLOADED,
@@ -55,7 +55,7 @@ class ModelApi:
     adaptations: Adaptations
     deletion: Deletion
     learning: Threads
-    """Where figures are computed."""
+    """The threads on which figures are computed."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -97,13 +97,13 @@ class ModelApi:
         return VersionView(version, aliases, report, manifest.labels)
 
     async def set_alias(self, model: str, alias: str, version: int, expected: int | None = None) -> Model:
-        """Points an alias at a version, and gives the model as it stands then.
+        """Points an alias at a version, and returns the model after that.
 
         Args:
             model: The model.
             alias: The alias.
             version: The version's number; 0: the alias is removed.
-            expected: Where the alias is believed to point now, 0 for nowhere; None: not checked.
+            expected: The version that the alias should point at now, 0 for none; None: not checked.
 
         Raises:
             MissingError: There is no such model, version or alias.
@@ -112,13 +112,13 @@ class ModelApi:
         check_model(model)
         check_alias(alias)
         if version:
-            # Loaded before it is promoted, so that nobody waits, and nothing broken is promoted.
+            # Loaded before it is promoted, so that no request waits, and no broken version is promoted.
             known = self.catalogue.snapshot.model(model)
             await self.versions.serve(known.version(version))
         return await asyncio.to_thread(self.catalogue.move_alias, model, alias, version, expected)
 
     async def delete_version(self, model: str, version: int) -> None:
-        """Takes a version out of service, and deletes what only it needs.
+        """Takes a version out of service, and deletes objects that only it needs.
 
         Raises:
             MissingError: There is no such version.
@@ -127,7 +127,7 @@ class ModelApi:
         await self.deletion.version(check_model(model), version)
 
     async def delete_model(self, model: str) -> None:
-        """Deletes a model with all that belongs to it.
+        """Deletes a model with all its objects.
 
         Raises:
             MissingError: There is no such model.
@@ -141,7 +141,7 @@ class ModelApi:
 
         Args:
             model: The model.
-            page: Which of them.
+            page: The page of the list.
             adaptation_id: Only this adaptation's; "": all.
             subject: Only this subject's; "": anybody's.
 
@@ -158,12 +158,12 @@ class ModelApi:
     async def delete_examples(
         self, model: str, ids: Sequence[str], subject: str = "", *, delete_versions: bool = False
     ) -> Erasure:
-        """Erases examples for good. Once begun it is carried through, also if the caller leaves.
+        """Erases examples for good. Once begun it is completed, even if the caller leaves.
 
         Args:
             model: The model; it need not have a version.
             ids: The examples to erase.
-            subject: Whose examples to erase, too; "": nobody's.
+            subject: A subject whose examples are erased, too; "": none.
             delete_versions: Whether to delete the versions that may have been trained on them, too.
 
         Raises:
@@ -178,9 +178,9 @@ class ModelApi:
         return await asyncio.shield(asyncio.ensure_future(erasing))
 
     async def export_model(self, model: str, selector: Selector) -> AsyncGenerator[BundleChunk, None]:
-        """Composes a version's bundle and gives its files, one after the other, each in order.
+        """Composes a version's bundle and yields its files, one after the other, each in order.
 
-        Close what it returns: the bundle is kept until then.
+        Close the returned iterator: the bundle is kept until then.
 
         Raises:
             MissingError: There is no such version.
@@ -205,7 +205,7 @@ class ModelApi:
         Args:
             model: The model.
             selector: Which of its versions.
-            batches: Examples as they were sent, or why what was sent cannot be read as one. At most 10,000 a batch.
+            batches: Examples as they were sent, or the error of one that cannot be read. At most 10,000 a batch.
 
         Raises:
             InvalidError: A batch has too many examples. A bad example fails alone.
@@ -224,7 +224,7 @@ class ModelApi:
 
 
 def _version_key(token: str) -> int | None:
-    """The number of the first version of a page; None: the page is the first one."""
+    """Returns the number of the first version of a page; None: the page is the first one."""
     key = named_key(token, "version")
     if not key:
         return None
@@ -234,7 +234,7 @@ def _version_key(token: str) -> int | None:
 
 
 def _place(token: str) -> tuple[str, str, int] | None:
-    """Where a page of examples begins: adaptation, writer and sequence."""
+    """Returns where a page of examples begins: adaptation, writer and sequence."""
     if not token:
         return None
     match token.split("/"):
@@ -248,7 +248,7 @@ def _example_token(example: StoredExample) -> str:
 
 
 def _some(entries: Iterator[tuple[StoredExample, str]]) -> list[tuple[StoredExample, str]]:
-    """The next entries, a few at a time: of large inputs no more than a page may have."""
+    """Yields the next entries, a few at a time: for large inputs no more than a page may have."""
     found: list[tuple[StoredExample, str]] = []
     size = 0
     for entry in entries:

@@ -15,7 +15,7 @@ MAX_SIZE = 1_000
 
 
 def page_size(size: int) -> int:
-    """How many entries a request asks for, or InvalidError."""
+    """Returns the number of entries that a request asks for, or raises InvalidError."""
     if not 0 <= size <= MAX_SIZE:
         raise InvalidError(
             f"page_size is {size}: give 1 to {MAX_SIZE:,}, or 0 for {DEFAULT_SIZE}.",
@@ -26,7 +26,7 @@ def page_size(size: int) -> int:
 
 
 def named_key(token: str, kind: str) -> str:
-    """The key in a token of the form KIND/KEY, "" for an empty token; raises InvalidError for any other."""
+    """Returns the key in a token of the form KIND/KEY, "" for an empty token; raises InvalidError for any other."""
     if not token:
         return ""
     found, _, key = token.partition("/")
@@ -36,7 +36,7 @@ def named_key(token: str, kind: str) -> str:
 
 
 def bad_token(token: str) -> InvalidError:
-    """The error for a token that no page had."""
+    """Returns the error for a token that no page had."""
     return InvalidError(
         f"page_token is {shown(token)}: give the next_page_token of the page before, or leave it empty.",
         reason="PAGE_TOKEN_INVALID",
@@ -45,9 +45,9 @@ def bad_token(token: str) -> InvalidError:
 
 
 def cut(entries: Iterable[K], size: int, token_of: Callable[[K], str]) -> Iterator[tuple[K, str]]:
-    """The first entries, at most `size`, each with the token of the entry after it, "" for a list's last one.
+    """Returns the first entries, at most `size`, each with the token of the next entry, "" for a list's last one.
 
-    Of an iterator, one entry more than the page has is read.
+    It reads one entry more than the page has from an iterator.
     """
     following = iter(entries)
     entry = next(following, None)

@@ -1,4 +1,4 @@
-"""What may be asked of models' heads: predictions, one request at a time or many on a stream."""
+"""The calls for predictions: one request at a time, or many on a stream."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-"""Requests of one stream that are worked on at once; the client's others wait in the transport."""
+"""Requests of one stream that are processed at once; the client's others wait in the transport."""
 FEATURE_BYTES = 4
-"""Of a component of a feature vector, in any answer at least."""
+"""The least bytes of a feature vector's component in an answer."""
 MEASURED_FROM = 1 << 20
-"""The least size of an answer that has fewer bytes in any case is not looked for."""
+"""Answers that are certain to have fewer bytes are not checked."""
 
 
 class PredictionApi:
@@ -36,16 +36,16 @@ class PredictionApi:
     async def predict(
         self, request: PredictionRequest, *, deadline: float = math.inf, max_bytes: float = math.inf
     ) -> Predictions:
-        """Answers for some inputs of one model.
+        """Predicts for some inputs with one model.
 
         Args:
             request: What is asked.
             deadline: On the clock of time.monotonic().
-            max_bytes: How large the caller's answer may be. A request whose answer is known to be larger is refused
-                before anything is computed; whoever sends the answer has the last word.
+            max_bytes: The largest answer that the caller accepts. A request whose answer is known to be larger is
+                refused before anything is computed; the sender of the answer checks its real size.
 
         Raises:
-            DomainError: None of the inputs can be answered, and why.
+            DomainError: None of the inputs can be answered; the error says why.
         """
         _check(request)
         inputs = await in_slices(
@@ -72,14 +72,14 @@ class PredictionApi:
     ) -> AsyncGenerator[StreamedAnswer, None]:
         """Answers many requests, each when it is ready. A bad one does not end the stream.
 
-        Close what it returns: the stream has not ended before.
+        Close the returned iterator: the stream has not ended before.
 
         Args:
-            requests: What is asked. What iterating it raises ends the stream.
-            deadline: Of the whole stream, on the clock of time.monotonic().
-            max_bytes: How large the caller's answer to one request may be; see `predict`.
+            requests: The requests. An exception of the iteration ends the stream.
+            deadline: The deadline of the whole stream, on the clock of time.monotonic().
+            max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
-        # As large as what may be in work, so that a client who does not read stops what is read from it.
+        # As large as the number of requests in work, so that a client who does not read is not read from.
         ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
@@ -92,7 +92,7 @@ class PredictionApi:
                         task.add_done_callback(lambda _: room.release())
                 await ready.put(None)
             except ExceptionGroup as group:
-                # The group wraps what went wrong with the stream itself.
+                # The group wraps an error of the stream itself.
                 await ready.put(group.exceptions[0])
 
         async def answer(streamed: StreamedRequest) -> None:
@@ -117,7 +117,7 @@ class PredictionApi:
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:
-    """The error for an answer of a size, in words, that is more than its caller accepts."""
+    """Returns the error for an answer whose size, in words, is more than its caller accepts."""
     return InvalidError(
         f"The answer would have {size} bytes, and clients accept {max_bytes:,}: ask "
         "with fewer inputs, a smaller top_k, or without features.",
@@ -147,7 +147,7 @@ def _check(request: PredictionRequest) -> None:
 
 
 def _checked(value: Input | InvalidError, field: str) -> Input | InvalidError:
-    """An input, or what is wrong with it."""
+    """Returns an input, or its error."""
     if isinstance(value, InvalidError):
         return value
     try:
@@ -163,7 +163,7 @@ def _least_bytes(
     *,
     include_features: bool,
 ) -> int:
-    """How many bytes an answer has at least, in any protocol: its features, and the names of its labels."""
+    """Returns the least bytes of an answer, in any protocol: its features, and the names of its labels."""
     known = served.trunk.description
     features = FEATURE_BYTES * known.dimension if include_features and known else 0
     scores = min(top_k, len(served.labels))

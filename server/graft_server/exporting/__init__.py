@@ -1,1 +1,1 @@
-"""From a version to files that need no server: composed in a worker process that imports no torch."""
+"""From a version to files that need no server, composed in a worker process without torch."""

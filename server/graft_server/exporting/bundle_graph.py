@@ -1,7 +1,7 @@
-"""One ONNX graph from padded token ids to calibrated probabilities: prefix, encoder and head put together.
+"""One ONNX graph from padded token ids to calibrated probabilities: prefix, encoder and head joined.
 
-The encoder reads packed tokens, which no tokenizer gives. A prefix of a dozen nodes packs the usual padded
-arrays, so whoever runs the bundle passes `input_ids` and `attention_mask` as to any other text model.
+The encoder reads packed tokens, which no tokenizer returns. A prefix of a dozen nodes packs the usual padded
+arrays, so a caller of the bundle passes `input_ids` and `attention_mask` as to any other text model.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def write_graph(
     """Writes the graph, checked, and returns the files it made: one, unless the weights exceed 2 GiB.
 
     Inputs: `input_ids` and `attention_mask`, (batch, length) int64, padded on the right, no row without a token;
-    or those of the encoder's graph, where it does not read packed tokens.
-    Outputs: those of the head (see `heads.graph`), and `features` (batch, dimension), float32.
+    or the inputs of the encoder's graph, if it does not read packed tokens.
+    Outputs: the outputs of the head (see `heads.graph`), and `features` (batch, dimension), float32.
 
     Args:
         encoder: The encoder's graph, or its file. Used up.
         head: The head's graph.
-        view: What the head reads: outputs of the encoder, joined by "+".
+        view: The encoder's outputs that the head reads, joined by "+".
         path: The file to write.
         packed: Whether the encoder reads packed tokens.
 
@@ -48,7 +48,7 @@ def write_graph(
 
 def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, packed: bool) -> onnx.ModelProto:
     opsets = _opsets(encoder, head)
-    # The exporter notes the source lines that each node comes from, with paths of the exporting machine.
+    # The exporter records each node's source lines, with paths of the exporting machine.
     _strip(encoder.graph)
     compose.add_prefix_graph(encoder.graph, _ENCODER, rename_inputs=packed, inplace=True)
     compose.add_prefix_graph(head.graph, _HEAD, rename_inputs=False, rename_outputs=False, inplace=True)
@@ -75,9 +75,9 @@ def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, pac
 
 
 def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes that compute what `backbones.text.packing.pack` does, from padded arrays.
+    """Returns nodes that compute the same as `backbones.text.packing.pack`, from padded arrays.
 
-    `rows` is as wide as the padding, and so a little wider than it would have to be.
+    `rows` is as wide as the padding, and so a little wider than necessary.
     """
     nodes: list[onnx.NodeProto] = []
     constants = [
@@ -97,7 +97,7 @@ def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     add("Cast", [own("real")], own("ones"), to=TensorProto.INT64)
     add("Reshape", [own("real"), own("flat")], own("flat_real"))
     add("Reshape", [own("ones"), own("flat")], own("flat_ones"))
-    # Where the tokens stand in the padded array, row by row.
+    # The places of the tokens in the padded array, row by row.
     add("NonZero", [own("flat_real")], own("places"))
     cells = add("Squeeze", [own("places"), own("first")], _ENCODER + "cells")
     add("Reshape", [ids, own("flat")], own("flat_ids"))
@@ -116,7 +116,7 @@ def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
 
 
 def _signature(head: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The head's input and outputs with their rows called "batch"."""
+    """Returns the head's input and outputs with their rows called "batch"."""
     return _with_batch([*head.graph.input, *head.graph.output])
 
 
@@ -124,7 +124,7 @@ def _with_batch(infos: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProt
     infos = list(infos)
     for info in infos:
         rows = info.type.tensor_type.shape.dim[0]
-        if rows.dim_param:  # what a head says of itself has no rows
+        if rows.dim_param:  # an output that describes the head itself has no rows
             rows.dim_param = "batch"
     return infos
 

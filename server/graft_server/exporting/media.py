@@ -1,6 +1,6 @@
-"""Bundles of image and audio models: their own files, and whether they answer as the server does.
+"""Bundles of image and audio models: their own files, and the check that they answer like the server.
 
-What turns files into the graph's inputs is in the bundle as the server has it: `backbones.decoding.images` or
+The bundle contains the server's own code that turns files into the graph's inputs: `backbones.decoding.images` or
 `backbones.decoding.audio`, one file that needs nothing of Graft.
 """
 
@@ -29,7 +29,7 @@ from graft_server.store.adaptations.training_rows import Rows
 
 PROBES = 24
 _SERVED, _BUNDLED = 3, 8
-"""Items a batch, different on purpose: the answer may not depend on who shares the batch."""
+"""Items per batch, different on purpose: the answer may not depend on the rest of the batch."""
 
 _LIBRARIES = {Modality.IMAGE: "pillow", Modality.AUDIO: "soundfile soxr"}
 _MODULES = {Modality.IMAGE: images, Modality.AUDIO: audio}
@@ -50,10 +50,10 @@ def preprocessor_of(backbone: Backbone) -> Preprocessor:
 
 
 def runner(modality: Modality) -> dict[str, str]:
-    """The source files of a bundle, by name."""
+    """Returns the source files of a bundle, by name."""
     module = Path(str(_MODULES[modality].__file__))
     return {
-        # In a bundle they are neighbours.
+        # In a bundle they are in one folder.
         "predict.py": runner_source(media_runner).replace(
             "from graft_server.backbones.decoding import", "import"
         ),
@@ -62,7 +62,7 @@ def runner(modality: Modality) -> dict[str, str]:
 
 
 def settings(preprocessor: Preprocessor) -> dict[str, Any]:
-    """What is different in `preprocessing.json`."""
+    """Returns the entries of `preprocessing.json` for the modality."""
     return {
         "modality": str(preprocessor.modality),
         "inputs": _inputs(preprocessor),
@@ -73,14 +73,14 @@ def settings(preprocessor: Preprocessor) -> dict[str, Any]:
 def readme(
     model: str, version: int, answers: tuple[str, str], preprocessor: Preprocessor, above: float
 ) -> str:
-    """What the bundle says of itself.
+    """Returns the README of the bundle.
 
     Args:
         model: Its name.
         version: Its version.
-        answers: What kind of model it is, and its graph's own outputs, in words.
-        preprocessor: What reads its inputs.
-        above: The novelty from which an answer is better not trusted.
+        answers: The kind of model, and its graph's own outputs, in words.
+        preprocessor: The preprocessor of its inputs.
+        above: The novelty above which an answer should not be trusted.
     """
     modality = preprocessor.modality
     module = Path(str(_MODULES[modality].__file__)).name
@@ -110,14 +110,14 @@ def check_parity(
     *,
     reduced: bool,
 ) -> None:
-    """Raises FaultError unless the bundle answers as encoder and head do, on training examples where it can.
+    """Raises FaultError unless the bundle answers like encoder and head, on training examples if available.
 
     Args:
         bundle: A folder with all files of a bundle.
-        preprocessor: What the server reads inputs with.
+        preprocessor: The server's preprocessor.
         encoder: The encoder that serves.
         head: The head that serves.
-        rows: The examples; None if they cannot be read any more: noise is tried instead.
+        rows: The examples; None if they can no longer be read: noise is used instead.
         reduced: Whether the encoder computes in fewer bits; see `parity.check_parity`.
     """
     classifier = media_runner.Classifier(bundle)
@@ -132,7 +132,7 @@ def check_parity(
 def _items(
     classifier: media_runner.Classifier, preprocessor: Preprocessor, head: Head, rows: Rows | None
 ) -> tuple[list[Any], list[Any]]:
-    """The same inputs as the server reads them and as the bundle does."""
+    """Returns the same inputs, as prepared by the server and by the bundle."""
     inputs = [rows.examples[i].input for i in telling(rows, head, PROBES)] if rows and rows.examples else []
     prepared = zip(inputs, preprocessor.many(inputs), strict=True)
     pairs = [(it.item, classifier.prepare(value.data)) for value, it in prepared if isinstance(it, Prepared)]

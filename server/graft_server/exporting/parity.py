@@ -1,4 +1,4 @@
-"""Whether a bundle answers as the server does, on the training inputs that are likeliest to tell them apart."""
+"""Checks that a bundle answers like the server, on the training inputs that are most likely to reveal a difference."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 PROBES = 64
 REDUCED_PARITY = 0.1
-"""How far a row of features may be off, relative to its norm, where the encoder computes in fewer bits: its cosine is
-then 0.995, which is also asked of such an encoder beside float32. Found: 1 of 12 texts by 0.064, the others by 5e-7."""
+"""The allowed error of a row of features, relative to its norm, if the encoder computes in fewer bits: its cosine is
+then 0.995, as also required of such an encoder beside float32. Found: 1 of 12 texts by 0.064, the others by 5e-7."""
 TOKENS = 4096
 """A batch's limit: with a backbone that reads long texts, attention over 16 of them would not fit in memory."""
 _PACKED, _PADDED = 8, 16
-"""Texts a batch, different on purpose: the answer may not depend on who shares the batch."""
+"""Texts per batch, different on purpose: the answer may not depend on the rest of the batch."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ Array = NDArray[np.float32]
 
 
 class Encodes(Protocol):
-    """What serves a version: the backbone, with tuned layers if it has any."""
+    """The encoder of a version: the backbone, with tuned layers if it has any."""
 
     def encode(self, items: Sequence[Any]) -> Features:
         """See `Encoder.encode`."""
@@ -52,15 +52,15 @@ class Probe:
     """One input to compare the answers on."""
 
     served: NDArray[np.int64]
-    """shape (tokens,): token ids as the server makes them."""
+    """shape (tokens,): the server's token ids."""
     text: Text | None
-    """None: it was made up, and the bundle gets the same token ids."""
+    """The text; None: it was made up, and the bundle gets the same token ids."""
 
 
 def probes(objects: Objects, manifest: Manifest, head: Head, preprocessor: TextPreprocessor) -> list[Probe]:
-    """Up to 64 training inputs: the shortest, the longest, and those with the smallest margins.
+    """Returns up to 64 training inputs: the shortest, the longest, and the inputs with the smallest margins.
 
-    Random token ids if the examples cannot be read any more: their version may be exported all the same.
+    It returns random token ids if the examples can no longer be read: their version may still be exported.
     """
     rows = readable_rows(objects, manifest)
     if rows is None or not rows.examples:
@@ -69,13 +69,13 @@ def probes(objects: Objects, manifest: Manifest, head: Head, preprocessor: TextP
     found = [
         Probe(prepared.item, (value.text, value.second) if value.kind is Kind.TEXT_PAIR else value.text)
         for prepared, value in zip(preprocessor.many(inputs), inputs, strict=True)
-        if isinstance(prepared, Prepared)  # features that a caller had already are none
+        if isinstance(prepared, Prepared)  # features from callers have no tokens
     ]
     return found or _random_probes(preprocessor)
 
 
 def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
-    """The examples that a version was trained on; None if they cannot be read any more."""
+    """Returns the examples that a version was trained on; None if they can no longer be read."""
     try:
         return read_rows(objects, manifest.model, manifest.sources, manifest.encoder_id)
     except (ObjectMissingError, CorruptError) as error:
@@ -86,7 +86,7 @@ def readable_rows(objects: Objects, manifest: Manifest) -> Rows | None:
 def check_parity(
     bundle: Path, encoder: Encodes, head: Head, inputs: Sequence[Probe], *, reduced: bool = False
 ) -> None:
-    """Raises FaultError unless the bundle answers as encoder and head do.
+    """Raises FaultError unless the bundle answers like encoder and head.
 
     Args:
         bundle: A folder with all files of a bundle.
@@ -115,11 +115,11 @@ def check_parity(
 def require_same(
     head: Head, features: Array, bundled: Sequence[Mapping[str, NDArray[Any]]], *, reduced: bool = False
 ) -> None:
-    """Raises FaultError unless a bundle's outputs are what the head says, but for rounding.
+    """Raises FaultError unless a bundle's outputs equal the head's, apart from rounding.
 
     Args:
         head: The head that serves.
-        features: shape (n, d): what it reads of the inputs.
+        features: shape (n, d): the features that it reads.
         bundled: The outputs of the bundle's graph for the same inputs, in batches.
         reduced: See `check_parity`.
     """
@@ -133,7 +133,7 @@ def require_same(
 
 
 def _require_near(served: Array, bundled: Array) -> None:
-    """Raises FaultError unless most rows of features, shape (n, d), are as served and none is far from it."""
+    """Raises FaultError unless most rows of features, shape (n, d), equal the served ones and none is far off."""
     off = np.linalg.norm(bundled - served, axis=1) / np.linalg.norm(served, axis=1)
     # Said so that NaN fails too.
     if not (np.median(off) <= BUNDLE_PARITY and off.max() <= REDUCED_PARITY):
@@ -160,7 +160,7 @@ def _require_close(found: Comparison) -> None:
 
 
 def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
-    """Indices of up to `count` examples, without repeats, short and long ones mixed."""
+    """Returns indices of up to `count` examples, without repeats, short and long ones mixed."""
     lengths = np.array([example.input.size for example in rows.examples])
     shortest = np.argsort(lengths, kind="stable")
     closest = np.argsort(head.margins(read_by(head, rows.features)), kind="stable")
@@ -174,19 +174,19 @@ def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
 
 
 def read_by(head: Head, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """What the head reads of features by view, shape (n, d)."""
+    """Returns the features that the head reads, shape (n, d)."""
     return stacked(features, head.view).astype(np.float32)
 
 
 def _random_probes(preprocessor: TextPreprocessor) -> list[Probe]:
     generator = np.random.default_rng(0)
-    # Mostly as short as real texts are, and now and then a long one.
+    # Mostly as short as real texts, with an occasional long one.
     lengths = np.minimum(2 + generator.geometric(1 / 16, PROBES), 128)
     return [Probe(preprocessor.made_up(generator, int(length)), None) for length in lengths]
 
 
 def _batches(texts: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Up to `size` token sequences each, and not more than TOKENS with padding, unless one alone has more."""
+    """Yields batches of up to `size` sequences, with at most TOKENS including padding, unless one alone has more."""
     start, longest = 0, 0
     for end, text in enumerate(texts):
         longest = max(longest, len(text))

@@ -1,1 +1,1 @@
-"""Doors: each turns the messages of one protocol into nouns and back, and does nothing else."""
+"""Frontends: each converts the messages of one protocol to the domain's types and back, and does nothing else."""

@@ -1,4 +1,4 @@
-"""The features of a stream's examples: computed behind the acknowledgement, kept next to the examples."""
+"""The features of a stream's examples, computed after the acknowledgement and stored next to the examples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FeatureWriter:
     def __init__(
         self, store: AdaptationStore, trunk: Trunk, on_features: OnFeatures = lambda _segment, _features: None
     ) -> None:
-        """Computes with the trunk, for `store`; `on_features` is told of segments whose features are stored."""
+        """Computes with the trunk, for `store`; calls `on_features` with segments whose features are stored."""
         self._store = store
         self._trunk = trunk
         self._on_features = on_features
@@ -44,7 +44,7 @@ class FeatureWriter:
         return bool(self._tasks)
 
     def follow(self, segment: Segment, on_done: Callable[[], None]) -> None:
-        """Computes the segment's features in the background; `on_done` is told of its end, however it ends."""
+        """Computes the segment's features in the background; calls `on_done` at the end, whether it succeeds or not."""
         task = asyncio.create_task(self._follow(segment))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -54,7 +54,7 @@ class FeatureWriter:
         """Returns when every segment has its features, computing those that were lost.
 
         Args:
-            on_progress: Told how many segments are done, of how many.
+            on_progress: Called with the number of finished segments, and of all.
         """
         if self._tasks:
             await asyncio.wait(set(self._tasks))
@@ -65,7 +65,7 @@ class FeatureWriter:
             await self._embed(segment)
 
     async def close(self) -> None:
-        """Gives up what has not been computed; it is computed when it is needed."""
+        """Drops pending features; they are computed when they are needed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -91,7 +91,7 @@ class FeatureWriter:
             self._on_features(segment, features)
 
     async def _features(self, inputs: Sequence[Input]) -> Features:
-        """Features of n >= 1 inputs. A row that cannot be prepared, though it was once, is NaN: no head reads it."""
+        """Returns features of n >= 1 inputs. A row that can no longer be prepared is NaN: no head reads it."""
         prepared = await self._trunk.prepare_all(inputs)
         good = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
         if not good:
@@ -105,7 +105,7 @@ class FeatureWriter:
 
 
 def _joined(parts: Sequence[Features]) -> Features:
-    """The rows of all parts; NaN where a part lacks a view, because nothing of it could be prepared."""
+    """Returns the rows of all parts; NaN where a part lacks a view, because no input of it could be prepared."""
     if len(parts) == 1:
         return parts[0]
     counts = [len(next(iter(part.values()))) for part in parts]
@@ -122,7 +122,7 @@ def _joined(parts: Sequence[Features]) -> Features:
 
 
 def _spread(features: Features, rows: Sequence[int], count: int) -> Features:
-    """Features of `count` rows: those given at `rows`, NaN elsewhere."""
+    """Returns features of `count` rows: the given ones at `rows`, NaN elsewhere."""
     spread = {view: np.full((count, array.shape[1]), np.nan, STORED_TYPE) for view, array in features.items()}
     for view, array in features.items():
         spread[view][list(rows)] = array

@@ -1,4 +1,4 @@
-"""Which targets fit a task, and what each must be: the one place that checks them, in Adapt and in EvaluateModel."""
+"""The rules for targets of a task: the one place that checks them, in Adapt and in EvaluateModel."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from graft_server.domain.names import clean_label, shown
 from graft_server.domain.tasks.table import TASKS
 
 _TASK_OF = {kind: task for task, rules in TASKS.items() for kind in rules.targets}
-"""By kind of target, which is a field of an `Example`."""
+"""The checks by kind of target, which is a field of an `Example`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRules:
-    """What the targets of one adaptation, or of one evaluation, must be."""
+    """The rules for targets of one adaptation or evaluation."""
 
     task: Task = Task.DEFAULT
     labels: Collection[str] | None = None
-    """The labels that are allowed; None: any."""
+    """The allowed labels; None: any."""
 
     def check(self, example: Example, prefix: str) -> Example:
         """Returns the example with its target cleaned, or raises InvalidError.
 
         Args:
             example: As the client sent it.
-            prefix: What the fields' paths begin with, for example "upsert.".
+            prefix: The beginning of the fields' paths, for example "upsert.".
         """
         kind = next((it for it in _TASK_OF if getattr(example, it) is not None), None)
         if kind is None:

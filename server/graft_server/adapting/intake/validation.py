@@ -1,4 +1,4 @@
-"""What an example must be to be accepted. A bad one is refused alone, by its sequence number."""
+"""The rules for an acceptable example. A bad one is refused alone, by its sequence number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TEXT_BYTES = 1 << 20
 
 
 def check_input(value: Input, field: str) -> Input:
-    """Returns the input, or raises InvalidError. Whether a backbone can read it, its preprocessor says."""
+    """Returns the input, or raises InvalidError. The preprocessor checks whether a backbone can read it."""
     if value.kind is Kind.TEXT:
         _check_text(value.text, f"{field}.text")
     elif value.kind is Kind.TEXT_PAIR:
@@ -56,7 +56,7 @@ def check_change(change: Change, *, default_id: str, targets: TargetRules) -> Ch
     Args:
         change: As the client sent it.
         default_id: The id of an example that has none of its own.
-        targets: What the adaptation's task accepts as a target.
+        targets: The adaptation's rules for targets.
     """
     if change.upsert is not None:
         example = _check_example(change.upsert, targets)

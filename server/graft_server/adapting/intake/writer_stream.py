@@ -1,7 +1,7 @@
-"""Examples on their way in: from a writer's stream to durable segments, and from those to features.
+"""Incoming examples: from a writer's stream to durable segments, and on to features.
 
-The disk is its own batching window, as the encoder is: whatever arrives while one segment is written is the
-next segment. Features follow behind; a writer waits only when too much is in memory, see `intake`.
+The disk is its own batching window, like the encoder: the changes that arrive while one segment is written are the
+next segment. Features follow later; a writer waits only when too much is in memory, see `intake`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from graft_server.sharing.memory import Share
 from graft_server.store.adaptations.segments import Record, Segment, WriterLog
 
 RECORD_BYTES = 600
-"""What a change takes in memory besides its input."""
+"""The memory of a change besides its input."""
 
 MAX_RECORDS = 1_024
-"""Of a segment: its features are in memory at once (some KB a record), its rejections are one event, and the interim
-head learns of it when all of it is encoded."""
+"""The most records of a segment: its features are in memory at once (some KB a record), its rejections are one event,
+and the interim head learns it when all of it is encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +33,30 @@ class Incoming:
     """`store.adaptations.segments.content_digest` of what was sent."""
     result: Change | Rejection
     subject: str = ""
-    """Whose data it is, also where it was refused."""
+    """The subject of the data, even if the change was refused."""
 
     @property
     def record(self) -> Record:
-        """What is stored of it."""
+        """The record that is stored."""
         if isinstance(self.result, Rejection):
             return Record(self.digest, rejection=self.result, subject=self.subject)
         return Record(self.digest, change=self.result)
 
     @property
     def size(self) -> int:
-        """What it weighs while it waits for the disk and the encoder, in bytes."""
+        """The memory that it takes while it waits for the disk and the encoder, in bytes."""
         if isinstance(self.result, Change) and self.result.upsert:
             return self.result.upsert.input.size + RECORD_BYTES
         return RECORD_BYTES
 
 
 async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int) -> list[Incoming]:
-    """The changes; those whose input the backbone cannot read have become rejections.
+    """Returns the changes, with rejections for inputs that the backbone cannot read.
 
     Args:
         trunk: The backbone.
-        changes: Checked otherwise.
-        writer_id: Who sent them.
+        changes: Changes that passed all other checks.
+        writer_id: The sender.
         first: The sequence number of the first.
     """
     inputs = {
@@ -89,11 +89,11 @@ class WriterStream:
 
         Args:
             log: The writer's segments.
-            feature_writer: Computes features behind.
-            share: Room for what waits for the disk and the encoder.
-            on_durable: Told of each segment once it is durable.
-            on_failure: Told when a segment could not be stored: nothing is written after that. The client may
-                be waiting for its acknowledgement, and send nothing that the error could be raised to.
+            feature_writer: Computes features later.
+            share: Room for changes that wait for the disk and the encoder.
+            on_durable: Called with each segment once it is durable.
+            on_failure: Called when a segment could not be stored: nothing is written after that. The client may
+                be waiting for its acknowledgement, and send no message that could raise the error.
         """
         self._log = log
         self._feature_writer = feature_writer
@@ -128,13 +128,13 @@ class WriterStream:
         if not changes:
             return
         await self._share.take(_size(changes))
-        self._pending.extend(changes)  # counted in, so that `close` counts out what is never written
+        self._pending.extend(changes)  # counted in, so that `close` counts out changes that are never written
         self._raise()
         self._idle.clear()
         self._wakeup.set()
 
     async def flush(self) -> None:
-        """Returns when everything taken in is durable.
+        """Returns when all changes taken in are durable.
 
         Raises:
             StoreError: It could not be stored.
@@ -144,11 +144,11 @@ class WriterStream:
         self._raise()
 
     async def close(self) -> None:
-        """Ends the stream. What is being written becomes durable; what waited is as if it had not arrived."""
+        """Ends the stream. Changes being written become durable; waiting ones count as not received."""
         dropped, self._pending = self._pending, []
         self._closing = True
         self._wakeup.set()
-        # A write cannot be called back, and the next stream of this writer must find it done.
+        # A write cannot be undone, and the next stream of this writer must find it done.
         await asyncio.shield(self._task)
         failed, self._writing = self._writing, []
         self._share.give_back(_size((*failed, *dropped)))
@@ -158,7 +158,7 @@ class WriterStream:
         try:
             return self._log.repeated(first_sequence, digests)
         except ConflictError:
-            # What differs may have been erased by another server.
+            # Another server may have erased a record that differs.
             await asyncio.to_thread(lambda: list(self._log.load()))
             return self._log.repeated(first_sequence, digests)
 

@@ -1,1 +1,1 @@
-"""What travels with a bundle: the code that answers without Graft."""
+"""The code in a bundle, which answers without Graft."""

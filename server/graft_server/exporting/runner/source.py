@@ -1,7 +1,6 @@
 """The source of a bundle's sample runner, `predict.py`: one file, which a user can read, run and copy from.
 
-Runners share how answers are told (`answers`) and import it as all code does; in a bundle it takes the place of that
-import.
+Runners share the module `answers` and import it like other code; in a bundle its source replaces the import.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ _IMPORT = re.compile(r"^(?:from|import) [^\n]+\n", re.MULTILINE)
 
 
 def runner_source(runner: ModuleType) -> str:
-    """The runner as one file that needs nothing of Graft but what it imports by other lines."""
+    """Returns the runner as one file, with `answers` in place of its import."""
     source, inside = (Path(str(it.__file__)).read_text("utf-8") for it in (runner, answers))
     _, _, body = inside.partition("from __future__ import annotations\n")
     needed, body = _IMPORT.findall(body), _IMPORT.sub("", body).strip()
     top, own = _SHARED.split(source)  # once, on one line: otherwise this fails
-    # What both import is imported once, by the line that names more.
+    # A module that both import is imported once, by the line that names more.
     missing = [line for line in needed if line.rstrip() not in top]
     for line in missing:
         top = "".join(it for it in top.splitlines(keepends=True) if not line.startswith(it.rstrip() + ","))

@@ -23,7 +23,7 @@ class AdaptationService:
     async def Adapt(
         self, requests: AsyncIterator[pb.AdaptRequest], _: Context
     ) -> AsyncIterator[pb.AdaptResponse]:
-        """Reads examples and commits while it answers with what happens to them."""
+        """Reads examples and commits and streams the answers to them."""
         call = self._adaptations.adapt(ConvertedStream(requests, writer_message))
         async with aclosing(call) as messages:
             async for message in messages:

@@ -33,14 +33,14 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.WorkerError: grpc.StatusCode.INTERNAL,
     errors.FaultError: grpc.StatusCode.INTERNAL,
 }
-"""An error has the code of the first of its classes, nearest first, that is listed."""
+"""An error has the code of the nearest of its classes that is listed."""
 
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_NAME = {kind.__name__: code for kind, code in CODES.items()}
 
 
 def to_status(error: errors.DomainError) -> status_pb2.Status:
-    """The status of a domain error, with ErrorInfo always, and BadRequest and RetryInfo where they apply."""
+    """Returns the status of a domain error, with ErrorInfo always, and BadRequest and RetryInfo where they apply."""
     code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
     status = _status(code, error.message, error.reason, error.field, error.metadata)
     if isinstance(error, errors.OverloadError | errors.StoreFullError):
@@ -51,7 +51,7 @@ def to_status(error: errors.DomainError) -> status_pb2.Status:
 
 
 def failure_status(failure: Failure) -> status_pb2.Status:
-    """The status of a domain error that was stored."""
+    """Returns the status of a stored domain error."""
     code = _BY_NAME.get(failure.kind, grpc.StatusCode.INTERNAL)
     return _status(code, failure.message, failure.reason, failure.field, failure.metadata)
 
@@ -72,7 +72,7 @@ async def abort(context: Context, error: errors.DomainError) -> NoReturn:
 
 
 def _trailers(error: errors.DomainError) -> _Trailers:
-    """Code, message and metadata; `next_sequence` and its like are in the metadata too."""
+    """Returns code, message and metadata; facts such as `next_sequence` are in the metadata too."""
     if type(error) is errors.OverloadError:
         return _refusal(error.message, error.reason, error.retry_after_s)
     return _made(error)
@@ -80,7 +80,7 @@ def _trailers(error: errors.DomainError) -> _Trailers:
 
 @functools.lru_cache(maxsize=256)
 def _refusal(message: str, reason: str, retry_after_s: float) -> _Trailers:
-    """A server that has too much to do refuses thousands of calls alike: their status is made once."""
+    """Makes a status once: an overloaded server refuses thousands of calls alike."""
     return _made(errors.OverloadError(message, reason=reason, retry_after_s=retry_after_s))
 
 

@@ -1,8 +1,8 @@
-"""How a servicer's methods become gRPC handlers: every call's way in and out, in one place.
+"""Turns a servicer's methods into gRPC handlers: every call's way in and out, in one place.
 
 Requests are parsed here and not by gRPC, whose own failure to parse would reach the caller as UNKNOWN and
-without details. Errors leave through the table in `frontends.grpc.errors`; what the domain did not raise on purpose is
-logged and told as INTERNAL, without its text.
+without details. Errors leave through the table in `frontends.grpc.errors`; other exceptions are
+logged and reported as INTERNAL, without their text.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are not a message of the type that they should be."""
+    """Bytes that are not a message of the expected type."""
 
     kind: str
     """The message's full name."""
     data: bytes
 
     def error(self) -> InvalidError:
-        """What its sender is told."""
+        """The error for the sender."""
         return InvalidError(
             f"The request is not a valid {self.kind}: its bytes cannot be parsed. Are all strings UTF-8, and is it "
             "made with the current protos?",
@@ -45,8 +45,8 @@ class Malformed:
 class _Received:
     """A message of a stream, as it came.
 
-    gRPC holds on to what its deserializer returned until the next message is there. So that is this box, which is
-    emptied: a stream that waits for room does not keep the message that it has worked through in memory.
+    gRPC keeps the object from its deserializer until the next message arrives. So the object is this box, which is
+    emptied: a stream that waits for room does not keep a processed message in memory.
     """
 
     __slots__ = ("_data",)
@@ -63,7 +63,7 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 
 def answers_each(method: M) -> M:
-    """Marks a servicer's method that is given also what cannot be parsed, as `Malformed`, and answers to it."""
+    """Marks a servicer's method that also receives unparsable messages, as `Malformed`, and answers to them."""
     method.answers_each = True  # type: ignore[attr-defined]
     return method
 
@@ -129,7 +129,7 @@ async def _messages(parse: _Parse, requests: AsyncIterator[_Received]) -> AsyncI
 def _single(
     method: Callable[..., Awaitable[Message]], incoming: Callable[..., Any], answer: type[Message], name: str
 ) -> Callable[..., Awaitable[Message]]:
-    # What is sent with an error's status, which is nothing.
+    # The message sent with an error's status: none.
     nothing = answer()
 
     async def handle(request: Any, context: Context) -> Message:
@@ -147,7 +147,7 @@ def _streaming(
 ) -> Callable[..., AsyncIterator[Message]]:
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         try:
-            # Closed here and now when the caller leaves, not when the garbage collector finds it.
+            # Closed at once when the caller leaves, not when the garbage collector finds it.
             async with aclosing(method(incoming(request), context)) as responses:  # type: ignore[type-var]
                 async for response in responses:
                     yield response
@@ -158,7 +158,7 @@ def _streaming(
 
 
 def _told(error: Exception, name: str) -> DomainError:
-    """What a caller is told of an error."""
+    """Returns the error that a caller receives."""
     if isinstance(error, DomainError):
         return error
     _log.error("unexpected error in %s", name, exc_info=error)

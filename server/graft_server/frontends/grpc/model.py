@@ -55,7 +55,7 @@ class ModelService:
         return pb.DeleteVersionResponse()
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, _: Context) -> pb.DeleteModelResponse:
-        """Deletes a model with all that belongs to it."""
+        """Deletes a model with all its objects."""
         await self._models.delete_model(request.model)
         return pb.DeleteModelResponse()
 

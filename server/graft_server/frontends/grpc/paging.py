@@ -1,4 +1,4 @@
-"""Pages as messages. A page ends earlier than was asked for where its message would grow too large."""
+"""Pages as messages. A page ends early if its message would become too large."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class _Request(Protocol):
 
 
 def page_request(message: _Request) -> PageRequest:
-    """Which page a request asks for."""
+    """Returns the page that a request asks for."""
     return PageRequest(message.page_size, message.page_token)
 
 
 async def page(entries: AsyncGenerator[Listed[T], None], convert: Callable[[T], M]) -> tuple[list[M], str]:
-    """The entries of a page as messages, and the token of the page after it."""
+    """Returns the entries of a page as messages, and the token of the next page."""
     messages: list[M] = []
     size, token = 0, ""
     async with aclosing(entries):

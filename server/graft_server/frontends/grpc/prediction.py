@@ -24,7 +24,7 @@ class PredictionService:
         self._predictions = predictions
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
-        """Answers for some inputs of one model."""
+        """Predicts for some inputs with one model."""
         found = await self._predictions.predict(
             prediction_request(request), deadline=_deadline(context), max_bytes=MAX_RESPONSE_BYTES
         )
@@ -46,6 +46,6 @@ class PredictionService:
 
 
 def _deadline(context: Context) -> float:
-    """On the clock of time.monotonic()."""
+    """Returns the call's deadline on the clock of time.monotonic()."""
     remaining = context.time_remaining()
     return math.inf if remaining is None else time.monotonic() + remaining

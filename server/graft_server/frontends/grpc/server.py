@@ -41,10 +41,10 @@ class GrpcServer:
         """Makes the server; it listens to nothing yet.
 
         Args:
-            adaptations: What AdaptationService answers with.
-            predictions: What PredictionService answers with.
-            models: What ModelService answers with.
-            max_connection_age_s: After which connections are ended in a friendly way; 0: never.
+            adaptations: The calls of AdaptationService.
+            predictions: The calls of PredictionService.
+            models: The calls of ModelService.
+            max_connection_age_s: The age at which connections are closed gracefully; 0: never.
         """
         self._server = grpc.aio.server(options=_options(max_connection_age_s))
         add_service(self._server, AdaptationService(adaptations), _ADAPTATION)
@@ -58,10 +58,10 @@ class GrpcServer:
         self._stopping = False
 
     def listen(self, address: str) -> str:
-        """Takes an address, HOST:PORT; port 0 picks a free one. Returns it with the port that it is.
+        """Listens on an address, HOST:PORT; port 0 picks a free one. Returns the address with its real port.
 
         Raises:
-            StoreError: It cannot be used.
+            StoreError: The address cannot be used.
         """
         host, _, _ = address.rpartition(":")
         try:
@@ -79,16 +79,16 @@ class GrpcServer:
         await self._set_health(_Status.SERVING)
 
     async def refuse(self) -> None:
-        """Says that requests are better sent elsewhere; those that come are still answered."""
+        """Reports to clients that they should use another server; requests are still answered."""
         self._stopping = True
         await self._set_health(_Status.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no more requests, lets running calls finish for so long, and ends the rest."""
+        """Takes no more requests, lets running calls finish within the time, and ends the rest."""
         await self._server.stop(grace_s)
 
     def predictions_usable(self, usable: bool) -> None:
-        """Says whether predictions are better asked of another server."""
+        """Reports whether this server can answer predictions."""
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
@@ -106,8 +106,8 @@ def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         # Two servers on one port would silently share its connections.
         ("grpc.so_reuseport", 0),
-        # Clients ask every 10 or 20 s whether the server is there. gRPC would close a connection that asks more often
-        # than every 5 minutes; a server that had to wait for a processor hears two in a row.
+        # Clients ping every 10 or 20 s. gRPC would close a connection that pings more often
+        # than every 5 minutes; a server that had to wait for a processor receives two in a row.
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 60_000),

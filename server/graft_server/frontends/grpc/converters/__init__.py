@@ -1,1 +1,1 @@
-"""Protobuf messages to nouns, and nouns to messages."""
+"""Protobuf messages to the domain's types, and back."""

@@ -1,4 +1,4 @@
-"""What is said of adaptations, as messages."""
+"""Adaptations as messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graft_server.frontends.grpc.times import duration, timestamp
 
 
 def adapt_response(value: stream.Message) -> pb.AdaptResponse:
-    """What Adapt answers."""
+    """Converts an answer of Adapt."""
     response = pb.AdaptResponse()
     match value:
         case stream.Started():
@@ -39,7 +39,7 @@ def adapt_response(value: stream.Message) -> pb.AdaptResponse:
 
 
 def watch_response(value: stream.Happening | stream.Progress) -> pb.WatchAdaptationResponse:
-    """What WatchAdaptation answers."""
+    """Converts an answer of WatchAdaptation."""
     if isinstance(value, stream.Progress):
         return pb.WatchAdaptationResponse(progress=_progress(value))
     response = pb.WatchAdaptationResponse(event=value.number, time=timestamp(value.time))

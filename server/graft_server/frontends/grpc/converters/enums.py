@@ -1,4 +1,4 @@
-"""The contract's enumerations, and what each value means here."""
+"""The contract's enumerations, and the domain's value for each."""
 
 from __future__ import annotations
 

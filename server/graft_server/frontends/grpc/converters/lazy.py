@@ -1,4 +1,4 @@
-"""Messages that become nouns when they are read."""
+"""Messages that are converted when they are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Converted(Sequence[T], Generic[M, T]):
-    """Messages as nouns, each converted when it is read.
+    """A sequence of messages as the domain's types, each converted when it is read.
 
-    A request with more of them than are accepted is refused before any is converted, and whoever reads them in
-    slices also converts them in slices.
+    A request with too many of them is refused before any is converted, and a reader of slices
+    also converts in slices.
     """
 
     def __init__(self, messages: Sequence[M], convert: Callable[[M, int], T], first: int = 0) -> None:
@@ -39,7 +39,7 @@ class Converted(Sequence[T], Generic[M, T]):
 
 
 class ConvertedStream(AsyncIterator[T], Generic[M, T]):
-    """A stream of messages as nouns. Neither a message nor its noun is kept once it was handed on."""
+    """A stream of messages as the domain's types. Neither a message nor its conversion is kept once it is delivered."""
 
     def __init__(self, messages: AsyncIterator[M], convert: Callable[[M], T]) -> None:
         self._messages = messages

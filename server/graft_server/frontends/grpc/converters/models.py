@@ -1,4 +1,4 @@
-"""What is said of models, their versions, examples and backbones, as messages."""
+"""Models, versions, examples and backbones as messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(value: Model) -> model_pb2.Model:
 
 
 def version(value: VersionView) -> model_pb2.Version:
-    """A version: with its whole report, or with the figures that the catalogue has."""
+    """Converts a version, with its whole report or with the catalogue's figures."""
     known = value.version
     report = _summary(known.summary) if value.report is None else report_message(value.report)
     return model_pb2.Version(
@@ -54,7 +54,7 @@ def version(value: VersionView) -> model_pb2.Version:
 
 
 def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
-    """A report that has no more than the figures in the catalogue."""
+    """Returns a report with only the catalogue's figures."""
     report = report_pb2.Report(
         warnings=figures.get("warnings", ()),
         task=TASK_MESSAGES[Task(figures.get("task", Task.DEFAULT))],
@@ -74,7 +74,7 @@ _SUMMARY_FIGURES = {
 
 
 def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.StoredExample:
-    """An example that is stored."""
+    """Converts a stored example."""
     example = value.example
     message = model_pb2.StoredExample(
         adaptation_id=value.adaptation_id,
@@ -96,7 +96,7 @@ def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.St
 
 
 def _input(value: Input) -> types_pb2.Input:
-    """The reverse of how requests are read."""
+    """Converts an input: the reverse of reading requests."""
     match value.kind:
         case Kind.TEXT:
             return types_pb2.Input(text=value.text)
@@ -112,7 +112,7 @@ def _input(value: Input) -> types_pb2.Input:
 
 
 def backbone(value: BackboneInfo) -> model_pb2.Backbone:
-    """A backbone, as far as it is known."""
+    """Converts a backbone, as far as it is known."""
     message = model_pb2.Backbone(
         name=value.name,
         state=BACKBONE_STATES[value.state],
@@ -142,14 +142,14 @@ def export_response(value: BundleChunk) -> model_pb2.ExportModelResponse:
 
 
 def delete_examples_response(value: Erasure) -> model_pb2.DeleteExamplesResponse:
-    """What was erased."""
+    """Converts the result of an erasure."""
     return model_pb2.DeleteExamplesResponse(
         erased=value.examples, affected_versions=value.affected, deleted_versions=value.deleted
     )
 
 
 def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelResponse:
-    """How good a version is on a caller's examples."""
+    """Converts the figures of a version on a caller's examples."""
     measured = value.measured
     response = model_pb2.EvaluateModelResponse(
         model=value.model,

@@ -17,14 +17,14 @@ from graft_server.frontends.grpc.times import duration
 from graft_server.sharing.event_loop import in_slices
 
 MAX_RESPONSE_BYTES = 4 << 20
-"""What generated clients accept by default."""
+"""The largest message that generated clients accept by default."""
 
 
 async def predict_response(value: Predictions) -> pb.PredictResponse:
-    """What Predict answers.
+    """Converts the answer of Predict.
 
     Raises:
-        InvalidError: It is larger than clients accept (RESPONSE_TOO_LARGE).
+        InvalidError: The answer is larger than clients accept (RESPONSE_TOO_LARGE).
     """
     response = pb.PredictResponse(
         model=value.model,
@@ -40,7 +40,7 @@ async def predict_response(value: Predictions) -> pb.PredictResponse:
 
 
 async def stream_response(value: StreamedAnswer) -> pb.PredictStreamResponse:
-    """What PredictStream answers to one request."""
+    """Converts the answer of PredictStream to one request."""
     response = pb.PredictStreamResponse(request_id=value.request_id)
     try:
         if isinstance(value.answer, DomainError):

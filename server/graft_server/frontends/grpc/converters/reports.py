@@ -1,4 +1,4 @@
-"""Reports as messages. Both have the same fields under the same names, so most of it is copied by name."""
+"""Reports as messages. Both have the same fields under the same names, so most are copied by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHERWISE = {"method", "trained_time_s", "training_duration_s"}
 
 
 def report_message(value: Report) -> report_pb2.Report:
-    """A report, whole."""
+    """Converts a whole report."""
     message = filled(report_pb2.Report(), value, leave_out=_OTHERWISE)
     message.method = METHOD_MESSAGES[value.method]
     message.trained_time.CopyFrom(timestamp(datetime.fromtimestamp(value.trained_time_s, UTC)))

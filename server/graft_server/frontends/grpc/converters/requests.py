@@ -1,4 +1,4 @@
-"""Requests to nouns: what a message says, checked as far as the message goes."""
+"""Requests to the domain's types, checked as far as the message alone allows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from graft_server.frontends.grpc.times import seconds
 
 
 def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
-    """What a caller of Adapt begins with, not yet checked."""
+    """Converts the start of a caller of Adapt, not yet checked."""
     if message.method not in METHODS:
         raise InvalidError(
             f"start.method is {message.method}, which this server does not know: use METHOD_AUTO, METHOD_FROZEN, "
@@ -72,7 +72,7 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
 
 
 def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
-    """What a caller of Adapt sends, not yet checked."""
+    """Converts a message of a caller of Adapt, not yet checked."""
     match message.WhichOneof("message"):
         case "start":
             return StartMessage(start_request(message.start), message.start.validate_only)
@@ -97,7 +97,7 @@ def _sent_change(message: adaptation_pb2.ExampleChange, _: int) -> SentChange:
 
 
 def _example(message: types_pb2.Example, path: str) -> Example:
-    """An example as it was sent, not yet checked; its fields are named with the path before them."""
+    """Converts an example, not yet checked; errors name its fields with the path in front."""
     return Example(
         id=message.id,
         input=_input(message.input, f"{path}.input"),
@@ -110,7 +110,7 @@ def _example(message: types_pb2.Example, path: str) -> Example:
 
 
 def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequest:
-    """What a caller of Predict asks, not yet checked."""
+    """Converts a request of Predict, not yet checked."""
     return PredictionRequest(
         model=message.model,
         inputs=Converted(message.inputs, _sent_input),
@@ -121,7 +121,7 @@ def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequ
 
 
 def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -> StreamedRequest:
-    """A request of PredictStream, or why it cannot be read as one."""
+    """Returns a request of PredictStream, or the error if it cannot be read."""
     if isinstance(message, Malformed):
         return StreamedRequest(_request_id(message), message.error())
     try:
@@ -131,16 +131,16 @@ def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -
 
 
 def _request_id(malformed: Malformed) -> str:
-    """The id of a request that cannot be parsed; "" where its bytes do not even give that."""
+    """Returns the id of a request that cannot be parsed; "" if even the id cannot be read."""
     try:
-        # A message of one string in the same field: whatever the others hold is passed over unread.
+        # A message with one string in the same field: other fields are skipped unread.
         return StringValue.FromString(malformed.data).value
     except DecodeError:
         return ""
 
 
 def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Example | InvalidError]:
-    """The examples of a message of EvaluateModel, not yet checked."""
+    """Converts the examples of a message of EvaluateModel, not yet checked."""
     return Converted(message.examples, _sent_example)
 
 
@@ -183,7 +183,7 @@ def selector(
     | model_pb2.ExportModelRequest
     | model_pb2.EvaluateModelRequest,
 ) -> Selector:
-    """Which version a request means."""
+    """Returns the version that a request selects."""
     which = message.WhichOneof("selector")
     if which == "version":
         if message.version < 1:

@@ -1,4 +1,4 @@
-"""What of messages is of a task: its targets, answers and figures. To add one: docs/adding-a-task.md."""
+"""The parts of messages that depend on the task: targets, answers and figures. To add one: docs/adding-a-task.md."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CONVERTERS: Mapping[Task, TaskConverter] = {
     Task.MULTI_LABEL: MULTI_LABEL,
     Task.REGRESSION: REGRESSION,
 }
-"""By task."""
+"""The converters by task."""
 
 FIGURES = tuple(it.figures for it in CONVERTERS.values() if it.figures)
-"""Fields of reports and evaluations that are of one task each; nouns and messages call them the same."""
+"""The fields of reports and evaluations that belong to one task each; the domain and messages use the same names."""
 
 _TARGETS = {kind: target for it in CONVERTERS.values() for kind, target in it.targets.items()}
 
 
 def target(message: types_pb2.Example) -> Mapping[str, Any]:
-    """The field of an `Example` that the message's target is; empty where it has none."""
+    """Returns the message's target as a field of an `Example`; empty if it has none."""
     kind = message.WhichOneof("target")
     return {} if kind is None else {kind: _TARGETS[kind].read(message)}
 
