@@ -97,6 +97,11 @@ async def bundle(service: Service) -> dict[str, str]:
     return found
 
 
+def encoders(settings: Settings) -> list[str]:
+    """The keys of what a store has of encoders."""
+    return Objects.open(settings.store).keys("encoders/")
+
+
 def test_workers_with_another_cache_give_the_same_and_leave_nothing(
     tmp_path: Path, encoder_cache: Path, text_checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -109,7 +114,7 @@ def test_workers_with_another_cache_give_the_same_and_leave_nothing(
         cores=1,
         measure_seconds=0.0,
     )
-    mine, theirs, third = (tmp_path / name for name in ("mine", "theirs", "third"))
+    mine, theirs, third, fourth = (tmp_path / name for name in ("mine", "theirs", "third", "fourth"))
     apart = structs.replace(here, store=str(tmp_path / "apart"), cache=str(mine))
 
     async def scenario() -> None:
@@ -125,6 +130,13 @@ def test_workers_with_another_cache_give_the_same_and_leave_nothing(
             )
             assert await probabilities(service, texts) == expected
             assert (await bundle(service))["model.onnx"] == files["model.onnx"]
+            assert encoders(apart)
+        objects = Objects.open(apart.store)
+        objects.delete(objects.keys("encoders/"))
+        # Graphs that the server has and a worker lacks are put into the store when they are asked for.
+        async with running(apart, cache_of_workers=fourth) as service:
+            assert not encoders(apart)
+            assert (await bundle(service))["model.onnx"] == files["model.onnx"]
         caplog.clear()
         # What went through the store once serves another server with a cache of its own.
         async with running(structs.replace(apart, cache=str(third))) as service:
@@ -135,9 +147,9 @@ def test_workers_with_another_cache_give_the_same_and_leave_nothing(
         asyncio.run(scenario())
     objects = Objects.open(apart.store)
     encoder_id = open_backbone("small", source).encoder_id
-    assert f"encoders/{encoder_id}/encoder.onnx" in objects.keys("encoders/")
-    assert not Objects.open(here.store).keys("encoders/")
-    for cache in (mine, theirs, third):
+    assert f"encoders/{encoder_id}/encoder.onnx" in encoders(apart)
+    assert not encoders(here)
+    for cache in (mine, theirs, third, fourth):
         assert EncoderCache(cache).has(encoder_id)
     for prefix in ("tunings/", "handed-over/"):
         assert objects.keys(prefix) == []
