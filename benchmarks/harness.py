@@ -67,12 +67,17 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def server(*flags: str, store: Path | None = None) -> Iterator[Server]:
-    """Runs a server for as long as the block lasts, on a fresh store unless one is given."""
+def server(*flags: str, store: Path | None = None, tree: Path | None = None) -> Iterator[Server]:
+    """Runs a server for as long as the block lasts, on a fresh store unless one is given; of `tree`, if not of this."""
+    environment = dict(os.environ)
+    if tree is not None:
+        environment["PYTHONPATH"] = f"{tree / 'server'}{os.pathsep}{tree / 'client'}"
     with tempfile.TemporaryDirectory(prefix="graft-benchmark-") as fresh:
         command = [sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
         command += ["--store", str(store or Path(fresh) / "store"), "--cache", str(CACHE), *flags]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
         assert process.stdout is not None
         log: list[str] = []
         threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True).start()

@@ -22,9 +22,9 @@ from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Input
-from graft_server.encoding.encoder import Encoder, Reference
+from graft_server.encoding.encoder import Encoder
 from graft_server.training.examples.training_set import ClassifiedSet
-from graft_server.training.reduced_precision import admit
+from graft_server.training.reduced_precision import Reference, admit
 from graft_server.training.tasks.single_label.selection import select_single_label
 
 LOOP = Loop(workers=2, threads=1, budget=192, by_length=False)
@@ -108,7 +108,7 @@ def _accuracy(train: ClassifiedSet, test: Views, data: Texts, seed: int) -> floa
 
 
 def _verdict(train: ClassifiedSet, texts: Sequence[str], graph: Path, backbone: Backbone, seed: int) -> str:
-    reference = Reference(str(graph), backbone.payload(), "int8")
+    reference = Reference(graph, backbone, "int8")
     try:
         return admit(train, [Input(text) for text in texts], "pooled", reference, seed=seed)
     except StateError as error:

@@ -20,7 +20,7 @@ from benchmarks.harness import CACHE, Figure
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.preprocessor import TextTokenizer
-from graft_server.backbones.torch.tunable import Tunable
+from graft_server.backbones.torch.tuning.tunable import Tunable
 from graft_server.encoding.encoder import Encoder
 
 SCALE = 2.0

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import torch
@@ -21,15 +20,17 @@ from transformers import AutoModel
 
 from benchmarks.datasets import banking77
 from benchmarks.harness import CACHE, Figure, at_least, at_most
-from graft_server.backbones import tuning_contract
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut
 from graft_server.backbones.preprocessing import Preprocessor
-from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.preprocessor import TextTokenizer
-from graft_server.backbones.torch import tuning
+from graft_server.backbones.torch.tuning import loop
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.ground import Ground
+from graft_server.backbones.tuning_contract import Recipe
+from graft_server.backbones.tuning_objects import Part
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
 from graft_server.sharing.cores import usable_cores
@@ -75,7 +76,7 @@ def _prepare(place: Path, backbone: Backbone, examples: int) -> list[NDArray[np.
     part[:32] = Part.STOP
     classes = len(data.classes)
     weight = np.random.default_rng(1).normal(size=(backbone.dimension, classes)).astype(np.float32)
-    Scratch.write(
+    Examples.write(
         place,
         items=tokens,
         labels=data.train_labels[rows],
@@ -87,30 +88,29 @@ def _prepare(place: Path, backbone: Backbone, examples: int) -> list[NDArray[np.
 
 
 def _training(place: Path, backbone: Backbone, graph: Path, parts: tuple[Path, Path]) -> list[Figure]:
-    shared: dict[str, Any] = {
-        "backbone": backbone.payload(),
-        "scratch": str(place),
-        "threads": usable_cores(),
-        "epochs": 1,
-    }
-    partial = {
-        "graph": str(parts[1]),
-        "below_graph": str(parts[0]),
-        "below": backbone.layers - LAYERS,
-    }
-    cached = _Loop({**shared, **partial})
-    full = _Loop({**shared, "graph": str(graph)})
+    whole = Ground(
+        backbone=backbone,
+        recipe=Recipe(epochs=1),
+        examples=Examples.read(place),
+        graph=graph,
+        folder=place,
+        threads=usable_cores(),
+    )
+    recipe = replace(whole.recipe, below=backbone.layers - LAYERS)
+    partial = replace(whole, recipe=recipe, graph=parts[1], below_graph=parts[0])
+    cached = _Loop(partial)
+    full = _Loop(whole)
     loops: dict[str, _Loop | _PlainLoop] = {
         "cached": cached,
-        "uncached": _Loop({**shared, **partial, "cached": False}),
+        "uncached": _Loop(replace(partial, cached=False)),
         "full": full,
         "plain": _PlainLoop(backbone, full.run, tuned=backbone.layers),
         "plain partial": _PlainLoop(backbone, full.run, tuned=LAYERS),
     }
     times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(ROUNDS):
-        for name, loop in loops.items():
-            times[name].append(loop.epoch())
+        for name, one in loops.items():
+            times[name].append(one.epoch())
             print(name, times[name][-1], flush=True)
     best = {name: min(it) for name, it in times.items()}
     count = int((full.run.set.part == Part.TRAIN).sum())
@@ -133,9 +133,9 @@ def _training(place: Path, backbone: Backbone, graph: Path, parts: tuple[Path, P
 class _Loop:
     """Our own loop, an epoch at a time, with everything but the evaluations."""
 
-    def __init__(self, payload: dict[str, Any]) -> None:
+    def __init__(self, ground: Ground) -> None:
         torch.set_num_threads(usable_cores())
-        self.run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
+        self.run = loop.Loop(ground, lambda _: None)
         started = time.monotonic()
         self.run.keep_hidden()
         self.filled_s = time.monotonic() - started
@@ -152,7 +152,7 @@ class _Loop:
 class _PlainLoop:
     """What one writes by hand: padded batches, mean pooling, a linear layer, AdamW; frozen layers get no gradients."""
 
-    def __init__(self, backbone: Backbone, same: tuning.Tuning, *, tuned: int) -> None:
+    def __init__(self, backbone: Backbone, same: loop.Loop, *, tuned: int) -> None:
         self.same, self.data = same, same.set
         self.model = AutoModel.from_pretrained(
             backbone.folder, dtype=torch.float32, add_pooling_layer=False

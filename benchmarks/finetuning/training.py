@@ -10,11 +10,8 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import torch
@@ -24,15 +21,18 @@ from benchmarks.finetuning import cells, lora
 from benchmarks.finetuning.accuracy import SETS
 from benchmarks.harness import CACHE
 from benchmarks.heads.features import featured
-from graft_server.backbones import tuning_contract
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut
-from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.preprocessor import TextTokenizer
-from graft_server.backbones.torch import tuning
-from graft_server.backbones.torch.hidden import by_length, parts
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.ground import Ground
+from graft_server.backbones.torch.tuning.hidden import by_length, parts
+from graft_server.backbones.torch.tuning.loop import Loop
+from graft_server.backbones.tuning_contract import Recipe, Tuned
+from graft_server.backbones.tuning_objects import Part
+from graft_server.domain.report import TuningPoint
 from graft_server.evaluation import figures
 from graft_server.sharing.cores import usable_cores
 from graft_server.training.calibration.temperature import temperature
@@ -73,17 +73,23 @@ def measure(
     folder = Path(tempfile.gettempdir()) / "graft-tuning" / key
     backbone = open_backbone(DEFAULT_NAME, DEFAULT_SOURCE)
     _prepare(name, folder, backbone, rows)
-    payload = {
-        "backbone": backbone.payload(),
-        "scratch": str(folder),
-        "threads": usable_cores(),
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "layer_decay": layer_decay,
-        **_graphs(folder, backbone, layers),
-    }
+    graph, below_graph = _graphs(folder, backbone, layers)
+    ground = Ground(
+        backbone=backbone,
+        recipe=Recipe(
+            below=backbone.layers - layers if layers else 0,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            layer_decay=layer_decay,
+        ),
+        examples=Examples.read(folder),
+        graph=graph,
+        below_graph=below_graph,
+        folder=folder,
+        threads=usable_cores(),
+    )
     torch.set_num_threads(usable_cores())
-    run = _Told(payload, key, layers, brief=bool(rows))
+    run = _Told(ground, key, layers, brief=bool(rows))
     if rank:
         lora.adapt(run.model, rank)
     result = run.run()
@@ -92,7 +98,7 @@ def measure(
 
 
 def _prepare(name: str, folder: Path, backbone: Backbone, rows: int) -> None:
-    """Puts the rows into a scratch folder: test rows as ones that are left out."""
+    """Puts the rows into a folder: test rows as ones that are left out."""
     data = featured(SETS[name]())
     texts = data.texts
     n = rows or len(texts.train)
@@ -102,7 +108,7 @@ def _prepare(name: str, folder: Path, backbone: Backbone, rows: int) -> None:
     part = np.full(n, Part.TRAIN, np.int8)
     part[fold_of == 0], part[fold_of == 1] = Part.STOP, Part.MEASURE
     tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
-    Scratch.write(
+    Examples.write(
         folder,
         items=(it.item for it in tokenizer.many([*train, *texts.test])),
         labels=np.concatenate([labels, texts.test_labels]).astype(np.int32),
@@ -129,33 +135,34 @@ def _start(
     return best[1].astype(np.float32), best[2].astype(np.float32)
 
 
-def _graphs(folder: Path, backbone: Backbone, layers: int) -> dict[str, Any]:
+def _graphs(folder: Path, backbone: Backbone, layers: int) -> tuple[Path, Path | None]:
+    """The graph to tune, and the part below the cut where there is one."""
     graph = EncoderCache(CACHE).graph(backbone.encoder_id)
     if not layers:
-        return {"graph": str(graph)}
+        return graph, None
     below = backbone.layers - layers
     found = cut(onnx.load(str(graph)), boundary_of(onnx.load(str(graph)), below, backbone.name))
     onnx.save(found.below, str(folder / "below.onnx"))
     onnx.save(found.above, str(folder / "above.onnx"))
-    return {"graph": str(folder / "above.onnx"), "below_graph": str(folder / "below.onnx"), "below": below}
+    return folder / "above.onnx", folder / "below.onnx"
 
 
-class _Told(tuning.Tuning):
+class _Told(Loop):
     """A tuning that measures each state that it evaluates on the test rows too, and keeps that in a cell.
 
     A brief one measures only the state after the last epoch.
     """
 
-    def __init__(self, payload: Mapping[str, Any], key: str, layers: int, *, brief: bool) -> None:
-        super().__init__(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
+    def __init__(self, ground: Ground, key: str, layers: int, *, brief: bool) -> None:
+        super().__init__(ground, lambda _: None)
         self._key, self._layers, self._brief = key, layers, brief
         self._states: list[dict[str, float]] = []
         self._measured_s = 0.0
 
-    def _evaluate(self, epoch: float) -> tuning.Evaluated:
+    def _evaluate(self, epoch: float) -> TuningPoint:
         found = super()._evaluate(epoch)
         before = self.seconds
-        tested = self._tested() if epoch == self.task.epochs or not self._brief else {}
+        tested = self._tested() if epoch == self.recipe.epochs or not self._brief else {}
         self._measured_s += self.seconds - before
         self._states.append(
             {
@@ -167,7 +174,7 @@ class _Told(tuning.Tuning):
             }
         )
         print(self._key, " ".join(f"{k} {v:.4f}" for k, v in self._states[-1].items()), flush=True)
-        self.keep({})
+        self.keep(None)
         return found
 
     def _mix(self) -> None:
@@ -193,24 +200,24 @@ class _Told(tuning.Tuning):
         found[np.searchsorted(rows, order)] = np.concatenate(every)
         return found
 
-    def keep(self, result: Mapping[str, Any]) -> None:
-        """Keeps what is known so far; `result` is empty until the end."""
+    def keep(self, result: Tuned | None) -> None:
+        """Keeps what is known so far; `result` is None until the end."""
         best = min(range(len(self._states)), key=lambda it: self._states[it]["held_out_log_loss"])
-        task = self.task
+        recipe = self.recipe
         cells.keep(
             self._key,
             {
                 "layers": self._layers,
-                "epochs": task.epochs,
-                "learning_rate": task.learning_rate,
-                "layer_decay": task.layer_decay,
+                "epochs": recipe.epochs,
+                "learning_rate": recipe.learning_rate,
+                "layer_decay": recipe.layer_decay,
                 "cores": len(os.sched_getaffinity(0)),
                 "examples": int((self.set.part == Part.TRAIN).sum()),
                 "states": self._states,
                 "best": self._states[best],
-                "ended": result.get("ended", "not yet"),
-                "parameters": result.get("parameters", 0),
-                "examples_per_s": result.get("examples_per_s", 0.0),
+                "ended": result.ended if result else "not yet",
+                "parameters": result.parameters if result else 0,
+                "examples_per_s": result.examples_per_s if result else 0.0,
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
                 "seconds": self.seconds - self._measured_s,
             },

@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +23,7 @@ from benchmarks.datasets import Texts, banking77, clinc150, few_shot
 from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS, hardware
-from graft_server.jobs.job import Job
+from graft_server.jobs.job import JobType, OnProgress, Place, Progress, unwatched
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.tasks.single_label.selection import select_single_label
@@ -33,7 +33,10 @@ SETS: tuple[tuple[Callable[[], Texts], int, float], ...] = ((banking77, 16, 3.0)
 FREE_MB = 300
 """Memory that may be had besides three times the features' own size."""
 MIB = 1 << 20
-Progress = Callable[[dict[str, Any]], None]
+NOTHING = JobType("benchmarks.heads.speed:nothing", str, dict[str, float])
+SELECTION = JobType("benchmarks.heads.speed:selection", str, dict[str, float])
+REFERENCE = JobType("benchmarks.heads.speed:reference", str, dict[str, float])
+"""Jobs on the file of a training set."""
 
 
 def main() -> None:
@@ -51,8 +54,8 @@ async def _measure(runs: int) -> None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "set.npz"
             _save(path, data, rows)
-            found = [await _run("selection", path) for _ in range(runs)]
-            reference = await _run("reference", path)
+            found = [await _run(SELECTION, path) for _ in range(runs)]
+            reference = await _run(REFERENCE, path)
         features_mb = len(rows) * sum(data.train[view].shape[1] for view in VIEWS) * 2 / MIB
         cells.append(
             {
@@ -67,34 +70,33 @@ async def _measure(runs: int) -> None:
         _write(cells)
 
 
-async def _run(what: str, path: Path) -> dict[str, float]:
+async def _run(what: JobType[str, dict[str, float]], path: Path) -> dict[str, float]:
     """A job in a fresh worker, its modules imported ahead as the server has them."""
     jobs = LocalJobs(1, preload=("benchmarks.heads.speed",))
     await jobs.start()
     try:
         # The first job waits for the imports; the second is measured.
-        await jobs.run(Job("benchmarks.heads.speed:nothing", {}), lambda _: None)
-        found: dict[str, float] = await jobs.run(
-            Job(f"benchmarks.heads.speed:{what}", {"path": str(path)}), lambda _: None
-        )
+        await jobs.run(NOTHING.job(""), unwatched)
+        found = await jobs.run(what.job(str(path)), unwatched)
     finally:
         await jobs.close()
     return found
 
 
-def nothing(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+@NOTHING.done_by
+def nothing(_path: str, _place: Place, _progress: OnProgress) -> dict[str, float]:
     """The job that does nothing."""
-    del payload, progress
     return {}
 
 
-def selection(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+@SELECTION.done_by
+def selection(path: str, _place: Place, progress: OnProgress) -> dict[str, float]:
     """The job that reads a training set and selects a head from it."""
     before = _memory_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
-    train = _load(payload["path"])
+    train = _load(path)
     wall, cpu = time.perf_counter(), time.process_time()
-    select_single_label(train, seed=0, progress=lambda stage, fraction: progress({stage: fraction}))
+    select_single_label(train, seed=0, progress=lambda stage, fraction: progress(Progress(stage, fraction)))
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,
@@ -102,12 +104,12 @@ def selection(payload: Mapping[str, Any], progress: Progress) -> dict[str, float
     }
 
 
-def reference(payload: Mapping[str, Any], progress: Progress) -> dict[str, float]:
+@REFERENCE.done_by
+def reference(path: str, _place: Place, _progress: OnProgress) -> dict[str, float]:
     """The job that fits scikit-learn's logistic regression."""
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 (the other jobs do without)
 
-    del progress
-    train = _load(payload["path"])
+    train = _load(path)
     features = train.features["pooled"].astype(np.float32)
     wall = time.perf_counter()
     LogisticRegression(C=10, max_iter=1000).fit(features, train.labels)

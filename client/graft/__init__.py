@@ -11,13 +11,13 @@ Needs gRPC and protobuf and nothing else: neither torch nor NumPy. `AsyncClient`
 awaited. Everything that can be raised is under `graft.GraftError`.
 """
 
-from graft._async_client import AsyncClient
-from graft._bundle import Bundle
-from graft._client import Client
-from graft._data import DataError, read_examples
-from graft._examples import Delete, Example, Label, TextPair
-from graft._predictions import Prediction, Predictions, Score, Timings
-from graft._records import (
+from graft._client.asynchronous import AsyncClient
+from graft._client.bundle import Bundle
+from graft._client.sync import Client
+from graft._data_files.reader import DataError, read_examples
+from graft._records.examples import Delete, Example, Label, TextPair
+from graft._records.predictions import Prediction, Predictions, Score, Timings
+from graft._records.records import (
     Adaptation,
     AdaptProgress,
     AdaptResult,
@@ -33,7 +33,7 @@ from graft._records import (
     StoredExample,
     Version,
 )
-from graft._reports import (
+from graft._records.reports import (
     Candidate,
     ClassAdvice,
     ClassReport,
@@ -57,7 +57,7 @@ from graft._reports import (
     TuningPoint,
     TuningReport,
 )
-from graft._starting import FineTuning
+from graft._streams.options import FineTuning
 from graft._version import __version__
 from graft.errors import (
     AbortedError,

@@ -190,6 +190,11 @@ class FailedCall(Protocol):
         """What came after the last message."""
 
 
+def client_closed() -> CancelledError:
+    """The error of a call that its own client ended, or can make no more."""
+    return CancelledError("The client was closed.", reason="CLIENT_CLOSED", domain="graft")
+
+
 def from_status(status: status_pb2.Status) -> GraftError:
     """The error that a google.rpc.Status describes."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
@@ -23,12 +24,14 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
 from graft_server.frontends.grpc.server import GrpcServer
+from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
@@ -36,11 +39,15 @@ from graft_server.settings import Settings
 from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
+STORE_THREADS = 32
+"""More than computing needs: they wait for a disk or a bucket, and one request may take several."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -54,45 +61,53 @@ class Service:
         trunks: The backbones.
     """
 
-    def __init__(self, settings: Settings, on_trunk_change: OnChange = lambda _: None) -> None:
+    def __init__(
+        self, settings: Settings, on_trunk_change: OnChange = lambda _: None, workers: Place | None = None
+    ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
 
         Args:
             settings: How the service runs.
             on_trunk_change: Called, on the event loop, when a backbone can be used again or can no longer be used.
+            workers: Where jobs run; None: where the server does, with the same cache.
 
         Raises:
             StoreError: The store cannot be used.
         """
-        location = _location(settings.store)
-        objects = Objects.open(location)
+        place = place_of(settings)
+        objects = Objects.open(place.store)
         catalogue = Catalogue(objects)
         preemption = Preemption()
-        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption)
-        self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption)
-        self.trunks = trunks_of(settings, on_trunk_change)
+        worker = workers or place
+        self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption, place=worker)
+        self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption, place=worker)
+        self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        cores = settings.cores or usable_cores()
+        self._preparing, self._learning = Threads("preparing", cores), Threads("learning", cores)
+        self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
         self._versions = Versions(objects, catalogue, self.trunks)
-        self._tuner = Tuner(
-            location=location,
-            jobs=self._jobs,
-            tuning_jobs=self._tuning_jobs,
-            folder=settings.cache_folder / "tuning",
-            threads=settings.cores or usable_cores(),
-            cache_bytes=settings.tuning_memory_mb << 20,
-        )
+        self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
         publisher = Publisher(
-            objects, location, catalogue, self._jobs, self._tuner, self._versions.put_in_service
+            objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._deletion = Deletion(
-            objects, catalogue, self._versions.forget, settings.erasure_grace_seconds, self._jobs, location
+            objects, catalogue, self._versions.forget, settings.erasure_grace_seconds, self._jobs
         )
         predictor = Predictor(self._versions, self._adaptations, settings.cached_responses, preemption)
-        exporter = Exporter(self._jobs, location, settings.cache_folder)
+        self._handover = Handover(objects, settings.cache_folder)
+        exporter = Exporter(self._jobs, self._handover)
         self.adaptations = AdaptationApi(self._adaptations)
         self.predictions = PredictionApi(predictor)
         self.models = ModelApi(
-            catalogue, self._versions, predictor, self.trunks, exporter, self._adaptations, self._deletion
+            catalogue,
+            self._versions,
+            predictor,
+            self.trunks,
+            exporter,
+            self._adaptations,
+            self._deletion,
+            self._learning,
         )
         self._recovery: asyncio.Task[None] | None = None
 
@@ -102,9 +117,11 @@ class Service:
         Raises:
             BackboneError: The default backbone cannot be used.
         """
+        asyncio.get_running_loop().set_default_executor(self._store_threads)
         await self._jobs.start()
         known = self._deletion.catalogue.snapshot
-        await asyncio.to_thread(self._tuner.sweep, [*known.erasures, *known.deletions])
+        await asyncio.to_thread(self._tuner.sweep, known.last_erasures)
+        await asyncio.to_thread(self._handover.sweep)
         await self.trunks.open(self._jobs)
         await self._versions.preload()
         self._versions.start(self._adaptations.follow)
@@ -123,6 +140,8 @@ class Service:
         await self._jobs.close()
         await self._tuning_jobs.close()
         await self.trunks.close()
+        self._preparing.close()
+        self._learning.close()
 
     async def _recover(self) -> None:
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
@@ -188,10 +207,16 @@ def limits_of(settings: Settings) -> AdaptationLimits:
     )
 
 
-def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunks:
-    """The trunks that the settings ask for, not yet open."""
+def trunks_of(
+    settings: Settings,
+    on_change: OnChange = lambda _: None,
+    preparing: Threads | None = None,
+    objects: Objects | None = None,
+) -> Trunks:
+    """The trunks that the settings ask for, not yet open; of encoders in the store they know if it is given."""
     trunk_settings = TrunkSettings(
         cache=settings.cache_folder,
+        objects=objects,
         device=settings.device,
         precision=settings.precision,
         cores=settings.cores or usable_cores(),
@@ -207,9 +232,22 @@ def trunks_of(settings: Settings, on_change: OnChange = lambda _: None) -> Trunk
             ),
         ),
         tuned_bytes=settings.tuned_memory_mb << 20,
+        preparing=preparing or Threads("preparing", settings.cores or usable_cores()),
     )
     return Trunks(
         settings.backbones, settings.default_backbone, trunk_settings, on_change, settings.backbones_on_use
+    )
+
+
+def place_of(settings: Settings) -> Place:
+    """What workers beside the server know of where they run."""
+    return Place(
+        store=_location(settings.store),
+        cache=str(settings.cache_folder),
+        backbones=settings.backbones,
+        precision=settings.precision,
+        threads=settings.cores or usable_cores(),
+        tuning_bytes=settings.tuning_memory_mb << 20,
     )
 
 

@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft_server.app import App, trunks_of
+from graft_server.app import App, place_of, trunks_of
 from graft_server.domain.errors import DomainError
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
@@ -52,8 +53,8 @@ async def _serve(settings: Settings) -> None:
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        # What start-up made stays, and is 50,000 objects: looking through them took 30 to 60 ms now and then, in
-        # which nobody was answered.
+        # Start-up makes 50,000 objects that stay: a collection that looks through them takes 30 to 60 ms, during
+        # which no request is answered.
         gc.collect()
         gc.freeze()
         print(f"listening on {starting.result()}", flush=True)
@@ -66,7 +67,7 @@ async def _serve(settings: Settings) -> None:
 
 async def _prepare(settings: Settings) -> None:
     """Exports the encoders into the cache and measures how to drive them."""
-    jobs = LocalJobs(1)
+    jobs = LocalJobs(1, place=replace(place_of(settings), store=""))
     trunks = trunks_of(settings)
     await trunks.open(jobs)
     for trunk in trunks:

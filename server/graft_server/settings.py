@@ -1,4 +1,4 @@
-"""What can be set, from where: flags over environment variables over a TOML file over defaults.
+"""The server's settings and their sources: flags over environment variables over a TOML file over defaults.
 
 A setting is written once: its type, its bounds, its help and its default make one field of `Settings`, and flags,
 variables, keys, checks and error messages follow from the field.
@@ -172,7 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def default_backbone(self) -> str:
-        """The backbone that is used where a request names none."""
+        """The backbone for requests that name none."""
         return next(iter(self.backbones))
 
 
@@ -197,18 +197,18 @@ class Setting:
 
     @property
     def help(self) -> str:
-        """What it is, in words."""
+        """A description of the setting."""
         return str(self.meta.description)
 
     def parse(self, value: Any, where: str) -> Any:
         """Returns the value in the field's type, checked.
 
         Args:
-            value: Text, from a flag or a variable, or what a TOML file has.
-            where: What the value is called where it comes from.
+            value: Text from a flag or a variable, or a value from a TOML file.
+            where: The name of the setting in the source of the value.
 
         Raises:
-            InvalidError: It is not a value of the field; the message says what is.
+            InvalidError: The value does not fit the field; the message says which values do.
         """
         if self.name == "backbones":
             return _backbones(value, where)
@@ -256,7 +256,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         file: A TOML file, or None.
 
     Raises:
-        InvalidError: A value is not what it should be, or a key is unknown.
+        InvalidError: A value is wrong, or a key is unknown.
     """
     values = _from_file(file) if file is not None else {}
     for setting in SETTINGS.values():
@@ -294,7 +294,7 @@ def _backbones(value: Any, where: str) -> dict[str, str]:
 
 
 def _checked(settings: Settings) -> Settings:
-    """Checks what one setting alone does not tell."""
+    """Checks the settings against each other."""
     host, separator, port = settings.listen.rpartition(":")
     if not (separator and host and port.isdigit() and int(port) < 1 << 16):
         raise _invalid(

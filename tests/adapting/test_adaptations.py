@@ -12,16 +12,20 @@ from typing import Any
 import pytest
 
 from graft_server.adapting import adaptations
-from graft_server.adapting.adaptation import Adaptation, Session
+from graft_server.adapting.adaptation import Adaptation, Reason, Work
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.publishing.queue import CANCELLED
+from graft_server.adapting.session import Session
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
-from graft_server.domain.errors import StateError, StoreError
+from graft_server.domain.errors import DomainError, StateError, StoreError
 from graft_server.domain.model import Version
+from graft_server.domain.stream import Reconnect
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
 from graft_server.jobs.local.pool import LocalJobs
+from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.listing import list_adaptations, remove_adaptation
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -77,7 +81,9 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
             async def served(_: Version) -> None:
                 """Nothing is published here."""
 
-            publisher = Publisher(objects, str(location), catalogue, jobs, tuner, served)
+            publisher = Publisher(
+                objects, str(location), catalogue, jobs, tuner, served, Threads("learning", 1)
+            )
             it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks))
             async with asyncio.timeout(60):
                 await scenario(it)
@@ -171,5 +177,60 @@ def test_an_adaptation_of_a_deleted_model_is_another_one_at_once(bench, monkeypa
             await it.adaptations.follow()
         assert not new.closed
         assert await it.start("m0") is new
+
+    bench(scenario)
+
+
+def test_whatever_ends_an_adaptation_its_callers_hear_why(bench):
+    async def scenario(it: Bench) -> None:
+        for reason, expected in (
+            (Reason.CANCELLED, "ADAPTATION_CANCELLED"),
+            (Reason.DELETED, "MODEL_DELETED"),
+            (Reason.DRAINING, "DRAINING"),
+        ):
+            adaptation, session = await it.join(f"m-{reason.name.lower()}")
+            if reason is Reason.CANCELLED:
+                AdaptationStore.load(it.objects, adaptation.store.model, "a").cancel()
+            await adaptation.end(reason)
+            if reason is Reason.DRAINING:
+                assert await session.next_message() == Reconnect(0)
+            with pytest.raises(DomainError) as raised:
+                await session.next_message()
+            assert raised.value.reason == expected
+            assert adaptation.idle
+            assert adaptation.closed is (reason is not Reason.CANCELLED)
+
+    bench(scenario)
+
+
+def test_a_cancelled_adaptation_gives_its_commits_an_outcome_and_carries_out_no_more(bench):
+    async def scenario(it: Bench) -> None:
+        adaptation, session = await it.join("m0")
+        other = AdaptationStore.load(it.objects, "m0", "a")
+        other.commit("c", {"w": 0})
+        other.cancel()
+        await adaptation.end(Reason.CANCELLED)
+        failure = adaptation.store.outcomes["c"].failure
+        assert failure is not None
+        assert failure.reason == CANCELLED
+        adaptation.resume()
+        assert not adaptation.working
+        await session.close()
+
+    bench(scenario)
+
+
+def test_what_has_ended_does_not_end_for_a_less_final_reason(bench):
+    async def scenario(it: Bench) -> None:
+        adaptation, _ = await it.join("m0")
+        adaptation.store.commit("c", {"w": 0})
+        await adaptation.end(Reason.DELETED)
+        adaptation.store.cancel()
+        for reason in (Reason.CANCELLED, Reason.DRAINING):
+            await adaptation.end(reason)
+        assert adaptation.closed
+        assert "c" not in adaptation.store.outcomes, "nothing is written to what is being deleted"
+        with pytest.raises(RuntimeError, match="does not go from DELETED to GOING_ON"):
+            adaptation._turn(Work.GOING_ON)
 
     bench(scenario)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import inspect
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
@@ -19,7 +20,7 @@ import pytest
 from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
-from graft_server.app import Service
+from graft_server.app import STORE_THREADS, Service
 from graft_server.domain.adaptation import (
     AdaptationSettings,
     AdaptationState,
@@ -38,13 +39,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.paging import Listed, PageRequest
-from graft_server.domain.prediction import (
-    OneLabel,
-    Prediction,
-    PredictionRequest,
-    Selector,
-    StreamedRequest,
-)
+from graft_server.domain.prediction import Prediction, PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     Accepted,
     CommitMessage,
@@ -60,6 +55,7 @@ from graft_server.domain.stream import (
     StartMessage,
     WriterMessage,
 )
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.settings import Settings
 
 Rows = Sequence[tuple[str, str]]
@@ -121,7 +117,7 @@ def examples(rows: Rows, first: int = 0) -> ExamplesMessage:
 
 def best(prediction: Prediction | DomainError) -> str:
     assert isinstance(prediction, Prediction)
-    assert isinstance(prediction.answer, OneLabel)
+    assert isinstance(prediction.answer, SingleLabelAnswer)
     return prediction.answer.scores[0][0]
 
 
@@ -514,3 +510,20 @@ def test_what_may_be_small_enough_is_computed(runner, caller, long_labels):
     )
     found = runner.run(caller.service.predictions.predict(request, max_bytes=3_900_000))
     assert sum(isinstance(it, Prediction) for it in found.results) == 10
+
+
+def test_a_store_that_hangs_keeps_no_long_text_waiting(runner, caller):
+    model = caller.name()
+    runner.run(caller.publish(model))
+
+    async def asked_while_the_store_hangs() -> tuple[int, str]:
+        answers = threading.Event()
+        hanging = [asyncio.create_task(asyncio.to_thread(answers.wait)) for _ in range(4 * STORE_THREADS)]
+        try:
+            async with asyncio.timeout(30):
+                return await caller.label(model, "the lock is stuck " * 500)
+        finally:
+            answers.set()
+            await asyncio.gather(*hanging)
+
+    assert runner.run(asked_while_the_store_hangs()) == (1, "lock")

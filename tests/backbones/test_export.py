@@ -13,9 +13,11 @@ import pytest
 from graft.v1 import model_pb2
 from graft_server.backbones.families import FAMILIES
 from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.contract import Making
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder
+from graft_server.jobs.job import Place
 
 
 def features(wire: Any, texts: list[str]) -> Any:
@@ -56,11 +58,13 @@ def test_a_graph_that_does_not_tell_what_torch_does_is_not_kept(text_checkpoints
 
     # As if somebody had put an architecture into a family that it does not fit: GPT-2 looks back only, BERT both ways.
     monkeypatch.setitem(FAMILIES, "gpt2", FAMILIES["bert"])
-    backbone = open_backbone("mine", str(text_checkpoints / "gpt2"))
+    folder = str(text_checkpoints / "gpt2")
+    backbone = open_backbone("mine", folder)
+    place = Place(cache=str(tmp_path), backbones={"mine": folder})
     with pytest.raises(
         BackboneError, match="Backbone mine: the exported graph differs from torch by "
     ) as raised:
-        export_encoder({"backbone": backbone.payload(), "cache": str(tmp_path)}, lambda _: None)
+        export_encoder(Making("mine", backbone.encoder_id, ""), place, lambda _: None)
     assert raised.value.reason == "EXPORT_PARITY"
     assert list((tmp_path / "encoders").iterdir()) == []
 

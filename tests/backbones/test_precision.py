@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from graft_server.backbones.graphs import reducing
 from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.contract import Making
 from graft_server.backbones.preprocessing import odd_batches
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.packing import pack
@@ -21,6 +21,7 @@ from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder, device_for, run_bound
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import Trunk
+from graft_server.jobs.job import Place
 
 TEXTS = ["my card was declined", "where is my money? " * 20, "a", "größer als 10 € 🙂"]
 
@@ -90,14 +91,17 @@ def test_an_int8_graph_with_one_scale_a_tensor_would_be_refused(reference, tmp_p
 
 def test_the_job_refuses_what_is_too_far_from_float32(encoder_cache, backbone, tmp_path, monkeypatch):
     monkeypatch.setitem(reducing.LEAST_COSINE, "int8", 0.9999)
-    entries = EncoderCache(encoder_cache)
-    refused = replace(backbone, precision="int8", encoder_id="refused", reference_id=backbone.encoder_id)
-    payload = {"backbone": refused.payload(), "cache": str(encoder_cache)}
+    int8 = open_backbone(DEFAULT_NAME, DEFAULT_SOURCE, precision="int8")
+    (tmp_path / "encoders").mkdir()
+    of_reference = EncoderCache(encoder_cache).graph(backbone.encoder_id).parent
+    (tmp_path / "encoders" / backbone.encoder_id).symlink_to(of_reference)
+    place = Place(cache=str(tmp_path), backbones={DEFAULT_NAME: DEFAULT_SOURCE}, precision="int8")
+    entries = EncoderCache(tmp_path)
     with pytest.raises(BackboneError) as raised:
-        reducing.reduce_encoder(payload, lambda _: None)
+        reducing.reduce_encoder(Making(int8.name, int8.encoder_id, entries.identity), place, lambda _: None)
     assert raised.value.reason == "PRECISION_PARITY"
     assert "--precision fp32" in raised.value.message
-    assert not entries.has("refused")
+    assert not entries.has(int8.encoder_id)
 
 
 def test_the_fp16_graph_takes_and_gives_the_same_types_and_is_at_parity(reference, tmp_path, nearness):

@@ -7,39 +7,43 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch, tuning_contract
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.cutting import boundary_of, cut
-from graft_server.backbones.scratch import Part, Scratch
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.tuning_contract import Recipe, Tuned
+from graft_server.backbones.tuning_objects import Part
 from graft_server.domain.errors import FaultError
+from graft_server.domain.report import TuningPoint
 from graft_server.encoding.encoder import Encoder
+from graft_server.jobs.job import Progress
 
 BELOW = 5
 """One layer is tuned."""
 
-Payload = dict[str, Any]
+Parts = dict[str, Path]
 
 
 @pytest.fixture(scope="module")
-def parts(encoder_cache: Path, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Payload:
+def parts(encoder_cache: Path, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Paths of the graphs below and above the cut."""
     graph = onnx.load(str(EncoderCache(encoder_cache).graph(backbone.encoder_id)))
     found = cut(graph, boundary_of(graph, BELOW, backbone.name))
     folder = tmp_path_factory.mktemp("parts")
     onnx.save(found.below, str(folder / "below.onnx"))
     onnx.save(found.above, str(folder / "above.onnx"))
-    return {"graph": str(folder / "above.onnx"), "below_graph": str(folder / "below.onnx")}
+    return {"graph": folder / "above.onnx", "below_graph": folder / "below.onnx"}
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +69,28 @@ def start(intents, encoder: Encoder, tokenizer: TextTokenizer) -> dict[str, Any]
 
 
 @pytest.fixture
-def payload(
-    tmp_path: Path, backbone: Backbone, parts: Payload, start: dict[str, Any]
-) -> Callable[..., Payload]:
-    """Gives the payload of a tuning in a scratch folder of its own."""
+def ground(tmp_path: Path, backbone: Backbone, parts: Parts, start: dict[str, Any]) -> Callable[..., Any]:
+    """Gives a `Ground` of the start's examples in a folder of its own."""
+    from graft_server.backbones.torch.tuning.ground import Ground  # noqa: PLC0415 (torch only where it is needed)
 
-    def make(name: str = "scratch", *, examples: dict[str, Any] | None = None, **settings: Any) -> Payload:
-        Scratch.write(tmp_path / name, **{**start, **(examples or {})})
-        fixed = {"backbone": backbone.payload(), "scratch": str(tmp_path / name), "below": BELOW, **parts}
-        return {**fixed, "epochs": 1, **settings}
+    def make(
+        name: str = "tuning",
+        *,
+        examples: dict[str, Any] | None = None,
+        cached: bool = True,
+        cache_bytes: int = 1 << 30,
+        **recipe: Any,
+    ) -> Ground:
+        Examples.write(tmp_path / name, **{**start, **(examples or {})})
+        return Ground(
+            backbone=backbone,
+            recipe=Recipe(**{"below": BELOW, "epochs": 1, **recipe}),
+            examples=Examples.read(tmp_path / name),
+            folder=tmp_path / name,
+            cached=cached,
+            cache_bytes=cache_bytes,
+            **parts,
+        )
 
     return make
 
@@ -82,102 +99,104 @@ def ignore(_told: Any) -> None:
     pass
 
 
-def made(payload: Payload) -> tuple[bytes, NDArray[np.float32], NDArray[np.float16]]:
-    """The tuned graph, head weights and features that a tuning left."""
-    folder = Path(payload["scratch"])
-    head = np.load(folder / scratch.TUNED_HEAD)["weight"]
-    return (folder / scratch.TOP).read_bytes(), head, np.load(folder / scratch.FEATURES)
+def losses(tuned: Tuned) -> list[tuple[float, float]]:
+    return [(it.log_loss, it.train_loss) for it in tuned.history]
 
 
-def losses(result: dict[str, Any]) -> list[tuple[float, float]]:
-    return [(it["log_loss"], it["train_loss"]) for it in result["history"]]
+def test_the_same_seed_gives_the_same_weights(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415 (torch only where it is needed)
+
+    named = ground("first", seed=3), ground("again", seed=3), ground("other", seed=4)
+    first, again, other = (loop.tuned(it, ignore) for it in named)
+    assert losses(first.tuned) == losses(again.tuned) != losses(other.tuned)
+    assert first.top.read_bytes() == again.top.read_bytes() != other.top.read_bytes()
+    np.testing.assert_array_equal(first.head[0], again.head[0])
+    np.testing.assert_array_equal(first.features, again.features)
 
 
-def test_the_same_seed_gives_the_same_weights(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415 (torch only where it is needed)
+REBUILT = """
+import json, sys
+from pathlib import Path
+from graft_server.backbones.source import open_backbone
+from graft_server.backbones.torch.tuning import loop
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.torch.tuning.ground import Ground
+from graft_server.backbones.tuning_contract import Recipe
 
-    first, again, other = payload("first", seed=3), payload("again", seed=3), payload("other", seed=4)
-    results = [tuning.tune(it, ignore) for it in (first, again, other)]
-    assert losses(results[0]) == losses(results[1]) != losses(results[2])
-    graph, head, features = made(first)
-    assert graph == made(again)[0] != made(other)[0]
-    np.testing.assert_array_equal(head, made(again)[1])
-    np.testing.assert_array_equal(features, made(again)[2])
-
-
+name, source, folder, graph, below_graph, recipe, number = json.loads(sys.argv[1])
+ground = Ground(
+    backbone=open_backbone(name, source), recipe=Recipe(**recipe), examples=Examples.read(Path(folder)),
+    graph=Path(graph), below_graph=Path(below_graph), folder=Path(folder),
+)
+"""
 KILLED = """
-import json, os, sys
-from graft_server.backbones.torch import tuning
-from graft_server.backbones.torch.tuning_state import Checkpoint
+import os
+from graft_server.backbones.torch.tuning.checkpoint import Checkpoint
 
-payload, steps, saved = json.loads(sys.argv[1]), int(sys.argv[2]), 0
+saved = 0
 save = Checkpoint.save
 
 def save_and_die(self, *arguments, **more):
     global saved
     save(self, *arguments, **more)
     saved += 1
-    if saved == steps:
+    if saved == number:
         os.kill(os.getpid(), 9)
 
 Checkpoint.save = save_and_die
-tuning.tune(payload, lambda _: None)
+loop.tuned(ground, lambda _: None)
 """
 
 
-def run(code: str, payload: Payload, argument: int) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own, with the payload and a number."""
-    command = [sys.executable, "-c", code, json.dumps(payload), str(argument)]
+def run(code: str, ground: Any, number: int) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, on the same ground, with a number."""
+    paths = map(str, (ground.folder, ground.graph, ground.below_graph))
+    given = [DEFAULT_NAME, DEFAULT_SOURCE, *paths, asdict(ground.recipe), number]
+    command = [sys.executable, "-c", REBUILT + code, json.dumps(given)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("checkpoint", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(payload, checkpoint):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(ground, checkpoint):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    whole, killed = payload("whole", epochs=2), payload("killed", epochs=2)
-    expected = tuning.tune(whole, ignore)
+    whole, killed = ground("whole", epochs=2), ground("killed", epochs=2)
+    expected = loop.tuned(whole, ignore)
     assert run(KILLED, killed, checkpoint).returncode == -signal.SIGKILL
-    result = tuning.tune(killed, ignore)
-    assert expected["resumed"] == 0
-    assert result["resumed"] > 0
-    assert result["history"][checkpoint]["seconds"] > 0
-    assert losses(result) == losses(expected)
-    assert made(killed)[0] == made(whole)[0]
+    found = loop.tuned(killed, ignore)
+    assert expected.tuned.resumed == 0
+    assert found.tuned.resumed > 0
+    assert found.tuned.history[checkpoint].seconds > 0
+    assert losses(found.tuned) == losses(expected.tuned)
+    assert found.top.read_bytes() == expected.top.read_bytes()
 
 
-def test_a_checkpoint_of_other_settings_is_left_alone(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_checkpoint_of_other_settings_is_left_alone(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    tuning.tune(payload(epochs=1), ignore)
-    assert tuning.tune(payload(epochs=1, learning_rate=3e-4), ignore)["resumed"] == 0
+    loop.tuned(ground(epochs=1), ignore)
+    assert loop.tuned(ground(epochs=1, learning_rate=3e-4), ignore).tuned.resumed == 0
 
 
 LIMITED = """
-import json, resource, sys
-from pathlib import Path
-import msgspec
-from graft_server.backbones import tuning_contract
-from graft_server.backbones.torch import tuning
+import resource
 
-payload, room = json.loads(sys.argv[1]), int(sys.argv[2])
-
-class Limited(tuning.Tuning):
+class Limited(loop.Loop):
     def begin(self):
         sizes = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-        most = int(sizes["VmSize"].split()[0]) * 1024 + room
+        most = int(sizes["VmSize"].split()[0]) * 1024 + number
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         super().begin()
 
-one = Limited(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
-result = one.run()
-print(json.dumps([result["halved"], result["ended"], len(result["history"]), one.state.tokens_at_once]))
+one = Limited(ground, lambda _: None)
+tuned = one.run()
+print(json.dumps([tuned.halved, tuned.ended, len(tuned.history), one.state.tokens_at_once]))
 """
-"""Tunes with so many bytes of address space as there are once the model is loaded, and `room` more."""
+"""Tunes with so many bytes of address space as there are once the model is loaded, and `number` more."""
 
 
 @pytest.mark.slow
-def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start, monkeypatch):
+def test_out_of_memory_it_takes_smaller_parts_and_goes_on(ground, start, monkeypatch):
     # A step of 16 texts of 256 tokens needs more than 100 MB, in bfloat16 too; one text at a time, a few.
     generator = np.random.default_rng(0)
     few = {name: start[name][:18] for name in ("labels", "weights")}
@@ -186,7 +205,7 @@ def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start, monkey
     # Address space is what can be limited, and malloc holds on to it: 64 MB a thread, and what was freed below its top.
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    roomy, tight = (run(LIMITED, payload(str(it), examples=few), it << 20) for it in (4096, 120))
+    roomy, tight = (run(LIMITED, ground(str(it), examples=few), it << 20) for it in (4096, 120))
     halved, ended, evaluated, tokens = json.loads(roomy.stdout)
     assert (halved, ended, tokens) == (0, "done", 8192), roomy.stderr
     assert tight.returncode == 0, tight.stderr
@@ -196,11 +215,11 @@ def test_out_of_memory_it_takes_smaller_parts_and_goes_on(payload, start, monkey
     assert 256 <= tokens < 8192
 
 
-def test_smaller_parts_add_up_to_the_same_step(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_smaller_parts_add_up_to_the_same_step(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
     def gradients(tokens: int) -> NDArray[np.float32]:
-        one = tuning.Tuning(msgspec.convert(payload(), tuning_contract.Task), ignore)
+        one = loop.Loop(ground(), ignore)
         one.model.eval()  # without dropout, which would be another in each part
         one.state.tokens_at_once = tokens
         one.mixed = False
@@ -211,17 +230,17 @@ def test_smaller_parts_add_up_to_the_same_step(payload):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_budget_below_one_epoch_trains_nothing(payload, cached):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_budget_below_one_epoch_trains_nothing(ground, cached):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    result = tuning.tune(payload(seconds=0.001, cached=cached), ignore)
-    assert (result["ended"], result["best"], result["history"]) == ("no_time", 0, [])
+    result = loop.tuned(ground(seconds=0.001, cached=cached), ignore).tuned
+    assert (result.ended, result.best, result.history) == ("no_time", 0, ())
 
 
-def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of_them(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of_them(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(seconds=3600.0), tuning_contract.Task), ignore)
+    one = loop.Loop(ground(seconds=3600.0), ignore)
     computed, compute = [], one.hidden.compute
 
     def late(inputs: Any) -> Any:
@@ -231,20 +250,18 @@ def test_a_budget_that_ends_while_hidden_states_are_computed_computes_no_more_of
         return compute(inputs)
 
     one.hidden.compute = late
-    assert one.run()["ended"] == "no_time"
-    whole = tuning.Tuning(msgspec.convert(payload("whole"), tuning_contract.Task), ignore)
+    assert one.run().ended == "no_time"
+    whole = loop.Loop(ground("whole"), ignore)
     batches, compute_of_whole = [], whole.hidden.compute
     whole.hidden.compute = lambda inputs: batches.append(1) or compute_of_whole(inputs)
     whole.keep_hidden()
     assert len(computed) <= 6 < len(batches)
 
 
-def test_a_budget_that_ends_while_layers_are_tuned_ends_it_with_that_step_and_keeps_the_best_state(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_budget_that_ends_while_layers_are_tuned_ends_it_with_that_step_and_keeps_the_best_state(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    one = tuning.Tuning(
-        msgspec.convert(payload(epochs=50, learning_rate=1e-3, seconds=3600.0), tuning_contract.Task), ignore
-    )
+    one = loop.Loop(ground(epochs=50, learning_rate=1e-3, seconds=3600.0), ignore)
     learn, steps = one.learn, []
 
     def timed(*arguments: Any) -> float:
@@ -255,53 +272,54 @@ def test_a_budget_that_ends_while_layers_are_tuned_ends_it_with_that_step_and_ke
 
     one.learn = timed
     result = one.run()
-    assert (result["ended"], len(steps), one.state.step) == ("time", 12, 12)
-    losses_of = [it["log_loss"] for it in result["history"]]
-    assert losses_of[result["best"]] < losses_of[0]
-    assert losses_of[result["best"]] < min(losses_of) + tuning.MIN_GAIN
+    assert (result.ended, len(steps), one.state.step) == ("time", 12, 12)
+    losses_of = [it.log_loss for it in result.history]
+    assert losses_of[result.best] < losses_of[0]
+    assert losses_of[result.best] < min(losses_of) + loop.MIN_GAIN
 
 
-def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoint(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoint(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    killed = payload("killed", epochs=100, learning_rate=1e-3, seconds=3600.0)
+    killed = ground("killed", epochs=100, learning_rate=1e-3, seconds=3600.0)
     assert run(KILLED, killed, 3).returncode == -signal.SIGKILL
-    result = tuning.tune({**killed, "seconds": 0.001}, ignore)
-    assert result["resumed"] > 0
-    assert result["ended"] == "time"
-    losses_of = [it["log_loss"] for it in result["history"]]
-    assert losses_of[result["best"]] < losses_of[0]
-    assert losses_of[result["best"]] < min(losses_of) + tuning.MIN_GAIN
-    assert (Path(killed["scratch"]) / scratch.TOP).exists()
+    outcome = loop.tuned(replace(killed, recipe=replace(killed.recipe, seconds=0.001)), ignore)
+    result = outcome.tuned
+    assert result.resumed > 0
+    assert result.ended == "time"
+    losses_of = [it.log_loss for it in result.history]
+    assert losses_of[result.best] < losses_of[0]
+    assert losses_of[result.best] < min(losses_of) + loop.MIN_GAIN
+    assert outcome.top.exists()
 
 
-def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_a_loss_that_explodes_goes_back_to_the_best_state_and_on_more_slowly(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(learning_rate=50.0, epochs=3), tuning_contract.Task), ignore)
+    one = loop.Loop(ground(learning_rate=50.0, epochs=3), ignore)
     result = one.run()
-    assert (result["diverged"], result["ended"]) == (tuning.MAX_DIVERGED, "diverged")
-    assert one.state.rate == pytest.approx(tuning.SLOWER**tuning.MAX_DIVERGED)
-    best = result["history"][result["best"]]["log_loss"]
+    assert (result.diverged, result.ended) == (loop.MAX_DIVERGED, "diverged")
+    assert one.state.rate == pytest.approx(loop.SLOWER**loop.MAX_DIVERGED)
+    best = result.history[result.best].log_loss
     assert one._evaluate(0.0).log_loss == pytest.approx(best, abs=1e-6)
 
 
-def test_training_ends_where_held_out_examples_gain_nothing_for_some_epochs(payload, start):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_training_ends_where_held_out_examples_gain_nothing_for_some_epochs(ground, start):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
     # What is tuned on says nothing about what is held out.
     chance = np.random.default_rng(0).permutation(start["labels"])
     labels = np.where(start["part"] == Part.TRAIN, chance, start["labels"]).astype(np.int32)
-    result = tuning.tune(payload(epochs=50, examples={"labels": labels}), ignore)
-    assert result["ended"] == "no_gain"
-    evaluated = result["best"] + tuning.PATIENCE * tuning.EVALUATIONS
-    assert len(result["history"]) == 1 + evaluated + len(tuning.MIXTURES)
+    result = loop.tuned(ground(epochs=50, examples={"labels": labels}), ignore).tuned
+    assert result.ended == "no_gain"
+    evaluated = result.best + loop.PATIENCE * loop.EVALUATIONS
+    assert len(result.history) == 1 + evaluated + len(loop.MIXTURES)
 
 
-def test_training_starts_from_the_head_that_was_found(payload, start, encoder):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_training_starts_from_the_head_that_was_found(ground, start, encoder):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(), tuning_contract.Task), ignore)
+    one = loop.Loop(ground(), ignore)
     one.mixed = False
     one.model.eval()
     rows = np.flatnonzero(start["part"] == Part.STOP)[:4]
@@ -311,15 +329,11 @@ def test_training_starts_from_the_head_that_was_found(payload, start, encoder):
     np.testing.assert_allclose(found, expected, atol=0.02)  # float16 below the cut
 
 
-def test_lower_layers_learn_more_slowly_and_rates_rise_and_then_fall(payload, parts, encoder_cache, backbone):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_lower_layers_learn_more_slowly_and_rates_rise_and_then_fall(ground, parts, encoder_cache, backbone):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    whole = {
-        "below": 0,
-        "below_graph": "",
-        "graph": str(EncoderCache(encoder_cache).graph(backbone.encoder_id)),
-    }
-    one = tuning.Tuning(msgspec.convert(payload(layer_decay=0.5, **whole), tuning_contract.Task), ignore)
+    graph = EncoderCache(encoder_cache).graph(backbone.encoder_id)
+    one = loop.Loop(replace(ground(layer_decay=0.5, below=0), graph=graph, below_graph=None), ignore)
     one.begin()
     optimizer = one.optimizer()
     names = {id(it): name for name, it in one.model.named_parameters()}
@@ -342,26 +356,26 @@ def test_lower_layers_learn_more_slowly_and_rates_rise_and_then_fall(payload, pa
     assert shares[0] == shares[100] == pytest.approx(1e-3)
 
 
-def test_progress_tells_the_time_that_is_left_from_the_first_step_on(payload, monkeypatch):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_progress_tells_the_time_that_is_left_from_the_first_step_on(ground, monkeypatch):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    monkeypatch.setattr(tuning, "PROGRESS_S", 0.0)
-    told: list[dict[str, Any]] = []
-    tuning.tune(payload(epochs=2), told.append)
-    stages = list(dict.fromkeys(it["stage"] for it in told))
+    monkeypatch.setattr(loop, "PROGRESS_S", 0.0)
+    told: list[Progress] = []
+    loop.tuned(ground(epochs=2), told.append)
+    stages = list(dict.fromkeys(it.stage for it in told))
     assert stages == ["loading", "caching", "tuning", "encoding"]
-    fractions = [it["fraction"] for it in told]
+    fractions = [it.fraction for it in told]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    steps = [it for it in told if it["stage"] == "tuning"]
-    assert steps[0]["metrics"]["epoch"] == 0
-    assert steps[-1]["eta_s"] < steps[0]["eta_s"]
+    steps = [it for it in told if it.stage == "tuning"]
+    assert steps[0].metrics["epoch"] == 0
+    assert steps[-1].eta_s < steps[0].eta_s
 
 
-def test_hidden_states_are_computed_once_whatever_the_epochs(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_hidden_states_are_computed_once_whatever_the_epochs(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    one = tuning.Tuning(msgspec.convert(payload(epochs=3), tuning_contract.Task), ignore)
+    one = loop.Loop(ground(epochs=3), ignore)
     tokens, compute = [], one.hidden.compute
 
     def counted(inputs: Any) -> Any:
@@ -376,42 +390,45 @@ def test_hidden_states_are_computed_once_whatever_the_epochs(payload):
     assert sum(tokens) == int(one.set.lengths.sum()) + longest
 
 
-def test_a_tuned_graph_that_computes_something_else_than_torch_is_refused(payload, monkeypatch):
-    from graft_server.backbones.torch import tuned_graph, tuning  # noqa: PLC0415
+def test_a_tuned_graph_that_computes_something_else_than_torch_is_refused(ground, monkeypatch):
+    from graft_server.backbones.torch.tuning import loop, tuned_graph  # noqa: PLC0415
 
     monkeypatch.setattr(tuned_graph, "replant", lambda *_: None)  # the graph keeps its old weights
     with pytest.raises(FaultError, match="differ from torch's") as raised:
-        tuning.tune(payload(learning_rate=3e-3), ignore)
+        loop.tuned(ground(learning_rate=3e-3), ignore)
     assert raised.value.reason == "TUNED_PARITY"
 
 
-def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    in_memory, on_disk = payload("memory"), payload("disk", cache_bytes=0)
-    assert losses(tuning.tune(in_memory, ignore)) == losses(tuning.tune(on_disk, ignore))
-    assert not (Path(in_memory["scratch"]) / scratch.HIDDEN).exists()
-    assert (Path(on_disk["scratch"]) / scratch.HIDDEN).exists()
-    assert made(in_memory)[0] == made(on_disk)[0]
+    in_memory, on_disk = ground("memory"), ground("disk", cache_bytes=0)
+    first, second = (loop.tuned(it, ignore) for it in (in_memory, on_disk))
+    assert losses(first.tuned) == losses(second.tuned)
+    assert first.top.read_bytes() == second.top.read_bytes()
+    one = loop.Loop(on_disk, ignore)
+    one.keep_hidden()
+    assert isinstance(one.hidden._kept, np.memmap)
+    # No name leads to it: it is gone with the process, however that ends.
+    assert not any("hidden" in it.name for it in on_disk.folder.rglob("*"))
 
 
-def test_kept_states_train_as_computed_ones_do(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_kept_states_train_as_computed_ones_do(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    kept, computed = payload("kept"), payload("computed", cached=False)
-    results = [tuning.tune(it, ignore) for it in (kept, computed)]
+    kept, computed = ground("kept"), ground("computed", cached=False)
+    results = [loop.tuned(it, ignore).tuned for it in (kept, computed)]
     np.testing.assert_allclose(losses(results[0]), losses(results[1]), atol=5e-3)
 
 
-def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(payload):
-    from graft_server.backbones.torch import tuning  # noqa: PLC0415
+def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(ground):
+    from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
-    task = msgspec.convert(payload(learning_rate=3e-3), tuning_contract.Task)
-    one = tuning.Tuning(task, ignore)
+    one = loop.Loop(ground(learning_rate=3e-3), ignore)
     seen: list[NDArray[np.float32]] = []
     evaluate = one._evaluate
 
-    def noting(epoch: float) -> tuning.Evaluated:
+    def noting(epoch: float) -> TuningPoint:
         seen.append(one.model.weight.detach().numpy().copy())
         return evaluate(epoch)
 
@@ -419,8 +436,8 @@ def test_states_between_the_first_and_the_last_one_are_tried_in_the_end(payload)
     result = one.run()
     first, last = seen[0], seen[2]
     assert np.abs(last - first).max() > 0
-    for state, share in zip(seen[3:], tuning.MIXTURES, strict=True):
+    for state, share in zip(seen[3:], loop.MIXTURES, strict=True):
         np.testing.assert_allclose(state, first + share * (last - first), atol=1e-6)
-    losses_of = [it["log_loss"] for it in result["history"]]
-    assert result["best"] == int(np.argmin(losses_of))
-    np.testing.assert_array_equal(one.model.weight.detach().numpy(), seen[result["best"]])
+    losses_of = [it.log_loss for it in result.history]
+    assert result.best == int(np.argmin(losses_of))
+    np.testing.assert_array_equal(one.model.weight.detach().numpy(), seen[result.best])

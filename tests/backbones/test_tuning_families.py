@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 from tests.backbones.kinds import CLIPS, IMAGES, TEXTS, each
 
-from graft_server.backbones import scratch, tuning_contract
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.contract import Making
 from graft_server.backbones.graphs.cutting import boundary_of, cut, joined
-from graft_server.backbones.scratch import Part, Scratch
 from graft_server.backbones.source import open_backbone
+from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.backbones.tuning_contract import Recipe
+from graft_server.backbones.tuning_objects import Part
 from graft_server.encoding.encoder import Encoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder, TunedLayers
+from graft_server.jobs.job import Place
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,9 @@ def named(text_checkpoints: Path, media_checkpoints: Path) -> Any:
         folder = (text_checkpoints if name in TEXTS else media_checkpoints) / name
         backbone = open_backbone(name, str(folder))
         if not EncoderCache(cache).has(backbone.encoder_id):
-            export_encoder({"backbone": backbone.payload(), "cache": str(cache)}, lambda _: None)
+            place = Place(cache=str(cache), backbones={name: str(folder)})
+            wanted = Making(name, backbone.encoder_id, EncoderCache(cache).identity)
+            export_encoder(wanted, place, lambda _: None)
         return backbone, EncoderCache(cache).graph(backbone.encoder_id)
 
     return open_named
@@ -41,8 +46,9 @@ def named(text_checkpoints: Path, media_checkpoints: Path) -> Any:
 def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
     """Tunes so many upper layers of a backbone for some steps: the run, the graphs beside the tuned one, the items."""
 
-    def tune(name: str, layers: int) -> tuple[Any, Backbone, Path, tuple[Path, Path] | None, list[Any]]:
-        from graft_server.backbones.torch import tuning  # noqa: PLC0415
+    def tune(name: str, layers: int) -> tuple[Any, ...]:
+        from graft_server.backbones.torch.tuning.ground import Ground  # noqa: PLC0415
+        from graft_server.backbones.torch.tuning.loop import Loop  # noqa: PLC0415
 
         backbone, graph = named(name, encoder_cache)
         generator = np.random.default_rng(0)
@@ -52,13 +58,16 @@ def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
         part = np.where(np.arange(len(items)) % 5 == 0, Part.STOP, Part.TRAIN).astype(np.int8)
         dimension = backbone.dimension
         head = generator.normal(size=(dimension, 2)).astype(np.float32), np.zeros(2, np.float32)
-        Scratch.write(tmp_path, items=items, labels=labels, weights=np.ones(len(items)), part=part, head=head)
-        payload = {
-            "backbone": backbone.payload(),
-            "scratch": str(tmp_path),
-            "graph": str(graph),
-            "learning_rate": 0.01,
-        }
+        Examples.write(
+            tmp_path, items=items, labels=labels, weights=np.ones(len(items)), part=part, head=head
+        )
+        ground = Ground(
+            backbone=backbone,
+            recipe=Recipe(learning_rate=0.01),
+            examples=Examples.read(tmp_path),
+            graph=graph,
+            folder=tmp_path,
+        )
         parts = None
         if layers < backbone.layers:
             below = backbone.layers - layers
@@ -67,37 +76,37 @@ def tuned(named: Any, encoder_cache: Path, tmp_path: Path) -> Any:
             parts = tmp_path / "below.onnx", tmp_path / "above.onnx"
             onnx.save(found.below, str(parts[0]))
             onnx.save(found.above, str(parts[1]))
-            payload |= {"below": below, "below_graph": str(parts[0]), "graph": str(parts[1])}
-        run = tuning.Tuning(msgspec.convert(payload, tuning_contract.Task), lambda _: None)
+            recipe = replace(ground.recipe, below=below)
+            ground = replace(ground, recipe=recipe, below_graph=parts[0], graph=parts[1])
+        run = Loop(ground, lambda _: None)
         run.keep_hidden()
         run.begin()
         optimizer = run.optimizer()
         for batch in run.epoch(0) + run.epoch(1):
             run.learn(batch, optimizer)
-        run.finish()  # which compares the tuned graph with torch
-        return run, backbone, graph, parts, items
+        features = run.finish()  # which compares the tuned graph with torch
+        return run, features.astype(np.float32), backbone, graph, parts, items
 
     return tune
 
 
 @pytest.mark.parametrize("name", each([*TEXTS, *IMAGES, *CLIPS]))
 def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path, name):
-    run, backbone, graph, parts, items = tuned(name, 1)
-    features = np.load(tmp_path / scratch.FEATURES).astype(np.float32)
+    run, features, backbone, graph, parts, items = tuned(name, 1)
     preprocessor = backbone.preprocessor()
     encoder = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate)
     before = np.concatenate([encoder.encode([it])["pooled"] for it in items])
     assert np.abs(features - before).max() > 1e-3, "nothing was learned"
     # Served, in batches of several lengths, beside rows of the frozen backbone.
     grafted = SplitEncoder(encoder, preprocessor)
-    grafted.add_cut(run.task.below, *(GraphPart(it, device="cpu", threads=1) for it in parts))
-    top = TunedLayers(run.task.below, GraphPart(tmp_path / scratch.TOP, device="cpu", threads=1))
+    grafted.add_cut(run.recipe.below, *(GraphPart(it, device="cpu", threads=1) for it in parts))
+    top = TunedLayers(run.recipe.below, GraphPart(tmp_path / "top.onnx", device="cpu", threads=1))
     rows = np.arange(len(items))
     found = grafted.encode_with(items, {top: rows[::2], None: rows[1::2]})
     np.testing.assert_allclose(found[top]["pooled"][::2], features[::2], atol=2e-3)  # float16 below the cut
     np.testing.assert_allclose(found[None]["pooled"][1::2], before[1::2], atol=1e-5)
     # Joined, as bundles are.
-    whole = joined(onnx.load(str(parts[0])), onnx.load(str(tmp_path / scratch.TOP)))
+    whole = joined(onnx.load(str(parts[0])), onnx.load(str(tmp_path / "top.onnx")))
     assert HIDDEN not in {it.name for it in whole.graph.input}
     segment = GraphPart(whole.SerializeToString(), device="cpu", threads=1)
     alone = segment.run(preprocessor.collate(items[:3]))["pooled"]
@@ -106,12 +115,11 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
 
 @pytest.mark.parametrize("name", each(["bert", "gpt2", "t5", "resnet", "vit", "whisper"]))
 def test_all_layers_are_tuned(tuned, tmp_path, name):
-    run, backbone, graph, parts, items = tuned(name, 99)
+    run, features, backbone, graph, parts, items = tuned(name, 99)
     assert parts is None
-    features = np.load(tmp_path / scratch.FEATURES).astype(np.float32)
     collate = backbone.preprocessor().collate
     before = Encoder(graph, device="cpu", threads=1, collate=collate).encode(items[:5])["pooled"]
-    after = Encoder(tmp_path / scratch.TOP, device="cpu", threads=1, collate=collate).encode(items[:5])[
+    after = Encoder(tmp_path / "top.onnx", device="cpu", threads=1, collate=collate).encode(items[:5])[
         "pooled"
     ]
     assert np.abs(after - before).max() > 1e-3, "nothing was learned"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._bundle import BundleWriter
+from graft._client.bundle import BundleWriter
 from graft.v1 import model_pb2
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._terminal import describe, plain
 from graft.cli import build_parser, main
+from graft.cli.phrases import describe
+from graft.cli.terminal import plain
 
 NOBODY = "127.0.0.1:1"
 

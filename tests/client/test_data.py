@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._data import DataFile
+from graft._data_files.reader import DataFile
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -53,7 +53,7 @@ def test_every_column_of_an_example(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_json_lines() -> None:
-    with DataFile("-", stdin=io.BytesIO(b'{"text": "a"}\n{"text": "b"}\n')) as data:
+    with DataFile("-", source=io.BytesIO(b'{"text": "a"}\n{"text": "b"}\n')) as data:
         assert [(row.line, row.values["text"]) for row in data.rows()] == [(1, "a"), (2, "b")]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import graft
-from graft._adapting import Limits
-from graft._channel import channel_target
-from graft._examples import example_messages, input_message, label_messages
-from graft._operations import Batcher, PredictSettings, Selector, batched, predict
-from graft._starting import new_exchange
+from graft._client.operations import Batcher, PredictSettings, Selector, batched, predict
+from graft._records.examples import example_messages, input_message, label_messages
+from graft._streams.adapt import Limits
+from graft._streams.options import AdaptOptions
+from graft._streams.start import new_exchange
+from graft._transport.channel import channel_target
 from graft.v1 import prediction_pb2, types_pb2
 
 
@@ -111,20 +112,7 @@ def test_labels_are_names_pairs_labels_or_a_mapping() -> None:
 
 def test_a_method_of_a_later_release_is_named() -> None:
     with pytest.raises(ValueError, match="method is 'distilled'; this release knows 'auto', 'frozen'"):
-        new_exchange(
-            "m",
-            adaptation_id=None,
-            writer_id="",
-            method="distilled",
-            task="single-label",
-            backbone="",
-            labels=None,
-            closed_labels=False,
-            base_version=0,
-            seed=0,
-            commit_id=None,
-            limits=Limits(),
-        )
+        new_exchange("m", AdaptOptions(method="distilled", task="single-label"), Limits())
 
 
 @pytest.mark.parametrize(

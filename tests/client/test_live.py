@@ -470,15 +470,21 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
     serve: Callable[..., Any], end: str
 ) -> None:
     server, rows = serve(), few(800)
+    some_are_stored = threading.Event()
 
     def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
         yield from rows[:500]
+        some_are_stored.wait()
         getattr(server, end)()
         serve("--listen", server.target)
         yield from rows[500:]
 
+    def note(progress: graft.AdaptProgress) -> None:
+        if progress.acknowledged:
+            some_are_stored.set()
+
     with graft.Client(server.target) as client:
-        result = client.adapt(new_name(), with_an_end_in_the_middle())
+        result = client.adapt(new_name(), with_an_end_in_the_middle(), on_progress=note)
         assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
         assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
 
@@ -486,15 +492,24 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
 def test_the_async_client_outlives_such_a_server_too(serve: Callable[..., Any]) -> None:
     server, rows = serve(), few(800)
 
-    def with_an_end_in_the_middle() -> Iterator[tuple[str, str]]:
-        yield from rows[:500]
-        server.kill()
-        serve("--listen", server.target)
-        yield from rows[500:]
-
     async def adapt() -> graft.AdaptResult:
+        some_are_stored = asyncio.Event()
+
+        async def with_an_end_in_the_middle() -> AsyncIterator[tuple[str, str]]:
+            for row in rows[:500]:
+                yield row
+            await some_are_stored.wait()
+            server.kill()
+            await asyncio.to_thread(serve, "--listen", server.target)
+            for row in rows[500:]:
+                yield row
+
+        def note(progress: graft.AdaptProgress) -> None:
+            if progress.acknowledged:
+                some_are_stored.set()
+
         async with graft.AsyncClient(server.target) as client:
-            return await client.adapt(new_name(), with_an_end_in_the_middle())
+            return await client.adapt(new_name(), with_an_end_in_the_middle(), on_progress=note)
 
     result = asyncio.run(adapt())
     assert (result.version, result.report.examples, result.rejected_count) == (1, len(rows), 0)
@@ -579,17 +594,11 @@ def test_errors_of_the_server_are_one_line_with_a_remedy(target: str) -> None:
 def test_an_interrupted_command_says_how_to_go_on_and_does(target: str) -> None:
     model = new_name()
     lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in few()]
+    # Where tests run in the background of a shell, SIGINT is ignored, and the command would inherit that.
+    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     command = [
-        sys.executable,
-        "-m",
-        "graft.cli",
-        "adapt",
-        model,
-        "-",
-        "--adaptation-id",
-        "mine",
-        "--server",
-        target,
+        *(sys.executable, "-c", f"{heeding}; from graft.cli import main; sys.exit(main())"),
+        *("adapt", model, "-", "--adaptation-id", "mine", "--server", target),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

@@ -9,8 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 import graft
-from graft._predicting import PredictExchange
-from graft._retry import Backoff
+from graft._streams.predict import PredictExchange
+from graft._transport.retry import Backoff
 from graft.v1 import prediction_pb2 as pb
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
 
 import graft
+from graft._streams.options import AdaptOptions
 
 METHODS = {
     "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
@@ -46,6 +48,17 @@ def test_both_clients_take_the_same_arguments() -> None:
         assert list(blocking) == list(asynchronous), name
         for parameter in blocking:
             assert blocking[parameter].default == asynchronous[parameter].default, (name, parameter)
+
+
+def test_the_options_of_an_adaptation_are_the_arguments_of_adapt() -> None:
+    options = {field.name: field.default for field in dataclasses.fields(AdaptOptions)}
+    del options["validate_only"]  # what `check` is
+    arguments = dict(inspect.signature(graft.Client.adapt).parameters)
+    for name in ("self", "model", "examples", "on_progress", "on_published"):
+        del arguments[name]
+    assert {name: argument.default for name, argument in arguments.items()} == options
+    checked = set(inspect.signature(graft.Client.check).parameters)
+    assert checked - {"self", "model", "examples", "on_progress"} < set(options)
 
 
 def test_importing_the_client_loads_neither_numpy_nor_torch_nor_rich() -> None:

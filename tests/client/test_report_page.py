@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 import graft
-from graft import _charts as charts
-from graft import _report_words as words
-from graft._report_page import confusion_grid, page
-from graft._reports import report_of
-from graft._terminal import Terminal
+from graft._records.report_messages import report_of
+from graft._report import charts, words
+from graft._report.page import page
+from graft._report.quality import confusion_grid
+from graft.cli.terminal import Terminal
 from graft.v1 import report_pb2, types_pb2
 
 PLOTS = (

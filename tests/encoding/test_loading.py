@@ -13,6 +13,7 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 
 
@@ -33,7 +34,7 @@ def folder(backbone: Backbone, tmp_path: Path) -> Path:
 async def on_use(folder: Path, cache: Path, told: list[TrunkState]) -> AsyncIterator[Trunk]:
     settings = TrunkSettings(cache=cache, device="cpu", measure_s=0, probe_s=0)
     trunk = Trunk("copy", str(folder), settings, lambda it: told.append(it.state), on_use=True)
-    jobs = LocalJobs(1)
+    jobs = LocalJobs(1, place=Place(cache=str(cache), backbones={"copy": str(folder)}))
     await trunk.open(jobs)
     yield trunk
     await trunk.close()

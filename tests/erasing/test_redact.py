@@ -8,10 +8,12 @@ import pytest
 
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.domain.model import ManifestRef
+from graft_server.domain.model import Source
 from graft_server.domain.report import Report
+from graft_server.erasing.contract import Redacting, Written
 from graft_server.erasing.redact import redact
 from graft_server.heads import decode
+from graft_server.jobs.job import Place
 from graft_server.store.adaptations.erasure import Wanted, erase, sweep
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
@@ -25,6 +27,7 @@ from graft_server.store.catalogue.versions import (
     write_version,
 )
 from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import Training
 from graft_server.training.train import train
 
 DIMENSION, COUNT = 24, 60
@@ -47,7 +50,7 @@ class Bench:
     """A store with a trained version, of which examples can be erased."""
 
     def __init__(self, location):
-        self.location = location
+        self.place = Place(store=location)
         self.objects = Objects.open(location)
         start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         self.store = AdaptationStore.create(self.objects, "m", "job", start)
@@ -58,19 +61,15 @@ class Bench:
         records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]
         segment = self.store.writer("w").append(records)
         self.store.write_features(segment, "e", {"pooled": self.rows})
-        payload = {
-            "store": location,
-            "model": "m",
-            "adaptation_id": "job",
-            "commit_id": "c",
-            "backbone": "minilm",
-            "encoder_id": "e",
-            "sources": [{"adaptation_id": "job", "watermarks": {"w": COUNT}}],
-            "labels": [],
-            "closed_labels": False,
-            "seed": 0,
-        }
-        self.version = ManifestRef(**train(payload, ignore)["manifest"])
+        payload = Training(
+            model="m",
+            adaptation_id="job",
+            commit_id="c",
+            backbone="minilm",
+            encoder_id="e",
+            sources=(Source("job", {"w": COUNT}),),
+        )
+        self.version = train(payload, self.place, ignore).manifest
 
     def part(self, ref, name):
         return read_part(self.objects, ref, read_manifest(self.objects, ref), name)
@@ -79,10 +78,9 @@ class Bench:
         return msgspec.json.decode(self.part(ref, REPORT), type=Report)
 
     def redacted(self, ref, *, before=False):
-        versions = [{"key": ref.key, "sha256": ref.sha256, "redacted": before}]
-        payload = {"store": self.location, "model": "m", "adaptations": ["job"], "versions": versions}
-        (found,) = redact(payload, ignore)
-        return None if found is None else ManifestRef(**found)
+        payload = Redacting("m", ("job",), (Written(ref, redacted=before),))
+        (found,) = redact(payload, self.place, ignore).versions
+        return found
 
     def erase(self, *ids):
         erase(self.objects, self.store, Wanted(frozenset(ids)))

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,13 +16,13 @@ import pytest
 from onnx import numpy_helper
 
 from graft_server.domain.errors import BackboneError, CorruptError, FaultError
-from graft_server.domain.model import ManifestRef
 from graft_server.exporting.bundle import compose
 from graft_server.exporting.parity import PROBES, probes
 from graft_server.exporting.runner.text import Classifier
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.store.catalogue.versions import read_manifest, read_part, write_version
+from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
 QUESTIONS = ["where is my money", "I lost something", "", "hello " * 700, "größer als 10 € 🙂"]
@@ -35,17 +37,22 @@ ISOLATED = (
 )
 
 
-@pytest.fixture(scope="session")
-def bundle(payload, tmp_path_factory):
-    target = tmp_path_factory.mktemp("bundle") / "new"
-    files = compose(payload | {"target": str(target)}, silent)["files"]
-    return target, files
+def composed(payload, place, name="another"):
+    """Where a bundle is, and its files."""
+    folder = f"handed-over/{name}/"
+    files = compose(replace(payload, folder=folder), place, silent).files
+    return Path(place.cache) / folder, files
 
 
 @pytest.fixture(scope="session")
-def served(payload, encoder, tokenizer):
+def bundle(payload, place):
+    return composed(payload, place, "new")
+
+
+@pytest.fixture(scope="session")
+def served(payload, place, encoder, tokenizer):
     """Answers of what is served, one text at a time."""
-    _, _, manifest, head = opened(payload)
+    _, _, manifest, head = opened(payload, place)
 
     def served(texts):
         features = [encoder.encode([tokenizer(text).item])[head.view] for text in texts]
@@ -58,9 +65,8 @@ def silent(progress):
     pass
 
 
-def opened(payload):
-    objects = Objects.open(payload["store"])
-    ref = ManifestRef(**payload["manifest"])
+def opened(payload, place):
+    objects, ref = Objects.open(place.store), payload.manifest
     manifest = read_manifest(objects, ref)
     return objects, ref, manifest, decode(read_part(objects, ref, manifest, "head.bin"))
 
@@ -75,21 +81,21 @@ def skewed(graph):
     return model.SerializeToString()
 
 
-def republished(payload, head=None, graph=None, **changes):
+def republished(payload, place, head=None, graph=None, **changes):
     """The payload of a version with another head or another graph, whose digests are in order."""
-    objects, ref, manifest, old = opened(payload)
+    objects, ref, manifest, old = opened(payload, place)
     parts = {
         "head.bin": encode(head or old),
         "head.onnx": graph or to_onnx(head or old),
         "report.json": read_part(objects, ref, manifest, "report.json"),
     }
     written = write_version(objects, replace(manifest, **changes), parts)
-    return payload | {"manifest": {"key": written.key, "sha256": written.sha256}}
+    return replace(payload, manifest=written)
 
 
 def test_the_files_are_named_with_their_digests(bundle):
     target, files = bundle
-    assert {it["path"] for it in files} == {
+    assert {it.path for it in files} == {
         "model.onnx",
         "labels.json",
         "tokenizer.json",
@@ -98,10 +104,10 @@ def test_the_files_are_named_with_their_digests(bundle):
         "predict.py",
         "README.md",
     }
-    assert {it.name for it in target.iterdir()} == {it["path"] for it in files}
+    assert {it.name for it in target.iterdir()} == {it.path for it in files}
     for it in files:
-        data = (target / it["path"]).read_bytes()
-        assert (it["size"], it["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        data = (target / it.path).read_bytes()
+        assert (it.size, it.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_one_graph_goes_from_token_ids_to_probabilities(bundle):
@@ -189,72 +195,91 @@ def test_the_sample_runner_prints_a_label_and_a_probability_a_text(bundle, serve
     assert [line[2] for line in lines] == QUESTIONS[:2]
 
 
-def test_composing_again_gives_the_same_files(bundle, payload, tmp_path):
-    assert compose(payload | {"target": str(tmp_path)}, silent)["files"] == bundle[1]
+def test_composing_again_gives_the_same_files(bundle, payload, place):
+    assert composed(payload, place)[1] == bundle[1]
 
 
-def test_the_probes_are_the_shortest_the_longest_and_the_closest(payload, texts, backbone):
-    objects, _, manifest, head = opened(payload)
+def test_the_probes_are_the_shortest_the_longest_and_the_closest(payload, place, texts, backbone):
+    objects, _, manifest, head = opened(payload, place)
     chosen = [it.text for it in probes(objects, manifest, head, backbone.preprocessor())]
     assert len(set(chosen)) == PROBES
     by_length = sorted((text for text, _ in texts), key=len)
     assert {by_length[0], by_length[1], by_length[-2], by_length[-1]} <= set(chosen)
 
 
-def test_a_graph_that_answers_otherwise_is_refused(payload, tmp_path):
-    wrong = republished(payload, graph=skewed(to_onnx(opened(payload)[3])))
+def test_a_graph_that_answers_otherwise_is_refused(payload, place):
+    wrong = republished(payload, place, graph=skewed(to_onnx(opened(payload, place)[3])))
     with pytest.raises(FaultError, match="does not answer") as raised:
-        compose(wrong | {"target": str(tmp_path)}, silent)
+        composed(wrong, place)
     assert raised.value.reason == "BUNDLE_PARITY"
 
 
-def test_a_version_whose_examples_are_gone_is_checked_on_random_tokens(payload, tmp_path):
-    orphan = republished(payload, sources=())
-    gone = republished(payload, sources=(replace(opened(payload)[2].sources[0], adaptation_id="deleted"),))
-    for number, case in enumerate((orphan, gone)):
-        target = tmp_path / str(number)
-        assert compose(case | {"target": str(target)}, silent)["files"]
-    wrong = republished(payload, graph=skewed(to_onnx(opened(payload)[3])), sources=())
+def test_a_version_whose_examples_are_gone_is_checked_on_random_tokens(payload, place):
+    orphan = republished(payload, place, sources=())
+    deleted = replace(opened(payload, place)[2].sources[0], adaptation_id="deleted")
+    gone = republished(payload, place, sources=(deleted,))
+    for case in (orphan, gone):
+        assert composed(case, place)[1]
+    wrong = republished(payload, place, graph=skewed(to_onnx(opened(payload, place)[3])), sources=())
     with pytest.raises(FaultError) as raised:
-        compose(wrong | {"target": str(tmp_path)}, silent)
+        composed(wrong, place)
     assert raised.value.reason == "BUNDLE_PARITY"
 
 
-def test_a_flipped_head_part_is_refused(payload, tmp_path):
-    published = republished(payload)
-    objects, ref, manifest, _ = opened(published)
+def test_a_flipped_head_part_is_refused(payload, place):
+    published = republished(payload, place)
+    objects, ref, manifest, _ = opened(published, place)
     key = ref.key.replace("manifest.json", "head.bin")
     data = bytearray(read_part(objects, ref, manifest, "head.bin"))
     data[len(data) // 2] ^= 1
     objects.delete([key])
     objects.create(key, bytes(data))
     with pytest.raises(CorruptError, match=r"head\.bin"):
-        compose(published | {"target": str(tmp_path)}, silent)
+        composed(published, place)
 
 
-def test_a_head_whose_view_the_encoder_lacks_is_refused(payload, tmp_path):
-    head = replace(opened(payload)[3], view="layer99")
+def test_a_head_whose_view_the_encoder_lacks_is_refused(payload, place):
+    head = replace(opened(payload, place)[3], view="layer99")
     with pytest.raises(BackboneError, match="layer99") as raised:
-        compose(republished(payload, head=head) | {"target": str(tmp_path)}, silent)
+        composed(republished(payload, place, head=head), place)
     assert raised.value.reason == "VIEW_MISSING"
 
 
-def test_another_encoder_than_the_versions_is_refused(payload, tmp_path):
+def test_another_encoder_than_the_versions_is_refused(payload, place, tmp_path):
     with pytest.raises(BackboneError) as raised:
-        compose(republished(payload, encoder_id="f" * 32) | {"target": str(tmp_path)}, silent)
+        composed(republished(payload, place, encoder_id="f" * 32), place)
     assert raised.value.reason == "ENCODER_MISMATCH"
     with pytest.raises(BackboneError) as raised:
-        compose(payload | {"target": str(tmp_path), "cache": str(tmp_path / "empty")}, silent)
+        composed(payload, replace(place, cache=str(tmp_path / "empty")))
     assert raised.value.reason == "ENCODER_NOT_CACHED"
 
 
-def test_the_job_imports_neither_torch_nor_grpc(payload, tmp_path):
+def test_the_job_imports_neither_torch_nor_grpc(payload, place):
     code = (
-        "import json, sys\n"
+        "import msgspec, sys\n"
         "from graft_server.exporting.bundle import compose\n"
-        "compose(json.loads(sys.argv[1]), lambda progress: None)\n"
+        "from graft_server.exporting.contract import Composing\n"
+        "from graft_server.jobs.job import Place\n"
+        "payload = msgspec.json.decode(sys.argv[1], type=Composing)\n"
+        "compose(payload, msgspec.json.decode(sys.argv[2], type=Place), lambda progress: None)\n"
         "print(sorted({'torch', 'transformers', 'grpc'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, json.dumps(payload | {"target": str(tmp_path)})]
+    given = [msgspec.json.encode(it).decode() for it in (replace(payload, folder="handed-over/x/"), place)]
+    command = [sys.executable, "-c", code, *given]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_a_bundle_that_is_wanted_in_another_cache_comes_by_way_of_the_store(bundle, payload, place, tmp_path):
+    objects = Objects.open(place.store)
+    mine = Handover(objects, tmp_path / "cache")
+    folder = mine.new_folder()
+    files = compose(replace(payload, folder=folder, cache=mine.identity()), place, silent).files
+    assert files == bundle[1]
+    assert not (Path(place.cache) / folder).exists()
+    mine.take(folder, [it.path for it in files])
+    for it in files:
+        assert (mine.local(folder) / it.path).read_bytes() == (bundle[0] / it.path).read_bytes()
+    assert not objects.keys(folder)
+    mine.drop(folder)
+    assert not mine.local(folder).exists()

@@ -15,9 +15,10 @@ import graft
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2, types_pb2
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Example, Input, Kind
-from graft_server.domain.prediction import OneLabel, Prediction, Predictions, Timings
+from graft_server.domain.prediction import Prediction, Predictions, Timings
 from graft_server.domain.report import Figures, Measured, Report
 from graft_server.domain.stream import CommitMessage, EmptyMessage, ExamplesMessage
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.frontends.grpc.converters.lazy import Converted
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES, predict_response
 from graft_server.frontends.grpc.converters.requests import evaluated_examples, writer_message
@@ -137,7 +138,7 @@ def test_an_evaluations_fields_are_those_of_its_request():
 @pytest.mark.parametrize(("inputs", "fits"), [(2_000, True), (3_000, False)])
 def test_an_answer_that_turns_out_too_large_is_refused(inputs, fits):
     features = np.full(384, 0.5, np.float32)
-    one = Prediction(OneLabel([("a", 0.5)]), 0.0, False, False, features)
+    one = Prediction(SingleLabelAnswer([("a", 0.5)]), 0.0, False, False, features)
     found = Predictions("m", 1, "", 0, [one] * inputs, Timings())
     if fits:
         assert asyncio.run(predict_response(found)).ByteSize() <= MAX_RESPONSE_BYTES

@@ -323,6 +323,9 @@ def test_evaluating_counts_unknown_labels_as_wrong_and_names_bad_examples_by_the
         (len(few) + 1, "INPUT_EMPTY"),
         (len(few) + 2, "LABEL_EMPTY"),
     ]
+    # In its text, a field is named by its path in the request that the example came with.
+    assert "examples[1].input.text is empty" in measured.rejected[0].detail
+    assert "examples[2].label is empty" in measured.rejected[1].detail
 
 
 def test_evaluating_nothing_gives_no_figures(wire, few_model):

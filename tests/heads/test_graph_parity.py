@@ -12,8 +12,8 @@ from graft_server.domain.errors import FaultError
 from graft_server.heads import KernelMap, LinearMap, Member, Novelty, rounding
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
+from graft_server.heads.rounding import GRAPH_PARITY
 from graft_server.heads.single_label import SingleLabelHead
-from graft_server.heads.tolerances import GRAPH_PARITY
 
 DIMENSION, CLASSES, PAIRS = 24, 4, 100
 

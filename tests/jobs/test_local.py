@@ -8,11 +8,12 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graft_server.domain.errors import DrainingError, StateError, StoreError, WorkerError
-from graft_server.jobs.job import Job
+from graft_server.jobs.job import JobType, Place, Progress
 from graft_server.jobs.local.pool import Limits, LocalJobs
 
 HERE = Path(__file__).parent
@@ -37,8 +38,8 @@ def ignore(progress):
     pass
 
 
-def work(name, payload=None, **settings):
-    return Job(f"work:{name}", payload, **settings)
+def work(name, payload=None, key="", **settings):
+    return JobType(f"work:{name}", Any, Any, **settings).job(payload, key)
 
 
 async def gone(pid):
@@ -70,9 +71,53 @@ def test_result_and_progress_come_back():
         seen = []
         async with running() as jobs:
             assert await jobs.run(work("double", b"ab"), seen.append) == b"abab"
-        assert seen == [{"fraction": 0.5}]
+        assert seen == [Progress(fraction=0.5)]
 
     asyncio.run(scenario())
+
+
+def test_payloads_and_results_arrive_as_the_types_that_the_kind_of_job_names():
+    # In a process of its own, as those of a server: `work` is importable by its name.
+    code = """
+import asyncio
+from datetime import UTC, datetime
+from graft_server.jobs.local.pool import LocalJobs
+from work import SWAP, Pair
+
+async def main():
+    jobs = LocalJobs()
+    await jobs.start()
+    print(await jobs.run(SWAP.job(Pair(datetime(2026, 1, 2, tzinfo=UTC), b"ab")), print))
+    await jobs.close()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (
+        done.stdout
+        == "Pair(when=datetime.datetime(2026, 1, 3, 0, 0, tzinfo=datetime.timezone.utc), raw=b'ba')\n"
+    )
+
+
+def test_a_worker_knows_where_it_runs_and_a_payload_need_not_say():
+    place = Place(store="s3://bucket", cache="/cache", backbones={"mine": "package:some"}, threads=3)
+
+    async def scenario():
+        async with running(place=place) as jobs:
+            for kind in (work("told"), work("told", fresh=True)):
+                assert await jobs.run(kind, ignore) == ["s3://bucket", "/cache", {"mine": "package:some"}, 3]
+
+    asyncio.run(scenario())
+
+
+def test_a_function_that_does_no_job_is_not_called(caplog):
+    async def scenario():
+        async with running() as jobs:
+            with pytest.raises(WorkerError):
+                await jobs.run(work("unmarked"), ignore)
+
+    asyncio.run(scenario())
+    assert "work:unmarked does no job" in caplog.text
 
 
 def test_large_payloads_pass():
@@ -126,7 +171,7 @@ def test_a_process_whose_next_job_gives_up_ends(tmp_path):
             await asyncio.to_thread(pipe.write_text, "go")
             assert await first == "go"
             following.cancel()
-            await gone(progress["pid"])
+            await gone(int(progress.stage))
             between.cancel()
             await asyncio.wait([between, following])
 
@@ -266,7 +311,7 @@ def test_cancelling_kills_the_worker_and_the_next_job_runs():
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await gone(progress["pid"])
+            await gone(int(progress.stage))
             assert await jobs.run(work("double", 1), ignore) == 2
 
     asyncio.run(scenario())
@@ -314,7 +359,7 @@ def test_as_many_jobs_run_at_once_as_there_are_workers(tmp_path):
         async with running(workers=2) as jobs:
             one, first = await started(work("hang"), jobs)
             two, second = await started(work("hang"), jobs)
-            assert first["pid"] != second["pid"]
+            assert first.stage != second.stage
             one.cancel()
             two.cancel()
             await asyncio.wait([one, two])
@@ -332,21 +377,21 @@ def test_closing_ends_running_and_waiting_jobs():
             for task in (hanging, waiting):
                 with pytest.raises(DrainingError):
                     await task
-            await gone(progress["pid"])
+            await gone(int(progress.stage))
 
     asyncio.run(scenario())
 
 
 PARENT = """
 import asyncio
-from graft_server.jobs.job import Job
+from work import work
 from graft_server.jobs.local.pool import LocalJobs
 
 async def main():
     jobs = LocalJobs(workers=2)
     await jobs.start()
-    print(await jobs.run(Job("work:pid", None), print), flush=True)
-    await jobs.run(Job("work:hang", None), lambda progress: print(progress["pid"], flush=True))
+    print(await jobs.run(work("pid").job(None), print), flush=True)
+    await jobs.run(work("hang").job(None), lambda progress: print(progress.stage, flush=True))
 
 asyncio.run(main())
 """

@@ -4,61 +4,90 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from graft_server.domain.errors import StateError
+from graft_server.jobs.job import JobType, OnProgress, Place, Progress
 from graft_server.store.objects.objects import ObjectMissingError
 
 
-def double(payload, progress):
-    progress({"fraction": 0.5})
+def work(name, **settings):
+    """A kind of job that a function of this file does."""
+    return JobType(f"work:{name}", Any, Any, **settings)
+
+
+def job(function):
+    return work(function.__name__).done_by(function)
+
+
+def tell_pid(progress):
+    progress(Progress(str(os.getpid())))
+
+
+@job
+def double(payload, place, progress):
+    progress(Progress(fraction=0.5))
     return payload * 2
 
 
-def pid(payload, progress):
+@job
+def pid(payload, place, progress):
     return os.getpid()
 
 
-def modules(payload, progress):
+@job
+def modules(payload, place, progress):
     return sorted(sys.modules)
 
 
-def niceness(payload, progress):
+@job
+def niceness(payload, place, progress):
     return os.nice(0)
 
 
-def autogroup(payload, progress):
+@job
+def autogroup(payload, place, progress):
     path = Path("/proc/self/autogroup")
     return path.read_text() if path.exists() else ""
 
 
-def stray_print(payload, progress):
+@job
+def stray_print(payload, place, progress):
     print("this must not reach the server's frames", flush=True)
     subprocess.run(["echo", "nor this"], check=True)
     return sys.stdin.read()
 
 
-def refuse(payload, progress):
+@job
+def refuse(payload, place, progress):
     raise StateError("One class only.", reason="TOO_FEW_CLASSES", field="x", metadata={"n": "1"})
 
 
-def miss(payload, progress):
+@job
+def miss(payload, place, progress):
     raise ObjectMissingError("models/m/_/gone")
 
 
-def fail(payload, progress):
+@job
+def fail(payload, place, progress):
     raise ValueError("secret detail")
 
 
-def unsendable(payload, progress):
+@job
+def unsendable(payload, place, progress):
     return object()
 
 
-def exhaust(payload, progress):
+@job
+def exhaust(payload, place, progress):
     return len(bytearray(1 << 62))
 
 
-def crash_once(payload, progress):
+@job
+def crash_once(payload, place, progress):
     marker = Path(payload)
     if not marker.exists():
         marker.touch()
@@ -66,47 +95,81 @@ def crash_once(payload, progress):
     return "second attempt"
 
 
-def crash(payload, progress):
+@job
+def crash(payload, place, progress):
     with Path(payload).open("a") as file:
         file.write("attempt\n")
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def kill(payload, progress):
+@job
+def kill(payload, place, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leave(payload, progress):
+@job
+def leave(payload, place, progress):
     os._exit(7)
 
 
-def hang(payload, progress):
-    progress({"pid": os.getpid()})
+@job
+def hang(payload, place, progress):
+    tell_pid(progress)
     signal.pause()
 
 
-def hold(payload, progress):
+@job
+def hold(payload, place, progress):
     """Holds its worker until somebody writes to the pipe."""
-    progress({"pid": os.getpid()})
+    tell_pid(progress)
     return Path(payload).read_text()
 
 
-def note(payload, progress):
+@job
+def note(payload, place, progress):
     path, name = payload
     with Path(path).open("a") as file:
         file.write(f"{name}\n")
 
 
-def note_when_told(payload, progress):
+@job
+def note_when_told(payload, place, progress):
     """Holds its worker until somebody writes to the pipe."""
     path, name, pipe = payload
-    progress({})
+    progress(Progress())
     Path(pipe).read_text()
-    note((path, name), progress)
+    note((path, name), place, progress)
 
 
-def spin(payload, progress):
+@job
+def spin(payload, place, progress):
     """Computes for ever."""
-    progress({"pid": os.getpid()})
+    tell_pid(progress)
     while True:
         pass
+
+
+@job
+def told(payload, place, progress):
+    """Where the worker runs, as it was told."""
+    return [place.store, place.cache, place.backbones, place.threads]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A payload, and a result."""
+
+    when: datetime
+    raw: bytes
+
+
+SWAP = JobType("work:swap", Pair, Pair)
+
+
+@SWAP.done_by
+def swap(payload: Pair, place: Place, progress: OnProgress) -> Pair:
+    return Pair(payload.when + timedelta(days=1), payload.raw[::-1])
+
+
+def unmarked(payload, place, progress):
+    return "nobody should call this"

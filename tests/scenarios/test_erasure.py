@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
-from graft_server.adapting.publishing.fine_tuning import _digest
+from graft_server.backbones.tunings import _digest
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.heads import decode
 from graft_server.heads.single_label import SingleLabelHead
@@ -25,6 +25,8 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects
 
 PRIVATE = "my neighbour Zebulon lost the key of the blue house"
+NEVER = "000000000000"
+"""What lies below it is of a model that nothing had been erased of."""
 IMMEDIATELY = ("--erasure-grace-seconds", "0")
 
 
@@ -213,9 +215,7 @@ def test_what_a_server_that_died_wrote_too_late_is_erased_with_the_rest(serve, c
     assert not places(server.store, traces)
 
 
-def test_the_scratch_of_a_tuning_keeps_no_tokens_of_an_erased_person(
-    serve, connect, intents, tokenizer, encoder_cache
-):
+def test_a_tuning_keeps_nothing_of_an_erased_person(serve, connect, intents, tokenizer, encoder_cache):
     server = serve(*IMMEDIATELY)
     wire = connect(server)
     call = wire.adapt(
@@ -230,26 +230,34 @@ def test_the_scratch_of_a_tuning_keeps_no_tokens_of_an_erased_person(
     call.commit(close=True)
     call.next("committed")
     (prepared,) = tokenizer.each([Input(PRIVATE)])
-    tokens = prepared.item.astype(np.int32).tobytes()
-    scratch = encoder_cache / "tuning" / _digest(str(server.store), "tests/m")
+    traces = [prepared.item.astype(np.int32).tobytes(), b'"theirs"']
+    given, made = server.store / "tunings", encoder_cache / "tuning" / _digest(str(server.store))
 
-    def holds_tokens() -> bool:
-        return any(tokens in path.read_bytes() for path in scratch.rglob("*") if path.is_file())
+    def left() -> list[Path]:
+        # By model, the catalogue's last erasure, and commit.
+        return [it for folder in (given, made) for it in folder.rglob("*") if it.is_file()]
 
-    while not holds_tokens():
+    def holds_them() -> bool:
+        return any(trace in path.read_bytes() for path in left() for trace in traces)
+
+    while not holds_them():
         assert call.next("progress")
+    while not any(it.is_relative_to(made) for it in left()):  # a checkpoint
+        assert call.next("progress")
+    assert all(NEVER in it.parts for it in left())
     assert erase(wire, "tests/m", subject="zebulon").erased == 1
-    assert not holds_tokens()
+    assert not holds_them()
+    assert not any(NEVER in it.parts for it in left())
     assert not places(server.store, [PRIVATE.encode(), b"zebulon", b"theirs"])
-    # The tuning goes on without it.
-    while not any(scratch.rglob("examples.npz")):
+    # The tuning goes on without them.
+    while not left():
         assert call.next("progress")
-    assert not holds_tokens()
+    assert not holds_them()
     wire.adaptation.CancelAdaptation(
         adaptation_pb2.CancelAdaptationRequest(model="tests/m", adaptation_id="a"), timeout=60
     )
     # Nor does a cancelled one keep anything.
-    assert not any(it.is_file() for it in scratch.rglob("*"))
+    assert not left()
 
 
 def test_a_repeat_of_an_erased_change_is_a_repeat_and_is_not_stored_again(serve, connect, few):

@@ -27,7 +27,7 @@ async def spinning(preemption):
     """A job that computes until it is cancelled: its process."""
     async with running(preemption=preemption) as jobs:
         task, progress = await started(work("spin"), jobs)
-        yield progress["pid"]
+        yield int(progress.stage)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -90,11 +90,11 @@ def test_a_job_that_stands_still_can_be_cancelled_and_the_next_one_runs():
         async with running(preemption=preemption) as jobs:
             task, progress = await started(work("spin"), jobs)
             with preemption.predicting():
-                await until(lambda: stands(progress["pid"]))
+                await until(lambda: stands(int(progress.stage)))
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                await gone(progress["pid"])
+                await gone(int(progress.stage))
             assert await jobs.run(work("double", b"ab"), ignore) == b"abab"
 
     asyncio.run(scenario())
@@ -104,7 +104,7 @@ PARENT = """
 import asyncio
 from pathlib import Path
 from graft_server.sharing.preemption import Preemption
-from graft_server.jobs.job import Job
+from work import work
 from graft_server.jobs.local.pool import LocalJobs
 
 def stands(pid):
@@ -114,8 +114,8 @@ async def main():
     preemption, begun = Preemption(), asyncio.Queue()
     jobs = LocalJobs(preemption=preemption)
     await jobs.start()
-    job = asyncio.create_task(jobs.run(Job("work:spin", None), begun.put_nowait))
-    pid = (await begun.get())["pid"]
+    job = asyncio.create_task(jobs.run(work("spin").job(None), begun.put_nowait))
+    pid = int((await begun.get()).stage)
     with preemption.predicting():
         while not stands(pid):
             await asyncio.sleep(0.01)

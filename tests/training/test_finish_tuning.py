@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from graft_server.backbones import scratch
-from graft_server.backbones.scratch import Part, Scratch
+from graft_server.backbones.tuning_contract import Tuned
+from graft_server.backbones.tuning_objects import Part, TunedParts, TuningSet, read_probabilities
 from graft_server.domain.examples import Label
-from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.method import Method
+from graft_server.domain.model import Manifest
 from graft_server.domain.report import Report
 from graft_server.heads import ABSTAIN_ABOVE, decode, encode
 from graft_server.heads.graph import to_onnx
+from graft_server.jobs.job import Place
 from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
@@ -29,64 +29,66 @@ from graft_server.store.catalogue.versions import (
     write_version,
 )
 from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import Finished, Finishing, Made
 from graft_server.training.examples.folded import examples_of
-from graft_server.training.finish_tuning import (
-    BEST,
-    FROZEN,
-    STANDARD_ERRORS,
-    finish,
-    is_beyond_noise,
-    prepare,
-    result_of,
-)
+from graft_server.training.finish_tuning import STANDARD_ERRORS, finish, is_beyond_noise, prepare
 from graft_server.training.search.evidence import mean_and_variance
 from graft_server.training.tasks.single_label.selection import select_single_label
 
-DONE = {"ended": "done", "best": 1, "parameters": 10, "examples_per_s": 5.0, "history": []}
+DONE = Tuned(ended="done", best=1, parameters=10, examples_per_s=5.0)
+FOLDER = "tunings/m/1/c/"
 
 
 @dataclass
 class Tried:
-    """A frozen version, and the scratch folder that its commit prepared."""
+    """A frozen version, and what its commit prepared for a tuning."""
 
-    store: str
+    place: Place
     objects: Objects
-    folder: Path
-    frozen: dict[str, Any]
+    chosen: TuningSet
+    key: str
+    """Of the latter."""
+    frozen: Made
     """What the job that found the frozen head returned."""
     features: np.ndarray
     """What the frozen backbone makes of the examples."""
     ideal: np.ndarray
     """What a perfect one would."""
 
-    def tuning(self, name: str, share: float, best: dict[str, Any], **settings: Any) -> dict[str, Any]:
-        """Finishes a tuning whose features are the ideal ones to a share."""
-        own = self.folder / name
-        own.mkdir()
+    def tuned_features(self, share: float) -> np.ndarray:
+        """Features that are the ideal ones to a share."""
         rows = (1 - share) * self.features + share * self.ideal
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        np.save(own / scratch.FEATURES, rows.astype(np.float16))
-        weight, bias = Scratch.read(self.folder).head
-        np.savez(own / scratch.TUNED_HEAD, weight=weight, bias=bias)
-        (own / scratch.TOP).write_bytes(name.encode())
-        payload = {
-            "store": self.store, "best": best["manifest"], "scratch": str(self.folder), "own": name,
-            "method": name, "layers": 6, "below": 4 if name == "partial" else 0, "auto": True, "outcome": DONE,
-            "seconds": 2.0,
-        }  # fmt: skip
-        return finish({**payload, **settings}, lambda _: None)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+    def tuning(self, name: str, share: float, best: Made, tuned: Tuned = DONE, **settings: Any) -> Finished:
+        """Finishes a tuning whose features are the ideal ones to a share."""
+        if tuned.best:
+            parts = TunedParts(self.tuned_features(share), self.chosen.head, len(name))
+            tuned = replace(tuned, made=parts.write(self.objects, FOLDER, name.encode()))
+        payload = Finishing(
+            best=best.manifest,
+            best_measured=best.measured if isinstance(best, Finished) else "",
+            prepared=self.key,
+            folder=FOLDER,
+            method=Method(name),
+            layers=6,
+            below=4 if name == "partial" else 0,
+            auto=True,
+            seconds=2.0,
+            tuned=tuned,
+        )
+        return finish(replace(payload, **settings), self.place, lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, make_set) -> Tried:
+def tried(tmp_path_factory: pytest.TempPathFactory, make_set) -> Tried:
     """Three classes of 200 examples that the frozen features confuse."""
     train = make_set((200, 200, 200), noise=3.0, validation=np.zeros(600, bool))
     selection = select_single_label(train, seed=0)
-    place = tmp_path_factory.mktemp("tried")
-    folder, store = place / "scratch", str(place / "store")
-    tokens = [np.arange(1, 4)] * len(train)
-    assert prepare(folder, tokens, selection, seed=0)
-    objects = Objects.open(store)
+    place = Place(store=str(tmp_path_factory.mktemp("tried") / "store"))
+    objects = Objects.open(place.store)
+    chosen = prepare(selection, seed=0)
+    assert chosen is not None
     report = selection.report
     parts = {
         HEAD: encode(selection.head),
@@ -99,35 +101,28 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, make_set) -> Tried:
     ref = write_version(objects, manifest, parts)
     ideal = np.eye(32, dtype=np.float32)[train.labels]
     features = train.features["pooled"].astype(np.float32)
-    return Tried(store, objects, folder, result_of(ref, report), features, ideal)
+    key = chosen.write(objects, FOLDER)
+    return Tried(place, objects, chosen, key, Made(manifest=ref, report=report), features, ideal)
 
 
-@pytest.fixture
-def tried(prepared: Tried, tmp_path: Path) -> Tried:
-    """What was prepared, in a scratch folder of the test's own."""
-    shutil.copytree(prepared.folder, tmp_path / "scratch")
-    return replace(prepared, folder=tmp_path / "scratch")
-
-
-def read(tried: Tried, result: dict[str, Any]) -> tuple[Manifest, Report]:
-    manifest = read_manifest(tried.objects, ManifestRef(**result["manifest"]))
-    return manifest, msgspec.json.decode(result["report"], type=Report)
+def read(tried: Tried, result: Made) -> tuple[Manifest, Report]:
+    return read_manifest(tried.objects, result.manifest), result.report
 
 
 def test_what_is_better_beyond_noise_is_kept(tried):
     result = tried.tuning("partial", 0.9, tried.frozen)
     manifest, report = read(tried, result)
-    assert (result["kept"], report.tuning.kept, report.method, manifest.below) == (True, True, "partial", 4)
+    assert (result.kept, report.tuning.kept, report.method, manifest.below) == (True, True, "partial", 4)
     assert report.tuning.frozen_log_loss - report.tuning.tuned_log_loss > 2 * report.tuning.gain_error
-    assert read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, TOP) == b"partial"
-    assert report.accuracy > msgspec.json.decode(tried.frozen["report"], type=Report).accuracy
+    assert read_part(tried.objects, result.manifest, manifest, TOP) == b"partial"
+    assert report.accuracy > tried.frozen.report.accuracy
 
 
 def test_what_is_as_good_is_not_kept_and_the_frozen_head_stays(tried):
     result = tried.tuning("partial", 0.0, tried.frozen)
     manifest, report = read(tried, result)
     before, _ = read(tried, tried.frozen)
-    assert (result["kept"], report.tuning.kept, report.method, manifest.below) == (False, False, "frozen", 0)
+    assert (result.kept, report.tuning.kept, report.method, manifest.below) == (False, False, "frozen", 0)
     assert report.tuning.measured > 0
     assert {name: manifest.parts[name] for name in (HEAD, HEAD_ONNX)} == {
         name: before.parts[name] for name in (HEAD, HEAD_ONNX)
@@ -182,14 +177,14 @@ def test_a_tuning_with_rare_mistakes_that_few_examples_do_not_show_is_seldom_kep
 
 
 def test_a_tuning_is_measured_at_a_temperature_that_its_measuring_examples_had_no_say_in(tried):
-    kept = Scratch.read(tried.folder)
+    kept = tried.chosen
     measured = np.flatnonzero(kept.part == Part.MEASURE)
     found = []
     for name, odd in (("partial", measured[:0]), ("full", measured[:1])):
         ideal = tried.ideal.copy()
         ideal[odd] = np.roll(ideal[odd], 1, axis=1)  # surely wrong
-        replace(tried, ideal=ideal).tuning(name, 0.9, tried.frozen, auto=False)
-        found.append(np.load(tried.folder / BEST))
+        finished = replace(tried, ideal=ideal).tuning(name, 0.9, tried.frozen, auto=False)
+        found.append(read_probabilities(tried.objects, finished.measured))
     np.testing.assert_allclose(found[0][1:], found[1][1:], atol=1e-3)
     assert np.abs(found[0][0] - found[1][0]).max() > 0.5
 
@@ -197,9 +192,8 @@ def test_a_tuning_is_measured_at_a_temperature_that_its_measuring_examples_had_n
 def test_a_tuned_head_is_calibrated_and_tells_what_is_unlike_its_examples(tried):
     result = tried.tuning("partial", 0.9, tried.frozen)
     manifest, _ = read(tried, result)
-    head = decode(read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, HEAD))
-    kept = Scratch.read(tried.folder)
-    features = np.load(tried.folder / "partial" / scratch.FEATURES).astype(np.float32)
+    head = decode(read_part(tried.objects, result.manifest, manifest, HEAD))
+    kept, features = tried.chosen, tried.tuned_features(0.9).astype(np.float32)
     held_out = kept.part != Part.TRAIN
     found = head.scores(features[held_out])
     right = found.probabilities.argmax(axis=1) == kept.labels[held_out]
@@ -213,7 +207,7 @@ def test_a_tuned_head_is_calibrated_and_tells_what_is_unlike_its_examples(tried)
 def test_without_auto_what_was_asked_for_is_kept_with_a_warning(tried):
     result = tried.tuning("partial", 0.0, tried.frozen, auto=False)
     _, report = read(tried, result)
-    assert result["kept"]
+    assert result.kept
     worse = report.tuning.tuned_log_loss >= report.tuning.frozen_log_loss
     assert any("auto would not have kept it" in it for it in report.warnings) == worse
 
@@ -222,18 +216,18 @@ def test_all_layers_have_to_be_better_than_the_upper_ones(tried):
     partial = tried.tuning("partial", 0.9, tried.frozen)
     result = tried.tuning("full", 0.9, partial)
     manifest, report = read(tried, result)
-    assert (result["kept"], report.method, manifest.below) == (False, "partial", 4)
+    assert (result.kept, report.method, manifest.below) == (False, "partial", 4)
     assert (report.tuning.method, report.tuning.kept) == ("partial", True)
     assert [(it.method, it.kept) for it in report.other_tunings] == [("full", False)]
-    assert read_part(tried.objects, ManifestRef(**result["manifest"]), manifest, TOP) == b"partial"
+    assert read_part(tried.objects, result.manifest, manifest, TOP) == b"partial"
 
 
 def test_all_layers_take_the_place_of_the_upper_ones_if_they_are_better(tried):
     partial = tried.tuning("partial", 0.3, tried.frozen)
     result = tried.tuning("full", 0.95, partial)
     manifest, report = read(tried, result)
-    assert partial["kept"]
-    assert (result["kept"], report.method, manifest.below) == (True, "full", 0)
+    assert partial.kept
+    assert (result.kept, report.method, manifest.below) == (True, "full", 0)
     assert (report.tuning.method, [it.method for it in report.other_tunings]) == ("full", ["partial"])
     assert report.tuning.frozen_log_loss == pytest.approx(report.other_tunings[0].frozen_log_loss)
 
@@ -248,36 +242,39 @@ def test_all_layers_take_the_place_of_the_upper_ones_if_they_are_better(tried):
 )
 def test_what_came_to_nothing_is_said_and_what_was_best_stays(tried, ended, says):
     partial = tried.tuning("partial", 0.9, tried.frozen)
-    result = tried.tuning("full", 0.9, partial, outcome={"ended": ended})
+    result = tried.tuning("full", 0.9, partial, Tuned(ended=ended))
     _, report = read(tried, result)
-    assert (result["kept"], report.method, report.tuning.method) == (False, "partial", "partial")
+    assert (result.kept, report.method, report.tuning.method) == (False, "partial", "partial")
     assert any(says in it and "The partial version serves" in it for it in report.warnings)
 
 
-def test_a_class_that_would_be_held_out_whole_is_tuned_on(tmp_path, make_set):
-    train = make_set((100, 100, 1), noise=2.0)
-    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), select_single_label(train, seed=0), seed=0)
-    kept = Scratch.read(tmp_path)
+def test_a_class_that_would_be_held_out_whole_is_tuned_on(make_set):
+    kept = prepare(select_single_label(make_set((100, 100, 1), noise=2.0), seed=0), seed=0)
     assert kept.part[kept.labels == 2].tolist() == [Part.TRAIN]
     assert set(kept.part) == {Part.TRAIN, Part.STOP, Part.MEASURE}
     assert kept.head[0].shape == (32, 3)
 
 
-def test_groups_and_duplicates_are_held_out_together(tmp_path, make_set):
+def test_groups_and_duplicates_are_held_out_together(make_set):
     train = make_set((100, 100), noise=2.0, groups=np.repeat(np.arange(40), 5).astype(np.int64))
-    selection = select_single_label(train, seed=0)
-    assert prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
-    kept = Scratch.read(tmp_path)
+    kept = prepare(select_single_label(train, seed=0), seed=0)
     for group in range(40):
         assert len(set(kept.part[train.groups == group])) == 1
 
 
-def test_the_frozen_head_is_measured_on_what_neither_it_nor_the_tuning_saw(tmp_path, make_set):
+def test_the_frozen_head_is_measured_on_what_neither_it_nor_the_tuning_saw(make_set):
     train = make_set((100, 100), noise=2.0)
     selection = select_single_label(train, seed=0)
-    prepare(tmp_path, [np.arange(1, 4)] * len(train), selection, seed=0)
-    kept = Scratch.read(tmp_path)
+    kept = prepare(selection, seed=0)
     measured = kept.part == Part.MEASURE
-    found = np.load(tmp_path / FROZEN)["probabilities"]
-    np.testing.assert_array_equal(found, selection.out_of_fold[measured])
-    assert len(found) == measured.sum() == len(examples_of(train, np.arange(200), 0).rows) // 10
+    np.testing.assert_array_equal(kept.frozen, selection.out_of_fold[measured])
+    assert len(kept.frozen) == measured.sum() == len(examples_of(train, np.arange(200), 0).rows) // 10
+
+
+def test_what_a_tuning_is_given_reads_back_and_names_its_examples_in_plain_bytes(tried):
+    found = TuningSet.read(tried.objects, tried.key)
+    assert found.ids == tried.chosen.ids
+    for name in ("labels", "weights", "part", "validation", "frozen"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(tried.chosen, name))
+    # So that whoever looks for an id in the store, byte by byte, finds it.
+    assert tried.chosen.ids[0].encode() in tried.objects.get(tried.key)

@@ -1,36 +1,37 @@
 """Whether a version on a reduced encoder may be published, with the real encoder in both precisions."""
 
 import csv
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.graphs.reducing import to_int8
+from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Change, Example, Input
-from graft_server.domain.report import Report
-from graft_server.encoding.encoder import Encoder, Reference
+from graft_server.domain.model import Source
+from graft_server.encoding.encoder import Encoder
+from graft_server.jobs.job import Place
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects
 from graft_server.training import reduced_precision
-from graft_server.training.reduced_precision import admit
+from graft_server.training.contract import Training
+from graft_server.training.reduced_precision import Reference, admit, reference_at
 from graft_server.training.train import train
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "intents" / "train.csv"
-INT8 = "8" * 32
 
 
 @pytest.fixture(scope="module")
 def reference(encoder_cache, backbone):
     graph = EncoderCache(encoder_cache).graph(backbone.encoder_id)
-    return Reference(str(graph), backbone.payload(), "int8")
+    return Reference(graph, backbone, "int8")
 
 
 @pytest.fixture(scope="module")
@@ -147,53 +148,66 @@ def test_a_large_set_is_sampled_with_each_class_in_its_share(make_set):
     np.testing.assert_allclose(counts, np.array([4000, 2000, 30]) / 6030 * 2000, atol=1)
 
 
-def test_a_fp32_graph_that_is_gone_is_said(training_set, pairs, reference, tmp_path):
-    with pytest.raises(BackboneError) as raised:
-        admit(
-            training_set,
-            [Input(text) for text, _ in pairs],
-            "pooled",
-            replace(reference, graph=str(tmp_path / "gone.onnx")),
-            seed=1,
-        )
-    assert raised.value.reason == "ENCODER_NOT_CACHED"
+@pytest.fixture(scope="module")
+def int8():
+    """The default backbone, as a server that computes in int8 has it."""
+    return open_backbone(DEFAULT_NAME, DEFAULT_SOURCE, precision="int8")
 
 
 @pytest.fixture
-def payload(tmp_path, pairs, reference):
+def place(encoder_cache, tmp_path):
+    """Where the server's workers run."""
+    return Place(str(tmp_path / "store"), str(encoder_cache), {DEFAULT_NAME: DEFAULT_SOURCE}, "int8")
+
+
+def test_a_fp32_graph_that_is_gone_is_said(place, int8, tmp_path):
+    with pytest.raises(BackboneError, match="in float32, which a reduced precision is compared") as raised:
+        reference_at(replace(place, cache=str(tmp_path / "empty")), int8.name, int8.encoder_id)
+    assert raised.value.reason == "ENCODER_NOT_CACHED"
+    assert raised.value.metadata == {"encoder_id": int8.reference_id}
+
+
+def test_a_backbone_that_is_another_one_where_the_job_runs_is_refused(place, int8):
+    with pytest.raises(BackboneError, match="is another one where the job runs") as raised:
+        reference_at(replace(place, precision="fp32"), int8.name, int8.encoder_id)
+    assert raised.value.reason == "ENCODER_MISMATCH"
+    with pytest.raises(BackboneError, match="there are: none") as raised:
+        reference_at(replace(place, backbones={}), int8.name, int8.encoder_id)
+    assert raised.value.reason == "BACKBONE_NOT_CONFIGURED"
+
+
+@pytest.fixture
+def payload(place, pairs, int8):
     """Stores examples with features, and returns the training job's payload."""
 
     def make(features):
-        location = str(tmp_path / "store")
         start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
-        store = AdaptationStore.create(Objects.open(location), "team/m", "job", start)
+        store = AdaptationStore.create(Objects.open(place.store), "team/m", "job", start)
         examples = [Example(f"id-{i}", Input(text), label) for i, (text, label) in enumerate(pairs)]
         records = [Record(content_digest(it.id.encode()), Change(it)) for it in examples]
         segment = store.writer("w").append(records)
-        store.write_features(segment, INT8, features)
-        return {
-            "store": location,
-            "model": "team/m",
-            "adaptation_id": "job",
-            "commit_id": "one",
-            "backbone": "minilm",
-            "encoder_id": INT8,
-            "reference": asdict(reference),
-            "sources": [{"adaptation_id": "job", "watermarks": {"w": segment.next_sequence}}],
-        }
+        store.write_features(segment, int8.encoder_id, features)
+        return Training(
+            model="team/m",
+            adaptation_id="job",
+            commit_id="one",
+            backbone=int8.name,
+            encoder_id=int8.encoder_id,
+            reduced=True,
+            sources=(Source("job", {"w": segment.next_sequence}),),
+        )
 
     return make
 
 
-def test_the_training_job_compares_and_reports(payload, features):
+def test_the_training_job_compares_and_reports(payload, place, features):
     stages = []
-    result = train(payload(features), lambda report: stages.append(report["stage"]))
+    result = train(payload(features), place, lambda report: stages.append(report.stage))
     assert "comparing" in stages
-    report = msgspec.json.decode(result["report"], type=Report)
-    assert any(it.startswith("The encoder computes in int8") for it in report.warnings)
+    assert any(it.startswith("The encoder computes in int8") for it in result.report.warnings)
 
 
-def test_the_training_job_publishes_nothing_that_lost_too_much(payload, training_set):
+def test_the_training_job_publishes_nothing_that_lost_too_much(payload, place, training_set):
     with pytest.raises(StateError) as raised:
-        train(payload(noisy(training_set).features), lambda _: None)
+        train(payload(noisy(training_set).features), place, lambda _: None)
     assert raised.value.reason == "PRECISION_LOSS"

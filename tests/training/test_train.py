@@ -1,6 +1,5 @@
 """The training job: from stored examples and features to the parts of a version."""
 
-import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,11 +13,11 @@ from onnx import numpy_helper
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Change, Example, Input, Label, Split
-from graft_server.domain.model import ManifestRef
-from graft_server.domain.report import EvaluationMethod, Report
+from graft_server.domain.report import EvaluationMethod, summary_of
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
+from graft_server.jobs.job import Place
 from graft_server.store.adaptations.generations import original_name
 from graft_server.store.adaptations.keys import features_key
 from graft_server.store.adaptations.segments import Record, content_digest
@@ -26,6 +25,7 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.versions import read_manifest, read_part
 from graft_server.store.objects.objects import Objects
 from graft_server.training import train as train_module
+from graft_server.training.contract import Trained, Training
 from graft_server.training.train import train
 
 ENCODER = "0" * 32
@@ -66,8 +66,7 @@ def teach(tmp_path):
             if examples and not without_features:
                 pooled = features(examples, ordinal) if rows is None else rows
                 store.write_features(segment, ENCODER, {"pooled": pooled})
-        return {
-            "store": location,
+        payload = {
             "model": "team/m",
             "adaptation_id": "job",
             "commit_id": "one",
@@ -79,8 +78,10 @@ def teach(tmp_path):
             "seed": 3,
             **settings,
         }
+        return msgspec.convert(payload, Training)
 
     teach.objects = objects
+    teach.place = Place(store=location)
     return teach
 
 
@@ -100,8 +101,8 @@ def silent(progress):
 
 def test_a_version_reads_back_whole(teach):
     stages = []
-    result = train(teach(clusters()), stages.append)
-    ref = ManifestRef(**result["manifest"])
+    result = train(teach(clusters()), teach.place, stages.append)
+    ref = result.manifest
     manifest = read_manifest(teach.objects, ref)
     assert (manifest.model, manifest.adaptation_id, manifest.commit_id) == ("team/m", "job", "one")
     assert (manifest.backbone, manifest.encoder_id, manifest.seed) == ("minilm", ENCODER, 3)
@@ -112,30 +113,31 @@ def test_a_version_reads_back_whole(teach):
     probabilities = head.scores(features(clusters()).astype(np.float32)).probabilities
     assert (probabilities.argmax(axis=1) == np.arange(60) % 3).mean() > 0.95
     assert read_part(teach.objects, ref, manifest, "head.onnx") == to_onnx(head)
-    assert read_part(teach.objects, ref, manifest, "report.json") == result["report"]
-    fractions = [it["fraction"] for it in stages]
-    assert list(dict.fromkeys(it["stage"] for it in stages)) == ["reading", "selecting", "publishing"]
+    assert read_part(teach.objects, ref, manifest, "report.json") == msgspec.json.encode(result.report)
+    fractions = [it.fraction for it in stages]
+    assert list(dict.fromkeys(it.stage for it in stages)) == ["reading", "selecting", "publishing"]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
 
 
 def test_the_report_says_what_was_trained_and_the_summary_leaves_its_lists_out(teach):
-    result = train(teach(clusters()), silent)
-    report = msgspec.json.decode(result["report"], type=Report)
+    result = train(teach(clusters()), teach.place, silent)
+    report = result.report
     assert (report.examples, report.classes, report.method) == (60, 3, "frozen")
     assert (report.backbone, report.encoder_id, report.seed) == ("minilm", ENCODER, 3)
     assert report.accuracy > 0.9
     assert report.trained_time_s > 1.7e9
     assert report.training_duration_s > 0
-    summary = msgspec.convert(result["summary"], Report)
+    summary = summary_of(report)
     assert (summary.per_class, summary.confusions, summary.head.candidates) == ((), (), ())
     assert (summary.examples, summary.accuracy) == (report.examples, report.accuracy)
-    msgspec.msgpack.encode(result)  # what a worker sends
+    sent = msgspec.msgpack.encode(result)  # by a worker
+    assert msgspec.msgpack.decode(sent, type=Trained) == result
 
 
 def test_the_same_commit_trained_twice_gives_the_same_head_under_another_name(teach):
     payload = teach(clusters())
-    first, second = (ManifestRef(**train(payload, silent)["manifest"]) for _ in range(2))
+    first, second = (train(payload, teach.place, silent).manifest for _ in range(2))
     assert first.key != second.key
     parts = [read_manifest(teach.objects, ref).parts for ref in (first, second)]
     assert parts[0]["head.bin"] == parts[1]["head.bin"]
@@ -144,8 +146,8 @@ def test_the_same_commit_trained_twice_gives_the_same_head_under_another_name(te
 
 def test_declared_labels_come_first_and_seen_ones_follow_sorted(teach):
     labels = [{"name": "never", "description": "not seen"}, {"name": "buy", "description": "wants to buy"}]
-    result = train(teach(clusters(), labels=labels), silent)
-    manifest = read_manifest(teach.objects, ManifestRef(**result["manifest"]))
+    result = train(teach(clusters(), labels=labels), teach.place, silent)
+    manifest = read_manifest(teach.objects, result.manifest)
     assert manifest.labels == (
         Label("never", "not seen"),
         Label("buy", "wants to buy"),
@@ -156,22 +158,22 @@ def test_declared_labels_come_first_and_seen_ones_follow_sorted(teach):
 
 def test_of_a_closed_set_other_labels_are_left_out_with_a_warning(teach):
     labels = [{"name": "ask"}, {"name": "buy"}]
-    result = train(teach(clusters(), labels=labels, closed_labels=True), silent)
-    report = msgspec.json.decode(result["report"], type=Report)
+    result = train(teach(clusters(), labels=labels, closed_labels=True), teach.place, silent)
+    report = result.report
     assert (report.classes, report.examples) == (2, 40)
     assert "20 examples were left out: their labels are not among the closed ones." in report.warnings
 
 
 def test_unlabelled_examples_are_left_out_with_a_warning(teach):
-    result = train(teach([*clusters(), example(60, None), example(61, None)]), silent)
-    report = msgspec.json.decode(result["report"], type=Report)
+    result = train(teach([*clusters(), example(60, None), example(61, None)]), teach.place, silent)
+    report = result.report
     assert (report.classes, report.examples) == (3, 60)
     assert "2 examples were left out: they have no label." in report.warnings
 
 
 def test_validation_examples_are_what_the_figures_are_measured_on(teach):
     held_out = [example(100 + i, ("ask", "buy")[i % 2], split=Split.VALIDATION) for i in range(10)]
-    report = msgspec.json.decode(train(teach(clusters(), held_out), silent)["report"], type=Report)
+    report = train(teach(clusters(), held_out), teach.place, silent).report
     assert (report.examples, report.validation_examples) == (60, 10)
     assert report.evaluation.method is EvaluationMethod.HELD_OUT
 
@@ -179,13 +181,13 @@ def test_validation_examples_are_what_the_figures_are_measured_on(teach):
 def test_examples_of_one_group_are_bound_together_and_those_without_are_not(teach):
     grouped = [example(i, ("ask", "buy")[i % 2], group="one") for i in range(10)]
     with pytest.raises(StateError, match="one group") as raised:
-        train(teach(grouped), silent)
+        train(teach(grouped), teach.place, silent)
     assert raised.value.reason == "TOO_FEW_EXAMPLES"
 
 
 def test_a_label_in_another_writers_stream_replaces_the_first(teach):
-    result = train(teach(clusters(), [example(0, "buy")]), silent)
-    report = msgspec.json.decode(result["report"], type=Report)
+    result = train(teach(clusters(), [example(0, "buy")]), teach.place, silent)
+    report = result.report
     assert [(it.label, it.examples) for it in report.per_class] == [
         ("ask", 19),
         ("buy", 21),
@@ -195,7 +197,7 @@ def test_a_label_in_another_writers_stream_replaces_the_first(teach):
 
 def test_identical_features_still_agree_with_their_graph(teach):
     rows = np.full((60, DIMENSION), DIMENSION**-0.5, np.float16)
-    report = msgspec.json.decode(train(teach(clusters(), rows=rows), silent)["report"], type=Report)
+    report = train(teach(clusters(), rows=rows), teach.place, silent).report
     assert any("same features" in it for it in report.warnings)
 
 
@@ -210,7 +212,7 @@ def test_identical_features_still_agree_with_their_graph(teach):
 )
 def test_too_few_classes_are_refused_and_the_message_says_what_was_found(teach, examples, settings, message):
     with pytest.raises(StateError, match=message) as raised:
-        train(teach(examples, **settings), silent)
+        train(teach(examples, **settings), teach.place, silent)
     assert raised.value.reason == "TOO_FEW_CLASSES"
     assert int(raised.value.metadata["classes"]) < 2
     assert not any("/versions/" in key for key in teach.objects.keys("models/team/m/_/"))
@@ -218,7 +220,7 @@ def test_too_few_classes_are_refused_and_the_message_says_what_was_found(teach, 
 
 def test_missing_features_are_named(teach):
     with pytest.raises(FaultError) as raised:
-        train(teach(clusters(), without_features=True), silent)
+        train(teach(clusters(), without_features=True), teach.place, silent)
     assert raised.value.reason == "FEATURES_MISSING"
     assert raised.value.metadata["object"] == features_key("team/m", "job", ENCODER, "w0", original_name(0))
 
@@ -226,14 +228,14 @@ def test_missing_features_are_named(teach):
 def test_a_graph_that_does_not_agree_with_its_head_is_refused_and_nothing_is_written(teach, monkeypatch):
     monkeypatch.setattr(train_module, "to_onnx", lambda head: skewed(to_onnx(head)))
     with pytest.raises(FaultError, match="does not agree") as raised:
-        train(teach(clusters()), silent)
+        train(teach(clusters()), teach.place, silent)
     assert raised.value.reason == "HEAD_PARITY"
     assert not any("/versions/" in key for key in teach.objects.keys("models/team/m/_/"))
 
 
 def test_rows_that_are_not_finite_do_not_make_parity_fail(teach):
-    result = train(teach(clusters()), silent)
-    ref = ManifestRef(**result["manifest"])
+    result = train(teach(clusters()), teach.place, silent)
+    ref = result.manifest
     head = decode(read_part(teach.objects, ref, read_manifest(teach.objects, ref), "head.bin"))
     rows = features(clusters())
     rows[3] = np.nan
@@ -242,13 +244,20 @@ def test_rows_that_are_not_finite_do_not_make_parity_fail(teach):
 
 def test_the_job_imports_neither_torch_nor_grpc(teach):
     code = (
-        "import json, sys\n"
+        "import msgspec, sys\n"
+        "from graft_server.jobs.job import Place\n"
+        "from graft_server.training.contract import Training\n"
         "from graft_server.training.train import train\n"
-        "train(json.loads(sys.argv[1]), lambda progress: None)\n"
+        "payload = msgspec.json.decode(sys.argv[1], type=Training)\n"
+        "train(payload, Place(store=sys.argv[2]), lambda progress: None)\n"
         "print(sorted({'torch', 'transformers', 'grpc'} & set(sys.modules)))"
     )
-    payload = json.dumps(teach(clusters()))
+    payload = msgspec.json.encode(teach(clusters())).decode()
     done = subprocess.run(
-        [sys.executable, "-c", code, payload], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code, payload, teach.place.store],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

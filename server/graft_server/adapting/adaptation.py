@@ -1,39 +1,26 @@
-"""One adaptation while this server has a hand in it: its callers, its commits, and those who watch.
-
-A commit outlives its caller: once it is durable it is carried out, also by the next server after a crash.
-Commits that wait behind a running one are answered by the newest of them.
-"""
+"""One adaptation while this server has a hand in it: its callers, its commits, and those who watch."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from graft_server.adapting.intake.features import FeatureWriter
-from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import Outbox
 from graft_server.adapting.publishing.continuous import ContinuousPublishing
-from graft_server.adapting.publishing.policy import already_published
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.domain.adaptation import AdaptationState, Commit, Failure
-from graft_server.domain.errors import (
-    ConflictError,
-    DomainError,
-    DrainingError,
-    FaultError,
-    StateError,
-    StoreError,
-)
+from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
+from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.domain.adaptation import AdaptationState, Commit
+from graft_server.domain.errors import DrainingError, StateError, StoreError
 from graft_server.domain.names import shown
-from graft_server.domain.report import Report
-from graft_server.domain.stream import Committed, Message, Progress, PublicationFailed, Published, Reconnect
+from graft_server.domain.stream import Committed, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
-from graft_server.sharing.memory import Intake, Share
-from graft_server.sharing.shielding import uncancelled
+from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment, WriterLog
@@ -44,21 +31,52 @@ _log = logging.getLogger(__name__)
 MOST_UNREAD = 64
 """A caller that has left so many messages unread is not told of the server's own commits: events have them all."""
 
-MOST_UNREAD_REJECTIONS = 4_096
-"""Beyond so many (1 MB or so) they are left in the store until the caller has read these."""
 
-CANCELLED = "ADAPTATION_CANCELLED"
-"""The reason of commits that a cancellation gave up."""
-MODEL_DELETED = "MODEL_DELETED"
-"""The reason where the adaptation was deleted with its model."""
+class Work(enum.Enum):
+    """What this server does with an adaptation.
+
+    ::
+
+        GOING_ON <--examples were erased--> PAUSED
+        GOING_ON, PAUSED                    --> CANCELLED, DRAINED or DELETED
+        CANCELLED                           --> DRAINED or DELETED
+        DRAINED                             --> DELETED
+
+    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
+    come.
+    """
+
+    GOING_ON = enum.auto()
+    """Changes are taken in, commits carried out, segments put together."""
+    PAUSED = enum.auto()
+    """The same, but no segments are put together: what is put together now still has examples that were erased."""
+    CANCELLED = enum.auto()
+    """No more commits are carried out. Watchers may go on watching."""
+    DRAINED = enum.auto()
+    """Nothing is done any more: the next server goes on."""
+    DELETED = enum.auto()
+    """Nothing is done any more, by whatever server."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriterPosition:
-    """How far a writer is."""
+_NEXT = {
+    Work.GOING_ON: {Work.PAUSED, Work.CANCELLED, Work.DRAINED, Work.DELETED},
+    Work.PAUSED: {Work.GOING_ON, Work.CANCELLED, Work.DRAINED, Work.DELETED},
+    Work.CANCELLED: {Work.CANCELLED, Work.DRAINED, Work.DELETED},
+    Work.DRAINED: {Work.DRAINED, Work.DELETED},
+    Work.DELETED: {Work.DELETED},
+}
+"""The states that may follow each state. An end comes again to do what a fault cut off."""
 
-    writer_id: str
-    next_sequence: int
+
+class Reason(enum.Enum):
+    """Why this server ends its work on an adaptation. The value is the state that follows."""
+
+    CANCELLED = Work.CANCELLED
+    """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
+    DRAINING = Work.DRAINED
+    """This server goes away. Callers hear how far they are and call again; the next server goes on."""
+    DELETED = Work.DELETED
+    """Its model was deleted."""
 
 
 class Adaptation:
@@ -68,8 +86,6 @@ class Adaptation:
         store: What is stored of it.
         trunk: The backbone that it uses.
         interim: Its interim head.
-        running: The commit that a worker trains, or "".
-        closed: Whether this server has stopped working on it.
         followed: How many entries of the catalogue it has followed.
     """
 
@@ -92,14 +108,21 @@ class Adaptation:
         """
         self.store = store
         self.trunk = trunk
-        self.running = ""
-        self.closed = False
         self.followed = 0
         self._publisher = publisher
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
         self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
         self._admit = admit
+        self._publications = PublicationQueue(
+            store,
+            trunk,
+            publisher,
+            self._feature_writer,
+            on_progress=self._progress,
+            on_outcome=self._settled,
+            on_free=self._freed,
+        )
         self._continuous = ContinuousPublishing(
             store,
             look=self._look,
@@ -109,13 +132,11 @@ class Adaptation:
         )
         self._sessions: dict[str, Session] = {}
         self._joining = asyncio.Lock()
-        self._queue: list[str] = []
-        self._runner: asyncio.Task[None] | None = None
-        self._waiting: dict[str, set[Outbox]] = {}
         self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._compacting: asyncio.Task[None] | None = None
-        self._rests = False
+        self._work = Work.GOING_ON
+        self._ending = asyncio.Lock()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -123,15 +144,25 @@ class Adaptation:
         return self.store.model, self.store.adaptation_id
 
     @property
+    def running(self) -> str:
+        """The commit that a worker trains, or ""."""
+        return self._publications.running
+
+    @property
+    def closed(self) -> bool:
+        """Whether this server does nothing with it any more."""
+        return self._work in (Work.DRAINED, Work.DELETED)
+
+    @property
     def working(self) -> bool:
         """Whether it has callers, or commits to carry out."""
-        return bool(self._sessions or self._queue or self.running)
+        return bool(self._sessions) or self._publications.busy
 
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
         used = self._sessions or self._watchers or self._joining.locked()
-        busy = self._queue or self.running or self._chores or self._feature_writer.busy or self.interim.busy
+        busy = self._publications.busy or self._chores or self._feature_writer.busy or self.interim.busy
         waits = self._continuous.pending or self._compacting
         return not (used or busy or self.interim.wanted or waits)
 
@@ -143,7 +174,7 @@ class Adaptation:
     @property
     def unfinished(self) -> int:
         """How many of its commits wait for this server, or are trained by it."""
-        return len(self._queue)
+        return self._publications.unfinished
 
     async def join(self, writer_id: str) -> Session:
         """Begins a call of a writer. An older call of the same writer ends with WRITER_SUPERSEDED.
@@ -152,10 +183,11 @@ class Adaptation:
             StateError: The adaptation is cancelled.
         """
         async with self._joining:
-            self._require_not_cancelled()
+            if self.store.state is AdaptationState.CANCELLED:
+                raise self.store.not_open()
             older = self._sessions.get(writer_id)
             if older is not None:
-                older.outbox.fail(_superseded(writer_id))
+                older.outbox.fail(superseded(writer_id))
                 await older.close()
             log = await asyncio.to_thread(self._read_writer, writer_id)
             session = Session(self, log, self._feature_writer, self._share)
@@ -166,8 +198,7 @@ class Adaptation:
         """Ends a call."""
         if self._sessions.get(session.writer_id) is session:
             del self._sessions[session.writer_id]
-        for outboxes in self._waiting.values():
-            outboxes.discard(session.outbox)
+        self._publications.forget(session.outbox)
 
     async def positions(self) -> list[WriterPosition]:
         """How far each writer is, sorted by writer."""
@@ -222,20 +253,11 @@ class Adaptation:
 
     async def deliver_outcome(self, commit_id: str, outbox: Outbox) -> None:
         """Puts a commit's outcome into the outbox, now or when there is one."""
-        if commit_id in self.store.outcomes:
-            outbox.put(await self.outcome(commit_id))
-        else:
-            self._waiting.setdefault(commit_id, set()).add(outbox)
+        await self._publications.deliver(commit_id, outbox)
 
     async def outcome(self, commit_id: str) -> Published | PublicationFailed:
-        """What became of a commit that has an outcome."""
-        if commit_id not in self.store.outcomes:
-            await asyncio.to_thread(self.store.refresh)  # another server finished it
-        outcome = self.store.outcomes[commit_id]
-        if outcome.failure is not None:
-            return PublicationFailed(commit_id, outcome.failure)
-        report = await asyncio.to_thread(self._publisher.report, self.store.model, outcome.version)
-        return Published(commit_id, self.store.model, outcome.version, report)
+        """The outcome of a commit that has one, here or by another server."""
+        return await self._publications.outcome(commit_id)
 
     def resume(self) -> None:
         """Carries out the commits that have no outcome yet: those that a server left unfinished."""
@@ -252,67 +274,80 @@ class Adaptation:
         except StoreError as error:
             # It is cancelled all the same; other servers see it before they publish.
             _log.error("other servers could not be told of a cancellation: %s", error.message)
-        await self.give_up()
+        await self.end(Reason.CANCELLED)
 
-    async def give_up(self) -> None:
-        """Ends the work on an adaptation that was cancelled, here or by another server."""
-        await asyncio.to_thread(self.store.refresh)
-        for session in list(self._sessions.values()):
-            session.outbox.fail(self._not_open())
+    async def end(self, reason: Reason) -> None:
+        """Ends this server's work on it: the same parts in the same order, whatever the reason.
+
+        After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
+        """
+        if reason.value not in _NEXT[self._work]:
+            return
+        self._turn(reason.value)
+        async with self._ending:
+            if self._work is not reason.value:
+                return  # a more final end came meanwhile, and waits
+            if reason is Reason.CANCELLED:
+                await asyncio.to_thread(self.store.refresh)
+            await self._dismiss(reason)
+            await self._continuous.close()
+            await self._publications.stop()
+            await self._feature_writer.close()
+            await self.interim.close()
+            await self._compacted()
+            if reason is Reason.CANCELLED:
+                await self._give_up_commits()
+            self._notify()
+
+    async def _dismiss(self, reason: Reason) -> None:
+        """Ends all calls, and says why."""
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            if reason is Reason.CANCELLED:
+                session.outbox.fail(self.store.not_open())
+            elif reason is Reason.DELETED:
+                session.outbox.fail(self._deleted())
+        for session in sessions:
+            await session.close()
+            if reason is Reason.DRAINING:
+                session.outbox.put(Reconnect(session.next_sequence))
+                session.outbox.end(DrainingError())
+
+    async def _give_up_commits(self) -> None:
+        """Gives the commits of a cancelled adaptation their outcome."""
         unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
-        await self._continuous.close()
-        await self.interim.close()
-        await self._stop_runner()
-        await self._feature_writer.close()
-        await self._rest()
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
-            await self._finish(commit_id, self._not_open())
-        self._notify()
+            await self._publications.finish(commit_id, self.store.not_open())
 
-    async def drop(self, error: DomainError) -> None:
-        """Ends the work on an adaptation that is no more; callers get the error."""
-        self.closed = True
-        for session in list(self._sessions.values()):
-            session.outbox.fail(error)
-            await session.close()
-        await self._continuous.close()
-        await self._stop_runner()
-        await self._feature_writer.close()
-        await self.interim.close()
-        await self._rest()
-        self._notify()
+    def _deleted(self) -> StateError:
+        return StateError(
+            f"Model {shown(self.store.model)} was deleted, and adaptation {shown(self.store.adaptation_id)} with it: "
+            "start another one.",
+            reason=MODEL_DELETED,
+        )
+
+    def _turn(self, work: Work) -> None:
+        """Changes what is done with it, in one of the ways that `Work` draws."""
+        if work not in _NEXT[self._work]:
+            raise RuntimeError(f"the work on an adaptation does not go from {self._work.name} to {work.name}")
+        self._work = work
 
     async def forget_erased(self) -> None:
         """Lets go of what is in memory of examples that were erased, here or by another server."""
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
         self.interim.drop()
-        if not self._rests:
+        if self._compacts():
             # What is put together now still has them; it will not count, and is deleted.
-            await self._rest()
-            self._rests = False
+            self._turn(Work.PAUSED)
+            await self._compacted()
+            if self._work is Work.PAUSED:
+                self._turn(Work.GOING_ON)
         if self.running:
             # It would be trained again in any case.
-            await self._stop_runner()
+            await self._publications.stop()
             self.resume()
-
-    async def close(self) -> None:
-        """Stops working on it, here and now; what is durable is taken up by the next server.
-
-        Callers are told how far they are, and asked to call again.
-        """
-        self.closed = True
-        for session in list(self._sessions.values()):
-            await session.close()
-            session.outbox.put(Reconnect(session.next_sequence))
-            session.outbox.end(DrainingError())
-        await self._continuous.close()
-        await self._stop_runner()
-        await self._feature_writer.close()
-        await self.interim.close()
-        await self._rest()
-        self._notify()
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Watcher]:
@@ -327,7 +362,7 @@ class Adaptation:
     def note(self, segment: Segment) -> None:
         """Takes note of a segment that became durable: watchers are told of its rejections."""
         self._continuous.wake()
-        if segment.next_ordinal % FAN_IN == 0 and self._compacting is None and not self._rests:
+        if segment.next_ordinal % FAN_IN == 0 and self._compacting is None and self._compacts():
             self._compacting = asyncio.create_task(self._compact())
         if segment.rejections:
             task = asyncio.create_task(self._record(segment))
@@ -336,20 +371,7 @@ class Adaptation:
 
     def require_open(self) -> None:
         """Raises StateError if the adaptation takes no more changes."""
-        if self.store.state is not AdaptationState.OPEN:
-            raise self._not_open()
-
-    def _require_not_cancelled(self) -> None:
-        if self.store.state is AdaptationState.CANCELLED:
-            raise self._not_open()
-
-    def _not_open(self) -> StateError:
-        state = self.store.state
-        return StateError(
-            f"Adaptation {shown(self.store.adaptation_id)} of model {shown(self.store.model)} is {state}: "
-            "start another one, with base_version to go on from its examples.",
-            reason=f"ADAPTATION_{state.name}",
-        )
+        self.store.require_open()
 
     async def record_events(self) -> None:
         """Returns when all that is known to have happened is among the events."""
@@ -367,15 +389,18 @@ class Adaptation:
     async def _compact(self) -> None:
         try:
             objects, encoder_id = self._publisher.objects, self.trunk.encoder_id
-            await asyncio.to_thread(compact, objects, self.store, encoder_id, lambda: self._rests)
+            await asyncio.to_thread(compact, objects, self.store, encoder_id, lambda: not self._compacts())
         except StoreError as error:
             _log.warning("segments were not put together: %s", error.message)
         finally:
             self._compacting = None
 
-    async def _rest(self) -> None:
-        """Returns when no segments are being put together here, and sees to it that none will be."""
-        self._rests = True
+    def _compacts(self) -> bool:
+        """Whether segments may be put together."""
+        return self._work is Work.GOING_ON
+
+    async def _compacted(self) -> None:
+        """Returns when no segments are being put together here."""
         while self._compacting is not None:
             await asyncio.wait([self._compacting])
 
@@ -391,96 +416,19 @@ class Adaptation:
         return log
 
     def _enqueue(self, commit_id: str) -> None:
-        if self.closed or commit_id in self.store.outcomes:
-            return
-        if commit_id in self._queue or commit_id == self.running:
-            return
-        self._queue.append(commit_id)
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run())
+        if not self.closed:
+            self._publications.put(commit_id)
 
-    async def _run(self) -> None:
-        while self._queue:
-            oldest = self._queue[0]
-            self.running = next(it for it in reversed(self._queue) if self._covers(it, oldest))
-            older = self._queue[: self._queue.index(self.running)]
-            try:
-                await self._publish(self.running, [it for it in older if self._covers(self.running, it)])
-            finally:
-                self.running = ""
-            self._notify()
-            self._continuous.wake()
-
-    def _covers(self, newer: str, older: str) -> bool:
-        """Whether a commit trains on everything that another one asks for."""
-        commits = self.store.commits
-        watermarks = commits[newer].watermarks
-        return all(watermarks.get(writer, 0) >= end for writer, end in commits[older].watermarks.items())
-
-    async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
-        result: tuple[int, Report] | DomainError
-        try:
-            self._require_not_cancelled()
-            result = await self._already_published(commit_id) or await self._train(commit_id)
-        except DrainingError:
-            self._queue.clear()  # the next server goes on
-            return
-        except DomainError as error:
-            if error.reason == MODEL_DELETED:
-                self._queue.clear()  # an outcome would be written to what is being deleted
-                return
-            result = error
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
-            _log.exception("publishing %s of %s", commit_id, self.store.model)
-            result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
-        for it in (*coalesced, commit_id):
-            await self._finish(it, result)
-        # Commits that came in meanwhile stay, and so do those that this one does not cover.
-        self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
-
-    async def _train(self, commit_id: str) -> tuple[int, Report]:
-        version, report = await self._publisher.publish(
-            self.store, self.trunk, self._feature_writer, commit_id, self._progress
-        )
-        return version.number, report
-
-    async def _already_published(self, commit_id: str) -> tuple[int, Report] | None:
-        """What continuous publishing has made of the same changes, where it still stands: not made twice."""
-        number = already_published(self.store, commit_id)
-        report = (
-            await asyncio.to_thread(self._publisher.unerased, self.store.model, number) if number else None
-        )
-        return None if report is None else (number, report)
-
-    async def _finish(self, commit_id: str, result: tuple[int, Report] | DomainError) -> None:
-        message: Published | PublicationFailed
-        failure: Failure | None
-        if isinstance(result, DomainError):
-            message = PublicationFailed(commit_id, Failure.of(result))
-            version, failure = 0, message.failure
-        else:
-            message = Published(commit_id, self.store.model, *result)
-            version, failure = message.version, None
-        try:
-            outcome = await uncancelled(
-                asyncio.to_thread(self.store.finish, commit_id, version=version, failure=failure)
-            )
-            if (outcome.version, outcome.failure) != (version, failure):
-                message = await self.outcome(commit_id)  # it had one already, which stays
-        except StoreError as error:
-            # Without an outcome the commit is carried out again by the next start, to the same version.
-            _log.error("the outcome of %s could not be stored: %s", commit_id, error.message)
-        for outbox in self._waiting.pop(commit_id, set()):
-            outbox.put(message)
+    def _settled(self, commit_id: str) -> None:
+        """A commit has got its outcome."""
         for session in self._sessions.values():
             session.settle(commit_id)
         self._notify()
 
-    async def _stop_runner(self) -> None:
-        self._queue.clear()
-        if self._runner is not None:
-            self._runner.cancel()
-            await asyncio.gather(self._runner, return_exceptions=True)
+    def _freed(self) -> None:
+        """A commit has run."""
+        self._notify()
+        self._continuous.wake()
 
     def _encoded(self, segment: Segment, features: Features) -> None:
         self.interim.offer(segment, features)
@@ -504,147 +452,3 @@ class Adaptation:
     def _notify(self) -> None:
         for watcher in self._watchers:
             watcher.changed.set()
-
-
-class Watcher:
-    """Somebody who wants to know when something happened.
-
-    Attributes:
-        changed: Set when there may be new events, or progress.
-        progress: The newest progress that has not been read, or None.
-    """
-
-    def __init__(self) -> None:
-        self.changed = asyncio.Event()
-        self.progress: Progress | None = None
-
-
-class Session:
-    """One call of Adapt.
-
-    Attributes:
-        writer_id: Which writer it is.
-        outbox: What waits to be sent to the caller.
-    """
-
-    def __init__(
-        self, adaptation: Adaptation, log: WriterLog, feature_writer: FeatureWriter, share: Share
-    ) -> None:
-        self.writer_id = log.writer_id
-        self.outbox = Outbox()
-        self._adaptation = adaptation
-        self._log = log
-        self._stream = WriterStream(log, feature_writer, share, self._on_durable, self.outbox.fail)
-        self._open_commits: set[str] = set()
-        self._half_closed = False
-        self._durable_ordinals = 0
-        self._untold: tuple[int, int] | None = None
-        """From which ordinal and sequence number on rejections are told from the store: too many are unread."""
-
-    @property
-    def next_sequence(self) -> int:
-        """Every change below this number is durable."""
-        return self._log.next_sequence
-
-    async def next_message(self) -> Message | None:
-        """The next message for the caller; None: there will be no more.
-
-        Raises:
-            Exception: What the call ends with.
-        """
-        if self._untold is not None and not self.outbox.unread_rejections:
-            await self._recall()
-        return await self.outbox.get()
-
-    async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
-        """Takes changes in; see `WriterStream.put`. They are acknowledged through the outbox.
-
-        Raises:
-            StateError: The adaptation takes no more changes.
-        """
-        known = self._log.next_sequence
-        if first_sequence + len(changes) > known:
-            self._adaptation.require_open()
-        await self._stream.put(first_sequence, changes)
-        if first_sequence + len(changes) <= known:
-            self.outbox.accept(known, ())  # a repeat: say again how far we are
-
-    async def commit(self, commit_id: str, next_sequence: int | None, close: bool) -> None:
-        """Commits what was put so far; acknowledged, and later answered, through the outbox.
-
-        Raises:
-            StateError: The adaptation takes no more commits.
-            ConflictError: next_sequence is beyond what was put.
-        """
-        await self._stream.flush()
-        end = self._log.next_sequence if next_sequence is None else next_sequence
-        require_sent(end, self._log.next_sequence)
-        # Before the commit is durable, so that its outcome cannot come in between.
-        self._open_commits.add(commit_id)
-        meant = await self._adaptation.commit(commit_id, WriterPosition(self.writer_id, end), close)
-        self.outbox.put(Committed(commit_id, meant.next_sequence))
-        await self._adaptation.deliver_outcome(commit_id, self.outbox)
-        if commit_id in self._adaptation.store.outcomes:
-            self.settle(commit_id)
-
-    def settle(self, commit_id: str) -> None:
-        """Notes that a commit has been answered."""
-        self._open_commits.discard(commit_id)
-        self._end_if_done()
-
-    def tell(self, progress: Progress) -> None:
-        """Passes on how the stream is being learned, unless there is more important news, or no more to send."""
-        if not (self._half_closed or self._open_commits):
-            self.outbox.put(progress)
-
-    async def half_close(self) -> None:
-        """Notes that the caller sends no more: the outbox ends when all is acknowledged and answered."""
-        await self._stream.flush()
-        self._half_closed = True
-        self._end_if_done()
-
-    async def close(self) -> None:
-        """Ends the call, whatever state it is in."""
-        self._adaptation.leave(self)
-        await self._stream.close()
-
-    def _end_if_done(self) -> None:
-        if self._half_closed and not self._open_commits:
-            self.outbox.end()
-
-    def _on_durable(self, segment: Segment) -> None:
-        rejections = segment.rejections
-        if self._untold is None and rejections and self.outbox.unread_rejections > MOST_UNREAD_REJECTIONS:
-            self._untold = segment.ordinal, segment.first_sequence
-        self.outbox.accept(segment.next_sequence, () if self._untold else rejections)
-        self._durable_ordinals = segment.next_ordinal
-        self._adaptation.note(segment)
-
-    async def _recall(self) -> None:
-        """Reads rejections that the caller has not been told of, as many as may be unread."""
-        while self._untold is not None and self.outbox.unread_rejections <= MOST_UNREAD_REJECTIONS:
-            ordinal, sequence = self._untold
-            segment = await asyncio.to_thread(self._adaptation.store.segment, self.writer_id, ordinal)
-            rejections = [it for it in segment.rejections if it.sequence >= sequence]
-            self.outbox.accept(self.next_sequence, rejections)
-            over = segment.next_ordinal >= self._durable_ordinals
-            self._untold = None if over else (segment.next_ordinal, segment.next_sequence)
-
-
-def require_sent(end: int, next_sequence: int) -> None:
-    """Raises ConflictError if a commit reaches beyond what was sent."""
-    if end > next_sequence:
-        raise ConflictError(
-            f"commit.next_sequence is {end}, but only examples below {next_sequence} have been sent: send the "
-            "others first.",
-            reason="SEQUENCE_GAP",
-            metadata={"next_sequence": str(next_sequence)},
-        )
-
-
-def _superseded(writer_id: str) -> ConflictError:
-    return ConflictError(
-        f"A newer call of writer {shown(writer_id)} has taken over: give each concurrent call a writer_id of "
-        "its own.",
-        reason="WRITER_SUPERSEDED",
-    )

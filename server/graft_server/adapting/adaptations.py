@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import MODEL_DELETED, Adaptation
+from graft_server.adapting.adaptation import Adaptation, Reason
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
-from graft_server.adapting.publishing import fine_tuning
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.starting import checked, identified, require_same
 from graft_server.domain.adaptation import (
-    AdaptationSettings,
     AdaptationState,
-    PublishPolicy,
     Start,
     StartRequest,
 )
@@ -27,12 +24,10 @@ from graft_server.domain.errors import (
     InvalidError,
     MissingError,
     OverloadError,
-    StateError,
 )
-from graft_server.domain.examples import Label, Modality, StoredExample
+from graft_server.domain.examples import Modality, StoredExample
 from graft_server.domain.model import Source
-from graft_server.domain.names import check_identifier, check_model, clean_label, shown
-from graft_server.domain.tasks.table import TASKS
+from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
@@ -50,11 +45,6 @@ from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_WRITER = "default"
-MAX_LABELS = 10_000
-MAX_DESCRIPTION_BYTES = 1024
-LEAST_EVERY_S = 1.0
-"""More often, no version would be served for as long as it takes to train it."""
 RETRY_S = 10.0
 """What a caller who is one too many is told to wait: adaptations and commits end in some seconds to minutes."""
 
@@ -124,30 +114,9 @@ class Adaptations:
             MissingError: This server has no such backbone.
             BackboneError: What the backbone is could not be found out.
         """
-        check_model(request.model, "start.model")
-        adaptation_id = request.adaptation_id or secrets.token_hex(8)
-        check_identifier(adaptation_id, "start.adaptation_id")
-        writer_id = request.writer_id or DEFAULT_WRITER
-        check_identifier(writer_id, "start.writer_id")
+        request = identified(request)
         trunk = self._trunks.get(backbone or request.settings.backbone)
-        settings = replace(request.settings, backbone=trunk.name, labels=_checked(request.settings.labels))
-        fine_tuning.check(settings, trunk.backbone)
-        if settings.closed_labels and not settings.labels:
-            raise InvalidError(
-                "start.closed_labels is set, but start.labels is empty: name the labels.",
-                reason="LABELS_EMPTY",
-                field="start.labels",
-            )
-        instead = TASKS[settings.task].instead_of_labels
-        if settings.labels and instead:
-            raise InvalidError(
-                f"start.labels names {len(settings.labels):,}, but {instead}: leave them out, "
-                "or choose another start.task.",
-                reason="LABELS_WITHOUT_CLASSES",
-                field="start.labels",
-            )
-        _check_policy(settings.publish)
-        return replace(request, adaptation_id=adaptation_id, writer_id=writer_id, settings=settings)
+        return replace(request, settings=checked(request.settings, trunk))
 
     def trunk(self, backbone: str) -> Trunk:
         """The backbone of that name; raises MissingError if there is none."""
@@ -170,7 +139,7 @@ class Adaptations:
             # Late, so that it also stops those who came in before the server began to drain.
             if self._draining:
                 raise DrainingError
-            _require_same(adaptation.store.start.settings, request)
+            require_same(adaptation.store.start.settings, request)
             if not adaptation.attended:
                 self._require_room(request.model)
             return adaptation
@@ -308,7 +277,7 @@ class Adaptations:
             for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
                 if entry > self._followed:
                     self._stored_examples.forget(model)
-                    await asyncio.to_thread(self._publisher.tuner.forget, model)
+                    await asyncio.to_thread(self._publisher.tuner.forget, model, entry)
             if failed:
                 raise failed[0]
             self._followed = snapshot.entries
@@ -320,12 +289,12 @@ class Adaptations:
             if self._open.get(key) is adaptation:
                 del self._open[key]  # whoever asks for it from here on gets another one
                 self._dropped.add(adaptation)
-            await adaptation.drop(_deleted(*key))
+            await adaptation.end(Reason.DELETED)
             # This server may have written some more after the one that deletes had looked.
             await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
             self._dropped.discard(adaptation)
         elif key in snapshot.cancelled and adaptation.working:
-            await adaptation.give_up()
+            await adaptation.end(Reason.CANCELLED)
         elif snapshot.erasures.get(key[0], 0) > adaptation.followed:
             await adaptation.forget_erased()
         adaptation.followed = snapshot.entries
@@ -336,7 +305,7 @@ class Adaptations:
         if self._forgetting is not None:
             self._forgetting.cancel()
         for adaptation in list(self._open.values()):
-            await adaptation.close()
+            await adaptation.end(Reason.DRAINING)
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
         """The examples that a request's base_version brings.
@@ -434,69 +403,3 @@ def _require_fewer(count: int, limit: int, what: str, model: str = "") -> None:
         reason=f"TOO_MANY_{what.rsplit(maxsplit=1)[-1].upper()}",
         retry_after_s=RETRY_S,
     )
-
-
-def _check_policy(policy: PublishPolicy) -> None:
-    if policy.every_examples < 0:
-        raise InvalidError(
-            f"start.publish.every_examples is {policy.every_examples}: give a number of examples, or 0 for never.",
-            reason="PUBLISH_INVALID",
-            field="start.publish.every_examples",
-        )
-    if policy.every_s and policy.every_s < LEAST_EVERY_S:
-        raise InvalidError(
-            f"start.publish.every is {policy.every_s:g} s: give at least {LEAST_EVERY_S:g} s, or leave it unset for "
-            "never.",
-            reason="PUBLISH_INVALID",
-            field="start.publish.every",
-        )
-
-
-def _deleted(model: str, adaptation_id: str) -> StateError:
-    return StateError(
-        f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start another one.",
-        reason=MODEL_DELETED,
-    )
-
-
-def _checked(labels: Sequence[Label]) -> tuple[Label, ...]:
-    if len(labels) > MAX_LABELS:
-        raise InvalidError(
-            f"start.labels has {len(labels):,} entries: at most {MAX_LABELS:,} are accepted.",
-            reason="TOO_MANY_LABELS",
-            field="start.labels",
-        )
-    cleaned: dict[str, Label] = {}
-    for index, label in enumerate(labels):
-        field = f"start.labels[{index}]"
-        name = clean_label(label.name, f"{field}.name")
-        if name in cleaned:
-            raise InvalidError(
-                f"{field}.name is {shown(name)}, which an earlier entry has: name each label once.",
-                reason="LABEL_REPEATED",
-                field=f"{field}.name",
-            )
-        if len(label.description.encode()) > MAX_DESCRIPTION_BYTES:
-            raise InvalidError(
-                f"{field}.description has {len(label.description.encode()):,} bytes: at most "
-                f"{MAX_DESCRIPTION_BYTES:,} are accepted.",
-                reason="DESCRIPTION_TOO_LONG",
-                field=f"{field}.description",
-            )
-        cleaned[name] = Label(name, label.description)
-    return tuple(cleaned.values())
-
-
-def _require_same(known: AdaptationSettings, request: StartRequest) -> None:
-    asked = request.settings
-    differing = [
-        name for name in AdaptationSettings.__slots__ if getattr(known, name) != getattr(asked, name)
-    ]
-    if differing:
-        raise StateError(
-            f"Adaptation {shown(request.adaptation_id)} of model {shown(request.model)} was started with "
-            f"another {', '.join(differing)}: resume it with the same settings, or choose another "
-            "adaptation_id.",
-            reason="START_MISMATCH",
-            field=f"start.{differing[0]}",
-        )

@@ -7,11 +7,11 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
-from graft_server.adapting.adaptation import Session, require_sent
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change
 from graft_server.adapting.intake.writer_stream import Incoming, readable
+from graft_server.adapting.session import Session, require_sent
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.errors import ConflictError, InvalidError
 from graft_server.domain.examples import Change, Kind, Modality, Rejection

@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import datetime
 
-from graft_server.adapting.adaptation import CANCELLED, Adaptation, Watcher
+from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.publishing.queue import CANCELLED
+from graft_server.adapting.session import Watcher
 from graft_server.api.adapt import adapt
 from graft_server.api.paging import bad_token, cut, page_size
 from graft_server.domain import adaptation as nouns

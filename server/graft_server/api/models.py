@@ -24,6 +24,7 @@ from graft_server.exporting.exporter import Exporter
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 
 CHUNK_BYTES = 1 << 20
@@ -53,6 +54,8 @@ class ModelApi:
     exporter: Exporter
     adaptations: Adaptations
     deletion: Deletion
+    learning: Threads
+    """Where figures are computed."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -210,7 +213,7 @@ class ModelApi:
         """
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
-        evaluation = Evaluation(Evaluator(self.predictor, served))
+        evaluation = Evaluation(Evaluator(self.predictor, served, self.learning))
         async for batch in batches:
             await evaluation.add(batch)
         return await evaluation.result()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.preprocessing import Preprocessor
@@ -67,8 +66,3 @@ class Backbone:
     def preprocessor(self) -> Preprocessor:
         """What turns inputs into what its encoder reads. Raises BackboneError if a file is damaged."""
         return self.family.preprocessor(self)
-
-    def payload(self) -> dict[str, Any]:
-        """This, as builtins, for a job; `families.backbone_of_payload` is the reverse."""
-        told = {it.name: getattr(self, it.name) for it in fields(self) if it.name != "family"}
-        return {**told, "folder": str(self.folder)}

@@ -8,11 +8,9 @@ alike. What a family's inputs become is said here, without torch; how its graph 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from graft_server.backbones.audio import preprocessor as audio
-from graft_server.backbones.backbone import Backbone, Family
+from graft_server.backbones.backbone import Family
 from graft_server.backbones.checkpoint import Checkpoint
 from graft_server.backbones.image import preprocessor as image
 from graft_server.backbones.text import preprocessor as text
@@ -85,9 +83,3 @@ def family_of(checkpoint: Checkpoint) -> Family:
             reason="BACKBONE_ARCHITECTURE_UNSUPPORTED",
         )
     return family
-
-
-def backbone_of_payload(payload: Mapping[str, Any]) -> Backbone:
-    """The backbone that a job is about: the reverse of `Backbone.payload`."""
-    family = FAMILIES[payload["architecture"]]
-    return Backbone(**{**payload, "folder": Path(payload["folder"]), "family": family})

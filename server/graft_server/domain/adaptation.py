@@ -18,37 +18,37 @@ from graft_server.domain.model import Source
 
 @dataclass(frozen=True, slots=True)
 class PublishPolicy:
-    """When the server commits by itself: whichever is due first."""
+    """When the server commits without being asked: whichever limit is reached first."""
 
     every_examples: int = 0
-    """After so many changes; 0: never for that."""
+    """The number of changes that brings a commit; 0: no number does."""
     every_s: float = 0.0
-    """After so long; 0: never for that."""
+    """The time in seconds that brings a commit; 0: no time does."""
 
     @property
     def automatic(self) -> bool:
-        """Whether the server commits by itself at all."""
+        """Whether the server ever commits without being asked."""
         return bool(self.every_examples or self.every_s)
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+    """How the layers of a backbone are tuned; the server chooses every setting that is 0."""
 
     unfrozen_layers: int = 0
     epochs: int = 0
     learning_rate: float = 0.0
-    """Of the uppermost layer."""
+    """The learning rate of the uppermost layer."""
     layer_decay: float = 0.0
     """The learning rate of each layer over that of the one above it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptationSettings:
-    """What a start asks for. A resumed start must ask for the same."""
+    """The settings of an adaptation. A start that resumes it must ask for the same."""
 
     backbone: str
-    """The backbone's name on the server, or "" while the first example has not decided it."""
+    """The backbone's name on the server, or "" until the first example decides it."""
     labels: tuple[Label, ...] = ()
     closed_labels: bool = False
     method: Method = Method.AUTO
@@ -70,7 +70,7 @@ class Start:
     lineage: tuple[Source, ...] = ()
     """The examples of base_version, kept here so that deleting that version changes nothing."""
     born: int = 0
-    """How many entries the catalogue had: a deletion of the model after that deletes this adaptation too."""
+    """The number of entries in the catalogue: a later deletion of the model deletes this adaptation too."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -78,11 +78,11 @@ class Commit(msgspec.Struct, frozen=True):
 
     commit_id: str
     watermarks: dict[str, int]
-    """Writer to the sequence number below which its changes are meant."""
+    """Writer to the sequence number below which its changes are part of the commit."""
     close: bool
     time: datetime
     writer_id: str = ""
-    """Who asked for it: how far that writer is part of it was said, also where it closes."""
+    """The writer that asked for it: its watermark is the one it named, also where the commit closes."""
 
 
 class Closing(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a commit: a version, or a failure."""
+    """The result of a commit: a version, or a failure."""
 
     time: datetime
     version: int = 0
@@ -118,7 +118,13 @@ class Outcome:
 
 
 class AdaptationState(StrEnum):
-    """Where an adaptation stands."""
+    """The state of an adaptation. It follows from the stored commits and cancellation; it is not stored.
+
+    ::
+
+        OPEN --a commit that closes--> CLOSED --cancel--> CANCELLED
+        OPEN --cancel--> CANCELLED
+    """
 
     OPEN = "open"
     CLOSED = "closed"
@@ -126,7 +132,7 @@ class AdaptationState(StrEnum):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
-    """Some changes of one segment were refused. The segment says why, so that erasing has one place to look."""
+    """Some changes of one segment were refused. Only the segment says why, so that erasing has one place to look."""
 
     writer_id: str
     ordinal: int
@@ -142,13 +148,13 @@ class Committed(msgspec.Struct, frozen=True, tag="committed"):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """A commit has its outcome, which `AdaptationStore.outcomes` has."""
+    """A commit has an outcome; read it from `AdaptationStore.outcomes`."""
 
     commit_id: str
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag="state"):
-    """The adaptation came into a state."""
+    """The adaptation entered a state."""
 
     state: AdaptationState
 
@@ -167,18 +173,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What a caller of Adapt begins with."""
+    """The first message of a caller of Adapt."""
 
     model: str
     adaptation_id: str
     """"": the server picks one."""
     writer_id: str
     settings: AdaptationSettings
-    """Its backbone is a name, or "" for the default."""
+    """The backbone in it is a name, or "" for the default."""
 
 
 class PublicationState(StrEnum):
-    """Where a publication stands."""
+    """The state of a publication."""
 
     QUEUED = "queued"
     """It waits for a worker."""
@@ -186,21 +192,21 @@ class PublicationState(StrEnum):
     PUBLISHED = "published"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    """It was given up."""
+    """It was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A commit with its outcome, as far as there is one."""
+    """A commit with its outcome, if it has one."""
 
     commit_id: str
     state: PublicationState
     created: datetime
     """When the commit became durable."""
     version: int = 0
-    """Where it is PUBLISHED."""
+    """Set if it is PUBLISHED."""
     failure: Failure | None = None
-    """Where it is FAILED or CANCELLED."""
+    """Set if it is FAILED or CANCELLED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +222,9 @@ class AdaptationView:
     writers: Mapping[str, int]
     """Writer, sorted, to the sequence number below which every change is durable or rejected."""
     publications: tuple[Publication, ...]
-    """The newest ones, oldest first."""
+    """The newest publications, oldest first."""
     metrics: Mapping[str, float]
-    """How the stream is being learned; empty where this server does not follow it."""
+    """How well the interim head learns the stream; empty if this server does not follow it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ class BackboneState(StrEnum):
     """Whether a backbone can be used."""
 
     UNLOADED = "unloaded"
-    """It is described, and loaded when it is first used."""
+    """It is described, and will be loaded on its first use."""
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
@@ -23,20 +23,20 @@ class BackboneDescription:
     """What a backbone is."""
 
     encoder_id: str
-    """The digest that identifies what it computes."""
+    """A digest that identifies the encoder: equal digests mean equal features."""
     modality: Modality
     dimension: int
-    """The length of its features."""
+    """The length of a feature vector."""
     max_tokens: int
-    """How many tokens of a text it reads; 0 where it does not read text."""
+    """The most tokens of a text that it reads; 0 if it does not read text."""
     architecture: str
     layers: int
     parity: float
     """The largest difference of exported features from torch's, relative to the largest component; 0: not known."""
     memory_bytes: int
-    """By how much the server grew as its encoder was loaded and first run; 0: not loaded."""
+    """How much the server's memory grew when the encoder was loaded and first run; 0: not loaded."""
     kinds: tuple[Kind, ...]
-    """The kinds of input that it takes, sorted."""
+    """The kinds of input that it reads, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,6 @@ class BackboneInfo:
     state: BackboneState
     is_default: bool
     error: str = ""
-    """Why it is FAILED."""
+    """The reason if it is FAILED."""
     description: BackboneDescription | None = None
-    """None where what it is could not be found out."""
+    """None if the backbone could not be described."""

@@ -64,7 +64,7 @@ class OverloadError(DomainError):
     """There is no room now.
 
     Attributes:
-        retry_after_s: An honest estimate of when there will be, in seconds.
+        retry_after_s: An honest estimate of when there will be room, in seconds.
     """
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
@@ -102,7 +102,7 @@ class StoreFullError(StoreError):
     """There is no space left for an object.
 
     Attributes:
-        retry_after_s: When it is worth another look, in seconds: somebody has to make room first.
+        retry_after_s: When to try again, in seconds: somebody has to make room first.
     """
 
     retry_after_s = 5.0

@@ -1,4 +1,4 @@
-"""What clients teach with, as plain data: inputs, examples, and changes to them."""
+"""The training data that clients send, as plain data: inputs, examples, and changes to them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One thing to classify, as raw as the caller has it: a sum of its kinds.
+    """One thing to classify, in the raw form that the caller has: a sum of its kinds.
 
-    The defaults are those of a text: what was stored before there were other kinds reads as what it is.
+    The defaults describe a text, so that stored inputs without a kind are read as texts.
     """
 
     text: str = ""
@@ -43,11 +43,11 @@ class Input:
 
     @property
     def size(self) -> int:
-        """About how many bytes it has: characters count as one."""
+        """The approximate size in bytes: a character counts as one."""
         return len(self.text) + len(self.second) + len(self.data)
 
     def digest(self) -> bytes:
-        """Returns 16 bytes that are equal for equal inputs; an input of another kind never has them."""
+        """Returns 16 bytes that are equal for equal inputs and differ between kinds."""
         if self.kind is Kind.TEXT:
             content = self.text.encode()
         elif self.kind is Kind.TEXT_PAIR:
@@ -59,7 +59,7 @@ class Input:
 
 
 class Task(StrEnum):
-    """What a model answers with."""
+    """The kind of answer that a model gives."""
 
     SINGLE_LABEL = "single_label"
     """One of the labels."""
@@ -68,16 +68,16 @@ class Task(StrEnum):
     REGRESSION = "regression"
     """A number."""
     DEFAULT = "single_label"
-    """Another name of what a caller means who names no task, and of what was stored before there were others."""
+    """The default: another name for a caller that names no task, and for stored data without one."""
 
     @property
     def words(self) -> str:
-        """As people write it."""
+        """The task's name as people write it."""
         return self.value.replace("_", "-")
 
 
 class Split(StrEnum):
-    """Which part an example plays."""
+    """The part that an example plays in training and evaluation."""
 
     UNSPECIFIED = "unspecified"
     TRAIN = "train"
@@ -93,7 +93,7 @@ class Label:
 
     @property
     def text(self) -> str:
-        """What it says to a backbone that reads text: names are evidence."""
+        """The text that a text backbone reads for the label: names are evidence."""
         words = " ".join(re.split(r"[_\-/\s]+", self.name)).strip() or self.name
         return f"{words}: {self.description}" if self.description else words
 
@@ -118,13 +118,13 @@ class Example:
     """Finite, >= 0."""
     split: Split = Split.UNSPECIFIED
     group: str = ""
-    """Examples with the same non-empty group are never torn apart by cross-validation."""
+    """Cross-validation keeps examples with the same non-empty group in one fold."""
     label_set: tuple[str, ...] | None = None
-    """All labels that apply, sorted; () is a target too: none does."""
+    """All labels that apply, sorted; () is a target too: no label applies."""
     value: float | None = None
     distribution: tuple[Share, ...] | None = None
     subject: str = ""
-    """Whose data it is: what erasure goes by."""
+    """The person whose data it is: erasure finds examples by it."""
 
     @property
     def labelled(self) -> bool:
@@ -142,7 +142,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Adds, replaces or removes one example. Exactly one of the two is not None."""
+    """Adds, replaces or removes one example. Exactly one of the two fields is not None."""
 
     upsert: Example | None = None
     delete_id: str | None = None
@@ -180,5 +180,5 @@ class StoredExample:
 
     @property
     def place(self) -> tuple[str, str, int]:
-        """Adaptation, writer and sequence: what the examples of a model are sorted by."""
+        """Adaptation, writer and sequence: the sort key of a model's examples."""
         return self.adaptation_id, self.writer_id, self.sequence

@@ -1,4 +1,4 @@
-"""How much of a backbone learns."""
+"""How much of a backbone is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Method(StrEnum):
     """How much of a backbone an adaptation trains."""
 
     AUTO = "auto"
-    """The head; within a time budget the layers too, where that is better beyond noise."""
+    """The head; within a time budget the layers too, if that is better by more than noise."""
     FROZEN = "frozen"
     """The head alone."""
     PARTIAL = "partial"

@@ -16,19 +16,19 @@ from graft_server.domain.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Examples that a version was trained on: those of one adaptation, up to some point."""
+    """The examples of one adaptation, up to some point, that a version was trained on."""
 
     adaptation_id: str
-    """The name that it is stored by; see `adaptations.stored_name`."""
+    """The name under which the adaptation is stored; see `adaptations.stored_name`."""
     watermarks: dict[str, int]
-    """Writer to the sequence number below which its changes are meant."""
+    """Writer to the sequence number below which its changes were read."""
     generation: int = 0
-    """Of the adaptation's segments, when the version was trained: what was erased later was still there."""
+    """The generation of the adaptation's segments that was read: examples erased later were still there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a version is. It never changes."""
+    """The description of a version. It never changes."""
 
     model: str
     adaptation_id: str
@@ -37,29 +37,29 @@ class Manifest:
     """The backbone's name on the server that trained the version."""
     encoder_id: str
     labels: tuple[Label, ...]
-    """In output order; none for a regression."""
+    """The labels in output order; none for a regression."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
     seed: int
     created: datetime
-    """With a time zone."""
+    """The time of training, with a time zone."""
     below: int = 0
-    """Where there is a part TOP: how many layers of the backbone stay as they are, and come before it."""
+    """If there is a part TOP: the number of the backbone's layers below it, which stay as they are."""
     parts: dict[str, str] = field(default_factory=dict)
-    """Name of each part to its SHA-256; filled in by `write_version`."""
+    """Part name to SHA-256; filled in by `write_version`."""
     task: Task = Task.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRef:
-    """Where a manifest is, and the SHA-256 that it must have."""
+    """The place of a manifest, and the SHA-256 that it must have."""
 
     key: str
     sha256: str
 
 
 LIVE = "live"
-"""The alias that serves where a request selects nothing."""
+"""The alias that answers a request that selects no version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ class Version:
     commit_id: str
     manifest: ManifestRef
     summary: Mapping[str, Any]
-    """Figures of its report, enough to list it without reading it."""
+    """Figures of the report, enough to list the version without reading the report."""
     created: datetime
     erased: bool = False
-    """Whether it may have been trained on examples that were erased since."""
+    """Whether it may have been trained on examples that have since been erased."""
     redacted: bool = False
-    """Whether its parts were written anew, without what they held of those."""
+    """Whether its parts were rewritten without their traces of erased examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Model:
     created: datetime
     """When its first version was published."""
     versions: Mapping[int, Version]
-    """By number, ascending."""
+    """The versions by number, ascending."""
     aliases: Mapping[str, int]
 
     @property
@@ -119,7 +119,7 @@ class Model:
 
 
 def no_alias(model: str, alias: str) -> MissingError:
-    """Returns the error where a model has no such alias."""
+    """Returns the error for an alias that a model does not have."""
     return MissingError(
         f"Model {shown(model)} has no alias {shown(alias)}: point it at a version with SetAlias, or select a "
         "version by its number.",
@@ -134,11 +134,11 @@ class VersionView:
 
     version: Version
     aliases: tuple[str, ...]
-    """Those that point at it, sorted."""
+    """The aliases that point at it, sorted."""
     report: Report | None = None
-    """The whole report; None in lists, where `version.summary` has its figures."""
+    """The whole report; None in lists, which have its figures in `version.summary`."""
     labels: tuple[Label, ...] = ()
-    """In output order; empty in lists, and for a regression."""
+    """The labels in output order; empty in lists, and for a regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +146,13 @@ class BundleFile:
     """A file of a bundle."""
 
     path: str
-    """Within the bundle, with "/" between its parts."""
+    """The file's path within the bundle, with "/" between its parts."""
     size: int
-    """In bytes."""
+    """The file's size in bytes."""
     sha256: str
-    """In lower-case hexadecimal digits."""
+    """The file's SHA-256 in lower-case hexadecimal digits."""
     place: Path
-    """Where it is now."""
+    """The place of the file on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +160,22 @@ class BundleChunk:
     """A piece of a file of a bundle. An empty file has one empty chunk."""
 
     path: str
-    """The file's, within the bundle, with "/" between its parts."""
+    """The path of the file within the bundle, with "/" between its parts."""
     size: int
-    """The whole file's, in bytes."""
+    """The size of the whole file in bytes."""
     sha256: str
-    """The whole file's, in lower-case hexadecimal digits."""
+    """The SHA-256 of the whole file in lower-case hexadecimal digits."""
     chunk: bytes
     """The next bytes of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What became of a wish to erase examples."""
+    """The result of a request to erase examples."""
 
     examples: int
-    """How many records of them were erased, over all adaptations."""
+    """How many records of the examples were erased, over all adaptations."""
     affected: tuple[int, ...] = ()
-    """The versions that may have been trained on examples erased now or before, and are still there."""
+    """The versions, not deleted, that may have been trained on examples erased now or before."""
     deleted: tuple[int, ...] = ()
-    """Those of them that were deleted."""
+    """The affected versions that were deleted."""

@@ -1,4 +1,4 @@
-"""What names may look like, and the one place that checks them."""
+"""The rules for names, and the one place that checks them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pages of lists: what is asked for, and the entries of the answer.
+"""Pages of lists: the request for a page, and the entries of the answer.
 
-A page is asked for by the key of its first entry and not by a place, so that whatever is added to a list or taken
-from it meanwhile, no entry is answered twice, and none that stays is left out.
+A request names the key of a page's first entry, not a position: if entries are added or removed between two pages,
+no entry appears twice, and no entry that stays is left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class PageRequest:
     """Which entries of a list are asked for."""
 
     size: int = 0
-    """At most so many; 0: the default."""
+    """The most entries that a page may have; 0: the default."""
     token: str = ""
-    """What the entry before them said; "": from the beginning."""
+    """The token from the last entry of the previous page; "": from the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Listed(Generic[T]):
 
     value: T
     next_token: str
-    """The token of a page that begins after this entry; "" where the list ends with it.
+    """The token of a page that begins after this entry; "" if this is the last entry.
 
-    Whoever sends the page may end it with any entry, where a message would become too large.
+    The sender may end a page after any entry if the message would become too large.
     """

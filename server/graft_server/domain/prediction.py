@@ -1,43 +1,22 @@
-"""A prediction: which version is asked, and what it answers for one input."""
+"""A prediction: the version that is asked, and its answer for one input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import DomainError, InvalidError
-from graft_server.domain.examples import Input
+from graft_server.domain.examples import Input, Task
 
 
-@dataclass(frozen=True, slots=True)
-class OneLabel:
-    """One of the labels."""
+class Answer(Protocol):
+    """A model's answer for one input; see the modules of `domain.tasks`."""
 
-    scores: Sequence[tuple[str, float]]
-    """Labels with their probabilities, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManyLabels:
-    """Any number of the labels."""
-
-    scores: Sequence[tuple[str, float, bool]]
-    """Labels with their probabilities and whether they are selected, most probable first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Answer = OneLabel | ManyLabels | Value
+    task: ClassVar[Task]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +29,7 @@ class Timings:
     head_s: float = 0.0
 
     def __add__(self, other: Timings) -> Timings:
-        """Those of two requests, one after the other."""
+        """Returns the times of two requests, one after the other."""
         return Timings(
             self.queue_s + other.queue_s,
             self.tokenize_s + other.tokenize_s,
@@ -68,14 +47,14 @@ class Prediction:
     abstained: bool
     truncated: bool
     features: NDArray[np.float32] | None
-    """shape (d,), where they were asked for."""
+    """shape (d,); None unless the request asks for features."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which version of a model is meant: a number, an alias, or neither: the alias "live".
+    """Selects a version of a model: by number, by alias, or by neither: the alias "live".
 
-    Or no version at all, but the interim head of an open adaptation.
+    Or selects no version, but the interim head of an open adaptation.
     """
 
     version: int = 0
@@ -85,15 +64,15 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class PredictionRequest:
-    """What a model is asked about some inputs."""
+    """A request for a model's predictions on some inputs."""
 
     model: str
     inputs: Sequence[Input | InvalidError]
-    """Inputs as they were sent, or why what was sent cannot be read as one. They may be converted as they are read:
+    """Inputs, or the error of one that cannot be read. They may be converted one by one as they are read:
     their number is known at once."""
     selector: Selector = Selector()
     top_k: int = 0
-    """How many scores each answer has at most; 0: the default."""
+    """The most scores that an answer has; 0: the default."""
     include_features: bool = False
     """Whether answers carry the backbone's features."""
 
@@ -108,19 +87,19 @@ class Predictions:
     adaptation_id: str
     """The adaptation whose interim head answered, or ""."""
     next_sequence: int
-    """How many changes, of all writers, the interim head has learned; 0 for a version."""
+    """The number of changes, of all writers, that the interim head has learned; 0 for a version."""
     results: Sequence[Prediction | DomainError]
-    """In the order of the inputs."""
+    """The answers in the order of the inputs."""
     timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedRequest:
-    """A request of many on one stream."""
+    """One request of a stream of requests."""
 
     request_id: str
     request: PredictionRequest | DomainError
-    """The request, or why what was sent cannot be read as one."""
+    """The request, or the error if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

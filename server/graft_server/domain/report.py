@@ -1,4 +1,4 @@
-"""What is known about a version: the plain form of `report.proto`, kept with the version as JSON.
+"""The report on a version: the plain form of `report.proto`, kept with the version as JSON.
 
 Every figure is measured on examples that the measured head was not trained on.
 """
@@ -6,16 +6,16 @@ Every figure is measured on examples that the measured head was not trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from graft_server.domain.examples import Task
 from graft_server.domain.method import Method
 
 CONFIDENCE = 0.9
-"""How often a regression's interval is meant to hold the truth."""
+"""The share of regression intervals that should hold the true value."""
 MAX_CONFUSIONS = 50
-"""A report lists at most so many pairs, so that it stays small with many classes."""
+"""The most pairs that a report lists, so that it stays small with many classes."""
 
 
 class EvaluationMethod(StrEnum):
@@ -31,13 +31,13 @@ class EvaluationMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Which examples the figures of a report were measured on."""
+    """The examples that the figures of a report were measured on."""
 
     method: EvaluationMethod
     folds: int = 0
     """Folds of the cross-validation; 0 for a held-out set."""
     examples: int = 0
-    """How many examples were evaluated."""
+    """The number of evaluated examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,24 @@ class Candidate:
     view: str
     settings: Mapping[str, float]
     log_loss: float = 0.0
-    """Cross-validated, after calibration, in nats; 0 for a regression."""
+    """The cross-validated log-loss after calibration, in nats; 0 for a regression."""
     accuracy: float = 0.0
-    """Cross-validated, 0 to 1; of single-label tasks only."""
+    """The cross-validated accuracy, 0 to 1; of single-label tasks only."""
     micro_f1: float = 0.0
-    """Cross-validated, 0 to 1; of multi-label tasks only."""
+    """The cross-validated score, 0 to 1; of multi-label tasks only."""
     rmse: float = 0.0
-    """Cross-validated, in the values' unit; of regressions only."""
+    """The cross-validated error in the values' unit; of regressions only."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadChoice:
-    """The head that selection settled on, and what it was chosen from."""
+    """The head that selection chose, and the candidates that it chose from."""
 
     kind: str
     view: str
     settings: Mapping[str, float]
     temperature: float
-    """What the logits are divided by, chosen on out-of-fold predictions; of single-label tasks only."""
+    """The divisor of the logits, chosen on out-of-fold predictions; of single-label tasks only."""
     candidates: tuple[Candidate, ...] = ()
     """Best first."""
 
@@ -83,7 +83,7 @@ class ClassReport:
     recall: float
     f1: float
     threshold: float = 0.0
-    """The probability from which on the label is selected; of multi-label tasks only."""
+    """The least probability at which the label is selected; of multi-label tasks only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +91,31 @@ class MultiLabelFigures:
     """How good a multi-label version is, on top of the figures that every version with labels has."""
 
     micro_f1: float
-    """Over all decisions about all labels together, 0 to 1."""
+    """F1 over all decisions about all labels together, 0 to 1."""
     hamming_loss: float
     """The share of all decisions that are wrong."""
     labels_per_example: float
-    """How many an example carries, on average."""
+    """The mean number of labels that an example carries."""
     selected_per_example: float
-    """How many are selected, on average."""
+    """The mean number of labels that are selected."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegressionFigures:
-    """How good a version is that answers with a number, in the values' unit."""
+    """How good a version is that predicts numbers, in the values' unit."""
 
     rmse: float
     mae: float
     r2: float
-    """The share of the variance that is explained, at most 1."""
+    """The share of the variance that the version explains, at most 1."""
     confidence: float
-    """How often an interval is meant to hold the truth."""
+    """The share of intervals that should hold the true value."""
     coverage: float
-    """How often it does."""
+    """The share of intervals that do hold the true value."""
     interval_width: float
-    """On average."""
+    """The mean width of an interval."""
     mean: float
-    """Of the values."""
+    """The mean of the values."""
     deviation: float
     """The values' standard deviation."""
 
@@ -156,32 +156,32 @@ class NoveltyReport:
     """When a version abstains."""
 
     threshold: float
-    """Novelty above which a prediction is marked as abstained."""
+    """A prediction with a novelty above this is marked as abstained."""
     false_alarm_rate: float
-    """The share of inputs like the training examples that are above it."""
+    """The share of inputs like the training examples that are above the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleRef:
-    """Which example is meant; its input is never quoted."""
+    """A reference to an example; its input is never quoted."""
 
     id: str
     writer_id: str
     sequence: int
     label: str
-    """Of a distribution the most probable one, of a set its labels joined by ", ", of a value the number."""
+    """The label, the most probable label of a distribution, a set's labels joined by ", ", or the number."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Training examples with the same input, or nearly."""
+    """Training examples with the same or nearly the same input."""
 
     examples: tuple[ExampleRef, ...]
-    """At most 10 of them."""
+    """At most 10 of the examples."""
     count: int
-    """How many there are."""
+    """The number of examples in the group."""
     similarity: float
-    """Cosine of their features; 1 for equal inputs."""
+    """The cosine of the features; 1 for equal inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,27 +192,27 @@ class LabelError:
     suggested: str
     """The label that the head, trained without the example, finds best."""
     probability: float
-    """What that head gives the example's own label."""
+    """The probability that this head gives the example's own label."""
     suggested_probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What the training examples themselves show. Lists have at most 50 entries, counts are of all."""
+    """Findings in the training examples themselves. Lists have at most 50 entries; counts cover all."""
 
     exact_duplicates: int
     """Examples that could be left out without losing an input."""
     near_duplicates: int
     """Pairs of different inputs whose features are nearly the same."""
     conflicting_inputs: int
-    """Inputs that occur under several labels, sets of them, or values."""
+    """Inputs that occur with several labels, sets of labels, or values."""
     duplicate_groups: tuple[DuplicateGroup, ...] = ()
-    """Largest first."""
+    """The groups of duplicates, largest first."""
     near_duplicate_pairs: tuple[DuplicateGroup, ...] = ()
-    """Closest first."""
+    """The closest pairs first."""
     conflicts: tuple[DuplicateGroup, ...] = ()
     label_errors: tuple[LabelError, ...] = ()
-    """Most probable first."""
+    """The most probable errors first."""
     probable_label_errors: int = 0
     """Training examples whose label is probably wrong."""
 
@@ -223,7 +223,7 @@ class CurvePoint:
 
     examples: int
     accuracy: float
-    """Of several labels micro-F1; of numbers the share of variance explained."""
+    """The accuracy; micro-F1 for several labels, the share of variance explained for numbers."""
     low: float
     high: float
 
@@ -235,7 +235,7 @@ class ClassAdvice:
     label: str
     more_examples: int
     gain: float
-    """In the class's recall, 0 to 1. Accuracy over all classes gains little: other classes lose as much."""
+    """The gain in the class's recall, 0 to 1. Accuracy over all classes gains little: other classes lose as much."""
     low: float
     high: float
     """An 80% interval of the gain."""
@@ -246,11 +246,11 @@ class LearningCurve:
     """How accuracy grows with examples."""
 
     points: tuple[CurvePoint, ...]
-    """Measured with logistic regression, of numbers with ridge regression, on parts of the examples."""
+    """Measured with logistic regression (ridge regression for numbers) on parts of the examples."""
     forecasts: tuple[CurvePoint, ...]
-    """Of the chosen head with more examples of every class."""
+    """The expected accuracy of the chosen head with more examples of every class."""
     advice: tuple[ClassAdvice, ...]
-    """The classes that more examples would help most, first the most."""
+    """The classes that more examples would help most, most helped first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,19 +265,19 @@ class MapPoint:
 
 @dataclass(frozen=True, slots=True)
 class TuningPoint:
-    """How good a state was on the examples that training is ended by."""
+    """How good a state was on the examples that decide when training ends."""
 
     epoch: float
     log_loss: float
     accuracy: float
     train_loss: float = 0.0
     seconds: float = 0.0
-    """Since training began."""
+    """Seconds since training began."""
 
 
 @dataclass(frozen=True, slots=True)
 class TuningReport:
-    """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+    """The report on tuning the backbone: what was tried, its gain, and its cost at serving."""
 
     method: Method
     """PARTIAL or FULL."""
@@ -289,11 +289,11 @@ class TuningReport:
     layers: int
     parameters: int = 0
     measured: int = 0
-    """Held-out examples that both were measured on."""
+    """The number of held-out examples that both heads were measured on."""
     frozen_log_loss: float = 0.0
     tuned_log_loss: float = 0.0
     gain_error: float = 0.0
-    """The standard error of the difference of both."""
+    """The standard error of the difference between the two."""
     frozen_accuracy: float = 0.0
     tuned_accuracy: float = 0.0
     learning_rate: float = 0.0
@@ -301,9 +301,9 @@ class TuningReport:
     seconds: float = 0.0
     examples_per_second: float = 0.0
     own_share: float = 0.0
-    """The share of the backbone that each input of the version has to itself, 0 to 1."""
+    """The share of the backbone that runs for this version alone, 0 to 1."""
     bytes: int = 0
-    """Of the tuned graph."""
+    """The size of the tuned graph in bytes."""
     history: tuple[TuningPoint, ...] = ()
 
 
@@ -311,14 +311,14 @@ class TuningReport:
 class Report:
     """One version: what it was trained on, what was chosen, and how good it is.
 
-    Selection fills in everything but the identity at the end, which its caller adds.
+    Selection fills in everything but the identity at the end, which the caller adds.
     """
 
     examples: int
     """How many examples the version was trained on."""
     validation_examples: int
     classes: int
-    """0 for a regression, as the next four are."""
+    """0 for a regression, as are the next four."""
     accuracy: float
     """0 to 1, weighted by example weight; for several labels, the share of examples with exactly the right ones."""
     macro_f1: float
@@ -408,3 +408,24 @@ class EvaluatedVersion:
     rejected: tuple[ExampleError, ...] = ()
     """The first ones."""
     rejected_count: int = 0
+
+
+def summary_of(report: Report) -> Report:
+    """A report's figures, without its lists.
+
+    The catalogue, which keeps them, is replayed at every start and never forgets: so they name no example.
+    """
+    return replace(
+        report,
+        head=replace(report.head, candidates=()),
+        tuning=replace(report.tuning, history=()) if report.tuning else None,
+        other_tunings=(),
+        per_class=(),
+        confusions=(),
+        warnings=(),
+        reliability=(),
+        data=None,
+        learning_curve=None,
+        feature_map=(),
+        predicted_values=(),
+    )

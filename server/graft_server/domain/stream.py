@@ -1,4 +1,4 @@
-"""What a writer of an adaptation and the server say to each other, message by message; and what watchers see."""
+"""The messages between a writer of an adaptation and the server, and the events that watchers receive."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SentChange:
     """A change as its writer sent it, not yet checked."""
 
     change: Change | InvalidError
-    """The change, or why what was sent cannot be read as one."""
+    """The change, or the error if it cannot be read."""
     content: bytes
-    """Equal for equal changes: a change that is sent again is known by it."""
+    """Equal for equal changes: it identifies a change that is sent again."""
     subject: str = ""
-    """Where the change cannot be read: whose data it is, as far as that can be read."""
+    """If the change cannot be read: the subject of its data, if that can be read."""
     kind: Kind | None = None
-    """Where the change cannot be read: the kind of its input, as far as that can be read."""
+    """If the change cannot be read: the kind of its input, if that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ExamplesMessage:
     first_sequence: int
     """The sequence number of the first change."""
     changes: Sequence[SentChange]
-    """May be converted as they are read: their number is known at once."""
+    """The changes. They may be converted one by one as they are read: their number is known at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class CommitMessage:
     commit_id: str = ""
     """"": the server picks one."""
     next_sequence: int | None = None
-    """The sequence number below which the writer's changes are meant; None: all so far."""
+    """The sequence number below which the writer's changes are part of the version; None: all so far."""
     close: bool = False
     """Whether the adaptation takes no more changes after it."""
 
@@ -76,7 +76,7 @@ class Started:
     adaptation_id: str
     writer_id: str
     backbone: str
-    """Its name; "" while the first example has not decided it."""
+    """The backbone's name; "" until the first example decides it."""
     next_sequence: int
     """Every change of the writer below this number is durable or rejected."""
 
@@ -125,7 +125,7 @@ class Progress:
     fraction: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     eta_s: float | None = None
-    """How long the rest will take; None where it is not known."""
+    """The time that the rest will take; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +149,10 @@ class Rejections:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A numbered event, with all that a watcher wants to know of it."""
+    """A numbered event, with everything that a watcher receives about it."""
 
     number: int
     """From 1, without gaps."""
     time: datetime
     what: Rejections | Committed | Published | PublicationFailed | AdaptationState
-    """The next_sequence of a commit counts the changes of all writers that are part of it."""
+    """The event. The next_sequence of a commit counts the changes of all writers that are part of it."""

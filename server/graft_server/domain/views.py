@@ -1,7 +1,7 @@
-"""Views: what an encoder gives of an input, each under a name, and several of them side by side.
+"""Views: the named feature vectors that an encoder computes from an input, and several of them side by side.
 
-A head reads one view, or several whose features stand in one row. Stored heads and reports name such a set as one
-text, the names joined by "+"; nothing but this module takes that text apart or puts it together.
+A head reads one view, or several whose features are joined in one row. Stored heads and reports name such a set by
+one string, the names joined by "+"; only this module joins or splits that string.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 POOLED = "pooled"
-"""The view that every encoder gives first, with unit-norm rows."""
+"""The first view of every encoder, with unit-norm rows."""
 _AND = "+"
 
 
@@ -23,16 +23,16 @@ def names_of(view: str) -> tuple[str, ...]:
 
 
 def view_of(*names: str) -> str:
-    """Returns what several views side by side are called."""
+    """Returns the name of several views side by side."""
     return _AND.join(names)
 
 
 def stacked(features: Mapping[str, NDArray[Any]], view: str) -> NDArray[Any]:
-    """Returns the features of a view, shape (n, d); where it has several names, one after another in each row.
+    """Returns the features of a view, shape (n, d); if it has several names, their features joined in each row.
 
     Args:
         features: Features of n inputs by the encoder's names, each of shape (n, d of that name).
-        view: What a head reads.
+        view: The name of the view, or of several, that a head reads.
     """
     names = names_of(view)
     return (

@@ -1,13 +1,13 @@
-"""The batcher: owns the queue in front of one encoder, and the threads that run it; `queueing` says what they run.
+"""The batcher: owns the queue in front of one encoder, and the threads that run it; `queueing` decides what they run.
 
-There is no timer to tune: whatever arrives while the device is busy is the next batch.
+There is no timer to tune: the items that arrive while the device is busy are the next batch.
 
-Rows of different models ride in one batch. Behind the encoder, on the same thread, each row meets its own reader
-(the head of its model): rows that share one are read together. Rows of models with tuned layers part from the
+Rows of different models share a batch. After the encoder, on the same thread, each row goes to its own reader
+(the head of its model): rows with the same reader are read together. Rows of models with tuned layers leave the
 others where those layers begin.
 
 Everything but encoding and reading happens on the event loop, so there are no locks. A worker that dies, which only a
-mistake in here can bring about, fails what is unanswered and is replaced.
+bug in this module can cause, fails the unanswered submissions and is replaced.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from graft_server.encoding.tuned_layers import TunedLayers
 _log = logging.getLogger(__name__)
 
 _NICE = 5
-"""How much the encoder's threads yield to the event loop, which needs little and needs it soon."""
+"""The niceness of the encoder's threads: the event loop needs little time, but needs it soon."""
 
 
 class Encodes(Protocol):
-    """What the batcher needs of an encoder."""
+    """The interface of an encoder that the batcher needs."""
 
     def encode(self, items: Sequence[Sized]) -> Features:
         """See `Encoder.encode`."""
@@ -65,14 +65,14 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The answer to one submission, and what it took."""
+    """The answer to one submission, and the time it took."""
 
     arrays: Arrays
-    """What the reader made of the features, or the features by view; rows in the order of the submission."""
+    """The reader's arrays, or the features by view; rows in the order of the submission."""
     queue_s: float
-    """From submission to the start of the first batch, in seconds."""
+    """The time from submission to the start of the first batch, in seconds."""
     encode_s: float
-    """The encoder's time for the batches that the items rode in, in seconds."""
+    """The encoder's time for the batches that had the items, in seconds."""
     read_s: float
     """The reader's time for those batches, in seconds."""
 
@@ -84,14 +84,14 @@ def unread(features: Features) -> Arrays:
 
 @dataclass(slots=True, eq=False)
 class _Answer:
-    """What is to be the answer to a submission: it is put together of the batches that the items ride in."""
+    """The answer to a submission in the making: it is assembled from the batches that have the items."""
 
     future: asyncio.Future[Encoded]
     submitted: float
     count: int
-    """Items of the submission."""
+    """The number of items in the submission."""
     remaining: int
-    """Items that are not read yet."""
+    """The number of items not read yet."""
     queue_s: float = 0.0
     encode_s: float = 0.0
     read_s: float = 0.0
@@ -116,7 +116,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reading:
-    """What a reader made of its rows of a batch."""
+    """A reader's result for its rows of a batch."""
 
     parts: list[Part]
     result: Arrays | Exception
@@ -138,7 +138,7 @@ class Batcher:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._unanswered: dict[Submission, _Answer] = {}
-        """Those whose callers wait."""
+        """The answers that callers wait for."""
         self._closed = False
 
     async def start(self) -> None:
@@ -147,19 +147,19 @@ class Batcher:
             self._start_worker()
 
     async def close(self) -> None:
-        """Ends the workers, waiting for what they encode; all that is unanswered fails."""
+        """Ends the workers, waiting for their running batches; every unanswered submission fails."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         self._fail_all(DrainingError)
         await asyncio.gather(*tasks, return_exceptions=True)
-        # On another thread: the event loop goes on while the last batches are encoded.
+        # On another thread: the event loop runs on while the last batches are encoded.
         await asyncio.to_thread(self._executor.shutdown)
 
     @property
     def queued_length(self) -> int:
-        """The length of all predictions' items that wait."""
+        """The total length of waiting predictions' items."""
         return self._queues.lanes[Lane.PREDICT].length
 
     async def encode(
@@ -171,21 +171,21 @@ class Batcher:
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
     ) -> Encoded:
-        """Gives what a reader makes of the features of n >= 1 prepared items.
+        """Returns a reader's result for the features of n >= 1 prepared items.
 
         Args:
-            items: What the encoder takes; see `backbones.preprocessing.Prepared.item`.
-            tuned: The tuned layers that they go through; None: the frozen ones.
+            items: The encoder's items; see `backbones.preprocessing.Prepared.item`.
+            tuned: The tuned layers that the items go through; None: the frozen ones.
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
-            lane: Who waits for them.
-            deadline: On the clock of time.monotonic(): items that have not been encoded by then never are.
+            lane: The kind of caller that waits for them.
+            deadline: On the clock of time.monotonic(): items that are not encoded by then are dropped.
 
         Raises:
             OverloadError: Too much is queued already.
             DeadlineError: The deadline passed first.
             DrainingError: The batcher is closed.
             BackboneError: The encoder failed.
-            Exception: What the reader raised.
+            Exception: The reader's own exception.
         """
         if self._closed:
             raise DrainingError
@@ -203,7 +203,7 @@ class Batcher:
             del self._unanswered[submission]
 
     def require_room(self) -> None:
-        """Raises OverloadError if too many predictions are queued: worth asking before work is put into one."""
+        """Raises OverloadError if too many predictions are queued; call it before preparing a request."""
         error = refusal(self._queues, self._limits)
         if error is not None:
             raise error
@@ -246,7 +246,7 @@ class Batcher:
                 self._deliver(reading)
 
     def _next_batch(self) -> Batch | None:
-        """Takes the next batch out of the queue; None: nothing waits that may run now."""
+        """Takes the next batch from the queue; None: no waiting item may run now."""
         decision = next_batch(self._queues, self._limits, self._price, time.monotonic())
         self._queues.begin(decision)
         for choice in decision.choices:
@@ -263,7 +263,7 @@ class Batcher:
                 answer.queue_s = answer.queue_s or started - answer.submitted
 
     async def _wait(self) -> None:
-        """Waits for work, or until this worker is not kept free any more."""
+        """Waits for work, or until this worker is no longer kept free."""
         self._wakeup.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(idle_s(self._queues, time.monotonic())):
@@ -287,13 +287,13 @@ class Batcher:
         return readings
 
     def _features(self, batch: Batch) -> Mapping[TunedLayers | None, Features]:
-        """The features that the readers of each model read, of the whole batch."""
+        """Returns the whole batch's features for the readers of each model."""
         items = [submission.items[row] for submission, rows in batch.parts() for row in rows]
         rows_of: dict[TunedLayers | None, list[int]] = {}
         start = 0
         for _, parts in batch.groups:
             end = start + sum(len(rows) for _, rows in parts)
-            # A reader is of one model, so the submissions of a group have the same layers.
+            # A reader belongs to one model, so the submissions of a group have the same layers.
             rows_of.setdefault(parts[0][0].tuned, []).extend(range(start, end))
             start = end
         if rows_of.keys() == {None}:
@@ -301,7 +301,7 @@ class Batcher:
         return self._encoder.encode_with(items, {tuned: np.array(rows) for tuned, rows in rows_of.items()})
 
     def _deliver(self, reading: _Reading) -> None:
-        """Hands out the rows of a reading; rows of callers who have left are dropped."""
+        """Delivers the rows of a reading; rows of callers who have left are dropped."""
         start = 0
         for submission, rows in reading.parts:
             end = start + len(rows)

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,12 @@ Features = Mapping[str, NDArray[np.float32]]
 """View name to features of shape (n, d)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What it takes to run an encoder in float32 elsewhere, on the CPU."""
-
-    graph: str
-    """The file of its exported graph."""
-    backbone: Mapping[str, Any]
-    """See `Backbone.payload`."""
-    precision: str
-    """What the served encoder computes in instead."""
-
-
 class Encoder:
     """One session over an exported graph. `encode` may be called from several threads at once.
 
     Attributes:
-        views: The names of the features that it gives.
-        device: Where it runs: "cpu" or "cuda".
+        views: The names of its features.
+        device: The device that it runs on: "cpu" or "cuda".
     """
 
     def __init__(
@@ -58,7 +45,7 @@ class Encoder:
 
         Args:
             graph: An exported encoder.
-            collate: Makes the graph's inputs of items; see `backbones.preprocessing.Preprocessor`.
+            collate: Makes the graph's inputs from items; see `backbones.preprocessing.Preprocessor`.
             device: "cpu", "cuda", or "auto": a GPU where there is a usable one.
             threads: Threads that one call may use; with 1, each call runs on its caller's thread alone.
 
@@ -70,10 +57,10 @@ class Encoder:
         self.views = tuple(output.name for output in self._session.get_outputs())
 
     def encode(self, items: Sequence[Any]) -> Features:
-        """Features of n >= 1 prepared items, by view, each of shape (n, d) float32.
+        """Returns the features of n >= 1 prepared items, by view, each of shape (n, d) float32.
 
         Raises:
-            BackboneError: The device failed, or what it computed is not finite.
+            BackboneError: The device failed, or a computed feature is not finite.
         """
         try:
             outputs = self._run(self._collate(items))
@@ -102,13 +89,13 @@ def run_bound(
 ) -> list[NDArray[np.float32]]:
     """Runs with everything bound to the device: each input goes there, and all outputs come back, once.
 
-    Without, every output is copied, and waited for, where the graph ends.
+    Otherwise every output is copied, and waited for, where the graph ends.
     """
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
     for output in session.get_outputs():
-        # Its shape is not known before the run: the device's allocator makes it.
+        # The output's shape is not known before the run: the device's allocator makes it.
         binding.bind_output(output.name, device)
     session.run_with_iobinding(binding)
     outputs: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
@@ -116,7 +103,7 @@ def run_bound(
 
 
 def device_for(precision: str, device: str) -> str:
-    """The device to ask for: the one that a precision needs, if that is not the one that was asked for.
+    """Returns the device to ask for: the one that a precision needs, or else the requested one.
 
     Raises:
         BackboneError: The two do not go together, or there is no such device.
@@ -136,14 +123,14 @@ def device_for(precision: str, device: str) -> str:
 
 
 def _has_gpu() -> bool:
-    # A library that was built for GPUs complains at length where there is none, so look first.
+    # A library that was built for GPUs complains at length if there is none, so look first.
     return Path("/dev/nvidiactl").exists()
 
 
 def _load_cuda() -> None:
-    """Loads CUDA's libraries from their wheels, where the machine does not have them itself."""
+    """Loads CUDA's libraries from their wheels if the machine does not have them."""
     said = io.StringIO()
-    # It prints what it does not find; standard output is the server's own.
+    # It prints the libraries that it does not find; standard output is the server's own.
     with contextlib.redirect_stdout(said):
         onnxruntime.preload_dlls()
     if said.getvalue():
@@ -151,7 +138,7 @@ def _load_cuda() -> None:
 
 
 def open_session(graph: Path | bytes, device: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session over a graph, and the device that it runs on; see `Encoder`."""
+    """Returns a session over a graph, and the device that it runs on; see `Encoder`."""
     gpu = device == "cuda" or (device == "auto" and _has_gpu())
     wanted = ["cuda", "cpu"] if gpu else ["cpu"]
     if gpu:
@@ -159,7 +146,7 @@ def open_session(graph: Path | bytes, device: str, threads: int) -> tuple[onnxru
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A spinning thread burns a core while nothing is asked.
+    # A spinning thread burns a core between requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers = [_PROVIDERS[name] for name in wanted if _PROVIDERS[name] in available]
@@ -174,7 +161,7 @@ def open_session(graph: Path | bytes, device: str, threads: int) -> tuple[onnxru
             "The exported encoder cannot be loaded; the server's log has the details.",
             reason="ENCODER_LOAD_FAILED",
         ) from error
-    # The library lists a GPU that is not there, and silently runs on the CPU instead.
+    # The library may list a missing GPU, and silently run on the CPU instead.
     actual = "cuda" if session.get_providers()[0] == _PROVIDERS["cuda"] else "cpu"
     if device == "cuda" and actual != "cuda":
         raise BackboneError(

@@ -1,7 +1,7 @@
-"""Chooses how many batches run at once, on how many threads, and how large they are: by measuring.
+"""Chooses by measurement how many batches run at once, on how many threads, and how large they are.
 
-Measured on the device itself, once per encoder and machine: the answer is kept beside the exported graph, unless
-others used the processors meanwhile: what is fastest beside them may be slow without them.
+It measures on the device itself, once per encoder and machine. The result is kept beside the exported graph, unless
+other processes used the processors meanwhile: the fastest layout beside them may be slow without them.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from graft_server.encoding.encoder import Encoder
 _log = logging.getLogger(__name__)
 
 MEASURE_S = 0.5
-"""How long each setting is measured."""
+"""How long each layout is measured, in seconds."""
 _PASSES = 5
-"""All settings are measured in turn so many times, for a part of that time each, and each is compared with the first
-within the same pass: others may use the machine, and what they take changes from second to second."""
+"""The number of passes. Each measures all layouts in turn, for a part of that time, and compares each with the first:
+other processes may use the machine, and their share changes from second to second."""
 _UNDISTURBED = 0.05
-"""The part of a pass that the encoder's threads may wait for a processor; where more wait, others are at work."""
+"""The part of a pass that the encoder's threads may wait for a processor; a longer wait means that others use it."""
 _WORTH = 1.05
-"""The first setting is right on most machines, so another one has to be faster by this factor."""
+"""The first layout is right on most machines, so another one has to be faster by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How an encoder is driven."""
+    """The number, threads and size of an encoder's batches."""
 
     workers: int
-    """Batches that run at the same time."""
+    """The number of batches that run at the same time."""
     threads: int
-    """Threads of each."""
+    """The threads of each batch."""
     budget: int
     """The cost of a batch; see `Preprocessor.price`."""
 
@@ -50,9 +50,9 @@ class Layout:
 def tuned(
     graph: Path, *, device: str, cores: int, preprocessor: Preprocessor, measure_s: float = MEASURE_S
 ) -> Layout:
-    """The best layout for this graph on this machine: remembered, or measured now (a few seconds).
+    """Returns the best layout for this graph on this machine: remembered, or measured now (a few seconds).
 
-    With a `measure_s` of 0 nothing is measured or remembered: it is the one that is right on most machines.
+    With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
     try:
@@ -95,16 +95,16 @@ def _machine(device: str, cores: int) -> str:
 def _measure(
     candidates: Sequence[tuple[Layout, Encoder]], preprocessor: Preprocessor, seconds: float
 ) -> Layout | None:
-    """The fastest; None where others used the processors in most of the passes."""
+    """Returns the fastest layout; None if others used the processors in most of the passes."""
     rates = []
     for turn in range(_PASSES):
         measured = [_rate(encoder, layout, preprocessor, seconds) for layout, encoder in candidates]
-        # The first has a thread for each processor and no more, so nothing of its own makes them wait.
+        # The first has one thread per processor, so its threads do not wait for each other.
         if measured[0].waited <= _UNDISTURBED:
             rates.append([it.rate for it in measured])
         elif turn + 1 - len(rates) > _PASSES // 2:
             return None
-    # Shape (passes, candidates): each over the first of its pass.
+    # Shape (passes, candidates): each rate over that of the first layout in its pass.
     ratios = np.median(np.array(rates) / np.array(rates)[:, :1], axis=0)
     for (layout, _), ratio in zip(candidates, ratios, strict=True):
         _log.info("measured %s: %.2f times the first", layout, ratio)
@@ -123,7 +123,7 @@ def _candidates(
 
 
 def _layouts(device: str, cores: int, preprocessor: Preprocessor) -> list[Layout]:
-    """What is worth measuring; the first is right on most machines."""
+    """Returns the layouts worth measuring; the first is right on most machines."""
     budgets = preprocessor.budgets
     if device == "cuda":
         # While the GPU computes one batch, the next is prepared.
@@ -137,13 +137,13 @@ def _layouts(device: str, cores: int, preprocessor: Preprocessor) -> list[Layout
 @dataclass(frozen=True, slots=True)
 class _Measured:
     rate: float
-    """The length of what is encoded in a second."""
+    """The length encoded in a second."""
     waited: float
-    """The part of the time that the threads which called the encoder were ready to run and had no processor."""
+    """The part of the time that the encoder's calling threads were ready to run but had no processor."""
 
 
 def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds: float) -> _Measured:
-    """How fast an encoder is when driven for so many seconds."""
+    """Returns how fast an encoder is, measured for `seconds`."""
     batches = _batches(layout.budget, preprocessor)
     encoder.encode(batches[0])
     started = time.monotonic()
@@ -167,7 +167,7 @@ def _rate(encoder: Encoder, layout: Layout, preprocessor: Preprocessor, seconds:
 
 
 def _waited_s() -> float:
-    """How long the calling thread has waited for a processor in all, in seconds; 0 where the system does not tell.
+    """Returns how long the calling thread has waited for a processor in all, in seconds; 0 if the system does not say.
 
     The second field of Linux's schedstat (Documentation/scheduler/sched-stats).
     """
@@ -178,7 +178,7 @@ def _waited_s() -> float:
 
 
 def _batches(budget: int, preprocessor: Preprocessor) -> list[list[Sized]]:
-    """Batches of made-up items as real ones are."""
+    """Returns batches of made-up items that resemble real ones."""
     generator = np.random.default_rng(0)
     batches: list[list[Sized]] = [[]]
     total = longest = 0

@@ -14,7 +14,8 @@ import numpy as np
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import Bounded, MediaLimits
-from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
+from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
 from graft_server.domain.errors import BackboneError
@@ -26,7 +27,9 @@ from graft_server.encoding.layout import MEASURE_S, Layout, tuned
 from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
-from graft_server.jobs.job import Job, Jobs
+from graft_server.jobs.job import Job, Jobs, OnProgress, P, Progress, R, unwatched
+from graft_server.sharing.threads import Threads
+from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ class TrunkSettings:
 
     cache: Path
     """Where exported encoders are kept."""
+    objects: Objects | None = None
+    """The store, by way of which encoders come from other caches; None: there is none."""
     device: str = "auto"
     precision: str = "fp32"
     """One of `backbones.source.PRECISIONS`."""
@@ -53,6 +58,8 @@ class TrunkSettings:
     """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
+    preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))
+    """Where inputs are prepared that take long, and what looks after encoders runs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +103,7 @@ class Loader:
         self._name = name
         self._source = source
         self._settings = settings
-        self._cache = EncoderCache(settings.cache)
+        self._cache = EncoderCache(settings.cache, settings.objects)
         self._jobs = jobs
         self._loading = loading
         self._cutting = asyncio.Lock()
@@ -158,7 +165,7 @@ class Loader:
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self._name)
             for encoder_id in {backbone.encoder_id, backbone.reference_id}:
-                self._cache.discard(encoder_id)
+                await asyncio.to_thread(self._cache.discard, encoder_id)
             await self._make(backbone)
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
         recovering = RecoveringEncoder(
@@ -167,6 +174,7 @@ class Loader:
             on_turn,
             probe=preprocessor.shortest(),
             probe_s=settings.probe_s,
+            threads=settings.preparing,
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         split_encoder = SplitEncoder(recovering, preprocessor)
@@ -183,16 +191,29 @@ class Loader:
         parts = self._cache.below(backbone.encoder_id, layer), self._cache.above(backbone.encoder_id, layer)
         async with self._cutting:
             if not all(it.is_file() for it in parts):
-                payload = {
-                    "name": self._name,
-                    "encoder_id": backbone.encoder_id,
-                    "reference_id": backbone.reference_id,
-                    "layer": layer,
-                    "cache": str(self._settings.cache),
-                }
-                job = Job("graft_server.backbones.graphs.cutting:cut_encoder", payload)
-                await self._jobs.run(job, lambda _: None)
+                cutting = Cutting(self._name, backbone.encoder_id, self._cache.identity, layer)
+                await self.run(self._jobs, CUT.job(cutting), unwatched)
+                for part in parts:
+                    await asyncio.to_thread(self._cache.require, part)
         return parts
+
+    async def run(self, jobs: Jobs, job: Job[P, R], on_progress: OnProgress) -> R:
+        """Runs a job that needs graphs of this backbone; a worker whose cache lacks one gets it through the store.
+
+        Raises:
+            DomainError: See `Jobs.run`.
+        """
+        shared: set[str] = set()
+        while True:
+            try:
+                return await jobs.run(job, on_progress)
+            except BackboneError as error:
+                missing = error.metadata.get("encoder_id", "")
+                if error.reason != NOT_CACHED or missing in shared:
+                    raise
+                if not await asyncio.to_thread(self._cache.share, missing):
+                    raise
+                shared.add(missing)
 
     async def _open(
         self, backbone: Backbone, device: str, preprocessor: Preprocessor
@@ -239,39 +260,36 @@ class Loader:
 
     async def _make(self, backbone: Backbone) -> None:
         """Makes what the cache lacks: the graph in float32, and from it the one in the backbone's precision."""
-        if not self._cache.has(backbone.reference_id):
+        if not await self._has(backbone.reference_id):
             await self._export(backbone)
-        if not self._cache.has(backbone.encoder_id):
+            await asyncio.to_thread(self._cache.require, self._cache.graph(backbone.reference_id))
+        if not await self._has(backbone.encoder_id):
             await self._reduce(backbone)
+            await asyncio.to_thread(self._cache.require, self._cache.graph(backbone.encoder_id))
+
+    async def _has(self, encoder_id: str) -> bool:
+        return self._cache.has(encoder_id) or await asyncio.to_thread(self._cache.fetch, encoder_id)
+
+    def _making(self, backbone: Backbone) -> Making:
+        return Making(self._name, backbone.encoder_id, self._cache.identity)
 
     async def _export(self, backbone: Backbone) -> None:
         _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self._name)
-        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
-        job = Job("graft_server.backbones.torch.export:export_encoder", payload, fresh=True, passed_on=True)
-        result = await self._jobs.run(
-            job, lambda report: _log.info("backbone %s: %s", self._name, report["stage"])
-        )
-        _log.info(
-            "backbone %s: exported; differs from torch by %.1e at most",
-            self._name,
-            result["parity"],
-        )
+        result = await self._jobs.run(EXPORT.job(self._making(backbone)), self._log_stage)
+        _log.info("backbone %s: exported; differs from torch by %.1e at most", self._name, result.parity)
 
     async def _reduce(self, backbone: Backbone) -> None:
-        payload = {"backbone": backbone.payload(), "cache": str(self._settings.cache)}
-        job = Job(
-            "graft_server.backbones.graphs.reducing:reduce_encoder", payload, fresh=True, passed_on=True
-        )
-        result = await self._jobs.run(
-            job, lambda report: _log.info("backbone %s: %s", self._name, report["stage"])
-        )
+        result = await self.run(self._jobs, REDUCE.job(self._making(backbone)), self._log_stage)
         _log.info(
             "backbone %s: its features in %s have a cosine of %.4f to those in fp32, %.4f at least",
             self._name,
             backbone.precision,
-            result["mean_cosine"],
-            result["least_cosine"],
+            result.mean_cosine,
+            result.least_cosine,
         )
+
+    def _log_stage(self, report: Progress) -> None:
+        _log.info("backbone %s: %s", self._name, report.stage)
 
 
 def resident_bytes() -> int:

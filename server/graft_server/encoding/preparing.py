@@ -1,4 +1,4 @@
-"""From raw inputs to items that an encoder takes: off the event loop where that takes long, and in turns."""
+"""From raw inputs to an encoder's items: off the event loop if that takes long, and in turns."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import TypeVar
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
+from graft_server.sharing.threads import Threads
 from graft_server.sharing.turns import Turns
 
 T = TypeVar("T")
 
 FILES_AT_ONCE = 256
-"""Images or clips of one caller that are decoded at a time: an image's pixels take 150 KB while they wait, 30 s of
-sound 1 MB, whatever their files have."""
+"""The images or clips of one caller that are decoded at a time: an image's pixels take 150 KB while they wait, 30 s of
+sound 1 MB, whatever the size of their files."""
 
 TURN = 32
-"""Inputs that an adaptation brings to the encoder in its turn."""
+"""The inputs that an adaptation brings to the encoder in its turn."""
 TURNS_AT_ONCE = 8
-"""How many such parts are prepared and queued. Fewer would leave the batcher without choice; more would make an
-adaptation that has little wait for what others have brought."""
+"""The number of such parts that are prepared and queued. Fewer would leave the batcher without choice; more would make
+a small adaptation wait for the inputs of others."""
 
 
 class ReadyFeatures(Prepared):
-    """Features that a caller has already: its item is the vector, unit-norm."""
+    """Features computed by the caller: the item is the unit-norm vector."""
 
     __slots__ = ()
 
@@ -34,15 +35,22 @@ class Preparer:
     """Prepares the inputs of one backbone.
 
     Attributes:
-        preprocessor: What turns inputs into what the encoder reads.
+        preprocessor: Turns inputs into the encoder's items.
         kinds: The kinds of input that it takes, sorted.
     """
 
-    def __init__(self, preprocessor: Preprocessor, dimension: int) -> None:
-        """Makes it; `dimension` is the length of features that a caller may bring."""
+    def __init__(self, preprocessor: Preprocessor, dimension: int, threads: Threads) -> None:
+        """Makes it.
+
+        Args:
+            preprocessor: Turns inputs into the encoder's items.
+            dimension: The length of features that a caller may bring.
+            threads: Where inputs that take long are prepared.
+        """
         self.preprocessor = preprocessor
         self.kinds = sorted({*preprocessor.kinds, Kind.FEATURES})
         self._dimension = dimension
+        self._threads = threads
 
     @property
     def reads_texts(self) -> bool:
@@ -50,19 +58,19 @@ class Preparer:
         return Kind.TEXT in self.preprocessor.kinds
 
     async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
-        """Prepares inputs: inline where they are short texts, in a thread beside the encoder otherwise.
+        """Prepares inputs: inline if they are short texts, otherwise on a thread beside the encoder.
 
-        An input that cannot be read fails alone. Features that a caller has already are not for the encoder: their
+        An input that cannot be read fails alone. Features computed by the caller bypass the encoder: their
         item is the vector.
         """
         if any(it.kind is Kind.FEATURES for it in inputs):
             return await self._prepare_mixed(inputs)
         if self.preprocessor.quick(inputs):
             return [self._prepared(it) for it in inputs]
-        return await asyncio.to_thread(self.preprocessor.many, inputs)
+        return await self._threads.run(self.preprocessor.many, inputs)
 
     async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
-        """What is wrong with each input; None where it can be read.
+        """Returns the error of each input; None if it can be read.
 
         A text always can, so no time is spent on it.
         """
@@ -75,7 +83,7 @@ class Preparer:
         return errors
 
     def parts(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-        """The inputs, in parts that may be prepared at once: a decoded file may be far larger than the file."""
+        """Returns the inputs in parts that may be prepared at once: a decoded file may be far larger than the file."""
         at_once = len(inputs) if self.reads_texts else FILES_AT_ONCE
         for start in range(0, len(inputs), max(at_once, 1)):
             yield inputs[start : start + at_once]
@@ -100,12 +108,12 @@ class Preparer:
 async def in_turns(
     turns: Turns, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
 ) -> list[tuple[list[int], T]]:
-    """What `work` makes of the inputs, part by part, each with its inputs' places. Keys that compete take turns.
+    """Returns the results of `work` on the inputs, part by part, with the inputs' places. Competing keys take turns.
 
-    Inputs of like size are in one part, so that batches have little to pad.
+    Inputs of similar size share a part, so that batches have little to pad.
 
     Raises:
-        Exception: The first that `work` raised; the other parts are given up.
+        Exception: The first exception of `work`; the other parts are cancelled.
     """
 
     async def turn(places: list[int]) -> tuple[list[int], T]:

@@ -1,19 +1,19 @@
-"""The batching policy: from what is queued, the limits and the time to the next batch. No thread, no clock in here.
+"""The batching policy: from the queues, the limits and the time to the next batch. It has no thread and no clock.
 
-Whatever arrives while the device is busy is the next batch. A worker that becomes free takes its share of what is
-queued, up to the budget: under low load that is one item at once, under high load a full batch: the oldest item,
-and of those behind it the ones nearest to it in length, since attention pads a batch to its longest. An item is a
-text's token ids, or an image or a clip; what it counts for is its length.
+The items that arrive while the device is busy are the next batch. A worker that becomes free takes its share of the
+queue, up to the budget: under low load one item at once, under high load a full batch. A batch is the oldest item
+and the later items nearest to it in length, since attention pads a batch to its longest. An item is a
+text's token ids, or an image or a clip; it counts by its length.
 
-Work of two lanes is queued: predictions go first, and adaptation's embedding work is guaranteed a share of the device.
-A batch that runs is not called back, so whoever comes next waits for its end: while predictions come in, adaptation's
+There are two lanes: predictions go first, and adaptation's embedding work is guaranteed a share of the device.
+A running batch is not interrupted, so the next prediction waits for its end: while predictions come in, adaptation's
 batches are short, and one worker is kept free of them.
 
-A row whose caller has left, of which another part failed, or whose deadline has passed is dropped when its turn comes,
-before it costs anything; its batch-mates are not touched.
+A row is dropped when its turn comes, before it costs anything, if its caller has left, another part of its submission
+has failed, or its deadline has passed; other rows are not affected.
 
-`next_batch` decides and changes nothing; `Queues` is what it decides on, and changes by what was decided. Both are
-told the time, in seconds on one clock of the caller's choice.
+`next_batch` decides and changes nothing; `Queues` holds the state, and applies the decision. The caller passes the
+time to both, in seconds on one clock of its choice.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from graft_server.encoding.tuned_layers import TunedLayers
 Arrays = Mapping[str, NDArray[Any]]
 
 Reader = Callable[[Features], Arrays]
-"""Makes of the features of n rows arrays by name, each of shape (n, ...)."""
+"""Turns the features of n rows into arrays by name, each of shape (n, ...)."""
 
 Price = Callable[[int, int, int], float]
 """See `backbones.preprocessing.Preprocessor.price`."""
 
 
 class Lane(enum.Enum):
-    """Who waits for the features."""
+    """The kind of caller that waits for the features."""
 
     PREDICT = 0
     ADAPT = 1
@@ -51,18 +51,18 @@ ADAPT_SHARE = 1 / 8
 """The part of the device's time that adaptation gets while predictions queue."""
 
 BRIEF = 1 / 4
-"""How large adaptation's batches may be while predictions come in, as a part of the budget: one of 3 sentences takes a
+"""The size of adaptation's batches while predictions come in, as a part of the budget: one of 3 sentences takes a
 third of the time of one of 12, and costs a sixth of the throughput. In a simulation of two workers at half load (times
 of batches as measured), the slowest hundredth of predictions waits 3.1 times as long as without adaptation beside whole
 batches, 1.3 times beside short ones, and 1.2 times where one worker is kept free besides."""
 BRIEF_S = 5.0
-"""How long after a prediction they are so small."""
+"""How long after a prediction adaptation's batches stay small, in seconds."""
 FREE_S = 0.5
-"""How long after a prediction one worker is kept free of adaptation."""
+"""How long after a prediction one worker is kept free of adaptation, in seconds."""
 
 LOOKAHEAD = 4
 """How many batches' worth of the queue a batch is chosen from: on single sentences, with 40 of them queued, that is
-worth 6% of the throughput over taking them as they came, as much as sorting all of them by length."""
+worth 6% of the throughput over the order of arrival, as much as sorting all of them by length."""
 
 _DRAIN_MEMORY = 0.9
 """How much of the drain rate's estimate is kept at each batch."""
@@ -75,7 +75,7 @@ class Limits:
     budget: float
     """The cost of a batch, in the unit of its items' length; see `Price`."""
     workers: int
-    """Batches that run at the same time."""
+    """The number of batches that run at the same time."""
     queued_length: int = 400_000
     """Predictions beyond this length of all queued items are refused."""
     queued_requests: int = 4_096
@@ -84,26 +84,26 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Submission:
-    """Items of one caller: they ride in one batch or in several."""
+    """Items of one caller, in one batch or several."""
 
     items: Sequence[Sized]
-    """What the encoder takes, n >= 1."""
+    """The encoder's items, n >= 1."""
     reader: Reader
     tuned: TunedLayers | None
     """The tuned layers that the items go through; None: the frozen ones."""
     deadline: float
-    """Items that are not in a batch by then never are."""
+    """Items that are not in a batch by then are dropped."""
     is_over: Callable[[], bool]
-    """Whether nobody waits for it any more: its caller left, or it is answered or failed."""
+    """Whether no caller waits for it any more: the caller left, or it is answered or failed."""
     queued: int = field(init=False)
-    """Items that wait."""
+    """The number of waiting items."""
 
     def __post_init__(self) -> None:
         self.queued = len(self.items)
 
 
 Row = tuple[Submission, int]
-"""An item that waits: which one of which submission."""
+"""A waiting item: its submission and its place there."""
 
 Part = tuple[Submission, list[int]]
 """Items of one submission in a batch."""
@@ -118,7 +118,7 @@ class Batch:
     groups: list[Group]
     lane: Lane
     length: int
-    """Of all its items."""
+    """The total length of its items."""
 
     def parts(self) -> Iterator[Part]:
         """All parts, in the order of the batch's rows."""
@@ -127,39 +127,39 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """What is to become of the rows at the head of one lane's queue. Each row is in one of the three lists."""
+    """The policy's choice for the rows at the head of one lane's queue. Each row is in one of the three lists."""
 
     lane: Lane
     taken: list[Row]
-    """They are the batch."""
+    """The rows of the batch."""
     kept: list[Row]
-    """They were looked at, and wait on, in this order."""
+    """Rows that were examined and keep waiting, in this order."""
     dropped: list[Row]
-    """Nobody waits for them."""
+    """Rows that no caller waits for."""
     expired: list[Submission]
-    """Those of the dropped whose deadline has passed; their callers are to hear of it."""
+    """The dropped rows whose deadline has passed; their callers receive an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What a worker that is free does next."""
+    """The next step of a free worker."""
 
     batch: Batch | None
-    """None: nothing waits that may run now."""
+    """None: no waiting row may run now."""
     choices: list[Choice]
-    """One for each lane that was looked at because work of it waits and may run."""
+    """One choice for each lane that was examined because its work waits and may run."""
 
 
 @dataclass(slots=True, eq=False)
 class Queue:
-    """The rows of one lane, in the order that they are looked at."""
+    """The rows of one lane, in the order in which they are examined."""
 
     lane: Lane
     rows: deque[Row] = field(default_factory=deque)
     length: int = 0
-    """Of all rows."""
+    """The total length of the rows."""
     requests: int = 0
-    """Submissions that have rows here."""
+    """The submissions that have rows here."""
 
     def put(self, submission: Submission) -> None:
         """Queues all items, by length: batch-mates of one length waste nothing on attention's padding."""
@@ -172,7 +172,7 @@ class Queue:
         self.requests += 1
 
     def apply(self, choice: Choice) -> None:
-        """Takes out what a choice takes and drops."""
+        """Removes the rows that a choice takes or drops."""
         looked_at = len(choice.taken) + len(choice.kept) + len(choice.dropped)
         if looked_at == len(self.rows):
             self.rows = deque(choice.kept)
@@ -186,7 +186,7 @@ class Queue:
             self._left(row)
 
     def clear(self) -> None:
-        """Takes out everything."""
+        """Removes all rows of the queue."""
         self.rows.clear()
         self.length = self.requests = 0
 
@@ -200,17 +200,17 @@ class Queue:
 
 @dataclass(slots=True, eq=False)
 class Queues:
-    """What is queued in front of one encoder, and what the policy remembers of the batches that ran."""
+    """The queues in front of one encoder, and the policy's figures on past batches."""
 
     lanes: dict[Lane, Queue] = field(default_factory=lambda: {lane: Queue(lane) for lane in Lane})
     last_prediction: float = -math.inf
     """When the last prediction came in."""
     adapt_batches: int = 0
-    """Batches of adaptation that run."""
+    """The number of running batches of adaptation."""
     adapt_credit: float = 0.0
-    """The length that adaptation is owed: a batch of it goes first once that is a budget's worth."""
+    """The length that adaptation is owed: its batch goes first once that is a budget's worth."""
     drain_rate: float = 0.0
-    """The length that all workers together encode in a second; 0: not known."""
+    """The length that all workers together encode in a second; 0: unknown."""
 
     def put(self, submission: Submission, lane: Lane, now: float) -> None:
         """Queues all items of a submission."""
@@ -219,18 +219,18 @@ class Queues:
         self.lanes[lane].put(submission)
 
     def begin(self, decision: Decision) -> None:
-        """Takes out what was decided on; the batch, if there is one, runs from here on."""
+        """Removes the decided rows; the batch, if there is one, runs from here on."""
         for choice in decision.choices:
             self.lanes[choice.lane].apply(choice)
         if decision.batch is not None:
             self.adapt_batches += decision.batch.lane is Lane.ADAPT
 
     def end(self, batch: Batch) -> None:
-        """The batch does not run any more."""
+        """Notes that the batch has ended."""
         self.adapt_batches -= batch.lane is Lane.ADAPT
 
     def account(self, batch: Batch, seconds: float, workers: int) -> None:
-        """Learns from a batch that ran how fast work drains, and what adaptation is owed."""
+        """Updates, from a finished batch, how fast work drains and the length that adaptation is owed."""
         rate = batch.length * workers / max(seconds, 1e-6)
         self.drain_rate = _DRAIN_MEMORY * self.drain_rate + (1 - _DRAIN_MEMORY) * rate
         if batch.lane is Lane.ADAPT:
@@ -239,18 +239,18 @@ class Queues:
             self.adapt_credit += batch.length * ADAPT_SHARE / (1 - ADAPT_SHARE)
 
     def clear(self) -> None:
-        """Takes out all rows."""
+        """Removes all rows."""
         for queue in self.lanes.values():
             queue.clear()
 
 
 def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
-    """Why a prediction is not queued; None where there is room for it."""
+    """Returns why a prediction is not queued; None if there is room for it."""
     queue = queues.lanes[Lane.PREDICT]
     if queue.length < limits.queued_length and queue.requests < limits.queued_requests:
         return None
     drain_s = queue.length / queues.drain_rate if queues.drain_rate else 1.0
-    # In round numbers: whoever turns many refusals into answers can do so once for all that are alike.
+    # In round numbers: the many refusals under load are then alike, and can be converted to an answer once.
     drain_s = float(f"{min(max(drain_s, 0.05), 30.0):.1g}")
     return OverloadError(
         f"The server has as many requests queued as it accepts, about {drain_s:g} s of work: try again after "
@@ -261,7 +261,7 @@ def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
 
 
 def next_batch(queues: Queues, limits: Limits, price: Price, now: float) -> Decision:
-    """What a worker that is free does next. Changes nothing: `Queues.begin` does."""
+    """Returns the next step of a free worker. Changes nothing: `Queues.begin` does."""
     choices: list[Choice] = []
     for lane in _lanes(queues, limits):
         queue = queues.lanes[lane]
@@ -279,9 +279,9 @@ def next_batch(queues: Queues, limits: Limits, price: Price, now: float) -> Deci
 
 
 def idle_s(queues: Queues, now: float) -> float | None:
-    """How long a worker without a batch waits, if nothing comes in; None: for as long as nothing does.
+    """Returns how long a worker without a batch waits if nothing comes in; None: without limit.
 
-    Where adaptation's work waits, the worker is kept free for predictions, and not for ever.
+    If adaptation's work waits, the worker is kept free for predictions, but not for ever.
     """
     if not queues.lanes[Lane.ADAPT].rows:
         return None
@@ -289,14 +289,14 @@ def idle_s(queues: Queues, now: float) -> float | None:
 
 
 def _lanes(queues: Queues, limits: Limits) -> tuple[Lane, Lane]:
-    """Who goes first."""
+    """Returns the lanes in their order of service."""
     if queues.adapt_credit >= limits.budget:
         return (Lane.ADAPT, Lane.PREDICT)
     return (Lane.PREDICT, Lane.ADAPT)
 
 
 def _budget(lane: Lane, queues: Queues, limits: Limits, now: float) -> float:
-    """What the next batch of a lane may cost; 0: it has to wait."""
+    """Returns the budget of a lane's next batch; 0: the lane has to wait."""
     since_s = now - queues.last_prediction
     if lane is Lane.PREDICT or since_s > BRIEF_S:
         return limits.budget
@@ -307,7 +307,7 @@ def _budget(lane: Lane, queues: Queues, limits: Limits, now: float) -> float:
 
 
 def _choice(queue: Queue, budget: float, limits: Limits, price: Price, now: float) -> Choice:
-    """What becomes of the rows at the head of a queue; it takes none only where nobody waits for any."""
+    """Returns the choice for the rows at the head of a queue; it takes none only if no caller waits for any."""
     waiting: list[Row] = []
     lengths: list[int] = []
     dropped: list[Row] = []
@@ -338,7 +338,7 @@ def _choice(queue: Queue, budget: float, limits: Limits, price: Price, now: floa
 
 
 def _mates(lengths: Sequence[int], budget: float, share: int, price: Price) -> set[int]:
-    """Which of the rows ride together: the first, and those nearest to it in length, within the budget and share."""
+    """Returns the rows of one batch: the first, and those nearest to it in length, within the budget and share."""
     if len(lengths) < 2:
         return set(range(len(lengths)))
     first = total = longest = lengths[0]

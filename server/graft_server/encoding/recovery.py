@@ -1,4 +1,4 @@
-"""Notices that an encoder has begun to fail, and that it answers again: without a restart."""
+"""Notices when an encoder begins to fail and when it answers again, without a restart."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder, Features
+from graft_server.sharing.threads import Threads
 
 _log = logging.getLogger(__name__)
 
 PROBE_S = 3.0
-"""How often an encoder that fails is asked again."""
+"""The seconds between two probes of a failing encoder."""
 REOPEN_AFTER = 3
-"""After so many failures in a row a session is opened anew: a device that was reset leaves the old one dead."""
+"""The failures in a row after which a new session is opened: a device reset leaves the old one dead."""
 
 
 class RecoveringEncoder:
     """An encoder that is watched, and replaced if need be. `encode` may be called from several threads at once.
 
-    A batch that fails says little: its inputs may be at fault. So a short one of our own is encoded at once, and
-    only if that fails too is the encoder failing. Then it is asked every few seconds until it answers.
+    A failed batch proves little: its inputs may be at fault. So a short probe is encoded at once, and
+    the encoder is failing only if the probe fails too. Then it is probed every few seconds until it answers.
     """
 
     def __init__(
@@ -34,21 +35,24 @@ class RecoveringEncoder:
         *,
         probe: Sized | None = None,
         probe_s: float = PROBE_S,
+        threads: Threads | None = None,
     ) -> None:
-        """Begins to watch. To be called on the event loop.
+        """Begins to watch. Call it on the event loop.
 
         Args:
             encoder: The encoder.
             reopen: Opens another session on the same graph; called on a thread, may raise BackboneError.
-            on_change: Told on the event loop, False when the encoder begins to fail, True when it answers again.
-            probe: The item that it is asked with; None: a text of four tokens.
-            probe_s: How often a failing encoder is asked, in seconds.
+            on_change: Called on the event loop, with False when the encoder begins to fail, True when it answers again.
+            probe: The item of the probe; None: a text of four tokens.
+            probe_s: The seconds between two probes of a failing encoder.
+            threads: Where probes run and sessions are opened; None: on the event loop's own.
         """
         self._encoder = encoder
         self._reopen = reopen
         self._on_change = on_change
         self._probe: Sized = np.ones(4, np.int64) if probe is None else probe
         self._probe_s = probe_s
+        self._run = asyncio.to_thread if threads is None else threads.run
         self._loop = asyncio.get_running_loop()
         self._recovering: asyncio.Task[None] | None = None
         self._closed = False
@@ -88,7 +92,7 @@ class RecoveringEncoder:
 
     async def _answers(self) -> bool:
         try:
-            await asyncio.to_thread(self._encoder.encode, [self._probe])
+            await self._run(self._encoder.encode, [self._probe])
         except Exception as error:  # noqa: BLE001 - whatever it is, the encoder does not answer
             _log.debug("the encoder does not answer: %r", error)
             return False
@@ -96,7 +100,7 @@ class RecoveringEncoder:
 
     async def _open_anew(self) -> None:
         try:
-            self._encoder = await asyncio.to_thread(self._reopen)
+            self._encoder = await self._run(self._reopen)
         except BackboneError as error:
             _log.warning("%s", error.message)
         except Exception:  # noqa: BLE001 - it is tried again, whatever it was

@@ -25,12 +25,12 @@ from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
-from graft_server.encoding.encoder import Features, Reference
+from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
 from graft_server.encoding.preparing import TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
 from graft_server.encoding.queueing import Lane, Reader
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
-from graft_server.jobs.job import Jobs
+from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
 from graft_server.sharing.turns import Turns
 
 T = TypeVar("T")
@@ -199,14 +199,9 @@ class Trunk:
         return self._preparer
 
     @property
-    def reference(self) -> Reference | None:
-        """The same encoder in float32, if this one is not: what training compares accuracy with."""
-        backbone = self.backbone
-        if backbone.reference_id == backbone.encoder_id:
-            return None
-        return Reference(
-            str(self._cache.graph(backbone.reference_id)), backbone.payload(), backbone.precision
-        )
+    def reduced(self) -> bool:
+        """Whether it computes in less than float32: training then compares accuracy with the encoder that does."""
+        return self.backbone.reference_id != self.backbone.encoder_id
 
     @property
     def preprocessor(self) -> Preprocessor:
@@ -218,10 +213,9 @@ class Trunk:
         """What its images and clips may be."""
         return self._settings.limits
 
-    @property
-    def graph(self) -> Path:
-        """The file of its exported graph."""
-        return self._cache.graph(self.encoder_id)
+    async def run(self, jobs: Jobs, job: Job[P, R], on_progress: OnProgress) -> R:
+        """Runs a job that needs its graphs, wherever that runs; see `Jobs.run`."""
+        return await self._require_loader().run(jobs, job, on_progress)
 
     async def cut(self, layer: int) -> tuple[Path, Path]:
         """The parts of its graph below and above a cut after so many layers, made if need be.
@@ -230,9 +224,12 @@ class Trunk:
             BackboneError: It cannot be cut there.
         """
         await self.ready()
+        return await self._require_loader().cut(self.backbone, layer)
+
+    def _require_loader(self) -> Loader:
         if self._loader is None:
             raise self._unusable()
-        return await self._loader.cut(self.backbone, layer)
+        return self._loader
 
     @property
     def batcher(self) -> Batcher:
@@ -304,7 +301,8 @@ class Trunk:
 
     async def _describe(self, loader: Loader) -> None:
         self._backbone = await loader.describe(self._backbone)
-        self._preparer = Preparer(await loader.preprocessor(self._backbone), self._backbone.dimension)
+        preprocessor = await loader.preprocessor(self._backbone)
+        self._preparer = Preparer(preprocessor, self._backbone.dimension, self._settings.preparing)
 
     async def _load(self, loader: Loader) -> None:
         self._loaded = await loader.load(self.backbone, self.preprocessor, self._encoder_turned)
@@ -364,7 +362,9 @@ class Trunk:
         backbone = self.backbone
         if backbone.family.names:
             graph = self._cache.names(backbone.reference_id)
-            named = await asyncio.to_thread(encode_names, graph, backbone.folder, names, backbone.max_tokens)
+            named = await self._settings.preparing.run(
+                encode_names, graph, backbone.folder, names, backbone.max_tokens
+            )
             self.name_scale = named.scale
             return {POOLED: named.features}
         prepared = await self.prepare_all([Input(name) for name in names])
@@ -382,7 +382,8 @@ class Trunk:
         ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
         others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
         started = time.monotonic()
-        arrays = await asyncio.to_thread(of_pooled, {POOLED: np.stack([prepared[row].item for row in ready])})
+        features = {POOLED: np.stack([prepared[row].item for row in ready])}
+        arrays = await self._settings.preparing.run(of_pooled, features)
         encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
         if not others:
             return encoded

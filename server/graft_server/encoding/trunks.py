@@ -28,15 +28,15 @@ class Trunks:
         on_change: OnChange = lambda _: None,
         on_use: Collection[str] = (),
     ) -> None:
-        """Makes them; none is open yet.
+        """Makes the trunks; none is open yet.
 
         Args:
             sources: Backbone name to source.
-            default: The name of the default one.
-            settings: How all are run.
-            on_change: Told, on the event loop, of a trunk that was READY and fails, or the reverse, and of one that
-                was loaded on use, or could not be.
-            on_use: The names of those that are loaded on their first use.
+            default: The name of the default trunk.
+            settings: The settings of all trunks.
+            on_change: Called on the event loop with a trunk that was READY and fails, or the reverse, and with one
+                that was loaded on use, or could not be.
+            on_use: The names of the trunks that are loaded on their first use.
         """
         tuned_layers, loading = TunedLayersCache(settings.tuned_bytes), asyncio.Lock()
         self._trunks = {
@@ -57,7 +57,7 @@ class Trunks:
         return iter(sorted(self._trunks.values(), key=lambda trunk: trunk.name))
 
     def reading(self, modality: Modality | None) -> Trunk:
-        """The default trunk, or the first that reads a modality which that does not; the default one for None."""
+        """Returns the default trunk, or the first that reads a modality if the default does not; None: the default."""
         default = self._trunks[self.default]
         if modality in (None, default.modality):
             return default
@@ -80,7 +80,7 @@ class Trunks:
         return self._trunks[name]
 
     async def open(self, jobs: Jobs) -> None:
-        """Opens all trunks. One that fails does not stop the others; the default one's failure is raised."""
+        """Opens all trunks. A failed one does not stop the others; the default trunk's failure is raised."""
         results = await asyncio.gather(*(trunk.open(jobs) for trunk in self), return_exceptions=True)
         for trunk, result in zip(self, results, strict=True):
             if isinstance(result, BackboneError) and trunk.name != self.default:

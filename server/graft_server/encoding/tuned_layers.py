@@ -1,10 +1,10 @@
-"""Encoding for models with retuned layers: what lies below the cut is computed once for all rows of a batch.
+"""Encoding for models with tuned layers: the layers below the cut are computed once for all rows of a batch.
 
-Rows of such models, and rows of models on the frozen backbone, ride in one batch. They go through the lower
-layers together; then each row goes through the upper layers of its own model. A model of which all layers were
-tuned shares nothing but the batch's place in the queue.
+Rows of such models share a batch with rows of models on the frozen backbone. They go through the lower
+layers together; then each row goes through the upper layers of its own model. A model whose layers were all
+tuned shares only the batch's place in the queue.
 
-Graphs of tuned layers are megabytes, not kilobytes as heads are, so only those that are asked for are kept
+Graphs of tuned layers take megabytes, not kilobytes as heads do, so only requested ones are kept
 loaded, within a budget. Loading happens on a thread, beside the encoder: only requests for that model wait.
 """
 
@@ -31,19 +31,19 @@ from graft_server.encoding.encoder import Encoder, Features, open_session, run_b
 _log = logging.getLogger(__name__)
 
 MEMORY_FACTOR = 2.0
-"""What a loaded graph takes, over its size: the runtime keeps its weights a second time, packed for the processor."""
+"""The memory of a loaded graph over its size: the runtime keeps the weights a second time, packed for the processor."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TunedLayersRef:
-    """Tuned layers that a version brings, loaded or not."""
+    """A version's tuned layers, loaded or not."""
 
     key: str
     """Unique in the store."""
     below: int
-    """How many layers of the backbone come before them; 0: none."""
+    """The number of the backbone's layers below them; 0: none."""
     read: Callable[[], bytes]
     """Reads the graph; may raise DomainError."""
 
@@ -58,7 +58,7 @@ class GraphPart:
         self._outputs = [it.name for it in self._session.get_outputs()]
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs by name. Takes of the arrays what it reads. Raises BackboneError."""
+        """Returns the outputs by name, from the arrays that the graph reads. Raises BackboneError."""
         inputs = {name: arrays[name] for name in self._inputs}
         if HIDDEN in inputs:
             half = self._inputs[HIDDEN] == "tensor(float16)"
@@ -90,7 +90,7 @@ def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], dev
 
 
 class TunedLayersCache:
-    """The tuned layers that are loaded. Belongs to one event loop."""
+    """The loaded tuned layers. Belongs to one event loop."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
@@ -99,16 +99,16 @@ class TunedLayersCache:
 
     @property
     def loaded(self) -> list[str]:
-        """The keys of what is loaded, the one that was asked for last at the end."""
+        """The keys of the loaded layers, the most recently used last."""
         return list(self._loaded)
 
     async def get(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
-        """Tuned layers, loaded if need be; what was not asked for longest makes room.
+        """Returns tuned layers, loaded if need be; the least recently used ones make room.
 
-        Whoever holds a `TunedLayers` can go on using it: memory is freed once nobody does.
+        A holder of a `TunedLayers` can keep using it: its memory is freed once there is no holder.
 
         Raises:
-            DomainError: They cannot be read or loaded.
+            DomainError: The layers cannot be read or loaded.
         """
         known = self._loaded.get(ref.key)
         if known is not None:
@@ -122,7 +122,7 @@ class TunedLayersCache:
         return await asyncio.shield(task)
 
     def forget(self, key: str) -> None:
-        """Unloads layers whose version is gone."""
+        """Unloads layers whose version was deleted."""
         self._loaded.pop(key, None)
 
     async def _load(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
@@ -136,10 +136,10 @@ class TunedLayersCache:
 
 
 class SplitEncoder:
-    """An encoder, its cuts, and batches whose rows part at them. `encode…` may be called from several threads."""
+    """An encoder, its cuts, and batches whose rows separate at them. `encode…` may be called from several threads."""
 
     def __init__(self, encoder: Encoder | Any, preprocessor: Preprocessor) -> None:
-        """Wraps an encoder of the whole frozen backbone, and what collates its items."""
+        """Wraps an encoder of the whole frozen backbone, and the preprocessor that collates its items."""
         self._encoder = encoder
         self._collate = preprocessor.collate
         self._packed = is_packed(preprocessor)
@@ -150,32 +150,32 @@ class SplitEncoder:
         return layer in self._cuts
 
     def add_cut(self, layer: int, below: GraphPart, above: GraphPart) -> None:
-        """Puts the parts below and above a cut after so many layers in service."""
+        """Puts the parts below and above a cut in service."""
         self._cuts[layer] = below, above
 
     def encode(self, items: Sequence[Any]) -> Features:
-        """All rows by the frozen backbone; see `Encoder.encode`."""
+        """Encodes all rows with the frozen backbone; see `Encoder.encode`."""
         features: Features = self._encoder.encode(items)
         return features
 
     def encode_by(self, tuned: TunedLayers, items: Sequence[Any]) -> Features:
-        """All rows by the same tuned layers; see `encode_with`."""
+        """Encodes all rows with the same tuned layers; see `encode_with`."""
         return self.encode_with(items, {tuned: np.arange(len(items))})[tuned]
 
     def encode_with(
         self, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
     ) -> dict[TunedLayers | None, Features]:
-        """Each row by its own upper layers.
+        """Encodes each row with its own upper layers.
 
         Args:
-            items: What the preprocessor made of the inputs.
-            rows_of: Which of them belong to which tuned layers; None: to the frozen ones.
+            items: The preprocessor's items.
+            rows_of: Tuned layers to the rows that go through them; None: the frozen ones.
 
         Returns:
-            For each of these, features of shape (items, d), of which only its own rows are filled.
+            For each of them, features of shape (items, d), with only its own rows filled.
 
         Raises:
-            BackboneError: The device failed, or what it computed is not finite.
+            BackboneError: The device failed, or a computed feature is not finite.
         """
         by_cut: dict[int, list[TunedLayers | None]] = {}
         for tuned in rows_of:
@@ -195,7 +195,7 @@ class SplitEncoder:
     def _through(
         self, cut: int, items: Sequence[Any], rows_of: Mapping[TunedLayers | None, NDArray[np.int64]]
     ) -> dict[TunedLayers | None, Features]:
-        """Rows whose layers part at the same cut."""
+        """Encodes rows whose layers begin at the same cut."""
         found: dict[TunedLayers | None, Features] = {}
         if not cut:
             for tuned, rows in rows_of.items():
@@ -209,7 +209,7 @@ class SplitEncoder:
         hidden = lower.pop(HIDDEN)
         start = 0
         for tuned, rows in rows_of.items():
-            # The rows of one model stand together.
+            # The rows of one model are adjacent.
             end = start + len(rows)
             arrays = self._part(every, inputs, hidden, start, end)
             features = (above if tuned is None else tuned.part).run(arrays)
@@ -222,7 +222,7 @@ class SplitEncoder:
     def _part(
         self, items: Sequence[Any], inputs: Arrays, hidden: Array, start: int, end: int
     ) -> dict[str, Array]:
-        """What a graph above the cut reads of some rows that stand together."""
+        """Returns the inputs of a graph above the cut for some adjacent rows."""
         if not self._packed:
             return {name: array[start:end] for name, array in inputs.items()} | {HIDDEN: hidden[start:end]}
         before = sum(map(len, items[:start]))
@@ -231,7 +231,7 @@ class SplitEncoder:
 
 
 def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) -> Features:
-    """Features of some rows of a batch, at their places among all."""
+    """Returns features of some rows of a batch, at their places among all rows."""
     if not all(np.isfinite(array).all() for array in features.values()):
         raise BackboneError(
             "The encoder gave features that are not finite numbers. Try again later.",

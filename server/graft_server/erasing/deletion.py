@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.model import Erasure, ManifestRef, Version
-from graft_server.jobs.job import Job, Jobs
+from graft_server.erasing.contract import REDACT, Redacting, Written
+from graft_server.jobs.job import Jobs, unwatched
 from graft_server.sharing.background import survived
 from graft_server.store.adaptations.erasure import Wanted, erase, sweep
 from graft_server.store.adaptations.listing import (
@@ -35,8 +36,6 @@ from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
-_REDACT = "graft_server.erasing.redact:redact"
-
 OnEntry = Callable[[], Awaitable[None]]
 """Does what the catalogue's newest entries ask for."""
 
@@ -52,8 +51,6 @@ class Deletion:
     grace_s: float
     """How long objects are still there after they were replaced, for those who are reading them."""
     jobs: Jobs
-    location: str
-    """Where the objects are, for workers."""
 
     async def version(self, model: str, number: int) -> None:
         """Deletes a version. Its number is never used again; its examples stay with their adaptation.
@@ -189,29 +186,24 @@ class Deletion:
         """
         changed = False
         while affected := self._affected(model):
-            payload = {
-                "store": self.location,
-                "model": model,
-                "adaptations": [it.name for it in stores],
-                "versions": [
-                    {"key": it.manifest.key, "sha256": it.manifest.sha256, "redacted": it.redacted}
-                    for it in affected
-                ],
-            }
-            written = await self.jobs.run(Job(_REDACT, payload, key=model), lambda _: None)
+            payload = Redacting(
+                model,
+                tuple(it.name for it in stores),
+                tuple(Written(it.manifest, it.redacted) for it in affected),
+            )
+            written = (await self.jobs.run(REDACT.job(payload, model), unwatched)).versions
             changed = changed or any(written)
             if await asyncio.to_thread(self._replace, affected, written):
                 break
             await asyncio.to_thread(self.catalogue.refresh)
         return changed
 
-    def _replace(self, versions: Sequence[Version], written: Sequence[dict[str, str] | None]) -> bool:
+    def _replace(self, versions: Sequence[Version], written: Sequence[ManifestRef | None]) -> bool:
         """Puts versions that were written anew in the place of what they were; False if some had changed since."""
         as_read = True
-        for version, ref in zip(versions, written, strict=True):
-            if ref is None:
+        for version, manifest in zip(versions, written, strict=True):
+            if manifest is None:
                 continue
-            manifest = ManifestRef(**ref)
             if self.catalogue.redact(version, manifest):
                 continue
             as_read = False

@@ -7,9 +7,7 @@ erased examples, their old segments and features, is still there to compare with
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -18,10 +16,12 @@ from numpy.typing import NDArray
 from graft_server.domain.model import ManifestRef
 from graft_server.domain.report import DataReport, DuplicateGroup, Report
 from graft_server.domain.views import names_of
+from graft_server.erasing.contract import REDACT, Redacted, Redacting, Written
 from graft_server.heads import Head, decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.redaction import coarsened, without
+from graft_server.jobs.job import OnProgress, Place
 from graft_server.store.adaptations.erasure import Erased, erased_examples
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.versions import (
@@ -38,51 +38,20 @@ from graft_server.store.objects.objects import Objects
 PARITY_ROWS = 64
 """Random rows that the new graph is compared on, beside what is left of landmarks and anchors."""
 
-OnProgress = Callable[[dict[str, Any]], None]
 
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A version as the catalogue has it."""
-
-    key: str
-    sha256: str
-    redacted: bool
-    """Whether that was done to it before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Redacting:
-    """The job's payload."""
-
-    store: str
-    """Where the store is, for `Objects.open`."""
-    model: str
-    adaptations: tuple[str, ...]
-    versions: tuple[Written, ...]
-
-
-def redact(payload: Mapping[str, Any], _: OnProgress) -> list[dict[str, str] | None]:
-    """Writes versions anew, without features and ids of examples that were erased and not yet swept away.
-
-    Args:
-        payload: A `Redacting`, as builtins.
-
-    Returns:
-        For each version `key` and `sha256` of its new manifest, or None where it holds nothing of them.
-    """
-    task = msgspec.convert(payload, Redacting)
-    objects = Objects.open(task.store)
-    stores = [AdaptationStore.load(objects, task.model, it) for it in task.adaptations]
+@REDACT.done_by
+def redact(payload: Redacting, place: Place, _: OnProgress) -> Redacted:
+    """Writes versions anew, without features and ids of examples that were erased and not yet swept away."""
+    objects = Objects.open(place.store)
+    stores = [AdaptationStore.load(objects, payload.model, it) for it in payload.adaptations]
     erased = [it for store in stores for it in erased_examples(objects, store)]
     if not erased:
-        return [None] * len(task.versions)
-    refs = [_redacted(objects, it, erased) for it in task.versions]
-    return [None if ref is None else {"key": ref.key, "sha256": ref.sha256} for ref in refs]
+        return Redacted((None,) * len(payload.versions))
+    return Redacted(tuple(_redacted(objects, it, erased) for it in payload.versions))
 
 
 def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> ManifestRef | None:
-    ref = ManifestRef(version.key, version.sha256)
+    ref = version.manifest
     manifest, report = read_report(objects, ref)
     parts = {name: read_part(objects, ref, manifest, name) for name in manifest.parts}
     head = decode(parts[HEAD])

@@ -1,1 +1,1 @@
-"""Figures of quality: what predictions are worth against the targets."""
+"""Figures of quality: predictions measured against the targets."""

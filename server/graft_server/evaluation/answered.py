@@ -1,4 +1,4 @@
-"""What a version says of labelled examples that it was not trained on: what its figures are measured from."""
+"""A version's answers for labelled examples that it was not trained on: the source of its figures."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from graft_server.domain.report import ClassReport
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """n examples, each with a target, and what a head says of each."""
+    """n examples, each with a target, and a head's output for each."""
 
     labels: tuple[str, ...]
-    """The version's, in output order."""
+    """The version's labels, in output order."""
     examples: Sequence[Example]
     outputs: Mapping[str, NDArray[Any]]
-    """The head's output for each example, by name: a row each."""
+    """The head's outputs by name, with a row for each example."""
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Of the examples, shape (n,)."""
+        """The weights of the examples, shape (n,)."""
         return np.array([example.weight for example in self.examples])
 
     def names(self) -> tuple[tuple[str, ...], dict[str, int]]:
-        """The version's labels and those of the examples that it does not know, and each one's column."""
-        # A label that the version does not know is a class that it never gives any probability.
+        """The version's labels, then the examples' labels that it does not know, each with its column."""
+        # A label that the version does not know is a class whose probability is always 0.
         seen = {label for example in self.examples for label in example.labels}
         names = (*self.labels, *sorted(seen - set(self.labels)))
         return names, {name: index for index, name in enumerate(names)}
 
     def padded(self, name: str, columns: int) -> NDArray[Any]:
-        """An output of shape (n, k), with columns of 0 for labels that the version does not know."""
+        """Returns an output of shape (n, k), with columns of 0 for labels that the version does not know."""
         output = self.outputs[name]
         return np.pad(output, ((0, 0), (0, columns - output.shape[1])))
 

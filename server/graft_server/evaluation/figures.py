@@ -1,4 +1,4 @@
-"""How good predictions of classes are: the figures of a report, from probabilities of examples not trained on."""
+"""The figures of a report on predictions of classes, from probabilities of examples not trained on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from graft_server.domain.report import (
 )
 
 BINS = 15
-"""Of the expected calibration error, as in Guo et al. 2017."""
+"""The bins of the expected calibration error, as in Guo et al. 2017."""
 LEAST_PROBABILITY = 1e-7
-"""Log-loss takes no probability to be smaller: float32 would round it to 0."""
+"""The smallest probability in a log-loss: float32 would round smaller ones to 0."""
 
 
 def figures(
@@ -29,8 +29,8 @@ def figures(
 ) -> Figures:
     """The figures of n >= 1 predictions over k classes; all 0 where the weights are.
 
-    Where targets are distributions, `soft`, of shape (n, k), they are what log-loss and calibration error are
-    measured against; accuracy and F1 go by their most probable labels, `labels`.
+    If targets are distributions, log-loss and calibration error are measured against `soft`, of shape (n, k);
+    accuracy and F1 against their most probable labels, `labels`.
     """
     total = float(weights.sum())
     if total <= 0:
@@ -109,7 +109,7 @@ def sums(bins: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.flo
 def _binned(
     probabilities: NDArray[np.float32], labels: NDArray[np.int32], soft: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64]]:
-    """Confidence of each row, whether (or how probably) its best label is right, and its bin."""
+    """Returns each row's confidence, whether (or how probably) its best label is right, and its bin."""
     confidence = probabilities.max(axis=1)
     best = probabilities.argmax(axis=1)
     right = best == labels if soft is None else soft[np.arange(len(best)), best]
@@ -119,7 +119,7 @@ def _binned(
 def confusion_matrix(
     labels: NDArray[np.int32], predicted: NDArray[np.int64], weights: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64]:
-    """Shape (k, k): weight of the examples by right label (row) and predicted label (column)."""
+    """Returns the weight of the examples by right label (row) and predicted label (column), shape (k, k)."""
     cells = np.bincount(labels * np.int64(classes) + predicted, weights, classes * classes)
     return cells.astype(np.float64).reshape(classes, classes)
 

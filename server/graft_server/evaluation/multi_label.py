@@ -18,10 +18,10 @@ class MultiLabelMeasured:
     """How good decisions about k labels are."""
 
     figures: Figures
-    """Accuracy is that of whole sets; macro-F1 is over the labels that some example carries."""
+    """Accuracy counts whole sets; macro-F1 is over the labels that some example carries."""
     further: MultiLabelFigures
     precision: NDArray[np.float64]
-    """shape (k,), as the next two."""
+    """shape (k,), as are the next two."""
     recall: NDArray[np.float64]
     f1: NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def measure(answered: Answered, thresholds: NDArray[np.float32]) -> Measured:
 
     Args:
         answered: The answers.
-        thresholds: shape (k,): the probability from which on each of the version's labels is selected.
+        thresholds: shape (k,): the least probability at which each of the version's labels is selected.
     """
     names, column = answered.names()
     targets = np.zeros((len(answered.examples), len(names)), bool)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import onnx
 from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.families import backbone_of_payload
-from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.cache import HIDDEN, NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.cutting import joined
 from graft_server.backbones.preprocessing import Arrays
+from graft_server.backbones.source import backbone_at
 from graft_server.backbones.text.preprocessor import (
     CHARACTERS_PER_TOKEN,
     TextPreprocessor,
@@ -34,60 +33,60 @@ from graft_server.encoding.encoder import Encoder, Features
 from graft_server.encoding.tuned_layers import GraphPart
 from graft_server.exporting import media
 from graft_server.exporting.bundle_graph import INPUTS, write_graph
+from graft_server.exporting.contract import COMPOSE, Composed, ComposedFile, Composing
 from graft_server.exporting.parity import check_parity, probes, readable_rows
 from graft_server.exporting.runner import text as text_runner
 from graft_server.exporting.runner.source import runner_source
 from graft_server.heads import Head, decode
 from graft_server.heads.novelty import ABSTAIN_ABOVE
+from graft_server.jobs.job import OnProgress, Place, Progress
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, read_manifest, read_part
+from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
 MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"
 
-OnProgress = Callable[[dict[str, Any]], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """The job's payload."""
+class _Task:
+    """What is composed, where the job runs."""
 
-    store: str
-    """Where the store is, for `Objects.open`."""
     model: str
     version: int
     manifest: ManifestRef
-    backbone_payload: dict[str, Any]
-    """See `Backbone.payload`."""
-    cache: str
-    """The folder of the `EncoderCache`."""
-    target: str
-    """The folder to write to; made if it is missing. Files of a bundle that are there already are replaced."""
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone that the version was trained with."""
-        return backbone_of_payload(self.backbone_payload)
+    backbone: Backbone
+    """The backbone that the version was trained with."""
+    encoders: EncoderCache
 
 
-def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
+@COMPOSE.done_by
+def compose(payload: Composing, place: Place, progress: OnProgress) -> Composed:
     """Writes a version's bundle and checks that it answers as the server does.
 
     Args:
-        payload: A `Task`, as builtins.
-        progress: Told `stage` ("composing", "checking") and `fraction`, 0 to 1.
-
-    Returns:
-        `files`: `path` (within the target), `size` in bytes and `sha256` of each file.
+        payload: The version.
+        place: Where this runs.
+        progress: Told the stages "composing" and "checking".
 
     Raises:
         BackboneError: The backbone is not the one that the version was trained with, its encoder is not
             cached, or lacks the view that the head reads.
         FaultError: The bundle does not answer as the server does (BUNDLE_PARITY), or the store failed.
     """
-    task = msgspec.convert(payload, Task)
-    progress({"stage": "composing", "fraction": 0.0})
-    objects = Objects.open(task.store)
+    progress(Progress("composing"))
+    objects = Objects.open(place.store)
+    backbone = backbone_at(place, payload.backbone, payload.encoder_id)
+    encoders = EncoderCache(Path(place.cache), objects)
+    task = _Task(payload.model, payload.version, payload.manifest, backbone, encoders)
+    handover = Handover(objects, Path(place.cache))
+    files = _write(task, objects, handover.local(payload.folder), progress)
+    handover.give(payload.folder, [it.path for it in files], cache=payload.cache)
+    return Composed(files)
+
+
+def _write(task: _Task, objects: Objects, target: Path, progress: OnProgress) -> tuple[ComposedFile, ...]:
+    """Writes the bundle to a folder, and checks it; files that are there already are replaced."""
     manifest = read_manifest(objects, task.manifest)
     head = decode(read_part(objects, task.manifest, manifest, HEAD))
     preprocessor = task.backbone.preprocessor()
@@ -95,7 +94,6 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     files_reader = None if reads_text else media.preprocessor_of(task.backbone)
     encoder, graph = _encoder(task, manifest, objects, (files_reader or preprocessor).collate)
     _require_fit(head, manifest, encoder)
-    target = Path(task.target)
     target.mkdir(parents=True, exist_ok=True)
     head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
     files = write_graph(graph, head_graph, head.view, target / MODEL, packed=is_packed(preprocessor))
@@ -104,19 +102,19 @@ def compose(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)
     for name, content in texts.items():
         (target / name).write_text(content, "utf-8")
-    progress({"stage": "checking", "fraction": 0.6})
+    progress(Progress("checking", 0.6))
     reduced = task.backbone.precision != "fp32"
     if isinstance(preprocessor, TextPreprocessor):
         check_parity(target, encoder, head, probes(objects, manifest, head, preprocessor), reduced=reduced)
     elif files_reader is not None:
         rows = readable_rows(objects, manifest)
         media.check_parity(target, files_reader, encoder, head, rows, reduced=reduced)
-    progress({"stage": "checking", "fraction": 1.0})
-    return {"files": [_file(path) for path in (*files, *(target / name for name in texts))]}
+    progress(Progress("checking", 1.0))
+    return tuple(_file(path) for path in (*files, *(target / name for name in texts)))
 
 
 def _encoder(
-    task: Task, manifest: Manifest, objects: Objects, collate: Callable[[Sequence[Any]], Arrays]
+    task: _Task, manifest: Manifest, objects: Objects, collate: Callable[[Sequence[Any]], Arrays]
 ) -> tuple[Encoder | TunedEncoder, Path | onnx.ModelProto]:
     """The encoder as it serves the version, and a graph that is to do the same."""
     graph = _encoder_graph(task, manifest)
@@ -125,7 +123,7 @@ def _encoder(
     top = read_part(objects, task.manifest, manifest, TOP)
     if not manifest.below:
         return TunedEncoder(None, top, collate), onnx.load_model_from_string(top)
-    below = EncoderCache(Path(task.cache)).below(task.backbone.encoder_id, manifest.below)
+    below = task.encoders.require(task.encoders.below(task.backbone.encoder_id, manifest.below))
     return TunedEncoder(below, top, collate), joined(onnx.load(str(below)), onnx.load_model_from_string(top))
 
 
@@ -148,7 +146,7 @@ class TunedEncoder:
         return self._top.run(arrays)
 
 
-def _encoder_graph(task: Task, manifest: Manifest) -> Path:
+def _encoder_graph(task: _Task, manifest: Manifest) -> Path:
     encoder_id = task.backbone.encoder_id
     if manifest.encoder_id != encoder_id:
         raise BackboneError(
@@ -156,14 +154,17 @@ def _encoder_graph(task: Task, manifest: Manifest) -> Path:
             f"(encoder {manifest.encoder_id}, here {encoder_id}): configure the server with that one.",
             reason="ENCODER_MISMATCH",
         )
-    cache = EncoderCache(Path(task.cache))
-    if not cache.has(encoder_id):
+    try:
+        return task.encoders.require(task.encoders.graph(encoder_id))
+    except BackboneError as error:
+        if error.reason != NOT_CACHED:
+            raise
         raise BackboneError(
             f"The encoder of backbone {task.backbone.name} is not in the server's cache: restart the server, "
             "which exports it anew.",
-            reason="ENCODER_NOT_CACHED",
-        )
-    return cache.graph(encoder_id)
+            reason=NOT_CACHED,
+            metadata=error.metadata,
+        ) from None
 
 
 def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder) -> None:
@@ -184,7 +185,7 @@ def _texts(manifest: Manifest, report: bytes) -> dict[str, str]:
     return {LABELS: _json([label.name for label in manifest.labels]), REPORT: _json(json.loads(report))}
 
 
-def _of_text(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
+def _of_text(task: _Task, manifest: Manifest, head: Head) -> dict[str, str]:
     """Those of a bundle that reads text."""
     return {
         TOKENIZER: _tokenizer(task).to_json(),
@@ -196,7 +197,7 @@ def _of_text(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
     }
 
 
-def _of_media(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
+def _of_media(task: _Task, manifest: Manifest, head: Head) -> dict[str, str]:
     """Those of a bundle that reads files."""
     preprocessor = media.preprocessor_of(task.backbone)
     return {
@@ -212,13 +213,13 @@ def _of_media(task: Task, manifest: Manifest, head: Head) -> dict[str, str]:
     }
 
 
-def _tokenizer(task: Task) -> TextTokenizer:
+def _tokenizer(task: _Task) -> TextTokenizer:
     preprocessor = task.backbone.preprocessor()
     assert isinstance(preprocessor, TextPreprocessor)  # noqa: S101 - nothing else is asked for it
     return preprocessor.tokenizer
 
 
-def _preprocessing(task: Task, manifest: Manifest, head: Head) -> dict[str, Any]:
+def _preprocessing(task: _Task, manifest: Manifest, head: Head) -> dict[str, Any]:
     backbone = task.backbone
     return {
         "model": task.model,
@@ -254,7 +255,7 @@ def _pad_id(folder: Path) -> int:
     return int(config.get("pad_token_id") or 0)
 
 
-def _readme(task: Task, head: Head) -> str:
+def _readme(task: _Task, head: Head) -> str:
     what, outputs = head.described("text")
     return f"""# {task.model}, version {task.version}
 
@@ -275,7 +276,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _file(path: Path) -> ComposedFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"path": path.name, "size": path.stat().st_size, "sha256": digest}
+    return ComposedFile(path.name, path.stat().st_size, digest)

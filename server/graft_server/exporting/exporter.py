@@ -1,16 +1,17 @@
-"""Bundles on demand: composed by a worker into a temporary folder, and gone once they have been read."""
+"""Bundles on demand: composed by a worker, and gone once they have been read."""
 
 from __future__ import annotations
 
-import tempfile
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from graft_server.domain.model import BundleFile, Version
 from graft_server.encoding.trunk import Trunk
-from graft_server.jobs.job import Job, Jobs
+from graft_server.exporting.contract import COMPOSE, Composing
+from graft_server.jobs.job import Jobs, unwatched
+from graft_server.store.handover import Handover
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,8 @@ class Exporter:
     """Composes bundles."""
 
     jobs: Jobs
-    location: str
-    """Where the store is, for workers."""
-    cache: Path
-    """Where exported encoders are kept."""
+    handover: Handover
+    """Where bundles come from."""
 
     @asynccontextmanager
     async def bundle(self, version: Version, trunk: Trunk, below: int) -> AsyncIterator[list[BundleFile]]:
@@ -37,22 +36,23 @@ class Exporter:
             FaultError: The composed graph does not agree with the served version.
         """
         await trunk.ready()  # its graph may have to be made yet
-        backbone = trunk.backbone
         if below:
             await trunk.cut(below)  # on a server that has not served the version yet
-        with tempfile.TemporaryDirectory(prefix="graft-bundle-") as folder:
-            payload = {
-                "store": self.location,
-                "model": version.model,
-                "version": version.number,
-                "manifest": {"key": version.manifest.key, "sha256": version.manifest.sha256},
-                "backbone_payload": backbone.payload(),
-                "cache": str(self.cache),
-                "target": folder,
-            }
-            job = Job("graft_server.exporting.bundle:compose", payload, key=version.model)
-            result = await self.jobs.run(job, lambda _: None)
-            yield [
-                BundleFile(it["path"], it["size"], it["sha256"], Path(folder) / it["path"])
-                for it in result["files"]
-            ]
+        folder = self.handover.new_folder()
+        payload = Composing(
+            model=version.model,
+            version=version.number,
+            manifest=version.manifest,
+            backbone=trunk.name,
+            encoder_id=trunk.encoder_id,
+            folder=folder,
+            cache=await asyncio.to_thread(self.handover.identity),
+        )
+        try:
+            composed = await trunk.run(self.jobs, COMPOSE.job(payload, version.model), unwatched)
+            files = composed.files
+            await asyncio.to_thread(self.handover.take, folder, [it.path for it in files])
+            place = self.handover.local(folder)
+            yield [BundleFile(it.path, it.size, it.sha256, place / it.path) for it in files]
+        finally:
+            await asyncio.to_thread(self.handover.drop, folder)

@@ -21,7 +21,7 @@ from graft_server.encoding.encoder import Features
 from graft_server.exporting.runner.text import Classifier, Text
 from graft_server.heads import rounding
 from graft_server.heads.head import Comparison, Head
-from graft_server.heads.tolerances import BUNDLE_PARITY
+from graft_server.heads.rounding import BUNDLE_PARITY
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graft_server.heads.head import GraphOutput, Head
 from graft_server.heads.nodes import AXIS, FEATURES, Node, Nodes
+from graft_server.heads.novelty import NOVELTY
 
 OPSET = 18
 IR_VERSION = 9
@@ -26,7 +27,7 @@ def to_onnx(head: Head) -> bytes:
     nodes.constant(AXIS, np.array([-1]))
     head.write(nodes)
     inputs = [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["n", head.dimension])]
-    outputs = [_info(it) for it in (*head.outputs, GraphOutput("novelty", ("n",)))]
+    outputs = [_info(it) for it in (*head.outputs, GraphOutput(NOVELTY, ("n",)))]
     constants = [
         numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in nodes.constants.items()
     ]

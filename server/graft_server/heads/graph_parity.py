@@ -10,7 +10,7 @@ from graft_server.domain.errors import FaultError
 from graft_server.heads import rounding
 from graft_server.heads.head import Head
 from graft_server.heads.novelty import Novelty
-from graft_server.heads.tolerances import ROUNDING
+from graft_server.heads.rounding import ROUNDING
 
 ROWS = 2000
 """So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""

@@ -6,7 +6,7 @@ stored, its nodes in an ONNX graph, and how far two correct ways to compute it m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from graft_server.domain.examples import Task
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.prediction import Answer
 from graft_server.domain.report import Measured
 from graft_server.evaluation.answered import Answered
 from graft_server.heads.maps import Map
@@ -32,6 +33,13 @@ class HeadOutput(Protocol):
     @property
     def novelty(self) -> Array:
         """Shape (n,): the share of training examples that are less strange, 0 to 1."""
+
+    def read(self, top_k: int) -> dict[str, NDArray[Any]]:
+        """What `Head.answers` needs of each row and the novelty, by name; answers have at most `top_k` scores.
+
+        What can be done for many rows at once, as finding the best labels, is done here, on the encoder's thread.
+        Rows of one request may meet in different batches: an array has the same width everywhere.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,9 @@ class Head(Protocol):
 
     def scores(self, features: Array) -> HeadOutput:
         """Scores features of shape (n, d) float32; raises InvalidError if d is another."""
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """The answers of the rows that were read, on the event loop: what a row takes for itself."""
 
     def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
         """The head with other maps, as many as it has, and another novelty."""

@@ -5,7 +5,7 @@ Calibration (a scale and a shift of each label's logit) is multiplied into the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -13,13 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Task
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.prediction import Answer
 from graft_server.domain.report import Measured
+from graft_server.domain.tasks.multi_label import MultiLabelAnswer
 from graft_server.evaluation import multi_label
 from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
 from graft_server.heads.head import Comparison, GraphOutput
-from graft_server.heads.maps import Map, parts, require_width, sigmoid, summed
+from graft_server.heads.maps import Map, best_columns, parts, require_width, sigmoid, summed
 from graft_server.heads.nodes import Nodes
 from graft_server.heads.novelty import Novelty
 from graft_server.heads.packing import (
@@ -36,7 +38,10 @@ from graft_server.heads.packing import (
     unpack_map,
     unpack_novelty,
 )
-from graft_server.heads.tolerances import BUNDLE_PARITY, CLEAR_MARGIN, GRAPH_PARITY, told_apart
+from graft_server.heads.rounding import BUNDLE_PARITY, CLEAR_MARGIN, GRAPH_PARITY, told_apart
+
+NOT_GIVEN = -1
+"""The column of a score that is not part of the answer."""
 
 Array = NDArray[np.float32]
 
@@ -51,6 +56,19 @@ class MultiLabelOutput:
     """shape (n, k): which labels the head says apply."""
     novelty: Array
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
+
+    def read(self, top_k: int) -> dict[str, NDArray[Any]]:
+        """The best labels and every selected one."""
+        best = best_columns(self.probabilities, self.probabilities.shape[1])
+        rows = np.arange(len(best))[:, None]
+        selected = self.selected[rows, best]
+        given = selected | (np.arange(best.shape[1]) < top_k)
+        return {
+            "best": np.where(given, best, NOT_GIVEN),
+            "probabilities": self.probabilities[rows, best],
+            "selected": selected,
+            "novelty": self.novelty,
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +107,15 @@ class MultiLabelHead:
             novelty[rows] = self.novelty.scores(None, part)
         selected = choice(probabilities, self.thresholds, at_least_one=self.at_least_one)
         return MultiLabelOutput(probabilities, selected, novelty)
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """See `Head`."""
+        columns = (arrays[name].tolist() for name in ("best", "probabilities", "selected"))
+        for row in zip(*columns, strict=True):
+            scores = zip(*row, strict=True)
+            yield MultiLabelAnswer(
+                [(labels[it].name, p, chosen) for it, p, chosen in scores if it != NOT_GIVEN]
+            )
 
     def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
         """See `Head`."""

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from graft_server.heads.half import widened
 
+NOVELTY = "novelty"
+"""What the novelty is called among a head's outputs."""
 ABSTAIN_ABOVE = 0.95
 """Novelty beyond which a prediction is marked as abstained: a false-alarm rate of 5%."""
 MAX_KNOTS = 64

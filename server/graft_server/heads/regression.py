@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Task
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.prediction import Answer
 from graft_server.domain.report import Measured
+from graft_server.domain.tasks.regression import RegressionAnswer
 from graft_server.evaluation import regression
 from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
@@ -35,7 +37,7 @@ from graft_server.heads.packing import (
     unpack_map,
     unpack_novelty,
 )
-from graft_server.heads.tolerances import BUNDLE_PARITY, GRAPH_PARITY, ROUNDING
+from graft_server.heads.rounding import BUNDLE_PARITY, GRAPH_PARITY, ROUNDING
 
 Array = NDArray[np.float32]
 
@@ -51,6 +53,11 @@ class RegressionOutput:
     """The upper end of the interval."""
     novelty: Array
     """The share of training examples that are less strange, 0 to 1."""
+
+    def read(self, top_k: int) -> dict[str, NDArray[Any]]:
+        """The value and its interval."""
+        del top_k  # there is one answer
+        return {"value": self.value, "low": self.low, "high": self.high, "novelty": self.novelty}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +124,12 @@ class RegressionHead:
                 spread[rows] = self.spread.of(part)
         low, high = values - np.float32(self.below) * spread, values + np.float32(self.above) * spread
         return RegressionOutput(values, low, high, novelty)
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """See `Head`."""
+        del labels  # it has none
+        columns = (arrays[name].tolist() for name in ("value", "low", "high"))
+        yield from (RegressionAnswer(*row) for row in zip(*columns, strict=True))
 
     def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
         """See `Head`."""

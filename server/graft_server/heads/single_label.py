@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Task
+from graft_server.domain.examples import Label, Task
+from graft_server.domain.prediction import Answer
 from graft_server.domain.report import Measured
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.evaluation import single_label
 from graft_server.evaluation.answered import Answered
 from graft_server.heads import rounding as rounded
@@ -20,6 +22,7 @@ from graft_server.heads.maps import (
     LEAST_PROBABILITY,
     Map,
     Member,
+    best_columns,
     blended,
     parts,
     require_width,
@@ -38,7 +41,7 @@ from graft_server.heads.packing import (
     unpack_map,
     unpack_novelty,
 )
-from graft_server.heads.tolerances import BUNDLE_PARITY, GRAPH_PARITY, told_apart
+from graft_server.heads.rounding import BUNDLE_PARITY, GRAPH_PARITY, told_apart
 
 Array = NDArray[np.float32]
 
@@ -51,6 +54,12 @@ class SingleLabelOutput:
     """shape (n, k): calibrated, rows sum to 1."""
     novelty: Array
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
+
+    def read(self, top_k: int) -> dict[str, NDArray[Any]]:
+        """The best labels."""
+        best = best_columns(self.probabilities, top_k)
+        rows = np.arange(len(best))[:, None]
+        return {"best": best, "probabilities": self.probabilities[rows, best], "novelty": self.novelty}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +106,12 @@ class SingleLabelHead:
             )
             novelty[rows] = self.novelty.scores(logits[0].max(axis=1), part)
         return SingleLabelOutput(probabilities, novelty)
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """See `Head`."""
+        best, probabilities = arrays["best"].tolist(), arrays["probabilities"].tolist()
+        for columns, chances in zip(best, probabilities, strict=True):
+            yield SingleLabelAnswer([(labels[it].name, p) for it, p in zip(columns, chances, strict=True)])
 
     def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
         """See `Head`."""

@@ -1,1 +1,1 @@
-"""From features to predictions: which version answers, and with which head."""
+"""From features to predictions: finds the version and the head that answer."""

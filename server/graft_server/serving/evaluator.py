@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,32 +15,35 @@ from graft_server.domain.report import Measured
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
+from graft_server.sharing.threads import Threads
 
 
 @dataclass(slots=True)
 class Evaluator:
-    """Takes labelled examples in batches, and measures once all are there.
+    """Takes labelled examples in batches, and measures when all have come.
 
-    What it keeps is the head's output and the target of an example, not its input.
+    It keeps an example's target and the head's output for it, not the input.
     """
 
     predictor: Predictor
     served: ServedVersion
+    threads: Threads
+    """The threads on which figures are computed."""
     _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
-    """What the head says of each example, by name."""
+    """The head's outputs by name, with a row for each example."""
     _targets: list[Example] = field(default_factory=list)
-    """Without their inputs."""
+    """The examples without their inputs."""
 
     @property
     def task(self) -> Task:
-        """What the version answers with; the examples' targets must fit it."""
+        """The version's task; the examples' targets must fit it."""
         return self.served.manifest.task
 
     async def add(self, examples: Sequence[Example]) -> list[InvalidError | None]:
         """Takes in a batch of labelled examples.
 
         Returns:
-            What is wrong with each example's input; None where it was taken in.
+            The error of each example's input; None if the example was taken in.
         """
         if not examples:
             return []
@@ -53,10 +55,10 @@ class Evaluator:
         return [row if isinstance(row, InvalidError) else None for row in rows]
 
     async def measure(self) -> Measured:
-        """The figures of everything that was taken in."""
+        """Returns the figures of all examples that were taken in."""
         if not self._targets:
             return Measured(self.task, 0)
-        return await asyncio.to_thread(self._measured)
+        return await self.threads.run(self._measured)
 
     def _measured(self) -> Measured:
         answered = Answered(

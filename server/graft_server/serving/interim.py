@@ -1,4 +1,4 @@
-"""What serving asks of open adaptations: their interim heads, which are no versions yet."""
+"""The interface through which serving finds the interim heads of open adaptations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 from graft_server.domain.examples import Label
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads import HeadOutput
+from graft_server.heads import Head, HeadOutput
 
 
 class Interim(Protocol):
-    """One interim head, which never changes: what is learned later makes another one."""
+    """One interim head. It never changes: later learning makes another one."""
 
     @property
     def model(self) -> str:
@@ -20,27 +20,31 @@ class Interim(Protocol):
 
     @property
     def next_sequence(self) -> int:
-        """How many changes, of all writers, it has learned."""
+        """The number of changes, of all writers, that it has learned."""
 
     @property
     def labels(self) -> Sequence[Label]:
-        """What its columns mean."""
+        """The labels of its columns."""
 
     @property
     def trunk(self) -> Trunk:
         """The backbone whose features it reads."""
 
+    @property
+    def head(self) -> Head:
+        """The fitted head."""
+
     def scores(self, features: Features) -> HeadOutput:
-        """What it says of n rows."""
+        """Returns its output for n rows."""
 
 
 class InterimHeads(Protocol):
-    """Where interim heads are found."""
+    """Finds interim heads."""
 
     async def interim(self, model: str, adaptation_id: str) -> Interim:
-        """The newest head of an open adaptation.
+        """Returns the newest head of an open adaptation.
 
         Raises:
             MissingError: There is no such adaptation.
-            StateError: It is not open, or has nothing to answer with yet.
+            StateError: The adaptation is not open, or its head has not learned anything yet.
         """

@@ -1,4 +1,4 @@
-"""Predictions: inputs prepared, through the shared trunk, and each row to its own head."""
+"""Predictions: prepares inputs, sends them through the shared trunk, and each row to its own head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.domain.views import POOLED
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.queueing import Arrays, Lane
-from graft_server.heads.novelty import ABSTAIN_ABOVE
-from graft_server.serving.answers import NOVELTY, answers_of, read
+from graft_server.heads.novelty import ABSTAIN_ABOVE, NOVELTY
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
@@ -25,7 +24,7 @@ from graft_server.sharing.preemption import Preemption
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """How a request wants to be answered."""
+    """The options of a request."""
 
     top_k: int
     include_features: bool
@@ -42,13 +41,13 @@ class Predictor:
         cached_responses: int = 0,
         preemption: Preemption | None = None,
     ) -> None:
-        """Answers with what the two have in service.
+        """Makes a predictor for published versions and interim heads.
 
         Args:
-            versions: What is published.
-            interim: What is learned while it comes in.
-            cached_responses: How many answers of versions to remember.
-            preemption: What is to stand still meanwhile.
+            versions: The published versions.
+            interim: The interim heads of open adaptations.
+            cached_responses: The number of versions' answers to remember.
+            preemption: Pauses jobs meanwhile.
         """
         self._versions = versions
         self._preemption = preemption or Preemption()
@@ -56,10 +55,10 @@ class Predictor:
         self._cache: ResponseCache[Prediction] = ResponseCache(cached_responses)
 
     async def serve(self, model: str, selector: Selector) -> ServedVersion | Interim:
-        """What answers for a model: a version with its head, or an interim head.
+        """Returns what answers for a model: a version with its head, or an interim head.
 
         Raises:
-            DomainError: There is none such, or it cannot be served.
+            DomainError: There is no such version or interim head, or it cannot be served.
         """
         if selector.adaptation_id:
             return await self._interim.interim(model, selector.adaptation_id)
@@ -74,17 +73,17 @@ class Predictor:
         include_features: bool = False,
         deadline: float = math.inf,
     ) -> tuple[list[Prediction | DomainError], Timings]:
-        """Answers for the inputs, in their order; one that is an error already fails alone.
+        """Returns the answers for the inputs, in their order; an input that is already an error fails alone.
 
         Args:
-            served: What answers.
-            inputs: Checked by themselves, or what is wrong with one.
-            top_k: How many scores each answer has at most; >= 1.
+            served: The version or interim head that answers.
+            inputs: Inputs, each checked alone, or the error of one.
+            top_k: The most scores that an answer has; >= 1.
             include_features: Whether answers carry features.
             deadline: On the clock of time.monotonic().
 
         Raises:
-            DomainError: None of the inputs can be answered, and why.
+            DomainError: None of the inputs can be answered; the error says why.
         """
         options = _Options(top_k, include_features, deadline)
         if self._cache.on and isinstance(served, ServedVersion):
@@ -109,7 +108,7 @@ class Predictor:
     async def _answer(
         self, served: ServedVersion | Interim, inputs: Sequence[Input], options: _Options
     ) -> tuple[list[Prediction | DomainError], Timings]:
-        """An answer for each input; one that the backbone cannot read fails alone."""
+        """Returns an answer for each input; one that the backbone cannot read fails alone."""
         if not inputs:
             return [], Timings()
         await served.trunk.ready()
@@ -147,9 +146,9 @@ class Predictor:
         return [it if isinstance(it, InvalidError) else next(answered) for it in found], timings
 
     async def outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
-        """All that the version's head says of each input, by name, or what is wrong with it.
+        """Returns all outputs of the version's head for each input, by name, or the input's error.
 
-        Behind other requests, in turns with adaptations.
+        Runs behind other requests, in turns with adaptations.
         """
         key = f"{served.version.model}@{served.version.number}"
         parts = await served.trunk.in_turns(key, inputs, partial(self._outputs, served))
@@ -210,27 +209,27 @@ def _answers(
             novelty=novelty[row],
             abstained=novelty[row] > ABSTAIN_ABOVE,
             truncated=prepared[row].truncated,
-            features=None if features is None else features[row].copy(),  # not the batch's array with it
+            features=None if features is None else features[row].copy(),  # keeps no whole batch
         )
-        for row, answer in enumerate(answers_of(served.labels, arrays))
+        for row, answer in enumerate(served.head.answers(served.labels, arrays))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Reads what a request wants of each row: on the encoder's thread, for all rows of a model in a batch at once."""
+    """Reads the outputs that a request wants, on the encoder's thread, for all of a model's rows in a batch at once."""
 
     served: ServedVersion | Interim
     options: _Options
 
     def __call__(self, features: Features) -> Arrays:
-        arrays = read(self.served.scores(features), self.options.top_k)
+        arrays = self.served.scores(features).read(self.options.top_k)
         return arrays | {POOLED: features[POOLED]} if self.options.include_features else arrays
 
 
 @dataclass(frozen=True, slots=True)
 class _All:
-    """Reads everything that the head says."""
+    """Reads all of the head's outputs."""
 
     served: ServedVersion
 

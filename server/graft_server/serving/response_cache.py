@@ -1,4 +1,4 @@
-"""Answers that were given before: off unless asked for, since most traffic never asks the same thing twice.
+"""A cache of answers: off by default, since most traffic never repeats a request.
 
 An answer depends on the version (whose manifest names encoder and head, and never changes), the input, and the
 options; all of them are in the key, so an entry can be old but never wrong.
@@ -17,7 +17,7 @@ class ResponseCache(Generic[V]):
     """The most recently used answers."""
 
     def __init__(self, entries: int) -> None:
-        """Keeps at most so many entries; 0 keeps none."""
+        """Keeps at most `entries` answers; 0 keeps none."""
         self._size = entries
         self._entries: OrderedDict[Hashable, V] = OrderedDict()
 
@@ -26,18 +26,18 @@ class ResponseCache(Generic[V]):
 
     @property
     def on(self) -> bool:
-        """Whether it keeps anything."""
+        """Whether the cache keeps anything."""
         return self._size > 0
 
     def get(self, key: Hashable) -> V | None:
-        """What is known, or None."""
+        """Returns the cached answer, or None."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key]
 
     def put(self, key: Hashable, value: V) -> None:
-        """Keeps an answer, and forgets the one that was not used for longest."""
+        """Keeps an answer, and drops the least recently used one."""
         if not self.on:
             return
         self._entries[key] = value

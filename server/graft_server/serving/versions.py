@@ -1,7 +1,7 @@
 """The versions in service: each one's head, loaded when it is first asked for.
 
-A head is kilobytes to a few megabytes and needs no session, so a new version is live as soon as its parameters
-have been read, and nothing else notices. Requests hold the version that they resolved until they are answered.
+A head takes kilobytes to a few megabytes and needs no session, so a new version is live as soon as its parameters
+are read, and nothing else is affected. Requests hold the version that they resolved until they are answered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from graft_server.store.objects.objects import Objects
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often the catalogue is read for what other servers wrote."""
+"""The seconds between two reads of the catalogue for entries of other servers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +50,11 @@ class ServedVersion:
     """The tuned layers of its backbone, if it has any."""
 
     def scores(self, features: Features) -> HeadOutput:
-        """What the head says of n rows."""
+        """Returns the head's output for n rows."""
         return self.head.scores(self._view(features))
 
     def _view(self, features: Features) -> NDArray[np.float32]:
-        """The features that the head reads: one view, or several side by side ("pooled+cls")."""
+        """Returns the features that the head reads: one view, or several side by side ("pooled+cls")."""
         missing = [name for name in names_of(self.head.view) if name not in features]
         if missing:
             raise FaultError(
@@ -66,7 +66,7 @@ class ServedVersion:
 
 
 class Versions:
-    """Finds versions, and loads what serving them takes."""
+    """Finds versions, and loads their heads and tuned layers."""
 
     def __init__(self, objects: Objects, catalogue: Catalogue, trunks: Trunks) -> None:
         self._objects = objects
@@ -77,7 +77,7 @@ class Versions:
         self._poller: asyncio.Task[None] | None = None
 
     def start(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        """Begins to follow what other servers publish, cancel and delete; `on_change` is told of it."""
+        """Begins to follow other servers' publications, cancellations and deletions; calls `on_change` for each."""
         self._poller = asyncio.create_task(self._poll(on_change))
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ class Versions:
         """Finds a version in the catalogue, without reading anything.
 
         Raises:
-            InvalidError: The name is not one.
+            InvalidError: The name is not valid.
             MissingError: There is no such model, version or alias.
         """
         known = self._catalogue.snapshot.model(check_model(model))
@@ -102,7 +102,7 @@ class Versions:
         """Returns a version with its head, loading it if need be.
 
         Raises:
-            StateError: Its features come from another encoder than this server has under that name.
+            StateError: The version was trained on another encoder than this server has under that name.
             CorruptError: A part of it is damaged.
         """
         served = self._served.get(version.manifest.key)
@@ -111,7 +111,7 @@ class Versions:
         key = version.manifest.key
         task = self._loading.get(key)
         if task is None:
-            # One task for all who ask, so that a caller who leaves does not take it away from the others.
+            # One task for all callers, so that a caller who leaves does not cancel it for the others.
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
             task.add_done_callback(lambda _: self._loading.pop(key, None))
@@ -130,7 +130,7 @@ class Versions:
         return await asyncio.to_thread(read_report, self._objects, version.manifest)
 
     async def preload(self) -> None:
-        """Loads the versions that "live" points at; but not their backbones, if those are loaded on use."""
+        """Loads the versions that "live" points at, but not their backbones if those are loaded on use."""
         for model in self._catalogue.snapshot.models.values():
             try:
                 if LIVE in model.aliases:

@@ -1,1 +1,1 @@
-"""Who goes first: turns, memory, processors, and jobs that make way for predictions."""
+"""Sharing the machine: turns, memory, processors, and jobs that make way for predictions."""

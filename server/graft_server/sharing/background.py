@@ -1,4 +1,4 @@
-"""Work in the background, which must go on whatever goes wrong in one round of it."""
+"""Background work, which must continue when one round of it fails."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from graft_server.domain.errors import DomainError
 async def survived(work: Awaitable[object], doing: str, log: logging.Logger) -> bool:
     """Awaits one round of work, logs what it raises, and returns whether it raised nothing.
 
-    A domain error is logged by its message, anything else with its traceback: nobody expects it, and a task that
-    ended of it would leave the server without its work until the next restart. Cancellation passes.
+    A domain error is logged by its message, any other exception with its traceback: a task that ended because of it
+    would leave the server without its work until the next restart. Cancellation passes through.
 
     Args:
         work: One round.

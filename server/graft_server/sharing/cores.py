@@ -1,7 +1,7 @@
-"""How many processor cores this process may use: what it may run on, and what its container is given.
+"""The number of processor cores that this process may use: its affinity and its container's limit.
 
-A container's limit is a quota of time, which the affinity does not show: with 64 threads on a quota of 2 cores all of
-them stand still for most of each period.
+A container's limit is a quota of time, which the affinity does not show: 64 threads on a quota of 2 cores all stand
+still for most of each period.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def usable_cores(groups: Path = _GROUPS, own: Path = _OWN) -> int:
-    """At least 1.
+    """Returns the number of usable cores, at least 1.
 
     Args:
         groups: Where the system shows its control groups.
         own: The file that says which of them this process is in.
     """
     quota = min(_quotas(groups, own), default=math.inf)
-    # Part of a core would be waited for by a thread of its own.
+    # A thread for a part of a core would keep the others waiting.
     return max(1, int(min(quota, len(os.sched_getaffinity(0)))))
 
 
 def _quotas(groups: Path, own: Path) -> Iterator[float]:
-    """The limits of the process's group and of those that it is in, in cores."""
+    """Returns the limits of the process's group and of the groups that contain it, in cores."""
     for folder in _folders(groups, own):
         yield from _unified(folder / "cpu.max")
         yield from _first_version(folder)
@@ -52,7 +52,7 @@ def _folders(groups: Path, own: Path) -> Iterator[Path]:
 
 
 def _unified(file: Path) -> Iterator[float]:
-    """Of the second version of control groups: a line "QUOTA PERIOD", in microseconds, or "max PERIOD"."""
+    """Reads the second version of control groups: a line "QUOTA PERIOD", in microseconds, or "max PERIOD"."""
     try:
         quota, period = file.read_text().split()
         yield int(quota) / int(period)
@@ -61,7 +61,7 @@ def _unified(file: Path) -> Iterator[float]:
 
 
 def _first_version(folder: Path) -> Iterator[float]:
-    """Of the first version: two files; a quota of -1 is none."""
+    """Reads the first version of control groups: two files; a quota of -1 means no limit."""
     try:
         quota = int((folder / "cpu.cfs_quota_us").read_text())
         period = int((folder / "cpu.cfs_period_us").read_text())

@@ -1,4 +1,4 @@
-"""Long lists are worked through in slices, so that one large request does not hold up all small ones."""
+"""Works through long lists in slices, so that one large request does not delay all small ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLICE = 256
 
 
 async def in_slices(work: Callable[[T], U], items: Sequence[T], size: int = SLICE) -> list[U]:
-    """What a quick function gives for each item, in their order. The event loop turns between slices of that size."""
+    """Returns a quick function's results for the items, in order. The event loop turns between slices of that size."""
     results: list[U] = []
     for start in range(0, len(items), size):
         if start:

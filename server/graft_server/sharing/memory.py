@@ -1,8 +1,8 @@
-"""How much of what streams bring may be in memory, of all of them together.
+"""Limits the memory that changes from all streams together may take.
 
-Whoever holds least goes first, so that many large streams cannot keep a small one out, and all end up with equal
-shares where there is not enough for everybody. A stream that waits here does not read from its client, which the
-transport's flow control passes on.
+The share that holds least goes first, so that many large streams cannot keep a small one out, and all end up with equal
+shares if there is not enough for all. A stream that waits here does not read from its client, and the
+transport's flow control makes the client wait.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Intake:
         """Makes an empty one.
 
         Args:
-            capacity: How many bytes there are for all. A single larger batch is let in alone.
-            most_of_one: How many of them one share may hold: some seconds of the encoder's work.
+            capacity: The bytes for all shares together. A single larger batch is let in alone.
+            most_of_one: The bytes that one share may hold: some seconds of the encoder's work.
         """
         self._capacity = capacity
         self._most_of_one = min(most_of_one, capacity)
@@ -35,11 +35,11 @@ class Intake:
 
     @property
     def held(self) -> int:
-        """How many bytes all shares hold."""
+        """The bytes that all shares hold."""
         return self._held
 
     def share(self) -> Share:
-        """A share for one adaptation."""
+        """Returns a share for one adaptation."""
         return Share(self)
 
     async def take(self, share: Share, size: int) -> None:
@@ -65,7 +65,7 @@ class Intake:
 
     def _admit(self) -> None:
         while candidates := self._candidates():
-            # Of equals the one that has waited longest. Nobody overtakes it, or large batches would wait for ever.
+            # Among equals, the one that has waited longest. Nothing overtakes it, or large batches would wait for ever.
             first = min(candidates, key=lambda it: it.share.held)
             if self._held and self._held + first.size > self._capacity:
                 return
@@ -75,10 +75,10 @@ class Intake:
             first.admitted.set_result(None)
 
     def _candidates(self) -> list[_Waiter]:
-        """The oldest waiter of each share, if that may hold so much."""
+        """Returns the oldest waiter of each share that may hold its batch."""
         oldest: dict[Share, _Waiter] = {}
         for it in self._waiting:
-            if not it.admitted.cancelled():  # a cancelled one leaves in a moment
+            if not it.admitted.cancelled():  # a cancelled waiter is about to leave
                 oldest.setdefault(it.share, it)
         most = self._most_of_one
         return [it for it in oldest.values() if not it.share.held or it.share.held + it.size <= most]
@@ -88,7 +88,7 @@ class Share:
     """One adaptation's part of an intake.
 
     Attributes:
-        held: How many bytes it holds.
+        held: The bytes that it holds.
     """
 
     def __init__(self, intake: Intake) -> None:

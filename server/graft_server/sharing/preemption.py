@@ -1,8 +1,8 @@
-"""Jobs stand still while predictions are in the works: both need the same processors, caches and memory bus.
+"""Pauses jobs while predictions are being computed: both need the same processors, caches and memory bus.
 
-Low priority alone does not do it: a prediction that finds a job on its processor waits for the scheduler, and one that
-finds its weights gone from the cache reads 43 MB again. At half load an idle processor is there a quarter of the time,
-and in that time a job runs at full speed. It is never starved: what it is owed of the least share, it gets.
+Low priority is not enough: a prediction that finds a job on its processor waits for the scheduler, and one that
+finds its weights gone from the cache reads 43 MB again. At half load a processor is idle a quarter of the time,
+and in that time a job runs at full speed. A job is never starved: it always gets its least share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEAST = 0.2
-"""The part of one processor that a job gets however many predictions there are."""
+"""The part of one processor that a job gets, whatever the number of predictions."""
 _EVERY_S = 0.25
 _MOST_OWED_S = 1.0
 
@@ -47,7 +47,7 @@ class _Process:
 
 
 class Preemption:
-    """Who has to wait for whom. Belongs to one event loop."""
+    """Decides when jobs are paused. Belongs to one event loop."""
 
     def __init__(self) -> None:
         """Nothing runs yet."""
@@ -56,7 +56,7 @@ class Preemption:
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """Around the work on a prediction."""
+        """Pauses jobs during the work on a prediction."""
         self._predictions += 1
         if self._predictions == 1:
             for process in self._processes:
@@ -71,9 +71,9 @@ class Preemption:
 
     @contextmanager
     def working(self, pid: int) -> Iterator[None]:
-        """Around a job in a process that leads its session; it runs when this ends.
+        """Makes a job pausable, in a process that leads its session; the process is running when this ends.
 
-        Where the system does not end a stopped process with its parent, nothing stands still.
+        If the system does not end a stopped process with its parent, no job is paused.
         """
         if sys.platform != "linux":
             yield

@@ -17,12 +17,12 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """The number of callers that wait for a place."""
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
     async def place(self, key: str) -> AsyncIterator[None]:
-        """Holds a place, when it is this caller's turn."""
+        """Waits for this caller's turn, then holds a place."""
         await self._acquire(key)
         try:
             yield
@@ -40,14 +40,14 @@ class Turns:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._leave(key, turn)
-            else:  # it was given the place in the same moment
+            else:  # it received the place in the same moment
                 self._release()
             raise
 
     def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
         queue = self._waiting.get(key)
         if queue is None or turn not in queue:
-            return  # it was passed over already, by whoever gave a place away in the same moment
+            return  # it was passed over already, by a holder that released its place in the same moment
         queue.remove(turn)
         if not queue:
             del self._waiting[key]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
-from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.tuning_contract import Tuned
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
-from graft_server.encoding.encoder import Reference
+from graft_server.domain.report import Report
+from graft_server.jobs.job import JobType
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +36,58 @@ class Wanted:
     """What the names of the labels say to the backbone; None: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What a tuning of the backbone that is to follow needs."""
-
-    scratch: str
-    """The folder to prepare for it; see `backbones.scratch`."""
-    backbone: dict[str, Any]
-    """See `Backbone.payload`."""
-    limits: MediaLimits
-    """What its images or clips may be."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training(Wanted):
-    """The job's payload."""
+    """What is trained on."""
 
-    store: str
-    """Where the store is, for `Objects.open`."""
     model: str
     adaptation_id: str
     commit_id: str
     backbone: str
-    """The backbone's name on this server."""
+    """The backbone's name."""
     encoder_id: str
     """Whose features to train on."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
     seed: int = 0
-    reference: Reference | None = None
-    """The encoder in float32, where features come from one of less precision."""
-    tuning: Tuning | None = None
-    """None: the backbone stays as it is."""
+    reduced: bool = False
+    """Whether that encoder computes in less than float32: then accuracy is compared with the one that does."""
+    tuning_folder: str = ""
+    """The prefix of what a tuning of the backbone that is to follow is given (see `backbones.tuning_objects`); "": the
+    backbone stays as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A version's parts, written; it has no number yet."""
+
+    manifest: ManifestRef
+    report: Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained(Made):
+    """A version with a frozen backbone."""
+
+    prepared: str = ""
+    """The key of the `TuningSet` for a tuning; "": none can follow, or none was asked for."""
+    unprepared: str = ""
+    """Why none can follow: "too_few" examples, or some are "features" already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finishing:
-    """The payload of `finish`."""
+    """A tuning whose outcome becomes a version, if it is good enough."""
 
-    store: str
     best: ManifestRef
     """The best version so far, first that with the frozen head: its parts, if not yet a number."""
-    scratch: str
-    own: str
-    """The folder in there that has what the tuning made."""
+    best_measured: str = ""
+    """The key of what that version says of the examples to measure on, if it is a tuned one; see
+    `tuning_objects.write_probabilities`."""
+    prepared: str
+    """The key of the `TuningSet`; "": the tuning was not run."""
+    folder: str
+    """The prefix of what is made; see `tuning_objects`."""
     method: Method
     """PARTIAL or FULL."""
     layers: int
@@ -93,5 +100,21 @@ class Finishing:
     learning_rate: float = 0.0
     seconds: float = 0.0
     """What tuning took."""
-    outcome: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the job that tunes returned; `ended` alone if it was not run, or failed."""
+    tuned: Tuned
+    """What came of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Made):
+    """The tuned version, or the best one so far with a report of what was tried."""
+
+    kept: bool
+    """Whether it is the tuned one."""
+    measured: str = ""
+    """The key of what the tuned version says of the examples to measure on, if it is kept."""
+
+
+TRAIN = JobType("graft_server.training.train:train", Training, Trained)
+"""Trains on everything that a commit names and writes the parts of a version."""
+FINISH = JobType("graft_server.training.finish_tuning:finish", Finishing, Finished)
+"""Makes a version of what a tuning made, or of the best one so far."""

@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones import scratch
-from graft_server.backbones.scratch import Part, Scratch
+from graft_server.backbones.tuning_objects import (
+    Part,
+    TunedParts,
+    TuningSet,
+    read_probabilities,
+    read_top,
+    write_probabilities,
+)
 from graft_server.domain.method import Method
-from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.model import Manifest
 from graft_server.domain.report import (
     Candidate,
     Evaluation,
     EvaluationMethod,
     HeadChoice,
     Report,
-    TuningPoint,
     TuningReport,
 )
 from graft_server.domain.views import POOLED
@@ -39,6 +42,7 @@ from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
 from graft_server.heads.maps import LinearMap, Member, softmax
 from graft_server.heads.single_label import SingleLabelHead
+from graft_server.jobs.job import OnProgress, Place, Progress
 from graft_server.store.catalogue.versions import (
     HEAD,
     HEAD_ONNX,
@@ -50,7 +54,7 @@ from graft_server.store.catalogue.versions import (
 )
 from graft_server.store.objects.objects import Objects
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.contract import Finishing
+from graft_server.training.contract import FINISH, Finished, Finishing
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
@@ -68,31 +72,25 @@ STANDARD_ERRORS = 2.0
 """A gain counts as beyond noise if it is more than so many of its standard errors; see `is_beyond_noise`."""
 REFITTED = (1.0, 10.0, 100.0)
 """Strengths of the logistic regressions that are fitted anew on tuned features."""
-FROZEN = "frozen.npz"
-BEST = "best.npy"
-"""What the best tuned version so far says of the examples to measure on, shape (m, k)."""
 
 Array = NDArray[np.float32]
-OnProgress = Callable[[dict[str, Any]], None]
 
 
-def prepare(folder: Path, items: Iterable[Any], selection: Selection, *, seed: int) -> bool:
-    """Writes what a tuning needs into its scratch folder; False if there are too few examples for one.
+def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
+    """What a tuning is given; None if there are too few examples for one.
 
     Args:
-        folder: The scratch folder.
-        items: What the backbone's preprocessor makes of each row of the training set; taken one by one, if at all.
         selection: The frozen head, and the examples that it was chosen on.
         seed: What the split is derived from.
     """
     examples = selection.examples
     if examples is None or selection.out_of_fold is None:
-        return False
+        return None
     train, rows = examples.train, examples.rows
     bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
     folds = 20 if len(rows) >= MANY_EXAMPLES else 10
     if len(rows) < LEAST_EXAMPLES or len(np.unique(bound)) < folds:
-        return False
+        return None
     fold_of = stratified_folds(examples.labels, bound, folds, seed)
     of_examples = np.full(len(rows), Part.TRAIN, np.int8)
     of_examples[fold_of == 0] = Part.STOP
@@ -101,23 +99,18 @@ def prepare(folder: Path, items: Iterable[Any], selection: Selection, *, seed: i
     trained = np.bincount(examples.labels[of_examples == Part.TRAIN], minlength=len(train.classes)) > 0
     of_examples[~trained[examples.labels]] = Part.TRAIN
     if not ((of_examples == Part.STOP).any() and (of_examples == Part.MEASURE).any()):
-        return False
+        return None
     part = np.full(len(train), Part.LEFT_OUT, np.int8)
     part[rows] = of_examples
-    Scratch.write(
-        folder,
-        items=items,
+    return TuningSet(
+        ids=train.ids,
         labels=train.labels,
         weights=train.weights,
         part=part,
-        head=_start(examples, selection.report.head.settings, of_examples),
-    )
-    np.savez(
-        folder / FROZEN,
-        probabilities=selection.out_of_fold[of_examples == Part.MEASURE],
         validation=train.validation & (train.weights > 0),
+        head=_start(examples, selection.report.head.settings, of_examples),
+        frozen=selection.out_of_fold[of_examples == Part.MEASURE],
     )
-    return True
 
 
 def _start(examples: Examples, settings: Mapping[str, float], part: NDArray[np.int8]) -> tuple[Array, Array]:
@@ -154,43 +147,36 @@ class _Measured:
     weights: NDArray[np.float64]
 
 
-def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
-    """Makes a version of what a tuning left in its scratch folder, or of the best one so far. A job of `jobs`.
-
-    Args:
-        payload: A `Finishing`, as builtins.
-        progress: Told `stage` and `fraction`.
-
-    Returns:
-        The same as `train.train`: of the tuned version, or of the best one so far with a report of what was tried;
-        `kept`: which of both it is.
+@FINISH.done_by
+def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
+    """Makes a version of what a tuning made, or of the best one so far.
 
     Raises:
         FaultError: The head's graph computes something else than the head (HEAD_PARITY), or the store failed.
     """
     started = time.monotonic()
-    task = msgspec.convert(payload, Finishing)
-    objects = Objects.open(task.store)
-    progress({"stage": "selecting", "fraction": 0.0})
+    task, objects, tuned = payload, Objects.open(place.store), payload.tuned
+    progress(Progress("selecting"))
     manifest, report = read_report(objects, task.best)
     tried = TuningReport(
         method=task.method,
         kept=False,
-        ended=str(task.outcome["ended"]),
+        ended=tuned.ended,
         unfrozen_layers=task.layers - task.below,
         layers=task.layers,
-        parameters=int(task.outcome.get("parameters", 0)),
+        parameters=tuned.parameters,
         learning_rate=task.learning_rate,
-        diverged=int(task.outcome.get("diverged", 0)),
+        diverged=tuned.diverged,
         seconds=task.seconds,
-        examples_per_second=float(task.outcome.get("examples_per_s", 0.0)),
-        history=tuple(msgspec.convert(it, TuningPoint) for it in task.outcome.get("history", ())),
+        examples_per_second=tuned.examples_per_s,
+        history=tuned.history,
     )
-    measured = _measured(task, tried, report.tuning) if task.outcome.get("best", 0) else None
+    measured = _measured(objects, task, tried) if tuned.made else None
     tried = measured.report if measured else tried
+    key = ""
     if measured is not None and tried.kept:
-        parts = _parts(measured, Path(task.scratch) / task.own)
-        np.save(Path(task.scratch) / BEST, measured.of_measured)
+        parts = _parts(measured, read_top(objects, tuned.made))
+        key = write_probabilities(objects, task.folder, measured.of_measured)
         report, manifest = (
             _tuned_report(report, measured, manifest),
             dataclasses.replace(manifest, below=task.below),
@@ -203,9 +189,9 @@ def finish(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
         training_duration_s=report.training_duration_s + task.seconds + time.monotonic() - started,
         trained_time_s=time.time(),
     )
-    progress({"stage": "publishing", "fraction": 0.9})
+    progress(Progress("publishing", 0.9))
     ref = write_version(objects, manifest, {**parts, REPORT: msgspec.json.encode(report)})
-    return result_of(ref, report) | {"kept": tried.kept}
+    return Finished(manifest=ref, report=report, kept=tried.kept, measured=key)
 
 
 def _with_tuning(report: Report, tried: TuningReport) -> Report:
@@ -220,58 +206,32 @@ def _with_tuning(report: Report, tried: TuningReport) -> Report:
     return dataclasses.replace(report, tuning=tuning, other_tunings=others, warnings=warnings)
 
 
-def result_of(manifest: ManifestRef, report: Report) -> dict[str, Any]:
-    """What a job that makes a version returns; see `train.train`."""
-    # The report's figures: the catalogue is replayed at every start and never forgets, so it names no example.
-    summary = dataclasses.replace(
-        report,
-        head=dataclasses.replace(report.head, candidates=()),
-        tuning=dataclasses.replace(report.tuning, history=()) if report.tuning else None,
-        other_tunings=(),
-        per_class=(),
-        confusions=(),
-        warnings=(),
-        reliability=(),
-        data=None,
-        learning_curve=None,
-        feature_map=(),
-        predicted_values=(),
-    )
-    return {
-        "manifest": msgspec.to_builtins(manifest),
-        "report": msgspec.json.encode(report),
-        "summary": msgspec.to_builtins(summary),
-    }
-
-
-def _measured(task: Finishing, tried: TuningReport, before: TuningReport | None) -> _Measured:
+def _measured(objects: Objects, task: Finishing, tried: TuningReport) -> _Measured:
     """Chooses the head on the tuned features, and measures it against the frozen one, and the best one so far."""
-    kept = Scratch.read(Path(task.scratch))
-    own = kept.folder / task.own
-    features = np.load(own / scratch.FEATURES).astype(np.float32)
-    frozen = np.load(kept.folder / FROZEN)
+    kept, made = TuningSet.read(objects, task.prepared), TunedParts.read(objects, task.tuned.made)
+    features = made.features.astype(np.float32)
     held_out = np.flatnonzero((kept.part == Part.STOP) | (kept.part == Part.MEASURE))
     rows = np.concatenate([held_out, np.flatnonzero(kept.part == Part.TRAIN)])
     stop = kept.part[held_out] == Part.STOP
-    trial, candidates = _choose(kept, task, features, rows, stop)
+    trial, candidates = _choose(kept, made, features, rows, stop=stop, seed=task.seed)
     head = _fitted(trial, features[rows], kept.labels[rows], len(held_out), task.seed)
     labels, weights = kept.labels[held_out][~stop], kept.weights[held_out][~stop]
     tuned = of_measured = _tempered(trial.probabilities, stop, kept.labels[held_out], kept.weights[held_out])
-    best = np.load(kept.folder / BEST) if before is not None and before.kept else frozen["probabilities"]
-    losses, lost, least = (_losses(it, labels) for it in (tuned, frozen["probabilities"], best))
+    best = read_probabilities(objects, task.best_measured) if task.best_measured else kept.frozen
+    losses, lost, least = (_losses(it, labels) for it in (tuned, kept.frozen, best))
     report = dataclasses.replace(
         tried,
         kept=not task.auto or is_beyond_noise(least - losses, weights, tuned.shape[1]),
         measured=len(labels),
-        frozen_log_loss=figures.log_loss(frozen["probabilities"], labels, weights),
+        frozen_log_loss=figures.log_loss(kept.frozen, labels, weights),
         tuned_log_loss=figures.log_loss(tuned, labels, weights),
         gain_error=float(np.sqrt(mean_and_variance(lost - losses, weights)[1])),
-        frozen_accuracy=_accuracy(frozen["probabilities"], labels, weights),
+        frozen_accuracy=_accuracy(kept.frozen, labels, weights),
         tuned_accuracy=_accuracy(tuned, labels, weights),
         own_share=tried.unfrozen_layers / tried.layers,
-        bytes=(own / scratch.TOP).stat().st_size,
+        bytes=made.top_bytes,
     )
-    validation = np.flatnonzero(frozen["validation"])
+    validation = np.flatnonzero(kept.validation)
     if len(validation):
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
@@ -279,16 +239,23 @@ def _measured(task: Finishing, tried: TuningReport, before: TuningReport | None)
 
 
 def _choose(
-    kept: Scratch, task: Finishing, features: Array, rows: NDArray[np.int64], stop: NDArray[np.bool_]
+    kept: TuningSet,
+    made: TunedParts,
+    features: Array,
+    rows: NDArray[np.int64],
+    *,
+    stop: NDArray[np.bool_],
+    seed: int,
 ) -> tuple[Trial, tuple[Candidate, ...]]:
     """The head that was tuned along, or a new one on the tuned features: whichever those to stop by like best.
 
     Args:
         kept: The examples.
-        task: The tuning.
+        made: What the tuning made of them.
         features: shape (n, d).
         rows: Those held out first, then those trained on.
         stop: shape (held out,): which of the held-out ones may be chosen on.
+        seed: What chance is derived from.
     """
     count = len(stop)
     labels, weights = kept.labels[rows], kept.weights[rows]
@@ -296,10 +263,10 @@ def _choose(
     fold_of = np.where(np.arange(len(rows)) < count, 0, NEVER).astype(np.int32)
     classes = kept.head[1].shape[0]
     wide = features[rows].astype(np.float16)
-    problem = Problem(POOLED, wide, labels, weights, classes, fold_of, 1, task.seed)
+    problem = Problem(POOLED, wide, labels, weights, classes, fold_of, 1, seed)
     measure = Measure(np.ones(count, bool), labels[:count], weights[:count])
     trials = LogisticTrials(problem, measure)
-    tried = [_along(kept.folder / task.own, problem, features[rows][:count], measure)]
+    tried = [_along(made, problem, features[rows][:count], measure)]
     tried += [dataclasses.replace(trials.trial(it), settings={"C": it}) for it in REFITTED]
     judged = [
         Candidate(
@@ -317,10 +284,9 @@ def _choose(
     return tried[best], tuple(sorted(judged, key=lambda it: it.log_loss))
 
 
-def _along(own: Path, problem: Problem, features: Array, measure: Measure) -> Trial:
+def _along(made: TunedParts, problem: Problem, features: Array, measure: Measure) -> Trial:
     """The head that was tuned along with the layers."""
-    found = np.load(own / scratch.TUNED_HEAD)
-    of = LinearMap(found["weight"], found["bias"])
+    of = LinearMap(*made.head)
     logits = of.logits(features)
     temperature = measure.temperature(logits)
 
@@ -382,10 +348,10 @@ def _accuracy(probabilities: Array, labels: NDArray[np.int32], weights: NDArray[
     return float(weights @ (probabilities.argmax(axis=1) == labels) / weights.sum())
 
 
-def _parts(measured: _Measured, folder: Path) -> dict[str, bytes]:
+def _parts(measured: _Measured, top: bytes) -> dict[str, bytes]:
     head, graph = encode(measured.head), to_onnx(measured.head)
     check_parity(decode(head), graph, measured.features.astype(np.float16))
-    return {HEAD: head, HEAD_ONNX: graph, TOP: (folder / scratch.TOP).read_bytes()}
+    return {HEAD: head, HEAD_ONNX: graph, TOP: top}
 
 
 def _tuned_report(frozen: Report, measured: _Measured, manifest: Manifest) -> Report:

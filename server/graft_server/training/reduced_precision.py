@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.backbones.families import backbone_of_payload
+from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
 from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.source import backbone_at
 from graft_server.domain.errors import BackboneError, StateError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.views import POOLED, stacked
-from graft_server.encoding.encoder import Encoder, Reference
+from graft_server.encoding.encoder import Encoder
+from graft_server.jobs.job import Place
 from graft_server.training.examples.folded import Examples, examples_of, usable
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem
@@ -37,6 +40,39 @@ EXAMPLES = 2_000
 MOST_REPEATS, PREDICTIONS = 5, 3_000
 """Few examples are predicted several times, in folds dealt anew: a single deal moves the accuracy of 600 by more
 than what is allowed (on Banking77 in int8, falls of -1.0 to 0.7 points by one deal, -0.2 to 0.4 by three)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What it takes to run an encoder in float32, on the CPU."""
+
+    graph: Path
+    """Its exported graph."""
+    backbone: Backbone
+    precision: str
+    """What the served encoder computes in instead."""
+
+
+def reference_at(place: Place, name: str, encoder_id: str) -> Reference:
+    """The encoder in float32 of a backbone whose encoder computes in less, where a job runs.
+
+    Raises:
+        BackboneError: The backbone is not there, or another one.
+    """
+    backbone = backbone_at(place, name, encoder_id)
+    cache = EncoderCache.at(place)
+    try:
+        graph = cache.require(cache.graph(backbone.reference_id))
+    except BackboneError as error:
+        if error.reason != NOT_CACHED:
+            raise
+        raise BackboneError(
+            "The encoder in float32, which a reduced precision is compared with, is not in the server's cache: "
+            "restart the server, which exports it anew.",
+            reason=NOT_CACHED,
+            metadata=error.metadata,
+        ) from None
+    return Reference(graph, backbone, backbone.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +244,9 @@ def _sample(train: ClassifiedSet, embedded: NDArray[np.bool_], seed: int) -> NDA
 
 
 def _features(inputs: Sequence[Input], reference: Reference) -> dict[str, NDArray[np.float32]]:
-    graph = Path(reference.graph)
-    if not graph.is_file():
-        raise BackboneError(
-            "The encoder in float32, which a reduced precision is compared with, is not in the server's cache: "
-            "restart the server, which exports it anew.",
-            reason="ENCODER_NOT_CACHED",
-        )
-    preprocessor = backbone_of_payload(reference.backbone).preprocessor()
+    preprocessor = reference.backbone.preprocessor()
     # One thread: serving needs the others.
-    encoder = Encoder(graph, device="cpu", threads=1, collate=preprocessor.collate)
+    encoder = Encoder(reference.graph, device="cpu", threads=1, collate=preprocessor.collate)
     items = [it.item for it in preprocessor.many(inputs) if isinstance(it, Prepared)]
     order = sorted(range(len(items)), key=lambda row: len(items[row]))
     batches = [

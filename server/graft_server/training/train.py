@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from graft_server.backbones.decoding.limits import Bounded
-from graft_server.backbones.families import backbone_of_payload
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
@@ -25,33 +20,29 @@ from graft_server.domain.views import stacked
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
+from graft_server.jobs.job import OnProgress, Place
+from graft_server.jobs.job import Progress as JobProgress
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training import finish_tuning
-from graft_server.training.contract import Training, Tuning
+from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import assembled
 from graft_server.training.examples.training_set import ExampleSet
-from graft_server.training.reduced_precision import admit
+from graft_server.training.reduced_precision import admit, reference_at
 from graft_server.training.tasks.table import TRAINING
 from graft_server.training.tasks.task import Selection
 
-OnProgress = Callable[[dict[str, Any]], None]
 
-
-def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
+@TRAIN.done_by
+def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     """Trains on everything that a commit names and writes the parts of a version.
 
     Args:
-        payload: A `Training`, as builtins.
-        progress: Told `stage` ("reading", "selecting", "comparing" with float32, "publishing"), `fraction`, 0
-            to 1, of the whole job, and `metrics` where there are any.
-
-    Returns:
-        `manifest`: `key` and `sha256`, as in `ManifestRef`; `report`: the report as JSON, the same bytes as the
-        version's part; `summary`: a `Report` as builtins whose lists are empty, for the catalogue; `unprepared`:
-        why no tuning can follow ("too_few" examples, or some are "features" already), "" if one can.
+        payload: The commit.
+        place: Where this runs.
+        progress: Told the stages "reading", "selecting", "comparing" with float32, and "publishing".
 
     Raises:
         StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
@@ -60,19 +51,19 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
             served head (HEAD_PARITY), or the store failed.
     """
     started = time.monotonic()
-    task = msgspec.convert(payload, Training)
-    objects = Objects.open(task.store)
-    progress({"stage": "reading", "fraction": 0.0})
+    task, objects = payload, Objects.open(place.store)
+    progress(JobProgress("reading"))
     rows = _read(objects, task)
     seed = task.seed % (1 << 64)  # NumPy's generators take no negative one
     training_set, selection, warnings = _selected(rows, task, seed, progress)
-    if task.reference is not None and len(training_set):
-        progress({"stage": "comparing", "fraction": 0.9})
+    if task.reduced and len(training_set):
+        progress(JobProgress("comparing", 0.9))
+        reference = reference_at(place, task.backbone, task.encoder_id)
         by_id = {example.id: example.input for example in rows.examples}
         inputs = [by_id[id_] for id_ in training_set.ids]
         examples = training_set.classified()
-        warnings.append(admit(examples, inputs, selection.head.view, task.reference, seed=seed))
-    progress({"stage": "publishing", "fraction": 0.95})
+        warnings.append(admit(examples, inputs, selection.head.view, reference, seed=seed))
+    progress(JobProgress("publishing", 0.95))
     head, graph = encode(selection.head), to_onnx(selection.head)
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
@@ -88,11 +79,11 @@ def train(payload: Mapping[str, Any], progress: OnProgress) -> dict[str, Any]:
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
-    unprepared = "too_few"
-    if task.tuning is not None:
-        unprepared = _prepare(task.tuning, rows, training_set, selection, seed)
-    progress({"stage": "publishing", "fraction": 1.0})
-    return finish_tuning.result_of(manifest, report) | {"unprepared": unprepared}
+    prepared, unprepared = "", "too_few"
+    if task.tuning_folder:
+        prepared, unprepared = _prepare(objects, task.tuning_folder, rows, selection, seed)
+    progress(JobProgress("publishing", 1.0))
+    return Trained(manifest=manifest, report=report, prepared=prepared, unprepared=unprepared)
 
 
 def _selected(
@@ -105,7 +96,7 @@ def _selected(
         metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.labels_named))}
 
         def selecting(_stage: str, fraction: float) -> None:
-            progress({"stage": "selecting", "fraction": 0.1 + 0.8 * fraction, "metrics": metrics})
+            progress(JobProgress("selecting", 0.1 + 0.8 * fraction, metrics))
 
         return training_set, kind.select(training_set, seed=seed, progress=selecting), warnings
     except StateError as error:
@@ -130,17 +121,12 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _prepare(tuning: Tuning, rows: Rows, training_set: ExampleSet, selection: Selection, seed: int) -> str:
-    inputs = {example.id: example.input for example in rows.examples}
-    if any(it.kind is Kind.FEATURES for it in inputs.values()):
-        return "features"
-    preprocessor = backbone_of_payload(tuning.backbone).preprocessor()
-    if isinstance(preprocessor, Bounded):
-        preprocessor = preprocessor.within(tuning.limits)
-    # One after the other: pixels and samples are far larger than the files that they come from.
-    items = (preprocessor.prepare(inputs[id_]).item for id_ in training_set.ids)
-    prepared = finish_tuning.prepare(Path(tuning.scratch), items, selection, seed=seed)
-    return "" if prepared else "too_few"
+def _prepare(objects: Objects, folder: str, rows: Rows, selection: Selection, seed: int) -> tuple[str, str]:
+    """The key of what a tuning is given, or why none can follow."""
+    if any(it.input.kind is Kind.FEATURES for it in rows.examples):
+        return "", "features"
+    chosen = finish_tuning.prepare(selection, seed=seed)
+    return ("", "too_few") if chosen is None else (chosen.write(objects, folder), "")
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

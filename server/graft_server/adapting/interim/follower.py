@@ -218,7 +218,7 @@ class Interim:
                 named = await self._publisher.names.features(unnamed, self._trunk)
                 rows = named.get(VIEW, ())
                 state.name({label.name: row for label, row in zip(unnamed, rows, strict=False)})
-            fitted = await asyncio.to_thread(state.fit) if self.wanted else None
+            fitted = await self._publisher.learning.run(state.fit) if self.wanted else None
             if self._state is not state:  # dropped meanwhile
                 self._awake = True
                 return

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.adapting.interim.class_sums import ClassSums, Discriminant, stacked
 from graft_server.adapting.interim.learner import VIEW, FindRow, FittedHead, Log
 from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
 from graft_server.heads.maps import Member
 from graft_server.heads.single_label import SingleLabelHead
-from graft_server.heads.streaming import ClassSums, Discriminant, stacked
 from graft_server.store.adaptations.segments import Segment, changes
 
 LARGEST_STEP = 256

@@ -1,30 +1,31 @@
 """From a frozen version to a tuned one: cut the backbone, tune in a process of its own, make a version of it.
 
 Tuning takes minutes where a head takes seconds, so it has a place of its own to run in: other models' commits
-are not kept waiting. What the jobs hand each other lies in a scratch folder, so that a job that was killed goes
-on from where it was.
+are not kept waiting. What the jobs hand each other lies in the store, below a prefix of the commit's own, until the
+commit has an outcome.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-from graft_server.backbones import scratch
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
+from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError
 from graft_server.domain.method import Method
 from graft_server.domain.stream import Progress
 from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
-from graft_server.jobs.job import Job, Jobs
+from graft_server.jobs import job
+from graft_server.jobs.job import Jobs, unwatched
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.training.contract import FINISH, Finished, Finishing, Made, Trained
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +38,9 @@ FIRST_SHARE = 0.35
 """Of a time budget, what the first of two tunings may take: about what it takes beside the other."""
 FROZEN_DONE = 0.3
 """How much of a commit's work is done when the frozen head is found."""
-OLD_S = 7 * 24 * 3600.0
-"""A scratch folder that nobody wrote to for so long belongs to a commit that never ended."""
 
 OnProgress = Callable[[Progress], None]
-OnBetter = Callable[[Method, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+OnBetter = Callable[[Method, Finished], Awaitable[Finished]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +142,12 @@ def _invalid(name: str, value: float, remedy: str) -> InvalidError:
 class Tuner:
     """Tunes the commits of all adaptations."""
 
-    location: str
-    """Where the objects are, for workers."""
     jobs: Jobs
     """Where heads are fitted."""
     tuning_jobs: Jobs
     """Where backbones are tuned."""
-    folder: Path
-    """Where scratch folders are."""
-    threads: int
-    cache_bytes: int
-    """How much memory a tuning may use for what is below the cut; more goes to disk."""
-
-    def preparation(self, store: AdaptationStore, trunk: Trunk, commit_id: str) -> dict[str, Any]:
-        """What the job that finds the frozen head needs to prepare a tuning; see `train.Tuning`."""
-        backbone = trunk.backbone
-        return {
-            "scratch": str(self._scratch(store, commit_id)),
-            "backbone": backbone.payload(),
-            "limits": asdict(trunk.limits),
-        }
+    tunings: Tunings
+    """What tunings leave."""
 
     async def tune(
         self,
@@ -170,17 +155,19 @@ class Tuner:
         trunk: Trunk,
         commit_id: str,
         *,
+        folder: str,
         plan: Plan,
-        frozen: Mapping[str, Any],
+        frozen: Trained,
         on_progress: OnProgress,
         on_better: OnBetter,
-    ) -> Mapping[str, Any]:
-        """Tunes after the frozen head was found, and makes a version: see `tuned.finish` for what is returned.
+    ) -> Made:
+        """Tunes after the frozen head was found, and makes a version.
 
         Args:
             store: The adaptation.
             trunk: Its backbone.
             commit_id: The commit.
+            folder: The prefix of what the jobs hand each other; see `tuning_folder`.
             plan: What to tune.
             frozen: What the job that found the frozen head returned.
             on_progress: Told how far it is.
@@ -190,133 +177,100 @@ class Tuner:
         Raises:
             DomainError: The backbone cannot be tuned; with the plan `auto` what is best so far is kept instead.
         """
-        folder = self._scratch(store, commit_id)
-        best, spent = frozen, 0.0
-        attempts = plan.attempts[:1] if frozen["unprepared"] else plan.attempts
+        best: Made = frozen
+        spent, best_measured = 0.0, ""
+        attempts = plan.attempts if frozen.prepared else plan.attempts[:1]
         for number, attempt in enumerate(attempts):
             last = number == len(attempts) - 1
             left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
             told = _part(on_progress, number / len(attempts), (number + 1) / len(attempts))
             started = time.monotonic()
-            outcome: Mapping[str, Any] = {"ended": frozen["unprepared"]}
-            if not frozen["unprepared"]:
-                try:
-                    outcome = await self._run(
-                        folder,
-                        store,
-                        trunk,
-                        commit_id,
-                        plan=plan,
-                        attempt=attempt,
-                        seconds=left if last else left * FIRST_SHARE,
-                        on_progress=told,
-                    )
-                except DrainingError:
-                    raise
-                except DomainError as error:
-                    if not plan.auto:
-                        scratch.remove(folder)
-                        raise
-                    _log.warning("tuning %s of %s: %s", commit_id, store.model, error.message)
-                    outcome = {"ended": "failed"}
-            took = max(time.monotonic() - started, float(outcome.get("seconds", 0.0)))
-            payload = {
-                "store": self.location,
-                "best": best["manifest"],
-                "scratch": str(folder),
-                "own": attempt.method,
-                "method": attempt.method,
-                "layers": plan.layers,
-                "below": attempt.below,
-                "auto": plan.auto,
-                "seed": store.start.settings.seed % (1 << 64),
-                "learning_rate": plan.learning_rate,
-                "seconds": took,
-                "outcome": dict(outcome),
-            }
+            tuned = Tuned(ended=frozen.unprepared)
+            if frozen.prepared:
+                payload = Tuning(
+                    backbone=trunk.name,
+                    encoder_id=trunk.encoder_id,
+                    model=store.model,
+                    sources=store.sources(commit_id),
+                    limits=trunk.limits,
+                    prepared=frozen.prepared,
+                    folder=folder,
+                    recipe=_recipe(plan, attempt, store, left if last else left * FIRST_SHARE),
+                )
+                tuned = await self._run(payload, trunk, commit_id, plan, told)
+            took = max(time.monotonic() - started, tuned.seconds)
             told(Progress(commit_id, "selecting", 0.95))
-            job = Job("graft_server.training.finish_tuning:finish", payload, key=store.model)
-            best = await self.jobs.run(job, lambda _: None)
+            finishing = Finishing(
+                best=best.manifest,
+                best_measured=best_measured,
+                prepared=frozen.prepared,
+                folder=folder,
+                method=attempt.method,
+                layers=plan.layers,
+                below=attempt.below,
+                auto=plan.auto,
+                seed=store.start.settings.seed % (1 << 64),
+                learning_rate=plan.learning_rate,
+                seconds=took,
+                tuned=tuned,
+            )
+            finished = await self.jobs.run(FINISH.job(finishing, store.model), unwatched)
             spent += took
-            if best["kept"] and not last:
-                best = await on_better(attempt.method, best)
-        scratch.remove(folder)
+            best_measured = finished.measured or best_measured
+            best = await on_better(attempt.method, finished) if finished.kept and not last else finished
+        await asyncio.to_thread(self.tunings.delete, folder)
         return best
 
-    def sweep(self, models: Iterable[str]) -> None:
+    async def _run(
+        self, payload: Tuning, trunk: Trunk, commit_id: str, plan: Plan, on_progress: OnProgress
+    ) -> Tuned:
+        """What came of a tuning; with the plan `auto` also where it failed."""
+
+        def report(it: job.Progress) -> None:
+            on_progress(Progress(commit_id, it.stage, it.fraction, dict(it.metrics), it.eta_s))
+
+        try:
+            await trunk.ready()
+            if payload.recipe.below:
+                await trunk.cut(payload.recipe.below)
+            return await trunk.run(self.tuning_jobs, TUNE.job(payload, payload.model), report)
+        except DrainingError:
+            raise
+        except DomainError as error:
+            if error.reason == EXAMPLES_GONE:
+                raise
+            if not plan.auto:
+                await asyncio.to_thread(self.tunings.delete, payload.folder)
+                raise
+            _log.warning("tuning %s of %s: %s", commit_id, payload.model, error.message)
+            return Tuned(ended="failed")
+
+    def sweep(self, erasures: Mapping[str, int]) -> None:
         """Removes what commits left that never ended, at start.
 
         Args:
-            models: Those that are deleted, or of which examples were erased, once: it may have been after the commits.
+            erasures: Model to the number of the catalogue's entry that last erased examples of it, or all of it.
         """
-        for model in models:
-            self.forget(model)
-        for folder in self.folder.glob("*/*/"):
-            if time.time() - folder.stat().st_mtime > OLD_S:
-                scratch.remove(folder)
+        self.tunings.sweep(erasures)
 
     def discard(self, store: AdaptationStore, commits: Iterable[str]) -> None:
-        """Removes the scratch of commits that were given up for good."""
-        for commit_id in commits:
-            scratch.remove(self._scratch(store, commit_id))
+        """Removes what commits left that were given up for good."""
+        self.tunings.discard(store.model, store.name, commits)
 
-    def forget(self, model: str) -> None:
-        """Removes the scratch of a model's commits, which has the tokens of their examples: some were erased."""
-        scratch.remove(self._scratches(model))
+    def forget(self, model: str, erasure: int) -> None:
+        """Removes what was made of a model's examples before an erasure."""
+        self.tunings.forget(model, erasure)
 
-    async def _run(
-        self,
-        folder: Path,
-        store: AdaptationStore,
-        trunk: Trunk,
-        commit_id: str,
-        *,
-        plan: Plan,
-        attempt: Attempt,
-        seconds: float,
-        on_progress: OnProgress,
-    ) -> Mapping[str, Any]:
-        await trunk.ready()
-        backbone = trunk.backbone
-        graphs = {"graph": str(trunk.graph)}
-        if attempt.below:
-            below, above = await trunk.cut(attempt.below)
-            graphs = {"graph": str(above), "below_graph": str(below)}
-        payload = {
-            "backbone": backbone.payload(),
-            "below": attempt.below,
-            "scratch": str(folder),
-            "own": attempt.method,
-            **graphs,
-            "epochs": plan.epochs,
-            "learning_rate": plan.learning_rate,
-            "layer_decay": plan.layer_decay,
-            "seed": store.start.settings.seed,
-            "seconds": seconds,
-            "threads": self.threads,
-            "cache_bytes": self.cache_bytes,
-        }
 
-        def report(told: Mapping[str, Any]) -> None:
-            on_progress(
-                Progress(
-                    commit_id,
-                    str(told.get("stage", "")),
-                    float(told.get("fraction", 0.0)),
-                    dict(told.get("metrics", {})),
-                    told.get("eta_s"),
-                )
-            )
-
-        job = Job("graft_server.backbones.torch.tuning:tune", payload, key=store.model, fresh=True)
-        outcome: Mapping[str, Any] = await self.tuning_jobs.run(job, report)
-        return outcome
-
-    def _scratch(self, store: AdaptationStore, commit_id: str) -> Path:
-        return self._scratches(store.model) / _digest(store.name, commit_id)
-
-    def _scratches(self, model: str) -> Path:
-        return self.folder / _digest(self.location, model)
+def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float) -> Recipe:
+    return Recipe(
+        below=attempt.below,
+        epochs=plan.epochs,
+        learning_rate=plan.learning_rate,
+        layer_decay=plan.layer_decay,
+        seed=store.start.settings.seed,
+        seconds=seconds,
+    )
 
 
 def _part(on_progress: OnProgress, start: float, end: float) -> OnProgress:
@@ -327,7 +281,3 @@ def _part(on_progress: OnProgress, start: float, end: float) -> OnProgress:
         on_progress(replace(progress, fraction=FROZEN_DONE + (0.95 - FROZEN_DONE) * done))
 
     return told
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import msgspec
 
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
+from graft_server.backbones.tuning_contract import EXAMPLES_GONE
+from graft_server.backbones.tunings import tuning_folder
 from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
-from graft_server.domain.model import ManifestRef, Source, Version
-from graft_server.domain.report import Report
+from graft_server.domain.model import Version
+from graft_server.domain.report import Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
-from graft_server.jobs.job import Job, Jobs
+from graft_server.jobs import job
+from graft_server.jobs.job import Jobs
 from graft_server.sharing.shielding import uncancelled
+from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
 from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training
 
 _log = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=Made)
 OnProgress = Callable[[Progress], None]
 
 _ENCODED, _TRAINED = 0.3, 0.95
@@ -42,13 +48,13 @@ class Publisher:
     """Publishes the commits of all adaptations."""
 
     objects: Objects
-    location: str
-    """Where the objects are, for workers."""
     catalogue: Catalogue
     jobs: Jobs
     tuner: Tuner
     on_published: Callable[[Version], Awaitable[None]]
     """Puts a version in service; the commit counts as published once it returns."""
+    learning: Threads
+    """Where interim heads are fitted."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
 
@@ -70,10 +76,11 @@ class Publisher:
         """
         lost: set[str] = set()
         while True:
-            read_at = (await asyncio.to_thread(self.catalogue.refresh)).entries
+            snapshot = await asyncio.to_thread(self.catalogue.refresh)
+            read_at = snapshot.entries
             try:
                 result = await self._train(
-                    store, trunk, feature_writer, commit_id, read_at=read_at, on_progress=on_progress
+                    store, trunk, feature_writer, commit_id, snapshot=snapshot, on_progress=on_progress
                 )
                 on_progress(Progress(commit_id, "publishing", _TRAINED))
                 version = await uncancelled(self._enter(store, commit_id, result, read_at))
@@ -81,14 +88,14 @@ class Publisher:
                 _log.info("%s", error.message)
                 continue
             except FaultError as error:
-                if self._erased(store.model, read_at):
-                    continue  # its examples, or its scratch, were taken away under it
+                if error.reason == EXAMPLES_GONE or self._erased(store.model, read_at):
+                    continue  # its examples, or what a tuning made of them, were taken away under it
                 key = error.metadata.get("object", "")
                 if error.reason != FEATURES_MISSING or key in lost:
                     raise
                 lost.add(key)
                 continue
-            return version, msgspec.json.decode(result["report"], type=Report)
+            return version, result.report
 
     def _erased(self, model: str, read_at: int) -> bool:
         """Whether examples of a model were erased after an entry of the catalogue, as last read."""
@@ -101,37 +108,63 @@ class Publisher:
         feature_writer: FeatureWriter,
         commit_id: str,
         *,
-        read_at: int,
+        snapshot: Snapshot,
         on_progress: OnProgress,
-    ) -> Mapping[str, Any]:
+    ) -> Made:
         """Has a worker write a version's parts, and returns what it says of them."""
+        read_at, folder = snapshot.entries, ""
         plan = plan_of(store.start.settings, trunk.backbone)
         told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
         feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
         await self._complete_features(feature_writers, commit_id, told)
-        payload = self._payload(store, trunk, commit_id, sources)
-        payload["label_features"] = await self._label_features([*earlier, store], trunk)
+        label_features = await self._label_features([*earlier, store], trunk)
         if plan is not None:
-            payload["tuning"] = self.tuner.preparation(store, trunk, commit_id)
-        result: Mapping[str, Any] = await self.jobs.run(
-            Job("graft_server.training.train:train", payload, key=store.model),
-            lambda report: told(_progress(commit_id, report)),
+            erasure = snapshot.last_erasures.get(store.model, 0)
+            folder = tuning_folder(store.model, erasure, store.name, commit_id)
+        settings = store.start.settings
+        payload = Training(
+            task=settings.task,
+            labels=settings.labels,
+            closed_labels=settings.closed_labels,
+            label_features=label_features,
+            model=store.model,
+            adaptation_id=store.adaptation_id,
+            commit_id=commit_id,
+            backbone=trunk.name,
+            encoder_id=trunk.encoder_id,
+            sources=sources,
+            seed=settings.seed,
+            reduced=trunk.reduced,
+            tuning_folder=folder,
+        )
+        result = await trunk.run(
+            self.jobs, TRAIN.job(payload, store.model), lambda report: told(_progress(commit_id, report))
         )
         if plan is None:
             return result
 
-        async def enter(method: Method, better: Mapping[str, Any]) -> Mapping[str, Any]:
+        async def enter(method: Method, better: M) -> M:
             # In the catalogue the commit's id is followed by a slash and the method: no commit's own id has a slash.
             version = await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
             # It may have been published before a restart: then those parts are there, and the new ones are not.
-            return {**better, "manifest": asdict(version.manifest)}
+            return replace(better, manifest=version.manifest)
 
-        if not result["unprepared"] and (plan.auto or not self._answers(store.model)):
+        async def enter_tuned(method: Method, better: Finished) -> Finished:
+            return await enter(method, better)
+
+        if result.prepared and (plan.auto or not self._answers(store.model)):
             result = await enter(Method.FROZEN, result)  # something to use within seconds
         return await self.tuner.tune(
-            store, trunk, commit_id, plan=plan, frozen=result, on_progress=on_progress, on_better=enter
+            store,
+            trunk,
+            commit_id,
+            folder=folder,
+            plan=plan,
+            frozen=result,
+            on_progress=on_progress,
+            on_better=enter_tuned,
         )
 
     def _answers(self, model: str) -> bool:
@@ -158,10 +191,8 @@ class Publisher:
         known = snapshot.models.get(model)
         return None if known is None else known.versions.get(number)
 
-    async def _enter(
-        self, store: AdaptationStore, commit_id: str, result: Mapping[str, Any], read_at: int
-    ) -> Version:
-        manifest = ManifestRef(**result["manifest"])
+    async def _enter(self, store: AdaptationStore, commit_id: str, result: Made, read_at: int) -> Version:
+        manifest = result.manifest
         try:
             version = await asyncio.to_thread(
                 self.catalogue.publish,
@@ -169,7 +200,7 @@ class Publisher:
                 adaptation_id=store.adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
-                summary=result["summary"],
+                summary=msgspec.to_builtins(summary_of(result.report)),
                 born=store.start.born,
                 read_at=read_at,
             )
@@ -204,41 +235,20 @@ class Publisher:
             for source in store.start.lineage
         ]
 
-    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> dict[str, Any]:
+    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> LabelFeatures | None:
         """What the labels' names say to the backbone; the last of the lineage describes them."""
         described = {label.name: label for label in lineage[-1].start.settings.labels}
         names = set(described)
         for it in lineage:
             names |= await asyncio.to_thread(it.labels)
         if not names:
-            return {}
+            return None
         ordered = sorted(names)
         features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
         if not features:
-            return {}
+            return None
         views = {view: array.tobytes() for view, array in features.items()}
-        return {"names": ordered, "views": views, "scale": trunk.name_scale}
-
-    def _payload(
-        self, store: AdaptationStore, trunk: Trunk, commit_id: str, sources: tuple[Source, ...]
-    ) -> dict[str, Any]:
-        settings = store.start.settings
-        return {
-            "store": self.location,
-            "model": store.model,
-            "adaptation_id": store.adaptation_id,
-            "commit_id": commit_id,
-            "backbone": trunk.name,
-            "encoder_id": trunk.encoder_id,
-            "reference": asdict(trunk.reference) if trunk.reference else None,
-            "sources": [
-                {"adaptation_id": source.adaptation_id, "watermarks": source.watermarks} for source in sources
-            ],
-            "labels": [{"name": label.name, "description": label.description} for label in settings.labels],
-            "closed_labels": settings.closed_labels,
-            "seed": settings.seed,
-            "task": settings.task,
-        }
+        return LabelFeatures(tuple(ordered), views, trunk.name_scale)
 
 
 def _first_part(on_progress: OnProgress) -> OnProgress:
@@ -246,6 +256,6 @@ def _first_part(on_progress: OnProgress) -> OnProgress:
     return lambda it: on_progress(replace(it, fraction=FROZEN_DONE * it.fraction))
 
 
-def _progress(commit_id: str, report: Mapping[str, Any]) -> Progress:
-    fraction = _ENCODED + (_TRAINED - _ENCODED) * float(report.get("fraction", 0.0))
-    return Progress(commit_id, str(report.get("stage", "")), fraction, dict(report.get("metrics", {})))
+def _progress(commit_id: str, report: job.Progress) -> Progress:
+    fraction = _ENCODED + (_TRAINED - _ENCODED) * report.fraction
+    return Progress(commit_id, report.stage, fraction, dict(report.metrics))

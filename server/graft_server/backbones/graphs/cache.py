@@ -2,17 +2,31 @@
 
 An entry appears whole or not at all: it is written beside its place and renamed. Two processes that export the
 same encoder at once make the same entry; the second rename loses, harmlessly.
+
+Who lacks a graph that another cache has gets it by way of the store, where graphs lie by
+
+    encoders/ENCODER_ID/FILE
+
+Nothing is put there as long as all who work with an encoder share one cache.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from graft_server.domain.errors import BackboneError, CorruptError, StoreError
+from graft_server.jobs.job import Place
+from graft_server.store.handover import cache_identity
+from graft_server.store.objects.objects import ObjectExistsError, Objects
+
+_log = logging.getLogger(__name__)
 
 GRAPH = "encoder.onnx"
 NAMES = "names.onnx"
@@ -23,15 +37,39 @@ HIDDEN = "hidden"
 """What the tensor at a cut is called in both parts of a graph; see `cutting`."""
 
 
-class EncoderCache:
-    """A folder of exported encoders."""
+NOT_CACHED = "ENCODER_NOT_CACHED"
+"""The reason of the error where a graph is neither in the cache nor in the store; metadata["encoder_id"] says whose."""
 
-    def __init__(self, folder: Path) -> None:
+_FOLDER = "encoders"
+_ABOVE, _BELOW = "above-{}.onnx", "below-{}.onnx"
+
+
+class EncoderCache:
+    """A folder of exported encoders, and what the store has of others."""
+
+    def __init__(self, folder: Path, objects: Objects | None = None) -> None:
+        """Makes it.
+
+        Args:
+            folder: The cache.
+            objects: The store; None: there is none.
+        """
         self._folder = folder
+        self._objects = objects
+
+    @classmethod
+    def at(cls, place: Place) -> EncoderCache:
+        """The cache where a job runs."""
+        return cls(Path(place.cache), Objects.open(place.store) if place.store else None)
+
+    @property
+    def identity(self) -> str:
+        """What tells this cache from others."""
+        return cache_identity(self._folder)
 
     def graph(self, encoder_id: str) -> Path:
         """Where the encoder's graph is, or would be."""
-        return self._folder / "encoders" / encoder_id / GRAPH
+        return self._folder / _FOLDER / encoder_id / GRAPH
 
     def names(self, encoder_id: str) -> Path:
         """Where the graph is that encodes names of classes, for backbones that have one."""
@@ -39,11 +77,11 @@ class EncoderCache:
 
     def below(self, encoder_id: str, layer: int) -> Path:
         """Where the part of the graph below a cut after so many layers is, or would be."""
-        return self.graph(encoder_id).with_name(f"below-{layer}.onnx")
+        return self.graph(encoder_id).with_name(_BELOW.format(layer))
 
     def above(self, encoder_id: str, layer: int) -> Path:
         """Where the part above it is, or would be."""
-        return self.graph(encoder_id).with_name(f"above-{layer}.onnx")
+        return self.graph(encoder_id).with_name(_ABOVE.format(layer))
 
     def has(self, encoder_id: str) -> bool:
         """Whether the encoder has been exported."""
@@ -56,9 +94,85 @@ class EncoderCache:
         except (OSError, ValueError, KeyError, TypeError):
             return 0.0
 
+    def require(self, path: Path) -> Path:
+        """A file of an entry, from the store if this cache lacks it.
+
+        Args:
+            path: Where it would be: what `graph`, `names`, `below` or `above` gives.
+
+        Raises:
+            BackboneError: It is in neither (ENCODER_NOT_CACHED).
+            StoreError: The store failed.
+        """
+        encoder_id = path.parent.name
+        if not path.is_file():
+            self.fetch(encoder_id)
+        if not path.is_file():
+            raise BackboneError(
+                f"The encoder {encoder_id} is not in the server's cache: restart the server, which exports it anew.",
+                reason=NOT_CACHED,
+                metadata={"encoder_id": encoder_id},
+            )
+        return path
+
+    def fetch(self, encoder_id: str) -> bool:
+        """Gets what the store has of an entry and this cache lacks; returns whether the encoder is here then.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        if self._objects is None:
+            return self.has(encoder_id)
+        keys = self._objects.keys(_prefix(encoder_id))
+        try:
+            if self.has(encoder_id):
+                self._fetch_into(self.graph(encoder_id).parent, keys)
+            elif _prefix(encoder_id) + GRAPH in keys:
+                with self.new_entry(encoder_id) as entry:
+                    self._fetch_into(entry, keys)
+        except CorruptError as error:
+            _log.error("encoder %s: it is made anew: %s", encoder_id, error.message)
+            self._objects.delete(keys)
+        return self.has(encoder_id)
+
+    def _fetch_into(self, folder: Path, keys: Iterable[str]) -> None:
+        assert self._objects is not None  # noqa: S101 - there are no keys otherwise
+        for key in keys:
+            path = folder / key.rpartition("/")[2]
+            if not path.is_file():
+                self._objects.fetch(key, path)
+
+    def share(self, encoder_id: str) -> bool:
+        """Puts what this cache has of an entry into the store, for other caches; returns whether that is something.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        if self._objects is None or not self.has(encoder_id):
+            return False
+        graph = self.graph(encoder_id)
+        files = [it for it in graph.parent.iterdir() if it != graph and _is_shared(it)]
+        for path in (*files, graph):  # whoever sees the graph sees all
+            with suppress(ObjectExistsError):
+                self._objects.create_of_file(_prefix(encoder_id) + path.name, path)
+        return True
+
+    def give(self, encoder_id: str, *, cache: str) -> None:
+        """Sees to it that an entry that was made here can be had where it is wanted.
+
+        Args:
+            encoder_id: The encoder.
+            cache: The identity of the cache that it is wanted in.
+        """
+        if cache != self.identity:
+            self.share(encoder_id)
+
     def discard(self, encoder_id: str) -> None:
-        """Removes an entry that turned out to be unusable."""
+        """Removes an entry that turned out to be unusable, here and in the store."""
         shutil.rmtree(self.graph(encoder_id).parent, ignore_errors=True)
+        if self._objects is not None:
+            with suppress(StoreError):  # then it is found out again
+                self._objects.delete(self._objects.keys(_prefix(encoder_id)))
 
     def add(self, path: Path, data: bytes) -> None:
         """Puts a file beside an encoder's graph; two processes that do so at once put the same one."""
@@ -81,3 +195,12 @@ class EncoderCache:
                 temporary.rename(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prefix(encoder_id: str) -> str:
+    return f"{_FOLDER}/{encoder_id}/"
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether a file is part of an entry wherever it is: how to drive it is measured where it runs."""
+    return path.name in (NAMES, PARITY_RECORD) or path.name.startswith(("above-", "below-"))

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from graft_server.backbones.graphs.cache import HIDDEN, EncoderCache
+from graft_server.backbones.graphs.contract import CUT, Cut, Cutting
+from graft_server.backbones.source import backbone_at
 from graft_server.domain.errors import BackboneError
+from graft_server.jobs.job import OnProgress, Place
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
@@ -41,25 +43,24 @@ class Parts:
     """From `hidden` and what it needs of the encoder's inputs to the other views."""
 
 
-def cut_encoder(payload: Mapping[str, Any], _progress: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-    """Puts the two parts of a cached encoder beside it. A job of `jobs`.
-
-    Args:
-        payload: `name`, `encoder_id` and `reference_id` of the backbone; `layer`: how many layers are below the
-            cut; `cache`: the cache's folder, which has both encoders.
+@CUT.done_by
+def cut_encoder(payload: Cutting, place: Place, _: OnProgress) -> Cut:
+    """Puts the two parts of a cached encoder beside it.
 
     Raises:
         BackboneError: The graph cannot be cut there.
     """
-    cache = EncoderCache(Path(payload["cache"]))
-    encoder_id, layer = str(payload["encoder_id"]), int(payload["layer"])
+    cache = EncoderCache.at(place)
+    encoder_id, layer = payload.encoder_id, payload.layer
+    backbone = backbone_at(place, payload.backbone, encoder_id)
     # Quantising drops the modules' names, but keeps those of the tensors.
-    reference = onnx.load(str(cache.graph(str(payload["reference_id"]))))
-    boundary = boundary_of(reference, layer, str(payload["name"]))
-    parts = cut(onnx.load(str(cache.graph(encoder_id))), boundary)
+    reference = onnx.load(str(cache.require(cache.graph(backbone.reference_id))))
+    boundary = boundary_of(reference, layer, backbone.name)
+    parts = cut(onnx.load(str(cache.require(cache.graph(encoder_id)))), boundary)
     cache.add(cache.below(encoder_id, layer), parts.below.SerializeToString())
     cache.add(cache.above(encoder_id, layer), parts.above.SerializeToString())
-    return {}
+    cache.give(encoder_id, cache=payload.cache)
+    return Cut()
 
 
 def boundary_of(model: onnx.ModelProto, layer: int, name: str) -> str:

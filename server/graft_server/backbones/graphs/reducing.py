@@ -12,10 +12,9 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,10 +23,12 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.graphs.cache import GRAPH, EncoderCache
+from graft_server.backbones.graphs.contract import REDUCE, Making, Reduced
 from graft_server.backbones.preprocessing import Arrays, odd_batches
+from graft_server.backbones.source import backbone_at
 from graft_server.domain.errors import BackboneError
+from graft_server.jobs.job import OnProgress, Place, Progress
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 """How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.987
@@ -45,30 +46,22 @@ class Nearness:
     mean: float
 
 
-def reduce_encoder(
-    payload: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]
-) -> dict[str, Any]:
-    """Makes an int8 or fp16 encoder from the cached float32 one. A job of `jobs`.
-
-    Args:
-        payload: `backbone`: see `Backbone.payload`; `cache`: the cache's folder, which has the reference.
-        progress: Told the stage.
-
-    Returns:
-        `least_cosine` and `mean_cosine` to the features in float32.
+@REDUCE.done_by
+def reduce_encoder(payload: Making, place: Place, progress: OnProgress) -> Reduced:
+    """Makes an int8 or fp16 encoder from the cached float32 one.
 
     Raises:
         BackboneError: The features are too far from those in float32.
     """
-    backbone = backbone_of_payload(payload["backbone"])
+    backbone = backbone_at(place, payload.backbone, payload.encoder_id)
     name, precision = backbone.name, backbone.precision
     preprocessor = backbone.preprocessor()
-    cache = EncoderCache(Path(payload["cache"]))
-    reference = cache.graph(backbone.reference_id)
+    cache = EncoderCache.at(place)
+    reference = cache.require(cache.graph(backbone.reference_id))
     with cache.new_entry(backbone.encoder_id) as entry:
-        progress({"stage": f"making the {precision} graph"})
+        progress(Progress(f"making the {precision} graph"))
         {"int8": to_int8, "fp16": to_fp16}[precision](reference, entry / GRAPH)
-        progress({"stage": "checking"})
+        progress(Progress("checking"))
         found = nearness(
             reference,
             entry / GRAPH,
@@ -82,7 +75,8 @@ def reduce_encoder(
                 "--precision fp32.",
                 reason="PRECISION_PARITY",
             )
-    return {"least_cosine": found.least, "mean_cosine": found.mean}
+    cache.give(backbone.encoder_id, cache=payload.cache)
+    return Reduced(found.least, found.mean)
 
 
 def to_int8(reference: Path, path: Path) -> None:

@@ -9,53 +9,46 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 
 from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.families import backbone_of_payload
 from graft_server.backbones.graphs.cache import GRAPH, NAMES, PARITY_RECORD, EncoderCache
+from graft_server.backbones.graphs.contract import EXPORT, Exported, Making
 from graft_server.backbones.preprocessing import Arrays, Preprocessor, odd_batches
+from graft_server.backbones.source import backbone_at
 from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
 from graft_server.domain.errors import BackboneError
+from graft_server.jobs.job import OnProgress, Place, Progress
 
 PARITY = 5e-4
 """The largest difference allowed between the graph's features and torch's, on unit-norm features, relative to the
 largest component of the row."""
 
 
-def export_encoder(
-    payload: Mapping[str, Any], progress: Callable[[Mapping[str, Any]], None]
-) -> dict[str, Any]:
-    """Exports one backbone into the cache. A job of `jobs`.
-
-    Args:
-        payload: `backbone`: see `Backbone.payload`; `cache`: the cache's folder.
-        progress: Told the stage.
-
-    Returns:
-        `parity`: the largest difference to torch that was seen, relative to the row's largest component.
+@EXPORT.done_by
+def export_encoder(payload: Making, place: Place, progress: OnProgress) -> Exported:
+    """Exports one backbone, in float32 whatever its precision, into the cache.
 
     Raises:
         BackboneError: The checkpoint cannot be loaded, or the graph does not agree with torch.
     """
-    backbone = backbone_of_payload(payload["backbone"])
+    backbone = backbone_at(place, payload.backbone, payload.encoder_id)
     preprocessor = backbone.preprocessor()
-    progress({"stage": "loading"})
+    progress(Progress("loading"))
     graph = torch_family(backbone).graph(backbone)
-    with EncoderCache(Path(payload["cache"])).new_entry(backbone.reference_id) as entry:
-        progress({"stage": "exporting"})
+    cache = EncoderCache.at(place)
+    with cache.new_entry(backbone.reference_id) as entry:
+        progress(Progress("exporting"))
         write_graph(graph, preprocessor.collate(graph.items), entry / GRAPH)
-        progress({"stage": "checking"})
+        progress(Progress("checking"))
         parity = _check(backbone, preprocessor, entry / GRAPH)
         if backbone.family.names:
-            progress({"stage": "exporting its text encoder"})
+            progress(Progress("exporting its text encoder"))
             parity = max(parity, export_names(backbone, entry / NAMES))
         if not parity <= PARITY:  # so said, NaN fails too
             raise BackboneError(
@@ -64,7 +57,8 @@ def export_encoder(
                 reason="EXPORT_PARITY",
             )
         (entry / PARITY_RECORD).write_text(json.dumps({"parity": parity}))
-    return {"parity": parity}
+    cache.give(backbone.reference_id, cache=payload.cache)
+    return Exported(parity)
 
 
 def write_graph(graph: Graph, batch: Arrays, path: Path, *, starred: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""What each task is, as plain data: a module for each, and `table` has a row for each."""
+"""The definition of each task as plain data: one module and one row of `table` for each task."""

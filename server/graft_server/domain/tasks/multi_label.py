@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from graft_server.domain.examples import Example
+from graft_server.domain.examples import Example, Task
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules, require_few
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelAnswer:
+    """Any number of the labels."""
+
+    task: ClassVar[Task] = Task.MULTI_LABEL
+
+    scores: Sequence[tuple[str, float, bool]]
+    """Labels with their probabilities and whether they are selected, most probable first."""
 
 
 def _label_set(example: Example, field: str, clean: CleanLabel) -> Example:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.examples import Example
+from graft_server.domain.examples import Example, Task
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules
 
 MAX_VALUE = 1e30
-"""Either way: squares of larger ones are beyond float32, which heads compute in."""
+"""The largest magnitude of a value: the squares of larger ones overflow float32, in which heads compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionAnswer:
+    """A number and its interval."""
+
+    task: ClassVar[Task] = Task.REGRESSION
+
+    value: float
+    low: float
+    high: float
 
 
 def _value(example: Example, field: str, clean: CleanLabel) -> Example:

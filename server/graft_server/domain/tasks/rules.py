@@ -1,4 +1,4 @@
-"""What the rest of the domain has to know of a task: a row of `table.TASKS`."""
+"""The facts about a task that the rest of the domain needs: a row of `table.TASKS`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 
 MAX_LABELS = 1_000
-"""Of one example's set or distribution."""
+"""The most labels in one example's set or distribution."""
 
 CleanLabel = Callable[[str, str], str]
 """Cleans a label, given the path of its field, or raises InvalidError."""
@@ -22,9 +22,9 @@ class TaskRules:
     """What the examples and settings of a task may be."""
 
     targets: Mapping[str, CleanTarget]
-    """The fields of an `Example` that are targets of the task, and what cleans each."""
+    """The fields of an `Example` that are targets of the task, and the function that cleans each."""
     instead_of_labels: str = ""
-    """What it answers with, in a few words, where that is no labels: none can be declared then."""
+    """A few words for its answers if they are not labels: no label can be declared then."""
     tunable: bool = False
     """Whether the backbone can be tuned for it."""
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.examples import Example, Share
+from graft_server.domain.examples import Example, Share, Task
 from graft_server.domain.names import shown
 from graft_server.domain.tasks.rules import CleanLabel, TaskRules, require_few
 
 OFF_ONE = 0.01
 """How far a distribution's sum may be from 1: probabilities are often rounded to two or three digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class SingleLabelAnswer:
+    """One of the labels."""
+
+    task: ClassVar[Task] = Task.SINGLE_LABEL
+
+    scores: Sequence[tuple[str, float]]
+    """Labels with their probabilities, most probable first."""
 
 
 def _label(example: Example, field: str, clean: CleanLabel) -> Example:
@@ -49,7 +61,7 @@ def _distribution(example: Example, field: str, clean: CleanLabel) -> Example:
 
 
 def _probability(probability: float, field: str) -> float:
-    if not 0 <= probability <= 1:  # so said, NaN fails too
+    if not 0 <= probability <= 1:  # the negation makes NaN fail too
         raise InvalidError(
             f"{field} is {probability}: a probability is from 0 to 1.",
             reason="PROBABILITY_INVALID",

@@ -1,4 +1,4 @@
-"""Which tasks there are, and what their examples and settings may be. To add one: docs/adding-a-task.md."""
+"""The table of tasks and the rules for their examples and settings. To add one: docs/adding-a-task.md."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ TASKS: Mapping[Task, TaskRules] = {
     Task.MULTI_LABEL: multi_label.RULES,
     Task.REGRESSION: regression.RULES,
 }
-"""By task."""
+"""The rules by task."""

@@ -1,13 +1,18 @@
-"""How server and worker talk: messages in msgpack, each after its length, over two pipes."""
+"""How server and worker talk: messages in msgpack, each after its length, over two pipes.
+
+The first message to a worker is its `Place`, all others are calls. Payloads and results travel as msgpack inside of
+messages: each side reads them as the type that the kind of job names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from graft_server.domain import errors
+from graft_server.jobs import job
 
 LENGTH_BYTES = 4
 
@@ -16,19 +21,19 @@ class Call(msgspec.Struct, frozen=True):
     """To the worker: call a function."""
 
     function: str
-    payload: Any
+    payload: msgspec.Raw
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """From the worker: how far the function is."""
 
-    progress: dict[str, Any]
+    progress: job.Progress
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """From the worker: the function's result."""
 
-    result: Any
+    result: msgspec.Raw
 
 
 class Raised(msgspec.Struct, frozen=True, tag="raised"):
@@ -75,8 +80,13 @@ def rebuilt(message: Raised) -> errors.DomainError:
     return kind(message.message, reason=message.reason, field=message.field, metadata=message.metadata)
 
 
-def encode(message: Call | Answer) -> bytes:
-    """Returns a message as a frame. Raises TypeError if it holds what msgpack cannot."""
+def packed(value: object) -> msgspec.Raw:
+    """Returns a payload or a result as a part of a message. Raises TypeError if it holds what msgpack cannot."""
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
+def encode(message: job.Place | Call | Answer) -> bytes:
+    """Returns a message as a frame."""
     data = msgspec.msgpack.encode(message)
     return len(data).to_bytes(LENGTH_BYTES, "big") + data
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 
 from graft_server.domain.errors import DrainingError, WorkerError
-from graft_server.jobs.job import Job, OnProgress
+from graft_server.jobs.job import NOWHERE, Job, OnProgress, P, Place, R
 from graft_server.jobs.local import frames
 from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.turns import Turns
@@ -48,6 +48,7 @@ class LocalJobs:
         preload: Sequence[str] = (),
         limits: Limits = Limits(),
         preemption: Preemption | None = None,
+        place: Place = NOWHERE,
     ) -> None:
         """Describes the pool; `start` starts it.
 
@@ -56,8 +57,10 @@ class LocalJobs:
             preload: Modules that workers import before their first job.
             limits: When a worker is replaced.
             preemption: What jobs wait for; None: nothing.
+            place: What workers know of where they run.
         """
         self._size = workers
+        self._place = place
         self._preemption = preemption or Preemption()
         self._preload = tuple(preload)
         self._limits = limits
@@ -81,19 +84,19 @@ class LocalJobs:
         for _ in range(self._size):
             self._idle.append(await self._spawn(self._preload))
 
-    async def run(self, job: Job, on_progress: OnProgress) -> Any:
+    async def run(self, job: Job[P, R], on_progress: OnProgress) -> R:
         """Runs a job, when it is its turn; see `job.Jobs.run`."""
         async with self._turn(job):
             try:
                 return await self._attempt(job, on_progress)
             except _DiedError as death:
                 self._raise_if_closed()
-                _log.warning("jobs: a worker died in %s, which is tried again: %s", job.function, death)
+                _log.warning("jobs: a worker died in %s, which is tried again: %s", job.of.function, death)
             try:
                 return await self._attempt(job, on_progress)
             except _DiedError as death:
                 self._raise_if_closed()
-                _log.error("jobs: a worker died in %s again: %s", job.function, death)
+                _log.error("jobs: a worker died in %s again: %s", job.of.function, death)
                 raise WorkerError(
                     f"The job's process {death}, twice: {death.advice}", reason="WORKER_DIED"
                 ) from None
@@ -109,23 +112,23 @@ class LocalJobs:
             self._all = {it for it in self._all if it.alive}
 
     @asynccontextmanager
-    async def _turn(self, job: Job) -> AsyncIterator[None]:
+    async def _turn(self, job: Job[Any, Any]) -> AsyncIterator[None]:
         """A place among those that run, and until then one among those that a process may be passed on to."""
-        self._next[job.function] += job.passed_on
-        waits = job.passed_on
+        self._next[job.of.function] += job.of.passed_on
+        waits = job.of.passed_on
         try:
             async with self._turns.place(job.key):
-                self._next[job.function] -= waits
+                self._next[job.of.function] -= waits
                 waits = False
                 yield
         finally:
             if waits:  # it gave up
-                self._next[job.function] -= 1
-                passed = self._passed[job.function]
-                while len(passed) > self._next[job.function]:
+                self._next[job.of.function] -= 1
+                passed = self._passed[job.of.function]
+                while len(passed) > self._next[job.of.function]:
                     self._end(passed.pop())
 
-    async def _attempt(self, job: Job, on_progress: OnProgress) -> Any:
+    async def _attempt(self, job: Job[P, R], on_progress: OnProgress) -> R:
         worker = await self._take(job)
         try:
             with self._preemption.working(worker.pid):
@@ -133,11 +136,11 @@ class LocalJobs:
         finally:
             self._give_back(worker, job)
 
-    async def _take(self, job: Job) -> _Worker:
+    async def _take(self, job: Job[Any, Any]) -> _Worker:
         self._raise_if_closed()
-        if job.fresh:
-            passed = self._passed[job.function]
-            while job.passed_on and passed:
+        if job.of.fresh:
+            passed = self._passed[job.of.function]
+            while job.of.passed_on and passed:
                 worker = passed.pop()
                 if worker.alive:
                     return worker
@@ -150,14 +153,14 @@ class LocalJobs:
             self._all.discard(worker)
         return await self._spawn(self._preload)
 
-    def _give_back(self, worker: _Worker, job: Job) -> None:
+    def _give_back(self, worker: _Worker, job: Job[Any, Any]) -> None:
         if self._closed:
             worker.kill()
         elif worker.busy or worker.is_worn(self._limits):
-            self._end(worker, fresh=job.fresh)
-        elif job.fresh:
-            passed = self._passed[job.function]
-            if job.passed_on and len(passed) < self._next[job.function]:
+            self._end(worker, fresh=job.of.fresh)
+        elif job.of.fresh:
+            passed = self._passed[job.of.function]
+            if job.of.passed_on and len(passed) < self._next[job.of.function]:
                 passed.append(worker)
             else:
                 self._end(worker)
@@ -196,6 +199,7 @@ class LocalJobs:
                 reason="WORKER_NOT_STARTED",
             ) from error
         worker = _Worker(process)
+        worker.tell(self._place)
         self._all.add(worker)
         if self._closed:
             worker.kill()
@@ -250,8 +254,12 @@ class _Worker:
     def is_worn(self, limits: Limits) -> bool:
         return self._jobs >= limits.jobs or _resident_bytes(self._process.pid) > limits.resident_bytes
 
-    async def call(self, job: Job, on_progress: OnProgress) -> Any:
-        frame = frames.encode(frames.Call(job.function, job.payload))
+    def tell(self, place: Place) -> None:
+        """Tells it where it runs, before its first job."""
+        self._calls.write(frames.encode(place))
+
+    async def call(self, job: Job[P, R], on_progress: OnProgress) -> R:
+        frame = frames.encode(frames.Call(job.of.function, frames.packed(job.payload)))
         self.busy = True
         self._jobs += 1
         try:
@@ -264,9 +272,9 @@ class _Worker:
         self.busy = False
         if isinstance(answer, frames.Raised):
             if answer.traceback:
-                _log.error("jobs: %s failed:\n%s", job.function, answer.traceback)
+                _log.error("jobs: %s failed:\n%s", job.of.function, answer.traceback)
             raise frames.rebuilt(answer)
-        return answer.result
+        return msgspec.msgpack.decode(answer.result, type=job.of.result)
 
     def kill(self) -> None:
         if self.alive:

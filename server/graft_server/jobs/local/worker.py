@@ -2,8 +2,8 @@
 
     python -m graft_server.jobs.local.worker PARENT_PID [MODULE ...]
 
-The modules are imported before the first call. It imports nothing heavy itself: what a job needs is what
-the job's function imports.
+The modules are imported before the first call. What it reads first is where it runs, its `Place`. It imports nothing
+heavy itself: what a job needs is what the job's function imports.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from graft_server.domain.errors import DomainError, WorkerError
+from graft_server.jobs.job import Place, Progress, implementation
 from graft_server.jobs.local import frames
 
 _PR_SET_PDEATHSIG = 1
@@ -48,9 +49,12 @@ def main() -> None:
             importlib.import_module(module)
         except Exception:  # noqa: BLE001 -- a job that needs the module fails and says so
             _log.exception("worker: cannot import %s ahead of the first job", module)
+    if (data := frames.read(calls)) is None:
+        return
+    place = msgspec.msgpack.decode(data, type=Place)
     while (data := frames.read(calls)) is not None:
         call = msgspec.msgpack.decode(data, type=frames.Call)
-        answers.write(_answer(call, answers))
+        answers.write(_answer(call, place, answers))
         answers.flush()
 
 
@@ -81,15 +85,16 @@ def _settle(parent: int) -> None:
         sys.exit(1)
 
 
-def _answer(call: frames.Call, answers: BinaryIO) -> bytes:
-    def progress(what: dict[str, Any]) -> None:
+def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
+    def progress(what: Progress) -> None:
         answers.write(frames.encode(frames.Progress(what)))
         answers.flush()
 
     try:
-        module, _, name = call.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
-        return frames.encode(frames.Done(function(call.payload, progress)))
+        importlib.import_module(call.function.partition(":")[0])
+        done_by = implementation(call.function)
+        payload = msgspec.msgpack.decode(call.payload, type=done_by.of.payload)
+        return frames.encode(frames.Done(frames.packed(done_by.function(payload, place, progress))))
     except DomainError as error:
         return frames.encode(frames.raised(error))
     except MemoryError:

@@ -1,1 +1,1 @@
-"""What streams in: examples with their features, commits, outcomes and events."""
+"""The stored adaptations: examples with their features, commits, outcomes and events."""

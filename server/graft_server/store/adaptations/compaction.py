@@ -1,8 +1,8 @@
-"""Putting small segments together, so that a stream of months does not become millions of objects.
+"""Joins small segments, so that a stream of months does not become millions of objects.
 
-A stream that trickles makes a segment of every few examples. 64 consecutive ones become one, 64 of those one again, up
+A slow stream makes a segment of every few examples. 64 consecutive ones become one, 64 of the results one again, up
 to a size that is still read at once: each example is written about once more for each factor of 64, and a stream of n
-segments is read back as about n / 64 and less. What is planned is planned by one listing, without reading a segment.
+segments is read back as about n / 64 or fewer. One listing is enough to plan, without reading a segment.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects
 
 FAN_IN = 64
-"""So many become one."""
+"""The number of segments that become one."""
 LEAST = 8
-"""Fewer are left as they are, where there are no more because larger ones follow."""
+"""The fewest segments that are joined where larger ones follow, so that no more can come."""
 LARGEST_BYTES = 1 << 20
-"""Of the segments that become one. Text that makes so many has some thousand examples, whose features are some MB."""
+"""The most bytes of a joined segment. As text this is some thousand examples, whose features take some MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Small:
 
     @property
     def level(self) -> int:
-        """How often it was put together: only those alike are, so that what is large is not written over and over."""
+        """How often it was joined: segments join only within a level, so that large ones are seldom rewritten."""
         level, ordinals = 0, self.ordinals
         while ordinals >= LEAST:
             level, ordinals = level + 1, ordinals // FAN_IN
@@ -45,16 +45,16 @@ class _Small:
 def compact(
     objects: Objects, store: AdaptationStore, encoder_id: str, stopped: Callable[[], bool] = lambda: False
 ) -> int:
-    """Puts the small segments of an open adaptation together, wherever enough of them follow each other.
+    """Joins the small segments of an open adaptation, wherever enough of them follow each other.
 
     Args:
         objects: The store.
         store: The adaptation.
-        encoder_id: Whose features they must have by then.
-        stopped: Asked between one and the next whether to stop.
+        encoder_id: The encoder whose features the segments must already have.
+        stopped: Called between two joins; says whether to stop.
 
     Returns:
-        How many segments were put together with others.
+        The number of segments that were joined with others.
     """
     before = -1
     count = 0
@@ -69,10 +69,10 @@ def compact(
 
 
 def _runs(objects: Objects, store: AdaptationStore) -> list[list[tuple[str, int]]]:
-    """(writer, ordinal) of the segments that are to become one, for each that is to be."""
+    """Returns the runs of segments to join, each as (writer, ordinal) of its segments."""
     listed = {writer_id: _listed(objects, store, writer_id) for writer_id in store.writer_ids()}
-    # After they were listed: what closes the adaptation later includes all of them. What was closed before is left as
-    # it is, because a segment that came too late for that may be among them.
+    # Read after the listing: a commit that closes the adaptation later includes all of them. A closed one is left as
+    # it is, because a segment that came too late for the closing commit may be among them.
     store.refresh()
     if store.state is not AdaptationState.OPEN:
         return []
@@ -84,7 +84,7 @@ def _runs(objects: Objects, store: AdaptationStore) -> list[list[tuple[str, int]
 
 
 def _listed(objects: Objects, store: AdaptationStore, writer_id: str) -> list[_Small]:
-    """A writer's segments, ascending, but for the last, which may still be about to be refused."""
+    """Returns a writer's segments, ascending, without the last, which may still be refused."""
     folder = writer_folder(store.model, store.name, writer_id)
     sizes = {
         key.removeprefix(folder).removesuffix(".seg"): size for key, size in objects.sizes(folder).items()
@@ -108,7 +108,7 @@ def _grouped(small: list[_Small]) -> Iterator[list[_Small]]:
     for it in small:
         full = size + it.size > LARGEST_BYTES
         if run and (full or it.level != run[0].level):
-            # Where smaller ones follow, which are newer, there may be more to come.
+            # If smaller, newer ones follow, more may be to come.
             if len(run) >= LEAST and it.level >= run[0].level:
                 yield run
             run, size = [], 0

@@ -1,9 +1,9 @@
-"""Writing segments anew: without the records of erased examples, or several small ones as one.
+"""Rewrites segments: without the records of erased examples, or several small ones as one.
 
-Both go the same way. The new segments and their features are written first, under new names; then one generation
-makes them count; then what they stand for is deleted. A crash before the generation leaves new objects that nothing
-names, a crash after it old ones that nothing names: `sweep` finds both. A name has the number of the generation that
-it is written for, so that once another has that number, what lost against it is known as garbage.
+Both take the same steps. The new segments and their features are written first, under new names; then one generation
+makes them count; then the segments they replace are deleted. A crash leaves objects that nothing names, new ones
+before the generation and old ones after it: `sweep` finds both. A name contains the number of its
+intended generation, so that once another generation has that number, objects written for the loser are known garbage.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 ORPHAN_AGE = timedelta(days=1)
-"""New objects that nothing names are deleted when they are so old: younger ones may be about to be named."""
+"""The age from which new objects that nothing names are deleted: younger ones may be about to be named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which examples are to be erased."""
+    """The examples to erase."""
 
     ids: frozenset[str]
     subjects: frozenset[str] = frozenset()
-    """Whose rejected changes are to be erased: those have no example, so no id of one."""
+    """Subjects whose rejected changes are to be erased: a rejected change has no example and so no id."""
 
     def covers(self, record: Record) -> bool:
         """Whether a record is to be erased."""
@@ -60,9 +60,9 @@ def segments_of(store: AdaptationStore) -> Iterator[tuple[Segment, int]]:
 
 
 def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
-    """Makes examples of an adaptation not count any more, and returns how many states of them there were.
+    """Removes examples from the segments that count, and returns how many states of them there were.
 
-    What still holds them is garbage then: see `sweep`.
+    Objects that still hold them are then garbage: see `sweep`.
     """
     while True:
         number = store.generations.refresh()
@@ -73,32 +73,32 @@ def erase(objects: Objects, store: AdaptationStore, wanted: Wanted) -> int:
             store.record_rejections(segment)  # a rewritten segment has no events of its own
         written = [_without(objects, store, segment, wanted, number + 1) for segment in concerned]
         places = [it for segment in concerned for it in _examples(segment, wanted)]
-        # Descending, so that the lowest number of each writer stays.
+        # Descending, so that the lowest number of each writer is kept.
         if _enter(store, number, written, erased=dict(sorted(places, reverse=True))):
             return len(places)
-        objects.delete(_keys(objects, store, written))  # somebody else rewrote segments: look again
+        objects.delete(_keys(objects, store, written))  # another server rewrote segments: look again
 
 
 def put_together(
     objects: Objects, store: AdaptationStore, encoder_id: str, run: Sequence[tuple[str, int]]
 ) -> bool:
-    """Makes one segment of consecutive small ones, and deletes those.
+    """Makes one segment of consecutive small ones, and deletes the small ones.
 
-    All of them must have been there while the adaptation was open, so that whatever closes it includes them.
+    All of them must have existed while the adaptation was open, so that the closing commit includes them.
 
     Args:
         objects: The store.
         store: The adaptation.
-        encoder_id: Whose features they must have: those may still be to come. Others' are kept where they are complete.
-        run: (writer, ordinal) of each.
+        encoder_id: The encoder whose features they must have. Features of other encoders are kept if complete.
+        run: (writer, ordinal) of each segment.
 
     Returns:
-        Whether they were: not if features are missing, or where somebody rewrites at the same time.
+        Whether they were joined: not if features are missing or another server rewrites at the same time.
     """
     number = store.generations.refresh()
     segments = [store.segment(writer_id, ordinal) for writer_id, ordinal in run]
     if any(one.next_ordinal != following.ordinal for one, following in pairwise(segments)):
-        return False  # they were put together since the run was planned
+        return False  # they were joined since the run was planned
     features = {
         it: _joined([_features(objects, store, one, it) for one in segments])
         for it in _encoders(objects, store)
@@ -127,15 +127,15 @@ def put_together(
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What is left of an erased example in objects that do not count any more."""
+    """The remains of an erased example in objects that no longer count."""
 
     id: str
     features: Mapping[str, Mapping[str, NDArray[np.float16]]]
-    """Encoder to view to a row of shape (d,), of the encoders whose features are stored."""
+    """Encoder to view to a row of shape (d,), for the encoders whose features are stored."""
 
 
 def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased]:
-    """Yields the examples that were erased from an adaptation and are still in what `sweep` finds."""
+    """Yields the examples that were erased from an adaptation and are still in objects that `sweep` finds."""
     garbage = sorted(it for it in sweep(objects, store) if it.endswith(".seg"))
     if not garbage:
         return
@@ -150,7 +150,7 @@ def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased
         try:
             segment = read_segment(objects, writer_folder(store.model, store.name, writer_id), name)
         except ObjectMissingError:
-            continue  # somebody else swept
+            continue  # another server swept
         rows = [
             it
             for it in changes(segment, segment.first_sequence, segment.next_sequence)
@@ -170,10 +170,10 @@ def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased
 
 
 def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
-    """Returns the keys of segments and features that do not count, which a crash left. Delete them.
+    """Returns the keys of segments and features that a crash left and that do not count. Delete them.
 
-    What was replaced, or written for a generation that is past, or too late for the commit that closed the
-    adaptation, goes at once. What was written for the next one may still be about to count, unless it is old.
+    Objects that were replaced, written for a past generation, or too late for the commit that closed the
+    adaptation, are included at once. Objects written for the next generation may still count, unless they are old.
     """
     now = now or datetime.now(UTC)
     segments = f"{store.folder}writers/"
@@ -220,7 +220,7 @@ def _without(
 def _enter(
     store: AdaptationStore, number: int, written: Sequence[Segment], *, erased: dict[str, int] | None
 ) -> bool:
-    """Makes rewritten segments count, unless there is another generation than when they were read."""
+    """Makes rewritten segments count, unless the generation has changed since they were read."""
     pieces: dict[str, list[Piece]] = {}
     for it in written:
         piece = Piece(it.ordinal, it.next_ordinal, it.next_sequence, it.name)
@@ -234,7 +234,7 @@ def _enter(
 
 
 def _examples(segment: Segment, wanted: Wanted) -> list[tuple[str, int]]:
-    """(writer, sequence) of the examples that are to be erased."""
+    """Returns (writer, sequence) of the examples to erase."""
     return [
         (segment.writer_id, sequence)
         for sequence, record in enumerate(segment.records, segment.first_sequence)
@@ -243,7 +243,7 @@ def _examples(segment: Segment, wanted: Wanted) -> list[tuple[str, int]]:
 
 
 def _keys(objects: Objects, store: AdaptationStore, segments: Iterable[Segment]) -> list[str]:
-    """The objects of segments: their records and their features."""
+    """Returns the objects of segments: their records and their features."""
     encoders = _encoders(objects, store)
     keys: list[str] = []
     for it in segments:
@@ -261,7 +261,7 @@ def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> 
 
 
 def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
-    """The features of a segment, or None if they are not stored: they are computed when they are needed."""
+    """Returns the features of a segment, or None if none are stored: they are computed when they are needed."""
     try:
         return read_features(objects, _features_key(store, segment, encoder_id))
     except ObjectMissingError:
@@ -269,7 +269,7 @@ def _features(objects: Objects, store: AdaptationStore, segment: Segment, encode
 
 
 def _joined(parts: Sequence[Features | None]) -> Features | None:
-    """The features of all parts, one after the other; None if one's are missing, or have other views."""
+    """Returns the features of all parts joined; None if a part's are missing or have other views."""
     if any(part is None for part in parts):
         return None
     filled = [part for part in parts if part]

@@ -1,6 +1,6 @@
-"""What happened in an adaptation, numbered from 1 without gaps, for watchers that must miss nothing.
+"""The events of an adaptation, numbered from 1 without gaps, for watchers that must miss none.
 
-Each fact is recorded once, by whoever comes first: an appender has read all events before its own, so it
+Each fact is recorded once, by the first to append it: an appender has read all events before its own, so it
 knows whether the fact is among them. That makes it safe to record facts again after a crash.
 """
 
@@ -30,7 +30,7 @@ class EventLog:
         self._known: set[tuple[str, ...]] = set()
 
     def record(self, fact: Fact) -> None:
-        """Appends the fact, unless it is there already."""
+        """Appends the fact, unless the log has it already."""
         with self._lock:
             while True:
                 self._catch_up()

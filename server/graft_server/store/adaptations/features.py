@@ -2,7 +2,7 @@
 
 A msgpack header with the views' names and shapes, then the arrays' bytes, float16, little-endian, row-major.
 
-They are derived from the examples: damaged ones are deleted when they are met, and so count as lost.
+Features are derived from the examples: damaged ones are deleted when they are read, and so count as lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 Features = Mapping[str, NDArray[np.float16]]
 """View name to features of shape (n, d); every view has the same n."""
 FEATURES_MISSING = "FEATURES_MISSING"
-"""The reason of a failure for which features have to be computed anew; metadata["object"] names them."""
+"""The reason of a failure after which features must be computed again; metadata["object"] names them."""
 
 _DTYPE = np.dtype("<f2")
 _LENGTH_BYTES = 4
@@ -36,7 +36,7 @@ def encode_features(features: Features) -> bytes:
 
 
 def decode_features(data: bytes) -> dict[str, NDArray[np.float16]]:
-    """Returns read-only arrays over the bytes that `encode_features` gave."""
+    """Returns read-only arrays over bytes from `encode_features`."""
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = msgspec.msgpack.decode(data[_LENGTH_BYTES:start], type=list[tuple[str, tuple[int, int]]])
     features = {}
@@ -50,7 +50,7 @@ def read_features(objects: Objects, key: str) -> dict[str, NDArray[np.float16]]:
     """Returns the features that are stored under a key.
 
     Raises:
-        ObjectMissingError: There are none, or they were damaged: they can be computed again.
+        ObjectMissingError: The features are missing, or were damaged: they can be computed again.
     """
     try:
         return decode_features(objects.get(key))

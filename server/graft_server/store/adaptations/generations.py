@@ -1,9 +1,9 @@
-"""Which objects hold an adaptation's examples now: segments as they were acknowledged, or rewritten ones.
+"""Says which objects hold an adaptation's examples: segments as they were acknowledged, or rewritten ones.
 
-A segment never changes. Where an example is erased, or small segments are put together, new objects are written
-under new names, and one entry of a numbered log, a generation, says which ordinals each of them stands for: it
-alone makes them count, all at once. What they replace is garbage from then on, also after a crash, and whoever
-still reads it by an older generation finds it missing and looks again.
+A segment never changes. When an example is erased, or small segments are joined, new objects are written
+under new names, and one entry of a numbered log, a generation, says which ordinals each of them stands for: that entry
+makes them count, all at once. The objects they replace are then garbage, even after a crash, and a reader that
+follows an older generation finds them missing and looks again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Piece(msgspec.Struct, frozen=True):
     next_sequence: int
     """The sequence number after its last record."""
     name: str
-    """Of its object within the writer's folder, and of its features."""
+    """The name of its object within the writer's folder, and of its features."""
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One rewriting."""
+    """One rewrite of segments."""
 
     time: datetime
     pieces: dict[str, tuple[Piece, ...]]
-    """By writer, ascending."""
+    """The rewritten segments by writer, ascending."""
     erased: dict[str, int] | None = None
     """Writer to the lowest sequence number of an erased example; None if the records are the same."""
 
@@ -50,12 +50,12 @@ def original_name(ordinal: int) -> str:
 
 
 def new_name(ordinal: int, number: int) -> str:
-    """Returns a name for a rewritten segment that begins at an ordinal, and that generation `number` is to name."""
+    """Returns a name for a rewritten segment that begins at an ordinal and belongs to generation `number`."""
     return f"{ordinal:020d}-{number:020d}-{secrets.token_hex(8)}"
 
 
 def ordinal_of(name: str) -> int | None:
-    """Returns the ordinal of a segment as it was acknowledged; None if the name is that of a rewritten one."""
+    """Returns the ordinal of a segment as it was acknowledged; None for the name of a rewritten one."""
     return int(name) if _ORIGINAL.fullmatch(name) else None
 
 
@@ -63,11 +63,11 @@ class Generations:
     """The generations of one adaptation, as last read. Thread-safe."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
-        """Describes them; `refresh` reads them.
+        """Describes the generations; `refresh` reads them.
 
         Args:
-            objects: Where they are.
-            folder: The adaptation's, ending in "/".
+            objects: The store.
+            folder: The adaptation's folder, ending in "/".
         """
         self._log: NumberedLog[Generation] = NumberedLog(objects, f"{folder}generations/", Generation)
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class Generations:
         return self._log.next_number - 1
 
     def refresh(self) -> int:
-        """Reads what was rewritten since, and returns the newest generation's number."""
+        """Reads the generations written since the last read, and returns the newest one's number."""
         with self._lock:
             self._read()
             return self.number
@@ -95,7 +95,7 @@ class Generations:
             self._apply(generation)
 
     def erasures(self, writer_id: str) -> int:
-        """How many generations have erased records of a writer."""
+        """Returns how many generations have erased records of a writer."""
         return self._erasures.get(writer_id, 0)
 
     def piece(self, writer_id: str, ordinal: int) -> Piece | None:
@@ -107,14 +107,14 @@ class Generations:
         return sorted(set(self._pieces.get(writer_id, {}).values()), key=lambda it: it.first_ordinal)
 
     def counts(self, writer_id: str, name: str) -> bool:
-        """Whether an object of that name counts, if it is there."""
+        """Whether an object of that name counts, if it exists."""
         ordinal = ordinal_of(name)
         if ordinal is not None:
             return self.piece(writer_id, ordinal) is None
         return any(it.name == name for it in self.pieces(writer_id))
 
     def dead(self, name: str) -> bool:
-        """Whether an object of that name, which does not count, never will: it did once, or its generation is past."""
+        """Whether an object that does not count never will: it did once, or its generation is past."""
         written_for = _REWRITTEN.fullmatch(name)
         return written_for is None or int(written_for[1]) <= self.number
 

@@ -1,4 +1,4 @@
-"""Where the objects of an adaptation lie."""
+"""The keys of an adaptation's objects."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from graft_server.store.catalogue.versions import model_folder
 def stored_name(adaptation_id: str, deletion: int) -> str:
     """Returns the name by which an adaptation is stored.
 
-    Where its model was deleted before it began, another one of its id may have been, and any server may still be
-    removing what is left of that: so it has a name of its own, which no id can be.
+    If its model was deleted before it began, an older adaptation may have had its id, and a server may still be
+    removing that one's objects: so the new one has a name of its own, which no id can be.
 
     Args:
         adaptation_id: Its id.
@@ -19,13 +19,13 @@ def stored_name(adaptation_id: str, deletion: int) -> str:
 
 
 def parsed_name(name: str) -> tuple[str, int]:
-    """Returns what `stored_name` made a name of."""
+    """Returns the id and the deletion from which `stored_name` made a name."""
     adaptation_id, _, deletion = name.partition("@")
     return adaptation_id, int(deletion or 0)
 
 
 def adaptation_folder(model: str, name: str) -> str:
-    """Returns the prefix of all that belongs to an adaptation, by the name that it is stored by."""
+    """Returns the prefix of an adaptation's objects, by the name that it is stored by."""
     return f"{model_folder(model)}adaptations/{name}/"
 
 

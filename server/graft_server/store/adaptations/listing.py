@@ -1,4 +1,4 @@
-"""Which adaptations there are, and taking one away."""
+"""Lists adaptations, and removes one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 
 def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
-    """Returns the error where there is no such adaptation."""
+    """Returns the error for an adaptation that does not exist."""
     return MissingError(
         f"Model {shown(model)} has no adaptation {shown(adaptation_id)}: ListAdaptations lists those it has.",
         reason="ADAPTATION_NOT_FOUND",
@@ -27,7 +27,7 @@ def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[s
     Args:
         objects: The store.
         model: The model.
-        known: Those that were read before; those that are read now are added, those that are gone removed.
+        known: The starts read before; newly read ones are added, deleted ones removed.
     """
     found: dict[str, Start | None] = {}
     for name in list_adaptations(objects, model):
@@ -45,7 +45,7 @@ def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[s
 def list_adaptations(objects: Objects, model: str) -> list[str]:
     """Returns the names that a model's adaptations are stored by, sorted."""
     names = objects.folders(f"{model_folder(model)}adaptations/")
-    # A folder without a start is what a deletion, or a crash before the start was durable, left.
+    # A deletion, or a crash before the start was durable, leaves a folder without a start.
     return [it for it in names if objects.exists(start_key(model, it))]
 
 
@@ -63,9 +63,9 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
 
 
 def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
-    """Returns the stored names of adaptations that a deletion of their model meant, by the number of its entry.
+    """Returns the stored names of adaptations that a deletion of their model includes, by the number of its entry.
 
-    A damaged one, of which nobody knows when it began, is among them; so is what is left of one without a start.
+    A damaged one, which does not say when it began, is included; so are the remains of one without a start.
     """
     found = []
     for name in objects.folders(f"{model_folder(model)}adaptations/") if deletion else ():
@@ -87,7 +87,7 @@ def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str
 def remove_adaptation(objects: Objects, model: str, name: str) -> None:
     """Deletes an adaptation with its examples and features, by the name that it is stored by.
 
-    The start goes last: while it is there, a deletion that was cut off can be seen and finished.
+    The start is deleted last: while it exists, a deletion that was cut off can be noticed and finished.
     """
     start = start_key(model, name)
     objects.delete([it for it in objects.keys(adaptation_folder(model, name)) if it != start])

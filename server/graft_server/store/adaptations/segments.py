@@ -1,9 +1,9 @@
 """A writer's changes, in the order of their sequence numbers, as segments that are created once.
 
 Segments are keyed by writer and ordinal, so that two servers that take the same writer's stream collide
-instead of interleaving. Every change has a record, also one that was refused, with a digest of what was
-sent: a repeat can be told from a conflict even after a restart. An erased change keeps its place and nothing
-else: whatever is sent under its number again counts as a repeat.
+instead of interleaving. Every change, even a refused one, has a record with a digest of the change as
+sent: a repeat differs from a conflict even after a restart. An erased change keeps its place and nothing
+else: any change sent under its number again counts as a repeat.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from graft_server.store.adaptations.generations import Generations, ordinal_of, 
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 
 ERASED_DIGEST = 0
-"""In place of a digest, which would tell whoever guesses a change that the guess is right."""
+"""Stands in place of a digest, which would confirm a guess of the erased change."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one change. Of change and rejection one is not None, or neither where it was erased."""
+    """The outcome of one change. One of change and rejection is not None; both are None if it was erased."""
 
     digest: int
     """`content_digest` of the change as it was sent, or ERASED_DIGEST."""
     change: Change | None = None
     rejection: Rejection | None = None
     subject: str = ""
-    """Whose data a rejected change was."""
+    """The subject of a rejected change."""
 
     @property
     def erased(self) -> bool:
-        """Whether what it said was erased."""
+        """Whether the change was erased."""
         return self.change is None and self.rejection is None
 
 
 ERASED = Record(ERASED_DIGEST)
-"""What is left of an erased change."""
+"""The remains of an erased change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class Segment:
 
     writer_id: str
     ordinal: int
-    """From 0, without gaps."""
+    """The segment's number in the writer's stream, from 0, without gaps."""
     first_sequence: int
     records: tuple[Record, ...]
     ordinals: int = 1
-    """How many segments it stands for: more than 1 where it was put together from several."""
+    """The number of segments it stands for: more than 1 if it was joined from several."""
     rewritten: str = ""
-    """Its name, where it is not as it was acknowledged."""
+    """The segment's name if it was rewritten."""
 
     @property
     def name(self) -> str:
-        """Of its object within the writer's folder, and of its features."""
+        """The name of its object within the writer's folder, and of its features."""
         return self.rewritten or original_name(self.ordinal)
 
     @property
@@ -73,17 +73,17 @@ class Segment:
 
     @property
     def next_sequence(self) -> int:
-        """The sequence number after the last."""
+        """The sequence number after its last record."""
         return self.first_sequence + len(self.records)
 
     @property
     def upserts(self) -> list[Example]:
-        """The accepted examples in record order: what the rows of the segment's features belong to."""
+        """The accepted examples in record order, which is the order of the rows of the segment's features."""
         return [it.change.upsert for it in self.records if it.change and it.change.upsert]
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
-        """What was refused, in record order."""
+        """The rejections, in record order."""
         return tuple(it.rejection for it in self.records if it.rejection)
 
 
@@ -94,7 +94,7 @@ class Placed:
     sequence: int
     change: Change
     row: int
-    """The row of the segment's features that belongs to it; of a deletion, that of the upsert before it, or -1."""
+    """Its row of the segment's features; for a deletion, the row of the upsert before it, or -1."""
 
 
 def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
@@ -112,9 +112,9 @@ def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
 
 
 def walk(read: Callable[[int], Segment], end: int) -> Iterator[tuple[Segment, int]]:
-    """Yields a writer's segments below a sequence number, each with the first sequence number that was not yet.
+    """Yields a writer's segments below a sequence number, each with the first sequence number not yielded before.
 
-    That is not always the segment's first one: it may have been put together, meanwhile, with those before it.
+    That is not always the segment's first one: the segment may have been joined meanwhile with earlier ones.
 
     Args:
         read: Reads the segment that stands for an ordinal.
@@ -180,12 +180,12 @@ class WriterLog:
         """Describes the log; `load` reads it.
 
         Args:
-            objects: Where it is.
-            folder: The writer's, ending in "/".
+            objects: The store.
+            folder: The writer's folder, ending in "/".
             writer_id: The writer.
-            generations: Of its adaptation.
-            counts: Whether a segment that is there belongs to the log; where one does not, the log ends.
-            confirm: Told of a segment that `append` has made durable, before that counts. If it raises, the
+            generations: The generations of its adaptation.
+            counts: Says whether an existing segment belongs to the log; the log ends before one that does not.
+            confirm: Called with a segment that `append` has made durable, before it counts. If it raises, the
                 segment is deleted again.
         """
         self.writer_id = writer_id
@@ -208,11 +208,11 @@ class WriterLog:
 
     @property
     def labels(self) -> frozenset[str]:
-        """The labels that its examples carry, or carried once."""
+        """The labels that its examples carry or once carried."""
         return frozenset(self._labels)
 
     def load(self) -> Iterator[Segment]:
-        """Reads the segments that are not known yet and yields each.
+        """Reads and yields each segment that is not known yet.
 
         Raises:
             CorruptError: A segment is damaged.
@@ -228,7 +228,7 @@ class WriterLog:
                 yield segment
 
     def repeated(self, first_sequence: int, digests: Sequence[int]) -> int:
-        """Returns how many of the changes, from the first on, are durable already, or were and were erased.
+        """Returns how many of the changes, counted from the first, are already durable or were erased since.
 
         Args:
             first_sequence: The sequence number of the first change.
@@ -261,7 +261,7 @@ class WriterLog:
     def append(self, records: Sequence[Record]) -> Segment:
         """Makes the records durable under the next sequence numbers.
 
-        Where a segment with the very same records is there already, it counts as this one: an attempt that
+        If a segment with the same records exists already, it counts as this one: an attempt that
         seemed to fail had in fact succeeded.
 
         Raises:
@@ -278,7 +278,7 @@ class WriterLog:
                     raise self._superseded() from None
             self._generations.refresh()
             if not self._generations.counts(self.writer_id, segment.name):
-                # Others have gone on, and what was once under this key has been rewritten since.
+                # Other servers have continued, and the segment once under this key has been rewritten since.
                 self._objects.delete([key])
                 raise self._superseded()
             try:
@@ -310,7 +310,7 @@ class WriterLog:
             return None
 
     def _forget_erased(self) -> None:
-        """Begins anew where records were erased: digests and labels of theirs must not be kept."""
+        """Begins anew if records were erased: their digests and labels must not be kept."""
         erasures = self._generations.erasures(self.writer_id)
         if erasures == self._erasures:
             return
@@ -332,7 +332,7 @@ class WriterLog:
             grown = np.empty(2 * segment.next_sequence, np.uint64)
             grown[:first] = self._digests[:first]
             self._digests = grown
-        # One that was put together from several may begin with what is known.
+        # A segment joined from several may begin with known records.
         new = segment.records[first - segment.first_sequence :]
         self._digests[first : segment.next_sequence] = [it.digest for it in new]
         self._labels.update(label for it in segment.upserts for label in it.labels)

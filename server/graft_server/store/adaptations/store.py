@@ -1,12 +1,8 @@
 """One adaptation's objects: its start, its writers' segments, features, commits, outcomes and events.
 
-All of it can be read back after a restart, by this server or another. What is derived (features, events)
-follows what it is derived from, so a crash may leave it out; `AdaptationStore.load` and `missing_features`
-find out.
-
-Closing is the one race that needs care: other writers may be writing at that instant, on this server or another.
-The closing commit is made durable first; only then is it settled, once, how far each writer is part of it. A
-segment is acknowledged after a look at the commits, so it is either older than what is settled, or is refused.
+All of it can be read back after a restart, by this server or another. Derived objects (features, events) are
+written after their source, so a crash may leave them out; `AdaptationStore.load` and `missing_features`
+find the gaps.
 """
 
 from __future__ import annotations
@@ -15,13 +11,9 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import MappingProxyType
-
-import msgspec
 
 from graft_server.domain.adaptation import (
     AdaptationState,
-    Closing,
     Commit,
     Committed,
     Failure,
@@ -35,6 +27,7 @@ from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Rejection
 from graft_server.domain.model import Source
 from graft_server.domain.names import shown
+from graft_server.store.adaptations.commits import Commits
 from graft_server.store.adaptations.events import EventLog
 from graft_server.store.adaptations.features import Features, encode_features, read_features
 from graft_server.store.adaptations.generations import Generations, names_of, ordinal_of
@@ -47,7 +40,6 @@ from graft_server.store.adaptations.keys import (
 )
 from graft_server.store.adaptations.listing import missing_adaptation
 from graft_server.store.adaptations.segments import Segment, WriterLog, read_current
-from graft_server.store.objects.numbered_log import NumberedLog
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
@@ -55,11 +47,11 @@ class AdaptationStore:
     """The stored state of one adaptation. Thread-safe; another server may write to it at the same time.
 
     Attributes:
-        name: What it is stored by; see `stored_name`.
+        name: The name that it is stored by; see `stored_name`.
         adaptation_id: Its id.
         start: How it began.
         folder: The prefix of all its objects, ending in "/".
-        events: What happened in it.
+        events: The log of its events.
         generations: Which objects hold its examples now.
     """
 
@@ -72,15 +64,10 @@ class AdaptationStore:
         self._objects = objects
         self.folder = adaptation_folder(model, name)
         self.events = EventLog(objects, f"{self.folder}events/")
-        self._lock = threading.Lock()
-        self._log: NumberedLog[Commit] = NumberedLog(objects, f"{self.folder}commits/", Commit)
-        self._commits: dict[str, Commit] = {}
-        self._ordinals: dict[str, int] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._commits = Commits(objects, self.folder, self._read_durable, self.require_open)
         self.generations = Generations(objects, self.folder)
         self._writers: dict[str, WriterLog] = {}
         self._writers_lock = threading.Lock()
-        self._closing: Commit | None = None
         self._cancelled = False
 
     @classmethod
@@ -92,7 +79,7 @@ class AdaptationStore:
 
     @classmethod
     def load(cls, objects: Objects, model: str, name: str) -> AdaptationStore:
-        """Reads an adaptation back, but for its segments: `writer` reads those.
+        """Reads an adaptation back without its segments: `writer` reads the segments.
 
         Raises:
             MissingError: There is no such adaptation.
@@ -107,36 +94,31 @@ class AdaptationStore:
         return loaded
 
     def refresh(self) -> None:
-        """Reads the commits, outcomes, generations and the cancellation that other servers wrote since."""
+        """Reads the commits, outcomes, generations and the cancellation that other servers have written since."""
         self.generations.refresh()
-        with self._lock:
-            self._read_commits()
-            for commit_id in self._commits.keys() - self._outcomes.keys():
-                with suppress(ObjectMissingError):
-                    self._outcomes[commit_id] = self._objects.get_json(self._outcome_key(commit_id), Outcome)
-            self._cancelled = self._cancelled or self._objects.exists(self._cancelled_key)
+        self._commits.refresh()
+        self._cancelled = self._cancelled or self._objects.exists(self._cancelled_key)
 
     @property
     def state(self) -> AdaptationState:
-        """Where the adaptation stands, as last read."""
+        """The state of the adaptation, as last read."""
         if self._cancelled:
             return AdaptationState.CANCELLED
-        closed = any(it.close for it in self.commits.values())
-        return AdaptationState.CLOSED if closed else AdaptationState.OPEN
+        return AdaptationState.OPEN if self._commits.closing is None else AdaptationState.CLOSED
 
     @property
     def commits(self) -> Mapping[str, Commit]:
         """Commits by id, oldest first, as last read."""
-        return MappingProxyType(dict(self._commits))
+        return self._commits.commits
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """Outcomes by commit id, as last read."""
-        return MappingProxyType(dict(self._outcomes))
+        return self._commits.outcomes
 
     def sources(self, commit_id: str) -> tuple[Source, ...]:
         """Returns the lineage that a commit asks to train on."""
-        return *self.start.lineage, Source(self.name, self._commits[commit_id].watermarks)
+        return *self.start.lineage, Source(self.name, self._commits.get(commit_id).watermarks)
 
     def writer_ids(self) -> list[str]:
         """Returns the writers that have segments, sorted."""
@@ -170,17 +152,17 @@ class AdaptationStore:
         return {writer_id: log.next_sequence for writer_id, log in list(self._writers.items())}
 
     def follow(self, log: WriterLog) -> None:
-        """Reads what other servers wrote to a log since, or erased from it."""
+        """Reads the changes that other servers have made to a log since."""
         for segment in log.load():
             self.record_rejections(segment)
 
     def follow_all(self) -> None:
-        """Reads what other servers wrote to all writers' logs since, or erased from them."""
+        """Reads the changes that other servers have made to all writers' logs since."""
         for writer_id in self.writer_ids():
             self.follow(self.writer(writer_id))
 
     def labels(self) -> set[str]:
-        """Returns the labels that examples carry, or carried once; reads what has not been read yet."""
+        """Returns the labels that examples carry or once carried; reads the logs that have not been read yet."""
         return set().union(*(self.writer(it).labels for it in self.writer_ids()))
 
     def record_rejections(self, segment: Segment) -> None:
@@ -190,7 +172,7 @@ class AdaptationStore:
             self.events.record(Rejected(segment.writer_id, segment.ordinal, first, following))
 
     def rejections(self, fact: Rejected) -> list[Rejection]:
-        """Returns the rejections that an event tells of, but for those that were erased."""
+        """Returns the rejections of an event, without the erased ones."""
         segment = self.segment(fact.writer_id, fact.ordinal)
         return [it for it in segment.rejections if fact.first_sequence <= it.sequence < fact.next_sequence]
 
@@ -241,10 +223,10 @@ class AdaptationStore:
     def late_segments(self) -> set[tuple[str, str]]:
         """Returns (writer, name) of segments that came too late for the commit that closed the adaptation.
 
-        They were never acknowledged. Whoever wrote one deletes it, unless it dies before that.
+        They were never acknowledged. The server that wrote one deletes it, unless it dies first.
         """
         late: set[tuple[str, str]] = set()
-        for writer_id in self.writer_ids() if self._closing is not None else ():
+        for writer_id in self.writer_ids() if self._commits.closing is not None else ():
             folder = writer_folder(self.model, self.name, writer_id)
             names = (it.removeprefix(folder).removesuffix(".seg") for it in self._objects.keys(folder))
             for ordinal in sorted((it for it in map(ordinal_of, names) if it is not None), reverse=True):
@@ -263,37 +245,21 @@ class AdaptationStore:
 
         Args:
             commit_id: Its id.
-            watermarks: Writer to the sequence number below which its changes are meant. Where the commit
-                closes, other writers than `writer_id` are part of it with all that they have.
+            watermarks: Writer to the sequence number below which its changes are part of it. If the commit
+                closes, writers other than `writer_id` are part of it with all their changes.
             close: Whether the adaptation takes no more changes.
-            writer_id: Who asks for it.
+            writer_id: The writer that asks for it.
 
         Raises:
             StateError: The adaptation is closed or cancelled, and the commit is new.
         """
-        with self._lock:
-            while True:
-                self._read_commits()
-                if commit_id in self._commits:
-                    break
-                self._require_open()
-                commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC), writer_id)
-                with suppress(ObjectExistsError):
-                    self._know(self._log.append(commit), commit)
-            commit = self._commits[commit_id]
+        commit = self._commits.add(commit_id, watermarks, close=close, writer_id=writer_id)
         self._record_commit(commit)
         return commit
 
     def finish(self, commit_id: str, *, version: int = 0, failure: Failure | None = None) -> Outcome:
         """Makes a commit's outcome durable, or returns the one that it has already."""
-        outcome = Outcome(datetime.now(UTC), version, failure)
-        key = self._outcome_key(commit_id)
-        try:
-            self._objects.create_json(key, outcome)
-        except ObjectExistsError:
-            outcome = self._objects.get_json(key, Outcome)
-        with self._lock:
-            self._outcomes[commit_id] = outcome
+        outcome = self._commits.finish(commit_id, version=version, failure=failure)
         self.events.record(Finished(commit_id))
         return outcome
 
@@ -305,68 +271,49 @@ class AdaptationStore:
         self.events.record(StateChanged(AdaptationState.CANCELLED))
 
     def record_events(self) -> None:
-        """Records the events of all that is known, which a crash may have left out. Repeating it is harmless."""
+        """Records the events of all known facts that a crash may have left out. Repeating it is harmless."""
+        outcomes = self.outcomes
         for commit_id, commit in self.commits.items():
             self._record_commit(commit)
-            if commit_id in self._outcomes:
+            if commit_id in outcomes:
                 self.events.record(Finished(commit_id))
         if self._cancelled:
             self.events.record(StateChanged(AdaptationState.CANCELLED))
 
-    def _require_open(self) -> None:
-        state = self.state
-        if state is not AdaptationState.OPEN:
-            raise self._not_open(state)
+    def require_open(self) -> None:
+        """Raises StateError if the adaptation takes no more changes and commits, as last read."""
+        if self.state is not AdaptationState.OPEN:
+            raise self.not_open()
 
-    def _not_open(self, state: AdaptationState) -> StateError:
+    def not_open(self, state: AdaptationState | None = None) -> StateError:
+        """Returns the error for an adaptation that takes no more changes, in that state or in the one last read."""
+        state = state or self.state
         return StateError(
             f"Adaptation {shown(self.adaptation_id)} of model {shown(self.model)} is {state}: start another "
             "one, with base_version to go on from its examples.",
             reason=f"ADAPTATION_{state.name}",
         )
 
-    def _read_commits(self) -> None:
-        while commit := self._log.read_next():
-            self._know(self._log.next_number - 1, commit)
-
-    def _know(self, ordinal: int, commit: Commit) -> None:
-        if commit.close:
-            commit = self._closing = msgspec.structs.replace(commit, watermarks=self._settled(commit))
-        self._commits[commit.commit_id] = commit
-        self._ordinals[commit.commit_id] = ordinal
-
-    def _settled(self, commit: Commit) -> dict[str, int]:
-        """How far each writer is part of a closing commit: settled by whoever comes first, for good."""
-        key = f"{self.folder}closing.json"
-        try:
-            return self._objects.get_json(key, Closing).watermarks
-        except ObjectMissingError:
-            pass
-        # What is read here was written after the commit, so no segment that was acknowledged before is left out.
-        self.generations.refresh()
-        watermarks = {it: self._position(it) for it in self.writer_ids()}
-        if commit.writer_id in commit.watermarks:
-            watermarks[commit.writer_id] = commit.watermarks[commit.writer_id]
-        with suppress(ObjectExistsError):
-            self._objects.create_json(key, Closing(watermarks))
-        return self._objects.get_json(key, Closing).watermarks
-
     def _limited(self, writer_id: str, end: int) -> int:
-        """How much of what a writer has durable belongs to its log: not what came too late for the closing commit."""
-        if self._closing is None or writer_id == self._closing.writer_id:
+        """Returns how many of a writer's durable changes are in its log: not those too late for the closing commit."""
+        closing = self._commits.closing
+        if closing is None or writer_id == closing.writer_id:
             return end
-        return min(end, self._closing.watermarks.get(writer_id, 0))
+        return min(end, closing.watermarks.get(writer_id, 0))
 
     def _counts(self, segment: Segment) -> bool:
         return self._limited(segment.writer_id, segment.next_sequence) == segment.next_sequence
 
     def _confirm(self, segment: Segment) -> None:
         """Raises StateError if a segment came too late for the commit that closed the adaptation."""
-        with self._lock:
-            self._read_commits()
-        closing = self._closing
+        closing = self._commits.read_closing()
         if closing is not None and segment.next_sequence > closing.watermarks.get(segment.writer_id, 0):
-            raise self._not_open(AdaptationState.CLOSED)
+            raise self.not_open(AdaptationState.CLOSED)
+
+    def _read_durable(self) -> dict[str, int]:
+        """Returns the number below which each writer's changes are durable, including those too late to count."""
+        self.generations.refresh()
+        return {it: self._position(it) for it in self.writer_ids()}
 
     def _position(self, writer_id: str) -> int:
         folder = writer_folder(self.model, self.name, writer_id)
@@ -386,9 +333,6 @@ class AdaptationStore:
 
     def _names(self, prefix: str, suffix: str) -> set[tuple[str, str]]:
         return names_of(self._objects.keys(prefix), prefix, suffix)
-
-    def _outcome_key(self, commit_id: str) -> str:
-        return f"{self.folder}outcomes/{self._ordinals[commit_id]:020d}.json"
 
     @property
     def _cancelled_key(self) -> str:

@@ -1,7 +1,7 @@
-"""Which examples are stored of a model: every one that was accepted, in the state that its change gave it.
+"""The stored examples of a model: every accepted one, in the state that its change gave it.
 
-They are listed a page at a time. Where a page begins, and which states later ones replaced, is known from an index
-of the adaptation, which is read once and goes on from there.
+They are listed a page at a time. An index of the adaptation, which is read once and then kept up to date, says where
+a page begins and which states later ones replaced.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import Objects
 
 KEPT_IDS = 200_000
-"""Ids in all indices that are kept: 30 MB. A larger one is read anew for each page."""
+"""The ids in all kept indices: 30 MB. A larger index is read anew for each page."""
 
 Place = tuple[str, int]
 """Writer and sequence."""
 
 
 def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
-    """Returns the ids of the examples that are, or were once said to be, of a subject."""
+    """Returns the ids of the examples that belong, or once belonged, to a subject."""
     return {it.id for segment, _ in segments_of(store) for it in segment.upserts if it.subject == subject}
 
 
 class ExampleIndex:
-    """Where the examples of one adaptation are. Thread-safe."""
+    """An index of the examples of one adaptation. Thread-safe."""
 
     def __init__(self, store: AdaptationStore) -> None:
-        """Describes it; `refresh` reads what there is."""
+        """Describes the index; `refresh` reads it."""
         self._store = store
         self._lock = threading.Lock()
         self._erasure = 0
         self._latest: dict[str, Place] = {}
         """The place of the latest change of each id, in the order that training reads them."""
         self._segments: dict[str, list[tuple[int, int]]] = {}
-        """By writer: the first sequence number of each segment, as it was read, and its ordinal."""
+        """Writer to the first sequence number of each segment, as it was read, and its ordinal."""
         self._ends: dict[str, tuple[int, int]] = {}
-        """By writer: the sequence number and the ordinal to go on from."""
+        """Writer to the sequence number and the ordinal at which reading continues."""
 
     def __len__(self) -> int:
         """How many ids it has."""
         return len(self._latest)
 
     def refresh(self) -> None:
-        """Reads what was stored since; everything where examples were erased."""
+        """Reads what was stored since the last read; reads everything if examples were erased."""
         with self._lock:
             self._store.refresh()
             erasure = self._store.generations.last_erasure
@@ -60,7 +60,7 @@ class ExampleIndex:
             self._erasure = erasure
 
     def examples(self, first: Place = ("", 0)) -> Iterator[StoredExample]:
-        """Yields the examples from a place on, by writer, then sequence; erased ones are not among them."""
+        """Yields the examples from a place on, by writer, then sequence, without erased ones."""
         for writer_id, (end, _) in sorted(self._ends.items()):
             if writer_id < first[0]:
                 continue
@@ -92,14 +92,14 @@ class ExampleIndex:
 
 
 class StoredExamples:
-    """The examples of all models, with the indices that were used last. Thread-safe."""
+    """The examples of all models, with the most recently used indices. Thread-safe."""
 
     def __init__(self, objects: Objects, kept_ids: int = KEPT_IDS) -> None:
         """Reads nothing yet.
 
         Args:
             objects: The store.
-            kept_ids: How many ids the indices that are kept may have.
+            kept_ids: The most ids that the kept indices may have.
         """
         self._objects = objects
         self._kept_ids = kept_ids
@@ -108,7 +108,7 @@ class StoredExamples:
         self._forgotten = 0
 
     def of(self, model: str, adaptation_id: str) -> ExampleIndex:
-        """The newest index of an adaptation.
+        """Returns the up-to-date index of an adaptation.
 
         Raises:
             MissingError: There is no such adaptation.
@@ -120,7 +120,7 @@ class StoredExamples:
             index = ExampleIndex(AdaptationStore.load(self._objects, model, adaptation_id))
         index.refresh()
         with self._lock:
-            if forgotten == self._forgotten:  # else it may have what was erased while it was read
+            if forgotten == self._forgotten:  # otherwise it may hold examples erased while it was read
                 self._indices[key] = index
                 self._indices.move_to_end(key)
             while self._indices and sum(map(len, self._indices.values())) > self._kept_ids:
@@ -128,7 +128,7 @@ class StoredExamples:
         return index
 
     def forget(self, model: str) -> None:
-        """Lets go of a model: examples of it were erased, or it was deleted."""
+        """Drops the indices of a model whose examples were erased or that was deleted."""
         with self._lock:
             self._forgotten += 1
             for key in [it for it in self._indices if it[0] == model]:

@@ -1,21 +1,24 @@
-"""From a lineage of changes to the examples that count, with their features: what a version is trained on."""
+"""From a lineage of changes to the examples that count, with their features: the training data of a version."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Example
+from graft_server.domain.examples import Example, Input
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
 from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
 from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Rows:
     origins: tuple[tuple[str, int], ...]
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
-    """View name to features of shape (n, d), of the views that all rows have; empty if n is 0."""
+    """View name to features of shape (n, d), for the views that all rows have; empty if n is 0."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
 
@@ -41,7 +44,7 @@ class _Row:
 
 
 def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
-    """Returns the examples of a lineage in their latest state, deleted ones left out.
+    """Returns the examples of a lineage in their latest state, without deleted ones.
 
     The latest change of an id wins, by place of the adaptation in the lineage, then writer, then sequence;
     rows come in that order too. So the result does not depend on how the writers' streams interleaved.
@@ -51,27 +54,58 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             the object.
         CorruptError: A segment is damaged.
     """
+
+    def read(generations: Mapping[str, Generations]) -> Rows:
+        kept = _current_rows(objects, model, sources, encoder_id, generations)
+        return Rows(
+            examples=tuple(it.example for it in kept),
+            origins=tuple(it.origin for it in kept),
+            features=_read_features(objects, kept),
+            generations={},
+        )
+
+    rows, generations = _unreplaced(objects, model, sources, read)
+    return replace(rows, generations=generations)
+
+
+def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict[str, Input]:
+    """Returns the inputs of the examples that `read_rows` returns, by the examples' ids, and reads no features.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> dict[str, Input]:
+        kept = _current_rows(objects, model, sources, "", generations)
+        return {it.example.id: it.example.input for it in kept}
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def _unreplaced(
+    objects: Objects, model: str, sources: Sequence[Source], read: Callable[[Mapping[str, Generations]], T]
+) -> tuple[T, dict[str, int]]:
+    """What `read` gives of segments that were not replaced meanwhile, and the generation of each adaptation's."""
     generations = {
         it.adaptation_id: Generations(objects, adaptation_folder(model, it.adaptation_id)) for it in sources
     }
     while True:
         numbers = {adaptation_id: it.refresh() for adaptation_id, it in generations.items()}
         try:
-            found = _read_rows(objects, model, sources, encoder_id, generations)
+            return read(generations), numbers
         except ObjectMissingError:
             if all(generations[it].refresh() == number for it, number in numbers.items()):
-                raise  # it was not replaced while it was read
-        else:
-            return replace(found, generations=numbers)
+                raise  # it was not replaced during the read
 
 
-def _read_rows(
+def _current_rows(
     objects: Objects,
     model: str,
     sources: Sequence[Source],
     encoder_id: str,
     generations: Mapping[str, Generations],
-) -> Rows:
+) -> tuple[_Row, ...]:
     rows: dict[str, _Row] = {}
     for source in sources:
         of_source = generations[source.adaptation_id]
@@ -82,13 +116,7 @@ def _read_rows(
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 for it in changes(segment, first, next_sequence):
                     _apply(rows, it, writer_id, key)
-    kept = tuple(rows.values())
-    return Rows(
-        examples=tuple(it.example for it in kept),
-        origins=tuple(it.origin for it in kept),
-        features=_read_features(objects, kept),
-        generations={},
-    )
+    return tuple(rows.values())
 
 
 def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:
@@ -96,7 +124,7 @@ def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> N
     if change.delete_id is not None:
         rows.pop(change.delete_id, None)
     if change.upsert is not None:
-        rows.pop(change.upsert.id, None)  # so that it goes to the end
+        rows.pop(change.upsert.id, None)  # so that the row moves to the end
         rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
 
 
@@ -108,7 +136,7 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
     pieces: dict[str, list[NDArray[np.float16]]] = {}
     for key, indices in wanted.items():
         features = read_features(objects, key)
-        # Where a caller sent features instead of inputs, a segment has their one view alone.
+        # If a caller sent features instead of inputs, a segment has only their one view.
         shared = features.keys() & pieces.keys() if pieces else features.keys()
         if not shared:
             raise corrupt(key, "it has none of the views of other segments")

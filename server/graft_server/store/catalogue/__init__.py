@@ -1,1 +1,1 @@
-"""Which models, versions and aliases there are."""
+"""The catalogue of models, versions and aliases."""

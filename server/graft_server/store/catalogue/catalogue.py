@@ -1,4 +1,4 @@
-"""Which models, versions and aliases there are: one numbered log that all servers share.
+"""The catalogue of models, versions and aliases: one numbered log that all servers share.
 
 A version number or an alias move is won by whoever creates the next entry; the loser reads it, checks its
 own proposal against the new state, and tries the number after. Entries are small and are replayed at start.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
@@ -27,7 +25,7 @@ from graft_server.store.catalogue.entries import (
     Publish,
     Redact,
 )
-from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.snapshot import Replay, Snapshot
 from graft_server.store.objects.numbered_log import NumberedLog
 from graft_server.store.objects.objects import ObjectExistsError, Objects
 
@@ -41,15 +39,8 @@ class Catalogue:
         """Reads the log as it stands."""
         self._log: NumberedLog[Entry] = NumberedLog(objects, "catalogue/", Entry)
         self._lock = threading.Lock()
-        self._models: dict[str, Model] = {}
-        self._last_numbers: dict[str, int] = {}
-        self._published: dict[tuple[str, str, str], Version] = {}
+        self._state = Replay()
         self._damaged: list[str] = []
-        self._deletions: dict[str, int] = {}
-        self._erasures: dict[str, int] = {}
-        self._erased: dict[tuple[str, str], int] = {}
-        self._cancelled: set[tuple[str, str]] = set()
-        self._replaced: dict[str, tuple[ManifestRef, ...]] = {}
         self._snapshot = Snapshot({})
         self._log.prefetch()
         self.refresh()
@@ -60,7 +51,7 @@ class Catalogue:
         return self._snapshot
 
     def refresh(self) -> Snapshot:
-        """Reads the entries that were written since, and returns the state."""
+        """Reads the entries written since the last read, and returns the state."""
         with self._lock:
             self._read()
             return self._snapshot
@@ -79,18 +70,18 @@ class Catalogue:
     ) -> Version:
         """Gives a version the model's next number and moves aliases to it.
 
-        Calling it again for the same model, adaptation and commit returns the first version, even if that
+        A repeat for the same model, adaptation and commit returns the first version, even if that
         was deleted since.
 
         Args:
             model: The model.
-            adaptation_id: What the version comes from.
+            adaptation_id: The adaptation that the version comes from.
             commit_id: The commit that asked for it.
             manifest: Its parts.
             summary: Figures of its report.
-            aliases: Those that shall point at it.
-            born: How many entries there were when the adaptation was started; None: not checked.
-            read_at: How many entries there were before the examples were read; None: not checked.
+            aliases: The aliases that shall point at it.
+            born: The number of entries when the adaptation was started; None: not checked.
+            read_at: The number of entries before the examples were read; None: not checked.
 
         Raises:
             StateError: The adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
@@ -99,13 +90,13 @@ class Catalogue:
         """
 
         def proposal() -> Entry | None:
-            if (model, adaptation_id, commit_id) in self._published:
+            if (model, adaptation_id, commit_id) in self._state.published:
                 return None
             self._require_wanted(model, adaptation_id, born, read_at)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
-                version=self._last_numbers.get(model, 0) + 1,
+                version=self._state.last_numbers.get(model, 0) + 1,
                 adaptation_id=adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
@@ -115,10 +106,10 @@ class Catalogue:
 
         with self._lock:
             self._write(proposal)
-            return self._published[model, adaptation_id, commit_id]
+            return self._state.published[model, adaptation_id, commit_id]
 
     def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
-        """Points an alias at a version, or removes it where version is 0.
+        """Points an alias at a version, or removes it if version is 0.
 
         Raises:
             MissingError: There is no such model, version, or alias to remove.
@@ -138,7 +129,7 @@ class Catalogue:
             return self._snapshot.model(model)
 
     def delete_version(self, model: str, version: int) -> Version:
-        """Deletes a version and returns what it was; its objects are the caller's to remove.
+        """Deletes a version and returns it; the caller removes its objects.
 
         Raises:
             MissingError: There is no such model or version.
@@ -164,7 +155,7 @@ class Catalogue:
         return deleted[0]
 
     def delete_model(self, model: str, *, unpublished: bool = False) -> Model | None:
-        """Deletes a model and returns what it was; its objects are the caller's to remove.
+        """Deletes a model and returns it; the caller removes its objects.
 
         Args:
             model: The model.
@@ -176,7 +167,7 @@ class Catalogue:
         deleted: list[Model | None] = []
 
         def proposal() -> Entry:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             deleted[:] = [known if unpublished else self._snapshot.model(model)]
             return DeleteModel(time=datetime.now(UTC), model=model)
 
@@ -185,10 +176,10 @@ class Catalogue:
         return deleted[0]
 
     def cancel_adaptation(self, model: str, adaptation_id: str) -> None:
-        """Sees to it that nothing more of an adaptation is published, by any server."""
+        """Ensures that no server publishes anything more of an adaptation."""
 
         def proposal() -> Entry | None:
-            if (model, adaptation_id) in self._cancelled:
+            if (model, adaptation_id) in self._state.cancelled:
                 return None
             return CancelAdaptation(time=datetime.now(UTC), model=model, adaptation_id=adaptation_id)
 
@@ -207,7 +198,7 @@ class Catalogue:
         """
 
         def proposal() -> Entry:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             versions = known.versions.values() if known else ()
             return EraseExamples(
                 time=datetime.now(UTC),
@@ -220,10 +211,10 @@ class Catalogue:
             self._write(proposal)
 
     def redact(self, before: Version, manifest: ManifestRef) -> bool:
-        """Makes parts that were written anew those of a version, unless it has changed, or gone, meanwhile."""
+        """Gives a version its rewritten parts, unless the version has changed or was deleted meanwhile."""
 
         def current() -> Version | None:
-            known = self._models.get(before.model)
+            known = self._state.models.get(before.model)
             return known.versions.get(before.number) if known else None
 
         def proposal() -> Entry | None:
@@ -240,9 +231,9 @@ class Catalogue:
             return version is not None and version.manifest == manifest
 
     def discard_version(self, model: str, version: int) -> Version | None:
-        """Deletes a version although aliases point at it, or returns None if there is no such version.
+        """Deletes a version even if aliases point at it, or returns None if there is no such version.
 
-        They then point at the newest version that was not trained on erased examples, or nowhere.
+        The aliases then point at the newest version that was not trained on erased examples, or nowhere.
         """
         while True:
             known = self.refresh().models.get(model)
@@ -259,10 +250,10 @@ class Catalogue:
                 return None
 
     def _point(self, model: str, alias: str, version: int, target: int) -> None:
-        """Moves an alias away from a version, also "live" to nowhere."""
+        """Moves an alias away from a version; even "live" may then point nowhere."""
 
         def proposal() -> Entry | None:
-            known = self._models.get(model)
+            known = self._state.models.get(model)
             if known is None or known.aliases.get(alias) != version:
                 return None
             return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=target)
@@ -271,26 +262,26 @@ class Catalogue:
             self._write(proposal)
 
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
-        if born is not None and self._deletions.get(model, 0) > born:
+        if born is not None and self._state.deletions.get(model, 0) > born:
             raise StateError(
                 f"Model {shown(model)} was deleted, and adaptation {shown(adaptation_id)} with it: start "
                 "another one.",
                 reason="MODEL_DELETED",
             )
-        if (model, adaptation_id) in self._cancelled:
+        if (model, adaptation_id) in self._state.cancelled:
             raise StateError(
                 f"Adaptation {shown(adaptation_id)} of model {shown(model)} is cancelled: start another one, "
                 "with base_version to go on from its examples.",
                 reason="ADAPTATION_CANCELLED",
             )
-        if read_at is not None and self._erasures.get(model, 0) > read_at:
+        if read_at is not None and self._state.erasures.get(model, 0) > read_at:
             raise ConflictError(
                 f"Examples of model {shown(model)} were erased while a version was trained: train again.",
                 reason="EXAMPLES_ERASED",
             )
 
     def _write(self, proposal: Callable[[], Entry | None]) -> None:
-        """Appends what `proposal` makes of the newest state; None says that it is already so."""
+        """Appends the entry that `proposal` returns for the newest state; None: nothing needs to change."""
         while True:
             self._read()
             entry = proposal()
@@ -301,7 +292,7 @@ class Catalogue:
                 self._log.append(entry)
             except ObjectExistsError:
                 continue
-            self._apply(entry)
+            self._state.apply(entry, self._log.next_number - 1)
             self._publish_snapshot()
             return
 
@@ -327,92 +318,12 @@ class Catalogue:
                 continue
             if entry is None:
                 break
-            self._apply(entry)
+            self._state.apply(entry, self._log.next_number - 1)
         if self._log.next_number != before:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        self._snapshot = Snapshot(
-            MappingProxyType(dict(self._models)),
-            self._log.next_number - 1,
-            tuple(self._damaged),
-            MappingProxyType(dict(self._deletions)),
-            MappingProxyType(dict(self._erasures)),
-            MappingProxyType(dict(self._erased)),
-            frozenset(self._cancelled),
-            MappingProxyType(dict(self._replaced)),
-        )
-
-    def _note(self, entry: Entry, number: int) -> None:
-        """Keeps what concerns adaptations, also those of models without a version."""
-        if isinstance(entry, CancelAdaptation):
-            self._cancelled.add((entry.model, entry.adaptation_id))
-        elif isinstance(entry, EraseExamples):
-            self._erasures[entry.model] = number
-            self._erased.update(((entry.model, it), last) for it, last in entry.generations.items())
-        elif isinstance(entry, DeleteModel):
-            self._deletions[entry.model] = number
-            # Its adaptations go with it, so their ids are free for new ones.
-            self._cancelled = {it for it in self._cancelled if it[0] != entry.model}
-            self._erased = {key: it for key, it in self._erased.items() if key[0] != entry.model}
-
-    def _apply(self, entry: Entry) -> None:
-        self._note(entry, self._log.next_number - 1)
-        name = entry.model
-        model = self._models.get(name)
-        if isinstance(entry, Publish):
-            self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
-        elif model is None or isinstance(entry, CancelAdaptation):
-            return  # what it speaks of was said by a damaged entry, or is no model yet
-        elif isinstance(entry, EraseExamples):
-            versions = {
-                number: replace(it, erased=it.erased or number in entry.versions)
-                for number, it in model.versions.items()
-            }
-            self._models[name] = replace(model, versions=MappingProxyType(versions))
-        elif isinstance(entry, Redact):
-            self._apply_redact(entry, model)
-        elif isinstance(entry, MoveAlias):
-            aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
-            if entry.version:
-                aliases[entry.alias] = entry.version
-            self._models[name] = replace(model, aliases=MappingProxyType(aliases))
-        elif isinstance(entry, DeleteVersion):
-            versions = {number: it for number, it in model.versions.items() if number != entry.version}
-            self._models[name] = replace(model, versions=MappingProxyType(versions))
-        else:
-            del self._models[name]
-            # Its adaptations go with it, so their ids are free for new ones.
-            self._published = {key: it for key, it in self._published.items() if key[0] != name}
-
-    def _apply_publish(self, entry: Publish, model: Model) -> None:
-        version = Version(
-            model=entry.model,
-            number=entry.version,
-            adaptation_id=entry.adaptation_id,
-            commit_id=entry.commit_id,
-            manifest=entry.manifest,
-            summary=MappingProxyType(entry.summary),
-            created=entry.time,
-        )
-        self._published[entry.model, entry.adaptation_id, entry.commit_id] = version
-        self._last_numbers[entry.model] = entry.version
-        self._models[entry.model] = replace(
-            model,
-            versions=MappingProxyType({**model.versions, entry.version: version}),
-            aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
-        )
-
-    def _apply_redact(self, entry: Redact, model: Model) -> None:
-        before = model.versions.get(entry.version)
-        if before is None:
-            return  # it was published by a damaged entry
-        self._replaced[entry.model] = (*self._replaced.get(entry.model, ()), before.manifest)
-        version = replace(before, manifest=entry.manifest, redacted=True)
-        self._published[entry.model, before.adaptation_id, before.commit_id] = version
-        self._models[entry.model] = replace(
-            model, versions=MappingProxyType({**model.versions, entry.version: version})
-        )
+        self._snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:

@@ -41,7 +41,7 @@ class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):
 
 
 class DeleteModel(msgspec.Struct, frozen=True, tag="delete_model"):
-    """A model was deleted. A new one of the same name goes on counting."""
+    """A model was deleted. A new one of the same name continues its version numbers."""
 
     time: datetime
     model: str
@@ -56,18 +56,18 @@ class CancelAdaptation(msgspec.Struct, frozen=True, tag="cancel_adaptation"):
 
 
 class EraseExamples(msgspec.Struct, frozen=True, tag="erase_examples"):
-    """Examples of a model were erased: what was trained before this is not published after it."""
+    """Examples of a model were erased: a version whose training read them is not published after this entry."""
 
     time: datetime
     model: str
     versions: tuple[int, ...]
-    """Those that may have been trained on them."""
+    """The versions that may have been trained on the examples."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that erased them."""
 
 
 class Redact(msgspec.Struct, frozen=True, tag="redact"):
-    """A version's parts were written anew, without what they held of erased examples."""
+    """A version's parts were rewritten without their traces of erased examples."""
 
     time: datetime
     model: str

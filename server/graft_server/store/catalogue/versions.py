@@ -1,6 +1,6 @@
 """The parts of a model version, and the manifest that makes them one.
 
-Parts lie under a random name, and the manifest, written last, names them with their digests: a crash leaves
+Parts are stored under a random name, and the manifest, written last, names them with their digests: a crash leaves
 parts that nothing names, never a version that lacks one. The version has no number until the catalogue
 gives it one.
 """
@@ -23,11 +23,11 @@ HEAD = "head.bin"
 HEAD_ONNX = "head.onnx"
 REPORT = "report.json"
 TOP = "top.onnx"
-"""The tuned layers of the backbone, where some are: a graph that ends in the features that the head reads."""
+"""The tuned layers of the backbone, if any: a graph that ends in the features that the head reads."""
 
 
 def model_folder(model: str) -> str:
-    """Returns the prefix of all that belongs to a model and not to a model whose name it begins.
+    """Returns the prefix of a model's objects, without those of a model whose name begins with its name.
 
     "_" cannot be a segment of a name, so it marks the name's end.
     """

@@ -1,9 +1,9 @@
 """Durable, atomic creation of files in a local folder.
 
 A file is written and fsynced under a temporary name, hard-linked to its own (which fails if that exists),
-and the folder is fsynced: whoever sees the name sees the whole file, also after a power cut. Temporaries
-live in one folder at the root, so that sweeping them does not walk the store, and are locked by whoever
-writes them: a process id would say nothing across containers, where every server may be process 1.
+and the folder is fsynced: a reader that sees the name sees the whole file, even after a power cut. Temporaries
+live in one folder at the root, so that sweeping them does not walk the store, and are locked by the process
+that writes them: a process id would mean nothing across containers, where every server may be process 1.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ def prepare(root: Path) -> None:
             temporary.unlink()
 
 
-def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
-    """Creates the file `root/key`; it is there for good when this returns.
+def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True) -> None:
+    """Creates the file `root/key`; it is durable when this returns.
 
-    If not lasting, a power cut may still take it away, but never damage it; that saves half the time.
+    Args:
+        root: The folder.
+        key: The file within.
+        data: What it consists of, piece by piece.
+        lasting: If false, a power cut may still remove it, but never damage it; that saves half the time.
 
     Raises:
         FileExistsError: It exists already.
@@ -41,7 +45,7 @@ def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
     temporary, fd = _open_temporary(root / _WRITING)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(fd)
             try:
@@ -56,7 +60,7 @@ def create(root: Path, key: str, data: bytes, *, lasting: bool = True) -> None:
 
 
 def sync_parents(root: Path, keys: Iterable[str]) -> None:
-    """Makes what was deleted below the root stay deleted after a power cut."""
+    """Makes deletions below the root survive a power cut."""
     for parent in {(root / key).parent for key in keys}:
         with suppress(FileNotFoundError):
             _sync_folder(parent)

@@ -1,6 +1,6 @@
 """A log of numbered objects, one an entry, from 1 without gaps.
 
-Whoever creates the next number decides what comes next: a writer that finds it taken reads it and thinks
+The writer that creates the next number decides the next entry: a writer that finds it taken reads it and decides
 again. Readers only ever ask for the next number.
 """
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class NumberedLog(Generic[T]):
-    """One log, and how far it was read. Its owner takes care that one thread at a time uses it."""
+    """One log, and how far it was read. Its owner ensures that one thread at a time uses it."""
 
     def __init__(self, objects: Objects, folder: str, kind: Any) -> None:
         """Describes the log without reading it.
 
         Args:
-            objects: Where the log is.
+            objects: The store.
             folder: The prefix of its keys, ending in "/".
             kind: The type of its entries, possibly a union.
         """
@@ -40,7 +40,7 @@ class NumberedLog(Generic[T]):
         return f"{self._folder}{number:020d}.json"
 
     def prefetch(self) -> None:
-        """Reads what is there in parallel, for the calls of `read_next` that follow."""
+        """Reads the existing entries in parallel, for the calls of `read_next` that follow."""
         numbers = range(self.next_number, len(self._objects.keys(self._folder)) + 1)
 
         def fetch(number: int) -> tuple[int, bytes] | None:
@@ -74,7 +74,7 @@ class NumberedLog(Generic[T]):
         self.next_number += 1
 
     def append(self, entry: T) -> int:
-        """Creates the next entry and moves past it, or raises ObjectExistsError if somebody else has."""
+        """Creates the next entry and moves past it, or raises ObjectExistsError if another writer has."""
         number = self.next_number
         self._objects.create_json(self.key(number), entry)
         self.next_number += 1

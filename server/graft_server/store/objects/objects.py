@@ -2,7 +2,7 @@
 
 Every object is sealed: the payload, then a line with a digest, so that a truncated or flipped object is
 noticed when it is read, and JSON stays readable. The line also carries a random nonce of the writer: where
-a bucket reports "already exists" after a time-out, the nonce tells whether it was our own attempt that won.
+a bucket reports "already exists" after a time-out, the nonce tells whether our own attempt won.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import obstore
@@ -29,6 +30,7 @@ from graft_server.store.objects import local_folder
 _log = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
 _SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
+_PIECE_BYTES = 1 << 20
 # How obstore's local store tells of an operating system's error.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -52,7 +54,7 @@ class ObjectMissingError(StoreError):
 
 
 def corrupt(key: str, what: str) -> CorruptError:
-    """Returns the error for an object that is not what was written."""
+    """Returns the error for an object that differs from what was written."""
     return CorruptError(
         f"Object {key} of the store is damaged: {what}. Restore it from a copy of the store.",
         reason="OBJECT_CORRUPT",
@@ -92,17 +94,61 @@ class Objects:
     def create(self, key: str, data: bytes, *, lasting: bool = True) -> None:
         """Creates an object; it survives a power cut once this returns.
 
-        If not lasting, a power cut may still take it away: for what can be derived again.
+        If not lasting, a power cut may still remove it: for objects that can be derived again.
 
         Raises:
             ObjectExistsError: The key exists.
         """
         nonce = secrets.token_hex(8).encode()
-        sealed = _seal(data, nonce)
+        self._create(key, [data, _seal(_digest(nonce, data), nonce)], nonce, lasting=lasting)
+
+    def create_of_file(self, key: str, path: Path) -> None:
+        """Creates an object of a file's content, which can be derived again: see `create`.
+
+        On a local folder it takes no memory, however large the file is.
+
+        Raises:
+            ObjectExistsError: The key exists.
+            OSError: The file cannot be read.
+        """
+        nonce = secrets.token_hex(8).encode()
+        seal = _seal(_digest_of_file(path, nonce), nonce)
+        with path.open("rb") as file:
+            self._create(key, chain(_pieces(file), [seal]), nonce, lasting=False)
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Puts an object's payload into a file, which appears whole or not at all. It takes no memory either.
+
+        Raises:
+            ObjectMissingError: There is no such key.
+            CorruptError: The object is not what was written.
+            OSError: The file cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("w+b") as file:
+                try:
+                    with _faults(key):
+                        for piece in obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES):
+                            file.write(piece)
+                except FileNotFoundError:
+                    raise ObjectMissingError(key) from None
+                size = max(file.tell() - _SEAL_BYTES, 0)
+                file.seek(size)
+                digest, nonce = _read_seal(key, file.read(), size)
+                file.truncate(size)
+            if _digest_of_file(temporary, nonce) != digest:
+                raise corrupt(key, "its bytes do not match its digest")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _create(self, key: str, sealed: Iterable[bytes], nonce: bytes, *, lasting: bool) -> None:
         try:
             with _faults(key):
                 if self._root is None:
-                    obstore.put(self._store, key, sealed, mode="create")
+                    obstore.put(self._store, key, b"".join(sealed), mode="create")
                 else:
                     local_folder.create(self._root, key, sealed, lasting=lasting)
         except FileNotFoundError as error:
@@ -133,7 +179,7 @@ class Objects:
             return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
 
     def ages(self, prefix: str, now: datetime) -> dict[str, timedelta]:
-        """Returns how old the object of each key below a prefix is."""
+        """Returns the age of each object below a prefix, by key."""
         with _faults(prefix):
             return {
                 entry["path"]: now - entry["last_modified"]
@@ -142,7 +188,7 @@ class Objects:
             }
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Returns the bytes of the object of each key below a prefix."""
+        """Returns the size in bytes of each object below a prefix, by key."""
         with _faults(prefix):
             return {
                 entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
@@ -151,14 +197,14 @@ class Objects:
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
 
-        On a local folder, a name stays after its last key was deleted.
+        In a local folder, a name remains after its last key is deleted.
         """
         with _faults(prefix):
             listed = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Deletes objects for good; those that do not exist are passed over."""
+        """Deletes objects for good; missing ones are passed over."""
         for key in keys:
             with suppress(FileNotFoundError), _faults(key):
                 obstore.delete(self._store, key)
@@ -195,24 +241,47 @@ def decode_json(key: str, data: bytes, kind: type[T]) -> T:
         raise corrupt(key, str(error)) from None
 
 
-def _seal(data: bytes, nonce: bytes) -> bytes:
-    digest = hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest()
-    return b"%b\n#sealed %b %b\n" % (data, digest.encode(), nonce)
+def _seal(digest: bytes, nonce: bytes) -> bytes:
+    """What ends an object."""
+    return b"\n#sealed %b %b\n" % (digest, nonce)
 
 
 def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
-    match = _SEAL.fullmatch(sealed[-_SEAL_BYTES:])
-    if match is None:
-        raise corrupt(key, f"its {len(sealed):,} bytes do not end in a seal, so its end was lost")
-    data, nonce = sealed[:-_SEAL_BYTES], match[2]
-    if hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest().encode() != match[1]:
+    data = sealed[:-_SEAL_BYTES]
+    digest, nonce = _read_seal(key, sealed[-_SEAL_BYTES:], len(data))
+    if _digest(nonce, data) != digest:
         raise corrupt(key, "its bytes do not match its digest")
     return data, nonce
 
 
+def _read_seal(key: str, seal: bytes, before: int) -> tuple[bytes, bytes]:
+    """Digest and nonce of what ends an object, after so many bytes of payload."""
+    match = _SEAL.fullmatch(seal)
+    if match is None:
+        raise corrupt(key, f"its {before + len(seal):,} bytes do not end in a seal, so its end was lost")
+    return match[1], match[2]
+
+
+def _digest(nonce: bytes, data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16, key=nonce).hexdigest().encode()
+
+
+def _digest_of_file(path: Path, nonce: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16, key=nonce)
+    with path.open("rb") as file:
+        for piece in _pieces(file):
+            digest.update(piece)
+    return digest.hexdigest().encode()
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
+
+
 @contextmanager
 def _faults(key: str) -> Iterator[None]:
-    """Turns what a store's client raises into StoreErrors, but for FileNotFoundError."""
+    """Turns the exceptions of a store's client, except FileNotFoundError, into StoreErrors."""
     try:
         yield
     except FileNotFoundError:
@@ -224,7 +293,7 @@ def _faults(key: str) -> Iterator[None]:
 
 
 def _fault(key: str, error: Exception) -> StoreError:
-    """Returns an error that names the object, no path, and what to do; the log has the cause."""
+    """Returns an error that names the object but no path, and says what to do; the log has the cause."""
     _log.error("store: %s: %s", key, str(error).partition("\n")[0])
     number = getattr(error, "errno", None)
     if match := _OS_ERROR.search(str(error)):

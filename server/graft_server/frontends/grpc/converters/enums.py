@@ -16,11 +16,7 @@ METHOD_MESSAGES = {
 }
 
 
-TASK_MESSAGES = {
-    Task.SINGLE_LABEL: types_pb2.TASK_SINGLE_LABEL,
-    Task.MULTI_LABEL: types_pb2.TASK_MULTI_LABEL,
-    Task.REGRESSION: types_pb2.TASK_REGRESSION,
-}
+TASK_MESSAGES = {task: types_pb2.Task.Value(f"TASK_{task.name}") for task in Task}
 
 METHODS = {
     types_pb2.METHOD_UNSPECIFIED: Method.AUTO,
@@ -29,7 +25,7 @@ METHODS = {
 
 
 TASKS = {
-    types_pb2.TASK_UNSPECIFIED: Task.SINGLE_LABEL,
+    types_pb2.TASK_UNSPECIFIED: Task.DEFAULT,
     **{number: task for task, number in TASK_MESSAGES.items()},
 }
 

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 
 from graft.v1 import model_pb2, report_pb2, types_pb2
 from graft_server.domain.backbone import BackboneInfo
-from graft_server.domain.examples import Example, Input, Kind, StoredExample, Task
+from graft_server.domain.examples import Input, Kind, StoredExample, Task
 from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
 from graft_server.domain.report import EvaluatedVersion
 from graft_server.frontends.grpc.converters.enums import (
@@ -20,6 +20,7 @@ from graft_server.frontends.grpc.converters.enums import (
     TASK_MESSAGES,
 )
 from graft_server.frontends.grpc.converters.reports import filled, report_message
+from graft_server.frontends.grpc.converters.tasks import FIGURES, set_target
 from graft_server.frontends.grpc.times import timestamp
 
 
@@ -56,12 +57,12 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
     """A report that has no more than the figures in the catalogue."""
     report = report_pb2.Report(
         warnings=figures.get("warnings", ()),
-        task=TASK_MESSAGES[Task(figures.get("task", Task.SINGLE_LABEL))],
+        task=TASK_MESSAGES[Task(figures.get("task", Task.DEFAULT))],
     )
     for name, figure in figures.items():
         if name in _SUMMARY_FIGURES:
             setattr(report, name, figure)
-        elif name in _SUMMARY_MESSAGES and figure is not None:
+        elif name in FIGURES and figure is not None:
             json_format.ParseDict(figure, getattr(report, name))
     return report
 
@@ -70,7 +71,6 @@ _SUMMARY_FIGURES = {
     "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
     "backbone", "encoder_id", "seed",
 }  # fmt: skip
-_SUMMARY_MESSAGES = {"multi_label", "regression"}
 
 
 def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.StoredExample:
@@ -89,22 +89,10 @@ def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.St
         ),
         deleted=value.superseded,
     )
-    _set_target(message.example, example)
+    set_target(message.example, example)
     if include_input:
         message.example.input.CopyFrom(_input(example.input))
     return message
-
-
-def _set_target(message: types_pb2.Example, example: Example) -> None:
-    if example.label is not None:
-        message.label = example.label
-    elif example.label_set is not None:
-        message.label_set.labels.extend(example.label_set)
-    elif example.value is not None:
-        message.value = example.value
-    elif example.distribution is not None:
-        for share in example.distribution:
-            message.distribution.labels.add(label=share.label, probability=share.probability)
 
 
 def _input(value: Input) -> types_pb2.Input:
@@ -171,7 +159,7 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         task=TASK_MESSAGES[measured.task],
     )
     filled(response, measured.figures)
-    for name in ("multi_label", "regression"):
+    for name in FIGURES:
         if (further := getattr(measured, name)) is not None:
             filled(getattr(response, name), further)
     for report in measured.per_class:

@@ -6,14 +6,12 @@ from graft.v1 import prediction_pb2 as pb
 from graft_server.api.predictions import answer_too_large
 from graft_server.domain.errors import DomainError
 from graft_server.domain.prediction import (
-    ManyLabels,
-    OneLabel,
     Prediction,
     Predictions,
     StreamedAnswer,
     Timings,
-    Value,
 )
+from graft_server.frontends.grpc.converters.tasks import set_answer
 from graft_server.frontends.grpc.errors import to_status
 from graft_server.frontends.grpc.times import duration
 from graft_server.sharing.event_loop import in_slices
@@ -71,15 +69,5 @@ def _prediction(value: Prediction | DomainError) -> pb.Prediction:
         truncated=value.truncated,
         features=None if value.features is None else value.features.tolist(),
     )
-    match value.answer:
-        case OneLabel(scores=best):
-            scores = message.single_label.scores
-            scores.extend(pb.Score(label=it, probability=p) for it, p in best)
-        case ManyLabels(scores=given):
-            message.multi_label.SetInParent()  # an answer may have no label at all
-            message.multi_label.scores.extend(
-                pb.MultiLabelScore(label=it, probability=p, selected=selected) for it, p, selected in given
-            )
-        case Value(value=number, low=low, high=high):
-            message.regression.CopyFrom(pb.Regression(value=number, low=low, high=high))
+    set_answer(message, value.answer)
     return message

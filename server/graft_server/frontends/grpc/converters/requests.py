@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -12,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.examples import Change, Example, Input, Kind, Label, Share, Split
+from graft_server.domain.examples import Change, Example, Input, Kind, Label, Split, Task
 from graft_server.domain.names import check_identifier
 from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
@@ -25,6 +24,7 @@ from graft_server.domain.stream import (
 )
 from graft_server.frontends.grpc.converters.enums import METHODS, SPLITS, TASKS
 from graft_server.frontends.grpc.converters.lazy import Converted
+from graft_server.frontends.grpc.converters.tasks import target
 from graft_server.frontends.grpc.handlers import Malformed
 from graft_server.frontends.grpc.times import seconds
 
@@ -39,9 +39,9 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
             field="start.method",
         )
     if message.task not in TASKS:
+        *known, last = (f"TASK_{task.name}" for task in Task)
         raise InvalidError(
-            f"start.task is {message.task}, which this server does not know: use TASK_SINGLE_LABEL, TASK_MULTI_LABEL "
-            "or TASK_REGRESSION.",
+            f"start.task is {message.task}, which this server does not know: use {', '.join(known)} or {last}.",
             reason="ENUM_UNKNOWN",
             field="start.task",
         )
@@ -104,25 +104,9 @@ def _example(message: types_pb2.Example, path: str) -> Example:
         weight=message.weight if message.HasField("weight") else 1.0,
         split=_split(message.split, f"{path}.split"),
         group=message.group,
-        **_target(message),
+        **target(message),
         subject=message.subject,
     )
-
-
-def _target(message: types_pb2.Example) -> Mapping[str, Any]:
-    """The field of an `Example` that the message's target is."""
-    match message.WhichOneof("target"):
-        case "label":
-            return {"label": message.label}
-        case "label_set":
-            return {"label_set": tuple(message.label_set.labels)}
-        case "value":
-            return {"value": message.value}
-        case "distribution":
-            shares = message.distribution.labels
-            return {"distribution": tuple(Share(share.label, share.probability) for share in shares)}
-        case _:
-            return {}
 
 
 def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequest:

@@ -1,0 +1,363 @@
+"""The asyncio client: the same methods as the blocking one, awaited."""
+
+# Deadlines travel to the server, which drops what comes too late; asyncio.timeout would not tell it.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from graft._client import operations as ops
+from graft._client.bundle import Bundle, BundleWriter
+from graft._client.calls_async import AsyncCalls
+from graft._client.operations import Batcher, PredictSettings, Selector
+from graft._client.requests_async import AsyncRequests
+from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
+from graft._records.predictions import Prediction
+from graft._records.records import (
+    AdaptProgress,
+    AdaptResult,
+    CheckResult,
+    Event,
+    Outcome,
+)
+from graft._records.report_messages import evaluation_of
+from graft._records.reports import EvaluationResult
+from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.options import AdaptOptions, FineTuning
+from graft._streams.predict import PredictExchange
+from graft._streams.predict_async import AsyncPredict
+from graft._streams.predict_async import Stream as PredictStream
+from graft._streams.start import new_exchange, with_task_async
+from graft._streams.watch import WatchCursor
+from graft._transport.async_status import FinalStatus
+from graft._transport.authentication import AsyncAuth, Metadata
+from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
+from graft.errors import GraftError, from_rpc_error
+from graft.v1 import adaptation_pb2, model_pb2
+
+T = TypeVar("T")
+M = TypeVar("M")
+
+LOG = logging.getLogger("graft")
+
+_EVENTS_TIMEOUT_S = 30.0
+"""For completing a resumed adaptation's rejections from its events."""
+
+
+class AsyncClient(AsyncRequests):
+    """A connection to a Graft server, for one event loop; make it where that loop runs.
+
+    The methods, their arguments and their errors are those of `Client`. Iterables of examples and inputs
+    may be asynchronous; one that is not must not block, since it is taken on the event loop.
+
+    Args:
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
+        metadata: Sent with every call, for example [("authorization", "Bearer ...")].
+        auth: Gives the metadata of a call, as for `Client`; it may be asynchronous. If it is not, it must not block.
+        interceptors: gRPC's asynchronous client interceptors (grpc.aio.UnaryUnaryClientInterceptor and so on), the
+            outermost first. They see each call with its metadata.
+        timeout: The default deadline of unary calls, in seconds; None: none.
+        connect_timeout: How long `adapt` waits for a first answer, in seconds.
+        resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
+            answer, over however many calls, in seconds. A server that only keeps the call alive owes it too.
+        keep_alive: How often a silent connection is asked whether it is still there, in seconds; one that does
+            not answer for half as long is given up. Servers mind being asked more often than every 10 s.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+        auth: AsyncAuth | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+        timeout: float | None = 60.0,
+        connect_timeout: float = 20.0,
+        resume_timeout: float = 300.0,
+        keep_alive: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.target = target
+        self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
+        calls = AsyncCalls(
+            target,
+            credentials=credentials,
+            metadata=metadata,
+            auth=auth,
+            interceptors=interceptors,
+            timeout_s=timeout,
+            keep_alive_s=keep_alive,
+        )
+        super().__init__(calls)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call and the connection."""
+        await self._calls.close()
+
+    async def adapt(
+        self,
+        model: str,
+        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
+        *,
+        adaptation_id: str | None = None,
+        writer_id: str = "",
+        method: str = "auto",
+        backbone: str = "",
+        task: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        seed: int = 0,
+        fine_tuning: FineTuning | None = None,
+        time_budget: float | None = None,
+        commit_id: str | None = None,
+        publish_every: int = 0,
+        publish_seconds: float = 0.0,
+        close: bool = True,
+        append: bool = False,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+        on_published: Callable[[Outcome], None] | None = None,
+    ) -> AdaptResult:
+        """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
+        options = AdaptOptions(
+            adaptation_id=adaptation_id,
+            writer_id=writer_id,
+            method=method,
+            backbone=backbone,
+            task=task,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            seed=seed,
+            fine_tuning=fine_tuning,
+            time_budget=time_budget,
+            commit_id=commit_id,
+            publish_every=publish_every,
+            publish_seconds=publish_seconds,
+            close=close,
+            append=append,
+        )
+        options, examples = await with_task_async(options, examples)
+        exchange = new_exchange(model, options, self._limits)
+        drive = AsyncAdapt(exchange, self._open_adapt, on_progress, on_published)
+        result = await drive.run(examples)
+        return await self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+
+    async def check(
+        self,
+        model: str,
+        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
+        *,
+        method: str = "auto",
+        backbone: str = "",
+        task: str = "",
+        labels: LabelsLike | None = None,
+        closed_labels: bool = False,
+        base_version: int = 0,
+        on_progress: Callable[[AdaptProgress], None] | None = None,
+    ) -> CheckResult:
+        """Asks what `adapt` would say; nothing is stored. See `Client.check`."""
+        options = AdaptOptions(
+            method=method,
+            backbone=backbone,
+            task=task,
+            labels=labels,
+            closed_labels=closed_labels,
+            base_version=base_version,
+            validate_only=True,
+        )
+        options, examples = await with_task_async(options, examples)
+        exchange = new_exchange(model, options, self._limits)
+        result = await AsyncAdapt(exchange, self._open_adapt, on_progress).run(examples)
+        return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
+
+    def predict_stream(
+        self,
+        model: str,
+        inputs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        adaptation_id: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        chunk_size: int = ops.BULK_INPUTS,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Prediction]:
+        """Classifies any number of inputs as they come, in order; see `Client.predict_stream`."""
+        settings = PredictSettings(
+            model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
+        )
+        exchange = PredictExchange(
+            timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+        )
+        source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
+        batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
+        requests = (settings.request(batch) async for batch in batches)
+        return AsyncPredict(exchange, self._open_predict).run(requests)
+
+    async def evaluate(
+        self,
+        model: str,
+        examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> EvaluationResult:
+        """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
+        selector = Selector(version, alias)
+        # A status that comes while we write can be lost (see FinalStatus): no such model is told here.
+        await self._calls.run(ops.get_version(model, selector), None)
+        call = self._calls.models.EvaluateModel(
+            timeout=self._calls.seconds(timeout), metadata=await self._calls.metadata()
+        )
+        status = FinalStatus(call)
+        sent = 0
+        try:
+            await call.write(ops.first_evaluation_request(model, selector, []))
+            async for batch in _batches(examples, numbered_example_message, ops.example_batcher()):
+                await call.write(model_pb2.EvaluateModelRequest(examples=batch))
+                sent += len(batch)
+                if on_progress is not None:
+                    on_progress(sent)
+            await call.done_writing()
+            return evaluation_of(await call)
+        except asyncio.InvalidStateError:
+            raise status.error(await _failure_of(call)) from None
+        except grpc.RpcError as error:
+            raise status.error(error) from None
+        finally:
+            call.cancel()
+
+    async def export(
+        self,
+        model: str,
+        directory: str | Path,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        on_progress: Callable[[str, int], None] | None = None,
+        timeout: float | None = math.inf,
+    ) -> Bundle:
+        """Writes a self-contained bundle; see `Client.export`."""
+        request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
+        with await asyncio.to_thread(BundleWriter, directory) as writer:
+            metadata = await self._calls.metadata()
+            call = self._calls.models.ExportModel(
+                request, timeout=self._calls.seconds(timeout), metadata=metadata
+            )
+            try:
+                async for piece in call:
+                    await asyncio.to_thread(writer.write, piece)
+                    if on_progress is not None:
+                        on_progress(piece.path, writer.received)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None
+            finally:
+                call.cancel()
+            return await asyncio.to_thread(writer.finish)
+
+    def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> AsyncIterator[Event]:
+        """Follows an adaptation's events, the past ones first; see `Client.watch`."""
+        cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
+        return self._watch(cursor)
+
+    async def _open_adapt(self) -> Stream:
+        return self._calls.adaptations.Adapt(metadata=await self._calls.metadata())
+
+    async def _open_predict(self) -> PredictStream:
+        return self._calls.predictions.PredictStream(metadata=await self._calls.metadata())
+
+    async def _watch(self, cursor: WatchCursor) -> AsyncIterator[Event]:
+        while True:
+            call = self._calls.adaptations.WatchAdaptation(
+                cursor.request(), metadata=await self._calls.metadata()
+            )
+            try:
+                async for message in call:
+                    yield cursor.receive(message)
+            except grpc.RpcError as error:
+                delay_s = cursor.broken(from_rpc_error(error))
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
+        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+        try:
+            exchange.complete_rejections(await self._events_so_far(exchange))
+        except GraftError as error:
+            LOG.warning("some rejections may be missing: %s", error)
+        if exchange.result is None:
+            raise GraftError("The adaptation has no result.")
+        return exchange.result
+
+    async def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
+        call = self._calls.adaptations.WatchAdaptation(
+            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=await self._calls.metadata()
+        )
+        events = []
+        try:
+            async for event in call:
+                events.append(event)
+                if exchange.is_last(event):
+                    break
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()
+        return events
+
+
+async def _batches(
+    items: Iterable[T] | AsyncIterable[T], message_of: Callable[[int, T], M], batcher: Batcher[M]
+) -> AsyncIterator[list[M]]:
+    number = 0
+    async for item in _as_async(items):
+        if full := batcher.add(message_of(number, item)):
+            yield full
+        number += 1
+    if rest := batcher.take():
+        yield rest
+
+
+async def _as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def _failure_of(call: Any) -> grpc.RpcError:
+    """Why a call ended before it was written to for the last time."""
+    try:
+        await call
+    except grpc.RpcError as error:
+        return error
+    return grpc.RpcError("The server answered before it had every example.")

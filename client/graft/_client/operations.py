@@ -1,0 +1,384 @@
+"""What each method of the clients asks, and how its answers are read: everything but the I/O.
+
+An operation is a generator. It yields the calls to make, is sent their responses, and returns the result;
+`Client` and `AsyncClient` each have one loop that makes the calls. So paging, chunking and parsing are
+written once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message, is_array
+from graft._records.predictions import Predictions, joined, predictions_of
+from graft._records.records import (
+    Adaptation,
+    Backbone,
+    Erasure,
+    Model,
+    StoredExample,
+    Version,
+    adaptation_of,
+    backbone_of,
+    model_of,
+    stored_example_of,
+    version_of,
+)
+from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+
+T = TypeVar("T")
+
+ADAPTATIONS: Final = "/graft.v1.AdaptationService/"
+PREDICTIONS: Final = "/graft.v1.PredictionService/"
+MODELS: Final = "/graft.v1.ModelService/"
+_HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+
+MAX_INPUTS: Final = 10_000
+"""Inputs that a server takes in one Predict."""
+_DEFAULT_TOP_K: Final = 5
+# Answers stay below the 4 MiB that servers keep to: a score is about 30 bytes, features up to 16 KiB.
+_MAX_SCORES: Final = 50_000
+_MAX_FEATURE_ROWS: Final = 256
+_MAX_REQUEST_BYTES: Final = MAX_MESSAGE_BYTES // 2
+BULK_INPUTS: Final = 128
+"""Inputs of one request in bulk prediction: several of the server's batches, so that none waits for us."""
+_PAGE_SIZE: Final = 200
+# A tag and a length before each message inside another.
+_FRAME_BYTES: Final = 8
+
+_SERVING: Final = {0: "unknown", 1: "serving", 2: "not_serving", 3: "service_unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One unary call to make."""
+
+    path: str
+    """The method's full name, "/package.Service/Method"."""
+    request: Message
+    """What to send."""
+    response: type[Message]
+    """What comes back."""
+
+
+HEALTH_CALL: Final = Call(_HEALTH_CHECK, StringValue(), Int32Value)
+"""Asks whether the server as a whole serves."""
+
+Operation: TypeAlias = Generator[Call, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which of a model's versions: by number, by alias, or (all unset) the alias "live".
+
+    Or the interim head of an open adaptation.
+    """
+
+    version: int | None = None
+    alias: str | None = None
+    adaptation_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.adaptation_id is not None and (self.version is not None or self.alias is not None):
+            raise ValueError(
+                f"give an adaptation_id ({self.adaptation_id!r}), a version or an alias, not several"
+            )
+        if self.version is not None and self.alias is not None:
+            raise ValueError(f"give a version ({self.version}) or an alias ({self.alias!r}), not both")
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a request that say so."""
+        if self.version is not None:
+            return {"version": self.version}
+        if self.adaptation_id is not None:
+            return {"adaptation_id": self.adaptation_id}
+        return {} if self.alias is None else {"alias": self.alias}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """What every request of one prediction has in common."""
+
+    model: str
+    selector: Selector
+    top_k: int
+    include_features: bool
+    chunk_size: int = BULK_INPUTS
+
+    def __post_init__(self) -> None:
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size is {self.chunk_size}; it must be 1 or more")
+
+    @property
+    def max_inputs(self) -> int:
+        """How many inputs one request may carry, so that its answer stays small."""
+        if self.include_features:
+            return _MAX_FEATURE_ROWS
+        return max(1, min(MAX_INPUTS, _MAX_SCORES // max(1, self.top_k or _DEFAULT_TOP_K)))
+
+    @property
+    def bulk_inputs(self) -> int:
+        """How many inputs one request of a bulk prediction carries."""
+        return min(self.chunk_size, self.max_inputs)
+
+    def request(
+        self, inputs: list[types_pb2.Input], selector: Selector | None = None
+    ) -> prediction_pb2.PredictRequest:
+        """The request for some of the inputs."""
+        return prediction_pb2.PredictRequest(
+            model=self.model,
+            inputs=inputs,
+            top_k=self.top_k,
+            include_features=self.include_features,
+            **(selector or self.selector).fields(),
+        )
+
+
+def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Operation[Predictions]:
+    """Asks in as many requests as it takes; all are answered by the version that answered the first."""
+    parts: list[Predictions] = []
+    selector = settings.selector
+    # No inputs at all are for the server to refuse, in the same words as for every client.
+    chunks = _input_chunks(inputs, settings.max_inputs)
+    for chunk in itertools.chain([next(chunks, [])], chunks):
+        request = settings.request(chunk, selector)
+        response = yield Call(PREDICTIONS + "Predict", request, prediction_pb2.PredictResponse)
+        parts.append(predictions_of(response))
+        if parts[-1].version:
+            selector = Selector(version=parts[-1].version)
+    return parts[0] if len(parts) == 1 else joined(parts, settings.model)
+
+
+def bulk_requests(
+    settings: PredictSettings, inputs: Input | Iterable[Input]
+) -> Iterator[prediction_pb2.PredictRequest]:
+    """The requests of a bulk prediction, in order, as the inputs come."""
+    for chunk in _input_chunks(inputs, settings.bulk_inputs):
+        yield settings.request(chunk)
+
+
+def _pages(method: str, request: Any, response: type[Message]) -> Operation[list[Any]]:
+    """All pages of a list: the server gives each page the token of the next."""
+    pages: list[Any] = []
+    request.page_size = _PAGE_SIZE
+    while not pages or pages[-1].next_page_token:
+        wanted = type(request)()
+        wanted.CopyFrom(request)  # a call may be sent again, so its request must stay as it is
+        wanted.page_token = pages[-1].next_page_token if pages else ""
+        pages.append((yield Call(method, wanted, response)))
+    return pages
+
+
+def list_models(prefix: str) -> Operation[list[Model]]:
+    """All models whose name starts with `prefix`."""
+    request = model_pb2.ListModelsRequest(prefix=prefix)
+    pages = yield from _pages(MODELS + "ListModels", request, model_pb2.ListModelsResponse)
+    return [model_of(model) for page in pages for model in page.models]
+
+
+def get_model(model: str) -> Operation[Model]:
+    """One model."""
+    request = model_pb2.GetModelRequest(model=model)
+    response = yield Call(MODELS + "GetModel", request, model_pb2.GetModelResponse)
+    return model_of(response.model)
+
+
+def list_versions(model: str) -> Operation[list[Version]]:
+    """All versions of a model, newest first."""
+    request = model_pb2.ListVersionsRequest(model=model)
+    pages = yield from _pages(MODELS + "ListVersions", request, model_pb2.ListVersionsResponse)
+    return [version_of(version) for page in pages for version in page.versions]
+
+
+def get_version(model: str, selector: Selector) -> Operation[Version]:
+    """One version with its full report."""
+    request = model_pb2.GetVersionRequest(model=model, **selector.fields())
+    response = yield Call(MODELS + "GetVersion", request, model_pb2.GetVersionResponse)
+    return version_of(response.version)
+
+
+def set_alias(model: str, alias: str, version: int, expected_version: int | None) -> Operation[Model]:
+    """Points an alias at a version."""
+    request = model_pb2.SetAliasRequest(
+        model=model, alias=alias, version=version, expected_version=expected_version
+    )
+    response = yield Call(MODELS + "SetAlias", request, model_pb2.SetAliasResponse)
+    return model_of(response.model)
+
+
+def delete_version(model: str, version: int) -> Operation[None]:
+    """Deletes a version."""
+    request = model_pb2.DeleteVersionRequest(model=model, version=version)
+    yield Call(MODELS + "DeleteVersion", request, model_pb2.DeleteVersionResponse)
+
+
+def delete_model(model: str) -> Operation[None]:
+    """Deletes a model."""
+    request = model_pb2.DeleteModelRequest(model=model)
+    yield Call(MODELS + "DeleteModel", request, model_pb2.DeleteModelResponse)
+
+
+def list_examples(
+    model: str, adaptation_id: str, subject: str, *, include_inputs: bool
+) -> Operation[list[StoredExample]]:
+    """What is stored of a model's examples."""
+    request = model_pb2.ListExamplesRequest(
+        model=model, adaptation_id=adaptation_id, subject=subject, include_inputs=include_inputs
+    )
+    pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
+    return [stored_example_of(example) for page in pages for example in page.examples]
+
+
+def delete_examples(
+    model: str, ids: Iterable[str], subject: str, *, delete_versions: bool
+) -> Operation[Erasure]:
+    """Erases examples for good."""
+    request = model_pb2.DeleteExamplesRequest(
+        model=model,
+        ids=[ids] if isinstance(ids, str) else ids,
+        subject=subject,
+        delete_versions=delete_versions,
+    )
+    response = yield Call(MODELS + "DeleteExamples", request, model_pb2.DeleteExamplesResponse)
+    return Erasure(
+        erased=response.erased,
+        affected_versions=tuple(response.affected_versions),
+        deleted_versions=tuple(response.deleted_versions),
+    )
+
+
+def list_backbones() -> Operation[list[Backbone]]:
+    """The server's backbones."""
+    request = model_pb2.ListBackbonesRequest()
+    response = yield Call(MODELS + "ListBackbones", request, model_pb2.ListBackbonesResponse)
+    return [backbone_of(backbone) for backbone in response.backbones]
+
+
+def get_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
+    """One adaptation."""
+    request = adaptation_pb2.GetAdaptationRequest(model=model, adaptation_id=adaptation_id)
+    response = yield Call(ADAPTATIONS + "GetAdaptation", request, adaptation_pb2.GetAdaptationResponse)
+    return adaptation_of(response.adaptation)
+
+
+def list_adaptations(model: str) -> Operation[list[Adaptation]]:
+    """All adaptations of a model, newest first."""
+    request = adaptation_pb2.ListAdaptationsRequest(model=model)
+    pages = yield from _pages(
+        ADAPTATIONS + "ListAdaptations", request, adaptation_pb2.ListAdaptationsResponse
+    )
+    return [adaptation_of(adaptation) for page in pages for adaptation in page.adaptations]
+
+
+def cancel_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
+    """Stops an adaptation's work."""
+    request = adaptation_pb2.CancelAdaptationRequest(model=model, adaptation_id=adaptation_id)
+    response = yield Call(ADAPTATIONS + "CancelAdaptation", request, adaptation_pb2.CancelAdaptationResponse)
+    return adaptation_of(response.adaptation)
+
+
+def check_health(service: str) -> Operation[str]:
+    """Whether a service is being served.
+
+    grpc.health.v1 has one string in and one enum out, both in field 1; the well-known wrappers are the same
+    on the wire, and spare callers a package.
+    """
+    response = yield replace(HEALTH_CALL, request=StringValue(value=service))
+    return _SERVING.get(response.value, str(response.value))
+
+
+class Batcher(Generic[T]):
+    """Gathers items into lists of at most `count` items and `size` bytes; a single item may be larger."""
+
+    def __init__(self, size_of: Callable[[T], int], count: int, size: int) -> None:
+        self._size_of = size_of
+        self._count = count
+        self._size = size
+        self._batch: list[T] = []
+        self._batch_size = 0
+
+    def add(self, item: T) -> list[T]:
+        """Takes an item and returns the batch that it completed, or nothing."""
+        item_size = self._size_of(item)
+        full: list[T] = []
+        if self._batch and (len(self._batch) >= self._count or self._batch_size + item_size > self._size):
+            full = self.take()
+        self._batch.append(item)
+        self._batch_size += item_size
+        return full
+
+    def take(self) -> list[T]:
+        """Returns what there is."""
+        batch, self._batch, self._batch_size = self._batch, [], 0
+        return batch
+
+
+def input_batcher(count: int) -> Batcher[types_pb2.Input]:
+    """Gathers inputs into requests."""
+    return Batcher(lambda message: message.ByteSize() + _FRAME_BYTES, count, _MAX_REQUEST_BYTES)
+
+
+def example_batcher() -> Batcher[types_pb2.Example]:
+    """Gathers examples into the messages of an evaluation."""
+    return Batcher(lambda message: message.ByteSize() + _FRAME_BYTES, BATCH_EXAMPLES, BATCH_BYTES)
+
+
+def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
+    """The items in batches, as they come."""
+    for item in items:
+        if full := batcher.add(item):
+            yield full
+    if rest := batcher.take():
+        yield rest
+
+
+def evaluation_requests(
+    model: str, selector: Selector, batches: Iterable[list[types_pb2.Example]]
+) -> Iterator[model_pb2.EvaluateModelRequest]:
+    """The messages of an evaluation. The first names the version, and is there without examples too."""
+    batches = iter(batches)
+    yield first_evaluation_request(model, selector, next(batches, []))
+    for batch in batches:
+        yield model_pb2.EvaluateModelRequest(examples=batch)
+
+
+def first_evaluation_request(
+    model: str, selector: Selector, examples: list[types_pb2.Example]
+) -> model_pb2.EvaluateModelRequest:
+    """The message that begins an evaluation."""
+    return model_pb2.EvaluateModelRequest(model=model, examples=examples, **selector.fields())
+
+
+def numbered_input_message(number: int, value: object) -> types_pb2.Input:
+    """The protobuf form of input `number`, counted from 0 in errors."""
+    try:
+        return input_message(value)
+    except TypeError as error:
+        raise TypeError(f"input {number}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"input {number}: {error}") from None
+
+
+def several(inputs: Input | Iterable[Input]) -> Iterable[Input]:
+    """The inputs; a lone one is one (a text is an iterable of one-letter texts, which nobody means).
+
+    A NumPy array is features of one input, or of several, one in each row.
+    """
+    if isinstance(inputs, str | TextPair | bytes | os.PathLike):
+        return [inputs]
+    if is_array(inputs):
+        return [inputs] if inputs.ndim == 1 else cast("Iterable[Input]", inputs)
+    return cast("Iterable[Input]", inputs)
+
+
+def _input_chunks(inputs: Input | Iterable[Input], count: int) -> Iterator[list[types_pb2.Input]]:
+    messages = (numbered_input_message(number, value) for number, value in enumerate(several(inputs)))
+    return batched(messages, input_batcher(count))

@@ -1,0 +1,147 @@
+"""What the asyncio client asks with one request, or a few, and one answer to each."""
+
+# Deadlines travel to the server, which drops what comes too late; asyncio.timeout would not tell it.
+# ruff: noqa: ASYNC109
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graft._client import operations as ops
+from graft._client.calls_async import AsyncCalls
+from graft._client.operations import PredictSettings, Selector
+from graft._records.examples import Input
+from graft._records.predictions import Predictions
+from graft._records.records import (
+    Adaptation,
+    Backbone,
+    Erasure,
+    Model,
+    StoredExample,
+    Version,
+)
+
+
+class AsyncRequests:
+    """The methods of a client that need no stream."""
+
+    def __init__(self, calls: AsyncCalls) -> None:
+        self._calls = calls
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Input | Iterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        adaptation_id: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """Classifies inputs; one version answers all of them. See `Client.predict`."""
+        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
+        return await self._calls.run(ops.predict(settings, inputs), timeout)
+
+    async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
+        """Lists the models whose name starts with `prefix`, by name."""
+        return await self._calls.run(ops.list_models(prefix), timeout)
+
+    async def model(self, model: str, *, timeout: float | None = None) -> Model:
+        """Describes one model."""
+        return await self._calls.run(ops.get_model(model), timeout)
+
+    async def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
+        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
+        return await self._calls.run(ops.list_versions(model), timeout)
+
+    async def version(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Describes one version with its full report; without version and alias, the one that is live."""
+        return await self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+
+    async def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Points an alias at a version; version 0 removes it. See `Client.set_alias`."""
+        return await self._calls.run(ops.set_alias(model, alias, version, expected_version), timeout)
+
+    async def promote(
+        self,
+        model: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        return await self.set_alias(
+            model, "live", version, expected_version=expected_version, timeout=timeout
+        )
+
+    async def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
+        """Deletes a version that no alias points at. Its number is never used again."""
+        await self._calls.run(ops.delete_version(model, version), timeout)
+
+    async def delete_model(self, model: str, *, timeout: float | None = None) -> None:
+        """Deletes a model with all of its versions, adaptations and examples."""
+        await self._calls.run(ops.delete_model(model), timeout)
+
+    async def examples(
+        self,
+        model: str,
+        *,
+        adaptation_id: str = "",
+        subject: str = "",
+        include_inputs: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredExample]:
+        """Lists stored examples; see `Client.examples`."""
+        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
+        return await self._calls.run(operation, timeout)
+
+    async def delete_examples(
+        self,
+        model: str,
+        *,
+        ids: Iterable[str] = (),
+        subject: str = "",
+        delete_versions: bool = False,
+        timeout: float | None = None,
+    ) -> Erasure:
+        """Erases examples for good; see `Client.delete_examples`."""
+        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
+        return await self._calls.run(operation, timeout)
+
+    async def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
+        """Lists the pre-trained models that this server can adapt."""
+        return await self._calls.run(ops.list_backbones(), timeout)
+
+    async def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Describes one adaptation and its publications."""
+        return await self._calls.run(ops.get_adaptation(model, adaptation_id), timeout)
+
+    async def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
+        """Lists a model's adaptations, newest first."""
+        return await self._calls.run(ops.list_adaptations(model), timeout)
+
+    async def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Stops an adaptation's work. Versions that it published stay."""
+        return await self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> str:
+        """Whether a service, or (empty) the whole server serves; see `Client.health`."""
+        return await self._calls.run(ops.check_health(service), timeout)

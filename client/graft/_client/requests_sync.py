@@ -1,0 +1,195 @@
+"""What the blocking client asks with one request, or a few, and one answer to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graft._client import operations as ops
+from graft._client.calls_sync import SyncCalls
+from graft._client.operations import PredictSettings, Selector
+from graft._records.examples import (
+    Input,
+)
+from graft._records.predictions import Predictions
+from graft._records.records import (
+    Adaptation,
+    Backbone,
+    Erasure,
+    Model,
+    StoredExample,
+    Version,
+)
+
+
+class SyncRequests:
+    """The methods of a client that need no stream."""
+
+    def __init__(self, calls: SyncCalls) -> None:
+        self._calls = calls
+
+    def predict(
+        self,
+        model: str,
+        inputs: Input | Iterable[Input],
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        adaptation_id: str | None = None,
+        top_k: int = 0,
+        include_features: bool = False,
+        timeout: float | None = None,
+    ) -> Predictions:
+        """Classifies inputs; one version answers all of them.
+
+        Args:
+            model: The model's name.
+            inputs: Texts, or one text. Any number: they are sent in as many requests as it takes.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            adaptation_id: An open adaptation, whose interim head answers, with version 0.
+            top_k: How many scores per input. 0: 5.
+            include_features: Also return the backbone's features.
+            timeout: Deadline of each request in seconds. None: the client's.
+
+        Returns:
+            One prediction per input, in order. A bad input has its own `error` and spoils no other.
+        """
+        settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
+        return self._calls.run(ops.predict(settings, inputs), timeout)
+
+    def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
+        """Lists the models whose name starts with `prefix`, by name."""
+        return self._calls.run(ops.list_models(prefix), timeout)
+
+    def model(self, model: str, *, timeout: float | None = None) -> Model:
+        """Describes one model."""
+        return self._calls.run(ops.get_model(model), timeout)
+
+    def versions(self, model: str, *, timeout: float | None = None) -> list[Version]:
+        """Lists a model's versions, newest first. Their reports carry figures and warnings, no lists."""
+        return self._calls.run(ops.list_versions(model), timeout)
+
+    def version(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Describes one version with its full report; without version and alias, the one that is live."""
+        return self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+
+    def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Points an alias at a version; version 0 removes it.
+
+        Args:
+            model: The model's name.
+            alias: The alias.
+            version: The version.
+            expected_version: Where the alias is believed to point now (0: nowhere). None: not checked.
+            timeout: Deadline in seconds. None: the client's.
+
+        Raises:
+            AbortedError: The alias points elsewhere (reason ALIAS_MOVED).
+        """
+        return self._calls.run(ops.set_alias(model, alias, version, expected_version), timeout)
+
+    def promote(
+        self,
+        model: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Model:
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        return self.set_alias(model, "live", version, expected_version=expected_version, timeout=timeout)
+
+    def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
+        """Deletes a version that no alias points at. Its number is never used again."""
+        self._calls.run(ops.delete_version(model, version), timeout)
+
+    def delete_model(self, model: str, *, timeout: float | None = None) -> None:
+        """Deletes a model with all of its versions, adaptations and examples."""
+        self._calls.run(ops.delete_model(model), timeout)
+
+    def examples(
+        self,
+        model: str,
+        *,
+        adaptation_id: str = "",
+        subject: str = "",
+        include_inputs: bool = False,
+        timeout: float | None = None,
+    ) -> list[StoredExample]:
+        """Lists what is stored of the examples that a model was taught with.
+
+        Args:
+            model: The model; it need not have a version.
+            adaptation_id: Only those of this adaptation. Empty: of all.
+            subject: Only those of this subject. Empty: of anybody.
+            include_inputs: Whether to bring the inputs, too.
+            timeout: In seconds, of each request.
+        """
+        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
+        return self._calls.run(operation, timeout)
+
+    def delete_examples(
+        self,
+        model: str,
+        *,
+        ids: Iterable[str] = (),
+        subject: str = "",
+        delete_versions: bool = False,
+        timeout: float | None = None,
+    ) -> Erasure:
+        """Erases examples for good, with their features, in all states that they ever had.
+
+        Versions that may have been trained on them stay unless `delete_versions` is set. To go on without a
+        pause, erase first, then adapt again with `base_version`, then call this again with `delete_versions`.
+
+        Args:
+            model: The model; it need not have a version.
+            ids: The examples to erase.
+            subject: Whose examples to erase, too.
+            delete_versions: Whether to delete the versions that may have been trained on them.
+            timeout: In seconds.
+        """
+        operation = ops.delete_examples(model, ids, subject, delete_versions=delete_versions)
+        return self._calls.run(operation, timeout)
+
+    def backbones(self, *, timeout: float | None = None) -> list[Backbone]:
+        """Lists the pre-trained models that this server can adapt."""
+        return self._calls.run(ops.list_backbones(), timeout)
+
+    def adaptation(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Describes one adaptation and its publications."""
+        return self._calls.run(ops.get_adaptation(model, adaptation_id), timeout)
+
+    def adaptations(self, model: str, *, timeout: float | None = None) -> list[Adaptation]:
+        """Lists a model's adaptations, newest first."""
+        return self._calls.run(ops.list_adaptations(model), timeout)
+
+    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
+        """Stops an adaptation's work. Versions that it published stay."""
+        return self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> str:
+        """Whether a service, for example "graft.v1.PredictionService", or (empty) the whole server serves.
+
+        Returns:
+            "serving", "not_serving" or "unknown".
+
+        Raises:
+            NotFoundError: There is no such service.
+        """
+        return self._calls.run(ops.check_health(service), timeout)

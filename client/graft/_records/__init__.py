@@ -1,0 +1,1 @@
+"""What goes to a server and what comes from it, as plain data, and their protobuf forms."""

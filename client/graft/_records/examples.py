@@ -1,0 +1,270 @@
+"""What callers hand in, and how it becomes protobuf: the one place that knows which inputs are accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeGuard
+
+from graft._records.media import media_message
+from graft.v1 import adaptation_pb2, types_pb2
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""What a server takes in one message."""
+_OVERHEAD_BYTES = 1024
+# An example travels in a message of its own where it must, with a little around it.
+_MAX_EXAMPLE_BYTES = MAX_MESSAGE_BYTES - _OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that are read together, such as a question and an answer, by a backbone that reads pairs."""
+
+    first: str
+    second: str
+
+
+class Vector(Protocol):
+    """A NumPy array, as far as it is looked at: NumPy itself is not needed."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+
+    def tolist(self) -> Any:
+        """Its numbers."""
+
+
+Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Vector"
+"""What can be classified: a text (str) or a pair of them; an image or a clip, as what its file holds (bytes) or as
+its path; or features of the model's own backbone, a NumPy array of shape (d,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled input, with everything that can be said about it."""
+
+    input: Input
+    """What the label was given to: a text or a pair of texts, not blank, at most 1,000,000 bytes of UTF-8; an image
+    (JPEG, PNG, WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path, read as it is sent; or features, a
+    NumPy array of shape (d,)."""
+    label: str | None = None
+    """What the input should be answered with. Of this and the next three at most one is set; none: unlabelled."""
+    id: str = ""
+    """Unique within the model's lineage, at most 256 bytes; empty: the server derives one."""
+    weight: float | None = None
+    """How much the example counts in training, relative to the others: >= 0. None: 1."""
+    split: str = ""
+    """"train", "validation" (never trained on), or "": training, with cross-validation for the report."""
+    group: str = ""
+    """Examples with the same group are never torn apart by cross-validation. At most 256 bytes."""
+    subject: str = ""
+    """Whose data it is: `Client.delete_examples` erases by it. At most 256 bytes."""
+    labels: Collection[str] | None = None
+    """All labels that apply, for a multi-label model; empty: none does."""
+    value: float | None = None
+    """The number to answer with, for a regression."""
+    distribution: Mapping[str, float] | None = None
+    """How probable each label is: they sum to 1. For a single-label model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Takes an example back: the versions to come are trained without it."""
+
+    id: str
+    """The example's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class that a model can answer with."""
+
+    name: str
+    """What Predict answers."""
+    description: str = ""
+    """What the class means, in words. At most 1,024 bytes."""
+
+
+Target: TypeAlias = str | Collection[str] | float | Mapping[str, float] | None
+"""A label, a set of labels, a value (a float), a distribution over labels, or nothing."""
+ExampleLike: TypeAlias = Example | tuple[Input, Target]
+ChangeLike: TypeAlias = ExampleLike | Delete
+LabelsLike: TypeAlias = Mapping[str, str] | Iterable[str | Label | tuple[str, str]]
+
+
+def input_message(value: object) -> types_pb2.Input:
+    """The protobuf form of one input; what else is accepted in future is added here.
+
+    Raises:
+        TypeError: The value is not something that can be classified.
+        ValueError: The text is not valid Unicode, a file is neither an image nor a clip, or features have another
+            shape than (d,).
+    """
+    try:
+        if isinstance(value, str):
+            return types_pb2.Input(text=value)
+        if isinstance(value, TextPair):
+            return types_pb2.Input(text_pair=types_pb2.TextPair(first=value.first, second=value.second))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
+    if isinstance(value, bytes | bytearray | memoryview | os.PathLike):
+        return media_message(value)
+    if is_array(value):
+        return types_pb2.Input(features=_feature_vector(value))
+    pair = "; two texts that belong together are a graft.TextPair" if isinstance(value, tuple | list) else ""
+    raise TypeError(
+        "an input must be a text (str), a graft.TextPair, an image or clip (bytes or a path), or features (a NumPy "
+        f"array), not {type(value).__name__}{pair}"
+    )
+
+
+def is_array(value: object) -> TypeGuard[Vector]:
+    """Whether it is a NumPy array. Told by where its type is from: importing NumPy would make it a dependency."""
+    return type(value).__module__.partition(".")[0] == "numpy" and getattr(value, "ndim", 0) > 0
+
+
+def _feature_vector(array: Vector) -> types_pb2.FeatureVector:
+    if array.ndim != 1:
+        raise ValueError(
+            f"features must have shape (d,), but the array has {array.ndim} axes; give its rows one by one"
+        )
+    try:
+        return types_pb2.FeatureVector(values=array.tolist())
+    except TypeError:
+        raise TypeError("features must be numbers") from None
+
+
+def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
+    """Turns examples into protobuf one by one, as they come; errors say which one is at fault."""
+    for number, example in enumerate(examples):
+        yield numbered_example_message(number, example)
+
+
+def change_messages(changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
+    """Turns examples and deletions into protobuf one by one, as they come; errors say which one is at fault."""
+    for number, change in enumerate(changes):
+        yield numbered_change_message(number, change)
+
+
+def numbered_change_message(number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
+    """The protobuf form of change `number`, counted from 0 in errors."""
+    if isinstance(change, Delete):
+        return adaptation_pb2.ExampleChange(delete_id=change.id)
+    return adaptation_pb2.ExampleChange(upsert=numbered_example_message(number, change))
+
+
+def numbered_example_message(number: int, example: ExampleLike) -> types_pb2.Example:
+    """The protobuf form of example `number`, counted from 0 in errors."""
+    try:
+        return _example_message(example)
+    except TypeError as error:
+        raise TypeError(f"example {number}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"example {number}: {error}") from None
+
+
+def label_messages(labels: LabelsLike | None) -> list[types_pb2.Label]:
+    """The protobuf form of labels given as names, pairs, Labels, or a mapping of name to description."""
+    if labels is None:
+        return []
+    if isinstance(labels, str):
+        raise TypeError(f"labels must be several names, not one text; did you mean [{labels!r}]?")
+    items = labels.items() if isinstance(labels, Mapping) else labels
+    return [_label_message(item) for item in items]
+
+
+def _example_message(example: ExampleLike) -> types_pb2.Example:
+    if not isinstance(example, Example):
+        if not isinstance(example, tuple | list) or len(example) != 2:
+            raise TypeError(
+                f"an example must be a pair (input, label) or a graft.Example, not {example!r:.80}"
+            )
+        example = Example(example[0], **_target_field(example[1]))
+    if example.label is not None and not isinstance(example.label, str):
+        raise TypeError(f"a label must be a text (str), not {example.label!r:.80}; str() makes one")
+    message = types_pb2.Example(
+        id=example.id,
+        input=input_message(example.input),
+        weight=example.weight,
+        split=_split(example.split),
+        group=example.group,
+        subject=example.subject,
+    )
+    _set_target(message, example)
+    if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
+        raise ValueError(f"the example takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
+    return message
+
+
+def task_of(example: ChangeLike) -> str:
+    """The task that an example's target is for; "" where it has none, or is nothing that can be sent."""
+    if not isinstance(example, Example):
+        if isinstance(example, Delete) or not isinstance(example, tuple | list) or len(example) != 2:
+            return ""
+        try:
+            example = Example("", **_target_field(example[1]))
+        except TypeError:
+            return ""
+    if example.labels is not None:
+        return "multi_label"
+    if example.value is not None:
+        return "regression"
+    return "single_label" if example.label is not None or example.distribution is not None else ""
+
+
+def _target_field(target: object) -> dict[str, Any]:
+    """The field of an `Example` that the second of a pair is."""
+    if target is None or isinstance(target, str):
+        return {"label": target}
+    if isinstance(target, float):
+        return {"value": target}
+    if isinstance(target, Mapping):
+        return {"distribution": target}
+    if isinstance(target, set | frozenset | list | tuple):
+        return {"labels": target}
+    raise TypeError(
+        f"a target must be a label (str), a set of labels, a value (float) or a distribution over labels (dict), not "
+        f"{target!r:.80}; str() makes a label, float() a value"
+    )
+
+
+def _set_target(message: types_pb2.Example, example: Example) -> None:
+    given = [it for it in ("label", "labels", "value", "distribution") if getattr(example, it) is not None]
+    if len(given) > 1:
+        raise ValueError(f"an example has one target, not {' and '.join(given)}")
+    if example.label is not None:
+        message.label = example.label
+    if example.labels is not None:
+        if isinstance(example.labels, str) or not all(isinstance(it, str) for it in example.labels):
+            raise TypeError(f"labels must be a set of texts, not {example.labels!r:.80}")
+        message.label_set.SetInParent()  # no labels at all are a target too
+        message.label_set.labels.extend(example.labels)
+    if example.value is not None:
+        message.value = float(example.value)
+    for label, probability in (example.distribution or {}).items():
+        message.distribution.labels.add(label=label, probability=float(probability))
+    if example.distribution is not None:
+        message.distribution.SetInParent()
+
+
+def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:
+    if isinstance(label, str):
+        return types_pb2.Label(name=label)
+    if isinstance(label, Label):
+        return types_pb2.Label(name=label.name, description=label.description)
+    name, description = label
+    return types_pb2.Label(name=name, description=description)
+
+
+def _split(split: str) -> types_pb2.Split.ValueType:
+    splits = {
+        "": types_pb2.SPLIT_UNSPECIFIED,
+        "train": types_pb2.SPLIT_TRAIN,
+        "validation": types_pb2.SPLIT_VALIDATION,
+    }
+    try:
+        return splits[split]
+    except KeyError:
+        raise ValueError(f"split is {split!r}; it must be 'train', 'validation' or empty") from None

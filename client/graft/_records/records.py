@@ -1,0 +1,462 @@
+"""Models, versions, backbones, adaptations and their events, as plain data."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graft._records.examples import Label
+from graft._records.fields import enum_text, seconds_of, time_of
+from graft._records.report_messages import report_of
+from graft._records.reports import Report
+from graft.errors import GraftError, from_status
+from graft.v1 import adaptation_pb2, model_pb2, types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A name under which versions are published."""
+
+    name: str
+    """The name."""
+    latest_version: int
+    """The highest version that still exists; 0: none."""
+    aliases: Mapping[str, int]
+    """Which version each alias points at; "live" is what predict uses."""
+    versions: int
+    """How many versions exist."""
+    create_time: dt.datetime | None
+    """When its first version was published, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One trained state of a model. It never changes."""
+
+    model: str
+    """The model's name."""
+    version: int
+    """The number, from 1."""
+    adaptation_id: str
+    """The adaptation that it came from."""
+    commit_id: str
+    """The commit that asked for it."""
+    create_time: dt.datetime | None
+    """When it was published, in UTC."""
+    report: Report
+    """What it was trained on and how good it is; in lists of versions without its own lists."""
+    aliases: tuple[str, ...]
+    """The aliases that point at it, sorted."""
+    labels: tuple[Label, ...] = field(repr=False)
+    """The labels that it answers with, in output order; empty in lists of versions, and for a regression."""
+    trained_on_erased: bool = False
+    """Whether it may have been trained on examples that were erased since."""
+    task: str = "single_label"
+    """What it answers with: "single_label", "multi_label" or "regression"."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExample:
+    """An example as one change left it."""
+
+    adaptation_id: str
+    """The adaptation that it was sent to."""
+    writer_id: str
+    """The writer that sent it."""
+    sequence: int
+    """The change's number."""
+    id: str
+    """The example's id."""
+    label: str | None
+    """What it should be answered with; None: unlabelled, or the target is one of labels, value and distribution."""
+    split: str
+    """"train", "validation", or "": neither was said."""
+    group: str
+    """What cross-validation does not tear apart, or ""."""
+    subject: str
+    """Whose data it is, or ""."""
+    deleted: bool
+    """Whether a later change replaced or removed it: it is still stored, but not trained on."""
+    text: str | None = field(repr=False)
+    """The input, where it is a text and was asked for."""
+    labels: tuple[str, ...] | None = None
+    """All labels that apply, of a multi-label model's example; None: it has no set of labels."""
+    value: float | None = None
+    """The number to answer with, of a regression's example."""
+    distribution: Mapping[str, float] | None = None
+    """How probable each label is, where that was said."""
+    weight: float = 1.0
+    """How much it counts in training, relative to the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What became of a wish to erase examples."""
+
+    erased: int
+    """How many stored states of examples were erased."""
+    affected_versions: tuple[int, ...]
+    """The versions that may have been trained on examples erased now or before, and still exist."""
+    deleted_versions: tuple[int, ...]
+    """The versions that were deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A pre-trained model that the server can adapt."""
+
+    name: str
+    """Its name on this server."""
+    encoder_id: str
+    """The digest that identifies the encoder."""
+    modality: str
+    """What it reads, for example "text"."""
+    feature_dimension: int
+    """The length of its feature vectors."""
+    max_tokens: int
+    """How many tokens it reads of a text."""
+    architecture: str
+    """As its configuration names it, for example "bert"."""
+    layers: int
+    """How many layers it has."""
+    state: str
+    """"unloaded" (it is loaded on its first use), "loading", "ready" or "failed"."""
+    is_default: bool
+    """Whether it is used where a request names none."""
+    memory_bytes: int
+    """By how much the server grew as it was loaded; 0: it is not loaded."""
+    error: str
+    """Where it failed: why, and what helps."""
+    input_kinds: tuple[str, ...]
+    """The kinds of input that it takes: "text", "text_pair", "image", "audio", "features"."""
+    unfreezable_layers: int
+    """How many of its layers, from the top, fine-tuning can unfreeze."""
+    export_parity: float
+    """By how much its features differ from those of the original model, relative to the largest component; 0: not
+    known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one example was refused."""
+
+    sequence: int
+    """The example: its place in the writer's stream, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
+    field: str
+    """The path of the field at fault within the change."""
+    detail: str
+    """What was wrong, with what value, and what would be right."""
+    writer_id: str
+    """The writer that sent the example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What became of one commit."""
+
+    commit_id: str
+    """The commit."""
+    state: str
+    """"queued", "training", "published", "failed" or "cancelled"."""
+    version: int
+    """The version where it was published, otherwise 0."""
+    error: GraftError | None
+    """Why it failed or was cancelled."""
+    create_time: dt.datetime | None
+    """When the commit became durable, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """One stream of examples into a model, over all of its calls and writers."""
+
+    model: str
+    """The model."""
+    adaptation_id: str
+    """Its id, unique within the model."""
+    state: str
+    """"open", "closed" or "cancelled"."""
+    backbone: str
+    """The backbone that it uses; empty until the first example decided it."""
+    create_time: dt.datetime | None
+    """When it was started, in UTC."""
+    writers: Mapping[str, int]
+    """For each writer the sequence number below which its examples are durable or rejected."""
+    publications: tuple[Publication, ...]
+    """What became of its commits, oldest first."""
+    metrics: Mapping[str, float]
+    """How its stream is being learned, by name; empty where the server does not follow it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the server is doing."""
+
+    commit_id: str
+    """The commit that is being worked on."""
+    stage: str
+    """For example "encoding", "selecting" or "publishing"."""
+    fraction: float
+    """How much of the commit's work is done, 0 to 1."""
+    metrics: Mapping[str, float]
+    """Figures so far, by name."""
+    eta_s: float | None
+    """How long the rest will take, in seconds, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in an adaptation."""
+
+    number: int
+    """From 1, without gaps; 0 for progress, which is not kept."""
+    time: dt.datetime | None
+    """When it happened, in UTC."""
+    kind: str
+    """"rejected", "committed", "published", "publication_failed", "state" or "progress"."""
+    rejected: tuple[Rejection, ...] = ()
+    """The refused examples, where kind is "rejected"."""
+    commit_id: str = ""
+    """The commit, where the event is about one."""
+    version: int = 0
+    """The version, where kind is "published"."""
+    report: Report | None = None
+    """How good the version is, where kind is "published"."""
+    error: GraftError | None = None
+    """Why, where kind is "publication_failed"."""
+    state: str = ""
+    """The adaptation's new state, where kind is "state"."""
+    progress: Progress | None = None
+    """What is being done, where kind is "progress"."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptProgress:
+    """How far an `adapt` call has come."""
+
+    adaptation_id: str
+    """The adaptation, to watch or resume it by."""
+    stage: str
+    """"connecting", "streaming", "committed", or what the server says it does, for example "selecting"."""
+    sent: int
+    """How many examples the server was sent or needs not be sent, because an earlier call did."""
+    acknowledged: int
+    """How many examples are durable, or were refused."""
+    rejected: int
+    """How many examples were refused."""
+    fraction: float
+    """How much of the training is done, 0 to 1."""
+    metrics: Mapping[str, float]
+    """The server's figures so far, by name; of the stream, for example "prequential_accuracy"."""
+    version: int
+    """The newest version that was published during this call, by our commit or by the server's own; 0: none."""
+    eta_s: float | None
+    """How long the training will still take, in seconds, where it is known."""
+    reconnects: int
+    """How many times the call was broken and resumed."""
+    trouble: GraftError | None
+    """Why there is no connection now, while a new one is being tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one commit, ours or the server's own."""
+
+    commit_id: str
+    """The commit; those of the server are called "auto:1", "auto:2" and so on."""
+    version: int
+    """The version that was published; 0: none."""
+    report: Report | None = field(repr=False)
+    """What it was trained on and how good it is; None where there is no version."""
+    error: GraftError | None
+    """Why there is no version; the stream goes on all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the server would say of a start and of examples, of which nothing was stored."""
+
+    model: str
+    """The model."""
+    examples: int
+    """How many examples were looked at."""
+    rejected: tuple[Rejection, ...] = field(repr=False)
+    """The examples that would be refused, by sequence; the first 10,000."""
+    rejected_count: int
+    """How many examples would be refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptResult:
+    """A version that is being served, and how it came to be."""
+
+    model: str
+    """The model."""
+    version: int
+    """The version's number."""
+    adaptation_id: str
+    """The adaptation that it came from."""
+    commit_id: str
+    """The commit that asked for it."""
+    report: Report = field(repr=False)
+    """What it was trained on and how good it is."""
+    rejected: tuple[Rejection, ...] = field(repr=False)
+    """The examples that were refused, by sequence; the first 10,000."""
+    rejected_count: int
+    """How many examples were refused."""
+
+
+def model_of(message: model_pb2.Model) -> Model:
+    """The model that a message carries."""
+    return Model(
+        name=message.name,
+        latest_version=message.latest_version,
+        aliases=dict(sorted(message.aliases.items())),
+        versions=message.versions,
+        create_time=time_of(message.create_time),
+    )
+
+
+def version_of(message: model_pb2.Version) -> Version:
+    """The version that a message carries."""
+    return Version(
+        model=message.model,
+        version=message.version,
+        adaptation_id=message.adaptation_id,
+        commit_id=message.commit_id,
+        create_time=time_of(message.create_time),
+        report=report_of(message.report),
+        aliases=tuple(message.aliases),
+        labels=tuple(Label(label.name, label.description) for label in message.labels),
+        trained_on_erased=message.trained_on_erased,
+        task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+    )
+
+
+def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
+    """The stored example that a message carries."""
+    example = message.example
+    target = example.WhichOneof("target")
+    shares = example.distribution.labels
+    return StoredExample(
+        adaptation_id=message.adaptation_id,
+        writer_id=message.writer_id,
+        sequence=message.sequence,
+        id=example.id,
+        label=example.label if target == "label" else None,
+        split={types_pb2.SPLIT_TRAIN: "train", types_pb2.SPLIT_VALIDATION: "validation"}.get(
+            example.split, ""
+        ),
+        group=example.group,
+        subject=example.subject,
+        deleted=message.deleted,
+        text=example.input.text if example.input.WhichOneof("kind") == "text" else None,
+        labels=tuple(example.label_set.labels) if target == "label_set" else None,
+        value=example.value if target == "value" else None,
+        distribution={it.label: it.probability for it in shares} if target == "distribution" else None,
+        weight=example.weight if example.HasField("weight") else 1.0,
+    )
+
+
+def backbone_of(message: model_pb2.Backbone) -> Backbone:
+    """The backbone that a message carries."""
+    return Backbone(
+        name=message.name,
+        encoder_id=message.encoder_id,
+        modality=enum_text(model_pb2.Modality, message.modality, "MODALITY_"),
+        feature_dimension=message.feature_dimension,
+        max_tokens=message.max_tokens,
+        architecture=message.architecture,
+        layers=message.layers,
+        state=enum_text(model_pb2.BackboneState, message.state, "BACKBONE_STATE_"),
+        is_default=message.is_default,
+        memory_bytes=message.memory_bytes,
+        error=message.error,
+        input_kinds=tuple(message.input_kinds),
+        unfreezable_layers=message.unfreezable_layers,
+        export_parity=message.export_parity,
+    )
+
+
+def rejection_of(message: adaptation_pb2.Rejection) -> Rejection:
+    """The rejection that a message carries."""
+    return Rejection(
+        sequence=message.sequence,
+        reason=message.reason,
+        field=message.field,
+        detail=message.detail,
+        writer_id=message.writer_id,
+    )
+
+
+def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
+    """The adaptation that a message carries."""
+    return Adaptation(
+        model=message.model,
+        adaptation_id=message.adaptation_id,
+        state=_adaptation_state(message.state),
+        backbone=message.backbone,
+        create_time=time_of(message.create_time),
+        writers={writer.writer_id: writer.next_sequence for writer in message.writers},
+        publications=tuple(_publication_of(publication) for publication in message.publications),
+        metrics=dict(message.metrics),
+    )
+
+
+def progress_of(message: adaptation_pb2.Progress) -> Progress:
+    """The progress that a message carries."""
+    return Progress(
+        commit_id=message.commit_id,
+        stage=message.stage,
+        fraction=message.fraction,
+        metrics=dict(message.metrics),
+        eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
+    )
+
+
+def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
+    """The outcome that a message carries."""
+    if isinstance(message, adaptation_pb2.Published):
+        return Outcome(message.commit_id, message.version, report_of(message.summary), None)
+    return Outcome(message.commit_id, 0, None, from_status(message.status))
+
+
+def event_of(message: adaptation_pb2.WatchAdaptationResponse) -> Event:
+    """The event that a message carries."""
+    kind = message.WhichOneof("what") or ""
+    return Event(number=message.event, time=time_of(message.time), kind=kind, **_event_facts(kind, message))
+
+
+def _event_facts(kind: str, message: adaptation_pb2.WatchAdaptationResponse) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if kind == "rejected":
+        facts["rejected"] = tuple(rejection_of(rejection) for rejection in message.rejected.rejected)
+    elif kind == "state":
+        facts["state"] = _adaptation_state(message.state)
+    elif kind:
+        facts["commit_id"] = getattr(message, kind).commit_id
+    if kind == "published":
+        facts.update(version=message.published.version, report=report_of(message.published.summary))
+    elif kind == "publication_failed":
+        facts["error"] = from_status(message.publication_failed.status)
+    elif kind == "progress":
+        facts["progress"] = progress_of(message.progress)
+    return facts
+
+
+def _adaptation_state(value: int) -> str:
+    return enum_text(adaptation_pb2.AdaptationState, value, "ADAPTATION_STATE_")
+
+
+def _publication_of(message: adaptation_pb2.Publication) -> Publication:
+    return Publication(
+        commit_id=message.commit_id,
+        state=enum_text(adaptation_pb2.PublicationState, message.state, "PUBLICATION_STATE_"),
+        version=message.version,
+        error=from_status(message.status) if message.HasField("status") else None,
+        create_time=time_of(message.create_time),
+    )

@@ -1,0 +1,208 @@
+"""Reports and evaluations from their protobuf forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graft._records.fields import enum_text, seconds_of, time_of
+from graft._records.reports import (
+    Candidate,
+    ClassAdvice,
+    ClassReport,
+    Confusion,
+    CurvePoint,
+    DataReport,
+    DuplicateGroup,
+    EvaluationRejection,
+    EvaluationResult,
+    ExampleRef,
+    HeadChoice,
+    LabelError,
+    LearningCurve,
+    MapPoint,
+    MultiLabelFigures,
+    NoveltyReport,
+    PredictedValue,
+    RegressionFigures,
+    ReliabilityBin,
+    Report,
+    TuningPoint,
+    TuningReport,
+)
+from graft.v1 import model_pb2, report_pb2, types_pb2
+
+
+def report_of(message: report_pb2.Report) -> Report:
+    """The report that a message carries."""
+    return Report(
+        examples=message.examples,
+        validation_examples=message.validation_examples,
+        classes=message.classes,
+        accuracy=message.accuracy,
+        macro_f1=message.macro_f1,
+        log_loss=message.log_loss,
+        calibration_error=message.calibration_error,
+        evaluation=enum_text(report_pb2.EvaluationMethod, message.evaluation.method, "EVALUATION_METHOD_"),
+        evaluation_folds=message.evaluation.folds,
+        evaluated_examples=message.evaluation.examples,
+        method=enum_text(types_pb2.Method, message.method, "METHOD_"),
+        head=_head_of(message.head),
+        per_class=_classes_of(message.per_class),
+        confusions=_confusions_of(message.confusions),
+        warnings=tuple(message.warnings),
+        backbone=message.backbone,
+        encoder_id=message.encoder_id,
+        seed=message.seed,
+        trained_time=time_of(message.trained_time),
+        training_duration_s=seconds_of(message.training_duration),
+        reliability=tuple(ReliabilityBin(b.examples, b.confidence, b.accuracy) for b in message.reliability),
+        novelty=(
+            NoveltyReport(message.novelty.threshold, message.novelty.false_alarm_rate)
+            if message.HasField("novelty")
+            else None
+        ),
+        data=_data_of(message.data) if message.HasField("data") else None,
+        learning_curve=_curve_of(message.learning_curve) if message.HasField("learning_curve") else None,
+        feature_map=tuple(MapPoint(p.x, p.y, p.label, p.id) for p in message.feature_map),
+        tuning=_tuning_of(message.tuning) if message.HasField("tuning") else None,
+        other_tunings=tuple(map(_tuning_of, message.other_tunings)),
+        predicted_values=tuple(
+            PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
+        ),
+        **_task_of(message),
+    )
+
+
+def _task_of(message: report_pb2.Report | model_pb2.EvaluateModelResponse) -> dict[str, Any]:
+    """The task and its own figures."""
+    labels, numbers = message.multi_label, message.regression
+    return {
+        "task": enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        "multi_label": (
+            MultiLabelFigures(*(getattr(labels, name) for name in MultiLabelFigures.__dataclass_fields__))
+            if message.HasField("multi_label")
+            else None
+        ),
+        "regression": (
+            RegressionFigures(*(getattr(numbers, name) for name in RegressionFigures.__dataclass_fields__))
+            if message.HasField("regression")
+            else None
+        ),
+    }
+
+
+def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
+    """The evaluation that a message carries."""
+    return EvaluationResult(
+        model=message.model,
+        version=message.version,
+        examples=message.examples,
+        accuracy=message.accuracy,
+        macro_f1=message.macro_f1,
+        log_loss=message.log_loss,
+        calibration_error=message.calibration_error,
+        per_class=_classes_of(message.per_class),
+        confusions=_confusions_of(message.confusions),
+        rejected=tuple(EvaluationRejection(r.index, r.reason, r.detail) for r in message.rejected),
+        rejected_count=message.rejected_count,
+        **_task_of(message),
+    )
+
+
+def _head_of(message: report_pb2.HeadChoice) -> HeadChoice:
+    return HeadChoice(
+        kind=message.kind,
+        view=message.view,
+        settings=dict(message.settings),
+        temperature=message.temperature,
+        candidates=tuple(
+            Candidate(c.kind, c.view, dict(c.settings), c.log_loss, c.accuracy, c.micro_f1, c.rmse)
+            for c in message.candidates
+        ),
+    )
+
+
+def _classes_of(messages: Iterable[report_pb2.ClassReport]) -> tuple[ClassReport, ...]:
+    return tuple(
+        ClassReport(
+            label=message.label,
+            examples=message.examples,
+            support=message.support,
+            precision=message.precision,
+            recall=message.recall,
+            f1=message.f1,
+            threshold=message.threshold,
+        )
+        for message in messages
+    )
+
+
+def _confusions_of(messages: Iterable[report_pb2.Confusion]) -> tuple[Confusion, ...]:
+    return tuple(Confusion(message.label, message.predicted, message.count) for message in messages)
+
+
+def _data_of(message: report_pb2.DataReport) -> DataReport:
+    return DataReport(
+        exact_duplicates=message.exact_duplicates,
+        near_duplicates=message.near_duplicates,
+        conflicting_inputs=message.conflicting_inputs,
+        duplicate_groups=_groups_of(message.duplicate_groups),
+        near_duplicate_pairs=_groups_of(message.near_duplicate_pairs),
+        conflicts=_groups_of(message.conflicts),
+        probable_label_errors=max(message.probable_label_errors, len(message.label_errors)),
+        label_errors=tuple(
+            LabelError(_reference_of(e.example), e.suggested, e.probability, e.suggested_probability)
+            for e in message.label_errors
+        ),
+    )
+
+
+def _groups_of(messages: Iterable[report_pb2.DuplicateGroup]) -> tuple[DuplicateGroup, ...]:
+    return tuple(
+        DuplicateGroup(tuple(_reference_of(one) for one in m.examples), m.count, m.similarity)
+        for m in messages
+    )
+
+
+def _reference_of(message: report_pb2.ExampleRef) -> ExampleRef:
+    return ExampleRef(message.id, message.writer_id, message.sequence, message.label)
+
+
+def _curve_of(message: report_pb2.LearningCurve) -> LearningCurve:
+    return LearningCurve(
+        points=_points_of(message.points),
+        forecasts=_points_of(message.forecasts),
+        advice=tuple(ClassAdvice(a.label, a.more_examples, a.gain, a.low, a.high) for a in message.advice),
+    )
+
+
+def _points_of(messages: Iterable[report_pb2.CurvePoint]) -> tuple[CurvePoint, ...]:
+    return tuple(CurvePoint(m.examples, m.accuracy, m.low, m.high) for m in messages)
+
+
+def _tuning_of(message: report_pb2.TuningReport) -> TuningReport:
+    return TuningReport(
+        method=enum_text(types_pb2.Method, message.method, "METHOD_"),
+        kept=message.kept,
+        ended=message.ended,
+        unfrozen_layers=message.unfrozen_layers,
+        layers=message.layers,
+        parameters=message.parameters,
+        measured=message.measured,
+        frozen_log_loss=message.frozen_log_loss,
+        tuned_log_loss=message.tuned_log_loss,
+        gain_error=message.gain_error,
+        frozen_accuracy=message.frozen_accuracy,
+        tuned_accuracy=message.tuned_accuracy,
+        learning_rate=message.learning_rate,
+        diverged=message.diverged,
+        seconds=message.seconds,
+        examples_per_second=message.examples_per_second,
+        own_share=message.own_share,
+        bytes=message.bytes,
+        history=tuple(
+            TuningPoint(it.epoch, it.train_loss, it.log_loss, it.accuracy, it.seconds)
+            for it in message.history
+        ),
+    )

@@ -1,0 +1,443 @@
+"""What is known about how good a version is, as plain data: mirrors report.proto."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReport:
+    """How well one class is recognised, on the evaluated examples."""
+
+    label: str
+    """The class."""
+    examples: int
+    """How many training examples it has."""
+    support: int
+    """How many evaluated examples carry it."""
+    precision: float
+    """Of the examples answered with this label, the share that carries it, 0 to 1."""
+    recall: float
+    """Of the examples that carry this label, the share answered with it, 0 to 1."""
+    f1: float
+    """The harmonic mean of precision and recall, 0 to 1."""
+    threshold: float = 0.0
+    """The probability from which on the label is selected; of multi-label versions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelFigures:
+    """How good a multi-label version is, on top of the figures that every version with labels has."""
+
+    micro_f1: float
+    """F1 over all decisions about all labels together, 0 to 1."""
+    hamming_loss: float
+    """The share of all decisions that are wrong, 0 to 1."""
+    labels_per_example: float
+    """How many labels an example carries, on average."""
+    selected_per_example: float
+    """How many labels were selected for an example, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionFigures:
+    """How good a version is that answers with a number, in the examples' unit."""
+
+    rmse: float
+    """The root of the mean squared error."""
+    mae: float
+    """The mean absolute error."""
+    r2: float
+    """The share of the values' variance that is explained, at most 1."""
+    confidence: float
+    """How often an interval is meant to hold the truth, 0 to 1."""
+    coverage: float
+    """How often it did, 0 to 1."""
+    interval_width: float
+    """How wide intervals are, on average."""
+    mean: float
+    """The mean of the values."""
+    deviation: float
+    """The values' standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedValue:
+    """An evaluated example of a regression."""
+
+    value: float
+    """The value that it carries."""
+    predicted: float
+    """The value that was predicted."""
+    low: float
+    """The lower end of the interval."""
+    high: float
+    """The upper end of the interval."""
+    id: str
+    """The example's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often examples of one label were answered with another."""
+
+    label: str
+    """What the examples carry."""
+    predicted: str
+    """What they were answered with."""
+    count: int
+    """How many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One head that selection tried."""
+
+    kind: str
+    """The kind of head, for example "logistic"."""
+    view: str
+    """The features that it reads, for example "pooled"."""
+    settings: Mapping[str, float]
+    """Its settings by name."""
+    log_loss: float
+    """Cross-validated, after calibration, in nats."""
+    accuracy: float
+    """Cross-validated, 0 to 1; of single-label versions only."""
+    micro_f1: float = 0.0
+    """Cross-validated, 0 to 1; of multi-label versions only."""
+    rmse: float = 0.0
+    """Cross-validated; of regressions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChoice:
+    """The head that selection settled on, and what it was chosen from."""
+
+    kind: str
+    """The kind of head, for example "logistic"."""
+    view: str
+    """The features that it reads, for example "pooled"."""
+    settings: Mapping[str, float]
+    """The chosen settings by name, for example {"C": 10}."""
+    temperature: float
+    """What the logits are divided by."""
+    candidates: tuple[Candidate, ...]
+    """What was tried, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The evaluated examples whose best label got a probability within one of 15 equal intervals."""
+
+    examples: int
+    """How many there are."""
+    confidence: float
+    """The mean probability of their best labels, 0 to 1; 0 where there are none."""
+    accuracy: float
+    """The share of them whose best label is right, 0 to 1; 0 where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyReport:
+    """When a version abstains."""
+
+    threshold: float
+    """Novelty above which a prediction is marked as abstained, 0 to 1."""
+    false_alarm_rate: float
+    """The share of inputs like the training examples that are above it, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRef:
+    """Which training example is meant, without quoting its input."""
+
+    id: str
+    """Its id."""
+    writer_id: str
+    """The writer that sent it."""
+    sequence: int
+    """Its sequence within the adaptation and writer."""
+    label: str
+    """The label that it carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Training examples with the same input, or nearly."""
+
+    examples: tuple[ExampleRef, ...]
+    """At most 10 of them."""
+    count: int
+    """How many there are."""
+    similarity: float
+    """Cosine of their features; 1 for equal inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelError:
+    """A training example whose label is probably wrong."""
+
+    example: ExampleRef
+    """The example, with the label that it carries."""
+    suggested: str
+    """The label that a head trained without the example finds best."""
+    probability: float
+    """The probability that this head gives the example's own label, 0 to 1."""
+    suggested_probability: float
+    """The probability that it gives the suggested label, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the training examples themselves show. Its tuples have at most 50 entries; counts are of all."""
+
+    exact_duplicates: int
+    """Examples that could be left out without losing an input."""
+    near_duplicates: int
+    """Pairs of different inputs whose features are nearly the same."""
+    conflicting_inputs: int
+    """Inputs that occur under several labels."""
+    duplicate_groups: tuple[DuplicateGroup, ...]
+    """Examples with the same input, largest group first."""
+    near_duplicate_pairs: tuple[DuplicateGroup, ...]
+    """Pairs with nearly the same features, closest first."""
+    conflicts: tuple[DuplicateGroup, ...]
+    """Examples with the same input that carry several labels."""
+    label_errors: tuple[LabelError, ...]
+    """Examples whose label is probably wrong, most probable first."""
+    probable_label_errors: int = 0
+    """How many examples have a label that is probably wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """How good a version is at a number of training examples."""
+
+    examples: int
+    """How many training examples."""
+    accuracy: float
+    """Accuracy, 0 to 1; of several labels micro-F1, of numbers the share of variance explained, at most 1."""
+    low: float
+    """The lower end of its 80% interval."""
+    high: float
+    """The upper end of its 80% interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAdvice:
+    """What more examples of one class would bring."""
+
+    label: str
+    """The class."""
+    more_examples: int
+    """How many more examples."""
+    gain: float
+    """What they would add to the class's recall, 0 to 1. Accuracy over all classes gains little by one class alone."""
+    low: float
+    """The lower end of the gain's 80% interval."""
+    high: float
+    """The upper end of the gain's 80% interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """How accuracy, micro-F1 or the variance explained grows with examples, by the task."""
+
+    points: tuple[CurvePoint, ...]
+    """Measured with logistic or ridge regression on parts of the examples, smallest part first."""
+    forecasts: tuple[CurvePoint, ...]
+    """What to expect of the chosen head with more examples of every class, fewest first."""
+    advice: tuple[ClassAdvice, ...]
+    """The classes that more examples would help most, first the most. Empty for numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """A training example on a plane along which the classes' means differ most."""
+
+    x: float
+    """Its place across."""
+    y: float
+    """Its place up."""
+    label: str
+    """Its label."""
+    id: str
+    """Its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPoint:
+    """How good a state was on the examples that training is ended by."""
+
+    epoch: float
+    """How many epochs had been trained."""
+    train_loss: float
+    """The training loss then, in nats, smoothed."""
+    log_loss: float
+    """On held-out examples, in nats."""
+    accuracy: float
+    """On them, 0 to 1."""
+    seconds: float
+    """Since training began."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningReport:
+    """What tuning the backbone did: what was tried, what it gained, and what it costs at serving."""
+
+    method: str
+    """What was tried: "partial" or "full"."""
+    kept: bool
+    """Whether the version is the tuned one; of `other_tunings`, whether it was better than what there was before."""
+    ended: str
+    """Why training ended: "done", "no_gain", "time", "no_time", "diverged", "too_few", "features" or "failed"."""
+    unfrozen_layers: int
+    """How many layers were tuned."""
+    layers: int
+    """How many the backbone has."""
+    parameters: int
+    """How many numbers were tuned, without the head."""
+    measured: int
+    """Held-out examples that the frozen head and the tuned version were both measured on."""
+    frozen_log_loss: float
+    """The frozen head's log-loss on them, in nats."""
+    tuned_log_loss: float
+    """The tuned version's."""
+    gain_error: float
+    """The standard error of their difference."""
+    frozen_accuracy: float
+    """The frozen head's accuracy on them, 0 to 1."""
+    tuned_accuracy: float
+    """The tuned version's."""
+    learning_rate: float
+    """Of the uppermost layer."""
+    diverged: int
+    """How often training diverged and was taken back."""
+    seconds: float
+    """What it took."""
+    examples_per_second: float
+    """While training."""
+    own_share: float
+    """The share of the backbone that each input of this version has to itself at serving, 0 to 1."""
+    bytes: int
+    """The size of the tuned graph."""
+    history: tuple[TuningPoint, ...]
+    """The states that were evaluated, in order; the first is the head on the frozen backbone, and the last three are
+    three quarters, half and a quarter of the way from there to what training ended with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a version was trained on, and how good it is on examples that it was not trained on."""
+
+    examples: int
+    """How many examples it was trained on (validation examples not counted)."""
+    validation_examples: int
+    """How many examples were held out."""
+    classes: int
+    """How many classes it knows."""
+    accuracy: float
+    """The share of evaluated examples whose best label is right, 0 to 1, weighted."""
+    macro_f1: float
+    """The mean over the evaluated classes of F1, 0 to 1."""
+    log_loss: float
+    """The mean of -log(probability of the right label), in nats; lower is better."""
+    calibration_error: float
+    """Expected calibration error over 15 bins of confidence, 0 to 1; lower is better."""
+    evaluation: str
+    """Where the figures come from: "cross_validation", "held_out", or "" (too few examples)."""
+    evaluation_folds: int
+    """Folds of the cross-validation; 0 for a held-out set."""
+    evaluated_examples: int
+    """How many examples the figures were measured on."""
+    method: str
+    """The method used, for example "frozen"."""
+    head: HeadChoice
+    """The head that was chosen."""
+    per_class: tuple[ClassReport, ...]
+    """One entry a class, in output order. Empty in lists of versions."""
+    confusions: tuple[Confusion, ...]
+    """The most frequent confusions, most frequent first."""
+    warnings: tuple[str, ...]
+    """What to know before trusting the version, in sentences."""
+    backbone: str
+    """The backbone's name on the server that trained the version."""
+    encoder_id: str
+    """The digest that identifies the encoder."""
+    seed: int
+    """What every random choice was derived from."""
+    trained_time: dt.datetime | None
+    """When the version was trained, in UTC."""
+    training_duration_s: float
+    """How long choosing and fitting the head took, in seconds."""
+    reliability: tuple[ReliabilityBin, ...] = field(repr=False)
+    """How honest the probabilities are: 15 bins by rising confidence. Empty in lists of versions."""
+    novelty: NoveltyReport | None
+    """When the version abstains; None where the server does not say."""
+    data: DataReport | None = field(repr=False)
+    """What the training examples themselves show; None where the server does not say."""
+    learning_curve: LearningCurve | None = field(repr=False)
+    """How accuracy grows with examples; None where there are too few to tell."""
+    feature_map: tuple[MapPoint, ...] = field(repr=False)
+    """A sample of at most 1,000 training examples on a plane. Empty in lists of versions."""
+    tuning: TuningReport | None = field(default=None, repr=False)
+    """What tuning the backbone did; None where it was not tried. Of several tunings, the one that was kept, or the
+    last."""
+    other_tunings: tuple[TuningReport, ...] = field(default=(), repr=False)
+    """The other tunings that "auto" tried, in order. Empty in lists of versions."""
+    task: str = "single_label"
+    """What the version answers with: "single_label", "multi_label" or "regression"."""
+    multi_label: MultiLabelFigures | None = None
+    """Further figures of a multi-label version; its accuracy is that of whole sets."""
+    regression: RegressionFigures | None = None
+    """The figures of a regression; the others are 0."""
+    predicted_values: tuple[PredictedValue, ...] = field(default=(), repr=False)
+    """A sample of at most 500 evaluated examples of a regression. Empty in lists of versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRejection:
+    """Why one example could not be evaluated."""
+
+    index: int
+    """Its place among the examples, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE, for programs."""
+    detail: str
+    """What was wrong and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """How good a version is on a caller's labelled examples."""
+
+    model: str
+    """The model's name."""
+    version: int
+    """The version that was evaluated."""
+    examples: int
+    """How many examples were evaluated."""
+    accuracy: float
+    """The share whose best label is right, 0 to 1, weighted."""
+    macro_f1: float
+    """The mean over the classes in the examples of F1, 0 to 1."""
+    log_loss: float
+    """The mean of -log(probability of the right label), in nats."""
+    calibration_error: float
+    """Expected calibration error over 15 bins of confidence, 0 to 1."""
+    per_class: tuple[ClassReport, ...] = field(repr=False)
+    """One entry a class in the examples, sorted by label."""
+    confusions: tuple[Confusion, ...] = field(repr=False)
+    """The most frequent confusions, most frequent first."""
+    rejected: tuple[EvaluationRejection, ...] = field(repr=False)
+    """Examples that could not be evaluated, at most 100."""
+    rejected_count: int
+    """How many examples could not be evaluated."""
+    task: str = "single_label"
+    """The version's task."""
+    multi_label: MultiLabelFigures | None = None
+    """Further figures of a multi-label version."""
+    regression: RegressionFigures | None = None
+    """The figures of a regression; the others are 0."""

@@ -1,0 +1,127 @@
+"""The top of the report page: which version it is, how good in a sentence, and the figures of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from graft._records.records import Version
+from graft._records.reports import MultiLabelFigures, RegressionFigures, Report
+from graft._report import markup, words
+
+
+def header(version: Version) -> str:
+    """The version's name, aliases, training and figure in a sentence."""
+    report = version.report
+    tags = "".join(
+        f' <span class="tag{" live" if alias == "live" else ""}">{escape(alias)}</span>'
+        for alias in version.aliases
+    )
+    trained = f"Trained {report.trained_time:%d %B %Y, %H:%M} UTC" if report.trained_time else "Trained"
+    by = (
+        f"{trained} in {report.training_duration_s:.1f} s on the backbone {report.backbone} ({report.method})"
+    )
+    return (
+        f'<header><h1>{markup.name(version.model)} <span class="soft">version {version.version}</span>{tags}</h1>'
+        f'<p class="by">{escape(by)}</p><p class="lead">{_lead(report)}</p></header>\n'
+    )
+
+
+def _lead(report: Report) -> str:
+    if not report.evaluation:
+        return "There were too few examples to measure how good this version is."
+    said = f"{_in_short(report)}, measured "
+    if report.evaluation == "held_out":
+        said += f"on {words.plural(report.evaluated_examples, 'example')} held out from training."
+    else:
+        said += f"on {report.evaluated_examples:,} examples by cross-validation in {report.evaluation_folds} folds."
+    forecasts = report.learning_curve.forecasts if report.learning_curve else ()
+    ahead = next((point for point in forecasts if point.examples >= 2 * report.examples), None)
+    if ahead is None:
+        return said
+    if ahead.accuracy < words.figure(report) + words.LEAST_GAIN:
+        return f"{said} More examples of the same kind are not expected to change that much."
+    twice = {
+        "single_label": "twice the examples of every class",
+        "multi_label": "twice the examples of every label",
+        "regression": "twice the examples",
+    }[report.task]
+    return f"{said} With {twice}, expect {escape(words.forecast(ahead))}."
+
+
+def _in_short(report: Report) -> str:
+    if report.regression is not None:
+        numbers = report.regression
+        return (
+            f"It explains <strong>{words.percent(numbers.r2)}</strong> of the values' variance and is off by "
+            f"{words.number(numbers.mae)} on average"
+        )
+    if report.multi_label is not None:
+        return (
+            f"Its decisions about labels have a micro-F1 of <strong>{words.percent(report.multi_label.micro_f1)}"
+            "</strong>"
+        )
+    return f"<strong>{words.percent(report.accuracy)}</strong> of its answers are right"
+
+
+def tiles(report: Report) -> str:
+    """The figures that the task is measured by, the first of them first."""
+    if report.regression is not None:
+        return _row_of_tiles(_number_tiles(report, report.regression))
+    if report.multi_label is not None:
+        return _row_of_tiles(_set_tiles(report, report.multi_label))
+    return _row_of_tiles(_label_tiles(report))
+
+
+def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
+    known = bool(report.evaluation)
+    width = f"{words.number(numbers.interval_width)} wide on average; meant to hold {numbers.confidence:.0%}"
+    return [
+        ("Explained", words.percent(numbers.r2) if known else "–", "of the variance (R²)"),
+        ("Mean error", words.number(numbers.mae) if known else "–", "absolute"),
+        ("RMSE", words.number(numbers.rmse) if known else "–", "root mean square error"),
+        ("Intervals hold", words.percent(numbers.coverage) if known else "–", width),
+        ("Values", words.number(numbers.mean), f"mean; standard deviation {words.number(numbers.deviation)}"),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
+    ]
+
+
+def _set_tiles(report: Report, labels: MultiLabelFigures) -> list[tuple[str, str, str]]:
+    known = bool(report.evaluation)
+    each = f"{labels.labels_per_example:.2f} an example, {labels.selected_per_example:.2f} selected"
+    return [
+        ("Micro-F1", words.percent(labels.micro_f1) if known else "–", "every decision counts the same"),
+        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every label counts the same"),
+        ("Sets right", words.percent(report.accuracy) if known else "–", "exactly the right labels"),
+        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
+        ("Labels", f"{report.classes:,}", each),
+    ]
+
+
+def _held_out(report: Report) -> str:
+    return f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
+
+
+def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
+    known = bool(report.evaluation)
+    counts = [entry.examples for entry in report.per_class]
+    each = f"{min(counts):,} to {max(counts):,} examples each" if counts else ""
+    if counts and min(counts) == max(counts):
+        each = f"{words.plural(counts[0], 'example')} each"
+    return [
+        ("Accuracy", words.percent(report.accuracy) if known else "–", "of answers are right"),
+        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every class counts the same"),
+        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
+        ("Log-loss", f"{report.log_loss:.3f}" if known else "–", "nats; lower is better"),
+        ("Examples", f"{report.examples:,}", _held_out(report)),
+        ("Classes", f"{report.classes:,}", each),
+    ]
+
+
+def _row_of_tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    cells = "".join(
+        f'<dl class="tile{" first" if name == tiles[0][0] else ""}"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></dl>'
+        for name, value, note in tiles
+    )
+    return f'<div class="tiles">{cells}</div>\n'

@@ -1,0 +1,133 @@
+"""What the training examples themselves show, as sections of the report page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report
+from graft._report import charts, markup, words
+
+_MAX_COLOURED: Final = 16
+"""Classes that each have a mark of their own on the map; of more, the worst are coloured."""
+
+
+def feature_map(report: Report) -> str:
+    """The examples on a plane."""
+    points = report.feature_map
+    if not points:
+        return ""
+    shown = f" A sample of {len(points):,} of {report.examples:,}." if len(points) < report.examples else ""
+    drawn, legend = _map_of_values(points) if report.regression is not None else _map_of_classes(report)
+    said = "Each point is a training example: the nearer, the more alike. Point at one for what it is."
+    return markup.section(
+        "How the examples lie",
+        f'<p>{said}{shown}</p><div class="split"><figure class="wide">{drawn}</figure>'
+        f'<div class="key">{legend}</div></div>',
+    )
+
+
+def _map_of_classes(report: Report) -> tuple[str, str]:
+    """The map and its legend: the classes with the most errors, or the most frequent sets of labels, are coloured."""
+    points = report.feature_map
+    on_map, short = Counter(point.label for point in points), markup.shortened(report)
+    errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
+    if report.multi_label is not None:
+        errors = {label: float(count) for label, count in on_map.items()}
+    coloured = sorted(on_map, key=lambda label: (-errors.get(label, 0.0), label))
+    title = "Labels" if report.multi_label is not None else "Classes"
+    if len(coloured) > _MAX_COLOURED:
+        coloured = coloured[: charts.HUES]
+        title = "Most frequent" if report.multi_label is not None else "Most errors"
+    items = "".join(f"<li>{charts.swatch(index)}{short(label)}</li>" for index, label in enumerate(coloured))
+    rest = len(on_map) - len(coloured)
+    one, many = ("other set", "") if report.multi_label is not None else ("other class", "other classes")
+    others = f'<li class="soft">grey: {words.plural(rest, one, many)}</li>'
+    legend = f'<h3>{title}</h3><ul class="plain legend">{items}{others if rest else ""}</ul>'
+    return charts.feature_map(points, coloured), legend
+
+
+def _map_of_values(points: Sequence[MapPoint]) -> tuple[str, str]:
+    """The map and its legend: equally many points have each colour, from small values to large ones."""
+    values = [float(point.label) for point in points]
+    ordered = sorted(values)
+    edges = sorted({ordered[len(ordered) * step // charts.STEPS] for step in range(1, charts.STEPS)})
+    steps = [sum(value >= edge for edge in edges) for value in values]
+    items = []
+    for step in sorted(set(steps)):
+        inside = [value for value, place in zip(values, steps, strict=True) if place == step]
+        low, high = words.number(min(inside)), words.number(max(inside))
+        items.append(f"<li>{charts.swatch(step, step=True)}{low if low == high else f'{low} to {high}'}</li>")
+    legend = f'<h3>Values</h3><ul class="plain legend">{"".join(items)}</ul>'
+    return charts.feature_map(points, [], steps=steps), legend
+
+
+def findings(report: Report) -> str:
+    """Duplicates, contradictions and probable label errors."""
+    data = report.data
+    if data is None:
+        return ""
+    conflicting = f"inputs {words.CONFLICTS[report.task]}"
+    counts = {
+        "probable label errors": f"{data.probable_label_errors:,}",
+        conflicting: f"{data.conflicting_inputs:,}",
+        "exact duplicates": f"{data.exact_duplicates:,}",
+        "near duplicates": f"{data.near_duplicates:,}",
+    }
+    if report.regression is not None:
+        del counts["probable label errors"]
+    if not any((data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)):
+        errors = "" if report.regression is not None else ", no probable label errors"
+        return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
+    tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
+    heads = ("Example", "Has the label", "Its probability", "Probably is", "Its probability")
+    if report.multi_label is not None:
+        heads = ("Example", "Carries", "Probability", "Probably carries", "Probability")
+    errors = markup.folded_table(
+        heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,)
+    )
+    kind = "Values" if report.regression is not None else "Labels"
+    findings = [
+        ("Probable label errors", "Worth a second look, the most probable first.", errors),
+        (
+            conflicting.capitalize(),
+            f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",
+            _groups(data.conflicts, kind),
+        ),
+        ("Exact duplicates", "The same input several times.", _groups(data.duplicate_groups, kind)),
+        (
+            "Near duplicates",
+            "Different inputs that the backbone can hardly tell apart.",
+            _groups(data.near_duplicate_pairs, kind),
+        ),
+    ]
+    lists = "".join(
+        f'<h3>{title}</h3><p class="soft">{note}</p>{rows}' for title, note, rows in findings if rows
+    )
+    return markup.section("What the data shows", f'<dl class="counts">{tiles}</dl>{lists}', kind="long")
+
+
+def _error(one: LabelError) -> list[str]:
+    return [
+        markup.name(words.reference(one.example)),
+        markup.label(one.example.label),
+        _probability(one.probability),
+        f"<strong>{markup.label(one.suggested)}</strong>",
+        _probability(one.suggested_probability),
+    ]
+
+
+def _probability(value: float) -> str:
+    return words.percent(value) if value >= 0.001 else "&lt;0.1%"
+
+
+def _groups(groups: Sequence[DuplicateGroup], kind: str) -> str:
+    rows = []
+    for group in groups:
+        labels = Counter(example.label for example in group.examples)
+        names = ", ".join(
+            markup.label(label) + (f" × {count}" if count > 1 else "") for label, count in labels.items()
+        )
+        rows.append([markup.name(words.references(group)), names, f"{group.similarity:.3f}"])
+    return markup.folded_table(("Examples", kind, "Similarity"), rows, numbers=(2,))

@@ -1,0 +1,149 @@
+"""What a report says in sentences and figures, the same on a terminal and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from graft._records.reports import (
+    ClassAdvice,
+    CurvePoint,
+    DataReport,
+    DuplicateGroup,
+    ExampleRef,
+    NoveltyReport,
+    Report,
+    TuningReport,
+)
+
+LEAST_GAIN: Final = 0.0005
+"""Of accuracy: what rounds to less than 0.1 points is no gain."""
+LEAST_RECALL: Final = 0.01
+"""What is advised gains so much of a class's recall."""
+
+
+def percent(share: float) -> str:
+    """A share, 0 to 1, with one decimal."""
+    return f"{share:.1%}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def measured(report: Report) -> str:
+    """How the figures were measured, and on what."""
+    if not report.evaluation:
+        return "nothing: too few examples"
+    how = report.evaluation.replace("_", "-")
+    folds = f", {report.evaluation_folds} folds" if report.evaluation_folds else ""
+    return f"{how}{folds}, {report.evaluated_examples:,} examples"
+
+
+def head(kind: str, view: str, settings: Mapping[str, float]) -> str:
+    """A head in one line."""
+    named = values(settings)
+    return f"{kind} on {view}" + (f" ({named})" if named else "")
+
+
+def values(settings: Mapping[str, float]) -> str:
+    """A head's settings in one line."""
+    return ", ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
+
+
+def measure(report: Report) -> str:
+    """The name of the figure that the task is measured by."""
+    if report.regression is not None:
+        return "variance explained"
+    return "micro-F1" if report.multi_label is not None else "accuracy"
+
+
+def figure(report: Report) -> float:
+    """That figure, at most 1."""
+    if report.regression is not None:
+        return report.regression.r2
+    return report.multi_label.micro_f1 if report.multi_label is not None else report.accuracy
+
+
+def number(value: float) -> str:
+    """A number with about four digits, without an exponent where it can be read without."""
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    digits = max(0, 3 - len(f"{abs(value):.0f}")) if abs(value) >= 1 else 3
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def forecast(point: CurvePoint) -> str:
+    """The figure to expect, with its uncertainty."""
+    return f"{percent(point.accuracy)} (80% interval {100 * point.low:.1f} to {100 * point.high:.1f})"
+
+
+def useful_advice(report: Report) -> tuple[ClassAdvice, ...]:
+    """The advice that would gain enough to be worth a sentence."""
+    advice = report.learning_curve.advice if report.learning_curve else ()
+    return tuple(one for one in advice if one.gain >= LEAST_RECALL)
+
+
+def gain(advice: ClassAdvice) -> str:
+    """What more examples of a class would gain, with its uncertainty."""
+    low, high = 100 * advice.low, 100 * advice.high
+    return f"{100 * advice.gain:.0f} points of its recall (80% interval {low:.0f} to {high:.0f})"
+
+
+def advice(one: ClassAdvice) -> str:
+    """What more examples of a class would bring, as a sentence without its end."""
+    return f"about {plural(one.more_examples, 'more example')} of {one.label} would gain {gain(one)}"
+
+
+def novelty(value: NoveltyReport) -> str:
+    """When the version abstains."""
+    return (
+        f"above a novelty of {value.threshold:.2f}: "
+        f"about {value.false_alarm_rate:.0%} of inputs like the training examples"
+    )
+
+
+def tuning(value: TuningReport) -> str:
+    """What tuning the backbone did."""
+    what = f"{value.unfrozen_layers} of {value.layers} layers in {value.seconds:.0f} s ({value.ended})"
+    if not value.measured:
+        return f"{what}: nothing gained"
+    kept = "kept" if value.kept else "not kept: no better beyond noise"
+    return (
+        f"{what}, {kept}; on {value.measured:,} held-out examples log-loss {value.frozen_log_loss:.3f} to "
+        f"{value.tuned_log_loss:.3f} (standard error {value.gain_error:.3f}), accuracy {value.frozen_accuracy:.1%} to "
+        f"{value.tuned_accuracy:.1%}"
+    )
+
+
+def reference(example: ExampleRef) -> str:
+    """Which example is meant: its id, and its writer and sequence where the id does not say them."""
+    place = f"{example.writer_id}/{example.sequence}" if example.writer_id else str(example.sequence)
+    return example.id if example.id == place else f"{example.id} ({place})".lstrip()
+
+
+def references(group: DuplicateGroup) -> str:
+    """Which examples a group has."""
+    more = f" and {group.count - len(group.examples):,} more" if group.count > len(group.examples) else ""
+    return ", ".join(reference(example) for example in group.examples) + more
+
+
+CONFLICTS: Final = {
+    "single_label": "under several labels",
+    "multi_label": "under different labels",
+    "regression": "with different values",
+}
+"""How targets contradict each other, by the task."""
+
+
+def findings(data: DataReport, task: str = "single_label") -> str:
+    """What was found among the training examples, in counts."""
+    counts = (
+        (data.exact_duplicates, "exact duplicate", ""),
+        (data.near_duplicates, "near duplicate", ""),
+        (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
+        (data.probable_label_errors, "probable label error", ""),
+    )
+    return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

@@ -1,0 +1,49 @@
+"""What a caller may ask of an adaptation, in one piece: both clients make it of `adapt`'s and `check`'s arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graft._records.examples import LabelsLike
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+
+    unfrozen_layers: int = 0
+    """How many of the upper layers are tuned, for the methods "partial" and "auto"."""
+    epochs: int = 0
+    """How often each example is seen at most."""
+    learning_rate: float = 0.0
+    """Of the uppermost layer."""
+    layer_decay: float = 0.0
+    """The learning rate of each layer over that of the one above it, at most 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptOptions:
+    """All that `Client.adapt` takes besides the model, the examples and the callbacks; it describes each of them.
+
+    Names and defaults are those of its arguments.
+    """
+
+    adaptation_id: str | None = None
+    writer_id: str = ""
+    method: str = "auto"
+    backbone: str = ""
+    task: str = ""
+    labels: LabelsLike | None = None
+    closed_labels: bool = False
+    base_version: int = 0
+    seed: int = 0
+    fine_tuning: FineTuning | None = None
+    time_budget: float | None = None
+    """In seconds."""
+    commit_id: str | None = None
+    publish_every: int = 0
+    publish_seconds: float = 0.0
+    close: bool = True
+    append: bool = False
+    validate_only: bool = False
+    """Whether the server only says what it would refuse: what `check` asks."""

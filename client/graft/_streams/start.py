@@ -1,0 +1,143 @@
+"""What a caller says about an adaptation, turned into the message that starts one."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+
+from graft._records.examples import ChangeLike, label_messages, task_of
+from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.options import AdaptOptions
+from graft.v1 import adaptation_pb2, types_pb2
+
+
+def new_exchange(model: str, options: AdaptOptions, limits: Limits) -> AdaptExchange:
+    """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
+
+    Raises:
+        TypeError: A label is not a text.
+        ValueError: This release does not know the method or the task.
+    """
+    options = replace(options, adaptation_id=options.adaptation_id or uuid.uuid4().hex)
+    return AdaptExchange(
+        _start(model, options),
+        options.commit_id or _commit_id(model, options),
+        limits=limits,
+        close=options.close,
+        append=options.append,
+    )
+
+
+def _start(model: str, options: AdaptOptions) -> adaptation_pb2.AdaptStart:
+    start = adaptation_pb2.AdaptStart(
+        adaptation_id=options.adaptation_id or "",
+        writer_id=options.writer_id,
+        model=model,
+        backbone=options.backbone,
+        task=_task(options.task),
+        labels=label_messages(options.labels),
+        closed_labels=options.closed_labels,
+        method=_method(options.method),
+        base_version=options.base_version,
+        seed=options.seed,
+        publish=_policy(options.publish_every, options.publish_seconds),
+        validate_only=options.validate_only,
+    )
+    if (tuning := options.fine_tuning) is not None:
+        start.fine_tuning.CopyFrom(
+            adaptation_pb2.FineTuning(
+                unfrozen_layers=tuning.unfrozen_layers,
+                epochs=tuning.epochs,
+                learning_rate=tuning.learning_rate,
+                layer_decay=tuning.layer_decay,
+            )
+        )
+    if options.time_budget is not None:
+        start.time_budget.FromNanoseconds(round(options.time_budget * 1e9))
+    return start
+
+
+def _commit_id(model: str, options: AdaptOptions) -> str:
+    if options.append and options.commit_id is None:
+        return uuid.uuid4().hex  # what follows on is another commit each time
+    # A caller who starts the same adaptation again, say after a crash, means the same commit.
+    name = f"{model}\0{options.adaptation_id}\0{options.writer_id}"
+    return uuid.uuid5(uuid.NAMESPACE_OID, name).hex
+
+
+def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | None:
+    if not (examples or seconds):
+        return None
+    policy = adaptation_pb2.PublishPolicy(every_examples=examples)
+    if seconds:
+        policy.every.FromNanoseconds(round(seconds * 1e9))
+    return policy
+
+
+def with_task(
+    options: AdaptOptions, examples: Iterable[ChangeLike]
+) -> tuple[AdaptOptions, Iterable[ChangeLike]]:
+    """The options with a task, which the first example tells where the caller does not, and the examples."""
+    if options.task:
+        return options, examples
+    rest = iter(examples)
+    try:
+        first = list(itertools.islice(rest, 1))
+    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
+        return options, _raising(error)
+    return _of_first(options, first), itertools.chain(first, rest)
+
+
+async def with_task_async(
+    options: AdaptOptions, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]
+) -> tuple[AdaptOptions, Iterable[ChangeLike] | AsyncIterable[ChangeLike]]:
+    """The same of examples that may come asynchronously."""
+    if not isinstance(examples, AsyncIterable):
+        return with_task(options, examples)
+    if options.task:
+        return options, examples
+    rest = aiter(examples)
+    try:
+        first = [await anext(rest)]
+    except StopAsyncIteration:
+        first = []
+    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
+        return options, _raising(error)
+
+    async def again() -> AsyncIterator[ChangeLike]:
+        for example in first:
+            yield example
+        async for example in rest:
+            yield example
+
+    return _of_first(options, first), again()
+
+
+def _of_first(options: AdaptOptions, first: list[ChangeLike]) -> AdaptOptions:
+    return replace(options, task=task_of(first[0])) if first else options
+
+
+def _raising(error: Exception) -> Iterator[ChangeLike]:
+    raise error
+    yield  # so that it is raised when the first example is asked for
+
+
+def _task(task: str) -> types_pb2.Task.ValueType:
+    known = {name.removeprefix("TASK_").lower(): value for name, value in types_pb2.Task.items()}
+    known[""] = known.pop("unspecified")
+    try:
+        return known[task.replace("-", "_")]
+    except KeyError:
+        named = ", ".join(repr(name) for name in known if name)
+        raise ValueError(f"task is {task!r}; this release knows {named}") from None
+
+
+def _method(method: str) -> types_pb2.Method.ValueType:
+    known = {name.removeprefix("METHOD_").lower(): value for name, value in types_pb2.Method.items()}
+    del known["unspecified"]
+    try:
+        return known[method]
+    except KeyError:
+        raise ValueError(f"method is {method!r}; this release knows {', '.join(map(repr, known))}") from None

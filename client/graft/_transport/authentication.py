@@ -1,0 +1,74 @@
+"""What calls carry so that a server knows who is calling: metadata from a callable, asked anew for each call.
+
+Metadata and not gRPC's call credentials, which need a secure channel: a proxy beside the client may do the TLS.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from graft.errors import UnauthenticatedError
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+"""Pairs of key and value. Values are texts; those of keys that end in "-bin" are bytes."""
+Auth: TypeAlias = Callable[[], Metadata]
+"""Gives the metadata of the next call; called in whichever thread makes it."""
+AsyncAuth: TypeAlias = Callable[[], Metadata | Awaitable[Metadata]]
+"""Gives the metadata of the next call, or a coroutine that does."""
+
+
+def asked(auth: Auth | None) -> Metadata:
+    """What `auth` gives; nothing where there is none.
+
+    Raises:
+        UnauthenticatedError: It raised, or gave what cannot be sent.
+    """
+    if auth is None:
+        return ()
+    try:
+        given = auth()
+    except Exception as error:
+        raise _raised(error) from error
+    return _checked(given)
+
+
+async def asked_async(auth: AsyncAuth | None) -> Metadata:
+    """What `auth` gives, awaited where it has to be; otherwise like `asked`."""
+    if auth is None:
+        return ()
+    try:
+        given = auth()
+        if inspect.isawaitable(given):
+            given = await given
+    except Exception as error:
+        raise _raised(error) from error
+    return _checked(given)
+
+
+def _raised(error: Exception) -> UnauthenticatedError:
+    return _failed(f"auth= raised {type(error).__name__}: {error}")
+
+
+def _checked(given: object) -> Metadata:
+    """The metadata as a tuple. Messages name keys and types alone: values are secrets."""
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise _failed(f"auth= gave a {type(given).__name__}; it must give pairs of key and value")
+    pairs: list[tuple[str, str | bytes]] = []
+    for pair in given:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise _failed(f"auth= gave a {type(pair).__name__} among the pairs of key and value")
+        key, value = pair
+        if not isinstance(key, str) or key != key.lower():
+            raise _failed(f"auth= gave the key {key!r}; it must be a text in lower case")
+        wanted = bytes if key.endswith("-bin") else str
+        if not isinstance(value, wanted):
+            kind = type(value).__name__
+            raise _failed(f"auth= gave {key!r} a value of type {kind}; it must be {wanted.__name__}")
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
+def _failed(message: str) -> UnauthenticatedError:
+    return UnauthenticatedError(message, reason="AUTH_FAILED", domain="graft")

@@ -1,0 +1,367 @@
+"""What each command of `graft` does. Arguments come parsed, errors leave as exceptions: see `program`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+from graft._client.sync import Client
+from graft._data_files.reader import (
+    FOLDER_COLUMNS,
+    Columns,
+    Data,
+    DataError,
+    FolderTree,
+    example_of,
+    open_data,
+)
+from graft._records.examples import Example, Input, TextPair
+from graft._records.predictions import Prediction
+from graft._report.page import page
+from graft._streams.options import FineTuning
+from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.following import FollowedLines
+from graft.cli.terminal import Terminal, plain
+
+T = TypeVar("T")
+
+_MIB: Final = 1024 * 1024
+_INTERACTIVE_CHUNK: Final = 1
+_BULK_CHUNK: Final = 64
+
+
+Command = Callable[[argparse.Namespace, Client, Terminal], None]
+
+
+def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams a data file in and prints the report of the version that comes of it."""
+    if args.follow:
+        _follow(args, client, terminal)
+        return
+    if args.check:
+        _check(args, client, terminal)
+        return
+    lines: array[int] = array("q")
+    terminal.interrupts.hint = (
+        f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
+    )
+    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
+        result = client.adapt(
+            args.model,
+            _examples(data, _columns(args, data), bar.reading, lines),
+            **_how_to_adapt(args),
+            on_progress=bar.show,
+            on_published=terminal.outcome,
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.report(result.model, result.version, result.report, full=args.full)
+    terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
+    if args.data != "-":
+        raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    interrupts = terminal.interrupts
+    interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+    with interrupts.ending_input_first(), AdaptBar(terminal) as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        result = client.adapt(
+            args.model,
+            FollowedLines(interrupts, _columns(args, None), terminal.warning),
+            **_how_to_adapt(args),
+            close=False,
+            append=True,
+            on_progress=bar.show,
+            on_published=terminal.outcome,
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.report(result.model, result.version, result.report, full=args.full)
+    terminal.rejections(result.rejected, result.rejected_count, [])
+    terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+    lines: array[int] = array("q")
+    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+        result = client.check(
+            args.model,
+            _examples(data, _columns(args, data), bar.reading, lines),
+            **_what_to_adapt(args),
+            on_progress=bar.show,
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        good = result.examples - result.rejected_count
+        terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
+    terminal.rejections(result.rejected, result.rejected_count, lines)
+
+
+def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """What `check` is told of an adaptation."""
+    return {
+        "method": args.method,
+        "backbone": args.backbone,
+        "task": args.task,
+        "labels": args.labels,
+        "closed_labels": args.closed_labels,
+        "base_version": args.base_version,
+    }
+
+
+def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """What `adapt` is told of it."""
+    return {
+        **_what_to_adapt(args),
+        "adaptation_id": args.adaptation_id,
+        "writer_id": args.writer_id,
+        "seed": args.seed,
+        "publish_every": args.publish_every,
+        "publish_seconds": args.publish_seconds,
+        "fine_tuning": _fine_tuning(args),
+        "time_budget": args.time_budget,
+    }
+
+
+def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
+    asked = FineTuning(unfrozen_layers=args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
+    return None if asked == FineTuning() else asked
+
+
+def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Classifies the texts or files that were given, or the lines of standard input."""
+    if args.text == ["-"] and not args.files:
+        _predict_lines(args, client, terminal)
+        return
+    inputs, shown = _inputs(args)
+    predictions = client.predict(
+        args.model,
+        inputs,
+        version=args.version,
+        alias=args.alias,
+        adaptation_id=args.adaptation,
+        top_k=args.top_k,
+    )
+    if not args.json and terminal.out.is_terminal:
+        terminal.predictions(shown, predictions)
+        return
+    for text, prediction in zip(shown, predictions, strict=True):
+        _print_prediction(args, terminal, text, prediction)
+
+
+def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
+    """What was given to classify, and how it is shown."""
+    texts: list[str] = args.text
+    if args.files:
+        return [Path(text) for text in texts], texts
+    if not args.pairs:
+        return [*texts], texts
+    if len(texts) % 2:
+        raise DataError(f"--pairs takes texts two by two, but {len(texts)} were given")
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    return [TextPair(*it) for it in pairs], [" | ".join(it) for it in pairs]
+
+
+def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Measures a version on a data file."""
+    with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
+        result = client.evaluate(
+            args.model,
+            _examples(data, _columns(args, data), bar.reading),
+            version=args.version,
+            alias=args.alias,
+            on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
+        )
+    if args.json:
+        terminal.json(result)
+    else:
+        terminal.evaluation(result, full=args.full)
+
+
+def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists models."""
+    _print(args, terminal, client.models(args.prefix), terminal.models)
+
+
+def versions(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists a model's versions."""
+    _print(args, terminal, client.versions(args.model), terminal.versions)
+
+
+def backbones(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists the server's backbones."""
+    _print(args, terminal, client.backbones(), terminal.backbones)
+
+
+def report(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Prints a version's report, or writes it as a page and prints where."""
+    version = client.version(args.model, args.version, alias=args.alias)
+    if args.html:
+        Path(args.html).write_text(page(version), encoding="utf-8")
+    if args.json:
+        terminal.json(version)
+    elif args.html:
+        terminal.line(args.html)
+    else:
+        terminal.report(
+            version.model, version.version, version.report, aliases=version.aliases, full=args.full
+        )
+
+
+def promote(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Points an alias at a version."""
+    model = client.set_alias(args.model, args.alias, args.version, expected_version=args.expected_version)
+    if args.json:
+        terminal.json(model)
+    else:
+        terminal.line(f"{model.name}: {args.alias} is version {model.aliases.get(args.alias, 0)}")
+
+
+def examples(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Lists stored examples."""
+    found = client.examples(
+        args.model,
+        adaptation_id=args.adaptation_id,
+        subject=args.subject,
+        include_inputs=args.inputs,
+    )
+    _print(args, terminal, found, terminal.examples)
+
+
+def forget(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Erases examples."""
+    erasure = client.delete_examples(
+        args.model, ids=args.ids, subject=args.subject, delete_versions=args.delete_versions
+    )
+    if args.json:
+        terminal.json(erasure)
+        return
+    terminal.line(f"{args.model}: {erasure.erased:,} erased")
+    if erasure.deleted_versions:
+        terminal.line(f"deleted versions: {_numbers(erasure.deleted_versions)}")
+    if erasure.affected_versions:
+        terminal.say(
+            f"versions that may have been trained on them: {_numbers(erasure.affected_versions)}; adapt again with "
+            "--base-version, then repeat this with --delete-versions"
+        )
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    return ", ".join(map(str, versions))
+
+
+def export(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Writes a version's bundle to a folder."""
+    with CountBar(terminal, "exporting:") as bar:
+        bundle = client.export(
+            args.model,
+            args.directory,
+            version=args.version,
+            alias=args.alias,
+            on_progress=lambda path, received: bar.show(f"{path}, {received / _MIB:.1f} MiB"),
+        )
+    for path in bundle.files:
+        terminal.line(str(path))
+    terminal.say(f"{len(bundle.files)} files, {bundle.size / _MIB:.1f} MiB, checked against their SHA-256")
+
+
+def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Follows an adaptation's events."""
+    for event in client.watch(args.model, args.adaptation, from_event=args.from_event):
+        if args.json:
+            terminal.json(event)
+        else:
+            terminal.event(event)
+
+
+@contextlib.contextmanager
+def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
+    with (
+        terminal.interrupts.opened(args.data) as source,
+        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
+    ):
+        yield data
+
+
+def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
+    if isinstance(data, FolderTree):
+        return FOLDER_COLUMNS
+    return Columns(
+        input=args.path or args.input,
+        path=bool(args.path),
+        label=args.label,
+        id=args.id,
+        weight=args.weight,
+        group=args.group,
+        split=args.split,
+        subject=args.subject,
+        separator=args.label_separator,
+        value=args.value,
+        second=args.second,
+    )
+
+
+def _examples(
+    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
+) -> Iterator[Example]:
+    """The file's examples; `lines` takes the line of each, for those that the server refuses."""
+    for row in data.rows():
+        on_read(data.position / data.size if data.size else 0.0)
+        if lines is not None:
+            lines.append(row.line)
+        yield example_of(data, row, columns)
+
+
+def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    asked: deque[str] = deque()
+    stdin = terminal.interrupts.stdin
+    predictions = client.predict_stream(
+        args.model,
+        _asked_lines(stdin, asked),
+        version=args.version,
+        alias=args.alias,
+        adaptation_id=args.adaptation,
+        top_k=args.top_k,
+        chunk_size=_INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK,
+    )
+    for prediction in predictions:
+        _print_prediction(args, terminal, asked.popleft(), prediction)
+
+
+def _asked_lines(stdin: TextIO, asked: deque[str]) -> Iterator[str]:
+    for line in stdin:
+        if text := line.strip():
+            asked.append(text)
+            yield text
+
+
+def _print_prediction(
+    args: argparse.Namespace, terminal: Terminal, text: str, prediction: Prediction
+) -> None:
+    if args.json:
+        label, probability = prediction.label, prediction.probability
+        terminal.json({"input": text, "label": label, "probability": probability, **plain(prediction)})
+    else:
+        terminal.prediction_line(text, prediction)
+
+
+def _print(
+    args: argparse.Namespace, terminal: Terminal, items: list[T], table: Callable[[list[T]], None]
+) -> None:
+    if args.json:
+        for item in items:
+            terminal.json(item)
+    else:
+        table(items)

@@ -1,0 +1,75 @@
+"""Standard input as a stream of changes that need never end: JSON lines, each an example or a deletion.
+
+A line that cannot be used is told and passed over, because a stream of months must not end at one. The first
+Ctrl-C (or SIGTERM) ends the stream and not the command, which then commits; the second one ends that, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from graft._data_files.reader import Columns, DataError, Row, example_of
+from graft._records.examples import ChangeLike, Delete
+from graft.cli.interrupts import Interrupts
+
+DELETE: Final = "delete"
+"""The key whose value is the id of an example to take back."""
+
+
+class FollowedLines:
+    """The changes that come in on standard input, for as long as they come."""
+
+    name = "standard input"
+    """What people call it."""
+    folder = Path()
+    """Where names of files begin."""
+
+    def __init__(self, interrupts: Interrupts, columns: Columns, on_bad: Callable[[str], None]) -> None:
+        """Describes the stream.
+
+        Args:
+            interrupts: Where lines come from, and what ends them.
+            columns: Under which keys a line has its input, label and so on.
+            on_bad: Called with what is wrong with a line that is passed over.
+        """
+        self._interrupts = interrupts
+        self._columns = columns
+        self._on_bad = on_bad
+
+    def __iter__(self) -> Iterator[ChangeLike]:
+        number = 0
+        while (line := self._next_line()) is not None:
+            number += 1
+            if line.strip():
+                try:
+                    yield self._change(number, line)
+                except DataError as error:
+                    self._on_bad(str(error))
+
+    def _next_line(self) -> str | None:
+        """The next line; None at the end of the input, or when the user ended it."""
+        line = self._interrupts.stdin.readline()
+        # What was read when the user ended the input may be half a line.
+        return None if self._interrupts.input_ended else line or None
+
+    def _change(self, number: int, line: str) -> ChangeLike:
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"line {number} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"line {number} is not a JSON object, but {line.strip():.40}")
+        if DELETE in values:
+            if not (isinstance(values[DELETE], str) and values[DELETE]):
+                raise DataError(
+                    f"line {number}: {DELETE!r} must be the id of an example, not {values[DELETE]!r:.40}"
+                )
+            return Delete(values[DELETE])
+        columns = self._columns
+        if columns.id is None and "id" in values:
+            columns = replace(columns, id="id")
+        return example_of(self, Row(number, values), columns)

@@ -1,0 +1,138 @@
+"""What the command line says, in words: events, figures, targets and answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from graft._records.predictions import Prediction
+from graft._records.records import AdaptProgress, Event, Progress, StoredExample
+from graft._records.reports import EvaluationResult, Report
+from graft._report import words
+
+
+def describe(event: Event) -> str:
+    """An event in words."""
+    match event.kind:
+        case "rejected":
+            first = event.rejected[0] if event.rejected else None
+            return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
+        case "published":
+            numbers = event.report.regression if event.report else None
+            accuracy = f", accuracy {words.percent(event.report.accuracy)}" if event.report else ""
+            accuracy = f", R² {words.percent(numbers.r2)}" if numbers else accuracy
+            return f"published version {event.version}{accuracy} (commit {event.commit_id})"
+        case "publication_failed":
+            return f"commit {event.commit_id} led to no version: {event.error}"
+        case "state":
+            return f"the adaptation is {event.state}"
+        case "progress" if event.progress is not None:
+            return _described(event.progress)
+        case _:
+            return (
+                f"{event.kind} (commit {event.commit_id})"
+                if event.commit_id
+                else event.kind or "unknown event"
+            )
+
+
+def _described(progress: Progress) -> str:
+    """What the server does, in words."""
+    if progress.commit_id:
+        return f"{progress.stage or 'working'} {progress.fraction:.0%}"
+    return f"streaming: {progress.metrics.get('examples', 0.0):,.0f} examples learned{learned(progress)}"
+
+
+def learned(progress: AdaptProgress | Progress) -> str:
+    """How well a stream is being learned, where that is known."""
+    right = progress.metrics.get("prequential_accuracy")
+    return "" if right is None else f", {words.percent(right)} predicted right before they were learned"
+
+
+def report_facts(report: Report) -> dict[str, str]:
+    """What there is to know of a version, by name."""
+    held_out = f", {report.validation_examples:,} held out" if report.validation_examples else ""
+    head = report.head
+    classes = f" of {report.classes:,} classes" if report.regression is None else ""
+    facts = {
+        "trained on": f"{report.examples:,} examples{classes}{held_out}",
+        "measured by": words.measured(report),
+        **figures(report),
+        "head": words.head(head.kind, head.view, head.settings),
+        "backbone": f"{report.backbone} ({report.method})",
+        "training took": f"{report.training_duration_s:.2f} s",
+    }
+    for tried in (*report.other_tunings, report.tuning):
+        if tried is not None:
+            facts[f"tuning ({tried.method})"] = words.tuning(tried)
+    if report.novelty is not None:
+        facts["abstains"] = words.novelty(report.novelty)
+    if report.data is not None:
+        facts["data"] = words.findings(report.data, report.task)
+    for point in report.learning_curve.forecasts if report.learning_curve else ():
+        facts[f"with {point.examples:,} examples"] = f"{words.measure(report)} about {words.forecast(point)}"
+    return facts
+
+
+def figures(of: Report | EvaluationResult) -> dict[str, str]:
+    """What a task is measured by."""
+    if of.regression is not None:
+        numbers = of.regression
+        return {
+            "off by": f"{numbers.mae:.4g} on average, {numbers.rmse:.4g} root mean square",
+            "explains": f"{words.percent(numbers.r2)} of the variance (R²)",
+            "intervals": f"hold {words.percent(numbers.coverage)} of the truth, "
+            f"meant to hold {numbers.confidence:.0%}; {numbers.interval_width:.4g} wide on average",
+            "values": f"{numbers.mean:.4g} ± {numbers.deviation:.4g}",
+        }
+    figures = {
+        "accuracy": words.percent(of.accuracy),
+        "macro-F1": words.percent(of.macro_f1),
+        "log-loss": f"{of.log_loss:.3f} nats",
+        "calibration error": words.percent(of.calibration_error),
+    }
+    if of.multi_label is not None:
+        labels = of.multi_label
+        figures["accuracy"] += " of whole sets of labels"
+        figures["micro-F1"] = words.percent(labels.micro_f1)
+        figures["decisions wrong"] = f"{words.percent(labels.hamming_loss)} (Hamming loss)"
+        figures["labels each"] = (
+            f"{labels.selected_per_example:.2f} selected, {labels.labels_per_example:.2f} carried"
+        )
+    return figures
+
+
+def target(example: StoredExample) -> str:
+    """What an example should be answered with, whatever its task."""
+    if example.labels is not None:
+        return ", ".join(example.labels) or "no label"
+    if example.value is not None:
+        return f"{example.value:.6g}"
+    if example.distribution is not None:
+        return ", ".join(f"{label} {share:.2f}" for label, share in example.distribution.items())
+    return example.label or ""
+
+
+def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
+    """An answer, how sure it is, and what else it could be."""
+    if prediction.value is not None:
+        return f"{prediction.value:.6g}", f"{prediction.low:.6g} to {prediction.high:.6g}", ""
+    chosen = prediction.labels
+    if not any(score.selected is not None for score in prediction.scores):
+        others = prediction.scores[1:3]
+        sure = [f"{prediction.probability:.{digits}f}"]
+    else:
+        others = tuple(score for score in prediction.scores if not score.selected)[:2]
+        sure = [f"{score.probability:.{digits}f}" for score in prediction.scores if score.selected]
+    rest = ", ".join(f"{score.label} {score.probability:.2f}" for score in others)
+    return ",".join(chosen), ",".join(sure), rest
+
+
+def remarks(prediction: Prediction) -> str:
+    """What to mind about an answer."""
+    remarks = ["unlike the training data"] if prediction.abstained else []
+    return ", ".join(remarks + (["cut off"] if prediction.truncated else []))
+
+
+def time(time_: dt.datetime | None) -> str:
+    """A time, where the command runs; empty where it is unknown."""
+    return time_.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time_ else ""

@@ -1,0 +1,342 @@
+"""What the command line shows: tables, reports and lines. With `bars`, the part that needs rich."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graft._records.predictions import Prediction
+from graft._records.records import (
+    Backbone,
+    Event,
+    Model,
+    Outcome,
+    Rejection,
+    StoredExample,
+    Version,
+)
+from graft._records.reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
+from graft._report import words
+from graft.cli import phrases
+from graft.cli.interrupts import Interrupts
+from graft.errors import GraftError
+
+_SHOWN_CLASSES: Final = 20
+_SHOWN_CONFUSIONS: Final = 8
+_SHOWN_REJECTIONS: Final = 5
+_SHOWN_FINDINGS: Final = 5
+_UNLIMITED_WIDTH: Final = 1000
+_NUMBERS: Final = frozenset(
+    {"accuracy", "classes", "evaluated", "examples", "F1", "features", "latest", "layers", "live", "log-loss"}
+    | {"macro-F1", "precision", "probability", "recall", "times", "tokens", "version", "versions"}
+)
+"""Columns that hold numbers, and are aligned as such."""
+
+
+class Terminal:
+    """Standard output for results, standard error for everything else.
+
+    Attributes:
+        interrupts: What Ctrl-C does, and standard input, which it ends.
+    """
+
+    def __init__(self, interrupts: Interrupts | None = None) -> None:
+        self.interrupts = interrupts or Interrupts()
+        # A file or a pipe has no width; rich would take 80 columns and fold names.
+        width = None if sys.stdout.isatty() else _UNLIMITED_WIDTH
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
+        self.err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+    def say(self, text: str) -> None:
+        """A line about what is going on."""
+        self.err.print(escape(text))
+
+    def line(self, text: str) -> None:
+        """A line of the result, as it is: rich would make spaces of tabs."""
+        self.out.file.write(f"{text}\n")
+
+    def error(self, text: str) -> None:
+        """What went wrong, in one line."""
+        self.err.print(f"[bold red]error:[/] {escape(text)}")
+
+    def warning(self, text: str) -> None:
+        """What was wrong, and passed over, in one line."""
+        self.err.print(f"[yellow]passed over:[/] {escape(text)}")
+
+    def outcome(self, outcome: Outcome) -> None:
+        """What became of a commit, in one line."""
+        if outcome.report is not None:
+            report = outcome.report
+            accuracy = words.percent(report.accuracy)
+            what = f"version {outcome.version}: {report.examples:,} examples, accuracy {accuracy}"
+            self.say(f"published {what} (commit {outcome.commit_id})")
+        elif outcome.error is not None:
+            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
+
+    def json(self, value: Any) -> None:
+        """A result for programs, on one line."""
+        self.line(json.dumps(plain(value), ensure_ascii=False))
+
+    def models(self, models: Iterable[Model]) -> None:
+        """A table of models."""
+        table = _table("model", "live", "latest", "versions", "other aliases", "created")
+        for model in models:
+            others = ", ".join(
+                f"{alias}={version}" for alias, version in model.aliases.items() if alias != "live"
+            )
+            _row(
+                table,
+                model.name,
+                model.aliases.get("live", ""),
+                model.latest_version or "",
+                model.versions,
+                others,
+                phrases.time(model.create_time),
+            )
+        self.out.print(table)
+
+    def examples(self, examples: Iterable[StoredExample]) -> None:
+        """A table of stored examples."""
+        table = _table("adaptation", "writer", "sequence", "id", "target", "subject", "state", "text")
+        for it in examples:
+            _row(
+                table,
+                it.adaptation_id,
+                it.writer_id,
+                it.sequence,
+                it.id,
+                phrases.target(it),
+                it.subject,
+                "replaced or removed" if it.deleted else "",
+                it.text or "",
+            )
+        self.out.print(table)
+
+    def versions(self, versions: Iterable[Version]) -> None:
+        """A table of versions."""
+        table = _table(
+            "version", "aliases", "examples", "classes", "accuracy", "macro-F1", "backbone", "created"
+        )
+        for version in versions:
+            report = version.report
+            _row(
+                table,
+                version.version,
+                ", ".join(version.aliases),
+                f"{report.examples:,}",
+                report.classes,
+                words.percent(report.accuracy) if report.regression is None else "",
+                words.percent(report.macro_f1) if report.regression is None else "",
+                report.backbone,
+                phrases.time(version.create_time),
+            )
+        self.out.print(table)
+
+    def backbones(self, backbones: Sequence[Backbone]) -> None:
+        """A table of backbones."""
+        table = _table(
+            "backbone", "state", "reads", "features", "tokens", "architecture", "layers", "memory", "encoder"
+        )
+        for backbone in backbones:
+            _row(
+                table,
+                backbone.name + (" (default)" if backbone.is_default else ""),
+                backbone.state,
+                backbone.modality,
+                backbone.feature_dimension,
+                backbone.max_tokens,
+                backbone.architecture,
+                backbone.layers,
+                f"{backbone.memory_bytes / 1e6:,.0f} MB" if backbone.memory_bytes else "",
+                backbone.encoder_id[:12],
+            )
+        self.out.print(table)
+        for error in filter(None, (it.error for it in backbones)):
+            self.out.print(escape(error))
+
+    def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
+        """A table of predictions, one row an input."""
+        table = _table("input", "label", "probability", "next best", "")
+        for text, prediction in zip(inputs, predictions, strict=True):
+            if prediction.error is not None:
+                _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
+                continue
+            _row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
+        self.out.print(table)
+
+    def prediction_line(self, text: str, prediction: Prediction) -> None:
+        """One prediction as tab-separated label, probability, input."""
+        if prediction.error is not None:
+            self.line(f"\t\t{text}\t{prediction.error.message}")
+        else:
+            answer, certainty, _ = phrases.answer(prediction, digits=4)
+            self.line(f"{answer}\t{certainty}\t{text}")
+
+    def report(
+        self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
+    ) -> None:
+        """A version's report."""
+        names = f" ({', '.join(aliases)})" if aliases else ""
+        self.out.print(f"[bold]{escape(model)}[/] version [bold]{version}[/]{escape(names)}")
+        self.out.print(_facts(phrases.report_facts(report)))
+        self._classes(report.per_class, full=full)
+        self._confusions(report.confusions, full=full)
+        if full and report.head.candidates:
+            self.out.print(_candidates(report))
+        if report.data is not None:
+            self._data(report.data, full=full)
+        for advice in words.useful_advice(report):
+            self.out.print(f"[cyan]advice:[/] {escape(words.advice(advice))}")
+        for warning in report.warnings:
+            self.out.print(f"[yellow]warning:[/] {escape(warning)}")
+
+    def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
+        """What an evaluation found."""
+        self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
+        self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **phrases.figures(result)}))
+        self._classes(result.per_class, full=full, trained=False)
+        self._confusions(result.confusions, full=full)
+        if result.rejected_count:
+            first = "; ".join(f"example {r.index}: {r.detail}" for r in result.rejected[:_SHOWN_REJECTIONS])
+            self.say(f"{result.rejected_count:,} examples could not be evaluated: {first}")
+
+    def rejections(
+        self, rejected: Sequence[Rejection], count: int, lines: Sequence[int] | array[int]
+    ) -> None:
+        """Which examples were refused: the first few, with their lines where these are known."""
+        if not count:
+            return
+        self.err.print(f"[yellow]{count:,} example{'s were' if count > 1 else ' was'} refused:[/]")
+        for rejection in rejected[:_SHOWN_REJECTIONS]:
+            known = rejection.sequence < len(lines)
+            where = f"line {lines[rejection.sequence]}" if known else f"example {rejection.sequence}"
+            self.say(f"  {where}: {rejection.detail} [{rejection.reason}]")
+        if count > _SHOWN_REJECTIONS:
+            self.say(f"  … and {count - _SHOWN_REJECTIONS:,} more")
+
+    def event(self, event: Event) -> None:
+        """One event of an adaptation, as a line."""
+        number = f"{event.number:>5}" if event.number else "     "
+        self.line(f"{number}  {phrases.time(event.time)}  {phrases.describe(event)}".rstrip())
+
+    def _classes(self, classes: Sequence[ClassReport], *, full: bool, trained: bool = True) -> None:
+        if not classes:
+            return
+        ordered = sorted(classes, key=lambda c: (c.f1, c.label))
+        shown = ordered if full else ordered[:_SHOWN_CLASSES]
+        sets = any(entry.threshold for entry in classes)
+        heads = ["label" if sets else "class", *(["examples"] if trained else []), "evaluated"]
+        table = _table(*heads, *(["selected from"] if sets else []), "precision", "recall", "F1")
+        for entry in shown:
+            cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            cells += [f"{entry.threshold:.2f}"] if sets else []
+            _row(
+                table,
+                *cells,
+                words.percent(entry.precision),
+                words.percent(entry.recall),
+                words.percent(entry.f1),
+            )
+        self.out.print(table)
+        if len(shown) < len(ordered):
+            kind = "labels" if sets else "classes"
+            self.say(f"… and {len(ordered) - len(shown):,} {kind} that do better; --full shows all")
+
+    def _confusions(self, confusions: Sequence[Confusion], *, full: bool) -> None:
+        if not confusions:
+            return
+        table = _table("is", "was answered with", "times")
+        for confusion in confusions if full else confusions[:_SHOWN_CONFUSIONS]:
+            _row(table, confusion.label, confusion.predicted, confusion.count)
+        self.out.print(table)
+
+    def _data(self, data: DataReport, *, full: bool) -> None:
+        """Examples that a person should look at."""
+        most = None if full else _SHOWN_FINDINGS
+        if data.label_errors:
+            table = _table("probably mislabelled", "has the label", "probably is", "probability")
+            for error in data.label_errors[:most]:
+                reference = words.reference(error.example)
+                suggested = words.percent(error.suggested_probability)
+                _row(table, reference, error.example.label, error.suggested, suggested)
+            self.out.print(table)
+        if data.conflicts:
+            table = _table("same input, several labels", "labels")
+            for group in data.conflicts[:most]:
+                labels = dict.fromkeys(example.label for example in group.examples)
+                _row(table, words.references(group), ", ".join(labels))
+            self.out.print(table)
+        # A group of equal inputs is harmless; it is counted among the facts, and listed on demand.
+        for title, groups in (
+            ("exact duplicates", data.duplicate_groups),
+            ("near duplicates", data.near_duplicate_pairs),
+        ):
+            if full and groups:
+                table = _table(title, "similarity")
+                for group in groups:
+                    _row(table, words.references(group), f"{group.similarity:.3f}")
+                self.out.print(table)
+        if not full and data.probable_label_errors > _SHOWN_FINDINGS:
+            rest = data.probable_label_errors - _SHOWN_FINDINGS
+            self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
+
+
+def plain(value: Any) -> Any:
+    """A value of the client as JSON knows it."""
+    if isinstance(value, GraftError):
+        return {"code": value.code.name, "reason": value.reason, "message": value.message}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _candidates(report: Report) -> Table:
+    measure = {"single_label": "accuracy", "multi_label": "micro-F1", "regression": "RMSE"}[report.task]
+    table = _table("tried", "reads", "settings", "log-loss", measure)
+    for candidate in report.head.candidates:
+        settings = words.values(candidate.settings)
+        log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
+        found = {
+            "accuracy": words.percent(candidate.accuracy),
+            "micro-F1": words.percent(candidate.micro_f1),
+            "RMSE": f"{candidate.rmse:.4g}",
+        }[measure]
+        _row(table, candidate.kind, candidate.view, settings, log_loss, found)
+    return table
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[dim]{name}[/]", escape(value))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(escape(str(cell)) for cell in cells))
+
+
+def _cut(text: str, limit: int = 70) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,82 @@
+"""Where a tuning is, and the checkpoints that a killed one goes on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import torch
+
+from graft_server.domain.report import TuningPoint
+
+_log = logging.getLogger(__name__)
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(slots=True)
+class State:
+    """Where training is: what a checkpoint has, besides weights."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """What it took so far, all in all."""
+    loss: float = 0.0
+    """Of training, smoothed."""
+    rate: float = 1.0
+    """What learning rates are multiplied by: falls when training diverges."""
+    diverged: int = 0
+    halved: int = 0
+    """How often a step's parts were made smaller."""
+    tokens_at_once: int = 0
+    """How large they are."""
+    stale: int = 0
+    """Evaluations since the best one."""
+    best: int = 0
+    """Which evaluation was best."""
+    history: list[TuningPoint] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The file that a tuning is kept in."""
+
+    path: Path
+    fingerprint: str
+    """Of what is tuned, and how: another tuning does not go on from it."""
+
+    def save(
+        self, state: State, *, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Writes it; a crash leaves the one before."""
+        temporary = self.path.with_suffix(".new")
+        torch.save(
+            {
+                "fingerprint": self.fingerprint,
+                "state": msgspec.json.encode(state),
+                "weights": weights,
+                "best": best,
+                "optimizer": optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            temporary,
+        )
+        temporary.replace(self.path)
+
+    def load(self, optimizer: torch.optim.Optimizer) -> tuple[State, Weights, Weights] | None:
+        """State, weights and best weights; puts the optimizer's and the generator's state in place.
+
+        None if there is none of the same tuning.
+        """
+        try:
+            kept = torch.load(self.path, weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError):
+            return None
+        if kept["fingerprint"] != self.fingerprint:
+            return None
+        optimizer.load_state_dict(kept["optimizer"])
+        torch.set_rng_state(kept["random"])
+        return msgspec.json.decode(kept["state"], type=State), kept["weights"], kept["best"]

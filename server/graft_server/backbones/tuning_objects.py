@@ -1,0 +1,156 @@
+"""What the jobs of a tuning hand each other, as objects of the store.
+
+The job that finds the frozen head chooses the examples and says what part each plays (`TuningSet`); the one that
+tunes leaves the tuned layers, their features of all examples, and the head (`TunedParts`); the last one makes a
+version of them. Inputs are never copied: whoever needs them reads the examples themselves.
+
+All of it can be made again, and is deleted with the tuning: see `tunings`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.store.objects.objects import Objects
+
+Array = NDArray[np.float32]
+
+
+class Part(IntEnum):
+    """Which part an example plays."""
+
+    TRAIN = 0
+    STOP = 1
+    """Held out, to see when to stop."""
+    MEASURE = 2
+    """Held out, to measure what came out of it: nothing was chosen on these."""
+    LEFT_OUT = 3
+    """Marked for validation, or without weight."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TuningSet:
+    """The n examples of a tuning, without their inputs. Row i of everything is example i."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    part: NDArray[np.int8]
+    """shape (n,): a `Part` each."""
+    validation: NDArray[np.bool_]
+    """Which ones are marked for validation, and count."""
+    head: tuple[Array, Array]
+    """Weight, shape (d, k), and bias, shape (k,), of the head to start from, calibrated."""
+    frozen: Array
+    """shape (m, k): what the frozen head says of the examples to measure on, without having seen them."""
+
+    def write(self, objects: Objects, folder: str) -> str:
+        """Creates the object, and returns its key."""
+        weight, bias = self.head
+        arrays: dict[str, NDArray[Any]] = {
+            "ids": np.frombuffer(json.dumps(self.ids).encode(), np.uint8),
+            "labels": self.labels,
+            "weights": self.weights,
+            "part": self.part,
+            "validation": self.validation,
+            "weight": weight,
+            "bias": bias,
+            "frozen": self.frozen,
+        }
+        return _create(objects, folder, "examples.npz", _packed(arrays))
+
+    @classmethod
+    def read(cls, objects: Objects, key: str) -> TuningSet:
+        """Reads the object. Raises ObjectMissingError or CorruptError."""
+        found = _unpacked(objects.get(key))
+        ids = tuple(json.loads(found.pop("ids").tobytes()))
+        head = found.pop("weight"), found.pop("bias")
+        return cls(ids=ids, head=head, **found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedParts:
+    """What a tuning made, but for the tuned graph, which may be large and lies beside it."""
+
+    features: NDArray[np.float16]
+    """shape (n, d): the tuned graph's features of all examples."""
+    head: tuple[Array, Array]
+    """The head that was tuned along: weight, shape (d, k), and bias, shape (k,)."""
+    top_bytes: int = 0
+    """The size of the tuned graph."""
+
+    def write(self, objects: Objects, folder: str, top: bytes) -> str:
+        """Creates the objects, and returns the key of this one.
+
+        Args:
+            objects: The store.
+            folder: The prefix of the tuning's objects.
+            top: The tuned graph: from the hidden states at the cut, or from the encoder's inputs, to "pooled".
+        """
+        weight, bias = self.head
+        arrays: dict[str, NDArray[Any]] = {
+            "features": self.features,
+            "weight": weight,
+            "bias": bias,
+            "top_bytes": np.array(len(top)),
+        }
+        key = _create(objects, folder, "tuned.npz", _packed(arrays))
+        objects.create(_top_key(key), top, lasting=False)
+        return key
+
+    @classmethod
+    def read(cls, objects: Objects, key: str) -> TunedParts:
+        """Reads the object. Raises ObjectMissingError or CorruptError."""
+        found = _unpacked(objects.get(key))
+        return cls(found["features"], (found["weight"], found["bias"]), int(found["top_bytes"]))
+
+
+def read_top(objects: Objects, key: str) -> bytes:
+    """Reads the tuned graph that lies beside `TunedParts`. Raises ObjectMissingError or CorruptError."""
+    return objects.get(_top_key(key))
+
+
+def write_probabilities(objects: Objects, folder: str, probabilities: Array) -> str:
+    """Creates an object of what a tuned version says of the examples to measure on, and returns its key.
+
+    Args:
+        objects: The store.
+        folder: The prefix of the tuning's objects.
+        probabilities: shape (m, k).
+    """
+    return _create(objects, folder, "measured.npz", _packed({"probabilities": probabilities}))
+
+
+def read_probabilities(objects: Objects, key: str) -> Array:
+    """Reads what `write_probabilities` wrote, shape (m, k). Raises ObjectMissingError or CorruptError."""
+    return _unpacked(objects.get(key))["probabilities"]
+
+
+def _create(objects: Objects, folder: str, name: str, data: bytes) -> str:
+    """A job that runs twice makes two: whoever asked knows which one counts."""
+    key = f"{folder}{secrets.token_hex(8)}/{name}"
+    objects.create(key, data, lasting=False)
+    return key
+
+
+def _top_key(key: str) -> str:
+    return key.rpartition("/")[0] + "/top.onnx"
+
+
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, **arrays)
+    return data.getvalue()
+
+
+def _unpacked(data: bytes) -> dict[str, NDArray[Any]]:
+    return dict(np.load(io.BytesIO(data)))

@@ -1,0 +1,32 @@
+"""Pools of threads, one for each kind of work, so that work that hangs does not hold up the other kinds.
+
+Reads and writes of the store run on the event loop's own pool (`asyncio.to_thread`): a bucket that does not answer
+may take all of its threads. Computations have pools of their own and continue: `preparing` turns inputs into what the
+encoder reads and looks after encoders, `learning` fits interim heads and measures versions. `app.py` makes all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Threads:
+    """A pool of threads for one kind of work."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        """Makes a pool of `count` threads, which start when they are needed; `kind` is their name."""
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix=kind)
+
+    async def run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Runs a function on a thread of the pool; returns what it returns, and raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+
+    def close(self) -> None:
+        """Starts nothing more, and does not wait for running work."""
+        self.executor.shutdown(wait=False, cancel_futures=True)

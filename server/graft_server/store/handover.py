@@ -1,0 +1,93 @@
+"""Files that a job hands over: by key, in the store, with a cache in front.
+
+Whoever asks for files names its cache by what identifies it. A worker that has the same cache leaves the files there,
+and nothing goes through the store; any other worker puts them into the store, whence they are fetched.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from graft_server.store.objects.objects import Objects
+
+OLDEST = timedelta(days=1)
+"""What is so old belongs to somebody who is no more."""
+
+_ROOT = "handed-over/"
+_IDENTITY = "identity"
+
+
+def cache_identity(cache: Path) -> str:
+    """What tells a cache from others; made when it is first asked for."""
+    path = cache / _ROOT / _IDENTITY
+    with suppress(FileNotFoundError):
+        return path.read_text("ascii")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{_IDENTITY}.{secrets.token_hex(4)}")
+    temporary.write_text(secrets.token_hex(16), "ascii")
+    with suppress(FileExistsError):
+        path.hardlink_to(temporary)
+    temporary.unlink()
+    return path.read_text("ascii")
+
+
+class Handover:
+    """Files by key, in one cache and in the store."""
+
+    def __init__(self, objects: Objects, cache: Path) -> None:
+        self._objects = objects
+        self._cache = cache
+
+    def new_folder(self) -> str:
+        """The prefix for the keys of files that belong together."""
+        return f"{_ROOT}{secrets.token_hex(8)}/"
+
+    def identity(self) -> str:
+        """What tells this cache from others."""
+        return cache_identity(self._cache)
+
+    def local(self, folder: str) -> Path:
+        """Where the files of a prefix lie in this cache."""
+        return self._cache / folder
+
+    def give(self, folder: str, names: Iterable[str], *, cache: str) -> None:
+        """Hands files over that lie in this cache.
+
+        Args:
+            folder: Their prefix.
+            names: Their names within.
+            cache: The identity of the cache that they are wanted in.
+        """
+        if cache == cache_identity(self._cache):
+            return
+        for name in names:
+            self._objects.delete([folder + name])  # of an attempt whose process died
+            self._objects.create_of_file(folder + name, self.local(folder) / name)
+        shutil.rmtree(self.local(folder), ignore_errors=True)
+
+    def take(self, folder: str, names: Iterable[str]) -> None:
+        """Sees to it that files that were handed over lie in this cache. Raises StoreError where they cannot be got."""
+        for name in names:
+            path = self.local(folder) / name
+            if not path.is_file():
+                self._objects.fetch(folder + name, path)
+                self._objects.delete([folder + name])
+
+    def drop(self, folder: str) -> None:
+        """Removes the files of a prefix from this cache."""
+        shutil.rmtree(self.local(folder), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Deletes what was handed over to somebody who is no more."""
+        ages = self._objects.ages(_ROOT, datetime.now(UTC))
+        self._objects.delete([key for key, age in ages.items() if age > OLDEST])
+        for path in (self._cache / _ROOT).glob("*/"):
+            with suppress(FileNotFoundError):
+                if timedelta(seconds=time.time() - path.stat().st_mtime) > OLDEST:
+                    shutil.rmtree(path, ignore_errors=True)
