@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import graft
-from graft_server.training.finish_tuning import is_beyond_noise
+from graft_server.training.tasks.single_label.tuning import is_beyond_noise
 
 SHORT = graft.FineTuning(unfrozen_layers=1, epochs=1)
 

@@ -1,7 +1,7 @@
-"""Heads: small functions from an example's features to an answer and a novelty, one kind for each task.
+"""Heads: small functions from an input's features to an answer and a novelty, one kind for each task.
 
-NumPy only: the serving process and the training workers compute a head with the very same code.
-`graph`, which writes a head as an ONNX graph, is imported by workers alone.
+NumPy only: the serving process and the training workers compute a head with the same code.
+Only workers import `graph`, which writes a head as an ONNX graph.
 """
 
 from graft_server.heads.codec import HEADS, decode, encode

@@ -1,6 +1,6 @@
 """A head as bytes: MessagePack with raw arrays. Self-describing, so that old versions stay readable.
 
-It carries no digest: the store seals what it keeps.
+It carries no digest: the store seals its objects.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ HEADS: Mapping[Task, type[Head]] = {
     Task.MULTI_LABEL: MultiLabelHead,
     Task.REGRESSION: RegressionHead,
 }
-"""The kind of head that answers a task."""
+"""The kind of head of each task."""
 
 
 class _AnyHead(msgspec.Struct, frozen=True):
-    """What tells them apart. Heads of the default task were first, and do not say so."""
+    """The fields that tell heads apart. A head of the default task may leave its task out."""
 
     format: int
     task: Task = Task.DEFAULT
 
 
 def encode(head: Head) -> bytes:
-    """The head as bytes."""
+    """Returns the head as bytes."""
     return msgspec.msgpack.encode(head.packed())
 
 
 def decode(data: bytes) -> Head:
-    """The head of bytes that `encode` made; raises CorruptError on others."""
+    """Returns the head from bytes of `encode`; raises CorruptError for any others."""
     try:
         said = msgspec.msgpack.decode(data, type=_AnyHead)
         require(said.format == FORMAT, "format and release")

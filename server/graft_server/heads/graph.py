@@ -1,6 +1,6 @@
-"""A head as an ONNX graph. Imports onnx, so workers alone import it.
+"""A head as an ONNX graph. Imports onnx, so only workers import it.
 
-From `features` (n, d) float32 to `novelty` (n,) and the head's outputs, node for node what the head computes.
+From `features` (n, d) float32 to `novelty` (n,) and the head's outputs, with a node for each step of the head.
 Temperature, thresholds and the novelty's table are inside.
 """
 
@@ -18,11 +18,11 @@ from graft_server.heads.novelty import NOVELTY
 
 OPSET = 18
 IR_VERSION = 9
-"""The IR of opset 18's time: runtimes from 2023 on read it."""
+"""The IR version of opset 18: runtimes from 2023 on read it."""
 
 
 def to_onnx(head: Head) -> bytes:
-    """The head as a serialised, checked ONNX model."""
+    """Returns the head as a serialised, checked ONNX model."""
     nodes = Nodes()
     nodes.constant(AXIS, np.array([-1]))
     head.write(nodes)

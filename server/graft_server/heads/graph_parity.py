@@ -1,4 +1,4 @@
-"""Whether a head's ONNX graph computes what the served head does: nothing is published that does not."""
+"""Checks that a head's ONNX graph computes the same as the served head; otherwise nothing is published."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from graft_server.heads.novelty import Novelty
 from graft_server.heads.rounding import ROUNDING
 
 ROWS = 2000
-"""So many rows, evenly spread, are enough to tell two heads apart, and take milliseconds."""
+"""The rows that are compared: these many, evenly spread, tell two heads apart, and take milliseconds."""
 NOVELTY_PARITY = 1e-4
 Array = NDArray[np.float32]
 
 
 def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> None:
-    """Raises FaultError unless the ONNX graph computes what the head does on features of shape (n, d)."""
+    """Raises FaultError unless the ONNX graph computes the same as the head on features of shape (n, d)."""
     finite = features[np.isfinite(features).all(axis=1)]
     every = max(1, -(-len(finite) // ROWS))
     rows = finite[::every].astype(np.float32)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a tiny graph: threads cost more than they give
+    options.intra_op_num_threads = 1  # a tiny graph: threads cost more than they save
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     served = head.scores(rows)
     names = list(served.__dataclass_fields__)
@@ -33,7 +33,7 @@ def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> Non
     wrong = []
     for name in (it for it in names if it in allowed):
         off = np.abs(computed[name] - getattr(served, name))
-        if not (off <= allowed[name]).all():  # so said, NaN fails too
+        if not (off <= allowed[name]).all():  # the negation makes NaN fail too
             worst = np.unravel_index(np.argmax(off / allowed[name]), off.shape)
             wrong.append(
                 f"{name} by up to {off[worst]:.1e} (at most {allowed[name][worst]:.0e} is accepted there)"
@@ -53,13 +53,13 @@ def check_parity(head: Head, graph: bytes, features: NDArray[np.float16]) -> Non
 
 
 def _allowed(head: Head, rows: Array) -> dict[str, Array]:
-    """How far each output may be off, of the output's shape: more where what is summed is large."""
+    """Returns the allowed error of each output, in the output's shape: larger where the summed terms are large."""
     answers, novelty = rounding.allowance(head, rows)
     by = NOVELTY_PARITY + _rounding(head.novelty) + novelty
     return {**head.graph_allowance(rows, answers), "novelty": by}
 
 
 def _rounding(novelty: Novelty) -> float:
-    """How far rounding alone can put the novelty off."""
+    """Returns the novelty's error from rounding alone."""
     steepest = (np.diff(novelty.shares) / np.diff(novelty.knots)).max()
     return float(ROUNDING * np.abs(novelty.knots).max() * steepest)

@@ -1,4 +1,4 @@
-"""Maps from features to scores, which heads of every task are made of, and what becomes of scores."""
+"""Maps from features to scores, which heads of every task consist of, and functions of scores."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from graft_server.heads.half import widened
 ROWS_AT_ONCE = 1024
 """Rows scored together: with 2,048 landmarks their kernel takes 8 MiB."""
 LEAST_PROBABILITY = 1e-30
-"""What an averaged probability of 0 counts as before its logarithm is taken."""
+"""The value of an averaged probability of 0 before its logarithm is taken."""
 JITTER = 1e-3
 """Added to the landmarks' kernel, whose float32 products would not be positive definite among duplicates. With
 1e-4 the weights grow so large that NumPy and ONNX Runtime differ by 1.6e-5 in a probability."""
 SORTED_WHOLE = 512
-"""Up to so many classes, sorting a row costs less than looking for its largest first."""
+"""The most classes for which sorting a row costs less than first looking for its largest."""
 
 Array = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class LinearMap:
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """The length d of a row of features."""
         return int(self.weight.shape[0])
 
     def scores(self, features: Array) -> Array:
@@ -53,7 +53,7 @@ class LinearMap:
 class KernelMap:
     """Scores that are linear in the Gaussian kernel between features and m landmarks.
 
-    Of a regression onto the classes' 0 and 1 they are rough probabilities, with some below 0: to become logits they
+    Scores of a regression onto the classes' 0 and 1 are rough probabilities, with some below 0: to become logits they
     go through a softplus of width `softness` before the logarithm is taken.
     """
 
@@ -70,12 +70,12 @@ class KernelMap:
     """shape (m,): squared lengths of the landmarks."""
 
     def __post_init__(self) -> None:
-        """Computes what every call needs and is small."""
+        """Computes small arrays that every call needs."""
         object.__setattr__(self, "squares", _squares(widened(self.landmarks)))
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """The length d of a row of features."""
         return int(self.landmarks.shape[1])
 
     def scores(self, features: Array) -> Array:
@@ -99,7 +99,7 @@ class Member:
 
     map: Map
     temperature: float
-    """What its logits are divided by before the softmax."""
+    """The divisor of its logits before the softmax."""
     share: float
     """The weight of its probabilities in the average, above 0; they sum to 1 over a head's members."""
 
@@ -115,7 +115,7 @@ def require_width(features: Array, dimension: int) -> None:
 
 
 def parts(features: Array) -> Iterator[tuple[slice, Array]]:
-    """The features some rows at a time, as float32."""
+    """Yields the features some rows at a time, as float32."""
     for start in range(0, len(features), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         yield rows, features[rows].astype(np.float32, copy=False)
@@ -145,9 +145,9 @@ def gaussian_kernel(
 ) -> Array:
     """The kernel exp(-gamma * |x - z|^2) between rows of (n, d) and (m, d), shape (n, m).
 
-    Whoever has the squared lengths of the landmarks, shape (m,), can spare their computation.
+    A caller with the squared lengths of the landmarks, shape (m,), can pass them to save their computation.
     """
-    # This way round, since the library lays out its right side anew each time: the small one.
+    # In this order, since the library copies its right side each time: the small one.
     kernel: Array = (landmarks @ features.T).T
     kernel *= np.float32(2)
     kernel -= _squares(features)[:, None]
@@ -171,7 +171,7 @@ def _squares(rows: Array) -> Array:
 
 
 def log_softplus(scores: Array, softness: float) -> Array:
-    """log(log(1 + exp(scores / softness))), which is log(scores) where they are well above 0."""
+    """Computes log(log(1 + exp(scores / softness))), which is log(scores) if they are well above 0."""
     scaled = scores / np.float32(softness)
     logs: Array = np.maximum(scaled, 0) + np.log1p(np.exp(-np.abs(scaled)))
     np.log(np.maximum(logs, np.float32(LEAST_PROBABILITY)), out=logs)
@@ -194,7 +194,7 @@ def sigmoid(logits: Array) -> Array:
 
 
 def best_columns(probabilities: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
-    """Columns of the largest of each row, largest first, at most `top_k`; shape (n, columns)."""
+    """Returns the columns of each row's largest numbers, largest first, at most `top_k`; shape (n, columns)."""
     k = min(top_k, probabilities.shape[1])
     if probabilities.shape[1] <= SORTED_WHOLE:
         return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]

@@ -1,6 +1,6 @@
 """A head for any number of labels: one or two maps whose scores add up to logits, each through a sigmoid of its own.
 
-Calibration (a scale and a shift of each label's logit) is multiplied into the maps: it costs nothing to serve.
+Calibration (a scale and a shift of each label's logit) is part of the maps: it costs nothing to serve.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from graft_server.heads.packing import (
 from graft_server.heads.rounding import BUNDLE_PARITY, CLEAR_MARGIN, GRAPH_PARITY, told_apart
 
 NOT_GIVEN = -1
-"""The column of a score that is not part of the answer."""
+"""The column that marks a score as not part of the answer."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultiLabelOutput:
-    """What a head says of n inputs."""
+    """A head's output for n inputs."""
 
     probabilities: Array
-    """shape (n, k): calibrated, each label for itself."""
+    """shape (n, k): calibrated for each label separately."""
     selected: NDArray[np.bool_]
-    """shape (n, k): which labels the head says apply."""
+    """shape (n, k): whether the head selects each label."""
     novelty: Array
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
 
     def read(self, top_k: int) -> dict[str, NDArray[Any]]:
-        """The best labels and every selected one."""
+        """Returns the best labels and every selected one."""
         best = best_columns(self.probabilities, self.probabilities.shape[1])
         rows = np.arange(len(best))[:, None]
         selected = self.selected[rows, best]
@@ -80,16 +80,16 @@ class MultiLabelHead:
     kind: str
     view: str
     maps: tuple[Map, ...]
-    """At least one; their scores are added up to logits."""
+    """The maps, at least one; the logits are the sum of their scores."""
     thresholds: Array
-    """shape (k,): a label is selected from this probability on."""
+    """shape (k,): the least probability at which a label is selected."""
     at_least_one: bool
-    """Whether the best label is selected where none reaches its threshold."""
+    """Whether the best label is selected if none reaches its threshold."""
     novelty: Novelty
 
     @property
     def classes(self) -> int:
-        """K."""
+        """The number k of labels."""
         return len(self.thresholds)
 
     @property
@@ -163,7 +163,7 @@ class MultiLabelHead:
         nodes.novelty(self.novelty, None)
 
     def _write_best_instead(self, nodes: Nodes) -> None:
-        """`selected` is `reached`, and the best label, the first of equal ones, where nothing is reached."""
+        """Makes `selected` from `reached`, and the best label, the first of equal ones, where none is reached."""
         nodes.add("Cast", ["reached"], "reached_numbers", to=np.float32)
         nodes.add("ReduceMax", ["reached_numbers", "classes_axis"], "any_reached", keepdims=1)
         nodes.add("Equal", ["any_reached", nodes.scalar("none_reached", 0)], "none")
@@ -174,7 +174,7 @@ class MultiLabelHead:
 
     def rounding(self, features: Array) -> tuple[Array, Array]:
         """See `Head`."""
-        answers = rounded.of_sum(self.maps, features) / np.float32(4)  # a sigmoid is nowhere steeper
+        answers = rounded.of_sum(self.maps, features) / np.float32(4)  # the steepest slope of a sigmoid
         return answers, np.zeros(len(features), np.float32)
 
     def graph_allowance(self, features: Array, rounding: Array) -> dict[str, Array]:
@@ -185,7 +185,7 @@ class MultiLabelHead:
     def decides_otherwise(
         self, features: Array, computed: Mapping[str, NDArray[Any]], allowed: Mapping[str, Array]
     ) -> bool:
-        """Whether other labels are selected in a row where no probability is at the very edge."""
+        """Whether other labels are selected in a row whose probabilities are not close to a threshold."""
         output, by = self.scores(features), allowed["probabilities"]
         best = np.sort(output.probabilities, axis=1)
         tied = best[:, -1:] - best[:, -2:-1] <= 2 * by.max(axis=1, keepdims=True)
@@ -203,7 +203,7 @@ class MultiLabelHead:
         return Comparison("probabilities", served, bundled["probabilities"], allowed, other)
 
     def margins(self, features: Array) -> Array:
-        """How far the nearest probability is from its threshold."""
+        """Returns the distance of the nearest probability from its threshold."""
         edges: Array = np.abs(self.scores(features).probabilities - self.thresholds).min(axis=1)
         return edges
 
@@ -240,7 +240,7 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 def choice(probabilities: Array, thresholds: Array, *, at_least_one: bool) -> NDArray[np.bool_]:
-    """Which labels are selected, shape (n, k)."""
+    """Returns whether each label is selected, shape (n, k)."""
     selected: NDArray[np.bool_] = probabilities >= thresholds
     if at_least_one:
         none = np.flatnonzero(~selected.any(axis=1))

@@ -1,4 +1,4 @@
-"""The nodes of a head's graph, as plain data: heads say what they compute without ONNX, which serving does not import.
+"""The nodes of a head's graph, as plain data: heads describe them without ONNX, which serving does not import.
 
 `graph` makes an ONNX model of them. Each node has one output, and its name is the output's.
 """
@@ -27,12 +27,12 @@ class Node:
     inputs: tuple[str, ...]
     output: str
     attributes: dict[str, Any]
-    """A type, as `np.float32`, stands for ONNX's number of it."""
+    """A type such as `np.float32` stands for ONNX's number of that type."""
 
 
 @dataclass(slots=True)
 class Nodes:
-    """Nodes and constants being collected."""
+    """Collects nodes and constants."""
 
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Nodes:
         return self.add("Log", [f"{name}.positive"], f"{name}.logits")
 
     def novelty(self, novelty: Novelty, logits: str | None) -> None:
-        """Adds the novelty: the share at the first knot, plus each segment's rise as far as it was crossed."""
+        """Adds the novelty: the share at the first knot, plus the rise of each segment up to the strangeness."""
         familiar = ["nearness"]
         if logits is not None:
             self.add("ReduceMax", [logits, AXIS], "largest_logit", keepdims=1)
@@ -95,7 +95,7 @@ class Nodes:
         self.add("Add", ["risen", self.scalar("least_share", float(novelty.shares[0]))], "novelty")
 
     def _kernel(self, of: KernelMap, name: str) -> str:
-        """exp(2 gamma x.z - gamma |x|^2 - gamma |z|^2); landmarks stay float16 in the file."""
+        """Adds exp(2 gamma x.z - gamma |x|^2 - gamma |z|^2); landmarks stay float16 in the file."""
         landmarks = of.landmarks.astype(np.float32)
         self.constant(f"{name}.landmarks", of.landmarks.T)
         self.add("Cast", [f"{name}.landmarks"], f"{name}.wide_landmarks", to=np.float32)

@@ -1,13 +1,13 @@
-"""How strange an input is to a head, as a share: of the training examples, how many are less strange.
+"""How strange an input is to a head, as the share of training examples that are less strange.
 
-Strangeness adds up what two views of an input say that fail on different inputs: no class is sure of it (a low
-largest logit, Vaze et al. 2022), and it is near none of the places where training examples are (Sun et al.
+Strangeness adds two signs that fail on different inputs: no class is sure of the input (a low
+largest logit, Vaze et al. 2022), and it is far from all places where training examples are (Sun et al.
 2022). The places are a few centroids of each class rather than all examples: smaller, and better. On CLINC150's
 out-of-scope test (AUROC, all 15,000 rows): largest logit 0.972, nearest example 0.963, nearest of 10 centroids
 a class 0.971, the sum 0.980.
 
-What makes strangeness readable is a table from it to the share, measured on training examples that were held
-out. Abstaining above 0.95 is then wrong on 5% of inputs like them.
+A table, measured on held-out training examples, turns strangeness into the share.
+Abstaining above 0.95 is then wrong on 5% of inputs like them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from graft_server.heads.half import widened
 
 NOVELTY = "novelty"
-"""What the novelty is called among a head's outputs."""
+"""The name of the novelty among a head's outputs."""
 ABSTAIN_ABOVE = 0.95
-"""Novelty beyond which a prediction is marked as abstained: a false-alarm rate of 5%."""
+"""The novelty above which a prediction is marked as abstained: a false-alarm rate of 5%."""
 MAX_KNOTS = 64
 """Knots of the table: shares are interpolated to better than 1%, and finer in the upper tail."""
 
@@ -34,9 +34,9 @@ class Novelty:
     anchors: NDArray[np.float16]
     """shape (a, d), a >= 1: centroids of the classes, of the features' length."""
     logit_scale: float
-    """A standard deviation of the largest logit: it is divided by it."""
+    """The standard deviation of the largest logit, which divides that logit."""
     similarity_scale: float
-    """A standard deviation of the largest product with an anchor: it is divided by it."""
+    """The standard deviation of the largest product with an anchor, which divides that product."""
     knots: NDArray[np.float32]
     """shape (m,), m >= 2, strictly increasing: strangenesses."""
     shares: NDArray[np.float32]
@@ -45,10 +45,10 @@ class Novelty:
     def strangeness(
         self, largest_logits: NDArray[np.float32] | None, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Shape (n,), of the largest logits, shape (n,), and the features, shape (n, d).
+        """Returns strangeness, shape (n,), from the largest logits, shape (n,), and the features, shape (n, d).
 
-        Of features alone for heads whose logits say nothing about it: that none of several labels applies, or a
-        value is small, is no sign of being lost.
+        It uses the features alone for heads whose logits are no sign of it: an input to which none of several labels
+        applies, or whose value is small, need not be strange.
         """
         similarity = (widened(self.anchors) @ features.T).max(axis=0)
         if largest_logits is None:
@@ -78,18 +78,18 @@ def combined(
 def table(strangeness: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Knots and shares from the strangeness of held-out training examples, shape (n,), n >= 1.
 
-    Past the strangest example the share goes on to 1 over a distance of its own, so that inputs stranger than
-    everything seen still differ among themselves.
+    Beyond the strangest example the share rises to 1 over a distance of its own, so that inputs stranger than
+    all examples still differ among themselves.
     """
     values = np.sort(strangeness.astype(np.float64))
     n = len(values)
     half = MAX_KNOTS // 2
     shares = np.unique(np.concatenate([np.linspace(0, 1, half), 1 - np.geomspace(0.3, 1 / (n + 1), half)]))
-    # At least what float32 can tell apart, also where examples are nearly as strange as one another.
+    # At least a difference that float32 resolves, even if examples are nearly equally strange.
     past = max(values[-1] - values[n // 2], 1e-2, 1e-4 * float(np.abs(values).max()))
     knots = np.append(np.quantile(values, shares), values[-1] + past)
     shares = np.append(shares * n / (n + 1), 1.0)
-    # Knots that float32 cannot tell apart by much are one step; it has the share of the last of them.
+    # Knots that float32 hardly resolves are one step, with the share of the last of them.
     gap = max(1e-4 * float(knots[-1] - knots[0]), 1e-5 * float(np.abs(knots).max()))
     kept = [len(knots) - 1]
     for i in range(len(knots) - 2, -1, -1):

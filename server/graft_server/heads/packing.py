@@ -1,4 +1,4 @@
-"""The parts of heads as they are stored: structures of raw arrays. What reads them checks that they fit together."""
+"""The parts of heads as they are stored: structures of raw arrays. Readers check that they fit together."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ class StoredNovelty(msgspec.Struct, frozen=True):
 
 
 def require(holds: bool, what: str) -> None:
-    """Raises ValueError unless what was read fits together."""
+    """Raises ValueError unless the parts that were read fit together."""
     if not holds:
         raise ValueError(f"{what} do not fit together")
 
 
 def require_alike(maps: Sequence[Map], novelty: Novelty) -> None:
-    """Raises ValueError unless the maps, at least one, have one shape and read what the novelty does."""
+    """Raises ValueError unless the maps, at least one, have one shape and read the same features as the novelty."""
     shapes = {(one.dimension, one.bias.shape) for one in maps}
     require(len(shapes) == 1 and maps[0].dimension == novelty.anchors.shape[1], "maps")
 
 
 def positive(value: float) -> float:
-    """The number; raises ValueError unless it is finite and above 0."""
+    """Returns the number; raises ValueError unless it is finite and above 0."""
     require(math.isfinite(value) and value > 0, "a positive number and what is stored")
     return value
 

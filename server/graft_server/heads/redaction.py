@@ -1,10 +1,10 @@
 """A head without the features of some examples that it was trained on.
 
 Two parts of a head are features of examples, number for number: the landmarks of a kernel, and an anchor of the
-novelty that has one member. Weights are sums over all examples and tell of none.
+novelty that has one member. Weights are sums over all examples and reveal none.
 
-Landmarks that go take their part of the function with them; the function nearest to it among those that the other
-landmarks span takes its place, in the norm of the kernel's space: the projection, in closed form.
+Removing landmarks removes their part of the function. The nearest function that the other landmarks span, in the
+norm of the kernel's space, replaces it: the projection, in closed form.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Array = NDArray[np.float32]
 
 
 def without(head: Head, erased: Array) -> Head | None:
-    """The head without features of erased examples, or None if it holds none of them.
+    """Returns the head without features of erased examples, or None if it holds none of them.
 
     Args:
         head: The head.
-        erased: shape (e, d), e >= 1, of the view that the head reads.
+        erased: shape (e, d), e >= 1, in the view that the head reads.
     """
     directions = _unit(erased)
     anchors = widened(head.novelty.anchors)
@@ -46,9 +46,9 @@ def without(head: Head, erased: Array) -> Head | None:
 
 
 def coarsened(head: Head) -> Head:
-    """The head with each anchor joined to its nearest neighbour's, so that none is one example's features.
+    """Returns the head with each anchor joined to its nearest neighbour, so that none is one example's features.
 
-    For heads whose features are not stored, so that nobody can tell which anchors are an erased example's.
+    For heads whose features are not stored, so that anchors of an erased example cannot be identified.
     """
     anchors = widened(head.novelty.anchors)
     nearness = _unit(anchors) @ _unit(anchors).T
@@ -63,7 +63,7 @@ def coarsened(head: Head) -> Head:
             free[other] = False
             joined.append(anchors[row] + anchors[other])
         elif joined:
-            joined[-1] = joined[-1] + anchors[row]  # the last one of an odd number
+            joined[-1] = joined[-1] + anchors[row]  # the last of an odd number of anchors
         else:
             joined.append(np.zeros_like(anchors[row]))
     directions = _unit(np.stack(joined))
@@ -86,7 +86,7 @@ def _without(of: Map, directions: Array) -> KernelMap | None:
 
 
 def _among(rows: Array, directions: Array) -> NDArray[np.bool_]:
-    """Shape (n,): which of the rows point where one of the directions does."""
+    """Returns whether each row has the direction of one of `directions`, shape (n,)."""
     among: NDArray[np.bool_] = (_unit(rows) @ directions.T).max(axis=1) > 1 - SAME
     return among
 

@@ -44,7 +44,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionOutput:
-    """What a head says of n inputs, each of shape (n,), in the unit of the training examples' values."""
+    """A head's output for n inputs, each array of shape (n,), in the unit of the training examples' values."""
 
     value: Array
     low: Array
@@ -62,19 +62,19 @@ class RegressionOutput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:
-    """How far values are expected to be off, where some inputs are harder than others.
+    """The expected error of values, if some inputs are harder than others.
 
-    Linear in the features, kept within bounds.
+    It is linear in the features, within bounds.
     """
 
     map: LinearMap
-    """One column."""
+    """A map with one column."""
     least: float
-    """Above 0."""
+    """The lower bound, above 0."""
     most: float
 
     def of(self, features: Array) -> Array:
-        """Shape (n,)."""
+        """Returns the spread of each row, shape (n,)."""
         spread: Array = np.clip(
             self.map.scores(features)[:, 0], np.float32(self.least), np.float32(self.most)
         )
@@ -83,7 +83,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionHead:
-    """A function from features to a value, an interval that holds the truth as often as promised, and a novelty.
+    """A function from features to a value, an interval that holds the true value as often as promised, and a novelty.
 
     See `Head`.
     """
@@ -93,18 +93,18 @@ class RegressionHead:
     kind: str
     view: str
     maps: tuple[Map, ...]
-    """At least one, of one column each; their scores are added up to the value."""
+    """The maps, at least one, of one column each; the value is the sum of their scores."""
     below: float
-    """The interval begins so many spreads below the value."""
+    """The distance in spreads from the value down to the interval's lower end."""
     above: float
-    """The interval ends so many spreads above the value."""
+    """The distance in spreads from the value up to the interval's upper end."""
     spread: Spread | None
-    """None: 1 for every input."""
+    """The expected error of each input; None: 1 for every input."""
     novelty: Novelty
 
     @property
     def classes(self) -> int:
-        """It answers without labels."""
+        """0: it answers without labels."""
         return 0
 
     @property
@@ -203,7 +203,7 @@ class RegressionHead:
     def decides_otherwise(
         self, features: Array, computed: Mapping[str, NDArray[Any]], allowed: Mapping[str, Array]
     ) -> bool:
-        """There is nothing to decide."""
+        """False: a value involves no decision."""
         del features, computed, allowed
         return False
 
@@ -216,7 +216,7 @@ class RegressionHead:
         return Comparison("value", output.value, bundled["value"], allowed)
 
     def margins(self, features: Array) -> Array:
-        """Smallest where the value is uncommon."""
+        """Returns margins that are smallest where the value is uncommon."""
         values = self.scores(features).value
         return np.asarray(-np.abs(values - values.mean()))
 

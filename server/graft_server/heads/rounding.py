@@ -1,9 +1,9 @@
-"""How far float32 alone puts a head's answers off, and what two correct ways to compute them may differ by.
+"""The errors of a head's answers from float32 alone, and how far two correct ways to compute them may differ.
 
-A score is a sum, and each of its terms carries an error of about a unit in the last place of its own: an error
-of the sum follows the size of what is summed, not of the sum (Higham and Mary 2019: as the root of the sum of
+A score is a sum, and each of its terms carries an error of about one unit in its own last place: the error
+of the sum follows the size of the terms, not of the sum (Higham and Mary 2019: as the root of the sum of
 squares, since the errors' signs are as good as random). Large weights that cancel out, which kernel regression
-fits where examples are close together, therefore cost digits that small ones keep.
+fits where examples are close together, therefore cost digits that small weights keep.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from graft_server.heads.maps import LEAST_PROBABILITY, LinearMap, Map, gaussian_
 UNIT = float(np.finfo(np.float32).eps) / 2
 """The relative error of one rounding."""
 MARGIN = 32
-"""How many times the typical error is accepted. Found between NumPy and ONNX Runtime, on Banking77 and on features of a
+"""The accepted multiple of the typical error. Found between NumPy and ONNX Runtime, on Banking77 and on features of a
 small ResNet whose kernel's weights cancel out: up to 14 times."""
 GRAPH_PARITY = 5e-5
-"""Of a probability, or of an interval's mean width: half of what a bundle may be off."""
+"""The least accepted error of a probability, or of an interval's mean width: half of a bundle's."""
 BUNDLE_PARITY = 1e-4
-"""The same of a bundle."""
+"""The least accepted error of a bundle."""
 ROUNDING = 2e-6
-"""How far float32 may put a strangeness or a value off, as a share of the largest: 16 units in the last place. Where
-the novelty's table is steep, that alone can move the novelty by more than `graph_parity` accepts otherwise."""
+"""The error of a strangeness or a value from float32, as a share of the largest: 16 units in the last place. Where
+the novelty's table is steep, this alone can move the novelty by more than `graph_parity` accepts otherwise."""
 CLEAR_MARGIN = 1e-3
-"""Where the two best labels differ by more, the bundle must answer with the same one."""
+"""If the two best labels differ by more, the bundle must answer with the same label."""
 
 Array = NDArray[np.float32]
 
 
 def allowance(head: Head, features: Array) -> tuple[Array, Array]:
-    """How far rounding may put answers off: probabilities, shape (n, k), or values, (n, 1); and novelty, (n,).
+    """Returns the errors from rounding of probabilities, shape (n, k), or values, (n, 1), and of novelty, (n,).
 
     Args:
         head: Any head.
@@ -50,7 +50,7 @@ def allowance(head: Head, features: Array) -> tuple[Array, Array]:
 
 
 def of_sum(maps: tuple[Map, ...], features: Array) -> Array:
-    """Of the sum of the maps' scores, shape (n, k)."""
+    """Returns the error of the sum of the maps' scores, shape (n, k)."""
     total = of_scores(maps[0], features)
     for one in maps[1:]:
         total = np.hypot(total, of_scores(one, features))
@@ -58,13 +58,13 @@ def of_sum(maps: tuple[Map, ...], features: Array) -> Array:
 
 
 def of_scores(of: Map, features: Array) -> Array:
-    """Of a map's scores, shape (n, k)."""
+    """Returns the error of a map's scores, shape (n, k)."""
     if isinstance(of, LinearMap):
         terms, errors = features, np.float32(UNIT)
     else:
         landmarks = widened(of.landmarks)
         terms = gaussian_kernel(features, landmarks, of.gamma, of.squares)
-        # The exponent is a difference of numbers as large as these, whatever is left of it.
+        # The exponent is a difference of numbers as large as these, however small the result.
         squares = np.einsum("nd,nd->n", features, features)[:, None] + of.squares.max()
         errors = np.float32(UNIT) * (1 + np.float32(of.gamma) * squares)
     found: Array = errors * np.sqrt(np.square(terms) @ np.square(of.weight))
@@ -72,7 +72,7 @@ def of_scores(of: Map, features: Array) -> Array:
 
 
 def of_logits(of: Map, features: Array, scores: Array) -> Array:
-    """What errors of scores become as logits, shape (n, k)."""
+    """Returns the errors of logits from errors of scores, shape (n, k)."""
     if isinstance(of, LinearMap):
         return scores
     scaled = of.scores(features) / np.float32(of.softness)
@@ -83,7 +83,7 @@ def of_logits(of: Map, features: Array, scores: Array) -> Array:
 
 
 def of_softmax(probabilities: Array, logits: Array) -> Array:
-    """What errors of logits become in a softmax: each probability moves with its own logit and against the others."""
+    """Returns a softmax's errors from errors of logits: a probability moves with its logit and against the others."""
     moved: Array = probabilities * (
         (1 - 2 * probabilities) * logits + (probabilities * logits).sum(axis=1, keepdims=True)
     )
@@ -91,7 +91,7 @@ def of_softmax(probabilities: Array, logits: Array) -> Array:
 
 
 def told_apart(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Rows, shape (n,), whose best label is not another one by rounding."""
+    """Returns whether each row's best label is certain despite rounding, shape (n,)."""
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities), bool)
     best = np.sort(probabilities, axis=1)

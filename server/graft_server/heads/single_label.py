@@ -48,7 +48,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SingleLabelOutput:
-    """What a head says of n inputs."""
+    """A head's output for n inputs."""
 
     probabilities: Array
     """shape (n, k): calibrated, rows sum to 1."""
@@ -56,7 +56,7 @@ class SingleLabelOutput:
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
 
     def read(self, top_k: int) -> dict[str, NDArray[Any]]:
-        """The best labels."""
+        """Returns the best labels."""
         best = best_columns(self.probabilities, top_k)
         rows = np.arange(len(best))[:, None]
         return {"best": best, "probabilities": self.probabilities[rows, best], "novelty": self.novelty}
@@ -71,19 +71,19 @@ class SingleLabelHead:
     kind: str
     view: str
     members: tuple[Member, ...]
-    """At least one. The first one's largest logit enters the novelty."""
+    """The members, at least one. The largest logit of the first one enters the novelty."""
     temperature: float
-    """Averaged probabilities are raised to the power of 1 / temperature; 1 where there is one member."""
+    """Averaged probabilities are raised to the power of 1 / temperature; 1 if there is one member."""
     novelty: Novelty
 
     @property
     def maps(self) -> tuple[Map, ...]:
-        """The members'."""
+        """The maps of the members."""
         return tuple(member.map for member in self.members)
 
     @property
     def classes(self) -> int:
-        """K."""
+        """The number k of labels."""
         return int(self.members[0].map.bias.shape[0])
 
     @property
@@ -180,7 +180,7 @@ class SingleLabelHead:
     def decides_otherwise(
         self, features: Array, computed: Mapping[str, NDArray[Any]], allowed: Mapping[str, Array]
     ) -> bool:
-        """There is no decision but the probabilities."""
+        """False: the only decision is in the probabilities."""
         del features, computed, allowed
         return False
 
@@ -191,7 +191,7 @@ class SingleLabelHead:
         return Comparison("probabilities", served, given, np.maximum(BUNDLE_PARITY, rounding), other)
 
     def margins(self, features: Array) -> Array:
-        """By how much the best label is ahead of the next."""
+        """Returns the lead of the best label over the next."""
         best = np.sort(self.scores(features).probabilities, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
 
@@ -236,7 +236,7 @@ class _StoredMember(msgspec.Struct, frozen=True):
 
 
 class _Stored(msgspec.Struct, frozen=True):
-    """It does not say its task: see `codec`."""
+    """A stored head. It does not state its task: see `codec`."""
 
     format: int
     kind: str

@@ -1,1 +1,1 @@
-"""Examples to a head, in worker processes: NumPy and SciPy, no torch, no event loop."""
+"""Training: from examples to a head, in worker processes, with NumPy and SciPy, without torch or an event loop."""

@@ -1,10 +1,10 @@
-"""Whether features of a reduced encoder (int8, fp16) are as good for a task as those in float32.
+"""Checks whether features of a reduced encoder (int8, fp16) are as good for a task as float32 features.
 
-The same simple head is cross-validated on both, on the same folds: what differs is the features alone. float32
-features are computed here, in the worker, from the cached float32 graph, and thrown away.
+The same simple head is cross-validated on both, on the same folds: only the features differ. float32
+features are computed here, in the worker, from the cached float32 graph, and discarded.
 
-Few examples tell little: of 160, one is 0.6 points. So a version is refused if it lost more than is accepted, and
-the loss is no chance: what the examples that only one of both gets right say for certain (McNemar 1947).
+Few examples prove little: of 160, one is 0.6 points. So a version is refused if its loss is more than is accepted
+and is not chance, judged by the examples that only one of the two gets right (McNemar 1947).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from graft_server.training.search.search import FIRST_STRENGTH, STRENGTHS
 from graft_server.training.solvers.logistic import ROUGH
 
 MAX_LOSS = 0.003
-"""A version is published if its accuracy falls by no more, or by no more than chance explains."""
+"""A version is published if its accuracy falls by no more than this, or by no more than chance explains."""
 CERTAIN = 1.645
 """Standard errors below the measured loss, for 95% certainty that the real one is no smaller."""
 EXAMPLES = 2_000
-"""So many are compared, 5 to 10 s of one core: more would not change the verdict."""
+"""The most examples that are compared, 5 to 10 s of one core: more would not change the verdict."""
 MOST_REPEATS, PREDICTIONS = 5, 3_000
 """Few examples are predicted several times, in folds dealt anew: a single deal moves the accuracy of 600 by more
 than what is allowed (on Banking77 in int8, falls of -1.0 to 0.7 points by one deal, -0.2 to 0.4 by three)."""
@@ -77,33 +77,33 @@ def reference_at(place: Place, name: str, encoder_id: str) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What a reduced precision does to a task."""
+    """The effect of a reduced precision on a task."""
 
     examples: int
-    """How many were compared."""
+    """The number of compared examples."""
     accuracy: float
-    """Out of fold, of logistic regression on the reduced encoder's features."""
+    """The out-of-fold accuracy of logistic regression on the reduced encoder's features."""
     reference_accuracy: float
     """The same on float32 features."""
     agreement: float
-    """The share of examples that both give the same label."""
+    """The share of examples that receive the same label from both."""
     cosine: float
     """The mean cosine between the two final features of an example."""
     least_loss: float
-    """By how much accuracy falls at least, with 95% certainty; below 0 where it may as well rise."""
+    """The least fall of accuracy, with 95% certainty; below 0 if it may also rise."""
 
     @property
     def loss(self) -> float:
-        """By how much accuracy falls."""
+        """The fall of accuracy."""
         return self.reference_accuracy - self.accuracy
 
     @property
     def admissible(self) -> bool:
-        """Whether so small a loss is accepted, or may be chance."""
+        """Whether the loss is small enough, or may be chance."""
         return self.loss <= MAX_LOSS or self.least_loss <= 0
 
     def found(self, precision: str) -> str:
-        """What was found, as a sentence without its end."""
+        """The findings, as a sentence without its end."""
         return (
             f"out of fold, on {self.examples:,} examples, logistic regression is right on {self.accuracy:.1%} of "
             f"them with features in {precision}, on {self.reference_accuracy:.1%} in fp32; both agree on "
@@ -111,7 +111,7 @@ class Drift:
         )
 
     def sentence(self, precision: str) -> str:
-        """What a report says of an admissible precision."""
+        """The report's sentence on an admissible precision."""
         chance = "" if self.loss <= MAX_LOSS else "; so few examples cannot tell the difference from chance"
         return f"The encoder computes in {precision}: {self.found(precision)}{chance}."
 
@@ -123,10 +123,10 @@ def admit(
 
     Args:
         train: The training set, with the reduced encoder's features.
-        inputs: That of each of its rows.
-        view: What the head reads.
+        inputs: The input of each of its rows.
+        view: The view that the head reads.
         reference: The encoder in float32.
-        seed: What the sample and the folds are derived from.
+        seed: The seed of the sample and the folds.
 
     Raises:
         StateError: The accuracy falls by more than MAX_LOSS, and not by chance (PRECISION_LOSS).
@@ -199,7 +199,7 @@ def _least_loss(lost: NDArray[np.float64], weights: NDArray[np.float64]) -> floa
     """The lower end of a one-sided 95% interval of the mean loss.
 
     Args:
-        lost: shape (n,): of each example, what only the reference gets right less what only the other does.
+        lost: shape (n,): each example's answers that only the reference gets right, less the other's.
         weights: shape (n,): the most that each could lose.
 
     The standard error is that of a ratio of sums over examples: predictions of one example in several folds

@@ -26,7 +26,6 @@ from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
 from graft_server.store.objects.objects import ObjectMissingError, Objects
-from graft_server.training import finish_tuning
 from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import assembled
 from graft_server.training.examples.training_set import ExampleSet
@@ -81,7 +80,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:
-        prepared, unprepared = _prepare(objects, task.tuning_folder, rows, selection, seed)
+        prepared, unprepared = _prepare(objects, task, rows, selection, seed)
     progress(JobProgress("publishing", 1.0))
     return Trained(manifest=manifest, report=report, prepared=prepared, unprepared=unprepared)
 
@@ -121,12 +120,15 @@ def _read(objects: Objects, task: Training) -> Rows:
         ) from error
 
 
-def _prepare(objects: Objects, folder: str, rows: Rows, selection: Selection, seed: int) -> tuple[str, str]:
+def _prepare(
+    objects: Objects, task: Training, rows: Rows, selection: Selection, seed: int
+) -> tuple[str, str]:
     """The key of what a tuning is given, or why none can follow."""
     if any(it.input.kind is Kind.FEATURES for it in rows.examples):
         return "", "features"
-    chosen = finish_tuning.prepare(selection, seed=seed)
-    return ("", "too_few") if chosen is None else (chosen.write(objects, folder), "")
+    tuning = TRAINING[task.task].tuning
+    chosen = tuning.prepare(selection, seed=seed) if tuning is not None else None
+    return ("", "too_few") if chosen is None else (chosen.write(objects, task.tuning_folder), "")
 
 
 def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:

@@ -1,1 +1,1 @@
-"""How sure a head may be: temperatures, thresholds, intervals, and what is unlike the training data."""
+"""Calibration: how sure a head may be, and how novelty is measured."""

@@ -1,10 +1,10 @@
 """Fits a head's novelty: the anchors, the scales, and the table from strangeness to share.
 
 The table says how strange held-out examples are, and so how strange new inputs of the known classes will be. Two
-things would make it promise too much, and the head abstain on more than it states: anchors that were placed with
-the example's help, so each fold is held against anchors of the others; and examples that have a twin among the
-others, as sentences written after the same template do, so those are not counted. With all of CLINC150, 7.5% of
-the in-scope test was abstained on with neither, 6.9% with the first, 6.0% with both; of Banking77 4.0%.
+things would make it promise too much, and the head abstain on more than it states: anchors placed with the example's
+help, so each fold is compared with anchors of the other folds; and examples with a twin among the others, such as
+sentences from one template, so these are not counted. With all of CLINC150, a head abstained on 7.5% of
+the in-scope test with neither measure, on 6.9% with the first, on 6.0% with both; of Banking77 on 4.0%.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from graft_server.heads.novelty import Novelty, combined, table
 from graft_server.training.solvers.threads import side_by_side
 
 PER_ANCHOR = 4
-"""Examples for each anchor of a class, at least: fewer make anchors of accidents."""
+"""The fewest examples for each anchor of a class: fewer make anchors of accidents."""
 MAX_PER_CLASS = 10
-"""Anchors of a class. On all of CLINC150, 5: AUROC 0.979, 10: 0.980, 20: 0.980."""
+"""The most anchors of a class. On all of CLINC150, 5: AUROC 0.979, 10: 0.980, 20: 0.980."""
 MAX_ANCHORS = 4096
-"""Of all classes, but always one each."""
+"""The most anchors of all classes together, but always one each."""
 ROUNDS = 4
-"""Of Lloyd's algorithm; more change nothing that can be measured."""
+"""Iterations of Lloyd's algorithm; more make no measurable difference."""
 TWIN = 0.25
 """An example has a twin at less than this fraction of the median distance, 1 - cosine, between neighbours: a
-fraction because how close features lie differs from one backbone to the next."""
+fraction because the distances of features differ between backbones."""
 ROWS_AT_ONCE = 2048
 
 Array = NDArray[np.float32]
@@ -50,21 +50,21 @@ def fit_novelty(
     *,
     seed: int,
 ) -> Novelty:
-    """The novelty of a head.
+    """Fits the novelty of a head.
 
     Args:
-        features: shape (n, d), of the training examples.
+        features: shape (n, d), features of the training examples.
         labels: shape (n,).
-        largest_logits: shape (n,): of each example, by a model that was not trained on its fold.
+        largest_logits: shape (n,): each example's, from a model that was not trained on its fold.
         measured: shape (n,): whether that model knew the example's class.
         fold_of: shape (n,): the fold of each example, at least two different ones.
-        seed: Of the anchors' first places.
+        seed: The seed of the anchors' first places.
     """
     anchors = _anchors(features, labels, seed)
     similarities = _held_out_similarities(features, labels, fold_of, seed)
     told = measured & ~_twins(features, anchors.own)
     if not told.any():
-        # Classes of one example each: how near examples are to others of their class cannot be known.
+        # Classes of one example each: the distance of examples to others of their class is unknown.
         told = np.ones(len(labels), bool)
     largest_logits, similarities = largest_logits[told], similarities[told]
     logit_scale, similarity_scale = _scale(largest_logits), _scale(similarities)

@@ -18,18 +18,18 @@ def temperature(
     weights: NDArray[np.float64],
     soft: NDArray[np.float32] | None = None,
 ) -> float:
-    """The temperature T > 0 that minimises the weighted log-loss of softmax(logits / T).
+    """Returns the temperature T > 0 that minimises the weighted log-loss of softmax(logits / T).
 
-    One more example than there are is taken to have any of the labels, so that n that are all right do not ask for
-    certainty, but leave a doubt of the order of 1 / n (Platt 1999, for two classes). How much logits differ says
-    nothing of how sure to be: those of a weak head do by a millionth, and T is as small then. So they are brought to
-    a deviation of 1 first. The loss is convex in 1 / T: Newton's method from there, steps kept within a factor of four.
+    One extra example, which may have any of the labels, is counted, so that n right answers do not imply
+    certainty, but leave a doubt of the order of 1 / n (Platt 1999, for two classes). The spread of logits says
+    nothing about certainty: the logits of a weak head may differ by a millionth, and T is then as small. So they are
+    scaled to a deviation of 1 first. The loss is convex in 1 / T: Newton's method, with steps within a factor of four.
 
     Args:
-        logits: shape (n, k), of examples that their model was not trained on.
+        logits: shape (n, k), for examples that the model was not trained on.
         labels: shape (n,).
         weights: shape (n,), not all 0.
-        soft: shape (n, k), where targets are distributions: the loss is with these, and labels are not looked at.
+        soft: shape (n, k), if targets are distributions: the loss uses these and ignores the labels.
     """
     centred = logits - logits.mean(axis=1, keepdims=True)
     scale = float(centred.std(axis=1).mean())
@@ -39,7 +39,7 @@ def temperature(
     sharpest = scale / (FINEST * float(np.abs(logits).max(axis=1).mean()))
     total = float(weights.sum())
     right = centred[np.arange(len(labels)), labels] if soft is None else np.einsum("nk,nk->n", soft, centred)
-    right = right * (total / (total + 1))  # of the one that may be any it is the mean of the logits: 0
+    right = right * (total / (total + 1))  # the extra example adds 0
     sharpness = 1.0
     for _ in range(40):
         probabilities = softmax(centred * np.float32(sharpness))

@@ -1,4 +1,4 @@
-"""From a lineage's rows to a task's training set: which examples can be trained on, their targets as arrays."""
+"""From a lineage's rows to a task's training set: the usable examples, with their targets as arrays."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
 
 Shared = dict[str, Any]
-"""The fields of an `ExampleSet`, by name: what the sets of all tasks have."""
+"""The fields of an `ExampleSet`, by name, which the sets of all tasks have."""
 Set = TypeVar("Set", bound=ExampleSet)
 Set_co = TypeVar("Set_co", bound=ExampleSet, covariant=True)
 
 
 class Build(Protocol[Set_co]):
-    """Makes a task's set of examples that all have a target."""
+    """Makes a task's set from examples that all have a target."""
 
     def __call__(self, examples: Sequence[Example], wanted: Wanted, shared: Shared, /) -> Set_co:
-        """The set, with what all sets have."""
+        """Returns the set, with the fields of all sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class NothingToTrainOn:
-    """How a commit fails whose examples cannot be trained on."""
+    """The failure of a commit whose examples cannot be trained on."""
 
     needed: str
-    """What a task needs at least, as the beginning of a sentence."""
+    """The task's minimum, as the beginning of a sentence."""
     reason: str = "TOO_FEW_CLASSES"
     metadata: Mapping[str, str] = field(default_factory=dict)
     target: str = "label"
-    """What an example has to carry."""
+    """The target that an example has to carry."""
 
     def error(self, examples: int, labelled: int) -> StateError:
-        """The error, where there are so many examples and so many of them have a target."""
+        """Returns the error, for the number of examples and of those with a target."""
         if labelled:
             found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
         elif examples:
@@ -57,13 +57,13 @@ class NothingToTrainOn:
 def assembled(
     rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToTrainOn
 ) -> tuple[Set, list[str]]:
-    """The labelled examples as arrays, and warnings about those that were left out.
+    """Returns the labelled examples as arrays, and warnings about those that were left out.
 
     Args:
-        rows: What a lineage has.
-        wanted: What the adaptation says about its targets.
-        build: Makes the task's set of some examples.
-        nothing: What to say where none can be trained on.
+        rows: The rows of a lineage.
+        wanted: The adaptation's settings for its targets.
+        build: Makes the task's set from some examples.
+        nothing: The failure if none can be trained on.
 
     Raises:
         StateError: No example can be trained on (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES).
@@ -89,7 +89,7 @@ def assembled(
 
 
 def known_labels(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:
-    """Every label with its description: the declared ones in their order, then those that were seen, sorted."""
+    """Returns every label with its description: the declared ones in order, then the examples' others, sorted."""
     known = {label.name: label.description for label in wanted.labels}
     seen = {label for it in examples for label in it.labels}
     return known | dict.fromkeys(sorted(seen - known.keys()), "")
@@ -98,7 +98,7 @@ def known_labels(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:
 def features_of_names(
     found: LabelFeatures | None, classes: tuple[str, ...], views: Collection[str]
 ) -> dict[str, NDArray[np.float16]] | None:
-    """Features of the classes' names, (k, d) by view, if all of them have some; of the examples' views."""
+    """Returns features of the classes' names, (k, d) by view of the examples, if all names have features."""
     place = {name: i for i, name in enumerate(found.names)} if found else {}
     if found is None or not place.keys() >= set(classes):
         return None
@@ -111,7 +111,7 @@ def features_of_names(
 
 
 def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """One number a group; an example without one is a group of its own."""
+    """Returns one number per group; an example without a group is a group of its own."""
     numbers: dict[tuple[str, int], int] = {}
     keys = ((it.group, -1) if it.group else ("", i) for i, it in enumerate(examples))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)

@@ -1,4 +1,4 @@
-"""The examples that can be trained on, and the folds that they are held out in."""
+"""The usable training examples, and the folds in which they are held out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graft_server.training.examples.training_set import ClassifiedSet, ExampleSe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """The rows of a training set that can be trained on, and their folds."""
+    """The usable rows of a training set, and their folds."""
 
     train: ClassifiedSet
     rows: NDArray[np.int64]
@@ -27,11 +27,11 @@ class Examples:
     """shape (n,): whether the row's class has examples outside of its fold."""
     seed: int
     soft: NDArray[np.float32] | None = None
-    """shape (n, k): the targets, where some are distributions."""
+    """shape (n, k): the targets, if some are distributions."""
 
 
 def usable(train: ExampleSet) -> NDArray[np.bool_]:
-    """Shape (n,): the rows whose weight is above 0 and whose features are finite in every view."""
+    """Returns whether each row has a weight above 0 and finite features in every view, shape (n,)."""
     rows = train.weights > 0
     for features in train.features.values():
         rows &= np.isfinite(features).all(axis=1)

@@ -21,7 +21,7 @@ class ExampleSet:
     validation: NDArray[np.bool_]
     """shape (n,): held out by SPLIT_VALIDATION; never trained on."""
     groups: NDArray[np.int64]
-    """shape (n,): rows with the same number belong together; a row without a group has its own."""
+    """shape (n,): rows with the same number belong together; a row without a group has a number of its own."""
     ids: tuple[str, ...]
     """The example's id."""
     origins: tuple[tuple[str, int], ...]
@@ -36,24 +36,24 @@ class ExampleSet:
 
     @property
     def labels_named(self) -> tuple[tuple[str, str], ...]:
-        """Name and description of each label that there is, in output order; none for values."""
+        """Name and description of each label, in output order; none for values."""
         return ()
 
     @property
     def telling(self) -> Mapping[str, NDArray[np.float16]]:
-        """Features to compare two ways to compute a head on, by view."""
+        """Features by view on which two ways to compute a head are compared."""
         return self.features
 
     def target(self, row: int) -> str:
-        """A row's target in words, for the report."""
+        """Returns a row's target in words, for the report."""
         raise NotImplementedError
 
     def kinds(self) -> NDArray[np.int32]:
-        """A number a row, from 0: the one class that tells most about its target. Rows alike have the same."""
+        """A number per row, from 0: the one class that says most about its target. Similar rows have the same."""
         raise NotImplementedError
 
     def classified(self) -> ClassifiedSet:
-        """The same examples by the classes of their kinds, for questions about the features alone."""
+        """The same examples with their kinds as classes, for questions about the features alone."""
         kinds = self.kinds()
         names = tuple(str(kind) for kind in range(int(kinds.max(initial=0)) + 1))
         shared = {name: getattr(self, name) for name in ExampleSet.__dataclass_fields__}
@@ -62,22 +62,22 @@ class ExampleSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedSet(ExampleSet):
-    """Examples of one of k classes each: a task's own, or what `classified` makes of those of another."""
+    """Examples of one of k classes each: a task's own, or made by `classified` from another task's."""
 
     classes: tuple[str, ...]
     """Names of the classes, in output order. Some may have no examples."""
     descriptions: tuple[str, ...]
-    """What each class means, or "". Same length as classes."""
+    """The description of each class, or "". Same length as classes."""
     labels: NDArray[np.int32]
-    """shape (n,): index into classes; of a distribution the most probable one."""
+    """shape (n,): index into classes; for a distribution, the most probable class."""
     soft: NDArray[np.float32] | None = None
     """shape (n, k), rows sum to 1: the targets as distributions; None where every target is a label."""
     label_features: Mapping[str, NDArray[np.float16]] | None = None
     """View name to features of shape (k, d) of the classes' names and descriptions, where the backbone reads
     them; None where it does not. Some of the views of features."""
     label_scale: float = 0.0
-    """What the cosine of an example's pooled view and a name's is multiplied with to be a logit, where the backbone
-    has learned that; 0 where it has not."""
+    """The factor from the cosine of an example's and a name's pooled views to a logit, if the backbone
+    has learned one; 0 if it has not."""
 
     @property
     def labels_named(self) -> tuple[tuple[str, str], ...]:
@@ -86,7 +86,7 @@ class ClassifiedSet(ExampleSet):
 
     @property
     def telling(self) -> Mapping[str, NDArray[np.float16]]:
-        """The examples', or where there are none those of the classes' names."""
+        """The examples' features, or if there are none, the features of the classes' names."""
         return self.features if len(self) else self.label_features or {}
 
     def target(self, row: int) -> str:
@@ -98,5 +98,5 @@ class ClassifiedSet(ExampleSet):
         return self.labels
 
     def classified(self) -> ClassifiedSet:
-        """It is one."""
+        """The set itself."""
         return self

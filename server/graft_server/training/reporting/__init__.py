@@ -1,1 +1,1 @@
-"""What a person should know of a version: figures, data, learning curves."""
+"""The parts of a version's report: warnings, the state of the data, learning curves."""

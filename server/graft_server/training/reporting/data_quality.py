@@ -1,4 +1,4 @@
-"""What the examples themselves say about their labels: duplicates, contradictions, probable label errors."""
+"""Findings in the examples themselves: duplicates, contradictions, probable label errors."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ NEAR = 0.98
 """Cosine of the pooled features from which inputs count as near duplicates: on Banking77 such pairs differ in
 a word's form, a comma or an article."""
 MAX_COMPARED = 20_000
-"""Near duplicates are looked for among so many examples at most: comparing takes time with their square."""
+"""The most examples among which near duplicates are sought: the time grows with their square."""
 MAX_LISTED = 50
-"""A list of a report has at most so many entries."""
+"""The most entries of a list in a report."""
 MAX_MEMBERS = 10
-"""A group of duplicates names at most so many of its members."""
+"""The most members that a group of duplicates names."""
 DOUBTFUL = 0.5
-"""A label is listed as a probable error where another one is better and its own probability is below this
+"""A label is listed as a probable error if another one is better and its own probability is below this
 fraction of 1 / (1 + classes that are better)."""
 DIRECTIONS = 48
-"""That near duplicates are looked for along first."""
+"""The number of directions along which near duplicates are sought first."""
 MANY = 20_000
-"""Pairs of a block from which a product of all its rows is less work than one a pair."""
+"""The pairs of a block from which one product of all its rows is less work than one product per pair."""
 ROWS_AT_ONCE = 256
 
 Array = NDArray[np.float32]
 
 
 def data_report(examples: Examples, out_of_fold: Array) -> DataReport:
-    """Looks at the examples; `out_of_fold` has their probabilities, shape (n, k)."""
+    """Reports on the examples; `out_of_fold` has their probabilities, shape (n, k)."""
     doubt = doubts(examples, out_of_fold)
     suspects = _suspects(examples, doubt, out_of_fold)
     errors = tuple(_label_error(examples, row, out_of_fold[row]) for row in suspects[:MAX_LISTED])
@@ -45,13 +45,13 @@ def data_report(examples: Examples, out_of_fold: Array) -> DataReport:
 
 
 def findings(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[Any], *, seed: int) -> DataReport:
-    """What some rows show whatever their task, without label errors.
+    """Reports on some rows of any task, without label errors.
 
     Args:
         train: The examples.
-        rows: Those that are looked at, shape (n,).
+        rows: The examined rows, shape (n,).
         targets: shape (n,): equal for equal targets.
-        seed: Of the sample in which near duplicates are looked for.
+        seed: The seed of the sample in which near duplicates are sought.
     """
     exact = _exact(train, rows)
     near, closest = _near(train, rows, seed)
@@ -74,23 +74,23 @@ def findings(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[Any], 
 
 
 def reference(train: ExampleSet, row: int | np.int64) -> ExampleRef:
-    """Which example a row of the training set is."""
+    """Returns the reference to the example of a row of the training set."""
     writer, sequence = train.origins[row]
     return ExampleRef(train.ids[row], writer, sequence, train.target(int(row)))
 
 
 def doubts(examples: Examples, out_of_fold: Array) -> NDArray[np.float64]:
-    """How doubtful each label is, shape (n,): 1 - its out-of-fold probability (Northcutt et al. 2021).
+    """Returns how doubtful each label is, shape (n,): 1 - its out-of-fold probability (Northcutt et al. 2021).
 
     With 5% of Banking77's labels flipped, 94% of the 500 most doubtful are flipped ones; by the margin to the
-    best other class, 83%. Rows whose class has no other example get 0: nothing could have known it.
+    best other class, 83%. Rows whose class has no other example get 0: no head could have known the class.
     """
     own = out_of_fold[np.arange(len(examples.labels)), examples.labels]
     return np.where(examples.measured, 1 - own.astype(np.float64), 0.0)
 
 
 def _suspects(examples: Examples, doubt: NDArray[np.float64], out_of_fold: Array) -> NDArray[np.int64]:
-    """The rows whose label is probably wrong, most doubtful first."""
+    """Returns the rows whose label is probably wrong, most doubtful first."""
     # Even a wrong label gets about 1 / k: below that the head finds the label less likely than by chance.
     suspected = (out_of_fold.argmax(axis=1) != examples.labels) & (
         doubt > 1 - DOUBTFUL / out_of_fold.shape[1]
@@ -111,7 +111,7 @@ def _label_error(examples: Examples, row: np.int64, probabilities: Array) -> Lab
 
 
 def _exact(train: ExampleSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Places, among the rows, of equal inputs, largest groups first."""
+    """Returns the places, among the rows, of equal inputs, largest groups first."""
     members: dict[bytes, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(train.input_digests[row], []).append(i)
@@ -120,7 +120,7 @@ def _exact(train: ExampleSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]
 
 
 def _near(train: ExampleSet, every: NDArray[np.int64], seed: int) -> tuple[int, list[tuple[int, int, float]]]:
-    """How many pairs of different inputs have close pooled features, and the closest of them, closest first."""
+    """Returns the number of pairs of different inputs with close pooled features, and the closest ones, in order."""
     places = np.arange(len(every))
     if len(places) > MAX_COMPARED:
         places = np.sort(np.random.default_rng(seed).choice(places, MAX_COMPARED, replace=False))
@@ -155,10 +155,10 @@ def _near(train: ExampleSet, every: NDArray[np.int64], seed: int) -> tuple[int, 
 
 
 def _projected(features: Array) -> tuple[Array, Array]:
-    """Two factors, shape (n, r + 2), whose products are minus half the squared distances of projected rows.
+    """Returns two factors, shape (n, r + 2), whose products are minus half the squared distances of projected rows.
 
     Projections are no farther apart than the rows themselves. Along the few directions in which rows differ
-    most, few pairs are close that are not so in all of them: to look at those alone takes a quarter of the time.
+    most, few pairs are close that are not close in all directions: checking only these takes a quarter of the time.
     """
     centred = features - features.mean(axis=0)
     directions = np.linalg.eigh(centred.T @ centred)[1][:, -DIRECTIONS:]

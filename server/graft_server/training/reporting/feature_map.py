@@ -1,4 +1,4 @@
-"""The training examples on a plane, for a person to look at."""
+"""A map of the training examples on a plane, for people."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from graft_server.training.examples.training_set import ExampleSet
 
 MAX_POINTS = 1000
 LEAST_SPREAD = 1e-5
-"""Below this a direction is rounding, of features of norm 1."""
+"""The length below which a direction is rounding, for features of norm 1."""
 
 
 def feature_map(
     train: ExampleSet, rows: NDArray[np.int64], kinds: NDArray[np.int32], seed: int
 ) -> tuple[MapPoint, ...]:
-    """A sample of some rows on the two directions along which the means of their kinds differ most.
+    """Returns a sample of rows on the two directions along which the means of their kinds differ most.
 
-    Principal components of the means rather than of the examples: with many classes they keep more of them
-    apart. The means of two kinds differ along one direction only, and of one along none: how the examples are
-    spread besides gives the rest.
+    They are principal components of the means rather than of the examples: with many classes they keep more of them
+    apart. The means of two kinds differ along one direction only, and of one kind along none: the spread of
+    the examples gives the rest.
 
     Args:
         train: The examples.
-        rows: Those that are shown, shape (n,).
-        kinds: shape (n,), from 0: what shall be told apart, the classes or something like them.
-        seed: Of the sample.
+        rows: The rows that are shown, shape (n,).
+        kinds: shape (n,), from 0: the groups to keep apart, the classes or something like them.
+        seed: The seed of the sample.
     """
     features = train.features[POOLED][rows].astype(np.float32)
     counts = np.bincount(kinds)
@@ -49,7 +49,7 @@ def feature_map(
 
 
 def _principal(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """The first `count` principal directions of centred rows, shape (count, d), or as many as rows differ along."""
+    """Returns the first `count` principal directions of centred rows, shape (count, d), or as many as there are."""
     _, spread, directions = np.linalg.svd(rows, full_matrices=False)
     kept: NDArray[np.float32] = directions[:count][spread[:count] > LEAST_SPREAD]
     return kept

@@ -1,11 +1,11 @@
-"""How a version's figure grows with examples, and what more of them would bring.
+"""How a version's figure grows with examples, and what more examples would bring.
 
-The figure is accuracy, micro-F1 or the share of variance explained, by the task: each is 1 less the sum of what the
-examples lose over the sum of what they could, so that all three are resampled alike. What is lost falls about as a
-power of the number of examples (Hestness et al. 2017), and more slowly the farther one goes: some errors no number
-of examples takes away. The power is fitted to heads trained on parts of the examples, its uncertainty comes from
-fitting it to resampled predictions, and how it slows is a range that was measured on other data.
-`benchmarks/heads/forecasts.py` counts how often the intervals hold what was forecast.
+The figure is accuracy, micro-F1 or the share of variance explained, by the task: each is 1 less the sum of the
+examples' losses over the sum of their possible losses, so that all three are resampled alike. The loss falls about
+as a power of the number of examples (Hestness et al. 2017), and more slowly the farther one goes: some errors
+remain with any number of examples. The power is fitted to heads trained on parts of the examples, its uncertainty
+comes from fitting it to resampled predictions, and its slowing is a range that was measured on other data.
+`benchmarks/heads/forecasts.py` counts how often the intervals hold the true figure.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from graft_server.training.solvers import logistic
 from graft_server.training.solvers.threads import side_by_side
 
 FRACTIONS = (0.25, 0.5, 1.0)
-"""Of a fold's training examples."""
+"""The parts, as shares of a fold's training examples."""
 LEAST_EXAMPLES = 40
-"""With fewer, parts of them tell nothing."""
+"""With fewer examples, parts of them prove nothing."""
 CURVE_FOLDS = 2
-"""Folds that the parts are measured on."""
+"""The number of folds on which the parts are measured."""
 MAX_EXAMPLES = 4000
-"""The largest part: a curve is not worth more time than the choice of the head."""
+"""The largest part in examples: a curve is not worth more time than the choice of the head."""
 STRENGTH = 30.0
-"""Of the logistic regression that the parts are measured with."""
+"""The strength of the logistic regression with which the parts are measured."""
 RESAMPLES = 200
 INTERVAL = (10.0, 90.0)
-"""Percentiles of the resampled forecasts: 80% of such intervals are meant to hold the truth."""
+"""Percentiles of the resampled forecasts: 80% of such intervals should hold the true figure."""
 SLOWING = (0.0, 0.4)
 """Each time that the distance, the logarithm of how many times the examples, grows by 1, the power's divisor grows
 by something in this range. Without it, accuracy at 4 times the examples was forecast 1.5 to 2 points too high on
 Banking77 at 8 and CLINC150 at 4 per class; with it, 0.2 too low and right."""
 FORECASTS = (1.5, 2.0, 4.0)
-"""How many times the examples accuracy is forecast for."""
+"""The multiples of the examples for which accuracy is forecast."""
 MAX_ADVICE = 5
 LEAST_SHARE = 1e-9
-"""Of errors: their logarithm is taken."""
+"""The least share of errors: its logarithm is taken."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lost:
-    """What each of n measured examples loses, and what it could lose: their sums make a share of errors."""
+    """The loss of each of n measured examples, and its possible loss: their sums make a share of errors."""
 
     lost: Floats
-    """shape (..., n): 1 where a label is wrong; decisions about labels that are wrong; a value's squared error."""
+    """shape (..., n): 1 for a wrong label; the number of wrong decisions about labels; a value's squared error."""
     at_stake: Floats
     """The same shape: 1; labels carried and selected; the squared distance of the value from the mean."""
     smoothing: float = 0.5
-    """Mean examples of either kind that are added, so that no share of counts is 0."""
+    """Mean examples of either kind, added so that no share of counts is 0."""
 
     def share(self) -> Floats:
         """The share of errors along the last axis."""
@@ -70,35 +70,35 @@ class Lost:
         return np.maximum(share, LEAST_SHARE)
 
     def least(self) -> float:
-        """The share where nothing is lost."""
+        """The share if nothing is lost."""
         return max(self.smoothing / (int(self.lost.shape[-1]) + 2 * self.smoothing), LEAST_SHARE)
 
     def of(self, rows: NDArray[np.int64]) -> Lost:
-        """That of some examples."""
+        """Returns the losses of some examples."""
         return Lost(self.lost[..., rows], self.at_stake[..., rows], self.smoothing)
 
 
 def wrong_answers(right: NDArray[np.bool_]) -> Lost:
-    """Of answers with one label each."""
+    """Returns the losses of answers with one label each."""
     return Lost((~right).astype(np.float64), np.ones(right.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Law:
-    """How errors fall with more examples, by the data and by each resampling of it."""
+    """The fall of errors with more examples, for the data and for each resampling of it."""
 
     level: float
-    """The share of errors out of fold."""
+    """The out-of-fold share of errors."""
     power: float
     levels: Floats
     """shape (RESAMPLES,)."""
     powers: Floats
     slowings: Floats
     folds: int
-    """Those of the level: its heads were trained on all examples but one fold's."""
+    """The folds of the level: its heads were trained on all examples but one fold's."""
 
     def forecast(self, examples: int, times: float) -> CurvePoint:
-        """The figure at `times` the examples."""
+        """Returns the figure at `times` the examples."""
         more = times * self.folds / (self.folds - 1)
         low, high = np.percentile(1 - self.levels * _left(more, self.powers, self.slowings), INTERVAL)
         figure = 1 - self.level * float(_left(more, self.power, sum(SLOWING) / 2))
@@ -106,7 +106,7 @@ class Law:
 
 
 def _left(times: float, power: float | Floats, slowing: float | Floats) -> float | Floats:
-    """The share of errors that are left at `times` the examples."""
+    """Returns the share of errors that remain at `times` the examples."""
     distance = np.log(times)
     left: float | Floats = np.exp(-power * distance / (1 + slowing * distance))
     return left
@@ -115,15 +115,15 @@ def _left(times: float, power: float | Floats, slowing: float | Floats) -> float
 def curve_of(
     sizes: Floats, parts: Lost, chosen: Lost, *, examples: int, folds: int, seed: int
 ) -> tuple[LearningCurve, Law]:
-    """The curve of parts of the examples and forecasts, without advice, and the law that they follow.
+    """Returns the curve of parts of the examples and forecasts, without advice, and the law that they follow.
 
     Args:
-        sizes: shape (p,): how many examples the parts have.
-        parts: shape (p, m): what heads trained on them lose on examples held out.
-        chosen: shape (n,): what heads like the chosen one lose on the examples, trained without their fold.
-        examples: How many the version was trained on.
-        folds: Those of `chosen`.
-        seed: Of the resampling.
+        sizes: shape (p,): the number of examples in each part.
+        parts: shape (p, m): the losses of heads trained on the parts, on held-out examples.
+        chosen: shape (n,): the losses of heads like the chosen one on the examples, trained without their fold.
+        examples: The number of examples that the version was trained on.
+        folds: The number of folds of `chosen`.
+        seed: The seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     held_out, n = int(parts.lost.shape[-1]), len(chosen.lost)
@@ -152,7 +152,7 @@ def learning_curve(
     names: tuple[str, ...],
     measured: NDArray[np.bool_] | None = None,
 ) -> LearningCurve:
-    """The curve of a single-label head, and the classes that more examples would help most.
+    """Returns the curve of a single-label head, and the classes that more examples would help most.
 
     Args:
         problem: The examples, the classes' names perhaps among them.
@@ -182,7 +182,7 @@ def learning_curve(
 
 
 Measuring = Callable[[NDArray[np.int64], NDArray[np.int64]], Any]
-"""What a head trained on the second rows says about the first."""
+"""Measures a head trained on the second rows on the first."""
 
 
 def parts_of(
@@ -194,7 +194,7 @@ def parts_of(
     folds: int,
     seed: int,
 ) -> tuple[Floats, list[Any]]:
-    """Sizes of the parts, shape (p,), and for each of CURVE_FOLDS folds what was measured, parts first.
+    """Returns the sizes of the parts, shape (p,), and the measurements for each of CURVE_FOLDS folds, parts first.
 
     Args:
         fold_of: shape (n,): of each row, or NEVER.
@@ -218,7 +218,7 @@ def parts_of(
 
 
 def _spread(kinds: NDArray[np.int32], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The rows in an order of which every beginning has about the kinds' shares."""
+    """Returns the rows in an order in which every beginning has about the kinds' shares."""
     rows = np.random.default_rng(seed).permutation(rows)
     rows = rows[np.argsort(kinds[rows], kind="stable")]
     _, starts, counts = np.unique(kinds[rows], return_index=True, return_counts=True)
@@ -227,10 +227,10 @@ def _spread(kinds: NDArray[np.int32], rows: NDArray[np.int64], seed: int) -> NDA
 
 
 def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a head of some rows is right about held-out ones.
+    """Returns whether a head trained on some rows is right about held-out rows.
 
-    The classes' names are left out: they help few examples most, so that the curve would be too flat a one. From 8
-    examples a class of Banking77, 84.8% were forecast with them at 16, 88.7% came true.
+    The classes' names are left out: they help most with few examples, so the curve would be too flat. From 8
+    examples a class of Banking77, the forecast with them for 16 was 84.8%, and the measured accuracy 88.7%.
     """
     axes = logistic.principal_axes(problem.features[rows].astype(np.float32), overwrite=True)
     weights = problem.weights[rows].astype(np.float32)[None]
@@ -251,7 +251,7 @@ def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64
 
 
 def _power(sizes: Floats, errors: Floats) -> float:
-    """Minus the slope of log error over log size: never below 0, and 1 at most, beyond what data ever gave."""
+    """Returns minus the slope of log error over log size, clipped to 0 to 1; data never gave more."""
     x, y = np.log(sizes), np.log(errors)
     x, y = x - x.mean(), y - y.mean()
     spread = float(x @ x)
@@ -261,18 +261,18 @@ def _power(sizes: Floats, errors: Floats) -> float:
 def advice_of(
     counts: NDArray[np.int64], wrong: NDArray[np.int64], names: tuple[str, ...], law: Law, seed: int
 ) -> tuple[ClassAdvice, ...]:
-    """What doubling a class's examples would bring: the part of its errors that the power takes away.
+    """Returns the gain from doubling a class's examples: the part of its errors that the power removes.
 
-    It is the class's own recall that gains. Accuracy over all classes does not: of the inputs that the class wins,
-    as many are other classes'. On Banking77 at 8 per class, recall gained 10.0 points where 10.6 were forecast, and
+    Only the class's own recall gains. Accuracy over all classes does not: the class also wins as many inputs
+    of other classes. On Banking77 at 8 per class, recall gained 10.0 points with a forecast of 10.6, and
     accuracy lost 0.1.
 
     Args:
         counts: shape (k,): measured examples of each class.
-        wrong: shape (k,): those of them that are not answered with it.
+        wrong: shape (k,): how many of these are answered with another class.
         names: Of the classes.
-        law: How errors fall.
-        seed: Of the uncertainty.
+        law: The fall of errors.
+        seed: The seed of the uncertainty.
     """
     share, certainty = _prior(counts, wrong)
     mean = (wrong + share * certainty) / np.maximum(counts + certainty, 1e-9)
@@ -297,10 +297,10 @@ def advice_of(
 
 
 def _prior(counts: NDArray[np.int64], wrong: NDArray[np.int64]) -> tuple[float, float]:
-    """What all classes say about one: the share of errors, and how many examples of its own that is worth.
+    """Returns the prior for one class from all: the share of errors, and its weight in examples of the class.
 
-    The worst classes of few examples each are mostly unlucky ones: with 8 each, those at a recall of 41% out of
-    fold were at 79% on Banking77's test set. How classes differ beyond luck is told by moments.
+    The worst classes of few examples each are mostly unlucky: with 8 each, classes with an out-of-fold recall of 41%
+    had 79% on Banking77's test set. Moments show how classes differ beyond luck.
     """
     known = counts > 0
     counts, rates = counts[known], wrong[known] / counts[known]

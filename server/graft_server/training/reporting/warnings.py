@@ -1,4 +1,4 @@
-"""What a report warns of, whatever the task."""
+"""The warnings of a report for any task."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from graft_server.training.examples.training_set import ExampleSet
 FEW = 5
 """A class with fewer examples is warned of."""
 MOSTLY = 0.5
-"""Of a class's examples; fewer that other classes have too are listed as conflicts and not warned of."""
+"""The share of a class's examples; fewer that other classes have too are listed as conflicts without a warning."""
 NAMED = 5
-"""A warning names at most so many classes."""
+"""The most classes that a warning names."""
 
 
 def contradicted(
     train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Shape (n,): whether another of the rows has the very features of each, and another target."""
+    """Returns whether another row has the same features as each, but another target, shape (n,)."""
     features = np.ascontiguousarray(train.features[POOLED][rows])
     whole = features.view(np.dtype((np.void, features.itemsize * features.shape[1])))[:, 0]
     _, same = np.unique(whole, return_inverse=True)
@@ -29,11 +29,11 @@ def contradicted(
 
 
 def contradictions(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[np.integer]) -> list[str]:
-    """What is to be said where most of the rows have the features of others with another target.
+    """Returns a warning if most rows have the features of others with another target.
 
     Args:
         train: The examples.
-        rows: Those that were trained on, shape (n,).
+        rows: The rows that were trained on, shape (n,).
         targets: shape (n,): equal for equal targets.
     """
     found = int(contradicted(train, rows, targets).sum())
@@ -44,7 +44,7 @@ def contradictions(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[
 
 
 def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
-    """What is to be said of the examples, and of those that were trained on, whatever the task."""
+    """Returns the warnings about the examples, and about the trained-on ones, for any task."""
     finite = np.ones(len(train), bool)
     for features in train.features.values():
         finite &= np.isfinite(features).all(axis=1)
@@ -59,7 +59,7 @@ def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
 
 
 def about(classes: tuple[str, ...], which: NDArray[np.int64], what: str) -> str:
-    """A sentence about some classes, whose first few are named; "{}" in it becomes "it is" or "they are"."""
+    """Returns a sentence about some classes, naming the first few; "{}" in it becomes "it is" or "they are"."""
     names = ", ".join(classes[i] for i in which[:NAMED])
     more = f" and {len(which) - NAMED:,} more" if len(which) > NAMED else ""
     verb, subject = ("has", "it is") if len(which) == 1 else ("have", "they are")

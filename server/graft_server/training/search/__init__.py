@@ -1,1 +1,1 @@
-"""Which head is best: candidates, and the search among them."""
+"""The search for the best head among the candidates."""

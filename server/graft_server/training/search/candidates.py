@@ -1,11 +1,11 @@
-"""The heads that selection tries: each gives out-of-fold logits, and can be fitted on everything.
+"""The heads that selection tries: each gives out-of-fold logits, and can be fitted on all rows.
 
 What was tried and left out, on Banking77 and CLINC150 at 8 and 16 per class (accuracy): shrinkage LDA 82.3,
 86.1, 89.5, 90.8, behind logistic regression (84.4, 88.3, 91.1, 92.5) on each; kernel logistic regression, which
 logistic regression and kernel regression averaged match or beat on each, at several times the cost; linear ridge
 regression, its leave-one-out in closed form from one factorisation for all penalties, 78.6, 82.5, 85.9, 88.3
-(logistic regression in the same view 83.9, 87.9, 90.2, 91.9), which also makes worse what it is averaged with
-(82.9, 86.9, 89.4, 91.3; kernel regression instead 84.2, 88.6, 90.2, 91.8).
+(logistic regression in the same view 83.9, 87.9, 90.2, 91.9), which also makes the head that it is averaged with
+worse (82.9, 86.9, 89.4, 91.3; kernel regression instead 84.2, 88.6, 90.2, 91.8).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ FOLDS_AT_ONCE = 3
 LOGITS_AT_ONCE = 4_000_000
 """Folds are fitted side by side as long as their logits take no more than 16 MiB."""
 ROWS_AT_ONCE = 1024
-"""Rows of features that are made float32 together where one pass is all that they are for."""
+"""Rows of features that become float32 together if only one pass needs them."""
 NEVER = -1
-"""The fold of rows that are trained on in every fold and never measured: the classes' names."""
+"""The fold of rows that are in every fold's training and never measured: the classes' names."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Training examples in one view, and the fold that each is held out in.
+    """Training examples in one view, and the fold in which each is held out.
 
     The last `names` rows are the classes' names rather than examples.
     """
@@ -50,7 +50,7 @@ class Problem:
     weights: NDArray[np.float64]
     """shape (n,), all > 0."""
     classes: int
-    """k."""
+    """The number k of classes."""
     fold_of: NDArray[np.int32]
     """shape (n,): 0 to folds - 1, or NEVER."""
     folds: int
@@ -65,17 +65,17 @@ class Problem:
 
     @property
     def examples(self) -> int:
-        """How many rows are examples."""
+        """The number of rows that are examples."""
         return int((self.fold_of != NEVER).sum())
 
     def let_go(self) -> None:
-        """Forgets the axes and the kernel regression, the largest of all; they are made again if asked for."""
+        """Drops the axes and the kernel regression, which are the largest parts; they are made again if needed."""
         for name in ("axes", "kernel"):
             self.__dict__.pop(name, None)
 
     @property
     def wide(self) -> Array:
-        """The features as float32: made anew each time, since they are as large as everything else together."""
+        """Returns the features as float32: made anew each time, since they are as large as all other parts together."""
         return self.features.astype(np.float32)
 
     @cached_property
@@ -85,7 +85,7 @@ class Problem:
 
     @cached_property
     def scale(self) -> float:
-        """The mean squared norm of the features: 1 for each view in them where rows are unit-norm."""
+        """The mean squared norm of the features: 1 per view if rows are unit-norm."""
         n = len(self.features)
         parts = (self.features[start : start + ROWS_AT_ONCE] for start in range(0, n, ROWS_AT_ONCE))
         squares = sum(float((part.astype(np.float32) ** 2).sum(dtype=np.float64)) for part in parts)
@@ -106,24 +106,24 @@ class Trial:
     problem: Problem
     settings: Mapping[str, float]
     logits: Array
-    """shape (n, k): of the first member's map on each example, trained without the example's fold."""
+    """shape (n, k): logits of the first member's map for each example, trained without the example's fold."""
     probabilities: Array
     """shape (n, k): calibrated, by the whole head, trained without the example's fold."""
     temperature: float
-    """The last one that was applied."""
+    """The last temperature that was applied."""
     fit: Callable[[], tuple[Member, ...]]
     """Fits the members on all rows."""
 
 
 def settled(trial: Trial) -> Trial:
-    """The trial, fitted now, so that what it is fitted with can be let go of."""
+    """Returns the trial, fitted now, so that its inputs can be freed."""
     members = trial.fit()
     return replace(trial, fit=lambda: members)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
-    """Which examples calibration may use."""
+    """The examples that calibration may use."""
 
     measured: NDArray[np.bool_]
     """shape (n,): False where the fold's model knew no example of the row's class."""
@@ -132,7 +132,7 @@ class Measure:
     soft: Array | None = None
 
     def temperature(self, logits: Array) -> float:
-        """The temperature of out-of-fold logits; 1 where nothing can be measured."""
+        """Returns the temperature of out-of-fold logits; 1 if nothing can be measured."""
         if not self.measured.any():
             return 1.0
         rows = self.measured
@@ -141,7 +141,7 @@ class Measure:
 
 
 def prototypes(problem: Problem, measure: Measure) -> Trial:
-    """The nearest class mean by angle (Snell et al. 2017, with cosines)."""
+    """Tries the nearest class mean by angle (Snell et al. 2017, with cosines)."""
     sums = np.zeros((problem.folds + 1, problem.classes, problem.features.shape[1]), np.float32)
     targets = indicators(problem.labels, problem.classes, problem.soft)
     weights = problem.weights.astype(np.float32)[:, None]
@@ -171,13 +171,13 @@ def prototypes(problem: Problem, measure: Measure) -> Trial:
 
 
 def names_alone(problem: Problem, names: Array, measure: Measure, scale: float) -> Trial:
-    """The classes' names, whatever the examples: only the temperature is learned from them.
+    """Tries the classes' names, whatever the examples: only the temperature is learned from the examples.
 
     Args:
-        problem: Whose view begins with the pooled one.
+        problem: A problem whose view begins with the pooled one.
         names: shape (k, d): places of the names in that view.
-        measure: What the temperature is learned from.
-        scale: What cosines are multiplied with to be logits where nothing can be measured.
+        measure: The examples from which the temperature is learned.
+        scale: The factor from cosines to logits if nothing can be measured.
     """
     weight = np.zeros((problem.features.shape[1], problem.classes), np.float32)
     weight[: names.shape[1]] = names.T
@@ -212,7 +212,7 @@ class Solved:
 class LogisticTrials:
     """Logistic regression at one strength after another, each fold starting from its own last solution.
 
-    From another fold's it would know the rows that it holds out: iterations stop before that is forgotten.
+    Another fold's solution would know the held-out rows: iterations stop before that knowledge is lost.
     """
 
     def __init__(self, problem: Problem, measure: Measure) -> None:
@@ -221,12 +221,12 @@ class LogisticTrials:
         self._last: dict[int, logistic.Solution] = {}
 
     def solved(self) -> Solved:
-        """The last solutions, without what else was needed for them."""
+        """Returns the last solutions, without the intermediate data."""
         axes = self.problem.axes
         return Solved(axes.rotation, axes.centre, dict(self._last))
 
     def start_at(self, part: Solved) -> None:
-        """Starts each fold from the solution without that fold of a part of the same examples."""
+        """Starts each fold from a part's solution without that fold."""
         now = self.problem.axes
         self._last = {
             fold: logistic.moved(last, part.rotation, part.centre, now) for fold, last in part.by_fold.items()
@@ -287,7 +287,7 @@ class LogisticTrials:
 
 
 def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
-    """Kernel regression with one penalty."""
+    """Tries kernel regression with one penalty."""
     kernel_ridge = problem.kernel
     logits = log_softplus(kernel_ridge.out_of_fold(ridge)[: problem.examples], SOFTNESS)
     temperature = measure.temperature(logits)
@@ -307,7 +307,7 @@ def kernel(problem: Problem, measure: Measure, ridge: float) -> Trial:
 
 
 def blend(one: Trial, other: Trial, measure: Measure) -> Trial:
-    """The average of two heads' probabilities, calibrated again: they err on different examples."""
+    """Tries the average of two heads' probabilities, calibrated again: they err on different examples."""
     mean: Array = (one.probabilities + other.probabilities) / np.float32(2)
     np.log(np.maximum(mean, np.float32(LEAST_PROBABILITY)), out=mean)
     temperature = measure.temperature(mean)

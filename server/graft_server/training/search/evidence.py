@@ -1,9 +1,9 @@
-"""How sure it is that one head is better than another, from cross-validation.
+"""The evidence from cross-validation that one head is better than another.
 
-With a handful of examples the difference of two log-losses is mostly luck, and the choice by it alone is often worse
-than none at all: from 8 messages of each kind, SMS spam was told apart by the pooled view in 91.6% and by all views
-in 97.4%, and half the draws took the pooled one. So differences are weighed by how far they can be trusted, against
-what is known of such choices from other data.
+With a handful of examples the difference of two log-losses is mostly luck, and a choice by it alone is often worse
+than none at all: from 8 messages of each kind of SMS spam, the pooled view gave 91.6% accuracy and all views
+97.4%, and half the draws chose the pooled one. So differences are weighed by how far they can be trusted, against
+knowledge of such choices from other data.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much the log-loss of one head is above another's, in nats."""
+    """The difference between the log-losses of two heads, in nats; above 0 if the first head's is larger."""
 
     mean: float
     variance: float
-    """Of the mean: infinity where nothing was measured."""
+    """The standard error of the mean: infinity if nothing was measured."""
 
     def surely_below(self, bound: float, errors: float) -> bool:
-        """Whether it is below a bound by more than so many standard errors."""
+        """Whether it is below a bound by more than a number of standard errors."""
         return self.mean + errors * float(np.sqrt(self.variance)) < bound
 
     def given(self, mean: float, deviation: float) -> float:
-        """What is to be expected of it where such differences are known to be spread about `mean`.
+        """Returns the expected difference, given that such differences are spread about `mean`.
 
-        The mean of the posterior of a normal prior: examples overrule it as they grow more.
+        It is the mean of the posterior of a normal prior, which more examples overrule.
         """
         trust = deviation**2 / (deviation**2 + self.variance)
         return mean if trust == 0 else trust * self.mean + (1 - trust) * mean
 
 
 def difference(one: Floats, other: Floats, weights: Floats, folds: int) -> Difference:
-    """The mean difference of the losses of the same examples.
+    """Returns the mean difference of the losses on the same examples.
 
     Args:
-        one: shape (n,): of each measured example, by a head that was trained without its fold.
+        one: shape (n,): the loss on each measured example of a head that was trained without its fold.
         other: The same by the other head.
         weights: shape (n,).
-        folds: How many there are.
+        folds: The number of folds.
     """
     if len(one) < 2:
         return Difference(0.0, np.inf)
@@ -53,14 +53,14 @@ def difference(one: Floats, other: Floats, weights: Floats, folds: int) -> Diffe
 
 
 def mean_and_variance(values: Floats, weights: Floats) -> tuple[float, float]:
-    """The weighted mean of n >= 1 values, and the variance of that mean, 0 of a single one."""
+    """Returns the weighted mean of n >= 1 values, and the variance of that mean, 0 for a single value."""
     shares = weights / weights.sum()
     mean = float(shares @ values)
     return mean, float(shares**2 @ (values - mean) ** 2) * len(values) / max(len(values) - 1, 1)
 
 
 def widening(folds: int) -> float:
-    """By how much cross-validated figures spread more than their rows do, which share what they are trained on.
+    """Returns how much more cross-validated figures spread than their rows, since folds share training rows.
 
     Nadeau and Bengio 2003: the variance 1 / folds of a mean over folds becomes 1 / folds + 1 / (folds - 1).
     """

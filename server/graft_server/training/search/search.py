@@ -1,7 +1,7 @@
 """The search for the best head: greedy, one question after the other.
 
-Which view, do the classes' names help, how strong, which kind. On large sets it asks on a part of the examples
-and only the last question on all.
+Which view, do the classes' names help, how strong, which kind. On large sets it answers the first questions on a part
+of the examples and only the last question on all.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ from graft_server.training.solvers.kernel import RIDGES
 from graft_server.training.solvers.threads import side_by_side
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""What logistic regression's C is chosen from, for features of norm 1."""
+"""The choices for logistic regression's C, for features of norm 1."""
 FIRST_STRENGTH = 3
 """Where the search begins: 30 is best or next to it on Banking77 and CLINC150 at 8, 16 and all per class."""
 AS_GOOD = 0.002
-"""Of heads whose log-losses surely differ by less, in nats, the simplest is taken."""
+"""Among heads whose log-losses surely differ by less, in nats, the simplest is chosen."""
 WORTH_OF_A_VIEW = (0.05, 0.05)
-"""What a further view takes off the log-loss of logistic regression, in nats, and how that is spread: -0.02 on
+"""The prior mean and spread of the fall in logistic regression's log-loss from a further view, in nats: -0.02 on
 Banking77, 0.04 on CLINC150, 0.11 on GoEmotions and 0.1 on SMS spam, at 8 per class."""
 SURE = 1.0
 """Standard errors by which names must help, and by which a simpler head must be as good as the best: otherwise the
 average of logistic and kernel regression is taken, which is seldom far behind either. By log-loss alone 4 of 10 draws
 of 8 messages of each kind of SMS spam chose prototypes and lost 1 to 2 points."""
 SEARCH_EXAMPLES = 3000
-"""Examples that views, names and strengths are chosen on; more change neither choice on Banking77 or CLINC150."""
+"""The most examples on which views, names and strengths are chosen; more change no choice on Banking77 or CLINC150."""
 
 MANY_CELLS = 5_000_000
-"""Examples times classes from which the first strength is taken as it is: each other one takes a minute."""
+"""Examples times classes from which only the first strength is tried: each further one takes a minute."""
 
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """A trial and how good it is."""
+    """A trial and its measured quality."""
 
     trial: Trial
     candidate: Candidate
     losses: NDArray[np.float64]
-    """shape (m,): of the measured examples."""
+    """shape (m,): the losses of the measured examples."""
 
 
 def silent(stage: str, fraction: float) -> None:
-    """Tells nobody of progress."""
+    """Ignores progress."""
     del stage, fraction
 
 
 def views_of(train: ExampleSet) -> list[str]:
-    """The views to choose from, simplest first: the pooled one, and it with each other one."""
+    """Returns the views to choose from, simplest first: the pooled view, and the pooled view with each other one."""
     return [POOLED, *(view_of(POOLED, view) for view in train.features if view != POOLED)]
 
 
@@ -80,7 +80,7 @@ class Search:
         self._part = np.sort(np.random.default_rng(examples.seed).permutation(n)[:few])
 
     def best(self) -> list[Judged]:
-        """What was tried last, the chosen one first."""
+        """Returns the last trials, the chosen one first."""
         view, names = self._view_and_names()
         self._progress("choose", 0.4)
         if len(self._part) < len(self._all):
@@ -110,7 +110,7 @@ class Search:
         return difference(one.losses, other.losses, weights, self._examples.folds)
 
     def _of_names(self, linear: Judged, measure: Measure) -> list[Judged]:
-        """The names alone, and averaged with what the examples teach, where names are logits by themselves."""
+        """Tries the names alone, and averaged with a head trained on the examples, if cosines with names are logits."""
         train = self._examples.train
         if train.label_features is None or not train.label_scale:
             return []
@@ -120,7 +120,7 @@ class Search:
         return [judge(alone, measure), judge(blended, measure)]
 
     def _tried(self, view: str, names: bool) -> tuple[list[Judged], LogisticTrials]:
-        """Prototypes, then logistic and kernel regression of several strengths."""
+        """Tries prototypes, then logistic and kernel regression of several strengths."""
         trials = self._asked.get((view, names)) or LogisticTrials(*self.problem(view, names, self._part))
         self._asked.clear()
         problem, measure = trials.problem, trials.measure
@@ -130,16 +130,16 @@ class Search:
         return [simple, *linear, *kernel], trials
 
     def _on_part(self, view: str, names: bool) -> tuple[dict[str, float], Solved]:
-        """The best settings on a part and where to start from on all; the rest is let go of: it is 200 MB."""
+        """Returns the best settings on a part, and a start for all examples; the rest, 200 MB, is freed."""
         tried, trials = self._tried(view, names)
         return _settings(tried), trials.solved()
 
     def _on_all(self, view: str, names: bool, settings: Mapping[str, float], solved: Solved) -> list[Judged]:
-        """The same heads on all examples with the settings that were best on a part."""
+        """Tries the same heads on all examples with the settings that were best on a part."""
         problem, measure = self.problem(view, names, self._all)
         trials = LogisticTrials(problem, measure)
         trials.start_at(solved)
-        # Each is fitted at once and what it was fitted with let go of: two of them would be over the memory allowed.
+        # Each is fitted at once and its inputs freed: two of them would exceed the memory allowed.
         linear = candidates.settled(trials.trial(settings["C"]))
         problem.let_go()
         kernel = candidates.settled(candidates.kernel(problem, measure, settings["ridge"]))
@@ -148,7 +148,7 @@ class Search:
         return [judge(one, measure) for one in (simple, linear, kernel)]
 
     def _view_and_names(self) -> tuple[str, bool]:
-        """The view whose logistic regression is to be expected best, and whether the classes' names help in it."""
+        """Returns the view whose logistic regression should be best, and whether the classes' names help in it."""
         views = views_of(self._examples.train)
         view, plain = views[0], None
         if len(views) > 1:
@@ -194,7 +194,7 @@ class Search:
         return tried
 
     def problem(self, view: str, names: bool, part: NDArray[np.int64]) -> tuple[Problem, Measure]:
-        """The examples of places `part` in a view, with the classes' names perhaps."""
+        """Returns the examples at places `part` in a view, with the classes' names if `names` says so."""
         examples = self._examples
         features = stacked(examples.train.features, view)[examples.rows[part]]
         labels, weights, fold_of = examples.labels[part], examples.weights[part], examples.fold_of[part]
@@ -215,7 +215,7 @@ class Search:
 
 
 def judge(trial: Trial, measure: Measure) -> Judged:
-    """The trial with its log-loss and accuracy on the measured examples, 0 where there are none."""
+    """Returns the trial with its log-loss and accuracy on the measured examples, 0 if there are none."""
     rows = measure.measured
     if not rows.any():
         return Judged(trial, Candidate(trial.kind, trial.problem.view, trial.settings), np.empty(0))
@@ -231,7 +231,7 @@ def judge(trial: Trial, measure: Measure) -> Judged:
 
 
 def _settings(tried: list[Judged]) -> dict[str, float]:
-    """The settings of the best of each kind; nothing else of it is kept."""
+    """Returns only the settings of the best trial of each kind."""
     best: dict[str, float] = {}
     for one in sorted(tried, key=lambda one: -one.candidate.log_loss):
         best |= one.candidate.settings

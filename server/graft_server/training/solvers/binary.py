@@ -1,8 +1,8 @@
 """L2-regularised logistic regression for many labels, each applying or not, all at once.
 
-A label of a fold is a problem of its own in `logistic`'s L-BFGS: they share the features, their principal axes and
-every matrix product, but neither steps nor the places where they stop. With labels side by side in one problem,
-the rare ones would wait for the frequent.
+Each label of a fold is a problem of its own in `logistic`'s L-BFGS: the problems share the features, their principal
+axes and every matrix product, but neither steps nor stopping points. With all labels in one problem, the rare ones
+would wait for the frequent ones.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def fit(
     Args:
         axes: The features, shared.
         targets: shape (n, k): 1 where the label applies, 0 where not, or its probability.
-        weights: shape (f, n): of each example in each problem; 0 leaves it out.
-        strength: What scikit-learn calls C.
+        weights: shape (f, n): each example's weight in each problem; 0 leaves it out.
+        strength: C, as in scikit-learn.
         start: Where to begin, for example the solution of a neighbouring strength.
-        tolerance: How far down the gradient must come, as a share of what it is where only the frequencies of the
+        tolerance: The gradient at which to stop, as a share of the gradient where only the frequencies of the
             labels are known.
     """
     problem = _Labels(axes, targets, weights, strength)
@@ -58,7 +58,7 @@ class _Labels:
         f, k = len(weights), targets.shape[1]
         self._shape = (f, k, r + 1)
         total = weights.sum(axis=1, dtype=np.float64)[:, None]
-        # Half an example of each kind: a label that a fold has no example of has a logit all the same.
+        # Half an example of each kind gives even a label without an example in the fold a logit.
         self._shares = ((weights @ targets).astype(np.float64) + 0.5) / (total + 1)
         # The Hessian's block of a label is the spread weighted by p (1 - p), its share's at the start.
         curvature = self._shares * (1 - self._shares) * strength * (total / n)
@@ -66,7 +66,7 @@ class _Labels:
         self._scale: Array = (1 / np.sqrt(steepness)).astype(np.float32)
 
     def frequencies(self) -> Array:
-        """The point that knows how frequent each label is, and nothing else."""
+        """Returns the point that knows only how frequent each label is."""
         stacked = np.zeros(self._shape, np.float32)
         stacked[:, :, -1] = np.log(self._shares / (1 - self._shares))
         return self._flat(stacked / self._scale)

@@ -1,7 +1,7 @@
-"""Regression, for example onto the classes' indicators, with a Gaussian kernel, its cross-validation in closed form.
+"""Regression with a Gaussian kernel, for example onto the classes' indicators, with closed-form cross-validation.
 
-The kernel is taken to m landmarks (Nyström, Williams and Seeger 2001), all examples while there are few. What a
-fold's held-out rows add to the normal equations is subtracted from the sum over all rows, so that leaving a
+The kernel is taken to m landmarks (Nyström, Williams and Seeger 2001), all examples while there are few. The
+contribution of a fold's held-out rows to the normal equations is subtracted from the sum over all rows, so leaving a
 fold out costs one Cholesky factorisation of an (m, m) matrix and no pass over the data.
 """
 
@@ -23,12 +23,12 @@ MAX_LANDMARKS = 2048
 WIDTH = 1.0
 """gamma times the mean squared norm of the features. Banking77 at 16 per class: 0.5 88.8, 1 88.8, 2 88.5."""
 RIDGES = (0.1, 0.3, 1.0)
-"""What the penalty is chosen from; a factor of three moves accuracy by 0.2 points at most."""
+"""The choices for the penalty; a factor of three moves accuracy by 0.2 points at most."""
 SOFTNESS = 0.03
-"""Of the link from scores to logits. Log-loss on Banking77 at 16 per class, at 0.01: 0.507, 0.03: 0.461,
+"""The width of the link from scores to logits. Log-loss on Banking77 at 16 per class, at 0.01: 0.507, 0.03: 0.461,
 0.1: 0.458; on CLINC150 0.307, 0.297, 0.316. Without a link, a softmax of the scores: 0.522 and 0.389."""
 ROWS_AT_ONCE = 1024
-"""Rows whose kernel is taken at once: 8 MiB."""
+"""The rows whose kernel is computed at once: 8 MiB."""
 
 Array = NDArray[np.float32]
 
@@ -38,13 +38,13 @@ class _Sums:
     """The normal equations' sums over some rows."""
 
     gram: Array
-    """shape (m, m), column after column: the lower triangle, half the work of the whole and all that is read."""
+    """shape (m, m), in column order: only the lower triangle is computed and read, which is half the work."""
     targets: Array
     """shape (m, k)."""
 
     @classmethod
     def none(cls, m: int, k: int) -> _Sums:
-        """Those over no rows."""
+        """Returns the sums over no rows."""
         return cls(np.zeros((m, m), np.float32, order="F"), np.zeros((m, k), np.float32))
 
     def add(self, other: _Sums) -> None:
@@ -53,15 +53,15 @@ class _Sums:
         np.add(self.targets, other.targets, out=self.targets)
 
     def copy(self) -> _Sums:
-        """The same sums once more."""
+        """Returns a copy of the sums."""
         return _Sums(self.gram.copy(order="F"), self.targets.copy())
 
     def without(self, other: _Sums) -> _Sums:
-        """These less other rows' sums."""
+        """Returns these sums less other rows' sums."""
         return _Sums(self.gram - other.gram, self.targets - other.targets)
 
     def solved(self, ridge: float) -> Array:
-        """The regression with a penalty, shape (m, k), on rotated rows; the sums are used up."""
+        """Returns the regression with a penalty, shape (m, k), on rotated rows; the sums are overwritten."""
         self.gram.flat[:: len(self.gram) + 1] += np.float32(ridge)
         factor = cho_factor(self.gram, lower=True, overwrite_a=True, check_finite=False)
         solved: Array = cho_solve(factor, self.targets, check_finite=False)
@@ -84,10 +84,10 @@ class KernelRidge:
 
         Args:
             features: shape (n, d).
-            targets: shape (n, k), float32: what is regressed onto, for example `indicators`.
+            targets: shape (n, k), float32: the targets of the regression, for example `indicators`.
             weights: shape (n,).
             fold_of: shape (n,).
-            seed: What the landmarks are drawn by.
+            seed: The seed of the draw of landmarks.
         """
         n, k = targets.shape
         chosen = (
@@ -98,8 +98,8 @@ class KernelRidge:
         wide = self._landmarks.astype(np.float32)
         self._gamma = WIDTH / max(float(np.einsum("md,md->m", wide, wide).mean()), 1e-12)
         kernel = kernel_among(wide, self._gamma)
-        # Float32 would leave nothing of the factor: the kernel's condition is about a million. The factor's own
-        # is its square root, so that rows are rotated in float32, twice as fast.
+        # Float32 would destroy the factor: the kernel's condition is about a million. The condition of the factor
+        # is its square root, so rows are rotated in float32, twice as fast.
         self._factor: NDArray[np.float64] = cholesky(kernel, lower=True, overwrite_a=True)
         rough: Array = self._factor.astype(np.float32, order="F")
         self._means: Array = (targets.T @ weights / weights.sum()).astype(np.float32)
@@ -111,7 +111,7 @@ class KernelRidge:
             self._total.add(one)
 
     def out_of_fold(self, ridge: float) -> Array:
-        """Scores of each row, shape (n, k), by the regression without its fold; 0 for rows of fold -1."""
+        """Returns each row's scores, shape (n, k), by the regression without its fold; 0 for rows of fold -1."""
         scores = np.zeros(self._targets.shape, np.float32)
 
         def hold_out(fold: int) -> None:
@@ -124,12 +124,12 @@ class KernelRidge:
         return scores
 
     def fit(self, ridge: float) -> KernelMap:
-        """The regression on all rows."""
+        """Returns the regression on all rows."""
         weight = self._weight(self._total.copy(), ridge)
         return KernelMap(self._landmarks, self._gamma, weight, self._means, SOFTNESS)
 
     def _weight(self, sums: _Sums, ridge: float) -> Array:
-        """Shape (m, k): of the landmarks, as they are served; the sums are used up."""
+        """Returns the weights of the landmarks as they are served, shape (m, k); the sums are overwritten."""
         weight = solve_triangular(self._factor, sums.solved(ridge), lower=True, trans="T", check_finite=False)
         served: Array = weight.astype(np.float32)
         return served
@@ -142,7 +142,7 @@ class KernelRidge:
 
     def _rotated(self, rows: NDArray[np.int64], factor: Array) -> Array:
         """Shape (rows, m): coordinates in which the penalty is the sum of squares."""
-        # The transpose of a C-ordered array is what LAPACK reads without a copy.
+        # LAPACK reads the transpose of a C-ordered array without a copy.
         rotated: Array = solve_triangular(
             factor, self._kernel(rows).T, lower=True, overwrite_b=True, check_finite=False
         ).T
@@ -161,7 +161,7 @@ class KernelRidge:
         targets: Array = (weighted @ rotated).T - np.outer(weights @ rotated, self._means)
         np.add(sums.targets, targets, out=sums.targets)
         rotated *= np.sqrt(weights)[:, None]
-        # In place: the library writes to the array that it is given where that is laid out column after column.
+        # In place: the library writes to its argument if that is in column order.
         ssyrk(1.0, rotated.T, beta=1.0, c=sums.gram, lower=1, overwrite_c=1)
 
 

@@ -2,9 +2,9 @@
 
 The problems of a cross-validation share their features and differ in their weights (0 for held-out rows):
 one L-BFGS runs them side by side (Liu and Nocedal 1989), each with inner products and steps of its own. The
-features are rotated onto their principal axes first: there the loss is nearly as steep one way as another
-once each axis is scaled by its share of the Hessian's bound, and some ten iterations do where scikit-learn
-takes a hundred. With fewer rows than dimensions the axes span only what the rows do.
+features are rotated onto their principal axes first: there the loss is nearly equally steep in all directions
+once each axis is scaled by its share of the Hessian's bound, and about ten iterations suffice where scikit-learn
+takes a hundred. With fewer rows than dimensions the axes span only the rows.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MEMORY = 8
 """Pairs that L-BFGS remembers; 4 needs more iterations, 16 saves none."""
 MAX_ITERATIONS = 60
 FINE = 3e-3
-"""Stop when the gradient, in the scaled coordinates, is this fraction of what it is at zero weights."""
+"""Stop when the gradient, in the scaled coordinates, is this fraction of the gradient at zero weights."""
 ROUGH = 1e-2
 """Enough to compare views, in two thirds of the iterations: log-loss on CLINC150 at 8 per class is 0.309, FINE
 0.305, further down 0.305."""
 ROWS_AT_ONCE = 2048
-"""Rows that are rotated together."""
+"""The rows that are rotated together."""
 
 Array = NDArray[np.float32]
 
@@ -72,7 +72,7 @@ def principal_axes(features: Array, *, overwrite: bool = False) -> Axes:
 
 
 def _negligible(spread: NDArray[np.float64]) -> float:
-    """Below this an axis is rounding: products of float32 features carry about 1e-7 of the largest."""
+    """Returns the size below which an axis is rounding: float32 products carry about 1e-7 of the largest."""
     return max(1e-6 * float(spread[-1]), 1e-9)
 
 
@@ -87,7 +87,7 @@ class Solution:
 
 
 def stacked(solutions: list[Solution]) -> Solution:
-    """The problems of all solutions in one."""
+    """Returns the problems of all solutions in one."""
     return Solution(
         np.concatenate([solution.weight for solution in solutions]),
         np.concatenate([solution.bias for solution in solutions]),
@@ -95,12 +95,12 @@ def stacked(solutions: list[Solution]) -> Solution:
 
 
 def mean_of(solution: Solution) -> Solution:
-    """The mean of all problems' weights, as the solution of one problem."""
+    """Returns the mean of all problems' weights, as the solution of one problem."""
     return Solution(solution.weight.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True))
 
 
 def moved(solution: Solution, rotation: Array, centre: Array, now: Axes) -> Solution:
-    """The same weights on other axes, as far as those span them, from axes of this rotation and centre."""
+    """Returns the same weights on other axes, as far as these span them, from axes of this rotation and centre."""
     weight = np.matmul(now.rotation.T @ rotation, solution.weight)
     shift = (now.centre - centre) @ rotation
     return Solution(weight, solution.bias + np.matmul(shift, solution.weight))
@@ -122,11 +122,11 @@ def fit(
     Args:
         axes: The features, shared.
         labels: shape (n,).
-        weights: shape (f, n): of each example in each problem; 0 leaves it out.
+        weights: shape (f, n): each example's weight in each problem; 0 leaves it out.
         classes: k.
-        strength: What scikit-learn calls C.
+        strength: C, as in scikit-learn.
         start: Where to begin, for example the solution of a neighbouring strength.
-        tolerance: How far down the gradient must come: FINE or ROUGH.
+        tolerance: The gradient at which to stop: FINE or ROUGH.
         soft: shape (n, k), where targets are distributions: the cross-entropy is with these, and labels are not
             looked at.
     """
@@ -158,12 +158,12 @@ class _Problem:
         self._soft = soft
         self._weights = weights * np.float32(strength)
         self._rows = np.arange(len(labels))
-        # One array for all evaluations: it is the largest by far, and new memory costs as much as what is done in it.
+        # One array for all evaluations: it is the largest by far, and new memory costs as much as the work in it.
         self._logits = np.empty((len(weights), len(labels), classes), np.float32)
         n, r = axes.coordinates.shape
         self.shape = (len(weights), r + 1, classes)
         # A class's block of the Hessian is the spread weighted by p (1 - p), about 1 / k at the start;
-        # with many classes fewer iterations are needed with no less than 0.02.
+        # with many classes, at least 0.02 needs fewer iterations.
         curvature = strength * max(1.0 / classes, 0.02) * float(weights.mean())
         steepness = curvature * np.append(axes.spread, n) + 1
         self._scale: Array = (1 / np.sqrt(steepness)).astype(np.float32)[:, None]
@@ -236,12 +236,12 @@ def minimise(
 def _step(
     problem: Problem, point: Array, direction: Array, loss: NDArray[np.float64], slope: NDArray[np.float64]
 ) -> tuple[Array, NDArray[np.float64], Array]:
-    """Backtracks, each problem for itself, until every one has descended enough (Armijo) or stands still."""
+    """Backtracks, each problem separately, until every one has descended enough (Armijo) or stands still."""
     size = np.ones(len(point))
     while True:
         moved = point + size.astype(np.float32)[:, None, None] * direction
         moved_loss, gradient = problem.loss(moved)
-        # Float32 sums tell losses apart to about 1e-6 of their size.
+        # Float32 sums resolve losses to about 1e-6 of their size.
         short = moved_loss > loss + 1e-4 * size * slope + 1e-6 * np.abs(loss)
         if not short.any():
             return moved, moved_loss, gradient
@@ -250,7 +250,7 @@ def _step(
 
 
 def _direction(gradient: Array, pairs: list[tuple[Array, Array, NDArray[np.float64]]]) -> Array:
-    """The two-loop recursion; a problem without a useful pair goes down its gradient."""
+    """Computes the two-loop recursion; a problem without a useful pair descends along its gradient."""
     direction: Array = -gradient
     if not pairs:
         direction /= np.maximum(norm(gradient), 1.0)[:, None, None].astype(np.float32)

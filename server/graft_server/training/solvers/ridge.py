@@ -1,6 +1,6 @@
-"""Linear regression with an L2 penalty, its cross-validation in closed form.
+"""Linear regression with an L2 penalty and closed-form cross-validation.
 
-A fold is left out of the normal equations by subtracting what its rows add to them, so a penalty costs one
+A fold is left out of the normal equations by subtracting its rows' contribution, so a penalty costs one
 factorisation a fold; with as many folds as examples it is leave-one-out. The constant is not penalised.
 """
 
@@ -38,11 +38,11 @@ class Ridge:
         self._moments = [weighted[rows].T @ targets[rows] for rows in folds]
         self._gram = sum(self._grams, np.zeros_like(self._grams[0]))
         self._moment = sum(self._moments, np.zeros_like(self._moments[0]))
-        # For features of norm 1 the axes' mean square is this fraction of it: a penalty means the same everywhere.
+        # For features of norm 1 the axes' mean square is this fraction of it: so a penalty has one meaning everywhere.
         self._scale = max(float(np.einsum("nr,nr->n", self._rows[:, :-1], self._rows[:, :-1]).mean()), 1e-12)
 
     def out_of_fold(self, penalty: float) -> Floats:
-        """The prediction of each row, shape (n,), by the regression without its fold."""
+        """Returns each row's prediction, shape (n,), by the regression without its fold."""
         predicted = np.empty(len(self._fold_of))
         for rows, gram, moment in zip(self._folds, self._grams, self._moments, strict=True):
             predicted[rows] = self._rows[rows] @ self._solved(
@@ -51,7 +51,7 @@ class Ridge:
         return predicted
 
     def fit(self, penalty: float) -> LinearMap:
-        """The regression on all rows, of the features themselves."""
+        """Returns the regression on all rows, in terms of the original features."""
         solved = self._solved(self._gram, self._moment, penalty)
         weight = (self._axes.rotation @ solved[:-1]).astype(np.float32)[:, None]
         bias = np.array([solved[-1] - self._axes.centre @ weight[:, 0]], np.float32)

@@ -1,4 +1,4 @@
-"""Which tasks heads are trained for, and how. To add one: docs/adding-a-task.md."""
+"""The tasks for which heads are trained, and how. To add one: docs/adding-a-task.md."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from graft_server.training.tasks.regression.examples import assemble as assemble
 from graft_server.training.tasks.regression.selection import select_regression
 from graft_server.training.tasks.single_label.examples import assemble as assemble_single_label
 from graft_server.training.tasks.single_label.selection import select_single_label
+from graft_server.training.tasks.single_label.tuning import LEAST_EXAMPLES, measure_tuned, prepare
 from graft_server.training.tasks.single_label.zero_shot import by_names
-from graft_server.training.tasks.task import TrainingTask
+from graft_server.training.tasks.task import TrainingTask, TuningTask
 
 TRAINING: Mapping[Task, TrainingTask[Any]] = {
     Task.SINGLE_LABEL: TrainingTask(
@@ -24,6 +25,7 @@ TRAINING: Mapping[Task, TrainingTask[Any]] = {
             "At least 2 classes need training examples", metadata={"classes": "0", "needed": "2"}
         ),
         by_names,
+        TuningTask(LEAST_EXAMPLES, prepare, measure_tuned),
     ),
     Task.MULTI_LABEL: TrainingTask(
         assemble_multi_label,
@@ -41,4 +43,4 @@ TRAINING: Mapping[Task, TrainingTask[Any]] = {
         ),
     ),
 }
-"""By task."""
+"""The training of heads by task."""

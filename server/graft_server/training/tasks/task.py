@@ -1,4 +1,4 @@
-"""What training has to know of a task: a row of `table.TRAINING`."""
+"""The facts about a task that training needs: a row of `table.TRAINING`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.report import Report
+from graft_server.backbones.tuning_objects import TuningSet
+from graft_server.domain.report import Report, TuningReport
 from graft_server.heads import Head
-from graft_server.training.contract import Wanted
+from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import Finishing, Wanted
 from graft_server.training.examples.assembling import Build, NothingToTrainOn
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
@@ -22,15 +24,15 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """What selection settled on."""
+    """The result of selection."""
 
     head: Head
     report: Report
-    """Without the identity that its caller adds: backbone, encoder, time, duration."""
+    """The report without the identity that the caller adds: backbone, encoder, time, duration."""
     examples: Examples | None = None
-    """What it was chosen on; None: there were none."""
+    """The examples of the choice; None: there were none."""
     out_of_fold: Array | None = None
-    """shape (n, k): probabilities of these by heads like it, each trained without the example's fold."""
+    """shape (n, k): probabilities of these examples by heads like it, each trained without the example's fold."""
 
 
 Set = TypeVar("Set", bound=ExampleSet)
@@ -41,23 +43,58 @@ class Select(Protocol[Set_contra]):
     """Chooses and fits a task's head, and reports on it."""
 
     def __call__(self, train: Set_contra, *, seed: int, progress: Progress) -> Selection:
-        """Raises StateError where the examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES)."""
+        """Raises StateError if the examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES)."""
 
 
 def none_by_names(wanted: Wanted) -> None:
-    """Names of labels alone answer nothing."""
+    """Returns None: names of labels alone make no head."""
     del wanted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedHead:
+    """A head on tuned features, measured."""
+
+    head: Head
+    features: Array
+    """shape (n, d): of all examples."""
+    report: TuningReport
+    """Whether it is kept, and what it gained."""
+    of_measured: Array
+    """shape (m, k): what it says of the examples to measure on, for the next tuning to be compared with."""
+    reported: Callable[[Report, tuple[str, ...]], Report]
+    """The frozen version's report, with this one's figures, by the names of its labels."""
+
+
+class PrepareTuning(Protocol):
+    """Makes what a tuning is given."""
+
+    def __call__(self, selection: Selection, *, seed: int) -> TuningSet | None:
+        """None if there are too few examples for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningTask:
+    """What comes before and after a tuning of the backbone."""
+
+    least_examples: int
+    """With fewer there is none."""
+    prepare: PrepareTuning
+    measure: Callable[[Objects, Finishing, TuningReport], TunedHead]
+    """Chooses the head on the tuned features, and measures it against the best one so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingTask(Generic[Set]):
-    """How heads of a task are trained."""
+    """The functions that train heads of a task."""
 
     assemble: Build[Set]
-    """Makes arrays of examples with their targets."""
+    """Makes arrays from examples with their targets."""
     select: Select[Set]
     nothing: NothingToTrainOn
-    """What to say where no example can be trained on."""
+    """The failure if no example can be trained on."""
     by_names: Callable[[Wanted], tuple[Set, Selection] | None] = none_by_names
-    """The head that the names of the declared labels make, where they can answer before the first example; no
-    examples come with it."""
+    """Makes the head from the names of the declared labels, if they can answer before the first example; its
+    set has no examples."""
+    tuning: TuningTask | None = None
+    """None: the backbone cannot be tuned for it."""

@@ -1,6 +1,6 @@
-"""The learning curve of several labels: what parts of the examples are measured with, and what is lost.
+"""The learning curve of several labels: the head that parts of the examples are measured with, and its losses.
 
-It is decisions: wrong ones, of those that were carried or selected, which makes the figure micro-F1.
+The losses are wrong decisions among the labels that were carried or selected, which makes the figure micro-F1.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from graft_server.training.solvers import binary, logistic
 from graft_server.training.tasks.multi_label.thresholds import best_cut
 
 STRENGTH = 3.0
-"""Of the logistic regression that parts of multi-label examples are measured with, for features of norm 1. One
-threshold of all labels goes with it: on two folds' rows, thresholds of their own move micro-F1 by more than twice the
+"""The strength of the logistic regression that measures parts of multi-label examples, for features of norm 1. All
+labels share one threshold: on two folds' rows, separate thresholds move micro-F1 by more than twice the
 examples do (0.28 to 0.40 by the fold, on 700 rows of GoEmotions)."""
 
 Array = NDArray[np.float32]
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 def decisions(selected: NDArray[np.bool_], targets: NDArray[np.bool_], weights: Floats) -> Lost:
-    """What n examples lose by decisions about k labels, shape (n, k)."""
+    """Returns the losses of n examples from decisions about k labels, shape (n, k)."""
     lost = weights * (selected != targets).sum(axis=-1)
     at_stake = weights * (selected.sum(axis=-1) + targets.sum(axis=-1))
     return Lost(lost, at_stake)
@@ -43,7 +43,7 @@ def multi_label_curve(
     names: tuple[str, ...],
     seed: int,
 ) -> LearningCurve | None:
-    """The curve of micro-F1 over n examples, and the labels that more examples would help most; None with too few.
+    """Returns the curve of micro-F1 over n examples, and the labels that more would help most; None with too few.
 
     Args:
         features: shape (n, d).
@@ -51,7 +51,7 @@ def multi_label_curve(
         weights: shape (n,), all > 0.
         fold_of: shape (n,).
         kinds: shape (n,): parts have about each one's share.
-        selected: shape (n, k): what heads like the chosen one, trained without an example's fold, select for it.
+        selected: shape (n, k): the labels that heads like the chosen one, trained without its fold, select for it.
         names: Of the labels.
         seed: Of every random choice.
     """
@@ -71,7 +71,7 @@ def multi_label_curve(
     folds = int(fold_of.max()) + 1
     every = np.ones(len(targets), bool)
     sizes, by_fold = parts_of(fold_of, kinds, scores, measured=every, folds=folds, seed=seed)
-    # The same order as parts_of has: the rows of one fold after another's.
+    # In the order of parts_of: the rows of one fold after those of another.
     order = np.concatenate([np.flatnonzero(fold_of == fold) for fold in range(len(by_fold))])
     held, own = targets[order], weights[order]
     parts = [
@@ -85,7 +85,7 @@ def multi_label_curve(
 
 
 def _by_one_threshold(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> NDArray[np.bool_]:
-    """Decisions by the threshold that is best for all labels together, shape (n, k)."""
+    """Returns decisions by the threshold that is best for all labels together, shape (n, k)."""
     probabilities = sigmoid(scores)
     own = np.repeat(weights, targets.shape[1])
     chosen: NDArray[np.bool_] = probabilities >= best_cut(probabilities.reshape(-1), targets.reshape(-1), own)

@@ -21,7 +21,7 @@ class MultiLabelSet(ExampleSet):
     classes: tuple[str, ...]
     """Names of the labels, in output order."""
     descriptions: tuple[str, ...]
-    """What each label means, or ""."""
+    """The description of each label, or ""."""
     targets: NDArray[np.bool_]
     """shape (n, k): which labels apply."""
     label_features: Mapping[str, NDArray[np.float16]] | None = None
@@ -37,14 +37,14 @@ class MultiLabelSet(ExampleSet):
         return ", ".join(self.classes[label] for label in np.flatnonzero(self.targets[row]))
 
     def kinds(self) -> NDArray[np.int32]:
-        """The rarest label that a row carries; k where it carries none."""
+        """The rarest label that a row carries; k if it carries none."""
         carried = np.where(self.targets, self.targets.sum(axis=0), len(self.targets) + 1)
         found = np.where(self.targets.any(axis=1), carried.argmin(axis=1), self.targets.shape[1])
         return np.asarray(found, np.int32)
 
 
 def assemble(examples: Sequence[Example], wanted: Wanted, shared: Shared) -> MultiLabelSet:
-    """The set of examples that all have a set of labels."""
+    """Returns the set of examples that all have a set of labels."""
     known = known_labels(examples, wanted)
     number = {name: i for i, name in enumerate(known)}
     targets = np.zeros((len(examples), len(known)), bool)

@@ -1,4 +1,4 @@
-"""The report of a multi-label head: its figures, and what a person should know before trusting it."""
+"""The report of a multi-label head: its figures, and facts that a person needs before trusting it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.thresholds import decided_without
 
 DOUBTFUL = 0.25
-"""A label, or its absence, is listed as a probable error where it is less likely, given the input, than this
-fraction of what it is on average."""
+"""A label, or its absence, is listed as a probable error if its probability, given the input, is below this
+fraction of its average."""
 
 Array = NDArray[np.float32]
 
@@ -46,17 +46,17 @@ def report_of(
     held_out: NDArray[np.int64],
     seed: int,
 ) -> Report:
-    """The report of a head, measured on held-out rows of the training set, or out of fold where there are none.
+    """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
     Args:
         train: The examples.
-        rows: Those that the head was trained on, shape (n,).
+        rows: The rows that the head was trained on, shape (n,).
         head: The fitted head.
-        choice: How it came about.
-        scores: shape (n, k): of the rows, by maps not trained on them.
-        fold_of: shape (n,): the fold that each is held out in.
-        held_out: Rows of the training set that nothing was trained on.
-        seed: What every random choice was derived from.
+        choice: The choice of the head.
+        scores: shape (n, k): the rows' scores, by maps not trained on them.
+        fold_of: shape (n,): the fold in which each is held out.
+        held_out: Rows of the training set that were not trained on.
+        seed: The seed of every random choice.
     """
     targets = train.targets[rows]
     probabilities, selected = decided_without(scores, targets, train.weights[rows], fold_of)
@@ -120,7 +120,7 @@ def _numbers(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _label_errors(
     train: MultiLabelSet, rows: NDArray[np.int64], probabilities: Array
 ) -> tuple[int, tuple[LabelError, ...]]:
-    """How many labels are probably too many or missing, and the least likely, each with the set without the error."""
+    """Returns the number of labels probably wrong or missing, and the least likely, each with the corrected set."""
     targets = train.targets[rows]
     own = np.where(targets, probabilities, 1 - probabilities).astype(np.float64)
     shares = targets.mean(axis=0)

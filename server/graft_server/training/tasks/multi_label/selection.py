@@ -1,8 +1,8 @@
 """From a multi-label training set to a head and its report: choose, fit, calibrate, set thresholds, measure.
 
-Each label is a question of its own with a common answer to what the features are worth, so the search asks for one
-view, one kind of head and one strength for all labels, by the sum of their log-losses; what differs between labels,
-how sure a score makes and from where on it counts, is in `thresholds`.
+Each label is a question of its own, but the worth of the features is common to all, so the search chooses one
+view, one kind of head and one strength for all labels, by the sum of their log-losses. The differences between labels,
+in calibration and thresholds, are in `thresholds`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from graft_server.training.tasks.multi_label.thresholds import Decision, decide,
 from graft_server.training.tasks.task import Selection
 
 SEARCH_EXAMPLES = 6_000
-"""Examples that views and strengths are chosen on: twice those of single labels, whose classes are less skewed."""
+"""The most examples on which views and strengths are chosen: twice those of single labels, which are less skewed."""
 FOLDS_AT_ONCE = 3
 """Folds in a group; see `candidates`."""
 LOGITS_AT_ONCE = 4_000_000
@@ -48,7 +48,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples of one view that can be trained on, in folds. Row i of everything is the same example."""
+    """The usable training examples in one view, in folds. Row i of each array is the same example."""
 
     view: str
     features: NDArray[np.float16]
@@ -61,12 +61,12 @@ class Labelled:
     folds: int
     seed: int
     names: NDArray[np.float16] | None = None
-    """shape (k, d): features of the labels' names, each taught as an example that carries its label alone; None where
-    they are not."""
+    """shape (k, d): features of the labels' names, each taught as an example that carries only its label; None if
+    they are not taught."""
 
     @cached_property
     def taught(self) -> Taught:
-        """What heads are fitted to."""
+        """The rows that heads are fitted to."""
         numbers = self.targets.astype(np.float32)
         if self.names is None:
             return Taught(self.features, numbers, self.weights, self.fold_of)
@@ -80,7 +80,7 @@ class Labelled:
 
     @cached_property
     def axes(self) -> logistic.Axes:
-        """The features of what is taught on their principal axes."""
+        """The features of the taught rows on their principal axes."""
         return logistic.principal_axes(self.taught.features.astype(np.float32), overwrite=True)
 
     @cached_property
@@ -104,14 +104,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taught:
-    """The rows that heads are fitted to: the examples first, then the labels' names where these help."""
+    """The rows that heads are fitted to: the examples first, then the labels' names if these help."""
 
     features: NDArray[np.float16]
     numbers: Array
     """The targets as 0 and 1."""
     weights: NDArray[np.float64]
     fold_of: NDArray[np.int32]
-    """NEVER for names: nothing is measured on them."""
+    """The fold of each row; NEVER for names, which are not measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,9 +121,9 @@ class Trial:
     kind: str
     settings: Mapping[str, float]
     scores: Array
-    """shape (n, k): of each example, by maps trained without its fold."""
+    """shape (n, k): each example's scores, by maps trained without its fold."""
     fit: Callable[[], tuple[Map, ...]]
-    """Fits the maps on all rows; their scores add up to what `scores` are made of."""
+    """Fits the maps on all rows; `scores` are the sum of such maps' scores."""
     candidate: Candidate
 
 
@@ -132,8 +132,8 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
-        seed: What every random choice is derived from.
-        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+        seed: The seed of every random choice.
+        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
 
     Raises:
         StateError: No label is carried by some examples and not by others (TOO_FEW_CLASSES), or too few examples are
@@ -186,16 +186,16 @@ def _require_contrast(targets: NDArray[np.bool_]) -> None:
 
 
 class View(Protocol):
-    """Gives some of the rows in a view, with the labels' names if they are asked for and known."""
+    """Gives some of the rows in a view, with the labels' names if requested and known."""
 
     def __call__(self, view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
-        """Rows of the places `part`, in a view."""
+        """Returns the rows at the places `part`, in a view."""
 
 
 def _search(
     views: list[str], seen: View, n: int, seed: int, progress: Progress
 ) -> tuple[Labelled, list[Trial]]:
-    """The examples in the chosen view, and what was tried on all of them, the chosen one first."""
+    """Returns the examples in the chosen view, and the trials on all of them, the chosen one first."""
     everything = np.arange(n)
     few = n if n <= 1.5 * SEARCH_EXAMPLES else SEARCH_EXAMPLES
     part = np.sort(np.random.default_rng(seed).permutation(n)[:few])
@@ -234,7 +234,7 @@ def _search(
 
 
 def _loss(trial: Trial, labelled: Labelled) -> float:
-    """The sum of all labels' log-losses, in nats: what a set of labels costs to tell."""
+    """Returns the sum of all labels' log-losses, in nats: the cost of coding a set of labels."""
     return trial.candidate.log_loss * len(labelled.targets[0])
 
 
@@ -243,7 +243,7 @@ def _least(trials: list[Trial], labelled: Labelled) -> Trial:
 
 
 def _climb(trials: _Logistic) -> list[Trial]:
-    """Logistic regression of rising, then of falling strength from the first, for as long as the loss falls."""
+    """Tries logistic regression of rising, then of falling strength from the first, for as long as the loss falls."""
     tried = [trials.trial(STRENGTHS[FIRST_STRENGTH])]
     for side in (STRENGTHS[FIRST_STRENGTH + 1 :], STRENGTHS[:FIRST_STRENGTH][::-1]):
         before = len(tried)
@@ -296,7 +296,7 @@ class _Logistic:
 
 
 def _kernel(labelled: Labelled, ridge: float) -> Trial:
-    """Kernel regression onto 0 and 1 with one penalty."""
+    """Tries kernel regression onto 0 and 1 with one penalty."""
     regression = labelled.kernel
     return _judged(
         "kernel",
@@ -308,7 +308,7 @@ def _kernel(labelled: Labelled, ridge: float) -> Trial:
 
 
 def _blend(one: Trial, other: Trial, labelled: Labelled) -> Trial:
-    """The mean of two heads' calibrated logits: a sum of maps again."""
+    """Tries the mean of two heads' calibrated logits, which is again a sum of maps."""
     scales = [platt(trial.scores, labelled.targets, labelled.weights) for trial in (one, other)]
     logits = [scale.logits(trial.scores) for trial, scale in zip((one, other), scales, strict=True)]
 
@@ -342,7 +342,7 @@ def _judged(
 
 
 def _scaled(of: Map, slope: Array, shift: Array) -> Map:
-    """The map whose scores are those of another, times slope plus shift."""
+    """Returns the map with another's scores times slope plus shift."""
     return replace(of, weight=of.weight * slope, bias=of.bias * slope + shift)
 
 

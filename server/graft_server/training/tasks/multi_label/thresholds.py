@@ -1,7 +1,7 @@
-"""From a label's scores to a probability, and from that to whether the label is said to apply.
+"""From a label's scores to a probability, and from the probability to a decision on the label.
 
-Both are fitted on out-of-fold scores, label by label, and both are drawn towards what holds for all labels where a
-label has few examples: ten examples do not tell a threshold of 0.2 from one of 0.4.
+Both are fitted on out-of-fold scores, label by label, and for a label with few examples both are drawn towards the
+common fit: ten examples cannot distinguish a threshold of 0.2 from one of 0.4.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from graft_server.heads.maps import sigmoid
 from graft_server.heads.multi_label import choice
 
 DRAWN = 10.0
-"""A label with so many examples goes half by its own threshold, half by the common one."""
+"""The examples with which a label's own threshold and the common one weigh equally."""
 STIFFNESS = 4.0
-"""How firmly a label's slope is held to that of all labels, in examples of either kind whose errors it outweighs."""
+"""How firmly a label's slope is held to the common slope, in examples of either kind whose errors it outweighs."""
 CELLS_AT_ONCE = 4_000_000
-"""Examples times labels whose thresholds are looked for together."""
+"""Examples times labels whose thresholds are sought together."""
 ROUNDS = 30
-"""Of Newton's method; it is there after about eight."""
+"""Iterations of Newton's method; it converges after about eight."""
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -47,10 +47,10 @@ class Scale:
 
 
 def platt(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> Scale:
-    """The scale that minimises the weighted log-loss of each label, its slope held to the common one.
+    """Returns the scale that minimises the weighted log-loss of each label, its slope held to the common one.
 
     Args:
-        scores: shape (n, k), of examples that their model was not trained on.
+        scores: shape (n, k), for examples that the model was not trained on.
         targets: shape (n, k).
         weights: shape (n,).
     """
@@ -59,7 +59,7 @@ def platt(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> Scale:
     standard = (scores - middle) / spread
     total = weights.sum()
     carried = weights @ targets
-    # Targets a little off 0 and 1, as Platt has them: a label that is told apart without error needs no infinity.
+    # Targets a little off 0 and 1, as in Platt: a label that is separated without error needs no infinite slope.
     high, low = (carried + 1) / (carried + 2), 1 / (total - carried + 2)
     soft = np.where(targets, high, low)
     common, _ = _newton(standard, soft, weights, np.ones(scores.shape[1]), stiffness=0.0, shared=True)
@@ -70,7 +70,7 @@ def platt(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> Scale:
 def _newton(
     scores: Floats, soft: Floats, weights: Floats, slope: Floats, *, stiffness: float, shared: bool
 ) -> tuple[Floats, Floats]:
-    """Slopes and shifts, each of shape (k,); the slopes all the same, or each drawn to where it begins."""
+    """Returns slopes and shifts, each of shape (k,); one slope for all, or each drawn to its start."""
     held = slope
     share = weights @ soft / weights.sum()
     shift = np.log(share / (1 - share))
@@ -85,7 +85,7 @@ def _newton(
         ab = np.einsum("nk,nk->k", bend, scores)
         bb = bend.sum(axis=0) + 1e-6
         if shared:
-            # One slope for all: eliminate each label's shift, then sum what is left.
+            # One slope for all: eliminate each label's shift, then sum the rest.
             step_slope = (by_slope - ab * by_shift / bb).sum() / max((aa - ab**2 / bb).sum(), 1e-9)
             steps = np.full_like(slope, step_slope)
         else:
@@ -94,15 +94,15 @@ def _newton(
         slope, shift = slope - np.clip(steps, -1, 1), shift - np.clip(shifts, -2, 2)
         if max(np.abs(steps).max(), np.abs(shifts).max()) < 1e-4:
             break
-    # A slope of 0 or below would turn a label's order round.
+    # A slope of 0 or below would reverse a label's order.
     return np.maximum(slope, 1e-3), shift
 
 
 def thresholds(probabilities: Array, targets: NDArray[np.bool_], weights: Floats) -> Array:
-    """The probability from which on each label is selected, shape (k,): where F1 is largest, drawn to the common one.
+    """Returns each label's threshold, shape (k,): the one with the largest F1, drawn to the common one.
 
     Args:
-        probabilities: shape (n, k), of examples that their model was not trained on.
+        probabilities: shape (n, k), for examples that the model was not trained on.
         targets: shape (n, k).
         weights: shape (n,).
     """
@@ -117,12 +117,12 @@ def thresholds(probabilities: Array, targets: NDArray[np.bool_], weights: Floats
 
 
 def best_cut(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> float:
-    """The threshold of one label with the largest F1, in the middle of the gap that it falls in; shape (n,) each."""
+    """Returns one label's threshold with the largest F1, in the middle of its gap; arguments of shape (n,)."""
     return float(best_cuts(probabilities[:, None], carried[:, None], weights)[0])
 
 
 def best_cuts(probabilities: Array, carried: NDArray[np.bool_], weights: Floats) -> Floats:
-    """The thresholds of several labels, shape (k,), each the best by itself.
+    """Returns the thresholds of several labels, shape (k,), each the best for its label alone.
 
     Args:
         probabilities: shape (n, k).
@@ -145,7 +145,7 @@ def best_cuts(probabilities: Array, carried: NDArray[np.bool_], weights: Floats)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """How scores become probabilities and labels."""
+    """The step from scores to probabilities and labels."""
 
     scale: Scale
     thresholds: Array
@@ -153,7 +153,7 @@ class Decision:
     at_least_one: bool
 
     def apply(self, scores: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Probabilities and selected labels, each of shape (n, k)."""
+        """Returns probabilities and selected labels, each of shape (n, k)."""
         probabilities = self.scale.probabilities(scores)
         return probabilities, choice(probabilities, self.thresholds, at_least_one=self.at_least_one)
 
@@ -161,7 +161,7 @@ class Decision:
 def decide(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> Decision:
     """Fits the decision on out-of-fold scores, shape (n, k).
 
-    Where every example carries a label, one is always selected: the best, where none reaches its threshold.
+    If every example carries a label, at least one is selected: the best, if none reaches its threshold.
     """
     scale = platt(scores, targets, weights)
     cuts = thresholds(scale.probabilities(scores), targets, weights)
@@ -171,7 +171,7 @@ def decide(scores: Array, targets: NDArray[np.bool_], weights: Floats) -> Decisi
 def decided_without(
     scores: Array, targets: NDArray[np.bool_], weights: Floats, fold_of: NDArray[np.int32]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Probabilities and selected labels of each row, by the decision fitted without its fold: what a report may say."""
+    """Returns probabilities and selected labels by decisions fitted without each row's fold, for the report."""
     probabilities, selected = np.empty_like(scores), np.empty(scores.shape, bool)
     for fold in np.unique(fold_of):
         inside = fold_of == fold

@@ -1,6 +1,6 @@
-"""The learning curve of numbers: what parts of the examples are measured with, and what is lost.
+"""The learning curve of numbers: the head that parts of the examples are measured with, and its losses.
 
-It is squared errors, of the squared distances from the mean: the figure is the share of variance explained.
+The losses are squared errors, out of squared distances from the mean: the figure is the share of variance explained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def regression_curve(
     penalty: float,
     seed: int,
 ) -> LearningCurve | None:
-    """The curve of the share of variance that is explained; None with too few examples, or all of one value.
+    """Returns the curve of the share of variance explained; None with too few examples, or all of one value.
 
     Args:
         features: shape (n, d).
@@ -36,9 +36,9 @@ def regression_curve(
         weights: shape (n,), all > 0.
         fold_of: shape (n,).
         kinds: shape (n,): parts have about each one's share.
-        predicted: shape (n,): by heads like the chosen one, trained without an example's fold.
-        penalty: Of the ridge regression that parts are measured with.
-        seed: Of every random choice.
+        predicted: shape (n,): predictions of heads like the chosen one, trained without an example's fold.
+        penalty: The penalty of the ridge regression that measures parts.
+        seed: The seed of every random choice.
     """
     around = (values - weights @ values / weights.sum()) ** 2
     if len(values) < LEAST_EXAMPLES or not around.max() > 0:

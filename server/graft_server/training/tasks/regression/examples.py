@@ -14,7 +14,7 @@ from graft_server.training.examples.assembling import Shared
 from graft_server.training.examples.training_set import ExampleSet
 
 KINDS = 10
-"""Values are dealt into folds, and told apart on the map, by so many equally large parts."""
+"""The number of equally large parts of the values, by which folds are dealt and the map is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class RegressionSet(ExampleSet):
         return f"{self.values[row]:g}"
 
     def kinds(self) -> NDArray[np.int32]:
-        """Which of KINDS equally many values a row's is among; equal values are together."""
+        """The part, of KINDS with equally many values, that has a row's value; equal values are together."""
         edges = np.unique(np.quantile(self.values, np.linspace(0, 1, KINDS + 1)[1:-1]))
         found = np.searchsorted(edges, self.values, side="right")
         return np.asarray(np.unique(found, return_inverse=True)[1], np.int32)
 
 
 def assemble(examples: Sequence[Example], wanted: Wanted, shared: Shared) -> RegressionSet:
-    """The set of examples that all have a value."""
+    """Returns the set of examples that all have a value."""
     del wanted
     values = np.array([it.value for it in examples if it.value is not None], np.float64)
     return RegressionSet(values=values, **shared)

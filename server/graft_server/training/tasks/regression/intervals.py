@@ -1,4 +1,4 @@
-"""How far a value may be off: an interval from out-of-fold errors that holds the truth as often as it promises."""
+"""Intervals from out-of-fold errors that hold the true value as often as they promise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from graft_server.training.solvers import logistic
 from graft_server.training.solvers.ridge import Ridge
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
-"""Of the ridge on the size of the errors, for features of norm 1."""
+"""The penalty of the ridge on the size of the errors, for features of norm 1."""
 NARROWER = 0.98
-"""The spread is made to depend on the input only where that makes intervals narrower by 2% on average."""
+"""The spread depends on the input only if that makes intervals narrower by 2% on average."""
 LEAST_EXAMPLES = 100
-"""With fewer, what makes errors large cannot be told from chance."""
+"""With fewer examples, the causes of large errors cannot be distinguished from chance."""
 BOUNDS = (0.05, 0.95)
-"""The spread stays between these quantiles of what it is on the examples: a line runs below 0 somewhere."""
+"""The spread stays between these quantiles of the examples' spreads: a line falls below 0 somewhere."""
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -36,11 +36,11 @@ class Interval:
 
 
 def fit_interval(features: Array, errors: Floats, weights: Floats, fold_of: NDArray[np.int32]) -> Interval:
-    """The interval that the errors ask for.
+    """Returns the interval that fits the errors.
 
     Args:
-        features: shape (n, d), of the examples.
-        errors: shape (n,): truth less prediction, each by a head trained without the example's fold.
+        features: shape (n, d), features of the examples.
+        errors: shape (n,): true value less prediction, each by a head trained without the example's fold.
         weights: shape (n,), all > 0.
         fold_of: shape (n,).
     """
@@ -63,9 +63,9 @@ def fit_interval(features: Array, errors: Floats, weights: Floats, fold_of: NDAr
 def intervals_without(
     features: Array, errors: Floats, weights: Floats, fold_of: NDArray[np.int32], interval: Interval
 ) -> tuple[Floats, Floats]:
-    """How far below and above the prediction each row's interval reaches, its ends set without the row's fold.
+    """Returns how far each row's interval reaches below and above the prediction, its ends set without the row's fold.
 
-    What a report may say of an interval: on the errors that set it, it holds what it promises by construction.
+    A report needs these: on the errors that set it, an interval keeps its promise by construction.
     """
     spread = np.ones(len(errors))
     if interval.spread is not None:
@@ -79,13 +79,13 @@ def intervals_without(
 
 
 def _ends(errors: Floats, weights: Floats) -> tuple[float, float]:
-    """How far the interval reaches below and above: each end leaves out half of what the confidence allows."""
+    """Returns how far the interval reaches below and above: each end leaves out half of the allowed misses."""
     tail = (1 - CONFIDENCE) / 2
     return -_quantile(errors, weights, tail, upper=False), _quantile(errors, weights, 1 - tail, upper=True)
 
 
 def _quantile(errors: Floats, weights: Floats, share: float, *, upper: bool) -> float:
-    """The weighted quantile, on the safe side: one more example, of mean weight, lies beyond the outermost."""
+    """Returns the weighted quantile, on the safe side: one extra example, of mean weight, lies beyond the outermost."""
     signed = errors if upper else -errors
     order = np.argsort(signed, kind="stable")
     below = np.cumsum(weights[order]) / (weights.sum() + weights.mean())

@@ -1,10 +1,10 @@
-"""From a regression's training set to a head and its report: choose, fit, and say how far off it may be.
+"""From a regression's training set to a head and its report: choose, fit, and set the interval.
 
 Ridge and kernel regression are both cross-validated in closed form, so every strength and every view costs one
-factorisation a fold and no pass over the data. The interval comes from the same out-of-fold errors: of the n
-examples, as many lie within it as it promises, plus what a finite sample asks for (the jackknife with folds of
-Barber et al. 2021, around the head of all examples). Where some inputs are harder than others, which a ridge on the
-size of the errors finds out, it is wider for them (Lei et al. 2018).
+factorisation a fold and no pass over the data. The interval comes from the same out-of-fold errors: it holds the
+promised share of the n examples, plus the correction for a finite sample (the jackknife with folds of
+Barber et al. 2021, around the head of all examples). It is wider for inputs that are harder than others, as found
+by a ridge on the size of the errors (Lei et al. 2018).
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from graft_server.training.tasks.regression.intervals import Interval, fit_inter
 from graft_server.training.tasks.task import Selection
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""What ridge regression's penalty is chosen from, for features of norm 1."""
+"""The choices for ridge regression's penalty, for features of norm 1."""
 KERNEL_PENALTIES = (0.1, 0.3, 1.0, 3.0)
-"""What kernel regression's penalty is chosen from: values are noisier than labels."""
+"""The choices for kernel regression's penalty: values are noisier than labels."""
 AS_GOOD = 1.005
-"""Of heads whose mean squared errors differ by a smaller factor, the simplest is taken."""
+"""Among heads whose mean squared errors differ by a smaller factor, the simplest is chosen."""
 MAX_PREDICTED = 500
-"""The report lists so many predicted values at most."""
+"""The most predicted values that the report lists."""
 FEW = 20
-"""With fewer examples no interval can be sure to hold 90% of the truth."""
+"""With fewer examples no interval can be sure to hold 90% of the true values."""
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Valued:
-    """Examples of one view that can be trained on, in folds. Row i of everything is the same example."""
+    """The usable training examples in one view, in folds. Row i of each array is the same example."""
 
     view: str
     features: NDArray[np.float16]
@@ -100,7 +100,7 @@ class Trial:
     valued: Valued
     settings: Mapping[str, float]
     predicted: Floats
-    """shape (n,): of each example, by maps trained without its fold, in the targets' unit."""
+    """shape (n,): each example's prediction, by maps trained without its fold, in the targets' unit."""
     error: float
     """The weighted mean of the squared errors."""
     fit: Callable[[], tuple[Map, ...]]
@@ -112,8 +112,8 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
-        seed: What every random choice is derived from.
-        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+        seed: The seed of every random choice.
+        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
 
     Raises:
         StateError: Too few examples are left to tell training from measuring (TOO_FEW_EXAMPLES).
@@ -160,7 +160,7 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The values' own zero and unit: regressions see their mean as 0, and a standard deviation as 1."""
+    """The zero and unit of the values in a regression: their mean is 0, and a standard deviation 1."""
 
     mean: float
     deviation: float
@@ -181,7 +181,7 @@ class Unit:
         return targets * self.deviation + self.mean
 
     def scaled(self, of: Map, *, first: bool) -> Map:
-        """A map whose scores are in this unit, with scores in the values' own; the first of a sum brings the mean."""
+        """Converts a map's scores from this unit to the values' own; the first map of a sum adds the mean."""
         bias = of.bias * self.deviation + (self.mean if first else 0)
         return replace(
             of, weight=(of.weight * self.deviation).astype(np.float32), bias=bias.astype(np.float32)
@@ -189,7 +189,7 @@ class Unit:
 
 
 def _search(views: list[str], seen: Callable[[str], Valued], progress: Progress) -> list[Trial]:
-    """What was tried, the chosen one first."""
+    """Returns the trials, the chosen one first."""
     linear: dict[str, list[Trial]] = {}
     for i, view in enumerate(views):
         valued = seen(view)
@@ -224,7 +224,7 @@ def _kernel(valued: Valued, penalty: float) -> Trial:
 
 
 def _blend(one: Trial, other: Trial) -> Trial:
-    """The mean of two heads' values: a sum of maps again."""
+    """Tries the mean of two heads' values, which is again a sum of maps."""
 
     def fit() -> tuple[Map, ...]:
         half = np.float32(0.5)
@@ -311,7 +311,7 @@ def _report(
 
 
 def _curve(tried: list[Trial], kinds: NDArray[np.int32]) -> LearningCurve | None:
-    """In the chosen head's view, by its best ridge regression."""
+    """Returns the curve in the chosen head's view, by its best ridge regression."""
     chosen = tried[0].valued
     linear = _least([one for one in tried if one.kind == "ridge"])
     return regression_curve(

@@ -1,1 +1,1 @@
-"""One of the labels: its examples, the head that tells the classes apart, and its report."""
+"""One of the labels: its examples, the head that separates the classes, and its report."""

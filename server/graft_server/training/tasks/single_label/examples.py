@@ -13,7 +13,7 @@ from graft_server.training.examples.training_set import ClassifiedSet
 
 
 def assemble(examples: Sequence[Example], wanted: Wanted, shared: Shared) -> ClassifiedSet:
-    """The set of examples that all have a label or a distribution."""
+    """Returns the set of examples that all have a label or a distribution."""
     known = known_labels(examples, wanted)
     number = {name: i for i, name in enumerate(known)}
     soft = None
@@ -39,7 +39,7 @@ def assemble(examples: Sequence[Example], wanted: Wanted, shared: Shared) -> Cla
 
 
 def nothing_yet(wanted: Wanted) -> ClassifiedSet | None:
-    """The declared labels without any example, where their names alone can tell inputs apart; otherwise None."""
+    """Returns the declared labels without any example, if their names alone can classify inputs; otherwise None."""
     found, known = wanted.label_features, known_labels([], wanted)
     if found is None or not found.scale or len(known) < 2:
         return None

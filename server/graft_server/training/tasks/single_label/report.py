@@ -1,4 +1,4 @@
-"""The report of a fitted head: its figures, and what a person should know before trusting it."""
+"""The report of a fitted head: its figures, and facts that a person needs before trusting it."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def report_of(
     out_of_fold: Array,
     held_out: NDArray[np.int64],
 ) -> Report:
-    """The report of a head, measured on held-out rows of the training set, or out of fold where there are none.
+    """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
     Args:
-        examples: What it was trained on.
+        examples: The examples that it was trained on.
         problem: The same in the head's view.
         head: The fitted head.
-        choice: How it came about.
+        choice: The choice of the head.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
-        held_out: Rows of the training set that nothing was trained on.
+        held_out: Rows of the training set that were not trained on.
     """
     train = examples.train
     if len(held_out):
@@ -122,7 +122,7 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
 
 
 def _shared(examples: Examples) -> NDArray[np.bool_]:
-    """Shape (k,): whether most of a class's examples have the very features of another class's example."""
+    """Returns whether most of a class's examples have the same features as another class's example, shape (k,)."""
     classes = len(examples.train.classes)
     of_class = np.bincount(examples.labels, minlength=classes)
     contradicted_rows = contradicted(examples.train, examples.rows, examples.labels)

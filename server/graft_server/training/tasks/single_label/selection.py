@@ -25,8 +25,8 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
-        seed: What every random choice is derived from.
-        progress: Told the stage, in a word, and the fraction done, 0 to 1.
+        seed: The seed of every random choice.
+        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
 
     Raises:
         StateError: Too few classes have training examples (TOO_FEW_CLASSES), or too few examples are left to

@@ -1,8 +1,8 @@
-"""The head before the first example: the names of the classes, where images share a space with texts.
+"""The head before the first example, from the names of the classes, if images share a space with texts.
 
 A class's logit is the cosine of an image and its name, times the scale that the checkpoint learned (Radford et al.
-2021). Once there are examples the same head is one of the candidates, alone and averaged with what they teach; see
-`search`.
+2021). Once there are examples, the same head is one of the candidates, alone and averaged with a head trained on
+them; see `search`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from graft_server.training.tasks.task import Selection
 KIND, VIEW = "zero-shot", POOLED
 
 _OUT_OF_REACH = (1e3, 2e3)
-"""Strangenesses that no input has: without examples nobody knows what is like them, so nothing is called novel."""
+"""Strangenesses that no input has: without examples there is no measure of novelty, so no input is called novel."""
 
 
 def by_names(wanted: Wanted) -> tuple[ClassifiedSet, Selection] | None:
-    """The head of the declared labels, where their names alone can tell inputs apart; otherwise None."""
+    """Returns the head of the declared labels, if their names alone can classify inputs; otherwise None."""
     nothing = nothing_yet(wanted)
     return None if nothing is None else (nothing, select_by_names(nothing))
 
 
 def select_by_names(nothing: ClassifiedSet) -> Selection:
-    """The head of classes that have names only; its report says that nothing was measured.
+    """Returns the head of classes that have only names; its report says that nothing was measured.
 
     Args:
         nothing: No examples, with label features and their scale.
