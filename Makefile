@@ -29,14 +29,16 @@ $(SETUP): pyproject.toml constraints.txt scripts/setup.sh
 # How many processes run tests; auto: one a core, four at most; 0: one that a debugger can follow.
 PROCESSES ?= auto
 PARALLEL := -n $(PROCESSES) --maxprocesses 4 --dist worksteal
+# The tests start hundreds of processes, each of which would compile our modules anew where nothing may keep them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: test
 test: setup ## the tests, but for the slow ones; in as many processes as there are cores
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup ## the slow ones: every architecture from its export to its tuned layers, and 200 kills each
-	GRAFT_CALL_TIMEOUT=600 $(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
+	GRAFT_CALL_TIMEOUT=600 $(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
 .PHONY: test-faults
 test-faults: setup ## 200 kills of the server and 200 of the worker in long streams; goes on where it was cut off

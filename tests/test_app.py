@@ -59,7 +59,7 @@ def test_without_a_command_it_says_what_there_is():
 
 
 def test_prepare_says_which_encoder_is_ready(encoder_cache, backbone):
-    ended = command("prepare", "--cache", str(encoder_cache), "--measure-seconds", "0.1")
+    ended = command("prepare", "--cache", str(encoder_cache), "--measure-seconds", "0.02")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"minilm: ready as encoder {backbone.encoder_id}\n"
 

@@ -46,8 +46,10 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from graft_server.backbones.graphs.cache import EncoderCache
+from graft_server.backbones.graphs.contract import Making
 from graft_server.backbones.source import open_backbone
 from graft_server.backbones.torch.export import export_encoder
+from graft_server.jobs.job import Place
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 MLP = {"intermediate_size": 64}
@@ -136,7 +138,7 @@ def unalike(model: torch.nn.Module) -> None:
     """
     for weights in model.parameters():
         if weights.ndim == 1:
-            weights.data += 0.02 * torch.randn(weights.shape)
+            weights.data += 0.002 * torch.randn(weights.shape)
 
 
 def make(folder: Path) -> None:
@@ -166,7 +168,9 @@ def export(folder: Path, cache: Path) -> None:
     for name in sorted(TYPICAL & {it.name for it in folder.iterdir()}):
         backbone = open_backbone(name, str(folder / name))
         if not EncoderCache(cache).has(backbone.encoder_id):
-            export_encoder({"backbone": backbone.payload(), "cache": str(cache)}, lambda _: None)
+            place = Place(cache=str(cache), backbones={name: str(folder / name)})
+            wanted = Making(name, backbone.encoder_id, EncoderCache(cache).identity)
+            export_encoder(wanted, place, lambda _: None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ TYPICAL = {
     "bert",  # packed texts, and pairs whose tokens say which text they are of
     "roberta",  # pairs with marks between them
     "gpt2",  # padded texts that are read from the left
-    "t5",  # an encoder out of two, whose layers share positions
     "resnet",
     "vit",
     "clip",  # with a text encoder beside it

@@ -19,12 +19,19 @@ TEXTS = [np.arange(5, 5 + length) for length in (3, 17, 1, 40)]
 
 
 @pytest.fixture(scope="module")
-def graph(encoder_cache: Path, backbone: Backbone) -> Path:
-    return EncoderCache(encoder_cache).graph(backbone.encoder_id)
+def graph(encoder_cache: Path, backbone: Backbone) -> onnx.ModelProto:
+    return onnx.load(str(EncoderCache(encoder_cache).graph(backbone.encoder_id)))
 
 
-def halves(graph: Path, layer: int) -> Parts:
-    return cut(onnx.load(str(graph)), boundary_of(onnx.load(str(graph)), layer, "minilm"))
+@pytest.fixture(scope="module")
+def of_texts(graph: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """What the whole graph computes of TEXTS."""
+    return run(graph, pack(TEXTS))
+
+
+def halves(graph: onnx.ModelProto, layer: int) -> Parts:
+    copy = onnx.ModelProto.FromString(graph.SerializeToString())
+    return cut(copy, boundary_of(graph, layer, "minilm"))
 
 
 def run(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -34,24 +41,23 @@ def run(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 @pytest.mark.parametrize("layer", [1, 3, 5])
-def test_the_parts_compute_what_the_whole_does(graph, layer):
+def test_the_parts_compute_what_the_whole_does(graph, of_texts, layer):
     parts, packed = halves(graph, layer), pack(TEXTS)
     below = run(parts.below, packed)
     found = {**below, **run(parts.above, {**packed, **below})}
-    for view, right in run(onnx.load(str(graph)), packed).items():
+    for view, right in of_texts.items():
         np.testing.assert_allclose(found[view], right, atol=1e-5)
 
 
-def test_joining_the_parts_gives_the_whole_again(graph):
+def test_joining_the_parts_gives_the_whole_again(graph, of_texts):
     parts, packed = halves(graph, 4), pack(TEXTS)
     whole = joined(parts.below, parts.above)
-    right = run(onnx.load(str(graph)), packed)["pooled"]
-    np.testing.assert_allclose(run(whole, packed)["pooled"], right, atol=1e-5)
+    np.testing.assert_allclose(run(whole, packed)["pooled"], of_texts["pooled"], atol=1e-5)
 
 
 def test_a_cut_beyond_the_last_layer_is_refused(graph):
     with pytest.raises(BackboneError) as raised:
-        boundary_of(onnx.load(str(graph)), 7, "minilm")
+        boundary_of(graph, 7, "minilm")
     assert raised.value.reason == "BACKBONE_NOT_CUTTABLE"
 
 

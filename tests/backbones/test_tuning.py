@@ -195,6 +195,7 @@ print(json.dumps([tuned.halved, tuned.ended, len(tuned.history), one.state.token
 """Tunes with so many bytes of address space as there are once the model is loaded, and `number` more."""
 
 
+@pytest.mark.slow
 def test_out_of_memory_it_takes_smaller_parts_and_goes_on(ground, start, monkeypatch):
     # A step of 16 texts of 256 tokens needs more than 100 MB, in bfloat16 too; one text at a time, a few.
     generator = np.random.default_rng(0)

@@ -113,7 +113,7 @@ def test_the_uppermost_layer_is_tuned_and_runs_on_what_all_share(tuned, tmp_path
     np.testing.assert_allclose(alone, grafted.encode_by(top, items[:3])["pooled"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "resnet", "vit", "whisper"])
+@pytest.mark.parametrize("name", each(["bert", "gpt2", "t5", "resnet", "vit", "whisper"]))
 def test_all_layers_are_tuned(tuned, tmp_path, name):
     run, features, backbone, graph, parts, items = tuned(name, 99)
     assert parts is None

@@ -25,8 +25,9 @@ def graph(encoder_cache: Path, backbone, tmp_path) -> Path:
 
 
 @pytest.fixture
-def tuned(graph: Path, backbone) -> Callable[[], layouts.Layout]:
-    return partial(layouts.tuned, graph, device="cpu", cores=1, preprocessor=backbone.preprocessor())
+def tuned(graph: Path, backbone) -> Callable[..., layouts.Layout]:
+    preprocessor = backbone.preprocessor()
+    return partial(layouts.tuned, graph, device="cpu", cores=1, preprocessor=preprocessor, measure_s=0.1)
 
 
 def test_a_layout_is_measured_once(tuned, monkeypatch):
@@ -53,7 +54,7 @@ def test_what_was_measured_beside_others_is_not_remembered(graph, tuned, caplog)
     try:
         os.sched_setaffinity(other.pid, one)
         os.sched_setaffinity(0, one)
-        layout = tuned()
+        layout = tuned(measure_s=layouts.MEASURE_S)
     finally:
         os.sched_setaffinity(0, mine)
         other.kill()

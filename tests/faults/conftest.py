@@ -21,7 +21,7 @@ import pytest
 KILLS = int(os.environ.get("GRAFT_FAULT_KILLS", "200"))
 """Of the server, and again of the worker, in all of STREAMS."""
 KILLS_A_STREAM = 20
-SHORT, KILLS_OF_SHORT = 0, 6
+SHORT, KILLS_OF_SHORT = 0, 4
 """The number of the short stream, and how many kills it gets."""
 KEPT = os.environ.get("GRAFT_FAULT_KEPT", "")
 """The file of what each stream saw, a line each; "": nothing is kept."""

@@ -145,7 +145,9 @@ class Meanwhile:
             self._act()
 
 
-@pytest.mark.parametrize(("method", "budget"), [("auto", 3600), ("partial", None)])
+@pytest.mark.parametrize(
+    ("method", "budget"), [("auto", 3600), pytest.param("partial", None, marks=pytest.mark.slow)]
+)
 def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client, intents, method, budget):
     model = f"tests/cancelled-{method}"
     other = graft.Client(server.target)
@@ -281,6 +283,7 @@ def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(clien
     assert client.predict("tests/no-time", "my bill is wrong")[0].label
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_training_diverges_is_lowered_and_reported(client, intents):
     fine_tuning = graft.FineTuning(unfrozen_layers=1, epochs=2, learning_rate=0.1)
     result = client.adapt("tests/diverging", intents, method="partial", fine_tuning=fine_tuning)
