@@ -50,7 +50,7 @@ _MAX_REJECTIONS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is held in memory, and how long is waited."""
+    """The limits of memory and of waiting."""
 
     window_examples: int = 8192
     """Examples held until they are acknowledged; more wait."""
@@ -59,7 +59,7 @@ class Limits:
     connect_timeout_s: float = 20.0
     """How long a first answer of the server is waited for."""
     resume_timeout_s: float = 300.0
-    """How long the server may owe an acknowledgement, over however many calls."""
+    """How long the server may owe an acknowledgement, over any number of calls."""
     silence_s: float = SILENCE_S
     """How long a call may be without any message before another one is opened."""
 
@@ -169,7 +169,7 @@ class AdaptExchange:
         return len(self._unsent) == 1 or self._has_full_batch
 
     def end(self) -> None:
-        """Says that there are no more examples: commit when the last one is acknowledged."""
+        """Notes the end of the examples: commit when the last one is acknowledged."""
         self._ended = True
 
     # What to send.
@@ -237,7 +237,7 @@ class AdaptExchange:
             )
 
     def take_outcomes(self) -> list[Outcome]:
-        """What became of commits since the last time that this was asked."""
+        """Returns the outcomes of commits since the last call."""
         outcomes = list(self._outcomes)
         self._outcomes.clear()
         return outcomes
@@ -248,7 +248,7 @@ class AdaptExchange:
         return self._resumed
 
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
-        """Takes in one message from the server."""
+        """Processes one message from the server."""
         self._last_heard = self._clock()
         if (
             self._started and not self._owed
@@ -323,7 +323,7 @@ class AdaptExchange:
             self.result = self._with_rejections(self.result)
 
     def progress(self) -> AdaptProgress:
-        """How far it has come."""
+        """The progress of the exchange."""
         server = self._server_progress
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,

@@ -1,4 +1,4 @@
-"""What a caller may ask of an adaptation, in one piece: both clients make it of `adapt`'s and `check`'s arguments."""
+"""The options of an adaptation: both clients make them from the arguments of `adapt` and `check`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from graft._records.examples import LabelsLike
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """How the layers of a backbone are tuned; what is 0 is chosen by the server."""
+    """How the layers of a backbone are tuned; the server chooses every setting that is 0."""
 
     unfrozen_layers: int = 0
     """How many of the upper layers are tuned, for the methods "partial" and "auto"."""
     epochs: int = 0
-    """How often each example is seen at most."""
+    """The most times that each example is seen."""
     learning_rate: float = 0.0
-    """Of the uppermost layer."""
+    """The learning rate of the uppermost layer."""
     layer_decay: float = 0.0
     """The learning rate of each layer over that of the one above it, at most 1."""
 
@@ -39,11 +39,11 @@ class AdaptOptions:
     seed: int = 0
     fine_tuning: FineTuning | None = None
     time_budget: float | None = None
-    """In seconds."""
+    """The time budget in seconds."""
     commit_id: str | None = None
     publish_every: int = 0
     publish_seconds: float = 0.0
     close: bool = True
     append: bool = False
     validate_only: bool = False
-    """Whether the server only says what it would refuse: what `check` asks."""
+    """Whether the server only reports what it would refuse, for `check`."""

@@ -1,4 +1,4 @@
-"""What a caller says about an adaptation, turned into the message that starts one."""
+"""Turns a caller's options into the message that starts an adaptation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls carry so that a server knows who is calling: metadata from a callable, asked anew for each call.
+"""The metadata that identifies the caller to a server, from a function that is called anew for each call.
 
 Metadata and not gRPC's call credentials, which need a secure channel: a proxy beside the client may do the TLS.
 """
@@ -14,16 +14,16 @@ from graft.errors import UnauthenticatedError
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Pairs of key and value. Values are texts; those of keys that end in "-bin" are bytes."""
 Auth: TypeAlias = Callable[[], Metadata]
-"""Gives the metadata of the next call; called in whichever thread makes it."""
+"""Returns the metadata of the next call; called in the thread that makes it."""
 AsyncAuth: TypeAlias = Callable[[], Metadata | Awaitable[Metadata]]
 """Gives the metadata of the next call, or a coroutine that does."""
 
 
 def asked(auth: Auth | None) -> Metadata:
-    """What `auth` gives; nothing where there is none.
+    """Returns the result of `auth`; no metadata if there is none.
 
     Raises:
-        UnauthenticatedError: It raised, or gave what cannot be sent.
+        UnauthenticatedError: It raised, or returned metadata that cannot be sent.
     """
     if auth is None:
         return ()

@@ -55,9 +55,9 @@ def overload_delay_s(error: GraftError, retries: int, left_s: float | None) -> f
     """How long to wait before calling an overloaded server again, or None to give up.
 
     Args:
-        error: What the call ended with.
-        retries: How many times it was tried again before.
-        left_s: What is left of the caller's deadline; None: there is none.
+        error: The error of the call.
+        retries: The number of earlier retries.
+        left_s: The rest of the caller's deadline in seconds; None: there is none.
     """
     if error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or error.retry_after is None:
         return None
@@ -69,7 +69,7 @@ def overload_delay_s(error: GraftError, retries: int, left_s: float | None) -> f
 def is_resumable(error: GraftError) -> bool:
     """Whether a stream that ended so can go on in a new call.
 
-    Unavailable servers and broken transports can; whatever the server itself decided cannot. A cancelled
+    Unavailable servers and broken transports can; an error that the server itself decided cannot. A cancelled
     call counts as broken: the client cancels its own only when it does not want to go on, and servers and
     proxies cancel what is in flight when they stop.
     """

@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
-    """What `check` is told of an adaptation."""
+    """Returns the arguments of `check` for an adaptation."""
     return {
         "method": args.method,
         "backbone": args.backbone,
@@ -122,7 +122,7 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
-    """What `adapt` is told of it."""
+    """Returns the further arguments of `adapt`."""
     return {
         **_what_to_adapt(args),
         "adaptation_id": args.adaptation_id,

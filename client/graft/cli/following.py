@@ -1,6 +1,6 @@
 """Standard input as a stream of changes that need never end: JSON lines, each an example or a deletion.
 
-A line that cannot be used is told and passed over, because a stream of months must not end at one. The first
+A bad line is reported and skipped, because a stream of months must not end at one. The first
 Ctrl-C (or SIGTERM) ends the stream and not the command, which then commits; the second one ends that, too.
 """
 

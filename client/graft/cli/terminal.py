@@ -73,7 +73,7 @@ class Terminal:
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
 
     def outcome(self, outcome: Outcome) -> None:
-        """What became of a commit, in one line."""
+        """The outcome of a commit, in one line."""
         if outcome.report is not None:
             report = outcome.report
             accuracy = words.percent(report.accuracy)

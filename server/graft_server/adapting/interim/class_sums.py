@@ -1,4 +1,4 @@
-"""A head from sums alone: learning or forgetting a row costs O(d²), whatever is behind it.
+"""A head from sums alone: learning or forgetting a row costs O(d²), however many came before.
 
 Streaming linear discriminant analysis (Hayes and Kanan 2020): class counts, class sums and one matrix of
 products are all that is kept, so a row is taken back as exactly as it was put in. Classes are told apart by
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from graft_server.heads.maps import LinearMap
 
 PRIOR_ROWS = 300.0
-"""Of 10, 30, 100, 300 and 1,000 the best, or within 0.3 points of it, from 100 rows of 77 classes to 15,000 of 150."""
+"""The best of 10, 30, 100, 300 and 1,000, or within 0.3 points of it, from 100 rows of 77 classes to 15,000 of 150."""
 NAME_ROWS = 1.0
-"""A class's name counts as so many rows: 43.3 becomes 61.7 after 100 rows of Banking77, and none loses by it."""
+"""The rows that a class's name counts for: 43.3 becomes 61.7 after 100 rows of Banking77, and no set loses by it."""
 LEAST_VARIANCE = 0.05
 """Of unit-norm features around their class's mean, in all directions together."""
 
@@ -32,7 +32,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Discriminant:
-    """What was fitted: the classes that can be answered, and the map to their logits."""
+    """The fitted head: its classes, and the map to their logits."""
 
     classes: NDArray[np.int64]
     """shape (k,): places among the classes of the sums, increasing."""
@@ -62,7 +62,7 @@ class ClassSums:
         return int(np.count_nonzero(self.rows))
 
     def widen(self, classes: int) -> None:
-        """Makes room for so many classes."""
+        """Makes room for `classes` classes."""
         missing = classes - len(self.rows)
         if missing > 0:
             missing = max(missing, len(self.rows) // 2)
@@ -78,7 +78,7 @@ class ClassSums:
         """Takes rows back that were learned with the same features, classes and weights."""
         self._add(features, classes, weights, -1)
         gone = self.rows <= 0
-        self._counts[gone], self._sums[gone] = 0, 0  # not what rounding left of them
+        self._counts[gone], self._sums[gone] = 0, 0  # exactly 0, without the remains of rounding
 
     def fit(self, names: Mapping[int, Array]) -> Discriminant | None:
         """Fits the classes that have rows or a name; None where there is none.

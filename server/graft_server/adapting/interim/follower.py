@@ -1,4 +1,4 @@
-"""The interim head of an open adaptation: live a moment after a label arrives, long before a version is.
+"""The interim head of an open adaptation: it is live a moment after a label arrives, long before a version.
 
 It follows the stored segments, whoever wrote them: this server hands over what it has just encoded, and looks
 for what others wrote while somebody asks. It is derived from what is stored, so nothing of it is: after a restart
@@ -34,31 +34,31 @@ from graft_server.store.objects.objects import ObjectMissingError
 _log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""How often segments of other servers are looked for while somebody asks."""
+"""The seconds between two looks for other servers' segments while requests come in."""
 KEPT_S = 600.0
-"""How long after the last question it is kept, where no stream of this server feeds it."""
+"""How long after the last request it is kept, if no stream of this server feeds it."""
 LACKING_S = 2.0
 """How long features of another server's segment are waited for before they are computed here."""
 ROUND_S = 0.1
 """How long changes are learned before what was learned so far is shown."""
 HANDED_OVER_ROWS = 8_192
-"""Rows that wait in memory to be learned; what is beyond is read from the store again."""
+"""The most rows that wait in memory to be learned; further rows are read from the store again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InterimHead:
-    """What an open adaptation answers with now."""
+    """The current head of an open adaptation."""
 
     model: str
     adaptation_id: str
     next_sequence: int
-    """How many changes, of all writers, it has learned."""
+    """The number of changes, of all writers, that it has learned."""
     labels: tuple[Label, ...]
     head: Head
     trunk: Trunk
 
     def scores(self, features: encoder.Features) -> HeadOutput:
-        """What it says of n rows."""
+        """Returns its output for n rows."""
         return self.head.scores(features[VIEW])
 
 
@@ -68,7 +68,7 @@ class _MovedError(Exception):
 
 @dataclass(slots=True)
 class _Followed:
-    """How far one writer's segments were learned."""
+    """The position up to which one writer's segments were learned."""
 
     store: AdaptationStore
     log: Log
@@ -111,17 +111,17 @@ class Interim:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody asked not long ago."""
+        """Whether a request came not long ago."""
         return self._asked > 0 and time.monotonic() - self._asked < KEPT_S
 
     @property
     def busy(self) -> bool:
-        """Whether something is being learned."""
+        """Whether learning is under way."""
         return self._worker is not None and not self._worker.done()
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures of the stream so far, by name; empty while nothing was learned here."""
+        """The figures of the stream so far, by name; empty until this server has learned a row."""
         return dict(self._metrics)
 
     def offer(self, segment: Segment, features: Features) -> None:
@@ -139,8 +139,8 @@ class Interim:
 
         Raises:
             StateError: Its task has no interim heads (INTERIM_UNSUPPORTED).
-            StateError: There is nothing to answer with yet (INTERIM_EMPTY).
-            DomainError: What it is made of cannot be read.
+            StateError: It has not learned anything yet (INTERIM_EMPTY).
+            DomainError: Its stored examples or features cannot be read.
         """
         if not self._supported:
             supported = " and ".join(task.words for task in LEARNERS)

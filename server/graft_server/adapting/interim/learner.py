@@ -1,4 +1,4 @@
-"""What follows a stream knows of what learns from it: changes go in one segment after the other, a head comes out."""
+"""The interface of a learner for the follower of a stream: segments of changes go in, a head comes out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graft_server.heads import Head
 from graft_server.store.adaptations.segments import Segment
 
 VIEW = POOLED
-"""What interim heads read."""
+"""The view that interim heads read."""
 
 Array = NDArray[np.float32]
 
@@ -43,18 +43,18 @@ FindRow = Callable[[Log, int, int, str], Row]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedHead:
-    """A head with what its columns mean."""
+    """A head with the labels of its columns."""
 
     labels: tuple[Label, ...]
     head: Head
 
 
 class Learner(Protocol):
-    """What an interim head of one task has learned. Belongs to one thread at a time."""
+    """The state of an interim head of one task. Belongs to one thread at a time."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """How the stream is being learned, by name."""
+        """Figures on the learning of the stream, by name."""
 
     @property
     def unnamed(self) -> list[Label]:
@@ -75,7 +75,7 @@ class Learner(Protocol):
         """
 
     def fit(self) -> FittedHead | None:
-        """The head of all that was learned; None where there is nothing to answer with."""
+        """Returns the head of all learned rows; None if it has no class yet."""
 
 
 class NewLearner(Protocol):

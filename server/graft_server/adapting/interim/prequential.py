@@ -1,4 +1,4 @@
-"""How well a stream is being learned: every example is predicted before it is learned (Gama et al. 2013).
+"""How well a stream is learned: every example is predicted before it is learned (Gama et al. 2013).
 
 The figures need no held-out data, and they are what a user of the interim head would have seen. The same
 predictions, each made without knowing its answer, calibrate that head: its temperature, and what counts as
@@ -14,7 +14,7 @@ from graft_server.heads.maps import softmax
 from graft_server.heads.novelty import Novelty, combined, table
 
 FADING = 0.995
-"""What an example counts for once the next one is there: the running figure is of about the last 200."""
+"""The factor of an example's weight at each later one: the running figure covers about the last 200."""
 TEMPERATURES = np.geomspace(0.25, 64, 25).astype(np.float32)
 """The temperatures that are compared."""
 FIRST_TEMPERATURE = 4.0
@@ -34,7 +34,7 @@ class Prequential:
 
     def __init__(self) -> None:
         self.predicted = 0
-        """How many examples were predicted."""
+        """The number of predicted examples."""
         self._right = 0
         self._faded_right = 0.0
         self._faded = 0.0
@@ -55,7 +55,7 @@ class Prequential:
 
     @property
     def temperature(self) -> float:
-        """What the logits are to be divided by."""
+        """The divisor of the logits."""
         if self._compared < ENOUGH:
             return FIRST_TEMPERATURE
         return float(TEMPERATURES[int(self._losses.argmin())])

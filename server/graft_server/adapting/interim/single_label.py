@@ -1,7 +1,7 @@
 """What the interim head of a single-label adaptation has learned so far.
 
 It holds sums, not examples. A correction or deletion reads the old row back from the store and subtracts it, so
-what the head knows is at any moment what the newest state of each example says.
+the head always reflects the newest state of each example.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SingleLabelLearner:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """How the stream is being learned, by name."""
+        """Figures on the learning of the stream, by name."""
         figures = {"examples": float(self._examples), "classes": float(self._sums.classes)}
         if self.prequential.predicted:
             figures["prequential_accuracy"] = self.prequential.faded_accuracy
@@ -117,7 +117,7 @@ class SingleLabelLearner:
         self._flush(step)
 
     def fit(self) -> FittedHead | None:
-        """The head of all that was learned; None where there is nothing to answer with."""
+        """Returns the head of all learned rows; None if it has no class yet."""
         fitted = self._discriminant(0)
         if fitted is None:
             return None

@@ -1,6 +1,6 @@
-"""Exports a backbone to the ONNX graph that serves it, and checks that the graph tells the same.
+"""Exports a backbone to the ONNX graph that serves it, and checks that the graph computes the same.
 
-What the graph looks like is its family's to say; see `backbones.torch.family`.
+The family decides the form of the graph; see `backbones.torch.family`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def export_encoder(payload: Making, place: Place, progress: OnProgress) -> Expor
         if backbone.family.names:
             progress(Progress("exporting its text encoder"))
             parity = max(parity, export_names(backbone, entry / NAMES))
-        if not parity <= PARITY:  # so said, NaN fails too
+        if not parity <= PARITY:  # the negation makes NaN fail too
             raise BackboneError(
                 f"Backbone {backbone.name}: the exported graph differs from torch by {parity:.1e} of the largest "
                 f"component (at most {PARITY:.0e} is accepted), so it is not served.",

@@ -1,4 +1,4 @@
-"""What a family of architectures has to say in torch: how it is loaded, exported, checked, and unfrozen.
+"""The interface of a family of architectures in torch: loading, exporting, checking and unfreezing.
 
 Each module of this package that `backbones.families` names has a `FAMILY` of this type.
 """
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """What is exported of a model."""
+    """The exported part of a model."""
 
     module: torch.nn.Module
     """From the graph's inputs, in their order, to the views, each (n, d) with unit-norm rows."""
@@ -39,9 +39,9 @@ class Graph:
     dynamic: Mapping[str, Mapping[int, Any]]
     """Input name to the axes whose size differs from batch to batch."""
     views: tuple[str, ...]
-    """The names of what the module gives. "pooled", what everything else is built on, comes first."""
+    """The names of the module's views. "pooled", on which everything else is built, comes first."""
     layers: Sequence[torch.nn.Module]
-    """The module's layers from the bottom up: what fine-tuning can unfreeze, the last ones first."""
+    """The module's layers from the bottom up: fine-tuning can unfreeze them, the last ones first."""
 
 
 class TorchFamily(Protocol):
@@ -98,7 +98,7 @@ def load(backbone: Backbone, auto: Any = AutoModel, **options: Any) -> torch.nn.
 
 
 def _require_weights(backbone: Backbone, model: torch.nn.Module, missing: Collection[str]) -> None:
-    """What it does not find, transformers makes up; of a pooler that nobody asks, it may."""
+    """Refuses missing weights, which transformers would make up; an unused pooler's may be missing."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     share = sum(sizes.get(name, 0) for name in missing) / sum(sizes.values())
     if share > MOST_MISSING:
