@@ -1,4 +1,4 @@
-"""Pre-trained models: where they come from, what identifies them, and how raw inputs become their inputs.
+"""Pre-trained models: their sources, their identity, and the preparation of raw inputs.
 
-Everything here but the sub-package `torch` is free of torch, so that the serving process can use it.
+All modules but the sub-package `torch` are free of torch, so that the serving process can use them.
 """

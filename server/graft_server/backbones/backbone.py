@@ -1,4 +1,4 @@
-"""What a backbone is, and what the architectures of a family have in common: plain data."""
+"""A backbone, and the common facts of a family of architectures, as plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graft_server.domain.examples import Modality
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Architectures whose graphs are made alike."""
+    """Architectures whose graphs are made in the same way."""
 
     modality: Modality
     module: str
@@ -31,21 +31,21 @@ class Backbone:
     """A backbone on disk, described without loading it."""
 
     name: str
-    """What this server calls it."""
+    """Its name on this server."""
     folder: Path
     """Where its files are."""
     architecture: str
     """`model_type` of its configuration, for example "bert"."""
     family: Family
-    """What its graph and its preprocessing are like."""
+    """The family of its graph and preprocessing."""
     layers: int
-    """How many there are; fine-tuning can unfreeze any number of them from the top."""
+    """The number of layers; fine-tuning can unfreeze any number of them from the top."""
     dimension: int
     """The length of its feature vectors."""
     max_tokens: int
-    """What it reads of a text, special tokens included; the rest is cut. 0: it reads no text."""
+    """The most tokens of a text that it reads, special tokens included; the rest is cut. 0: it reads no text."""
     pooling: str
-    """How what the last layer gives becomes one vector; for texts "mean", "cls" or "last"."""
+    """The reduction of the last layer's output to one vector; for texts "mean", "cls" or "last"."""
     encoder_id: str
     """32 hexadecimal digits: the digest of weights, preprocessing, graph recipe and precision."""
     precision: str = "fp32"
@@ -60,9 +60,9 @@ class Backbone:
 
     @property
     def middle_layer(self) -> int:
-        """The layer that the encoder's second view is the mean of."""
+        """The layer whose mean is the encoder's second view."""
         return max(1, self.layers // 2)
 
     def preprocessor(self) -> Preprocessor:
-        """What turns inputs into what its encoder reads. Raises BackboneError if a file is damaged."""
+        """Returns the preprocessor of its inputs. Raises BackboneError if a file is damaged."""
         return self.family.preprocessor(self)

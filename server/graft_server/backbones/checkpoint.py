@@ -1,4 +1,4 @@
-"""A folder in Hugging Face format: its files, read and checked, with what to do about one that is not right."""
+"""A folder in Hugging Face format: reads and checks its files, and says how to repair a bad one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Checkpoint:
     """A pre-trained model on disk."""
 
     name: str
-    """What this server calls the backbone."""
+    """The backbone's name on this server."""
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
     """The content of config.json."""
@@ -104,19 +104,19 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a checkpoint's files say of the backbone."""
+    """The description of the backbone from a checkpoint's files."""
 
     layers: int
     dimension: int
     """The length of its feature vectors."""
     pooling: str
-    """How what the last layer gives becomes one vector; for texts "mean", "cls" or "last"."""
+    """The reduction of the last layer's output to one vector; for texts "mean", "cls" or "last"."""
     identity: Mapping[str, Any]
-    """What decides, beside the weights, which features it gives: digests of the files that preprocessing reads,
+    """All that decides its features beside the weights: digests of the files that preprocessing reads,
     limits, pooling, and `graph`, the name of the graph's recipe. Change that name whenever the same weights
     would give other features."""
     max_tokens: int = 0
-    """What it reads of a text, special tokens included; the rest is cut. 0: it reads no text."""
+    """The most tokens of a text that it reads, special tokens included; the rest is cut. 0: it reads no text."""
 
 
 def sha256(path: Path) -> str:

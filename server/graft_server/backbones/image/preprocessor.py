@@ -1,4 +1,4 @@
-"""Backbones that read images: what their files say, and what images become for them."""
+"""Backbones that read images: their description, and the preparation of images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEAST_STAGES = 2
 
 
 def describe_convolutional(checkpoint: Checkpoint) -> Described:
-    """What the files of a ResNet or ConvNeXt say. Raises BackboneError."""
+    """Describes a ResNet or ConvNeXt from its files. Raises BackboneError."""
     config = checkpoint.config
     sizes = config.get("hidden_sizes") or (256, 512, 1024, 2048)
     if len(sizes) < LEAST_STAGES:
@@ -41,14 +41,14 @@ def describe_convolutional(checkpoint: Checkpoint) -> Described:
 
 
 def describe_transformer(checkpoint: Checkpoint) -> Described:
-    """What the files of a ViT or DINOv2 say. Raises BackboneError."""
+    """Describes a ViT or DINOv2 from its files. Raises BackboneError."""
     config = checkpoint.config
     layers, dimension = int(config.get("num_hidden_layers", 12)), int(config.get("hidden_size", 768))
     return _described(checkpoint, layers, dimension, "cls")
 
 
 def describe_clip(checkpoint: Checkpoint) -> Described:
-    """What the files of a CLIP say. Raises BackboneError."""
+    """Describes a CLIP from its files. Raises BackboneError."""
     config = checkpoint.config
     vision = config.get("vision_config") or config
     dimension = int(config.get("projection_dim") or vision.get("projection_dim") or 512)
@@ -75,7 +75,7 @@ def _described(checkpoint: Checkpoint, layers: int, dimension: int, pooling: str
 
 
 def recipe_of(checkpoint: Checkpoint) -> ImageRecipe:
-    """How a checkpoint wants its images. Raises BackboneError."""
+    """Returns a checkpoint's preparation of images. Raises BackboneError."""
     try:
         return ImageRecipe.of_config(checkpoint.json(PREPROCESSOR))
     except ImageError as error:
@@ -83,14 +83,14 @@ def recipe_of(checkpoint: Checkpoint) -> ImageRecipe:
 
 
 def preprocessor(backbone: Backbone) -> ImagePreprocessor:
-    """What turns images into pixels for a backbone. Raises BackboneError."""
+    """Returns a backbone's preprocessor of images. Raises BackboneError."""
     return ImagePreprocessor(recipe_of(Checkpoint(backbone.name, backbone.folder)))
 
 
 class ImagePreprocessor:
     """Images to pixels. See `preprocessing.Preprocessor`.
 
-    An item is an image's pixels, still as bytes: a quarter of what the encoder reads, while it waits. All have the
+    An item is an image's pixels, still as bytes: a quarter of the encoder's input, while it waits. All have the
     same length, that of their edge, so a batch is as many images as its budget says.
 
     Attributes:

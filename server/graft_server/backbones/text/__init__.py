@@ -1,1 +1,1 @@
-"""Backbones that read texts: what their files say, and what texts become for them."""
+"""Backbones that read texts: their description, and the preparation of texts."""

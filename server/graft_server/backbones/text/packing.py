@@ -49,7 +49,7 @@ def pad(texts: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
 
 
 def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
-    """What a batch of packed texts costs, in tokens' worth of matrix products.
+    """Returns the cost of a batch of packed texts, in tokens' worth of matrix products.
 
     A layer of a transformer spends 12 d² multiplications on a token, and attention 2 d on each pair of places;
     attention works on texts padded to the longest of the batch.
@@ -58,5 +58,5 @@ def cost(count: int, tokens: int, longest: int, dimension: int) -> float:
 
 
 def padded_cost(count: int, longest: int, dimension: int) -> float:
-    """The same of a batch of padded texts: every place costs what a token does."""
+    """Returns the cost of a batch of padded texts: every place costs as much as a token."""
     return cost(count, count * longest, longest, dimension)

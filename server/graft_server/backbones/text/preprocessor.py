@@ -30,7 +30,7 @@ PACKED_RECIPE, PADDED_RECIPE, TOLD_RECIPE = "packed-text/2", "padded-text/1", "p
 """Name how the encoder's graph is made. Change one whenever the same weights would give other features."""
 
 LONGEST = 2_048
-"""What is read of a text at most, in tokens, whatever the backbone could: attention over it costs the square."""
+"""The most tokens of a text that are read, whatever the backbone allows: attention costs their square."""
 
 _POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -48,7 +48,7 @@ _DIMENSION = ("hidden_size", "dim", "n_embd", "d_model")
 
 
 def describe_packed(checkpoint: Checkpoint) -> Described:
-    """What the files of a text backbone say whose graph reads packed tokens. Raises BackboneError."""
+    """Describes a text backbone whose graph reads packed tokens. Raises BackboneError."""
     pooling = _pooling(checkpoint)
     if pooling not in _WITHOUT_LAST:
         raise BackboneError(
@@ -62,7 +62,7 @@ def describe_packed(checkpoint: Checkpoint) -> Described:
 
 
 def describe_padded(checkpoint: Checkpoint) -> Described:
-    """The same of one whose graph reads padded tokens."""
+    """Describes a text backbone whose graph reads padded tokens."""
     pooling = "projection" if checkpoint.architecture == "clip_text_model" else _pooling(checkpoint)
     return _described(checkpoint, pooling, PADDED_RECIPE)
 
@@ -86,14 +86,14 @@ def _described(checkpoint: Checkpoint, pooling: str, recipe: str) -> Described:
 
 
 def packed_preprocessor(backbone: Backbone) -> TextPreprocessor:
-    """What turns texts into token ids for a backbone. Raises BackboneError."""
+    """Returns a backbone's preprocessor of texts to token ids. Raises BackboneError."""
     config = Checkpoint.open(backbone.name, backbone.folder).config
     tokenizer = packed_tokenizer(backbone.folder, backbone.max_tokens)
     return TextPreprocessor(tokenizer, backbone.dimension, _padding(config))
 
 
 def is_packed(preprocessor: Preprocessor) -> bool:
-    """Whether what it collates is one row of all texts, rather than a row for each input."""
+    """Whether it collates one row of all texts, instead of a row for each input."""
     return isinstance(preprocessor, TextPreprocessor) and preprocessor.packed
 
 
@@ -104,11 +104,11 @@ def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:
 
 
 def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
-    """The same for one whose graph reads padded tokens."""
+    """Returns the preprocessor for a graph that reads padded tokens."""
     config = Checkpoint.open(backbone.name, backbone.folder).config
     tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
     if tokenizer.tells and _takes_token_types(config):
-        tokenizer.pairs = False  # the graph has no place for which text a token is of
+        tokenizer.pairs = False  # the graph has no input for the text of a token
     return PaddedTextPreprocessor(tokenizer, backbone.dimension, _padding(config))
 
 
@@ -117,7 +117,7 @@ def _padding(config: Mapping[str, Any]) -> int:
 
 
 def _takes_token_types(config: Mapping[str, Any]) -> bool:
-    """Whether the model is told of each token which text of a pair it is of."""
+    """Whether the model receives, for each token, which text of a pair it belongs to."""
     return int(config.get("type_vocab_size", 2 if config.get("model_type") in _TOKEN_TYPES else 0)) > 1
 
 
@@ -156,11 +156,11 @@ class TextTokenizer:
     """Turns texts into token ids. Safe to use from several threads.
 
     Attributes:
-        max_tokens: What is read of a text, special tokens included.
+        max_tokens: The most tokens of a text that are read, special tokens included.
         vocabulary: Token ids are below it.
         pairs: Whether it puts a token of its own between the texts of a pair.
-        tells: Whether it says of each token which text of a pair it is of.
-        token_type_ids: Whether ids say that too: see `with_token_types`.
+        tells: Whether it marks which text of a pair each token belongs to.
+        token_type_ids: Whether ids carry that mark too: see `with_token_types`.
     """
 
     def __init__(self, folder: Path, max_tokens: int, *, token_type_ids: bool = False) -> None:
@@ -220,7 +220,7 @@ class TextTokenizer:
 
 
 def with_token_types(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids that say which text of a pair they are of, as BERT is told: -1 - id is a token of the second.
+    """Returns ids that mark the text of a pair, for BERT: -1 - id is a token of the second.
 
     So an item is one row of numbers, whether it is a text or a pair, wherever it goes: the graph takes them apart.
     """
