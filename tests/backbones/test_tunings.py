@@ -86,3 +86,18 @@ def test_caches_of_two_stores_are_apart(left, tmp_path):
     place = Place(store="memory:///", cache=left.place.cache)
     Tunings(Objects.open(place.store), place).sweep({"m": 99})
     assert left.there == left.cases
+
+
+@pytest.mark.parametrize(
+    "sweep", [lambda it: it.sweep({}), lambda it: it.sweep_cache()], ids=["start", "job"]
+)
+def test_what_tunings_of_a_store_that_is_gone_left_in_a_cache_goes_once_it_is_old(left, tmp_path, sweep):
+    place = Place(store="memory:///", cache=left.place.cache)
+    others = Tunings(Objects.open(place.store), place)
+    sweep(others)
+    assert left.there == left.cases
+    long_ago = time.time() - OLDEST.total_seconds() - 60
+    for path in (tmp_path / "cache").rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    sweep(others)
+    assert not [it for it in (tmp_path / "cache").rglob("*") if it.is_file()]

@@ -62,7 +62,8 @@ class Tunings:
 
     def __init__(self, objects: Objects, place: Place) -> None:
         self._objects = objects
-        self._folder = Path(place.cache) / _FOLDER / _digest(place.store)
+        self._folders = Path(place.cache) / _FOLDER
+        self._folder = self._folders / _digest(place.store)
 
     def local(self, folder: str, name: str) -> Path:
         """A folder of the cache, made if it is missing.
@@ -98,10 +99,13 @@ class Tunings:
         """
         last = {_digest(model): number for model, number in erasures.items()}
         self._delete("", lambda it, age: age > OLDEST or it.erasure < last.get(it.model, 0))
+        self.sweep_cache()
 
     def sweep_cache(self) -> None:
-        """Deletes from the cache what is so old that its commit never ended."""
-        self._delete_local(lambda _, age: age > OLDEST)
+        """Deletes from the cache what is so old that its commit never ended, also of stores that are gone."""
+        for path in [*self._folders.glob("*/*/*/*/"), *self._folders.glob("*/*/")]:
+            if _age(path) > OLDEST:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _delete(self, prefix: str, doomed: Callable[[_Named, timedelta], bool]) -> None:
         ages = self._objects.ages(_ROOT + prefix, datetime.now(UTC))
@@ -113,17 +117,17 @@ class Tunings:
     def _delete_local(self, doomed: Callable[[_Named, timedelta], bool]) -> None:
         for path in self._folder.glob("*/*/*"):
             named = _Named.of(path.relative_to(self._folder).as_posix())
-            age = timedelta(seconds=time.time() - _newest(path))
-            if doomed(named, age):
+            if doomed(named, _age(path)):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _newest(folder: Path) -> float:
-    """When something in a folder was last written to; now, where a tuning makes and removes files meanwhile."""
+def _age(folder: Path) -> timedelta:
+    """How long ago something in a folder was last written to; 0, where a tuning makes and removes files meanwhile."""
     try:
-        return max(it.stat().st_mtime for it in (folder, *folder.rglob("*")))
+        newest = max(it.stat().st_mtime for it in (folder, *folder.rglob("*")))
     except FileNotFoundError:
-        return time.time()
+        return timedelta(0)
+    return timedelta(seconds=time.time() - newest)
 
 
 def _digest(*parts: str) -> str:
