@@ -244,6 +244,28 @@ def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(
         assert client.predict("m", intents[0][0])[0].label == intents[0][1]
 
 
+def test_a_commit_whose_tuning_another_server_has_ended_and_cleared_is_carried_out_anew(
+    server, client, intents
+):
+    cleared: list[Path] = []
+
+    def clear() -> None:
+        for path in (server.store / "tunings").rglob("*.npz"):
+            path.unlink()
+            cleared.append(path)
+
+    result = client.adapt(
+        "tests/cleared",
+        intents,
+        method="partial",
+        fine_tuning=graft.FineTuning(epochs=2),
+        on_progress=Meanwhile(clear),
+    )
+    assert cleared
+    assert result.report.tuning.kept
+    assert not [it for it in (server.store / "tunings").rglob("*") if it.is_file()]
+
+
 @pytest.mark.parametrize("method", ["partial", "full"])
 @pytest.mark.parametrize(
     ("task", "target"), [("multi_label", {"lock", "bill"}), ("regression", 3.0)], ids=["labels", "values"]

@@ -17,7 +17,7 @@ from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
-from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.method import Method
 from graft_server.domain.stream import Progress
 from graft_server.domain.tasks.table import TASKS
@@ -218,7 +218,7 @@ class Tuner:
             spent += took
             best_measured = finished.measured or best_measured
             best = await on_better(attempt.method, finished) if finished.kept and not last else finished
-        await asyncio.to_thread(self.tunings.delete, folder)
+        await self.clear(folder)
         return best
 
     async def _run(
@@ -237,13 +237,17 @@ class Tuner:
         except DrainingError:
             raise
         except DomainError as error:
-            if error.reason == EXAMPLES_GONE:
-                raise
-            if not plan.auto:
-                await asyncio.to_thread(self.tunings.delete, payload.folder)
+            if error.reason == EXAMPLES_GONE or not plan.auto:
                 raise
             _log.warning("tuning %s of %s: %s", commit_id, payload.model, error.message)
             return Tuned(ended="failed")
+
+    async def clear(self, folder: str) -> None:
+        """Removes what a commit left in this folder, which nobody goes on from; what cannot be, the next start does."""
+        try:
+            await asyncio.to_thread(self.tunings.delete, folder)
+        except StoreError as error:
+            _log.error("what a tuning left could not be deleted: %s", error.message)
 
     def sweep(self, erasures: Mapping[str, int]) -> None:
         """Removes what commits left that never ended, at start.

@@ -15,7 +15,7 @@ from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, pla
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
-from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
+from graft_server.domain.errors import ConflictError, DomainError, DrainingError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
@@ -78,24 +78,46 @@ class Publisher:
         while True:
             snapshot = await asyncio.to_thread(self.catalogue.refresh)
             read_at = snapshot.entries
+            erasure = snapshot.last_erasures.get(store.model, 0)
+            folder = tuning_folder(store.model, erasure, store.name, commit_id)
             try:
                 result = await self._train(
-                    store, trunk, feature_writer, commit_id, snapshot=snapshot, on_progress=on_progress
+                    store,
+                    trunk,
+                    feature_writer,
+                    commit_id,
+                    read_at=read_at,
+                    folder=folder,
+                    on_progress=on_progress,
                 )
                 on_progress(Progress(commit_id, "publishing", _TRAINED))
                 version = await uncancelled(self._enter(store, commit_id, result, read_at))
-            except ConflictError as error:
-                _log.info("%s", error.message)
-                continue
-            except FaultError as error:
-                if error.reason == EXAMPLES_GONE or self._erased(store.model, read_at):
-                    continue  # its examples, or what a tuning made of them, were taken away under it
-                key = error.metadata.get("object", "")
-                if error.reason != FEATURES_MISSING or key in lost:
+            except DrainingError:
+                raise  # the next server goes on from what a tuning left
+            except DomainError as error:
+                # Jobs may have left something after all that was made before an erasure was deleted.
+                await self.tuner.clear(folder)
+                if not self._is_repeated(error, store.model, read_at, folder, lost):
                     raise
-                lost.add(key)
                 continue
             return version, result.report
+
+    def _is_repeated(self, error: DomainError, model: str, read_at: int, folder: str, lost: set[str]) -> bool:
+        """Whether a commit is trained again after an error; objects whose features are lost are added to `lost`."""
+        if isinstance(error, ConflictError):
+            _log.info("%s", error.message)
+            return True
+        if not isinstance(error, FaultError):
+            return False
+        if error.reason == EXAMPLES_GONE or self._erased(model, read_at):
+            return True  # its examples, or what a tuning made of them, were taken away under it
+        key = error.metadata.get("object", "")
+        if key.startswith(folder):
+            return True  # another server that carries out the same commit was done first, and deleted it
+        if error.reason != FEATURES_MISSING or key in lost:
+            return False
+        lost.add(key)
+        return True
 
     def _erased(self, model: str, read_at: int) -> bool:
         """Whether examples of a model were erased after an entry of the catalogue, as last read."""
@@ -108,11 +130,11 @@ class Publisher:
         feature_writer: FeatureWriter,
         commit_id: str,
         *,
-        snapshot: Snapshot,
+        read_at: int,
+        folder: str,
         on_progress: OnProgress,
     ) -> Made:
         """Has a worker write a version's parts, and returns what it says of them."""
-        read_at, folder = snapshot.entries, ""
         plan = plan_of(store.start.settings, trunk.backbone)
         told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
@@ -120,9 +142,6 @@ class Publisher:
         feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
         await self._complete_features(feature_writers, commit_id, told)
         label_features = await self._label_features([*earlier, store], trunk)
-        if plan is not None:
-            erasure = snapshot.last_erasures.get(store.model, 0)
-            folder = tuning_folder(store.model, erasure, store.name, commit_id)
         settings = store.start.settings
         payload = Training(
             task=settings.task,
@@ -137,7 +156,7 @@ class Publisher:
             sources=sources,
             seed=settings.seed,
             reduced=trunk.reduced,
-            tuning_folder=folder,
+            tuning_folder="" if plan is None else folder,
         )
         result = await trunk.run(
             self.jobs, TRAIN.job(payload, store.model), lambda report: told(_progress(commit_id, report))
