@@ -305,3 +305,24 @@ def test_a_tuning_is_not_lost_where_what_it_left_cannot_be_deleted(bench, stuck_
         assert made is done
 
     bench(scenario)
+
+
+def test_segments_are_put_together_again_after_whoever_asked_to_forget_examples_has_left(bench):
+    async def scenario(it: Bench) -> None:
+        adaptation, _ = await it.join("m0")
+        finish = asyncio.Event()
+
+        async def compacting() -> None:
+            await finish.wait()
+            adaptation._compacting = None
+
+        adaptation._compacting = asyncio.create_task(compacting())
+        forgetting = asyncio.create_task(adaptation.forget_erased())
+        while adaptation._work is not Work.PAUSED:  # noqa: ASYNC110 - it says nothing when it pauses
+            await asyncio.sleep(0)
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
+        assert adaptation._work is Work.GOING_ON
+        finish.set()
+
+    bench(scenario)
