@@ -86,3 +86,16 @@ def test_caches_of_two_stores_are_apart(left, tmp_path):
     place = Place(store="memory:///", cache=left.place.cache)
     Tunings(Objects.open(place.store), place).sweep({"m": 99})
     assert left.there == left.cases
+
+
+def test_what_no_tuning_left_is_passed_over(left):
+    strange = [
+        Path(left.place.store) / "tunings" / "note.txt",
+        Path(left.place.store) / "tunings" / "folder" / "of" / "notes" / "note.txt",
+    ]
+    for it in strange:
+        it.parent.mkdir(parents=True, exist_ok=True)
+        it.write_text("of somebody else")
+    left.tunings.sweep({"m": 7})
+    assert left.there == left.cases[2:]
+    assert all(it.exists() for it in strange)
