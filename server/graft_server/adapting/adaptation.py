@@ -341,9 +341,11 @@ class Adaptation:
         if self._compacts():
             # What is put together now still has them; it will not count, and is deleted.
             self._turn(Work.PAUSED)
-            await self._compacted()
-            if self._work is Work.PAUSED:
-                self._turn(Work.GOING_ON)
+            try:
+                await self._compacted()
+            finally:
+                if self._work is Work.PAUSED:
+                    self._turn(Work.GOING_ON)
         if self.running:
             # It would be trained again in any case.
             await self._publications.stop()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning
-from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.method import Method
 from graft_server.domain.stream import Progress
 from graft_server.domain.tasks.table import TASKS
@@ -218,7 +219,7 @@ class Tuner:
             spent += took
             best_measured = finished.measured or best_measured
             best = await on_better(attempt.method, finished) if finished.kept and not last else finished
-        await asyncio.to_thread(self.tunings.delete, folder)
+        await asyncio.to_thread(self._delete, folder)
         return best
 
     async def _run(
@@ -240,7 +241,7 @@ class Tuner:
             if error.reason == EXAMPLES_GONE:
                 raise
             if not plan.auto:
-                await asyncio.to_thread(self.tunings.delete, payload.folder)
+                await asyncio.to_thread(self._delete, payload.folder)
                 raise
             _log.warning("tuning %s of %s: %s", commit_id, payload.model, error.message)
             return Tuned(ended="failed")
@@ -255,11 +256,25 @@ class Tuner:
 
     def discard(self, store: AdaptationStore, commits: Iterable[str]) -> None:
         """Removes what commits left that were given up for good."""
-        self.tunings.discard(store.model, store.name, commits)
+        with _tolerant():
+            self.tunings.discard(store.model, store.name, commits)
 
     def forget(self, model: str, erasure: int) -> None:
         """Removes what was made of a model's examples before an erasure."""
         self.tunings.forget(model, erasure)
+
+    def _delete(self, folder: str) -> None:
+        with _tolerant():
+            self.tunings.delete(folder)
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """A commit keeps its outcome if the store fails while what its tuning left is deleted: a later sweep does that."""
+    try:
+        yield
+    except StoreError as error:
+        _log.warning("what a tuning left stays until it is swept at a later start: %s", error.message)
 
 
 def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float) -> Recipe:
