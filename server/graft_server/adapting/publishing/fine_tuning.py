@@ -128,7 +128,7 @@ def check(settings: AdaptationSettings, backbone: Backbone) -> None:
         )
     if not 0 <= asked.epochs <= MOST_EPOCHS:
         raise _invalid("epochs", asked.epochs, f"give 1 to {MOST_EPOCHS}")
-    if not 0 <= asked.learning_rate <= HIGHEST_RATE:  # so said, NaN fails too
+    if not 0 <= asked.learning_rate <= HIGHEST_RATE:  # the negation makes NaN fail too
         raise _invalid("learning_rate", asked.learning_rate, f"give one above 0, at most {HIGHEST_RATE}")
     if not 0 <= asked.layer_decay <= 1:
         raise _invalid("layer_decay", asked.layer_decay, "give one above 0, at most 1")
