@@ -46,7 +46,7 @@ class Bench:
     catalogue: Catalogue
     others: Catalogue
     adaptations: Adaptations
-    tuner: Tuner
+    publisher: Publisher
 
     async def start(self, model: str) -> Adaptation:
         request = StartRequest(model, "a", "w", AdaptationSettings(""))
@@ -83,7 +83,7 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
                 """Nothing is published here."""
 
             publisher = Publisher(objects, catalogue, jobs, tuner, served, Threads("learning", 1))
-            it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks), tuner)
+            it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks), publisher)
             async with asyncio.timeout(60):
                 await scenario(it)
             await it.adaptations.close()
@@ -292,7 +292,7 @@ def test_a_tuning_is_not_lost_where_what_it_left_cannot_be_deleted(bench, stuck_
         async def kept(_: Method, better: Finished) -> Finished:
             return better
 
-        made = await it.tuner.tune(
+        made = await it.publisher.tuner.tune(
             adaptation.store,
             adaptation.trunk,
             "c",
@@ -324,5 +324,16 @@ def test_segments_are_put_together_again_after_whoever_asked_to_forget_examples_
         await asyncio.gather(forgetting, return_exceptions=True)
         assert adaptation._work is Work.GOING_ON
         finish.set()
+
+    bench(scenario)
+
+
+def test_what_another_server_has_just_erased_counts_where_a_job_fails_for_it(bench):
+    async def scenario(it: Bench) -> None:
+        read_at = it.catalogue.refresh().entries
+        assert not await it.publisher.erased("m0", read_at)
+        it.others.erase_examples("m0", {}, lambda _: False)
+        assert await it.publisher.erased("m0", read_at)
+        assert not await it.publisher.erased("m1", read_at)
 
     bench(scenario)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, pla
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
-from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError
+from graft_server.domain.errors import ConflictError, DomainError, FaultError, StateError, StoreError
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
@@ -88,7 +89,7 @@ class Publisher:
                 _log.info("%s", error.message)
                 continue
             except FaultError as error:
-                if error.reason == EXAMPLES_GONE or self._erased(store.model, read_at):
+                if error.reason == EXAMPLES_GONE or await self.erased(store.model, read_at):
                     continue  # its examples, or what a tuning made of them, were taken away under it
                 key = error.metadata.get("object", "")
                 if error.reason != FEATURES_MISSING or key in lost:
@@ -97,8 +98,13 @@ class Publisher:
                 continue
             return version, result.report
 
-    def _erased(self, model: str, read_at: int) -> bool:
-        """Whether examples of a model were erased after an entry of the catalogue, as last read."""
+    async def erased(self, model: str, read_at: int) -> bool:
+        """Whether examples of a model were erased after an entry of the catalogue, by whatever server.
+
+        The catalogue is read for it: another server deletes at once what a tuning made of them.
+        """
+        with suppress(StoreError):
+            await asyncio.to_thread(self.catalogue.refresh)
         return self.catalogue.snapshot.erasures.get(model, 0) > read_at
 
     async def _train(
