@@ -143,6 +143,30 @@ def test_several_who_follow_the_catalogue_at_once_do_not_disturb_each_other(benc
     bench(scenario)
 
 
+def test_what_is_loaded_while_others_follow_the_catalogue_follows_it_in_the_next_round(bench, monkeypatch):
+    removing, proceed = threading.Event(), threading.Event()
+
+    def held(objects: Objects, model: str, name: str) -> None:
+        removing.set()
+        assert proceed.wait(60)
+        remove_adaptation(objects, model, name)
+
+    monkeypatch.setattr(adaptations, "remove_adaptation", held)
+
+    async def scenario(it: Bench) -> None:
+        await it.join("m0")
+        it.delete("m0")
+        following = asyncio.create_task(it.adaptations.follow())
+        await asyncio.to_thread(removing.wait, 60)
+        loaded, _ = await it.join("m1")
+        proceed.set()
+        await following
+        await it.adaptations.follow()
+        assert loaded.followed == it.catalogue.snapshot.entries
+
+    bench(scenario)
+
+
 def test_what_a_fault_of_the_store_cut_off_is_done_in_the_next_round_and_the_rest_at_once(bench, monkeypatch):
     fails = ["m0"]
 
