@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -14,6 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from graft.v1 import model_pb2
+from graft_server.app import Service
+from graft_server.domain.errors import StoreError
+from graft_server.settings import Settings
+from graft_server.store.objects.objects import Objects
 
 SERVICES = [
     "graft.v1.AdaptationService",
@@ -114,6 +120,27 @@ def test_cuda_without_a_gpu_refuses_to_start(tmp_path, encoder_cache):
     )  # fmt: skip
     assert "no GPU can be used here" in says
     assert "--device cpu" in says
+
+
+def test_a_store_in_which_nothing_can_be_swept_keeps_nobody_from_starting(
+    tmp_path, encoder_cache, monkeypatch
+):
+    def failing(_: Objects, prefix: str, __: datetime) -> dict[str, timedelta]:
+        raise StoreError(f"{prefix} cannot be listed.", reason="STORE_UNAVAILABLE")
+
+    monkeypatch.setattr(Objects, "ages", failing)
+
+    async def answered() -> int:
+        service = Service(
+            Settings(store=str(tmp_path / "store"), cache=str(encoder_cache), measure_seconds=0)
+        )
+        await service.start()
+        found = await service.models.list_backbones()
+        await service.drain()
+        await service.close()
+        return len(found)
+
+    assert asyncio.run(answered()) == 1
 
 
 def test_another_backbone_that_fails_does_not_keep_the_default_from_serving(serve, connect, tmp_path, few):

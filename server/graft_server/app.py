@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
@@ -120,8 +121,8 @@ class Service:
         asyncio.get_running_loop().set_default_executor(self._store_threads)
         await self._jobs.start()
         known = self._deletion.catalogue.snapshot
-        await asyncio.to_thread(self._tuner.sweep, known.last_erasures)
-        await asyncio.to_thread(self._handover.sweep)
+        for sweep in (partial(self._tuner.sweep, known.last_erasures), self._handover.sweep):
+            await survived(asyncio.to_thread(sweep), "sweeping what a server left", _log)
         await self.trunks.open(self._jobs)
         await self._versions.preload()
         self._versions.start(self._adaptations.follow)

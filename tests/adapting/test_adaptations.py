@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import pytest
 from graft_server.adapting import adaptations
 from graft_server.adapting.adaptation import Adaptation, Reason, Work
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.adapting.publishing.fine_tuning import Tuner
+from graft_server.adapting.publishing.fine_tuning import Plan, Tuner
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
 from graft_server.domain.errors import DomainError, StateError, StoreError
-from graft_server.domain.model import Version
+from graft_server.domain.method import Method
+from graft_server.domain.model import ManifestRef, Version
+from graft_server.domain.report import Evaluation, EvaluationMethod, HeadChoice, Report
 from graft_server.domain.stream import Reconnect
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
@@ -32,6 +35,7 @@ from graft_server.store.adaptations.listing import list_adaptations, remove_adap
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
+from graft_server.training.contract import Finished, Trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,7 @@ class Bench:
     catalogue: Catalogue
     others: Catalogue
     adaptations: Adaptations
+    publisher: Publisher
 
     async def start(self, model: str) -> Adaptation:
         request = StartRequest(model, "a", "w", AdaptationSettings(""))
@@ -78,7 +83,7 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
                 """Nothing is published here."""
 
             publisher = Publisher(objects, catalogue, jobs, tuner, served, Threads("learning", 1))
-            it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks))
+            it = Bench(objects, catalogue, Catalogue(objects), Adaptations(publisher, trunks), publisher)
             async with asyncio.timeout(60):
                 await scenario(it)
             await it.adaptations.close()
@@ -88,6 +93,27 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
         asyncio.run(main())
 
     return run
+
+
+@pytest.fixture
+def stuck_tunings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tunings left cannot be looked for in the store, though all else works."""
+    keys, ages = Objects.keys, Objects.ages
+
+    def require_other(prefix: str) -> None:
+        if prefix.startswith("tunings/"):
+            raise StoreError("The store does not answer.", reason="STORE_UNAVAILABLE")
+
+    def failing_keys(self: Objects, prefix: str) -> list[str]:
+        require_other(prefix)
+        return keys(self, prefix)
+
+    def failing_ages(self: Objects, prefix: str, now: datetime) -> dict[str, timedelta]:
+        require_other(prefix)
+        return ages(self, prefix, now)
+
+    monkeypatch.setattr(Objects, "keys", failing_keys)
+    monkeypatch.setattr(Objects, "ages", failing_ages)
 
 
 def test_several_who_follow_the_catalogue_at_once_do_not_disturb_each_other(bench, monkeypatch):
@@ -113,6 +139,30 @@ def test_several_who_follow_the_catalogue_at_once_do_not_disturb_each_other(benc
         proceed.set()
         await asyncio.gather(first, second)
         assert not any(list_adaptations(it.objects, model) for model in ("m0", "m1", "m2"))
+
+    bench(scenario)
+
+
+def test_what_is_loaded_while_others_follow_the_catalogue_follows_it_in_the_next_round(bench, monkeypatch):
+    removing, proceed = threading.Event(), threading.Event()
+
+    def held(objects: Objects, model: str, name: str) -> None:
+        removing.set()
+        assert proceed.wait(60)
+        remove_adaptation(objects, model, name)
+
+    monkeypatch.setattr(adaptations, "remove_adaptation", held)
+
+    async def scenario(it: Bench) -> None:
+        await it.join("m0")
+        it.delete("m0")
+        following = asyncio.create_task(it.adaptations.follow())
+        await asyncio.to_thread(removing.wait, 60)
+        loaded, _ = await it.join("m1")
+        proceed.set()
+        await following
+        await it.adaptations.follow()
+        assert loaded.followed == it.catalogue.snapshot.entries
 
     bench(scenario)
 
@@ -226,5 +276,88 @@ def test_what_has_ended_does_not_end_for_a_less_final_reason(bench):
         assert "c" not in adaptation.store.outcomes, "nothing is written to what is being deleted"
         with pytest.raises(RuntimeError, match="does not go from DELETED to GOING_ON"):
             adaptation._turn(Work.GOING_ON)
+
+    bench(scenario)
+
+
+def test_commits_that_were_given_up_have_an_outcome_also_where_what_they_left_cannot_be_deleted(
+    bench, stuck_tunings
+):
+    async def scenario(it: Bench) -> None:
+        adaptation, session = await it.join("m0")
+        other = AdaptationStore.load(it.objects, "m0", "a")
+        other.commit("c", {"w": 0})
+        other.cancel()
+        await adaptation.end(Reason.CANCELLED)
+        assert "c" in adaptation.store.outcomes
+        await session.close()
+
+    bench(scenario)
+
+
+def test_a_tuning_is_not_lost_where_what_it_left_cannot_be_deleted(bench, stuck_tunings):
+    async def scenario(it: Bench) -> None:
+        adaptation = await it.start("m0")
+        report = Report(
+            examples=0,
+            validation_examples=0,
+            classes=0,
+            accuracy=0.0,
+            macro_f1=0.0,
+            log_loss=0.0,
+            calibration_error=0.0,
+            evaluation=Evaluation(EvaluationMethod.NONE),
+            head=HeadChoice("logistic", "pooled", {}, 1.0),
+            per_class=(),
+        )
+        done = Trained(manifest=ManifestRef("manifest", "0" * 64), report=report)
+        plan = Plan((), 6, epochs=1, learning_rate=1e-4, layer_decay=0.9, time_budget_s=0.0, auto=False)
+
+        async def kept(_: Method, better: Finished) -> Finished:
+            return better
+
+        made = await it.publisher.tuner.tune(
+            adaptation.store,
+            adaptation.trunk,
+            "c",
+            folder="tunings/m/0/c/",
+            plan=plan,
+            frozen=done,
+            on_progress=lambda _: None,
+            on_better=kept,
+        )
+        assert made is done
+
+    bench(scenario)
+
+
+def test_segments_are_put_together_again_after_whoever_asked_to_forget_examples_has_left(bench):
+    async def scenario(it: Bench) -> None:
+        adaptation, _ = await it.join("m0")
+        finish = asyncio.Event()
+
+        async def compacting() -> None:
+            await finish.wait()
+            adaptation._compacting = None
+
+        adaptation._compacting = asyncio.create_task(compacting())
+        forgetting = asyncio.create_task(adaptation.forget_erased())
+        while adaptation._work is not Work.PAUSED:  # noqa: ASYNC110 - it says nothing when it pauses
+            await asyncio.sleep(0)
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
+        assert adaptation._work is Work.GOING_ON
+        finish.set()
+
+    bench(scenario)
+
+
+def test_what_another_server_has_just_erased_counts_where_a_job_fails_for_it(bench):
+    async def scenario(it: Bench) -> None:
+        read_at = it.catalogue.refresh().entries
+        assert not await it.publisher.erased("m0", read_at)
+        it.others.erase_examples("m0", {}, lambda _: False)
+        assert await it.publisher.erased("m0", read_at)
+        assert not await it.publisher.erased("m1", read_at)
 
     bench(scenario)

@@ -101,3 +101,16 @@ def test_what_tunings_of_a_store_that_is_gone_left_in_a_cache_goes_once_it_is_ol
         os.utime(path, (long_ago, long_ago))
     sweep(others)
     assert not [it for it in (tmp_path / "cache").rglob("*") if it.is_file()]
+
+
+def test_what_no_tuning_left_is_passed_over(left):
+    strange = [
+        Path(left.place.store) / "tunings" / "note.txt",
+        Path(left.place.store) / "tunings" / "folder" / "of" / "notes" / "note.txt",
+    ]
+    for it in strange:
+        it.parent.mkdir(parents=True, exist_ok=True)
+        it.write_text("of somebody else")
+    left.tunings.sweep({"m": 7})
+    assert left.there == left.cases[2:]
+    assert all(it.exists() for it in strange)

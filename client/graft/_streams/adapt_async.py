@@ -23,7 +23,7 @@ from graft.v1 import adaptation_pb2
 Stream = grpc.aio.StreamStreamCall[adaptation_pb2.AdaptRequest, adaptation_pb2.AdaptResponse]
 OpenCall = Callable[[], Awaitable["Stream"]]
 _BREATHER = 256
-"""After so many examples the loop is let run, though there is room for more."""
+"""The number of examples after which the loop gets a turn, though there is room for more."""
 _GOODBYE_S = 1.0
 """How long the server is given to end a call that has its outcome."""
 

@@ -24,7 +24,7 @@ from graft.v1 import adaptation_pb2
 # What grpc returns for a stream is a call and an iterator at once, which it has no public name for.
 OpenCall = Callable[[Iterator[adaptation_pb2.AdaptRequest]], Any]
 Connecting = Callable[[float], AbstractContextManager[None]]
-"""Has gRPC connect for as long as the context lasts, at most for so many seconds."""
+"""Makes gRPC connect for as long as the context lasts, at most for the given seconds."""
 _GOODBYE_S = 1.0
 """How long the server is given to end a call that has its outcome."""
 

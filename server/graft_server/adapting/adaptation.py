@@ -29,7 +29,7 @@ from graft_server.store.adaptations.store import AdaptationStore
 _log = logging.getLogger(__name__)
 
 MOST_UNREAD = 64
-"""A caller that has left so many messages unread is not told of the server's own commits: events have them all."""
+"""A caller with this many unread messages gets none about the server's own commits: events have them all."""
 
 
 class Work(enum.Enum):
@@ -341,9 +341,11 @@ class Adaptation:
         if self._compacts():
             # What is put together now still has them; it will not count, and is deleted.
             self._turn(Work.PAUSED)
-            await self._compacted()
-            if self._work is Work.PAUSED:
-                self._turn(Work.GOING_ON)
+            try:
+                await self._compacted()
+            finally:
+                if self._work is Work.PAUSED:
+                    self._turn(Work.GOING_ON)
         if self.running:
             # It would be trained again in any case.
             await self._publications.stop()
@@ -360,7 +362,7 @@ class Adaptation:
             self._watchers.discard(watcher)
 
     def note(self, segment: Segment) -> None:
-        """Takes note of a segment that became durable: watchers are told of its rejections."""
+        """Notes a segment that became durable, and records its rejections for watchers."""
         self._continuous.wake()
         if segment.next_ordinal % FAN_IN == 0 and self._compacting is None and self._compacts():
             self._compacting = asyncio.create_task(self._compact())

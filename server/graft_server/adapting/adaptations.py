@@ -265,15 +265,16 @@ class Adaptations:
         """
         async with self._following:
             snapshot = self._publisher.catalogue.snapshot
-            if snapshot.entries == self._followed:
+            # Also one that was loaded while the newest entries were being followed.
+            behind = [it for it in (*self._dropped, *self._open.values()) if it.followed < snapshot.entries]
+            if snapshot.entries == self._followed and not behind:
                 return
             failed: list[Exception] = []
-            for adaptation in [*self._dropped, *self._open.values()]:
-                if adaptation.followed < snapshot.entries:
-                    try:
-                        await self._catch_up(adaptation, snapshot)
-                    except Exception as error:  # noqa: BLE001 - raised once the others have been followed
-                        failed.append(error)
+            for adaptation in behind:
+                try:
+                    await self._catch_up(adaptation, snapshot)
+                except Exception as error:  # noqa: BLE001 - raised once the others have been followed
+                    failed.append(error)
             for model, entry in (*snapshot.erasures.items(), *snapshot.deletions.items()):
                 if entry > self._followed:
                     self._stored_examples.forget(model)

@@ -39,10 +39,12 @@ class _Named:
     commit: str
 
     @classmethod
-    def of(cls, path: str) -> Self:
-        """Reads what a key, or a path in the cache, begins with."""
-        model, erasure, commit = path.split("/")[:3]
-        return cls(model, int(erasure), commit)
+    def of(cls, path: str) -> Self | None:
+        """Reads what a key, or a path in the cache, begins with; None: no tuning has such a one."""
+        match path.split("/"):
+            case [model, erasure, commit, *_] if erasure.isascii() and erasure.isdigit():
+                return cls(model, int(erasure), commit)
+        return None
 
 
 def tuning_folder(model: str, erasure: int, adaptation: str, commit_id: str) -> str:
@@ -110,14 +112,14 @@ class Tunings:
     def _delete(self, prefix: str, doomed: Callable[[_Named, timedelta], bool]) -> None:
         ages = self._objects.ages(_ROOT + prefix, datetime.now(UTC))
         named = {key: _Named.of(key.removeprefix(_ROOT)) for key in ages}
-        self._objects.delete([key for key, age in ages.items() if doomed(named[key], age)])
+        self._objects.delete([key for key, it in named.items() if it is not None and doomed(it, ages[key])])
         own = prefix.rstrip("/")
         self._delete_local(lambda it, age: own in ("", it.model) and doomed(it, age))
 
     def _delete_local(self, doomed: Callable[[_Named, timedelta], bool]) -> None:
         for path in self._folder.glob("*/*/*"):
             named = _Named.of(path.relative_to(self._folder).as_posix())
-            if doomed(named, _age(path)):
+            if named is not None and doomed(named, _age(path)):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-"""The encoder's final view: the one that features which a caller has already are."""
-
 
 class TrunkState(enum.Enum):
     """Whether a trunk can be used.

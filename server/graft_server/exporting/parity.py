@@ -135,7 +135,7 @@ def require_same(
 def _require_near(served: Array, bundled: Array) -> None:
     """Raises FaultError unless most rows of features, shape (n, d), equal the served ones and none is far off."""
     off = np.linalg.norm(bundled - served, axis=1) / np.linalg.norm(served, axis=1)
-    # Said so that NaN fails too.
+    # The negation makes NaN fail too.
     if not (np.median(off) <= BUNDLE_PARITY and off.max() <= REDUCED_PARITY):
         raise FaultError(
             f"The composed bundle does not read inputs as the served version does: on {len(served)} of them its "
@@ -148,7 +148,7 @@ def _require_near(served: Array, bundled: Array) -> None:
 
 def _require_close(found: Comparison) -> None:
     off = np.abs(found.bundled - found.served)
-    # Said so that NaN fails too.
+    # The negation makes NaN fail too.
     if not ((off <= found.allowed).all() and found.other == 0):
         worst = np.unravel_index(np.argmax(off / found.allowed), off.shape)
         raise FaultError(

@@ -174,7 +174,7 @@ class WriterStream:
                 self._writing, self._pending = self._pending[:MAX_RECORDS], self._pending[MAX_RECORDS:]
                 try:
                     await self._write_segment()
-                except Exception as error:  # noqa: BLE001 - told and raised to the stream's owner
+                except Exception as error:  # noqa: BLE001 - passed on to the stream's owner
                     self._error = error
                     self._idle.set()
                     self._on_failure(error)

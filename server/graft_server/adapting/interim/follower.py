@@ -199,7 +199,7 @@ class Interim:
                 _log.warning("the interim head of %s: %s", self._store.model, error.message)
                 self._error = error
                 self.drop()
-            except Exception:  # noqa: BLE001 - whatever it is, those who wait are told
+            except Exception:  # noqa: BLE001 - whatever it is, those who wait get an error
                 _log.exception("the interim head of %s", self._store.model)
                 self._error = FaultError(
                     "The interim head failed; the server's log has the details.", reason="INTERNAL"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MERGED_AT = 4_096
-"""So many new ids are kept in a dict, or an eighth of what there is, before they are merged into the arrays."""
+"""The new ids, or an eighth of all if that is more, that a dict keeps before they are merged into the arrays."""
 GONE = -1
 
 

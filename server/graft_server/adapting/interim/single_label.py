@@ -208,7 +208,7 @@ class SingleLabelLearner:
         self.prequential.note(fitted.map.logits(rows), similarities, answers)
 
     def _discriminant(self, most_unfitted: int) -> Discriminant | None:
-        """The newest fit, where no more than so many rows came in after it."""
+        """Returns the newest fit; fits again if more than `most_unfitted` rows came in after it."""
         if self._fitted is None or self._unfitted > most_unfitted:
             self._sums.widen(len(self._labels))
             # A class whose examples were all removed is gone, whatever its name said.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from graft_server.backbones.backbone import Backbone
@@ -127,7 +128,7 @@ def check(settings: AdaptationSettings, backbone: Backbone) -> None:
         )
     if not 0 <= asked.epochs <= MOST_EPOCHS:
         raise _invalid("epochs", asked.epochs, f"give 1 to {MOST_EPOCHS}")
-    if not 0 <= asked.learning_rate <= HIGHEST_RATE:  # so said, NaN fails too
+    if not 0 <= asked.learning_rate <= HIGHEST_RATE:  # the negation makes NaN fail too
         raise _invalid("learning_rate", asked.learning_rate, f"give one above 0, at most {HIGHEST_RATE}")
     if not 0 <= asked.layer_decay <= 1:
         raise _invalid("layer_decay", asked.layer_decay, "give one above 0, at most 1")
@@ -243,11 +244,8 @@ class Tuner:
             return Tuned(ended="failed")
 
     async def clear(self, folder: str) -> None:
-        """Removes what a commit left in this folder, which nobody goes on from; what cannot be, the next start does."""
-        try:
-            await asyncio.to_thread(self.tunings.delete, folder)
-        except StoreError as error:
-            _log.error("what a tuning left could not be deleted: %s", error.message)
+        """Removes what a commit left in this folder, which nobody goes on from."""
+        await asyncio.to_thread(self._delete, folder)
 
     def sweep(self, erasures: Mapping[str, int]) -> None:
         """Removes what commits left that never ended, at start.
@@ -259,11 +257,25 @@ class Tuner:
 
     def discard(self, store: AdaptationStore, commits: Iterable[str]) -> None:
         """Removes what commits left that were given up for good."""
-        self.tunings.discard(store.model, store.name, commits)
+        with _tolerant():
+            self.tunings.discard(store.model, store.name, commits)
 
     def forget(self, model: str, erasure: int) -> None:
         """Removes what was made of a model's examples before an erasure."""
         self.tunings.forget(model, erasure)
+
+    def _delete(self, folder: str) -> None:
+        with _tolerant():
+            self.tunings.delete(folder)
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """A commit keeps its outcome if the store fails while what its tuning left is deleted: a later sweep does that."""
+    try:
+        yield
+    except StoreError as error:
+        _log.warning("what a tuning left stays until it is swept at a later start: %s", error.message)
 
 
 def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float) -> Recipe:

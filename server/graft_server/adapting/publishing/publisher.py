@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -15,7 +16,14 @@ from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, pla
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
-from graft_server.domain.errors import ConflictError, DomainError, DrainingError, FaultError, StateError
+from graft_server.domain.errors import (
+    ConflictError,
+    DomainError,
+    DrainingError,
+    FaultError,
+    StateError,
+    StoreError,
+)
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
@@ -31,7 +39,7 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
-from graft_server.store.objects.objects import Objects
+from graft_server.store.objects.objects import OBJECT_MISSING, Objects
 from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training
 
 _log = logging.getLogger(__name__)
@@ -97,30 +105,37 @@ class Publisher:
             except DomainError as error:
                 # Jobs may have left something after all that was made before an erasure was deleted.
                 await self.tuner.clear(folder)
-                if not self._is_repeated(error, store.model, read_at, folder, lost):
+                if not await self._is_repeated(error, store.model, read_at, folder, lost):
                     raise
                 continue
             return version, result.report
 
-    def _is_repeated(self, error: DomainError, model: str, read_at: int, folder: str, lost: set[str]) -> bool:
+    async def _is_repeated(
+        self, error: DomainError, model: str, read_at: int, folder: str, lost: set[str]
+    ) -> bool:
         """Whether a commit is trained again after an error; objects whose features are lost are added to `lost`."""
         if isinstance(error, ConflictError):
             _log.info("%s", error.message)
             return True
         if not isinstance(error, FaultError):
             return False
-        if error.reason == EXAMPLES_GONE or self._erased(model, read_at):
+        if error.reason == EXAMPLES_GONE or await self.erased(model, read_at):
             return True  # its examples, or what a tuning made of them, were taken away under it
         key = error.metadata.get("object", "")
-        if key.startswith(folder):
+        if error.reason == OBJECT_MISSING and key.startswith(folder):
             return True  # another server that carries out the same commit was done first, and deleted it
         if error.reason != FEATURES_MISSING or key in lost:
             return False
         lost.add(key)
         return True
 
-    def _erased(self, model: str, read_at: int) -> bool:
-        """Whether examples of a model were erased after an entry of the catalogue, as last read."""
+    async def erased(self, model: str, read_at: int) -> bool:
+        """Whether examples of a model were erased after an entry of the catalogue, by whatever server.
+
+        The catalogue is read for it: another server deletes at once what a tuning made of them.
+        """
+        with suppress(StoreError):
+            await asyncio.to_thread(self.catalogue.refresh)
         return self.catalogue.snapshot.erasures.get(model, 0) > read_at
 
     async def _train(

@@ -127,7 +127,7 @@ class AudioPreprocessor:
         return count * longest * (1 + longest / (6 * self._dimension))
 
     def made_up(self, generator: np.random.Generator, length: int) -> Heard:
-        """Noise of so many frames, up to what is read; the graph takes any number, also where windows are whole."""
+        """Noise of the given length in frames, up to the longest that is read; the graph takes any number of them."""
         recipe = self.recipe
         if isinstance(recipe, LogMelRecipe):
             recipe = replace(recipe, whole_window=False)

@@ -39,7 +39,7 @@ without any it tells less of the clip (benchmarks/windows.py)."""
 WAVEFORM_FRAME = 320
 """Samples that become one frame in every published wav2vec 2.0 and HuBERT."""
 _LEAST_SAMPLES = 400
-"""From so many samples their convolutions make the first frame."""
+"""The fewest samples from which their convolutions make a frame."""
 
 _RATES = (1_000, 384_000)
 _MAX_CHANNELS = 16
@@ -50,7 +50,7 @@ _LOUDEST = 1e10
 """Full scale is 1, and 2e9 of 32-bit numbers that were never scaled. The square of 1e20 is more than float32 holds."""
 _MEL_FLOOR = 1e-10
 _DYNAMIC_RANGE = 8.0
-"""Whisper's spectrograms reach so many powers of ten down from the loudest."""
+"""The powers of ten by which Whisper's spectrograms reach down from the loudest."""
 
 
 class AudioError(ValueError):
@@ -295,7 +295,7 @@ class LogMelRecipe:
         }
 
     def frames(self, samples: int) -> int:
-        """Frames that a clip of so many samples fills, at least in part."""
+        """Returns the number of frames that a clip fills, at least in part."""
         return min(-(-samples // self.hop), self.max_frames)
 
     def spectrogram(self, samples: Samples, frames: int) -> NDArray[np.float32]:

@@ -68,7 +68,7 @@ def reduce_encoder(payload: Making, place: Place, progress: OnProgress) -> Reduc
             batches=map(preprocessor.collate, odd_batches(preprocessor)),
             provider=_PROVIDERS[precision],
         )
-        if not found.least >= LEAST_COSINE[precision]:  # so said, NaN fails too
+        if not found.least >= LEAST_COSINE[precision]:  # the negation makes NaN fail too
             raise BackboneError(
                 f"Backbone {name}: its features in {precision} have a cosine of {found.least:.4f} to those in "
                 f"float32 (at least {LEAST_COSINE[precision]} is accepted), so it is not served. Use "

@@ -5,7 +5,7 @@ matrix products, where 9/10 of the time goes, never touch a padding token. Only 
 from one text into another, is computed on a padded copy (the idea of ByteTransformer, Zhai et al. 2022), so its
 cost is that of the texts' own lengths rather than of the square of the packed row.
 
-    input_ids     (tokens,) int64         the texts' token ids, one text after the other; where the model is told
+    input_ids     (tokens,) int64         the texts' token ids, one text after the other; if the model tells
                                           the texts of a pair apart, -1 - id is a token of the second
     position_ids  (tokens,) int64         each token's place in its text, from 0
     rows          (texts, longest) int64  which token stands at each place of each text; -1: none

@@ -5,7 +5,7 @@
     pooled          (texts, dimension)      what the backbone says of the text, float32, unit-norm
     layerN          (texts, dimension)      the mean of layer N, half-way up, float32, unit-norm
 
-Padding behind a text changes nothing of it: decoders look back only, the others are told by the mask.
+Padding after a text does not change its features: decoders only look back, the others use the mask.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     pooled        (images, dimension)                 what the architecture itself makes of an image, unit-norm
     layerN        (images, dimension of layer N)      the mean over the places of a layer below, unit-norm
 
-Further views are those of a family: see there.
+Each family adds its further views.
 
 All images of a backbone have one size; how many there are in a batch differs.
 """

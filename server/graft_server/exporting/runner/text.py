@@ -51,7 +51,7 @@ class Classifier:
     def tokenize(self, texts: Sequence[Text]) -> list[list[int]]:
         """Token ids of each text or pair, cut at the model's maximum.
 
-        Where the model is told the texts of a pair apart, -1 - id is a token of the second.
+        Where the model takes token types, -1 - id is a token of the second text.
         """
         most = self.settings["max_characters"]
         if not self.settings["pairs"] and not all(isinstance(it, str) for it in texts):

@@ -135,7 +135,7 @@ def _single(
     async def handle(request: Any, context: Context) -> Message:
         try:
             return await method(incoming(request), context)
-        except Exception as error:  # noqa: BLE001 - told as what it is, or logged and told as INTERNAL
+        except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             end(context, _told(error, name))
             return nothing
 
@@ -151,7 +151,7 @@ def _streaming(
             async with aclosing(method(incoming(request), context)) as responses:  # type: ignore[type-var]
                 async for response in responses:
                     yield response
-        except Exception as error:  # noqa: BLE001 - told as what it is, or logged and told as INTERNAL
+        except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             await abort(context, _told(error, name))
 
     return handle

@@ -36,6 +36,9 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+OBJECT_MISSING = "OBJECT_MISSING"
+"""The reason of an ObjectMissingError, by which it is known where it came from a worker."""
+
 T = TypeVar("T")
 
 
@@ -50,7 +53,7 @@ class ObjectMissingError(StoreError):
     """The key to be read does not exist."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Object {key} is missing.", reason="OBJECT_MISSING", metadata={"object": key})
+        super().__init__(f"Object {key} is missing.", reason=OBJECT_MISSING, metadata={"object": key})
 
 
 def corrupt(key: str, what: str) -> CorruptError:

@@ -37,7 +37,7 @@ def session_over(graph: Path) -> onnxruntime.InferenceSession:
 
 
 def parts(examples: Examples, rows: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows, in their order, in parts of at most so many tokens, or of one row that has more."""
+    """Rows, in their order, in parts of at most `tokens` tokens, or of one longer row."""
     start, size = 0, 0
     for end, row in enumerate(rows):
         length = int(examples.lengths[row])

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 BATCH = 32
 """Examples a step."""
 TOKENS_AT_ONCE = 8_192
-"""A step's examples are worked on in parts of so many tokens, whose gradients add up: memory is bounded by it."""
+"""A step works on its examples in parts of at most this many tokens, whose gradients add up: this bounds memory."""
 EVALUATED_TOKENS = 2_048
 """The same where no gradients are needed."""
 WARM_UP = 0.1
@@ -46,7 +46,7 @@ WEIGHT_DECAY = 0.01
 PATIENCE = 3
 """Epochs without a better log-loss, after which training ends: the first ones, at the highest rate, often lose."""
 MIN_GAIN = 1e-4
-"""A log-loss counts as better if it is by so much, in nats."""
+"""By how much a log-loss has to fall to count as better, in nats."""
 EVALUATIONS = 2
 """Evaluations an epoch."""
 MIXTURES = (0.75, 0.5, 0.25)
@@ -256,7 +256,7 @@ class Loop:
         return ""
 
     def _is_due(self) -> bool:
-        """Whether the state is evaluated after this step: so many times an epoch, and at its end."""
+        """Whether the state is evaluated after this step: EVALUATIONS times an epoch, and at its end."""
         step, steps = self.state.step, self._steps
         return step * EVALUATIONS // steps > (step - 1) * EVALUATIONS // steps
 

@@ -150,7 +150,7 @@ def _check(
         for part in parts(examples, rows, 2048):
             found, _ = forward(model, examples, hidden, preprocessor, part)
             worst = max(worst, float(np.abs(found.cpu().numpy() - features[part]).max()))
-    if not worst <= PARITY:  # so said, NaN fails too
+    if not worst <= PARITY:  # the negation makes NaN fail too
         raise FaultError(
             f"The tuned graph's features differ from torch's by {worst:.1e} (at most {PARITY:.0e} is accepted), so "
             "it is not served. Commit again; if it fails again, report it.",

@@ -50,7 +50,7 @@ MANY_EXAMPLES = 4000
 """From here on, 5% each are enough to stop by and to measure on; below, it takes 10%."""
 LEAST_PROBABILITY = 1e-12
 STANDARD_ERRORS = 2.0
-"""A gain counts as beyond noise if it is more than so many of its standard errors; see `is_beyond_noise`."""
+"""How many of its standard errors a gain has to exceed to count as beyond noise; see `is_beyond_noise`."""
 REFITTED = (1.0, 10.0, 100.0)
 """Strengths of the logistic regressions that are fitted anew on tuned features."""
 
