@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +105,16 @@ def opened_offline(source: str, cache: Path) -> str:
     return ended.stdout.strip()
 
 
-def test_a_hub_id_is_found_in_the_hubs_own_cache_and_otherwise_said_not_to_be_there(folder, tmp_path):
-    place = tmp_path / "hub" / "models--some--model"
+def in_the_hubs_cache(folder: Path, cache: Path) -> None:
+    """Lays a checkpoint as Hugging Face's library lays what it fetched of some/model."""
+    place = cache / "models--some--model"
     shutil.copytree(folder, place / "snapshots" / ("0" * 40))
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("0" * 40)
+
+
+def test_a_hub_id_is_found_in_the_hubs_own_cache_and_otherwise_said_not_to_be_there(folder, tmp_path):
+    in_the_hubs_cache(folder, tmp_path / "hub")
     expected = open_backbone("mine", str(folder)).encoder_id
     assert opened_offline("some/model", tmp_path / "hub") == expected
     said = opened_offline("some/other", tmp_path / "hub")
@@ -115,6 +122,39 @@ def test_a_hub_id_is_found_in_the_hubs_own_cache_and_otherwise_said_not_to_be_th
         "BACKBONE_DOWNLOAD_FAILED Backbone mine: some/other could not be fetched from the hub"
     )
     assert "Check the id and the network, or give a local folder." in said
+
+
+AT_A_WORKER = """
+import sys
+from graft_server.backbones.source import backbone_at
+from graft_server.jobs.job import Place
+print(backbone_at(Place(backbones={"mine": "some/model"}), "mine", sys.argv[1]).encoder_id)
+"""
+
+
+def test_a_worker_takes_what_the_server_fetched_and_does_not_ask_the_hub_again(folder, tmp_path):
+    in_the_hubs_cache(folder, tmp_path / "hub")
+    expected = open_backbone("mine", str(folder)).encoder_id
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815 - as the library asks for it
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "hub")}
+        command = [sys.executable, "-c", AT_A_WORKER, expected]
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=120, env=environment
+        )
+        hub.shutdown()
+    assert ended.stdout.strip() == expected
+    assert asked == []
 
 
 def test_a_folder_without_weights_is_said(folder):

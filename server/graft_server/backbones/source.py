@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,20 @@ PRECISIONS = ("fp32", "int8", "fp16")
 _HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/config.json"]
 
 
-def open_backbone(name: str, source: str, *, precision: str = "fp32") -> Backbone:
+def open_backbone(name: str, source: str, *, precision: str = "fp32", fetched: bool = False) -> Backbone:
     """Finds the source's files, checks them and describes the backbone.
+
+    Args:
+        name: What the server calls it.
+        source: Where its files are; see above.
+        precision: One of PRECISIONS.
+        fetched: Whether a hub id's files have been fetched: the hub is then asked only where its cache lacks them.
 
     Raises:
         BackboneError: Something is missing, not supported, or not as published; the message names what, and the
             remedy.
     """
-    folder = _find(name, source)
+    folder = _find(name, source, fetched=fetched)
     weights = _weights_digest(Checkpoint(name, folder), source)
     checkpoint = Checkpoint.open(name, folder)
     family = family_of(checkpoint)
@@ -88,8 +95,11 @@ def backbone_at(place: Place, name: str, encoder_id: str) -> Backbone:
 
 @functools.lru_cache(maxsize=8)
 def _opened(name: str, source: str, precision: str) -> Backbone:
-    """The digest of a large backbone's weights takes seconds, and a worker does many jobs on one."""
-    return open_backbone(name, source, precision=precision)
+    """The digest of a large backbone's weights takes seconds, and a worker does many jobs on one.
+
+    What the hub has published since the server started would be another encoder.
+    """
+    return open_backbone(name, source, precision=precision, fetched=True)
 
 
 def _weights_digest(checkpoint: Checkpoint, source: str) -> str:
@@ -115,7 +125,7 @@ def _encoder_id(identity: Mapping[str, Any], precision: str) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _find(name: str, source: str) -> Path:
+def _find(name: str, source: str, *, fetched: bool) -> Path:
     if source.startswith("package:"):
         return _package_folder(name, source.removeprefix("package:"))
     folder = Path(source).expanduser()
@@ -127,7 +137,7 @@ def _find(name: str, source: str) -> Path:
             "'sentence-transformers/all-MiniLM-L6-v2', or 'package:NAME'.",
             reason="BACKBONE_SOURCE_MISSING",
         )
-    return _download(name, source)
+    return _download(name, source, fetched=fetched)
 
 
 def _package_folder(name: str, package: str) -> Path:
@@ -145,11 +155,14 @@ def _package_folder(name: str, package: str) -> Path:
     )
 
 
-def _download(name: str, hub_id: str) -> Path:
+def _download(name: str, hub_id: str, *, fetched: bool) -> Path:
     # Imported here: it takes a quarter of a second, and most servers never download.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
 
+    if fetched:
+        with suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, local_files_only=True))
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
