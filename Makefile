@@ -26,14 +26,15 @@ $(SETUP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh
 	@touch $@
 
-# How many processes run tests; auto: one a core, four at most; 0: one that a debugger can follow.
-PROCESSES ?= auto
+# How many processes run tests: one more than there are cores, since tests wait for servers now and then, four at most;
+# 0: one that a debugger can follow.
+PROCESSES ?= $(shell echo $$(( $$(nproc) + 1 )))
 PARALLEL := -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 # The tests start hundreds of processes, each of which would compile our modules anew where nothing may keep them.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: test
-test: setup ## the tests, but for the slow ones; in as many processes as there are cores
+test: setup ## the tests, but for the slow ones; in several processes
 	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
 
 .PHONY: test-slow

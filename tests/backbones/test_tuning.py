@@ -278,6 +278,7 @@ def test_a_budget_that_ends_while_layers_are_tuned_ends_it_with_that_step_and_ke
     assert losses_of[result.best] < min(losses_of) + loop.MIN_GAIN
 
 
+@pytest.mark.slow
 def test_a_killed_one_whose_budget_is_over_keeps_the_best_state_of_its_checkpoint(ground):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 

@@ -102,6 +102,7 @@ def encoders(settings: Settings) -> list[str]:
     return Objects.open(settings.store).keys("encoders/")
 
 
+@pytest.mark.slow
 def test_workers_with_another_cache_give_the_same_and_leave_nothing(
     tmp_path: Path, encoder_cache: Path, text_checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

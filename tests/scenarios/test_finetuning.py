@@ -200,6 +200,7 @@ def tuning_workers(server: Any) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(server, client, intents):
     killed: list[int] = []
 
