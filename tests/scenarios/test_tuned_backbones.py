@@ -100,7 +100,7 @@ def beyond_a_line(features: NDArray[np.float32]) -> list[str]:
         pytest.param("vit", "partial", 3e-4, marks=pytest.mark.slow),
     ],
 )
-def test_tuned_layers_are_served_and_exported(client, frozen, backbone, method, rate, tmp_path):
+def test_tuned_layers_are_served_and_exported(client, frozen, tmp_path, *, backbone, method, rate):
     generator = np.random.default_rng(1)
     made: list[Any] = [MADE[backbone](generator) for _ in range(600)]
     rows = list(zip(made, beyond_a_line(features_of(client, frozen(backbone), made)), strict=True))
