@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
@@ -83,8 +82,8 @@ class Service:
         self._jobs = LocalJobs(settings.workers, preload=_WORKER_MODULES, preemption=preemption, place=worker)
         self._tuning_jobs = LocalJobs(settings.tuning_workers, preemption=preemption, place=worker)
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
-        cores = settings.cores or usable_cores()
-        self._preparing, self._learning = Threads("preparing", cores), Threads("learning", cores)
+        self._preparing = Threads("preparing", place.threads)
+        self._learning = Threads("learning", place.threads)
         self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
         self._versions = Versions(objects, catalogue, self.trunks)
         self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
@@ -121,8 +120,8 @@ class Service:
         asyncio.get_running_loop().set_default_executor(self._store_threads)
         await self._jobs.start()
         known = self._deletion.catalogue.snapshot
-        for sweep in (partial(self._tuner.sweep, known.last_erasures), self._handover.sweep):
-            await survived(asyncio.to_thread(sweep), "sweeping what a server left", _log)
+        sweeping = asyncio.to_thread(self._tuner.sweep, known.last_erasures)
+        await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
         await self._versions.preload()
         self._versions.start(self._adaptations.follow)
@@ -145,6 +144,8 @@ class Service:
         self._learning.close()
 
     async def _recover(self) -> None:
+        # What was handed over goes only when it is a day old, so nobody has to wait for that at the start.
+        await survived(asyncio.to_thread(self._handover.sweep), "sweeping what was handed over", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 

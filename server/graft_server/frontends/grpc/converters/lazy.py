@@ -32,10 +32,12 @@ class Converted(Sequence[T], Generic[M, T]):
 
     def __getitem__(self, place: int | slice) -> T | Sequence[T]:
         """The noun at a place; of a slice without a step, the nouns, not converted yet."""
-        places = range(len(self._messages))
         if isinstance(place, slice):
-            return Converted(self._messages[place], self._convert, self._first + places[place].start)
-        return self._convert(self._messages[place], self._first + places[place])
+            start = range(len(self))[place].start
+            return Converted(self._messages[place], self._convert, self._first + start)
+        return self._convert(
+            self._messages[place], self._first + (place if place >= 0 else len(self) + place)
+        )
 
 
 class ConvertedStream(AsyncIterator[T], Generic[M, T]):
