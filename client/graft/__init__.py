@@ -15,6 +15,7 @@ from graft._client.asynchronous import AsyncClient
 from graft._client.bundle import Bundle
 from graft._client.sync import Client
 from graft._data_files.reader import DataError, read_examples
+from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
 from graft._records.examples import Delete, Example, Label, TextPair
 from graft._records.predictions import Prediction, Predictions, Score, Timings
 from graft._records.records import (
@@ -41,12 +42,12 @@ from graft._records.reports import (
     CurvePoint,
     DataReport,
     DuplicateGroup,
-    EvaluationRejection,
-    EvaluationResult,
     ExampleRef,
     HeadChoice,
+    LabelCount,
     LabelError,
     LearningCurve,
+    LookAlikes,
     MapPoint,
     MultiLabelFigures,
     NoveltyReport,
@@ -54,6 +55,7 @@ from graft._records.reports import (
     RegressionFigures,
     ReliabilityBin,
     Report,
+    SimilarLabels,
     TuningPoint,
     TuningReport,
 )
@@ -115,8 +117,10 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "Label",
+    "LabelCount",
     "LabelError",
     "LearningCurve",
+    "LookAlikes",
     "MapPoint",
     "Model",
     "MultiLabelFigures",
@@ -135,6 +139,7 @@ __all__ = [
     "Report",
     "ResourceExhaustedError",
     "Score",
+    "SimilarLabels",
     "StoredExample",
     "TextPair",
     "Timings",
@@ -143,6 +148,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
+    "UnknownLabel",
     "Version",
     "__version__",
     "read_examples",

@@ -21,6 +21,7 @@ from graft._client.bundle import Bundle, BundleWriter
 from graft._client.calls_async import AsyncCalls
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
+from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
 from graft._records.records import (
@@ -31,7 +32,6 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
-from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.options import AdaptOptions, FineTuning

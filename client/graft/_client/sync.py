@@ -17,6 +17,7 @@ from graft._client.bundle import Bundle, BundleWriter
 from graft._client.calls_sync import ClientInterceptor, SyncCalls
 from graft._client.operations import PredictSettings, Selector
 from graft._client.requests_sync import SyncRequests
+from graft._records.evaluations import EvaluationResult
 from graft._records.examples import (
     ChangeLike,
     ExampleLike,
@@ -34,7 +35,6 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
-from graft._records.reports import EvaluationResult
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.options import AdaptOptions, FineTuning

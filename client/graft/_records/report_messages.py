@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.reports import (
     Candidate,
@@ -14,12 +15,12 @@ from graft._records.reports import (
     CurvePoint,
     DataReport,
     DuplicateGroup,
-    EvaluationRejection,
-    EvaluationResult,
     ExampleRef,
     HeadChoice,
+    LabelCount,
     LabelError,
     LearningCurve,
+    LookAlikes,
     MapPoint,
     MultiLabelFigures,
     NoveltyReport,
@@ -27,6 +28,7 @@ from graft._records.reports import (
     RegressionFigures,
     ReliabilityBin,
     Report,
+    SimilarLabels,
     TuningPoint,
     TuningReport,
 )
@@ -70,7 +72,22 @@ def report_of(message: report_pb2.Report) -> Report:
         predicted_values=tuple(
             PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
         ),
+        accuracy_low=message.accuracy_low,
+        accuracy_high=message.accuracy_high,
+        look_alikes=_look_alikes_of(message.look_alikes) if message.HasField("look_alikes") else None,
+        truncated_examples=message.truncated_examples,
         **_task_of(message),
+    )
+
+
+def _look_alikes_of(message: report_pb2.LookAlikes) -> LookAlikes:
+    return LookAlikes(
+        groups=message.groups,
+        examples=message.examples,
+        accuracy=message.accuracy,
+        low=message.low,
+        high=message.high,
+        largest=_groups_of(message.largest),
     )
 
 
@@ -106,6 +123,14 @@ def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
         confusions=_confusions_of(message.confusions),
         rejected=tuple(EvaluationRejection(r.index, r.reason, r.detail) for r in message.rejected),
         rejected_count=message.rejected_count,
+        accuracy_low=message.accuracy_low,
+        accuracy_high=message.accuracy_high,
+        trained_on_count=message.trained_on_count,
+        trained_on=tuple(message.trained_on),
+        unknown_labels=tuple(
+            UnknownLabel(it.label, it.examples, tuple(it.indices)) for it in message.unknown_labels
+        ),
+        unknown_label_count=message.unknown_label_count,
         **_task_of(message),
     )
 
@@ -133,6 +158,7 @@ def _classes_of(messages: Iterable[report_pb2.ClassReport]) -> tuple[ClassReport
             recall=message.recall,
             f1=message.f1,
             threshold=message.threshold,
+            truncated=message.truncated,
         )
         for message in messages
     )
@@ -155,6 +181,15 @@ def _data_of(message: report_pb2.DataReport) -> DataReport:
             LabelError(_reference_of(e.example), e.suggested, e.probability, e.suggested_probability)
             for e in message.label_errors
         ),
+        read_alike=message.read_alike,
+        bound_examples=message.bound_examples,
+        validation_copies=message.validation_copies,
+        validation_copy_pairs=_groups_of(message.validation_copy_pairs),
+        similar_labels=tuple(
+            SimilarLabels(tuple(LabelCount(it.label, it.examples) for it in several.labels))
+            for several in message.similar_labels
+        ),
+        unlabelled_examples=message.unlabelled_examples,
     )
 
 

@@ -25,6 +25,8 @@ class ClassReport:
     """The harmonic mean of precision and recall, 0 to 1."""
     threshold: float = 0.0
     """The probability from which on the label is selected; of multi-label versions only."""
+    truncated: int = 0
+    """How many of its training examples are longer than the backbone reads, so that their end was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,42 @@ class LabelError:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelCount:
+    """A label with a number of examples."""
+
+    label: str
+    """The label."""
+    examples: int
+    """How many examples carry it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarLabels:
+    """Labels that a person would read as one."""
+
+    labels: tuple[LabelCount, ...]
+    """The labels, most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """How far the figures rest on inputs that look like one another, as photographs of one object do."""
+
+    groups: int
+    """How many groups of two examples or more were found."""
+    examples: int
+    """How many examples are in such groups."""
+    accuracy: float
+    """The accuracy when whole groups are held out, 0 to 1; of a regression the share of variance explained."""
+    low: float
+    """The lower end of its 95% interval."""
+    high: float
+    """The upper end of its 95% interval."""
+    largest: tuple[DuplicateGroup, ...] = ()
+    """The largest groups, largest first, at most 10."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataReport:
     """What the training examples themselves show. Its tuples have at most 50 entries; counts are of all."""
 
@@ -209,6 +247,18 @@ class DataReport:
     """Examples whose label is probably wrong, most probable first."""
     probable_label_errors: int = 0
     """How many examples have a label that is probably wrong."""
+    read_alike: int = 0
+    """Examples that could be left out without losing anything that the backbone reads."""
+    bound_examples: int = 0
+    """Examples that share their fold with another one because both are copies or near copies of each other."""
+    validation_copies: int = 0
+    """Validation examples that were left out of the figures because training examples are copies of them."""
+    validation_copy_pairs: tuple[DuplicateGroup, ...] = ()
+    """Such validation examples, each with the training example."""
+    similar_labels: tuple[SimilarLabels, ...] = ()
+    """Labels that differ by case, spacing or invisible characters only, and are probably meant to be one."""
+    unlabelled_examples: int = 0
+    """Examples that carry no target, and were therefore not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,49 +445,11 @@ class Report:
     """The figures of a regression; the others are 0."""
     predicted_values: tuple[PredictedValue, ...] = field(default=(), repr=False)
     """A sample of at most 500 evaluated examples of a regression. Empty in lists of versions."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationRejection:
-    """Why one example could not be evaluated."""
-
-    index: int
-    """Its place among the examples, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs."""
-    detail: str
-    """What was wrong and what would be right."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """How good a version is on a caller's labelled examples."""
-
-    model: str
-    """The model's name."""
-    version: int
-    """The version that was evaluated."""
-    examples: int
-    """How many examples were evaluated."""
-    accuracy: float
-    """The share whose best label is right, 0 to 1, weighted."""
-    macro_f1: float
-    """The mean over the classes in the examples of F1, 0 to 1."""
-    log_loss: float
-    """The mean of -log(probability of the right label), in nats."""
-    calibration_error: float
-    """Expected calibration error over 15 bins of confidence, 0 to 1."""
-    per_class: tuple[ClassReport, ...] = field(repr=False)
-    """One entry a class in the examples, sorted by label."""
-    confusions: tuple[Confusion, ...] = field(repr=False)
-    """The most frequent confusions, most frequent first."""
-    rejected: tuple[EvaluationRejection, ...] = field(repr=False)
-    """Examples that could not be evaluated, at most 100."""
-    rejected_count: int
-    """How many examples could not be evaluated."""
-    task: str = "single_label"
-    """The version's task."""
-    multi_label: MultiLabelFigures | None = None
-    """Further figures of a multi-label version."""
-    regression: RegressionFigures | None = None
-    """The figures of a regression; the others are 0."""
+    accuracy_low: float = 0.0
+    """The lower end of the 95% interval of the accuracy: how much luck the evaluated examples may be."""
+    accuracy_high: float = 0.0
+    """The upper end of the 95% interval of the accuracy."""
+    look_alikes: LookAlikes | None = None
+    """What is found if whole groups of inputs that look alike are held out; None where there are no such groups."""
+    truncated_examples: int = 0
+    """How many training examples are longer than the backbone reads, so that their end was cut off."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
+from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import AdaptProgress, Event, Progress, StoredExample
-from graft._records.reports import EvaluationResult, Report
+from graft._records.reports import Report
 from graft._report import words
 
 

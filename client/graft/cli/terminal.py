@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import (
     Backbone,
@@ -24,7 +25,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
-from graft._records.reports import ClassReport, Confusion, DataReport, EvaluationResult, Report
+from graft._records.reports import ClassReport, Confusion, DataReport, Report
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.interrupts import Interrupts

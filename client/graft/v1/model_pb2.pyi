@@ -967,6 +967,12 @@ class EvaluateModelResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     MULTI_LABEL_FIELD_NUMBER: _builtins.int
     REGRESSION_FIELD_NUMBER: _builtins.int
+    ACCURACY_LOW_FIELD_NUMBER: _builtins.int
+    ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
+    TRAINED_ON_COUNT_FIELD_NUMBER: _builtins.int
+    TRAINED_ON_FIELD_NUMBER: _builtins.int
+    UNKNOWN_LABELS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_LABEL_COUNT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -985,6 +991,14 @@ class EvaluateModelResponse(_message.Message):
     """How many examples could not be evaluated."""
     task: _types_pb2.Task.ValueType
     """The version's task."""
+    accuracy_low: _builtins.float
+    """The lower end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
+    accuracy_high: _builtins.float
+    """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
+    trained_on_count: _builtins.int
+    """How many examples were left out of the figures because the version was trained on them."""
+    unknown_label_count: _builtins.int
+    """How many examples carry a label that the version does not know."""
     @_builtins.property
     def per_class(self) -> _containers.RepeatedCompositeFieldContainer[_report_pb2.ClassReport]:
         """One entry a class in the examples, sorted by label, at most 2,000."""
@@ -1005,6 +1019,14 @@ class EvaluateModelResponse(_message.Message):
     def regression(self) -> _report_pb2.RegressionFigures:
         """The figures of TASK_REGRESSION; unset for others."""
 
+    @_builtins.property
+    def trained_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Such examples, by their place in the stream from 0, at most 100."""
+
+    @_builtins.property
+    def unknown_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnknownLabel]:
+        """Labels that the version does not know, most frequent first, at most 50. Their examples count as wrong."""
+
     def __init__(
         self,
         *,
@@ -1022,14 +1044,52 @@ class EvaluateModelResponse(_message.Message):
         task: _types_pb2.Task.ValueType = ...,
         multi_label: _report_pb2.MultiLabelFigures | None = ...,
         regression: _report_pb2.RegressionFigures | None = ...,
+        accuracy_low: _builtins.float = ...,
+        accuracy_high: _builtins.float = ...,
+        trained_on_count: _builtins.int = ...,
+        trained_on: _abc.Iterable[_builtins.int] | None = ...,
+        unknown_labels: _abc.Iterable[Global___UnknownLabel] | None = ...,
+        unknown_label_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["multi_label", b"multi_label", "regression", b"regression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "trained_on", b"trained_on", "trained_on_count", b"trained_on_count", "unknown_label_count", b"unknown_label_count", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateModelResponse: _TypeAlias = EvaluateModelResponse  # noqa: Y015
+
+@_typing.final
+class UnknownLabel(_message.Message):
+    """UnknownLabel is a label in the examples that the version cannot answer with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label."""
+    examples: _builtins.int
+    """How many examples carry it."""
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their places in the stream from 0, at most 10."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        examples: _builtins.int = ...,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "indices", b"indices", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnknownLabel: _TypeAlias = UnknownLabel  # noqa: Y015
 
 @_typing.final
 class EvaluationRejection(_message.Message):

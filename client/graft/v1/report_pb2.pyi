@@ -87,6 +87,10 @@ class Report(_message.Message):
     PREDICTED_VALUES_FIELD_NUMBER: _builtins.int
     TUNING_FIELD_NUMBER: _builtins.int
     OTHER_TUNINGS_FIELD_NUMBER: _builtins.int
+    ACCURACY_LOW_FIELD_NUMBER: _builtins.int
+    ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
+    LOOK_ALIKES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_EXAMPLES_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -118,6 +122,14 @@ class Report(_message.Message):
     """The seed that every random choice was derived from."""
     task: _types_pb2.Task.ValueType
     """What the version answers with; never unspecified."""
+    accuracy_low: _builtins.float
+    """The lower end of the 95% interval of the accuracy, 0 to 1: how much luck the choice of the evaluated examples may
+    be. Rows that are bound together count as one. 0 for TASK_REGRESSION.
+    """
+    accuracy_high: _builtins.float
+    """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
+    truncated_examples: _builtins.int
+    """How many training examples are longer than the backbone reads, so that their end was cut off."""
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
         """Where the figures above come from."""
@@ -188,6 +200,10 @@ class Report(_message.Message):
     def other_tunings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TuningReport]:
         """The other tunings that METHOD_AUTO tried, in order."""
 
+    @_builtins.property
+    def look_alikes(self) -> Global___LookAlikes:
+        """What is found if whole groups of inputs that look alike are held out; unset where no such groups were found."""
+
     def __init__(
         self,
         *,
@@ -220,14 +236,64 @@ class Report(_message.Message):
         predicted_values: _abc.Iterable[Global___PredictedValue] | None = ...,
         tuning: Global___TuningReport | None = ...,
         other_tunings: _abc.Iterable[Global___TuningReport] | None = ...,
+        accuracy_low: _builtins.float = ...,
+        accuracy_high: _builtins.float = ...,
+        look_alikes: Global___LookAlikes | None = ...,
+        truncated_examples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class LookAlikes(_message.Message):
+    """LookAlikes says how far the figures rest on inputs that look like one another, as frames of one video or
+    photographs of one object do: an input of a new video, or of a new object, is answered less well.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LARGEST_FIELD_NUMBER: _builtins.int
+    groups: _builtins.int
+    """How many groups of two examples or more were found."""
+    examples: _builtins.int
+    """How many examples are in such groups."""
+    accuracy: _builtins.float
+    """The accuracy when whole groups are held out, 0 to 1; of TASK_REGRESSION the share of variance explained."""
+    low: _builtins.float
+    """The lower end of its 95% interval."""
+    high: _builtins.float
+    """The upper end of its 95% interval."""
+    @_builtins.property
+    def largest(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
+        """The largest groups, largest first, at most 10."""
+
+    def __init__(
+        self,
+        *,
+        groups: _builtins.int = ...,
+        examples: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        largest: _abc.Iterable[Global___DuplicateGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "examples", b"examples", "groups", b"groups", "high", b"high", "largest", b"largest", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookAlikes: _TypeAlias = LookAlikes  # noqa: Y015
 
 @_typing.final
 class MultiLabelFigures(_message.Message):
@@ -526,6 +592,7 @@ class ClassReport(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     F1_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The class."""
     examples: _builtins.int
@@ -542,6 +609,8 @@ class ClassReport(_message.Message):
     """The harmonic mean of precision and recall, 0 to 1."""
     threshold: _builtins.float
     """The probability from which on the label is selected, 0 to 1; of TASK_MULTI_LABEL only."""
+    truncated: _builtins.int
+    """How many of its training examples are longer than the backbone reads, so that their end was cut off."""
     def __init__(
         self,
         *,
@@ -552,10 +621,11 @@ class ClassReport(_message.Message):
         recall: _builtins.float = ...,
         f1: _builtins.float = ...,
         threshold: _builtins.float = ...,
+        truncated: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "f1", b"f1", "label", b"label", "precision", b"precision", "recall", b"recall", "support", b"support", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "f1", b"f1", "label", b"label", "precision", b"precision", "recall", b"recall", "support", b"support", "threshold", b"threshold", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,6 +731,12 @@ class DataReport(_message.Message):
     CONFLICTS_FIELD_NUMBER: _builtins.int
     LABEL_ERRORS_FIELD_NUMBER: _builtins.int
     PROBABLE_LABEL_ERRORS_FIELD_NUMBER: _builtins.int
+    READ_ALIKE_FIELD_NUMBER: _builtins.int
+    BOUND_EXAMPLES_FIELD_NUMBER: _builtins.int
+    VALIDATION_COPIES_FIELD_NUMBER: _builtins.int
+    VALIDATION_COPY_PAIRS_FIELD_NUMBER: _builtins.int
+    SIMILAR_LABELS_FIELD_NUMBER: _builtins.int
+    UNLABELLED_EXAMPLES_FIELD_NUMBER: _builtins.int
     exact_duplicates: _builtins.int
     """Examples that could be left out without losing an input."""
     near_duplicates: _builtins.int
@@ -669,6 +745,18 @@ class DataReport(_message.Message):
     """Inputs that occur under several labels, or sets of them, or values."""
     probable_label_errors: _builtins.int
     """Examples whose label is probably wrong, all of them."""
+    read_alike: _builtins.int
+    """Examples that could be left out without losing anything that the backbone reads: different inputs that it reads
+    alike (the same tokens, pixels or samples) count as one, and so do exact duplicates.
+    """
+    bound_examples: _builtins.int
+    """Examples that share their fold with another one because both are copies or near copies of each other, beyond
+    those of a group.
+    """
+    validation_copies: _builtins.int
+    """Validation examples that were left out of the figures because training examples are copies of them."""
+    unlabelled_examples: _builtins.int
+    """Examples that carry no target, and were therefore not trained on."""
     @_builtins.property
     def duplicate_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
         """Examples with the same input, largest group first."""
@@ -685,6 +773,14 @@ class DataReport(_message.Message):
     def label_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelError]:
         """Examples whose label is probably wrong, most probable first."""
 
+    @_builtins.property
+    def validation_copy_pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
+        """Such validation examples, each with the training example, at most 50 pairs."""
+
+    @_builtins.property
+    def similar_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarLabels]:
+        """Labels that differ by case, spacing or invisible characters only, and are probably meant to be one. At most 50."""
+
     def __init__(
         self,
         *,
@@ -696,14 +792,70 @@ class DataReport(_message.Message):
         conflicts: _abc.Iterable[Global___DuplicateGroup] | None = ...,
         label_errors: _abc.Iterable[Global___LabelError] | None = ...,
         probable_label_errors: _builtins.int = ...,
+        read_alike: _builtins.int = ...,
+        bound_examples: _builtins.int = ...,
+        validation_copies: _builtins.int = ...,
+        validation_copy_pairs: _abc.Iterable[Global___DuplicateGroup] | None = ...,
+        similar_labels: _abc.Iterable[Global___SimilarLabels] | None = ...,
+        unlabelled_examples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates", "probable_label_errors", b"probable_label_errors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_examples", b"bound_examples", "conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates", "probable_label_errors", b"probable_label_errors", "read_alike", b"read_alike", "similar_labels", b"similar_labels", "unlabelled_examples", b"unlabelled_examples", "validation_copies", b"validation_copies", "validation_copy_pairs", b"validation_copy_pairs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DataReport: _TypeAlias = DataReport  # noqa: Y015
+
+@_typing.final
+class SimilarLabels(_message.Message):
+    """SimilarLabels is labels that a person would read as one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """The labels, most frequent first."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarLabels: _TypeAlias = SimilarLabels  # noqa: Y015
+
+@_typing.final
+class LabelCount(_message.Message):
+    """LabelCount is a label with a number of examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label."""
+    examples: _builtins.int
+    """How many examples carry it."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        examples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelCount: _TypeAlias = LabelCount  # noqa: Y015
 
 @_typing.final
 class ExampleRef(_message.Message):

@@ -8,8 +8,8 @@ from dataclasses import replace
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_input, check_weight
 from graft_server.domain.errors import InvalidError
+from graft_server.domain.evaluated import EvaluatedVersion, ExampleError
 from graft_server.domain.examples import Example
-from graft_server.domain.report import EvaluatedVersion, ExampleError
 from graft_server.serving.evaluator import Evaluator
 from graft_server.sharing.event_loop import in_slices
 

@@ -11,12 +11,12 @@ from graft_server.api.evaluation import Evaluation
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError
+from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, StoredExample
 from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
-from graft_server.domain.report import EvaluatedVersion
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion

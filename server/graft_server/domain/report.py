@@ -84,6 +84,8 @@ class ClassReport:
     f1: float
     threshold: float = 0.0
     """The least probability at which the label is selected; of multi-label tasks only."""
+    truncated: int = 0
+    """Training examples whose end was cut off, because they are longer than the backbone reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,40 @@ class LabelError:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelCount:
+    """A label, and how many examples carry it."""
+
+    label: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarLabels:
+    """Labels that a person would read as one: they differ by case, spacing or invisible characters only."""
+
+    labels: tuple[LabelCount, ...]
+    """Most frequent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """How far the figures rest on inputs that look like one another, as photographs of one object do."""
+
+    groups: int
+    """Groups of two examples or more."""
+    examples: int
+    """Examples in such groups."""
+    accuracy: float
+    """0 to 1, when whole groups are held out; of a regression the share of variance explained."""
+    low: float
+    """The lower end of its 95% interval."""
+    high: float
+    """The upper end of its 95% interval."""
+    largest: tuple[DuplicateGroup, ...] = ()
+    """The largest groups, largest first, at most 10."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataReport:
     """Findings in the training examples themselves. Lists have at most 50 entries; counts cover all."""
 
@@ -215,6 +251,18 @@ class DataReport:
     """The most probable errors first."""
     probable_label_errors: int = 0
     """Training examples whose label is probably wrong."""
+    read_alike: int = 0
+    """Examples that could be left out without losing anything that the backbone reads."""
+    bound_examples: int = 0
+    """Examples that share their fold with another one because both are copies or near copies of each other."""
+    validation_copies: int = 0
+    """Validation examples that were left out of the figures because training examples are copies of them."""
+    validation_copy_pairs: tuple[DuplicateGroup, ...] = ()
+    """Such validation examples, each with the training example."""
+    similar_labels: tuple[SimilarLabels, ...] = ()
+    """Labels that are probably meant to be one."""
+    unlabelled_examples: int = 0
+    """Examples without a target, which were not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +402,14 @@ class Report:
     """None where it was not tried; of several the one that was kept, or else the last."""
     other_tunings: tuple[TuningReport, ...] = ()
     """The others, in the order in which they were tried."""
+    accuracy_low: float = 0.0
+    """The lower end of the accuracy's 95% interval, 0 to 1."""
+    accuracy_high: float = 0.0
+    """The upper end of the accuracy's 95% interval, 0 to 1."""
+    look_alikes: LookAlikes | None = None
+    """None where no groups of look-alikes were found."""
+    truncated_examples: int = 0
+    """Training examples whose end was cut off, because they are longer than the backbone reads."""
     method: Method = Method.FROZEN
     backbone: str = ""
     encoder_id: str = ""
@@ -370,6 +426,10 @@ class Figures:
     macro_f1: float
     log_loss: float
     calibration_error: float
+    accuracy_low: float = 0.0
+    """The lower end of the accuracy's 95% interval, 0 to 1."""
+    accuracy_high: float = 0.0
+    """The upper end of the accuracy's 95% interval, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,30 +444,6 @@ class Measured:
     confusions: tuple[Confusion, ...] = ()
     multi_label: MultiLabelFigures | None = None
     regression: RegressionFigures | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleError:
-    """Why an example could not be evaluated."""
-
-    index: int
-    """Its place in the stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE."""
-    detail: str
-    """For people."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluatedVersion:
-    """How good a version is on examples that a caller brought."""
-
-    model: str
-    version: int
-    measured: Measured
-    rejected: tuple[ExampleError, ...] = ()
-    """The first ones."""
-    rejected_count: int = 0
 
 
 def summary_of(report: Report) -> Report:

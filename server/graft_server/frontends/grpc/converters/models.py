@@ -10,9 +10,9 @@ from google.protobuf import json_format
 
 from graft.v1 import model_pb2, report_pb2, types_pb2
 from graft_server.domain.backbone import BackboneInfo
+from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
 from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
-from graft_server.domain.report import EvaluatedVersion
 from graft_server.frontends.grpc.converters.enums import (
     BACKBONE_STATES,
     MODALITIES,
@@ -156,6 +156,9 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         version=value.version,
         examples=measured.examples,
         rejected_count=value.rejected_count,
+        trained_on=value.trained_on,
+        trained_on_count=value.trained_on_count,
+        unknown_label_count=value.unknown_label_count,
         task=TASK_MESSAGES[measured.task],
     )
     filled(response, measured.figures)
@@ -168,4 +171,6 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         filled(response.confusions.add(), confusion)
     for rejected in value.rejected:
         filled(response.rejected.add(), rejected)
+    for unknown in value.unknown_labels:
+        filled(response.unknown_labels.add(), unknown)
     return response

@@ -1,0 +1,77 @@
+"""How good a version is on a caller's examples, as plain data: mirrors EvaluateModelResponse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graft._records.reports import ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRejection:
+    """Why one example could not be evaluated."""
+
+    index: int
+    """Its place among the examples, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE, for programs."""
+    detail: str
+    """What was wrong and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownLabel:
+    """A label in the examples that the version cannot answer with."""
+
+    label: str
+    """The label."""
+    examples: int
+    """How many examples carry it."""
+    indices: tuple[int, ...]
+    """Their places among the examples, from 0, at most 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """How good a version is on a caller's labelled examples."""
+
+    model: str
+    """The model's name."""
+    version: int
+    """The version that was evaluated."""
+    examples: int
+    """How many examples were evaluated."""
+    accuracy: float
+    """The share whose best label is right, 0 to 1, weighted."""
+    macro_f1: float
+    """The mean over the classes in the examples of F1, 0 to 1."""
+    log_loss: float
+    """The mean of -log(probability of the right label), in nats."""
+    calibration_error: float
+    """Expected calibration error over 15 bins of confidence, 0 to 1."""
+    per_class: tuple[ClassReport, ...] = field(repr=False)
+    """One entry a class in the examples, sorted by label."""
+    confusions: tuple[Confusion, ...] = field(repr=False)
+    """The most frequent confusions, most frequent first."""
+    rejected: tuple[EvaluationRejection, ...] = field(repr=False)
+    """Examples that could not be evaluated, at most 100."""
+    rejected_count: int
+    """How many examples could not be evaluated."""
+    task: str = "single_label"
+    """The version's task."""
+    multi_label: MultiLabelFigures | None = None
+    """Further figures of a multi-label version."""
+    regression: RegressionFigures | None = None
+    """The figures of a regression; the others are 0."""
+    accuracy_low: float = 0.0
+    """The lower end of the 95% interval of the accuracy, 0 to 1."""
+    accuracy_high: float = 0.0
+    """The upper end of the 95% interval of the accuracy, 0 to 1."""
+    trained_on_count: int = 0
+    """How many examples were left out of the figures because the version was trained on them."""
+    trained_on: tuple[int, ...] = field(default=(), repr=False)
+    """The places of such examples among the examples, from 0, at most 100."""
+    unknown_labels: tuple[UnknownLabel, ...] = field(default=(), repr=False)
+    """Labels that the version does not know, most frequent first, at most 50. Their examples count as wrong."""
+    unknown_label_count: int = 0
+    """How many examples carry a label that the version does not know."""
