@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from google.protobuf import json_format
 
@@ -14,7 +13,7 @@ from graft_server.domain.backbone import BackboneInfo
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
 from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
-from graft_server.domain.report import Evaluation
+from graft_server.domain.report import Evaluation, EvaluationMethod
 from graft_server.frontends.grpc.converters.enums import (
     BACKBONE_STATES,
     MODALITIES,
@@ -65,7 +64,7 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
         if name in _SUMMARY_FIGURES:
             setattr(report, name, figure)
         elif name == "evaluation":
-            filled(report.evaluation, msgspec.convert(figure, Evaluation))
+            filled(report.evaluation, Evaluation(**{**figure, "method": EvaluationMethod(figure["method"])}))
         elif name in FIGURES and figure is not None:
             json_format.ParseDict(figure, getattr(report, name))
     return report
