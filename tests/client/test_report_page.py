@@ -443,6 +443,30 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     assert shown in terminal.out.file.getvalue()
 
 
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None:
+    message = report_pb2.Report(examples=4, classes=2, task=types_pb2.Task.Value(f"TASK_{task.upper()}"))
+    message.head.kind = "logistic"
+    message.head.candidates.add(kind="logistic", view="pooled", log_loss=0.1)
+    if task == "regression":
+        message.regression.SetInParent()
+    if task == "multi_label":
+        message.multi_label.SetInParent()
+    value = report_of(message)
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.err = Console(file=terminal.out.file, width=1000, highlight=False)
+    terminal.report("m", 1, value, full=True)
+    terminal.versions([version(value)])
+    terminal.outcome(graft.Outcome("c", version=1, report=value, error=None))
+    told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
+    shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
+    assert told.count("not stated: too few examples") >= (3 if task == "regression" else 4)
+    assert "too few examples to measure" in shown
+    assert not re.search(r"\d\.\d%", told)
+    assert not re.search(r"\d\.\d%", shown)
+
+
 def test_the_terminal_names_the_figure_of_each_task() -> None:
     for value, shown in (
         (sets_report(), "micro-F1 about 76.5%"),

@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graft_server.domain.report import EvaluationMethod
 from graft_server.evaluation.interval import accuracy_interval
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.selection import select_multi_label
+from graft_server.training.tasks.regression.examples import RegressionSet
+from graft_server.training.tasks.regression.selection import select_regression
 from graft_server.training.tasks.single_label.selection import select_single_label
 
 MakeSet = Callable[..., ClassifiedSet]
@@ -64,3 +67,44 @@ def test_held_out_examples_are_fresh(make_set: MakeSet) -> None:
 def test_exact_sets_of_labels_have_an_interval(make_labelled_set: Callable[..., MultiLabelSet]) -> None:
     report = select_multi_label(make_labelled_set(120, noise=3.0), seed=0).report
     assert report.accuracy_low < report.accuracy < report.accuracy_high
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_of_four_rows_of_two_classes_no_accuracy_is_stated(make_set: MakeSet, copies: int) -> None:
+    report = select_single_label(repeated(make_set([2, 2]), copies), seed=0).report
+    assert report.evaluation.method is EvaluationMethod.NONE
+    assert (report.accuracy, report.macro_f1, report.accuracy_low, report.accuracy_high) == (0, 0, 0, 0)
+    assert {it.accuracy for it in report.head.candidates} == {0.0}
+    assert not report.confusions
+    assert any("No accuracy is stated" in it and "at least 8" in it for it in report.warnings)
+
+
+def test_of_eight_rows_the_accuracy_is_stated_with_a_wide_interval(make_set: MakeSet) -> None:
+    report = select_single_label(make_set([4, 4]), seed=0).report
+    assert report.evaluation.method is EvaluationMethod.CROSS_VALIDATION
+    assert width(report) > 0.3
+
+
+def test_few_held_out_rows_are_not_measured_on(make_set: MakeSet) -> None:
+    train = make_set([30] * 3)
+    validation = np.zeros(len(train), bool)
+    validation[[0, 31, 61, 62]] = True
+    report = select_single_label(replace(train, validation=validation), seed=0).report
+    assert report.evaluation.method is EvaluationMethod.CROSS_VALIDATION
+    assert report.evaluation.examples == 86
+    assert any(it.startswith("4 held-out examples are too few") for it in report.warnings)
+
+
+def test_of_few_rows_no_exact_sets_are_stated(make_labelled_set: Callable[..., MultiLabelSet]) -> None:
+    report = select_multi_label(make_labelled_set(6, (0.5, 0.5)), seed=0).report
+    assert report.evaluation.method is EvaluationMethod.NONE
+    assert report.multi_label is not None
+    assert (report.accuracy, report.accuracy_high, report.multi_label.micro_f1) == (0, 0, 0)
+    assert any("No accuracy is stated" in it for it in report.warnings)
+
+
+def test_of_few_values_no_explained_variance_is_stated(make_valued_set: Callable[..., RegressionSet]) -> None:
+    report = select_regression(make_valued_set(6), seed=0).report
+    assert report.evaluation.method is EvaluationMethod.NONE
+    assert report.regression is not None
+    assert (report.regression.r2, report.regression.rmse, report.predicted_values) == (0, 0, ())

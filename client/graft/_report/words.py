@@ -22,6 +22,8 @@ LEAST_GAIN: Final = 0.0005
 LEAST_RECALL: Final = 0.01
 """What is advised gains so much of a class's recall."""
 
+LEAST_EXAMPLES: Final = 8
+"""A share of fewer examples is not shown."""
 NOT_STATED: Final = "not stated: too few examples"
 
 

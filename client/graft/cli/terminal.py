@@ -324,8 +324,8 @@ def _candidates(report: Report) -> Table:
         settings = words.values(candidate.settings)
         log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
         found = {
-            "accuracy": words.percent(candidate.accuracy),
-            "micro-F1": words.percent(candidate.micro_f1),
+            "accuracy": words.percent(candidate.accuracy) if words.stated(report) else "",
+            "micro-F1": words.percent(candidate.micro_f1) if words.stated(report) else "",
             "RMSE": f"{candidate.rmse:.4g}",
         }[measure]
         _row(table, candidate.kind, candidate.view, settings, log_loss, found)

@@ -12,6 +12,8 @@ from scipy.special import betaincinv
 
 LEVEL = 0.95
 """The share of such intervals that should hold the true accuracy."""
+LEAST_EVALUATED = 8
+"""With fewer different examples no figure is stated: even if all are right, the interval is wider than 40 points."""
 SURELY_TOGETHER = 10.0
 """Rows that are bound together are taken to be right or wrong together as in so many further clusters, in which all
 are: few clusters do not tell how far they are."""

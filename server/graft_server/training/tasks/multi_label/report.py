@@ -23,7 +23,15 @@ from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.examples.folded import bound_rows
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
+from graft_server.training.reporting.warnings import (
+    FEW,
+    about,
+    contradictions,
+    enough,
+    not_stated,
+    warnings_of_all,
+    without_accuracies,
+)
 from graft_server.training.search.search import MANY_CELLS
 from graft_server.training.tasks.multi_label.curve import multi_label_curve
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
@@ -83,7 +91,11 @@ def report_of(
     )
     how = Evaluation(EvaluationMethod.CROSS_VALIDATION, int(fold_of.max()) + 1, len(rows))
     measured_on = rows
-    if len(held_out):
+    if not (enough(train, held_out) or enough(train, rows)):
+        how, measured_on = Evaluation(EvaluationMethod.NONE), rows[:0]
+        probabilities, selected, bound = probabilities[:0], selected[:0], bound[:0]
+        choice = without_accuracies(choice)
+    elif enough(train, held_out):
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
@@ -104,7 +116,7 @@ def report_of(
         evaluation=how,
         head=choice,
         per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
-        warnings=_warnings(train, rows, fold_of),
+        warnings=(*not_stated(train, held_out, rows), *_warnings(train, rows, fold_of)),
         seed=seed,
         reliability=reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),

@@ -21,7 +21,16 @@ from graft_server.training.examples.folded import Examples, bound_rows
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.learning_curve import CURVE_FOLDS, LEAST_EXAMPLES, learning_curve
-from graft_server.training.reporting.warnings import FEW, MOSTLY, about, contradicted, warnings_of_all
+from graft_server.training.reporting.warnings import (
+    FEW,
+    MOSTLY,
+    about,
+    contradicted,
+    enough,
+    not_stated,
+    warnings_of_all,
+    without_accuracies,
+)
 from graft_server.training.search.candidates import Problem
 from graft_server.training.search.search import MANY_CELLS
 
@@ -48,14 +57,15 @@ def report_of(
         held_out: Rows of the training set that were not trained on.
     """
     train = examples.train
-    if len(held_out):
+    cross_validated = examples.rows[examples.measured]
+    if enough(train, held_out):
         features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
         bound = bound_rows(train, held_out)
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
-    elif examples.measured.any():
+    elif enough(train, cross_validated):
         rows = examples.measured
         probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
         soft = None if examples.soft is None else examples.soft[rows]
@@ -65,6 +75,7 @@ def report_of(
         probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
         soft, bound = None, examples.bound[:0]
         how = Evaluation(EvaluationMethod.NONE)
+        choice = without_accuracies(choice)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
     found = figures.figures(probabilities, labels, weights, soft, bound=bound, folds=how.folds)
@@ -82,7 +93,7 @@ def report_of(
         head=choice,
         per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
         confusions=figures.confusions(train.classes, labels, predicted),
-        warnings=_warnings(examples, counts),
+        warnings=(*not_stated(train, held_out, cross_validated), *_warnings(examples, counts)),
         seed=examples.seed,
         reliability=figures.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
