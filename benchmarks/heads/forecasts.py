@@ -116,7 +116,7 @@ class Part:
         examples = examples_of(train, np.arange(len(train)), self._seed)
         problem, measure = Search(examples).problem(POOLED, False, np.arange(len(train)))
         trial = LogisticTrials(problem, measure).trial(STRENGTH)
-        return learning_curve(problem, trial.logits.argmax(axis=1) == examples.labels, train.classes)
+        return learning_curve(problem, trial.logits.argmax(axis=1) == examples.labels, train.classes)[0]
 
     def _unseen(self) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
         # Banking77 has too few examples of some classes to hold any back; its test set is of the same source.

@@ -288,7 +288,7 @@ def test_a_clean_data_set_is_said_to_be_clean() -> None:
     value = report()
     clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
     text = Reader(page(version(dataclasses.replace(value, data=clean)))).text
-    assert "No duplicates, no contradictions, no probable label errors." in text
+    assert "No duplicates, no contradictions, no labels worth a second look." in text
 
 
 def test_the_matrix_has_the_most_confused_classes_and_its_rows_add_up() -> None:
@@ -329,7 +329,8 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     assert isinstance(terminal.out.file, io.StringIO)
     shown = terminal.out.file.getvalue()
     assert (
-        "11 exact duplicates, 1 near duplicate, 1 input under several labels, 1 probable label error" in shown
+        "11 exact duplicates, 1 near duplicate, 1 input under several labels, 1 label worth a second look"
+        in shown
     )
     assert "above a novelty of 0.95: about 5% of inputs like the training examples" in shown
     assert "about 85.4% (80% interval 83.1 to 87.6)" in shown
@@ -375,7 +376,7 @@ def test_numbers_have_their_predictions_and_residuals_on_the_page(unit: float) -
     ):  # fmt: skip
         assert shown in read.text
     assert "nan" not in text
-    assert "probable label errors" not in read.text
+    assert "worth a second look" not in read.text
     assert "Most worth labelling" not in read.text
 
 

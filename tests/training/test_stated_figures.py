@@ -11,6 +11,7 @@ import pytest
 from graft_server.domain.report import EvaluationMethod
 from graft_server.evaluation.interval import accuracy_interval
 from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.reporting.learning_curve import at_random, more_than_folds, unseen_share
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.selection import select_multi_label
 from graft_server.training.tasks.regression.examples import RegressionSet
@@ -108,3 +109,46 @@ def test_of_few_values_no_explained_variance_is_stated(make_valued_set: Callable
     assert report.evaluation.method is EvaluationMethod.NONE
     assert report.regression is not None
     assert (report.regression.r2, report.regression.rmse, report.predicted_values) == (0, 0, ())
+
+
+def test_the_accuracy_is_that_of_the_head_of_all_examples_and_not_of_the_folds_heads(
+    make_set: MakeSet,
+) -> None:
+    """Folds' heads lack a fifth of the examples; on fresh ones the published head is better than they are."""
+    stated, out_of_fold, found = [], [], []
+    fresh = make_set([100] * 30, noise=2.2, seed=99)
+    for seed in range(4):
+        selection = select_single_label(make_set([18] * 30, noise=2.2, seed=seed), seed=0)
+        assert selection.report.evaluation.folds == 5
+        stated.append(selection.report.accuracy)
+        out_of_fold.append(np.mean([it.recall for it in selection.report.per_class]))
+        scores = selection.head.scores(fresh.features["pooled"].astype(np.float32)).probabilities
+        found.append((scores.argmax(axis=1) == fresh.labels).mean())
+    assert np.mean(stated) > np.mean(out_of_fold) + 0.01
+    assert np.mean(stated) == pytest.approx(np.mean(found), abs=0.025)
+
+
+def test_random_numbers_of_examples_do_not_flatter_the_accuracy(make_set: MakeSet) -> None:
+    """Classes that a draw has few examples of, or none, are more frequent among fresh examples."""
+    stated, out_of_fold, found = [], [], []
+    fresh = make_set([60] * 40, noise=0.8, seed=99)
+    for seed in range(4):
+        counts = np.random.default_rng(seed).multinomial(100, np.full(40, 1 / 40))
+        selection = select_single_label(make_set(counts, noise=0.8, seed=seed), seed=0)
+        stated.append(selection.report.accuracy)
+        recalls = [(it.support, it.recall) for it in selection.report.per_class]
+        out_of_fold.append(sum(n * recall for n, recall in recalls) / sum(n for n, _ in recalls))
+        scores = selection.head.scores(fresh.features["pooled"].astype(np.float32)).probabilities
+        found.append((scores.argmax(axis=1) == fresh.labels).mean())
+    assert np.mean(out_of_fold) > np.mean(found) + 0.06
+    assert np.mean(stated) == pytest.approx(np.mean(found), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("counts", "random"), [([8] * 20, False), ([8] * 19 + [7], False), ([3, 9, 1, 14, 6], True), ([5], False)]
+)
+def test_random_numbers_of_examples_are_told_from_chosen_ones(counts: list[int], random: bool) -> None:
+    assert at_random(np.array(counts)) == random
+    assert (unseen_share(np.array(counts)) > 0) == (random and 1 in counts)
+    more = more_than_folds(np.array(counts), 5)
+    assert 1 <= more < 1.25 if random else more == 1.25

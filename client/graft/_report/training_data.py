@@ -64,26 +64,26 @@ def _map_of_values(points: Sequence[MapPoint]) -> tuple[str, str]:
 
 
 def findings(report: Report) -> str:
-    """Duplicates, contradictions and probable label errors."""
+    """Duplicates, contradictions and labels worth a second look."""
     data = report.data
     if data is None:
         return ""
     conflicting = f"inputs {words.CONFLICTS[report.task]}"
     counts = {
-        "probable label errors": f"{data.probable_label_errors:,}",
+        "labels worth a second look": f"{data.probable_label_errors:,}",
         conflicting: f"{data.conflicting_inputs:,}",
         "exact duplicates": f"{data.exact_duplicates:,}",
         "near duplicates": f"{data.near_duplicates:,}",
     }
     if report.regression is not None:
-        del counts["probable label errors"]
+        del counts["labels worth a second look"]
     if not any((data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)):
-        errors = "" if report.regression is not None else ", no probable label errors"
+        errors = "" if report.regression is not None else ", no labels worth a second look"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
-    heads = ("Example", "Has the label", "Its probability", "Probably is", "Its probability")
+    heads = ("Example", "Has the label", "Its probability", "More likely", "Its probability")
     if report.multi_label is not None:
-        heads = ("Example", "Carries", "Probability", "Probably carries", "Probability")
+        heads = ("Example", "Carries", "Probability", "More likely carries", "Probability")
     errors = markup.folded_table(
         heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,)
     )

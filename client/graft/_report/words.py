@@ -178,6 +178,6 @@ def findings(data: DataReport, task: str = "single_label") -> str:
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
-        (data.probable_label_errors, "probable label error", ""),
+        (data.probable_label_errors, "label worth a second look", "labels worth a second look"),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

@@ -275,7 +275,7 @@ class Terminal:
         """Examples that a person should look at."""
         most = None if full else _SHOWN_FINDINGS
         if data.label_errors:
-            table = _table("probably mislabelled", "has the label", "probably is", "probability")
+            table = _table("label worth a second look", "has the label", "more likely", "probability")
             for error in data.label_errors[:most]:
                 reference = words.reference(error.example)
                 suggested = words.percent(error.suggested_probability)
@@ -299,7 +299,7 @@ class Terminal:
                 self.out.print(table)
         if not full and data.probable_label_errors > _SHOWN_FINDINGS:
             rest = data.probable_label_errors - _SHOWN_FINDINGS
-            self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
+            self.say(f"… and {rest:,} more whose labels are worth a second look; --full shows all")
 
 
 def plain(value: Any) -> Any:

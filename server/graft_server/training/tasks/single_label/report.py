@@ -15,12 +15,19 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
+from graft_server.evaluation.interval import Published
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.examples.folded import Examples, bound_rows
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.learning_curve import CURVE_FOLDS, LEAST_EXAMPLES, learning_curve
+from graft_server.training.reporting.learning_curve import (
+    CURVE_FOLDS,
+    LEAST_EXAMPLES,
+    Law,
+    learning_curve,
+    unseen_share,
+)
 from graft_server.training.reporting.warnings import (
     FEW,
     MOSTLY,
@@ -78,7 +85,11 @@ def report_of(
         choice = without_accuracies(choice)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = figures.figures(probabilities, labels, weights, soft, bound=bound, folds=how.folds)
+    curve, law = _curve(examples, problem, out_of_fold) or (None, None)
+    published = _published(counts, law) if how.folds else None
+    found = figures.figures(
+        probabilities, labels, weights, soft, bound=bound, folds=how.folds, published=published
+    )
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -98,12 +109,17 @@ def report_of(
         reliability=figures.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
-        learning_curve=_curve(examples, problem, out_of_fold),
+        learning_curve=curve,
         feature_map=feature_map(train, examples.rows, examples.labels, examples.seed),
     )
 
 
-def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> LearningCurve | None:
+def _published(counts: NDArray[np.int64], law: Law | None) -> Published:
+    unseen = unseen_share(counts)
+    return Published(unseen) if law is None else Published(unseen, *law.of_all())
+
+
+def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> tuple[LearningCurve, Law] | None:
     cells = len(examples.rows) * problem.classes
     # Parts are measured on two folds, which must have examples of classes that others have too.
     told = examples.measured & (examples.fold_of < CURVE_FOLDS)
