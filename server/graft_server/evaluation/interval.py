@@ -19,8 +19,10 @@ LEAST_EVALUATED = 8
 SURELY_TOGETHER = 10.0
 """Rows that are bound together are taken to be right or wrong together as in so many further clusters, in which all
 are: few clusters do not tell how far they are."""
-SPREAD_OF_FOLDS = 1.0
-"""How many times as far a cross-validated accuracy varies as that of fresh examples."""
+SPREAD_OF_FOLDS = 1.3
+"""How many times as far a cross-validated accuracy varies as that of fresh examples: folds share training examples, and
+the head was chosen on them. With 1, 95% of intervals held the accuracy on fresh examples of the draw's own source, but
+86% that on test splits, which are often of other writers; with this, 99% and 92% (`benchmarks/heads/stated.py`)."""
 
 Floats = NDArray[np.float64]
 

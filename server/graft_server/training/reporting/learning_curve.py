@@ -45,6 +45,8 @@ FORECASTS = (1.5, 2.0, 4.0)
 """The multiples of the examples for which accuracy is forecast."""
 AT_RANDOM = 0.5
 """The variance over the mean of the classes' numbers of examples: 1 or more in random draws, 0 if all are equal."""
+USUAL_POWER = (0.5, 0.2)
+"""The mean and deviation of the power between data sets, which more examples overrule."""
 MAX_ADVICE = 5
 LEAST_SHARE = 1e-9
 """The least share of errors: its logarithm is taken."""
@@ -141,17 +143,16 @@ def curve_of(
         more: How many times the examples of the heads of `chosen` all examples are; None: as the folds say.
     """
     rng = np.random.default_rng(seed)
-    held_out, n = int(parts.lost.shape[-1]), len(chosen.lost)
+    held_out = int(parts.lost.shape[-1])
     errors = np.array([parts.of(rng.integers(0, held_out, held_out)).share() for _ in range(RESAMPLES)])
     level = float(chosen.share())
-    levels = np.array([chosen.of(rng.integers(0, n, n)).share() for _ in range(RESAMPLES)])
+    levels = _levels(chosen, level, folds, rng)
+    power, spread = _power(sizes, parts, np.array([_slope(sizes, one) for one in errors]))
     law = Law(
         level=level,
-        power=_power(sizes, parts.share()),
-        levels=np.clip(
-            level + (levels - level) * widening(folds), chosen.least(), max(1.0, float(levels.max()))
-        ),
-        powers=np.array([_power(sizes, one) for one in errors]),
+        power=float(np.clip(power, 0.0, 1.0)),
+        levels=levels,
+        powers=np.clip(rng.normal(power, spread, RESAMPLES), 0.0, 1.0),
         slowings=rng.uniform(*SLOWING, RESAMPLES),
         more=folds / (folds - 1) if more is None else more,
     )
@@ -303,12 +304,47 @@ def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64
     return right
 
 
-def _power(sizes: Floats, errors: Floats) -> float:
-    """Returns minus the slope of log error over log size, clipped to 0 to 1; data never gave more."""
+def _levels(chosen: Lost, level: float, folds: int, rng: np.random.Generator) -> Floats:
+    """Returns shares of errors that are as likely as the measured one, shape (RESAMPLES,).
+
+    Of answers that are right or wrong these are a beta distribution's, which has a width where no answer is wrong too.
+    """
+    n, wider = len(chosen.lost), widening(folds)
+    if chosen.smoothing > 0 and (chosen.at_stake == 1).all():
+        number = n / wider**2
+        shares = rng.beta(level * number + 0.5, (1 - level) * number + 0.5, RESAMPLES)
+        return np.maximum(shares, LEAST_SHARE)
+    resampled = np.array([chosen.of(rng.integers(0, n, n)).share() for _ in range(RESAMPLES)])
+    most = max(1.0, float(resampled.max()))
+    return np.clip(level + (resampled - level) * wider, chosen.least(), most)
+
+
+def _power(sizes: Floats, parts: Lost, slopes: Floats) -> tuple[float, float]:
+    """Returns the power and its standard error: what the parts show, as far as it can be trusted, and the usual power.
+
+    Args:
+        sizes: shape (p,): the number of examples in each part.
+        parts: shape (p, m): the losses.
+        slopes: shape (RESAMPLES,): the powers of resampled parts.
+    """
+    usual, deviation = USUAL_POWER
+    variance = float(slopes.var())
+    if parts.smoothing > 0:
+        # A few errors that no part changes would seem to prove a power of 0.
+        x = np.log(sizes) - np.log(sizes).mean()
+        errors = parts.lost.sum(axis=-1) / max(float(parts.at_stake.mean()), 1e-300) + parts.smoothing
+        variance = max(variance, float(x**2 @ (1 / errors)) / max(float(x @ x) ** 2, 1e-300))
+    trust = deviation**2 / (deviation**2 + variance)
+    power = trust * _slope(sizes, parts.share()) + (1 - trust) * usual
+    return power, float(np.sqrt(trust * variance))
+
+
+def _slope(sizes: Floats, errors: Floats) -> float:
+    """Returns minus the slope of log error over log size."""
     x, y = np.log(sizes), np.log(errors)
     x, y = x - x.mean(), y - y.mean()
     spread = float(x @ x)
-    return float(np.clip(-(x @ y) / spread, 0.0, 1.0)) if spread > 0 else 0.0
+    return -float(x @ y) / spread if spread > 0 else 0.0
 
 
 def advice_of(
