@@ -1,4 +1,4 @@
-"""Findings in the examples themselves: duplicates, contradictions, probable label errors."""
+"""Findings in the examples themselves: duplicates, contradictions, doubtful labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_LISTED = 50
 MAX_MEMBERS = 10
 """The most members that a group of duplicates names."""
 DOUBTFUL = 0.5
-"""A label is listed as a probable error if another one is better and its own probability is below this
+"""A label is listed as worth a second look if another one is better and its own probability is below this
 fraction of 1 / (1 + classes that are better)."""
 DIRECTIONS = 48
 """The number of directions along which near duplicates are sought first."""
@@ -90,7 +90,7 @@ def doubts(examples: Examples, out_of_fold: Array) -> NDArray[np.float64]:
 
 
 def _suspects(examples: Examples, doubt: NDArray[np.float64], out_of_fold: Array) -> NDArray[np.int64]:
-    """Returns the rows whose label is probably wrong, most doubtful first."""
+    """Returns the rows whose label is worth a second look, most doubtful first."""
     # Even a wrong label gets about 1 / k: below that the head finds the label less likely than by chance.
     suspected = (out_of_fold.argmax(axis=1) != examples.labels) & (
         doubt > 1 - DOUBTFUL / out_of_fold.shape[1]

@@ -38,7 +38,7 @@ from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.thresholds import decided_without
 
 DOUBTFUL = 0.25
-"""A label, or its absence, is listed as a probable error if its probability, given the input, is below this
+"""A label, or its absence, is listed as worth a second look if its probability, given the input, is below this
 fraction of its average."""
 
 Array = NDArray[np.float32]
@@ -138,7 +138,7 @@ def _numbers(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _label_errors(
     train: MultiLabelSet, rows: NDArray[np.int64], probabilities: Array
 ) -> tuple[int, tuple[LabelError, ...]]:
-    """Returns the number of labels probably wrong or missing, and the least likely, each with the corrected set."""
+    """Returns the number of labels that look wrong or missing, and the least likely, each with the corrected set."""
     targets = train.targets[rows]
     own = np.where(targets, probabilities, 1 - probabilities).astype(np.float64)
     shares = targets.mean(axis=0)
