@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 
 from graft._records.examples import ChangeLike, label_messages, task_of
+from graft._records.shapes import several_examples
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.options import AdaptOptions
 from graft.v1 import adaptation_pb2, types_pb2
@@ -79,7 +80,12 @@ def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | Non
 def with_task(
     options: AdaptOptions, examples: Iterable[ChangeLike]
 ) -> tuple[AdaptOptions, Iterable[ChangeLike]]:
-    """The options with a task, which the first example tells where the caller does not, and the examples."""
+    """The options with a task, which the first example tells where the caller does not, and the examples.
+
+    Raises:
+        TypeError: The examples have a shape that is not read; see `several_examples`.
+    """
+    examples = several_examples(examples)
     if options.task:
         return options, examples
     rest = iter(examples)
