@@ -162,7 +162,10 @@ def _checked(given: object, name: str, values: str, column: str) -> Iterable[Any
 
 def _columns(given: object) -> list[Any] | None:
     """The names of a data frame's or a table's columns; None for anything else."""
-    for attribute in ("columns", "column_names"):
+    for attribute in (
+        "column_names",
+        "columns",
+    ):  # of an Arrow table, the second gives the columns themselves
         found = getattr(given, attribute, None)
         if found is not None and not callable(found) and isinstance(found, Iterable):
             return list(found)
