@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._data_files.reader import DataFile
+from graft._data_files.files import DataFile
 
 
 def written(path: Path, content: str | bytes) -> Path:

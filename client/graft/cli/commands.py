@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
 from graft._client.sync import Client
-from graft._data_files.reader import (
-    FOLDER_COLUMNS,
-    Columns,
-    Data,
-    DataError,
-    FolderTree,
-    example_of,
-    open_data,
-)
+from graft._data_files.columns import Columns, DataError
+from graft._data_files.examples import example_of
+from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.reader import Data, open_data
 from graft._records.examples import Example, Input, TextPair
 from graft._records.predictions import Prediction
 from graft._report.page import page

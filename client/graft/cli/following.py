@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graft._data_files.reader import Columns, DataError, Row, example_of
+from graft._data_files.columns import Columns, DataError, Row
+from graft._data_files.examples import example_of
 from graft._records.examples import ChangeLike, Delete
 from graft.cli.interrupts import Interrupts
 
