@@ -5,20 +5,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.columns import Columns, DataError
 from graft._data_files.examples import example_of
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import Data, open_data
-from graft._records.examples import Example, Input, TextPair
+from graft._records.examples import Example
 from graft._records.predictions import Prediction
 from graft._report.page import page
 from graft._streams.options import FineTuning
+from graft.cli.asking import (
+    Asked,
+    Questions,
+    given_files,
+    given_pairs,
+    given_texts,
+    line_as_file,
+    line_as_pair,
+    line_as_text,
+    lines_of,
+)
 from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.following import FollowedLines
 from graft.cli.terminal import Terminal, plain
@@ -136,37 +146,52 @@ def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
 
 
 def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Classifies the texts or files that were given, or the lines of standard input."""
-    if args.text == ["-"] and not args.files:
-        _predict_lines(args, client, terminal)
-        return
-    inputs, shown = _inputs(args)
-    predictions = client.predict(
-        args.model,
-        inputs,
-        version=args.version,
-        alias=args.alias,
-        adaptation_id=args.adaptation,
-        top_k=args.top_k,
-    )
-    if not args.json and terminal.out.is_terminal:
-        terminal.predictions(shown, predictions)
-        return
-    for text, prediction in zip(shown, predictions, strict=True):
+    """Classifies the texts or files that were given, or the lines of standard input, and counts those that fail."""
+    selected = {
+        "version": args.version,
+        "alias": args.alias,
+        "adaptation_id": args.adaptation,
+        "top_k": args.top_k,
+    }
+    predictions: Iterable[Prediction]
+    if args.text == ["-"]:
+        stdin = terminal.interrupts.stdin
+        read = line_as_file if args.files else line_as_pair if args.pairs else line_as_text
+        questions = Questions(lines_of(stdin.buffer, stdin.encoding, read))
+        chunk = _INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK
+        predictions = client.predict_stream(args.model, questions.inputs(), **selected, chunk_size=chunk)
+        table = False
+    else:
+        questions = Questions(_given(args))
+        predictions = client.predict(args.model, questions.inputs(), **selected)
+        table = not args.json and terminal.out.is_terminal
+    answered = questions.answered(predictions)
+    if table:
+        terminal.predictions(list(answered))
+    for text, prediction in answered:
         _print_prediction(args, terminal, text, prediction)
+    _count_errors(questions, terminal)
 
 
-def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
-    """What was given to classify, and how it is shown."""
-    texts: list[str] = args.text
+def _given(args: argparse.Namespace) -> Iterator[Asked]:
+    """What was given to classify."""
     if args.files:
-        return [Path(text) for text in texts], texts
-    if not args.pairs:
-        return [*texts], texts
-    if len(texts) % 2:
-        raise DataError(f"--pairs takes texts two by two, but {len(texts)} were given")
-    pairs = list(zip(texts[::2], texts[1::2], strict=True))
-    return [TextPair(*it) for it in pairs], [" | ".join(it) for it in pairs]
+        return given_files(args.text)
+    return given_pairs(args.text) if args.pairs else given_texts(args.text)
+
+
+def _count_errors(questions: Questions, terminal: Terminal) -> None:
+    """Says how many inputs could not be answered.
+
+    Raises:
+        DataError: None could.
+    """
+    if questions.first_error is None:
+        return
+    failed = f"{questions.errors:,} of {questions.count:,} inputs could not be answered"
+    if questions.errors == questions.count:
+        raise DataError(f"{failed}: {questions.first_error.message}")
+    terminal.say(f"{failed}, the first because: {questions.first_error.message}")
 
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -317,29 +342,6 @@ def _examples(
         if lines is not None:
             lines.append(row.line)
         yield example_of(data, row, columns)
-
-
-def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    asked: deque[str] = deque()
-    stdin = terminal.interrupts.stdin
-    predictions = client.predict_stream(
-        args.model,
-        _asked_lines(stdin, asked),
-        version=args.version,
-        alias=args.alias,
-        adaptation_id=args.adaptation,
-        top_k=args.top_k,
-        chunk_size=_INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK,
-    )
-    for prediction in predictions:
-        _print_prediction(args, terminal, asked.popleft(), prediction)
-
-
-def _asked_lines(stdin: TextIO, asked: deque[str]) -> Iterator[str]:
-    for line in stdin:
-        if text := line.strip():
-            asked.append(text)
-            yield text
 
 
 def _print_prediction(

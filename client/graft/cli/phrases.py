@@ -130,8 +130,12 @@ def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
 
 def remarks(prediction: Prediction) -> str:
     """What to mind about an answer."""
-    remarks = ["unlike the training data"] if prediction.abstained else []
-    return ", ".join(remarks + (["cut off"] if prediction.truncated else []))
+    remarks = []
+    if prediction.abstained:
+        remarks.append(f"abstained: unlike the training data (novelty {prediction.novelty:.3f})")
+    if prediction.truncated:
+        remarks.append("truncated: the end was cut off")
+    return ", ".join(remarks)
 
 
 def time(time_: dt.datetime | None) -> str:

@@ -164,10 +164,10 @@ class Terminal:
         for error in filter(None, (it.error for it in backbones)):
             self.out.print(escape(error))
 
-    def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
-        """A table of predictions, one row an input."""
+    def predictions(self, answered: Iterable[tuple[str, Prediction]]) -> None:
+        """A table of inputs, as they are shown, with their predictions."""
         table = _table("input", "label", "probability", "next best", "")
-        for text, prediction in zip(inputs, predictions, strict=True):
+        for text, prediction in answered:
             if prediction.error is not None:
                 _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
                 continue
@@ -175,12 +175,14 @@ class Terminal:
         self.out.print(table)
 
     def prediction_line(self, text: str, prediction: Prediction) -> None:
-        """One prediction as tab-separated label, probability, input."""
+        """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            self.line(f"\t\t{text}\t{prediction.error.message}")
+            cells = ["", "", text, f"error: {prediction.error.message}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
-            self.line(f"{answer}\t{certainty}\t{text}")
+            remarks = phrases.remarks(prediction)
+            cells = [answer, certainty, text, *([remarks] if remarks else [])]
+        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
 
     def report(
         self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
