@@ -78,8 +78,7 @@ class Terminal:
         """The outcome of a commit, in one line."""
         if outcome.report is not None:
             report = outcome.report
-            accuracy = words.percent(report.accuracy)
-            what = f"version {outcome.version}: {report.examples:,} examples, accuracy {accuracy}"
+            what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
         elif outcome.error is not None:
             self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
@@ -136,8 +135,8 @@ class Terminal:
                 ", ".join(version.aliases),
                 f"{report.examples:,}",
                 report.classes,
-                words.percent(report.accuracy) if report.regression is None else "",
-                words.percent(report.macro_f1) if report.regression is None else "",
+                words.accuracy(report) if report.regression is None else "",
+                words.percent(report.macro_f1) if words.stated(report) and report.regression is None else "",
                 report.backbone,
                 phrases.time(version.create_time),
             )
