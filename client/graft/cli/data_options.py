@@ -134,7 +134,7 @@ def _delimiter(text: str) -> str:
     value = {"\\t": "\t", "tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}.get(
         text, text
     )
-    if len(value) != 1:
+    if len(value) > 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not one character")
     return value
 
