@@ -143,7 +143,11 @@ def test_an_empty_set_is_a_target() -> None:
 @pytest.mark.parametrize(
     ("target", "error", "says"),
     [
-        (dt.date(2026, 1, 2), TypeError, r"example 0: a target must be .*datetime.date\(2026, 1, 2\); str\(\)"),
+        (
+            dt.date(2026, 1, 2),
+            TypeError,
+            r"example 0: a target must be .*datetime.date\(2026, 1, 2\); str\(\)",
+        ),
         (b"card", TypeError, "not b'card'"),
         ([0, 1, 0], TypeError, "the zeros and ones of .*give the names of the labels"),
         (np.array([1.0, 0.0]), TypeError, "the zeros and ones"),
@@ -273,7 +277,9 @@ def test_an_id_that_stands_for_two_inputs_in_a_list_is_refused_before_anything_i
 
 def test_corrections_repeats_and_deletions_are_no_other_use_of_an_id() -> None:
     prepared(AdaptOptions(), [graft.Example("x", "a", id="1"), graft.Example("x", "b", id="1")])
-    prepared(AdaptOptions(), [graft.Example("x", "a", id="1"), graft.Delete("1"), graft.Example("y", "b", id="1")])
+    prepared(
+        AdaptOptions(), [graft.Example("x", "a", id="1"), graft.Delete("1"), graft.Example("y", "b", id="1")]
+    )
     prepared(AdaptOptions(), [graft.Example("x", "a"), graft.Example("y", "b", id=NAN)])  # type: ignore[arg-type]
 
 

@@ -34,6 +34,7 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
+from graft._records.shapes import several_examples
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.options import AdaptOptions, FineTuning
@@ -237,7 +238,7 @@ class AsyncClient(AsyncRequests):
         timeout: float | None = math.inf,
     ) -> EvaluationResult:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
-        selector = Selector(version, alias)
+        selector, examples = Selector(version, alias), several_examples(examples)
         # A status that comes during a write can be lost (see FinalStatus), for example that there is no such model.
         found = await self._calls.run(ops.get_version(model, selector), None)
         call = self._calls.models.EvaluateModel(

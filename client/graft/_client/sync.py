@@ -35,6 +35,7 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
+from graft._records.shapes import several_examples
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.options import AdaptOptions, FineTuning
@@ -311,7 +312,7 @@ class Client(SyncRequests):
 
         Args:
             model: The model's name.
-            inputs: Texts. Taken in the calling thread, as far ahead as requests are in flight.
+            inputs: As for `predict`. Taken in the calling thread, as far ahead as requests are in flight.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
             adaptation_id: An open adaptation, whose interim head answers, with version 0.
@@ -327,7 +328,7 @@ class Client(SyncRequests):
             timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
         )
         drive = SyncPredict(exchange, self._open_predict, self._calls.wait)
-        return drive.run(ops.bulk_requests(settings, inputs))
+        return drive.run(ops.bulk_requests(settings, ops.several(inputs)))
 
     def evaluate(
         self,
@@ -350,7 +351,7 @@ class Client(SyncRequests):
             timeout: Deadline of the whole in seconds. By default there is none.
         """
         task = self.version(model, version, alias=alias).report.task
-        batches = ops.batched(example_messages(examples, task), ops.example_batcher())
+        batches = ops.batched(example_messages(several_examples(examples), task), ops.example_batcher())
         feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
         call = self._calls.models.EvaluateModel.future(
             iter(feed.get, None), timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from graft._data_files.columns import DataError, Row
+from graft._data_files.columns import Row, RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,15 @@ class Cells:
         try:
             return self.row.values[column]
         except KeyError:
-            raise DataError(
-                f"{self.name}, line {self.row.line}: no column {column!r}; "
-                f"the columns are: {_names(self.row.values)}"
+            raise RowError(
+                self.name,
+                self.row.line,
+                f"no column {column!r}; the columns are: {_names(self.row.values)}",
             ) from None
 
-    def wrong(self, column: str, what: str) -> DataError:
+    def wrong(self, column: str, what: str) -> RowError:
         """The error that says what is wrong with a cell, and where the cell is."""
-        return DataError(f"{self.name}, line {self.row.line}, column {column!r}: {what}")
+        return RowError(self.name, self.row.line, what, column=column)
 
 
 def _names(columns: Iterable[str]) -> str:

@@ -12,6 +12,22 @@ class DataError(Exception):
     """A data file is malformed; the message names the file, the line and the column."""
 
 
+class RowError(DataError):
+    """One row cannot be used; the file's other rows can.
+
+    Attributes:
+        line: The line on which the row begins, from 1.
+        reason: What is wrong with the row, and what would be right.
+    """
+
+    def __init__(self, name: str, line: int, reason: str, *, column: str | None = None) -> None:
+        """Says what is wrong with the row on `line` of the file `name`, or with its cell of `column`."""
+        place = f"{name}, line {line}"
+        super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
+        self.line = line
+        self.reason = reason if column is None else f"column {column!r}: {reason}"
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """The columns of a file."""

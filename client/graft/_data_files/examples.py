@@ -12,7 +12,7 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
     """Returns the example of a row.
 
     Raises:
-        DataError: A column is missing, or a value has the wrong type.
+        RowError: A column is missing, or a value has the wrong type.
     """
     cells = Cells(data.name, row)
     return Example(

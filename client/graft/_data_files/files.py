@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TextIO
 
-from graft._data_files.columns import DataError, Row
+from graft._data_files.columns import DataError, Row, RowError
 
 _FORMATS: Final = {
     ".csv": "csv",
@@ -71,8 +71,8 @@ class DataFile:
         except OSError:
             return 0
 
-    def rows(self) -> Iterator[Row]:
-        """The file's rows, as they are read.
+    def rows(self) -> Iterator[Row | RowError]:
+        """The file's rows, as they are read; in place of a row that cannot be read, what is wrong with it.
 
         Raises:
             DataError: The file is not in its format.
@@ -113,7 +113,7 @@ class DataFile:
             stream, encoding=self._encoding, newline=None if self._format == "jsonl" else ""
         )
 
-    def _table_rows(self) -> Iterator[Row]:
+    def _table_rows(self) -> Iterator[Row | RowError]:
         csv.field_size_limit(_MAX_CELL_CHARACTERS)
         reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
         line = 1
@@ -127,10 +127,13 @@ class DataFile:
                     header = self._header(cells)
                     continue
                 if len(cells) != len(header):
-                    raise DataError(
-                        f"{self.name}, line {begins}: {len(cells)} cells, but the header has {len(header)} "
-                        f"columns ({', '.join(header)}); quote cells that contain {self._delimiter!r}"
+                    yield RowError(
+                        self.name,
+                        begins,
+                        f"{len(cells)} cells, but the header has {len(header)} "
+                        f"columns ({', '.join(header)}); quote cells that contain {self._delimiter!r}",
                     )
+                    continue
                 yield Row(begins, dict(zip(header, cells, strict=True)))
         except csv.Error as error:
             raise DataError(f"{self.name}, line {line}: {error}") from None
@@ -143,20 +146,20 @@ class DataFile:
             raise DataError(f"{self.name}, line 1: more than one column is named {twice[0]!r}")
         return names
 
-    def _json_rows(self) -> Iterator[Row]:
+    def _json_rows(self) -> Iterator[Row | RowError]:
         for line, text in enumerate(self._text, start=1):
             if not text.strip():
                 continue
             try:
                 values = json.loads(text)
             except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{self.name}, line {line}, column {error.colno}: not JSON ({error.msg}); "
-                    "each line must be one object"
-                ) from None
-            if not isinstance(values, dict):
-                raise DataError(f"{self.name}, line {line}: {text.strip()!r:.60} is not a JSON object")
-            yield Row(line, values)
+                wrong = f"not JSON ({error.msg}, at character {error.colno}); each line must be one object"
+                yield RowError(self.name, line, wrong)
+                continue
+            if isinstance(values, dict):
+                yield Row(line, values)
+            else:
+                yield RowError(self.name, line, f"{text.strip()!r:.60} is not a JSON object")
 
 
 def _format_of(path: str | Path, delimiter: str | None) -> str:

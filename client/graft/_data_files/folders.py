@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from graft._data_files.columns import Columns, DataError, Row
+from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._records.media import ENDINGS, class_files
 
 FOLDER_COLUMNS = Columns(input="path", label="label", path=True)
@@ -40,7 +40,7 @@ class FolderTree:
     ) -> None:
         pass
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row | RowError]:
         """A row a file."""
         for number, (file, label) in enumerate(self._files, start=1):
             self.position = number

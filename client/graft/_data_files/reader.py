@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
-from graft._data_files.columns import Columns
+from graft._data_files.columns import Columns, DataError, RowError
 from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
@@ -30,6 +30,7 @@ def read_examples(
     label_separator: str = "",
     value: str | None = None,
     second: str | None = None,
+    on_error: Literal["raise"] | Callable[[RowError], None] = "raise",
 ) -> Iterator[Example]:
     """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
 
@@ -49,8 +50,12 @@ def read_examples(
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
         second: The column of second texts, where inputs are pairs.
 
+        on_error: What happens at a row that cannot be used. "raise" raises its `RowError`; anything else is called
+            with it, and the file's other rows follow.
+
     Raises:
-        DataError: The file cannot be read as such; the message names the line and the column.
+        DataError: The file cannot be read as such, or no row of it can be used; the message names the line and the
+            column.
     """
     columns = Columns(
         input=input,
@@ -68,8 +73,43 @@ def read_examples(
     if Path(path).is_dir():
         columns = FOLDER_COLUMNS
     with open_data(path, delimiter=delimiter) as data:
-        for row in data.rows():
-            yield example_of(data, row, columns)
+        for _, example in numbered_examples(data, columns, _raised if on_error == "raise" else on_error):
+            yield example
+
+
+def numbered_examples(
+    data: Data, columns: Columns, on_bad: Callable[[RowError], None]
+) -> Iterator[tuple[int, Example]]:
+    """The examples of a file's rows, each with the line on which its row begins, as they are read.
+
+    Args:
+        data: The open file or folder.
+        columns: Which columns hold what.
+        on_bad: Called for a row that cannot be used, in place of which nothing follows.
+
+    Raises:
+        DataError: The file cannot be read as such, or all its rows are bad.
+    """
+    first: RowError | None = None
+    taken = bad = 0
+    for row in data.rows():
+        try:
+            if isinstance(row, RowError):
+                raise row
+            example = example_of(data, row, columns)
+        except RowError as error:
+            first, bad = first or error, bad + 1
+            on_bad(error)
+        else:
+            taken += 1
+            yield row.line, example
+    if first is not None and not taken:
+        others = f" (none of the {bad:,} rows can be used)" if bad > 1 else ""
+        raise DataError(f"{first}{others}")
+
+
+def _raised(error: RowError) -> None:
+    raise error
 
 
 def open_data(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 from graft._records.media import media_message
+from graft._records.shapes import Array, features_of, is_array, no_input
 from graft._records.targets import distribution_of, is_missing, labels_of, number_of, target_fields, word_of
 from graft.v1 import adaptation_pb2, types_pb2
 
@@ -26,18 +27,7 @@ class TextPair:
     second: str
 
 
-class Vector(Protocol):
-    """The parts of a NumPy array that are used: NumPy itself is not needed."""
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-
-    def tolist(self) -> Any:
-        """Returns the numbers as lists."""
-
-
-Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Vector"
+Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Array"
 """An input: a text (str) or a pair of texts; an image or a clip, as the content of its file (bytes) or as
 its path; or features of the model's own backbone, a NumPy array of shape (d,)."""
 
@@ -113,29 +103,9 @@ def input_message(value: object) -> types_pb2.Input:
         raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike):
         return media_message(value)
-    if is_array(value):
-        return types_pb2.Input(features=_feature_vector(value))
-    pair = "; two texts that belong together are a graft.TextPair" if isinstance(value, tuple | list) else ""
-    raise TypeError(
-        "an input must be a text (str), a graft.TextPair, an image or clip (bytes or a path), or features (a NumPy "
-        f"array), not {type(value).__name__}{pair}"
-    )
-
-
-def is_array(value: object) -> TypeGuard[Vector]:
-    """Whether it is a NumPy array. Told by where its type is from: importing NumPy would make it a dependency."""
-    return type(value).__module__.partition(".")[0] == "numpy" and getattr(value, "ndim", 0) > 0
-
-
-def _feature_vector(array: Vector) -> types_pb2.FeatureVector:
-    if array.ndim != 1:
-        raise ValueError(
-            f"features must have shape (d,), but the array has {array.ndim} axes; give its rows one by one"
-        )
-    try:
-        return types_pb2.FeatureVector(values=array.tolist())
-    except TypeError:
-        raise TypeError("features must be numbers") from None
+    if is_array(value) and value.ndim:
+        return types_pb2.Input(features=types_pb2.FeatureVector(values=features_of(value)))
+    raise no_input(value)
 
 
 def example_messages(examples: Iterable[ExampleLike], task: str = "") -> Iterator[types_pb2.Example]:
@@ -201,6 +171,7 @@ def _example_message(example: ExampleLike, task: str) -> types_pb2.Example:
 
 def _set_target(message: types_pb2.Example, example: Example, task: str) -> None:
     found: dict[str, Any] = {
+        "label": None,
         "labels": None if example.labels is None else labels_of(example.labels),
         "value": number_of(example.value),
         "distribution": None if example.distribution is None else distribution_of(example.distribution),
@@ -212,7 +183,7 @@ def _set_target(message: types_pb2.Example, example: Example, task: str) -> None
     given = [field for field, target in found.items() if target is not None]
     if len(given) > 1:
         raise ValueError(f"an example has one target, not {' and '.join(given)}")
-    if (label := found.get("label")) is not None:
+    if (label := found["label"]) is not None:
         message.label = label
     if (labels := found["labels"]) is not None:
         message.label_set.SetInParent()  # an empty set of labels is a target too

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from graft._records.examples import Example, TextPair, is_array
+from graft._records.examples import Example, TextPair
+from graft._records.shapes import is_array
 
 _HALF = 0xFFFF_FFFF
 

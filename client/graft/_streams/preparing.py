@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from graft._records.examples import ChangeLike, Delete, Example
 from graft._records.id_use import IdUse, Use
+from graft._records.shapes import several_examples
 from graft._records.targets import is_missing
 from graft._records.task_guess import TaskGuess
 from graft._streams.conversion import Conversion
@@ -41,10 +42,12 @@ def prepared(options: AdaptOptions, changes: Iterable[ChangeLike]) -> Prepared[I
     """Looks at changes before they are sent: at all of a list or a tuple, else at the first until these tell the task.
 
     Raises:
+        TypeError: The changes have a shape that is not read; see `several_examples`.
         ValueError: In a list or a tuple an id stands for several inputs, and `id_repeats` does not allow it.
     """
     if options.id_repeats not in ("", "replace"):
         raise ValueError(f"id_repeats is {options.id_repeats!r}; it must be 'replace' or empty")
+    changes = several_examples(changes)
     if isinstance(changes, list | tuple):
         if not (options.validate_only or options.id_repeats == "replace"):
             _require_own_ids(changes)
