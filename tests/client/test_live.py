@@ -603,7 +603,7 @@ def test_the_command_leaves_out_training_rows_and_names_lines_and_labels(
     said = " ".join(ended.stdout.split())
     assert "evaluated 3 examples" in said
     assert "left out 2 examples that the version was trained on, or copies of them: lines 3, 5" in said
-    assert f"no such label 1 line 6 {unseen[1][1].upper()} 1 line 4 {unseen[1][1]}" in said
+    assert f"{unseen[1][1].upper()} 1 line 4 {unseen[1][1]} no such label 1 line 6" in said
     assert "2 examples with such labels count as wrong" in said
     found = json.loads(evaluate(rows, "--json").stdout)
     assert (found["trained_on_lines"], [it["lines"] for it in found["unknown_labels"]]) == (
