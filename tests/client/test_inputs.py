@@ -75,8 +75,8 @@ def test_arrays_that_are_no_features_are_refused(array: object, error: type[Exce
 
 
 def test_an_error_names_the_example_at_fault() -> None:
-    with pytest.raises(TypeError, match=r"example 1: a target must be a label .*, not 3"):
-        list(example_messages([("a", "x"), ("b", 3)]))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"example 1: a target must be a label .*, not 3j"):
+        list(example_messages([("a", "x"), ("b", 3j)]))  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"example 0: an example must be a pair"):
         list(example_messages(["abc"]))  # type: ignore[list-item]
     with pytest.raises(ValueError, match="example 0: split is 'test'"):
