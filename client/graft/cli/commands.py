@@ -14,11 +14,13 @@ from graft._data_files.columns import Columns, DataError, RowError
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import Data, numbered_examples, open_data
 from graft._data_files.refused import RefusedRows
+from graft._records.evaluations import EvaluationResult
 from graft._records.examples import Example
 from graft._records.predictions import Prediction
 from graft._records.records import Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
+from graft.cli import phrases
 from graft.cli.asking import (
     Asked,
     Questions,
@@ -38,6 +40,11 @@ from graft.cli.terminal import Terminal, plain
 T = TypeVar("T")
 
 _MIB: Final = 1024 * 1024
+_FIGURES: Final = (
+    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
+    *("multi_label", "regression"),
+)
+"""Of an evaluation."""
 _INTERACTIVE_CHUNK: Final = 1
 _BULK_CHUNK: Final = 64
 
@@ -212,11 +219,13 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_lines(result, lines) | _unread(unread))
     else:
-        terminal.evaluation(result, full=args.full)
+        terminal.evaluation(result, lines, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
     terminal.rejections(refused, result.rejected_count, lines, unread)
+    if not result.examples:
+        raise DataError(f"no figure can be stated: {phrases.why_nothing(result, unread.count)}")
 
 
 def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -342,8 +351,21 @@ def _examples(
 
 def _with_unread(result: Any, unread: RefusedRows) -> dict[str, Any]:
     """A result for programs, with the rows that were refused before anything was sent."""
+    return {**plain(result), **_unread(unread)}
+
+
+def _unread(unread: RefusedRows) -> dict[str, Any]:
     rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
-    return {**plain(result), "unread_count": unread.count, "unread": rows}
+    return {"unread_count": unread.count, "unread": rows}
+
+
+def _with_lines(result: EvaluationResult, lines: array[int]) -> dict[str, Any]:
+    """An evaluation for programs, with the lines of its examples; figures that there are not are null."""
+    value: dict[str, Any] = plain(result)
+    value["trained_on_lines"] = [lines[it] for it in result.trained_on]
+    for label in value["unknown_labels"]:
+        label["lines"] = [lines[it] for it in label["indices"]]
+    return value if result.examples else value | dict.fromkeys(_FIGURES)
 
 
 def _told(unread: RefusedRows, terminal: Terminal) -> Callable[[RowError], None]:
