@@ -72,6 +72,10 @@ def test_versions_are_listed_newest_first_without_their_reports_lists(wire, two_
     assert ([it.version for it in rest.versions], rest.next_page_token) == ([1], "")
     listed = page.versions[0]
     assert (listed.report.examples, listed.report.classes) == (14, 3)
+    whole = wire.model.GetVersion(model_pb2.GetVersionRequest(model=two_versions, version=2)).version.report
+    for figure in ("accuracy", "accuracy_low", "accuracy_high", "evaluation"):
+        assert getattr(listed.report, figure) == getattr(whole, figure), figure
+    assert listed.report.accuracy_low < listed.report.accuracy_high
     assert list(listed.aliases) == ["live"]
     assert not [*listed.report.per_class, *listed.report.confusions, *listed.labels]
 

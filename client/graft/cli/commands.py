@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
 from graft._client.sync import Client
-from graft._data_files.reader import (
-    FOLDER_COLUMNS,
-    Columns,
-    Data,
-    DataError,
-    FolderTree,
-    example_of,
-    open_data,
-)
+from graft._data_files.columns import Columns, DataError, RowError
+from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.reader import Data, numbered_examples, open_data
+from graft._data_files.refused import RefusedRows
 from graft._records.examples import Example, Input, TextPair
 from graft._records.predictions import Prediction
+from graft._records.records import Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
 from graft.cli.bars import AdaptBar, CountBar
@@ -47,6 +43,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         _check(args, client, terminal)
         return
     lines: array[int] = array("q")
+    unread = RefusedRows()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
@@ -54,29 +51,30 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines),
+            _examples(data, _columns(args, data), bar.reading, lines, unread),
             **_how_to_adapt(args),
             on_progress=bar.show,
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_unread(result, unread))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, lines)
+    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    unread = RefusedRows()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
     with interrupts.ending_input_first(), AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, _columns(args, None), terminal.warning),
+            FollowedLines(interrupts, _columns(args, None), _told(unread, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
@@ -84,29 +82,30 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_unread(result, unread))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, [])
+    terminal.rejections(result.rejected, result.rejected_count, [], unread)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
 
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     lines: array[int] = array("q")
+    unread = RefusedRows()
     with _open(args, terminal) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines),
+            _examples(data, _columns(args, data), bar.reading, lines, unread),
             **_what_to_adapt(args),
             on_progress=bar.show,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_unread(result, unread))
     else:
-        good = result.examples - result.rejected_count
-        terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
-    terminal.rejections(result.rejected, result.rejected_count, lines)
+        good, found = result.examples - result.rejected_count, result.examples + unread.count
+        terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
+    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -176,18 +175,22 @@ def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Measures a version on a data file."""
+    lines: array[int] = array("q")
+    unread = RefusedRows()
     with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args, data), bar.reading),
+            _examples(data, _columns(args, data), bar.reading, lines, unread),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_unread(result, unread))
     else:
         terminal.evaluation(result, full=args.full)
+    refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
+    terminal.rejections(refused, result.rejected_count, lines, unread)
 
 
 def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -314,14 +317,27 @@ def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
 
 
 def _examples(
-    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
+    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int], unread: RefusedRows
 ) -> Iterator[Example]:
     """The file's examples; `lines` takes the line of each, for those that the server refuses."""
-    for row in data.rows():
+    for line, example in numbered_examples(data, columns, unread):
         on_read(data.position / data.size if data.size else 0.0)
-        if lines is not None:
-            lines.append(row.line)
-        yield example_of(data, row, columns)
+        lines.append(line)
+        yield example
+
+
+def _with_unread(result: Any, unread: RefusedRows) -> dict[str, Any]:
+    """A result for programs, with the rows that were refused before anything was sent."""
+    rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
+    return {**plain(result), "unread_count": unread.count, "unread": rows}
+
+
+def _told(unread: RefusedRows, terminal: Terminal) -> Callable[[RowError], None]:
+    def on_bad(error: RowError) -> None:
+        unread(error)
+        terminal.warning(str(error))
+
+    return on_bad
 
 
 def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:

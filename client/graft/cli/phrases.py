@@ -18,10 +18,8 @@ def describe(event: Event) -> str:
             first = event.rejected[0] if event.rejected else None
             return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
         case "published":
-            numbers = event.report.regression if event.report else None
-            accuracy = f", accuracy {words.percent(event.report.accuracy)}" if event.report else ""
-            accuracy = f", R² {words.percent(numbers.r2)}" if numbers else accuracy
-            return f"published version {event.version}{accuracy} (commit {event.commit_id})"
+            figure = f", {words.in_short(event.report)}" if event.report else ""
+            return f"published version {event.version}{figure} (commit {event.commit_id})"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {event.error}"
         case "state":
@@ -78,6 +76,8 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
     """What a task is measured by."""
     if of.regression is not None:
         numbers = of.regression
+        if not words.stated(of):
+            return {"explains": words.NOT_STATED}
         return {
             "off by": f"{numbers.mae:.4g} on average, {numbers.rmse:.4g} root mean square",
             "explains": f"{words.percent(numbers.r2)} of the variance (R²)",
@@ -85,8 +85,10 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
             f"meant to hold {numbers.confidence:.0%}; {numbers.interval_width:.4g} wide on average",
             "values": f"{numbers.mean:.4g} ± {numbers.deviation:.4g}",
         }
+    if not words.stated(of):
+        return {"accuracy": words.accuracy(of)}
     figures = {
-        "accuracy": words.percent(of.accuracy),
+        "accuracy": words.accuracy(of),
         "macro-F1": words.percent(of.macro_f1),
         "log-loss": f"{of.log_loss:.3f} nats",
         "calibration error": words.percent(of.calibration_error),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from graft._client.sync import Client
-from graft._data_files.reader import DataError
+from graft._data_files.columns import DataError
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
 from graft.cli.interrupts import INTERRUPTED, Interrupts

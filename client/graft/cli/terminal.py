@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graft._data_files.refused import RefusedRows
 from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import (
@@ -77,8 +78,7 @@ class Terminal:
         """The outcome of a commit, in one line."""
         if outcome.report is not None:
             report = outcome.report
-            accuracy = words.percent(report.accuracy)
-            what = f"version {outcome.version}: {report.examples:,} examples, accuracy {accuracy}"
+            what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
         elif outcome.error is not None:
             self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
@@ -135,8 +135,8 @@ class Terminal:
                 ", ".join(version.aliases),
                 f"{report.examples:,}",
                 report.classes,
-                words.percent(report.accuracy) if report.regression is None else "",
-                words.percent(report.macro_f1) if report.regression is None else "",
+                words.accuracy(report) if report.regression is None else "",
+                words.percent(report.macro_f1) if words.stated(report) and report.regression is None else "",
                 report.backbone,
                 phrases.time(version.create_time),
             )
@@ -206,23 +206,34 @@ class Terminal:
         self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **phrases.figures(result)}))
         self._classes(result.per_class, full=full, trained=False)
         self._confusions(result.confusions, full=full)
-        if result.rejected_count:
-            first = "; ".join(f"example {r.index}: {r.detail}" for r in result.rejected[:_SHOWN_REJECTIONS])
-            self.say(f"{result.rejected_count:,} examples could not be evaluated: {first}")
 
     def rejections(
-        self, rejected: Sequence[Rejection], count: int, lines: Sequence[int] | array[int]
+        self,
+        rejected: Sequence[Rejection],
+        count: int,
+        lines: Sequence[int] | array[int],
+        unread: RefusedRows,
     ) -> None:
-        """Which examples were refused: the first few, with their lines where these are known."""
-        if not count:
+        """Which rows were refused: the first few, with their lines where these are known.
+
+        Args:
+            rejected: The first examples that the server refused.
+            count: How many it refused.
+            lines: The line of each example that was sent, by its sequence number.
+            unread: The rows of which no example could be made.
+        """
+        found = [(it.line, f"line {it.line}: {it.reason}") for it in unread.first]
+        for it in rejected:
+            line = lines[it.sequence] if it.sequence < len(lines) else None
+            where = f"example {it.sequence}" if line is None else f"line {line}"
+            found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
+        if not (total := count + unread.count):
             return
-        self.err.print(f"[yellow]{count:,} example{'s were' if count > 1 else ' was'} refused:[/]")
-        for rejection in rejected[:_SHOWN_REJECTIONS]:
-            known = rejection.sequence < len(lines)
-            where = f"line {lines[rejection.sequence]}" if known else f"example {rejection.sequence}"
-            self.say(f"  {where}: {rejection.detail} [{rejection.reason}]")
-        if count > _SHOWN_REJECTIONS:
-            self.say(f"  … and {count - _SHOWN_REJECTIONS:,} more")
+        self.err.print(f"[yellow]{total:,} example{'s were' if total > 1 else ' was'} refused:[/]")
+        for _, text in sorted(found)[:_SHOWN_REJECTIONS]:
+            self.say(f"  {text}")
+        if total > _SHOWN_REJECTIONS:
+            self.say(f"  … and {total - _SHOWN_REJECTIONS:,} more")
 
     def event(self, event: Event) -> None:
         """One event of an adaptation, as a line."""

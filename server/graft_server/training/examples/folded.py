@@ -26,6 +26,8 @@ class Examples:
     measured: NDArray[np.bool_]
     """shape (n,): whether the row's class has examples outside of its fold."""
     seed: int
+    bound: NDArray[np.int64]
+    """shape (n,): equal for rows that share a fold because they are copies of each other or of one group."""
     soft: NDArray[np.float32] | None = None
     """shape (n, k): the targets, if some are distributions."""
 
@@ -58,7 +60,12 @@ def examples_of(train: ClassifiedSet, rows: NDArray[np.int64], seed: int) -> Exa
     fold_of = stratified_folds(labels, bound, folds, seed)
     measured = _measured(labels, fold_of, folds, len(train.classes))
     soft = None if train.soft is None else train.soft[rows]
-    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, soft)
+    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, bound, soft)
+
+
+def bound_rows(train: ExampleSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers, shape (n,), equal for those of some rows that are copies of each other or of one group."""
+    return bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
 
 
 def deal(
@@ -74,7 +81,7 @@ def deal(
     Raises:
         StateError: All are bound together (TOO_FEW_EXAMPLES).
     """
-    bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
+    bound = bound_rows(train, rows)
     folds = min(_folds(labels), len(np.unique(bound)))
     if folds < 2:
         raise StateError(

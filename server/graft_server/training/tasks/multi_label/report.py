@@ -20,6 +20,7 @@ from graft_server.domain.views import stacked
 from graft_server.evaluation.multi_label import figures, label_reports, reliability
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
+from graft_server.training.examples.folded import bound_rows
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
@@ -43,6 +44,7 @@ def report_of(
     *,
     scores: Array,
     fold_of: NDArray[np.int32],
+    bound: NDArray[np.int64],
     held_out: NDArray[np.int64],
     seed: int,
 ) -> Report:
@@ -55,6 +57,7 @@ def report_of(
         choice: The choice of the head.
         scores: shape (n, k): the rows' scores, by maps not trained on them.
         fold_of: shape (n,): the fold in which each is held out.
+        bound: shape (n,): equal for rows that are copies of each other or of one group.
         held_out: Rows of the training set that were not trained on.
         seed: The seed of every random choice.
     """
@@ -84,8 +87,9 @@ def report_of(
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
+        bound = bound_rows(train, held_out)
     carried, weights = train.targets[measured_on], train.weights[measured_on]
-    found = figures(probabilities, selected, carried, weights)
+    found = figures(probabilities, selected, carried, weights, bound=bound, folds=how.folds)
     counts = targets.sum(axis=0)
     return Report(
         examples=len(rows),
@@ -95,6 +99,8 @@ def report_of(
         macro_f1=found.figures.macro_f1,
         log_loss=found.figures.log_loss,
         calibration_error=found.figures.calibration_error,
+        accuracy_low=found.figures.accuracy_low,
+        accuracy_high=found.figures.accuracy_high,
         evaluation=how,
         head=choice,
         per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),

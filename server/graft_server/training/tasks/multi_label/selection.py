@@ -168,6 +168,7 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
         choice,
         scores=chosen.scores,
         fold_of=fold_of,
+        bound=bound,
         held_out=np.flatnonzero(finite & train.validation),
         seed=seed,
     )
