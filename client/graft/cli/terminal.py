@@ -164,10 +164,10 @@ class Terminal:
         for error in filter(None, (it.error for it in backbones)):
             self.out.print(escape(error))
 
-    def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
-        """A table of predictions, one row an input."""
+    def predictions(self, answered: Iterable[tuple[str, Prediction]]) -> None:
+        """A table of inputs, as they are shown, with their predictions."""
         table = _table("input", "label", "probability", "next best", "")
-        for text, prediction in zip(inputs, predictions, strict=True):
+        for text, prediction in answered:
             if prediction.error is not None:
                 _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
                 continue
@@ -175,12 +175,14 @@ class Terminal:
         self.out.print(table)
 
     def prediction_line(self, text: str, prediction: Prediction) -> None:
-        """One prediction as tab-separated label, probability, input."""
+        """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            self.line(f"\t\t{text}\t{prediction.error.message}")
+            cells = ["", "", text, f"error: {prediction.error.message}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
-            self.line(f"{answer}\t{certainty}\t{text}")
+            remarks = phrases.remarks(prediction)
+            cells = [answer, certainty, text, *([remarks] if remarks else [])]
+        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
 
     def report(
         self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
@@ -200,12 +202,33 @@ class Terminal:
         for warning in report.warnings:
             self.out.print(f"[yellow]warning:[/] {escape(warning)}")
 
-    def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
-        """What an evaluation found."""
+    def evaluation(self, result: EvaluationResult, lines: Sequence[int], *, full: bool = False) -> None:
+        """What an evaluation found; `lines` are those of the examples, by their index."""
         self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
-        self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **phrases.figures(result)}))
+        self.out.print(_facts(phrases.evaluation_facts(result, lines)))
+        self._unknown_labels(result, lines)
         self._classes(result.per_class, full=full, trained=False)
         self._confusions(result.confusions, full=full)
+        if result.training_examples_missing:
+            self.out.print(f"[yellow]warning:[/] {phrases.TRAINING_EXAMPLES_MISSING}")
+
+    def _unknown_labels(self, result: EvaluationResult, lines: Sequence[int]) -> None:
+        if not result.unknown_labels:
+            return
+        table = _table("label that the version does not know", "examples", "lines", "did you mean")
+        for it in result.unknown_labels:
+            _row(
+                table,
+                it.label,
+                f"{it.examples:,}",
+                phrases.lines_of(it.indices, it.examples, lines),
+                it.similar,
+            )
+        self.out.print(table)
+        many = f"{words.plural(result.unknown_label_count, 'example')} with such labels"
+        self.out.print(
+            f"[yellow]warning:[/] {many} count as wrong: correct the labels, or adapt the model with examples of them"
+        )
 
     def rejections(
         self,
