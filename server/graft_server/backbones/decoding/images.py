@@ -135,7 +135,7 @@ def _check_bits(image: Image.Image, data: bytes) -> None:
     if image.format != "PNG" or depth != b"\x10" or data[25:26] == bytes([grey]):
         return
     colours = [it for band, it in zip(image.getbands(), image.split(), strict=True) if band != "A"]
-    brightest = max(int(it.getextrema()[1]) for it in colours)
+    brightest = max(int(np.asarray(it).max()) for it in colours)
     if brightest < _LEAST_OF_16_BITS:
         raise ImageError(
             f"The PNG has 16 bits a colour, but no value above {256 * brightest + 255:,} of 65,535: it uses 12 bits "
