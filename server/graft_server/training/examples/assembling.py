@@ -14,6 +14,7 @@ from graft_server.domain.examples import Example, Split
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.examples.wording import wording_digest
 
 Shared = dict[str, Any]
 """The fields of an `ExampleSet`, by name, which the sets of all tasks have."""
@@ -84,6 +85,7 @@ def assembled(
         "origins": tuple(rows.origins[i] for i in kept),
         "input_digests": tuple(it.input.digest() for it in examples),
         "features": {view: array[kept] for view, array in rows.features.items()},
+        "wordings": tuple(wording_digest(it.input) for it in examples),
     }
     return build(examples, wanted, shared), _left_out(len(rows.examples), len(labelled), len(kept))
 

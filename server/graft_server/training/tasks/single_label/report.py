@@ -35,7 +35,6 @@ def report_of(
     choice: HeadChoice,
     *,
     out_of_fold: Array,
-    held_out: NDArray[np.int64],
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
@@ -45,9 +44,8 @@ def report_of(
         head: The fitted head.
         choice: The choice of the head.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
-        held_out: Rows of the training set that were not trained on.
     """
-    train = examples.train
+    train, held_out = examples.train, examples.parts.held_out
     if len(held_out):
         features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
@@ -100,7 +98,7 @@ def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> Learning
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     train = examples.train
-    warnings = warnings_of_all(train, examples.rows)
+    warnings = warnings_of_all(train, examples.parts)
     torn = np.zeros(len(train.classes), bool)
     torn[examples.labels[~examples.measured]] = True
     for which, what in (
