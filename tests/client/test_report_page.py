@@ -18,6 +18,7 @@ from graft._records.report_messages import report_of
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
+from graft.cli import phrases
 from graft.cli.terminal import Terminal
 from graft.v1 import report_pb2, types_pb2
 
@@ -70,7 +71,8 @@ def report(classes: int = 12, names: list[str] | None = None) -> graft.Report:
     labels = names or [f"class_{number}" for number in range(classes)]
     message = report_pb2.Report(
         examples=10 * len(labels), classes=len(labels), accuracy=0.8137, macro_f1=0.7941, log_loss=0.6543,
-        calibration_error=0.0321, warnings=["2 classes have fewer than 5 examples: <a> & <b>."],
+        calibration_error=0.0321, accuracy_low=0.7302, accuracy_high=0.8799,
+        warnings=["2 classes have fewer than 5 examples: <a> & <b>."],
         backbone="minilm", encoder_id="abcdef", seed=7,
     )  # fmt: skip
     message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
@@ -426,6 +428,19 @@ def test_number_ticks_enclose_what_they_measure() -> None:
 )  # fmt: skip
 def test_numbers_are_shown_with_about_four_digits(value: float, shown: str) -> None:
     assert words.number(value) == shown
+
+
+def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
+    value = report()
+    shown = "81.4% (73.0 to 88.0)"
+    assert phrases.report_facts(value)["accuracy"] == shown
+    event = graft.Event(1, None, "published", version=2, commit_id="c", report=value)
+    assert phrases.describe(event) == f"published version 2, accuracy {shown} (commit c)"
+    assert "95% interval 73.0 to 88.0" in page(version(value))
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.versions([version(value)])
+    assert shown in terminal.out.file.getvalue()
 
 
 def test_the_terminal_names_the_figure_of_each_task() -> None:

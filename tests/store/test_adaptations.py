@@ -344,6 +344,7 @@ def test_the_latest_change_of_an_id_wins_in_the_order_of_the_lineage(memory):
     assert rows.features["pooled"].tolist() == [[10], [32], [20], [21]]
     assert rows.features["cls"].tolist() == [[-10] * 3, [-32] * 3, [-20] * 3, [-21] * 3]
     assert rows.features["pooled"].dtype == np.float16
+    assert rows.replaced == 2  # "y" in one stream and "moved" in two; what a base had is corrected
 
 
 def test_rows_end_at_the_watermark_also_within_a_segment(memory):

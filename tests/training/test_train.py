@@ -169,6 +169,38 @@ def test_unlabelled_examples_are_left_out_with_a_warning(teach):
     report = result.report
     assert (report.classes, report.examples) == (3, 60)
     assert "2 examples were left out: they have no label." in report.warnings
+    assert report.data.unlabelled_examples == 2
+
+
+def test_labels_that_a_person_reads_as_one_are_asked_about_and_stay_apart(teach):
+    rows = [example(i, ("ask", "Ask", "buy")[i % 3]) for i in range(60)]
+    report = train(teach(rows, labels=[{"name": "BUY"}]), teach.place, silent).report
+    assert [[(it.label, it.examples) for it in group.labels] for group in report.data.similar_labels] == [
+        [("Ask", 20), ("ask", 20)],
+        [("buy", 20), ("BUY", 0)],
+    ]
+    (warning,) = [it for it in report.warnings if it.startswith("Labels differ only by case")]
+    assert "'Ask' (20) and 'ask' (20); 'buy' (20) and 'BUY' (0)" in warning
+    assert {it.label for it in report.per_class} == {"ask", "Ask", "buy", "BUY"}
+
+
+def test_labels_that_differ_are_not_asked_about(teach):
+    report = train(teach(clusters(labels=("C", "C++", "C#"))), teach.place, silent).report
+    assert report.data.similar_labels == ()
+    assert not any("differ only" in it for it in report.warnings)
+
+
+def test_examples_that_lost_their_id_to_another_input_are_counted(teach):
+    again = [example(i, "buy", f"another text {i}") for i in range(7)]
+    same = [example(i, "ask") for i in range(10, 15)]
+    report = train(teach([*clusters(), *again, *same]), teach.place, silent).report
+    (warning,) = [it for it in report.warnings if "same id" in it]
+    assert warning.startswith("7 examples were replaced by later ones with the same id and another input")
+
+
+def test_a_label_that_is_corrected_is_no_replacement_to_warn_of(teach):
+    report = train(teach([*clusters(), example(0, "buy")]), teach.place, silent).report
+    assert not any("same id" in it for it in report.warnings)
 
 
 def test_validation_examples_are_what_the_figures_are_measured_on(teach):

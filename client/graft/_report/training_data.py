@@ -78,7 +78,8 @@ def findings(report: Report) -> str:
     }
     if report.regression is not None:
         del counts["probable label errors"]
-    if not any((data.label_errors, data.conflicting_inputs, data.bound_examples, data.validation_copies)):
+    copies = data.exact_duplicates or data.near_duplicates or data.bound_examples or data.validation_copies
+    if not (data.label_errors or data.conflicting_inputs or copies):
         errors = "" if report.regression is not None else ", no probable label errors"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())

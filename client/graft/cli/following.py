@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graft._data_files.reader import Columns, DataError, Row, example_of
+from graft._data_files.columns import Columns, Row, RowError
+from graft._data_files.examples import example_of
 from graft._records.examples import ChangeLike, Delete
 from graft.cli.interrupts import Interrupts
 
@@ -28,7 +29,7 @@ class FollowedLines:
     folder = Path()
     """Where names of files begin."""
 
-    def __init__(self, interrupts: Interrupts, columns: Columns, on_bad: Callable[[str], None]) -> None:
+    def __init__(self, interrupts: Interrupts, columns: Columns, on_bad: Callable[[RowError], None]) -> None:
         """Describes the stream.
 
         Args:
@@ -47,8 +48,8 @@ class FollowedLines:
             if line.strip():
                 try:
                     yield self._change(number, line)
-                except DataError as error:
-                    self._on_bad(str(error))
+                except RowError as error:
+                    self._on_bad(error)
 
     def _next_line(self) -> str | None:
         """The next line; None at the end of the input, or when the user ended it."""
@@ -60,14 +61,13 @@ class FollowedLines:
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise DataError(f"line {number} is not JSON: {error}") from None
+            raise RowError(self.name, number, f"not JSON: {error}") from None
         if not isinstance(values, dict):
-            raise DataError(f"line {number} is not a JSON object, but {line.strip():.40}")
+            raise RowError(self.name, number, f"{line.strip()!r:.60} is not a JSON object")
         if DELETE in values:
             if not (isinstance(values[DELETE], str) and values[DELETE]):
-                raise DataError(
-                    f"line {number}: {DELETE!r} must be the id of an example, not {values[DELETE]!r:.40}"
-                )
+                wrong = f"it must be the id of an example, not {values[DELETE]!r:.40}"
+                raise RowError(self.name, number, wrong, column=DELETE)
             return Delete(values[DELETE])
         columns = self._columns
         if columns.id is None and "id" in values:

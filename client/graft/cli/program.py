@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from graft._client.sync import Client
-from graft._data_files.reader import DataError
+from graft._data_files.columns import DataError
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
 from graft.cli.interrupts import INTERRUPTED, Interrupts
@@ -64,7 +64,9 @@ examples:
   graft predict support/intents - < lines.txt > answers.tsv
   graft predict support/intents --json --top-k 3 "where is my parcel?"
 
-On a terminal the answer is a table; elsewhere lines of label, probability and text, separated by tabs.
+On a terminal the answer is a table; elsewhere lines of label, probability and text, separated by tabs, with what is to
+be minded behind: "abstained: ...", "truncated: ...", or "error: ..." where there is no answer. Each line of standard
+input has its line, also a blank one. The exit code is 1 where no input could be answered.
 """
 
 _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
@@ -254,9 +256,13 @@ def _add_predict(commands: _Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("text", metavar="TEXT", nargs="+", help="texts, or - for the lines of standard input")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--files", action="store_true", help="the texts are names of image or audio files")
     kind.add_argument(
-        "--pairs", action="store_true", help="the texts are pairs, each first one with the second behind it"
+        "--files", action="store_true", help="the texts, or lines, are names of image or audio files"
+    )
+    kind.add_argument(
+        "--pairs",
+        action="store_true",
+        help="the texts are pairs, each first one with the second behind it; of a line, behind a tab",
     )
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
     _add_selector(parser).add_argument(

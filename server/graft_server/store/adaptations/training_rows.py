@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Example, Input
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import read_features
 from graft_server.store.adaptations.generations import Generations
@@ -32,6 +32,8 @@ class Rows:
     """View name to features of shape (n, d), for the views that all rows have; empty if n is 0."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
+    replaced: int = 0
+    """Changes that gave another input to an id that the same adaptation had given to an example before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class _Row:
     features_key: str
     row: int
     """The row among the segment's features."""
+    source: str
+    """The adaptation."""
+    replaced: int = 0
+    """How often its id got another input within the adaptation."""
 
 
 def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
@@ -62,6 +68,7 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             origins=tuple(it.origin for it in kept),
             features=_read_features(objects, kept),
             generations={},
+            replaced=sum(it.replaced for it in kept),
         )
 
     rows, generations = _unreplaced(objects, model, sources, read)
@@ -79,6 +86,24 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
     def read(generations: Mapping[str, Generations]) -> dict[str, Input]:
         kept = _current_rows(objects, model, sources, "", generations)
         return {it.example.id: it.example.input for it in kept}
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def read_reduced(
+    objects: Objects, model: str, sources: Sequence[Source], reduced: Callable[[Input], Input]
+) -> list[Example]:
+    """Returns the examples that `read_rows` returns, each with what `reduced` makes of its input.
+
+    No more than the inputs of one segment are in memory at once.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> list[Example]:
+        return [it.example for it in _current_rows(objects, model, sources, "", generations, reduced=reduced)]
 
     return _unreplaced(objects, model, sources, read)[0]
 
@@ -105,6 +130,8 @@ def _current_rows(
     sources: Sequence[Source],
     encoder_id: str,
     generations: Mapping[str, Generations],
+    *,
+    reduced: Callable[[Input], Input] | None = None,
 ) -> tuple[_Row, ...]:
     rows: dict[str, _Row] = {}
     for source in sources:
@@ -115,17 +142,33 @@ def _current_rows(
             for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 for it in changes(segment, first, next_sequence):
-                    _apply(rows, it, writer_id, key)
+                    _apply(
+                        rows,
+                        it if reduced is None else _reduced(it, reduced),
+                        writer_id,
+                        key,
+                        source.adaptation_id,
+                    )
     return tuple(rows.values())
 
 
-def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:
+def _reduced(placed: Placed, reduced: Callable[[Input], Input]) -> Placed:
+    example = placed.change.upsert
+    if example is None:
+        return placed
+    return replace(placed, change=Change(upsert=replace(example, input=reduced(example.input))))
+
+
+def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, source: str) -> None:
     change = placed.change
     if change.delete_id is not None:
         rows.pop(change.delete_id, None)
-    if change.upsert is not None:
-        rows.pop(change.upsert.id, None)  # so that the row moves to the end
-        rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
+    if (example := change.upsert) is not None:
+        before = rows.pop(example.id, None)  # so that the row moves to the end
+        replaced = 0
+        if before is not None and before.source == source:
+            replaced = before.replaced + (before.example.input != example.input)
+        rows[example.id] = _Row(example, (writer_id, placed.sequence), key, placed.row, source, replaced)
 
 
 def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:

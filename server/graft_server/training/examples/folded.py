@@ -23,13 +23,14 @@ class Examples:
     """shape (n,)."""
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]
-    bound: NDArray[np.int64]
-    """shape (n,): rows with the same number share a fold: those of a group, copies and near copies."""
     fold_of: NDArray[np.int32]
     folds: int
     measured: NDArray[np.bool_]
     """shape (n,): whether the row's class has examples outside of its fold; none is, where folds tear copies apart."""
     seed: int
+    bound: NDArray[np.int64]
+    """shape (n,): equal for rows that share a fold because they are copies or near copies of each other or of one
+    group."""
     soft: NDArray[np.float32] | None = None
     """shape (n, k): the targets, if some are distributions."""
 
@@ -53,10 +54,8 @@ class Parts:
     repeated: NDArray[np.int64]
     """The rows of the validation split that are copies or near copies of rows to train on."""
     copies: Copies
-
-    def bound(self, train: ExampleSet) -> NDArray[np.int64]:
-        """Returns numbers of all rows of the set: equal for those of one group, copies and near copies."""
-        return bound_together(train.groups, self.copies.bound)
+    bound: NDArray[np.int64]
+    """A number for each row of the set: equal for those of one group, copies and near copies."""
 
 
 def parts_of(train: ExampleSet, seed: int, among: NDArray[np.int64] | None = None) -> Parts:
@@ -73,7 +72,11 @@ def parts_of(train: ExampleSet, seed: int, among: NDArray[np.int64] | None = Non
     seen = np.isin(copies.bound, copies.bound[trained])
     held_out = rows & train.validation
     return Parts(
-        np.flatnonzero(trained), np.flatnonzero(held_out & ~seen), np.flatnonzero(held_out & seen), copies
+        np.flatnonzero(trained),
+        np.flatnonzero(held_out & ~seen),
+        np.flatnonzero(held_out & seen),
+        copies,
+        bound_together(train.groups, copies.bound),
     )
 
 
@@ -110,11 +113,11 @@ def examples_in(train: ClassifiedSet, parts: Parts, seed: int) -> Examples:
         rows,
         labels,
         train.weights[rows],
-        dealt.bound,
         fold_of,
         dealt.folds,
         measured,
         seed,
+        dealt.bound,
         soft,
     )
 
@@ -144,7 +147,7 @@ def deal(train: ExampleSet, parts: Parts, labels: NDArray[np.int32]) -> Dealt:
         StateError: All are the same input, or of one group (TOO_FEW_EXAMPLES).
     """
     rows, wanted = parts.rows, _folds(labels)
-    bound = parts.bound(train)[rows]
+    bound = parts.bound[rows]
     if (folds := min(wanted, len(np.unique(bound)))) > 1:
         return Dealt(bound, folds, False)
     bound = bound_together(train.groups[rows], parts.copies.inputs[rows])

@@ -59,14 +59,14 @@ def warnings_of_all(train: ExampleSet, parts: Parts) -> list[str]:
         warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
     if not np.ptp(train.features[POOLED][rows].astype(np.float32), axis=0).max() > 0:
         warnings.append("All examples have the same features: nothing tells them apart.")
-    return warnings + _of_copies(train, parts)
+    return warnings + _of_copies(parts)
 
 
-def _of_copies(train: ExampleSet, parts: Parts) -> list[str]:
+def _of_copies(parts: Parts) -> list[str]:
     """Returns the warnings about copies among the examples to train on, and between these and the held-out ones."""
     bound, warnings = parts.copies.bound[parts.rows], []
     spare = len(bound) - len(np.unique(bound))
-    if spare and len(np.unique(parts.bound(train)[parts.rows])) < 2:
+    if spare and len(np.unique(parts.bound[parts.rows])) < 2:
         warnings.append(
             f"All {len(bound):,} training examples are copies or near copies of each other as the backbone reads them: "
             "how good the answers are for other inputs could not be measured."

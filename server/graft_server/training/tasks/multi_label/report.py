@@ -85,7 +85,9 @@ def report_of(
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
     carried, weights = train.targets[measured_on], train.weights[measured_on]
-    found = figures(probabilities, selected, carried, weights)
+    found = figures(
+        probabilities, selected, carried, weights, bound=parts.bound[measured_on], folds=how.folds
+    )
     counts = targets.sum(axis=0)
     return Report(
         examples=len(rows),
@@ -95,6 +97,8 @@ def report_of(
         macro_f1=found.figures.macro_f1,
         log_loss=found.figures.log_loss,
         calibration_error=found.figures.calibration_error,
+        accuracy_low=found.figures.accuracy_low,
+        accuracy_high=found.figures.accuracy_high,
         evaluation=how,
         head=choice,
         per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),

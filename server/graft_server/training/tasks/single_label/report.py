@@ -51,19 +51,21 @@ def report_of(
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
+        bound = examples.parts.bound[held_out]
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
     elif examples.measured.any():
         rows = examples.measured
         probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
         soft = None if examples.soft is None else examples.soft[rows]
+        bound = examples.bound[rows]
         how = Evaluation(EvaluationMethod.CROSS_VALIDATION, examples.folds, len(labels))
     else:
         probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
-        soft = None
+        soft, bound = None, examples.bound[:0]
         how = Evaluation(EvaluationMethod.NONE)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = figures.figures(probabilities, labels, weights, soft)
+    found = figures.figures(probabilities, labels, weights, soft, bound=bound, folds=how.folds)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -72,6 +74,8 @@ def report_of(
         macro_f1=found.macro_f1,
         log_loss=found.log_loss,
         calibration_error=found.calibration_error,
+        accuracy_low=found.accuracy_low,
+        accuracy_high=found.accuracy_high,
         evaluation=how,
         head=choice,
         per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
