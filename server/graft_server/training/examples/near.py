@@ -23,8 +23,8 @@ NEAR = 0.15
 BEYOND = 2.0
 """Multiple of NEAR within which a near copy has few neighbours more."""
 MORE = 1.5
-"""The most neighbours within BEYOND of a near copy, besides one, over those within NEAR. Where inputs are spread along a
-line there are twice as many, and in more dimensions more."""
+"""The most neighbours within BEYOND of a near copy, besides one, over those within NEAR. Where inputs lie along a line
+there are twice as many, and in more dimensions more."""
 ALIKE = 1e-3
 """Distance, as a share of the features' norm, that rounding to float16 and the company in a batch explain."""
 NOTHING = 0.02
