@@ -181,6 +181,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
     counts = (
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
+        (data.bound_examples, "example held out with its copies", "examples held out with their copies"),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
     )

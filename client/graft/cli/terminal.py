@@ -317,6 +317,7 @@ class Terminal:
         for title, groups in (
             ("exact duplicates", data.duplicate_groups),
             ("near duplicates", data.near_duplicate_pairs),
+            ("held-out copies of training examples", data.validation_copy_pairs),
         ):
             if full and groups:
                 table = _table(title, "similarity")
