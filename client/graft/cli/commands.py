@@ -33,6 +33,7 @@ from graft.cli.asking import (
     lines_of,
 )
 from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.data_options import columns_of, reading_of
 from graft.cli.following import FollowedLines
 from graft.cli.terminal import Terminal, plain
 
@@ -327,7 +328,7 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
     with (
         terminal.interrupts.opened(args.data) as source,
-        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
+        open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
         yield data
 
@@ -335,19 +336,7 @@ def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
 def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
     if isinstance(data, FolderTree):
         return FOLDER_COLUMNS
-    return Columns(
-        input=args.path or args.input,
-        path=bool(args.path),
-        label=args.label,
-        id=args.id,
-        weight=args.weight,
-        group=args.group,
-        split=args.split,
-        subject=args.subject,
-        separator=args.label_separator,
-        value=args.value,
-        second=args.second,
-    )
+    return columns_of(args)
 
 
 def _examples(

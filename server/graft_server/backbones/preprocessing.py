@@ -50,11 +50,13 @@ class Preprocessor(Protocol):
         modality: The modality that the backbone reads.
         kinds: The kinds of input that it takes.
         budgets: The costs of a batch that are worth trying.
+        longest: What it reads of an input at most, in words, such as "256 tokens"; "": an input has no length.
     """
 
     modality: Modality
     kinds: frozenset[Kind]
     budgets: Budgets
+    longest: str
 
     def prepare(self, value: Input) -> Prepared:
         """Prepares one input.
