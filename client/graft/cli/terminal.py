@@ -266,10 +266,13 @@ class Terminal:
         ordered = sorted(classes, key=lambda c: (c.f1, c.label))
         shown = ordered if full else ordered[:_SHOWN_CLASSES]
         sets = any(entry.threshold for entry in classes)
-        heads = ["label" if sets else "class", *(["examples"] if trained else []), "evaluated"]
+        cut = any(entry.truncated for entry in classes)
+        heads = ["label" if sets else "class", *(["examples"] if trained else [])]
+        heads += [*(["cut off"] if cut else []), "evaluated"]
         table = _table(*heads, *(["selected from"] if sets else []), "precision", "recall", "F1")
         for entry in shown:
-            cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            cells = [entry.label, *([f"{entry.examples:,}"] if trained else [])]
+            cells += [*([f"{entry.truncated:,}"] if cut else []), f"{entry.support:,}"]
             cells += [f"{entry.threshold:.2f}"] if sets else []
             _row(
                 table,
@@ -311,6 +314,7 @@ class Terminal:
         for title, groups in (
             ("exact duplicates", data.duplicate_groups),
             ("near duplicates", data.near_duplicate_pairs),
+            ("held-out copies of training examples", data.validation_copy_pairs),
         ):
             if full and groups:
                 table = _table(title, "similarity")
