@@ -16,13 +16,15 @@ class RowError(DataError):
     """One row cannot be used; the file's other rows can.
 
     Attributes:
-        line: The line on which the row begins, from 1.
+        line: The line on which the row begins, from 1; its number where rows are no lines.
         reason: What is wrong with the row, and what would be right.
     """
 
-    def __init__(self, name: str, line: int, reason: str, *, column: str | None = None) -> None:
+    def __init__(
+        self, name: str, line: int, reason: str, *, column: str | None = None, unit: str = "line"
+    ) -> None:
         """Says what is wrong with the row on `line` of the file `name`, or with its cell of `column`."""
-        place = f"{name}, line {line}"
+        place = f"{name}, {unit} {line}"
         super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
         self.line = line
         self.reason = reason if column is None else f"column {column!r}: {reason}"
@@ -54,6 +56,10 @@ class Columns:
     """The number to predict, in place of a label."""
     second: str | None = None
     """The second text, if `input` is the first of a pair."""
+    labels_from: tuple[str, ...] = ()
+    """Columns each of which is a label that applies where the cell is 1, in place of `label`."""
+    decimal: str = ""
+    """The character before the decimals of numbers, "." or ","; empty: a point, and a comma is asked about."""
 
 
 class Origin(Protocol):
@@ -73,6 +79,8 @@ class Row:
     """One row of a file."""
 
     line: int
-    """The line on which it begins, from 1."""
+    """The line on which it begins, from 1; its number where rows are no lines."""
     values: Mapping[str, Any]
     """Its values by column."""
+    unit: str = "line"
+    """What `line` counts: "line" or "row"."""
