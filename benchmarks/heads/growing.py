@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import banking77, clinc150, goemotions_sets, goemotions_single, sms_spam
+from benchmarks.datasets import banking77, clinc150, goemotions_part, goemotions_part_single, sms_spam
 from benchmarks.heads.features import featured
 from benchmarks.heads.measure import VIEWS, training_set
 from benchmarks.heads.tasks import plain_of, valence
@@ -131,9 +131,9 @@ SETS: Mapping[str, Callable[[], Growing]] = {
     "banking77": lambda: OneLabel(featured(banking77())),
     "clinc150": lambda: OneLabel(featured(clinc150())),
     "sms_spam": lambda: OneLabel(featured(sms_spam())),
-    "goemotions": lambda: OneLabel(featured(goemotions_single())),
-    "goemotions, several labels": lambda: SeveralLabels(featured(goemotions_sets())),
-    "goemotions, value": lambda: Value(featured(goemotions_sets())),
+    "goemotions": lambda: OneLabel(featured(goemotions_part_single())),
+    "goemotions, several labels": lambda: SeveralLabels(featured(goemotions_part())),
+    "goemotions, value": lambda: Value(featured(goemotions_part())),
 }
 
 
