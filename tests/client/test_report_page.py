@@ -196,7 +196,7 @@ def test_every_part_is_on_the_page(classes: int) -> None:
     assert sorted(read.plots) == sorted(PLOTS)
     for part in (
         "Before you rely on it", "Most worth labelling next", "When it abstains", "Most frequent confusions",
-        "Probable label errors", "Inputs under several labels", "Exact duplicates", "Near duplicates",
+        "Labels worth a second look", "Inputs under several labels", "Exact duplicates", "Near duplicates",
         "Class by class", "The head",
     ):  # fmt: skip
         assert part in read.text
@@ -264,7 +264,7 @@ def test_what_comes_from_outside_is_escaped(evil: str) -> None:
         ({"novelty": None}, ["When it abstains"]),
         ({"reliability": (), "novelty": None}, ["How far to trust", "When it abstains"]),
         ({"feature_map": ()}, ["How the examples lie"]),
-        ({"data": None}, ["What the data shows", "Probable label errors"]),
+        ({"data": None}, ["What the data shows", "Labels worth a second look"]),
         ({"warnings": ()}, ["Before you rely on it"]),
         ({"per_class": ()}, ["Class by class", "What it confuses"]),
         ({"confusions": ()}, ["Most frequent confusions"]),

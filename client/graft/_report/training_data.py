@@ -91,7 +91,11 @@ def findings(report: Report) -> str:
     )
     kind = "Values" if report.regression is not None else "Labels"
     findings = [
-        ("Probable label errors", "Worth a second look, the most probable first.", errors),
+        (
+            "Labels worth a second look",
+            "The most doubtful first. Some are wrong, others merely hard to see: look before you change one.",
+            errors,
+        ),
         (
             conflicting.capitalize(),
             f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",
