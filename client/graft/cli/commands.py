@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.columns import Columns, DataError, RowError
-from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import Data, numbered_examples, open_data
 from graft._data_files.refused import RefusedRows
 from graft._records.evaluations import EvaluationResult
@@ -78,7 +78,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.json(_with_unread(result, unread))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
+    terminal.rejections(result.rejected, result.rejected_count, lines, unread, data.place)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -123,7 +123,7 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
     else:
         good, found = result.examples - result.rejected_count, result.examples + unread.count
         terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
-    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
+    terminal.rejections(result.rejected, result.rejected_count, lines, unread, data.place)
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
     else:
         terminal.evaluation(result, lines, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
-    terminal.rejections(refused, result.rejected_count, lines, unread)
+    terminal.rejections(refused, result.rejected_count, lines, unread, data.place)
     if not result.examples:
         raise DataError(f"no figure can be stated: {phrases.why_nothing(result, unread.count)}")
 
@@ -330,6 +330,8 @@ def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
         terminal.interrupts.opened(args.data) as source,
         open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
+        for remark in data.remarks if isinstance(data, FolderTree) else ():
+            terminal.remark(remark)
         yield data
 
 
@@ -355,7 +357,7 @@ def _with_unread(result: Any, unread: RefusedRows) -> dict[str, Any]:
 
 
 def _unread(unread: RefusedRows) -> dict[str, Any]:
-    rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
+    rows = [{"line": it.line, "place": it.place, "reason": it.reason} for it in unread.first]
     return {"unread_count": unread.count, "unread": rows}
 
 

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -73,6 +73,10 @@ class Terminal:
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
+
+    def remark(self, text: str) -> None:
+        """What a person should know of the data before it is used."""
+        self.err.print(f"[yellow]note:[/] {escape(text)}")
 
     def outcome(self, outcome: Outcome) -> None:
         """The outcome of a commit, in one line."""
@@ -236,6 +240,7 @@ class Terminal:
         count: int,
         lines: Sequence[int] | array[int],
         unread: RefusedRows,
+        place: Callable[[int], str] = "line {}".format,
     ) -> None:
         """Which rows were refused: the first few, with their lines where these are known.
 
@@ -244,11 +249,12 @@ class Terminal:
             count: How many it refused.
             lines: The line of each example that was sent, by its sequence number.
             unread: The rows of which no example could be made.
+            place: Names a line: "line 5", or a file of a folder.
         """
-        found = [(it.line, f"line {it.line}: {it.reason}") for it in unread.first]
+        found = [(it.line, f"{it.place}: {it.reason}") for it in unread.first]
         for it in rejected:
             line = lines[it.sequence] if it.sequence < len(lines) else None
-            where = f"example {it.sequence}" if line is None else f"line {line}"
+            where = f"example {it.sequence}" if line is None else place(line)
             found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
         if not (total := count + unread.count):
             return
