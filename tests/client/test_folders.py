@@ -6,7 +6,6 @@ import io
 import os
 import unicodedata
 import warnings
-from array import array
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import graft
 from graft._data_files.columns import Row, RowError
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import numbered_examples
-from graft._data_files.refused import RefusedRows
+from graft._data_files.refused import RowsRead
 from graft._records.records import Rejection
 from graft.cli.terminal import Terminal
 
@@ -78,13 +77,15 @@ def test_a_file_that_is_no_picture_is_refused_alone_by_its_path(tmp_path: Path, 
 def test_the_terminal_names_the_files_that_the_client_or_the_server_refused(tmp_path: Path) -> None:
     laid(tmp_path, "cat/1.png", "cat/2.png", "dog/4.png")
     laid(tmp_path, "cat/3.png", data=b"<html>")
-    unread, lines = RefusedRows(), array("q")
+    rows = RowsRead()
     terminal = Terminal()
     terminal.err = Console(file=io.StringIO(), width=1000, highlight=False)
     with FolderTree(tmp_path) as tree:
-        lines.extend(line for line, _ in numbered_examples(tree, FOLDER_COLUMNS, unread))
+        rows.place = tree.place
+        for line, _ in numbered_examples(tree, FOLDER_COLUMNS, rows.refuse):
+            rows.take(line)
         corrupt = Rejection(2, "IMAGE_CORRUPT", "", "The PNG image cannot be decoded", "w")
-        terminal.rejections([corrupt], 1, lines, unread, tree.place)
+        terminal.rejections([corrupt], 1, rows)
     assert isinstance(terminal.err.file, io.StringIO)
     shown = terminal.err.file.getvalue()
     assert "2 examples were refused" in shown

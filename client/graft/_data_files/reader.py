@@ -12,7 +12,7 @@ from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.options import Reading
-from graft._data_files.refused import RefusedRows
+from graft._data_files.refused import RowsRead
 from graft._records.examples import Example
 
 Data: TypeAlias = DataFile | FolderTree
@@ -100,23 +100,25 @@ def read_examples(
         asked = FOLDER_COLUMNS
     reading = Reading(data_format, delimiter or "", quote, encoding, tuple(columns), sheet)
     with open_data(path, reading, asked) as data:
-        left_out = RefusedRows()
+        left_out = RowsRead(data.unit)
         if isinstance(data, FolderTree):
             for remark in data.losses:
                 warnings.warn(f"{data.name}: {remark}", UserWarning, stacklevel=2)
-            on_error = left_out if on_error is None else on_error
+            on_error = left_out.refuse if on_error is None else on_error
         on_bad = _raised if on_error is None or on_error == "raise" else on_error
         for _, example in numbered_examples(data, asked, on_bad):
             yield example
-        if left_out.count:
+        if left_out.refused_count:
             warnings.warn(_said(data, left_out), UserWarning, stacklevel=2)
 
 
-def _said(data: Data, left_out: RefusedRows) -> str:
+def _said(data: Data, left_out: RowsRead) -> str:
     """Names the first files of a folder that were left out, and why."""
-    named = "; ".join(f"{it.place}: {it.reason}" for it in left_out.first[:_NAMED])
-    more = f"; and {left_out.count - _NAMED:,} more" if left_out.count > _NAMED else ""
-    files = "1 file of {} is" if left_out.count == 1 else f"{left_out.count:,} files of {{}} are"
+    named = "; ".join(f"{it.place}: {it.reason}" for it in left_out.refused[:_NAMED])
+    more = f"; and {left_out.refused_count - _NAMED:,} more" if left_out.refused_count > _NAMED else ""
+    files = (
+        "1 file of {} is" if left_out.refused_count == 1 else f"{left_out.refused_count:,} files of {{}} are"
+    )
     return f"{files.format(data.name)} left out: {named}{more}"
 
 
