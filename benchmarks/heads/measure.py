@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,14 @@ def baseline(data: Featured, rows: NDArray[np.int64]) -> Baseline:
         novelty = auroc(
             -model.decision_function(test).max(axis=1), -model.decision_function(foreign).max(axis=1)
         )
-    return Baseline(**asdict(found), auroc=novelty, seconds=seconds)
+    return Baseline(
+        found.accuracy,
+        found.macro_f1,
+        found.log_loss,
+        found.calibration_error,
+        auroc=novelty,
+        seconds=seconds,
+    )
 
 
 def from_scratch(data: Featured, rows: NDArray[np.int64]) -> float:

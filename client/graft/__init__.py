@@ -14,7 +14,8 @@ awaited. Every error derives from `graft.GraftError`.
 from graft._client.asynchronous import AsyncClient
 from graft._client.bundle import Bundle
 from graft._client.sync import Client
-from graft._data_files.reader import DataError, read_examples
+from graft._data_files.columns import DataError, RowError
+from graft._data_files.reader import read_examples
 from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
 from graft._records.examples import Delete, Example, Label, TextPair
 from graft._records.predictions import Prediction, Predictions, Score, Timings
@@ -138,6 +139,7 @@ __all__ = [
     "ReliabilityBin",
     "Report",
     "ResourceExhaustedError",
+    "RowError",
     "Score",
     "SimilarLabels",
     "StoredExample",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import graft
-from graft._data_files.reader import DataFile
+from graft._data_files.files import DataFile
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -73,20 +74,27 @@ def test_a_file_is_read_as_it_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.csv", "txt,label\na,x\n", "a.csv, line 2: no column 'text'; the columns are: txt, label"),
+        (
+            "a.csv",
+            "txt,label\na,x\n",
+            "a.csv: no column 'text'; the columns are: txt, label; .* with --input txt",
+        ),
         ("a.jsonl", '{"label": "x"}\n', "a.jsonl, line 1: no column 'text'; the columns are: label"),
         ("a.csv", "text,label\na,b,x\n", "a.csv, line 2: 3 cells, but the header has 2 columns"),
         ("a.csv", "", "a.csv: empty; the first line must name the columns"),
-        ("a.csv", "text,text\n", "line 1: more than one column is named 'text'"),
-        ("a.csv", b"text,label\ncaf\xe9,x\n", "byte 0xe9 is not utf-8; save the file as UTF-8"),
-        ("a.csv", 'text,label\n"a,x\n', "a.csv, line 2: unexpected end of data"),
-        ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', "a.jsonl, line 2, column"),
+        (
+            "a.csv",
+            "text,text,label\na,b,x\n",
+            "2 columns are named 'text', so that --input text can be any of them",
+        ),
+        ("a.csv", b"text,label\ncaf\xe9,x\n", "a.csv, line 2: byte 0xe9 is not .* --encoding cp1252"),
+        ("a.csv", 'text,label\n"a,x\n', "a.csv, line 2: its quotes do not balance.*--quote none"),
+        ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', "a.jsonl, line 2: not JSON .*at character"),
         ("a.jsonl", '["a", "x"]\n', "a.jsonl, line 1: .* is not a JSON object"),
         ("a.jsonl", '{"text": 3, "label": "x"}\n', "line 1, column 'text': 3 is not a text"),
         ("a.jsonl", '{"text": "a", "label": 0.5}\n', "line 1, column 'label': 0.5 is not a text"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0)[:-6], "not a whole gzip file"),
-        ("a.csv.gz", b"text,label\na,x\n", "not a whole gzip file"),
-        ("a.parquet", b"PAR1", "the ending '.parquet' does not say the format; use one of .csv"),
+        ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0)[:-6], "not a whole compressed file"),
+        ("a.parquet", b"PAR1", "not a whole Parquet file"),
     ],
 )
 def test_a_bad_file_is_told_where_and_what(
@@ -108,3 +116,34 @@ def test_bad_numbers_and_splits_name_line_and_column(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(graft.DataError, match="No such file or directory"):
         list(graft.read_examples(tmp_path / "none.csv"))
+
+
+def refused(path: Path, **options: Any) -> tuple[list[str | None], list[int]]:
+    """The labels of the rows that are read, and the lines of those that are not."""
+    bad: list[int] = []
+    examples = graft.read_examples(path, on_error=lambda error: bad.append(error.line), **options)
+    return [example.label for example in examples], bad
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("a.csv", "text,label,w\na,x,1\nb\nc,y,much\nd,e,f,g\ne,z,2\n", [3, 4, 5]),
+        (
+            "a.jsonl",
+            (
+                '{"text": "a", "label": "x", "w": 1}\n{"text": \n[1]\n{"label": "y"}\n{"text": 3, "label": "y"}\n'
+                '{"text": "e", "label": "z", "w": null}\n'
+            ),
+            [2, 3, 4, 5],
+        ),
+    ],
+)
+def test_a_bad_row_is_refused_alone(tmp_path: Path, name: str, content: str, lines: list[int]) -> None:
+    assert refused(written(tmp_path / name, content), weight="w") == (["x", "z"], lines)
+
+
+def test_a_file_without_one_good_row_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,label\na\nb\n")
+    with pytest.raises(graft.DataError, match=r"line 2: 1 cells.*\(none of the 2 rows can be used\)"):
+        refused(path)

@@ -29,7 +29,8 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
-        "TextPair", "MultiLabelFigures", "PredictedValue", "RegressionFigures",
+        "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
+        "MultiLabelFigures", "PredictedValue", "RegressionFigures",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

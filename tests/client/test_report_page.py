@@ -18,6 +18,7 @@ from graft._records.report_messages import report_of
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
+from graft.cli import phrases
 from graft.cli.terminal import Terminal
 from graft.v1 import report_pb2, types_pb2
 
@@ -70,7 +71,8 @@ def report(classes: int = 12, names: list[str] | None = None) -> graft.Report:
     labels = names or [f"class_{number}" for number in range(classes)]
     message = report_pb2.Report(
         examples=10 * len(labels), classes=len(labels), accuracy=0.8137, macro_f1=0.7941, log_loss=0.6543,
-        calibration_error=0.0321, warnings=["2 classes have fewer than 5 examples: <a> & <b>."],
+        calibration_error=0.0321, accuracy_low=0.7302, accuracy_high=0.8799,
+        warnings=["2 classes have fewer than 5 examples: <a> & <b>."],
         backbone="minilm", encoder_id="abcdef", seed=7,
     )  # fmt: skip
     message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
@@ -338,6 +340,25 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     assert re.search(r"own-id \(w/4\) +\[bold\] +card_arrival +94.4%", shown)
 
 
+def test_examples_that_were_cut_off_are_counted_on_the_page_and_in_the_terminal() -> None:
+    message = report_pb2.Report(examples=40, classes=2, accuracy=0.8, truncated_examples=13)
+    message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
+    message.per_class.add(label="long", examples=20, support=20, f1=0.5, truncated=13)
+    message.per_class.add(label="short", examples=20, support=20, f1=0.5)
+    text = Reader(page(version(report_of(message)))).text
+    assert "Cut off" in text
+    assert "longer than the backbone reads" in text
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.report("m", 1, report_of(message), full=True)
+    assert isinstance(terminal.out.file, io.StringIO)
+    shown = terminal.out.file.getvalue()
+    assert "the end of 13 examples (32.5%)" in shown
+    assert re.search(r"long +20 +13 +20", shown)
+    message.truncated_examples = message.per_class[0].truncated = 0
+    assert "Cut off" not in Reader(page(version(report_of(message)))).text
+
+
 @pytest.mark.parametrize("labels", [1, 5, 77])
 def test_several_labels_have_their_thresholds_and_figures_on_the_page(labels: int) -> None:
     value = sets_report(labels)
@@ -426,6 +447,19 @@ def test_number_ticks_enclose_what_they_measure() -> None:
 )  # fmt: skip
 def test_numbers_are_shown_with_about_four_digits(value: float, shown: str) -> None:
     assert words.number(value) == shown
+
+
+def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
+    value = report()
+    shown = "81.4% (73.0 to 88.0)"
+    assert phrases.report_facts(value)["accuracy"] == shown
+    event = graft.Event(1, None, "published", version=2, commit_id="c", report=value)
+    assert phrases.describe(event) == f"published version 2, accuracy {shown} (commit c)"
+    assert "95% interval 73.0 to 88.0" in page(version(value))
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.versions([version(value)])
+    assert shown in terminal.out.file.getvalue()
 
 
 def test_the_terminal_names_the_figure_of_each_task() -> None:

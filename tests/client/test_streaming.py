@@ -232,7 +232,7 @@ def test_followed_lines_are_committed_at_their_end_and_gone_on_with_later(
     follow = (model, "-", "--follow", "--adaptation-id", "a")
     out, err = command(server, *follow).communicate(lines(few) + "no json\n", timeout=60)
     assert json.loads(out)["version"] == 1
-    assert f"line {len(few) + 1} is not JSON" in err
+    assert f"line {len(few) + 1}: not JSON" in err
     out, _ = command(server, *follow).communicate('{"delete": "0"}\n' + lines(few[:1], 50), timeout=60)
     result = json.loads(out)
     assert (result["version"], result["report"]["examples"]) == (2, len(few))

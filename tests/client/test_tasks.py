@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,7 +119,8 @@ def test_sets_in_pairs_make_a_model_of_several_labels(client, model):
     assert [sorted(it.labels) for it in predictions] == SETS
     assert client.version(model).task == "multi_label"
     evaluated = client.evaluate(
-        model, [graft.Example(text, labels=labels) for text, labels in zip(TEXTS, SETS, strict=True)]
+        model,
+        [graft.Example(f"{text} again", labels=labels) for text, labels in zip(TEXTS, SETS, strict=True)],
     )
     assert (evaluated.task, evaluated.accuracy) == ("multi_label", 1.0)
 
@@ -141,10 +143,50 @@ def test_distributions_in_pairs_make_a_model_of_one_label(client, model):
     assert client.predict(model, [BILL])[0].labels == ("bill",)
 
 
-@pytest.mark.parametrize("target", [3, True, object()])
-def test_a_number_that_could_be_a_class_is_asked_about(client, model, target):
+def test_a_target_that_is_none_is_named(client, model):
     with pytest.raises(TypeError, match="str\\(\\) makes a label, float\\(\\) a value"):
-        client.adapt(model, [("a text", target)])
+        client.adapt(model, [("a text", object())])
+
+
+def test_a_missing_target_decides_nothing_and_is_counted(client, model):
+    rows = [("no answer", math.nan), *pairs(["lock", "bill", "lock", None])]
+    result = client.adapt(model, rows)
+    report = result.report
+    assert (report.task, report.examples, report.classes, result.rejected_count) == ("single_label", 30, 2, 0)
+    assert client.version(model).report.data.unlabelled_examples == 11
+    assert any("11 examples were left out: they have no label" in it for it in report.warnings)
+
+
+def test_codes_that_a_missing_one_made_floats_of_are_labels_unless_the_task_says_otherwise(client, model):
+    rows = pairs([0.0, 1.0, 2.0, math.nan])
+    result = client.adapt(model, iter(rows))
+    assert (result.report.task, result.report.examples) == ("single_label", 30)
+    assert [it.label for it in result.report.per_class] == ["0", "1", "2"]
+    (notice,) = result.notices
+    assert notice.startswith(
+        "task: single-label, guessed because targets are the whole numbers 0, 1, 2 and 10 are"
+    )
+    held_out = [(LOCK, 0.0), (BILL, 1), (BOTH, "2"), (BOTH, math.inf)]
+    evaluated = client.evaluate(model, held_out)
+    assert (evaluated.examples, evaluated.rejected_count) == (3, 1)
+    overruled = client.check(model, rows, task="regression")
+    assert (overruled.task, overruled.unlabelled, overruled.rejected_count) == ("regression", 10, 0)
+
+
+def test_a_check_says_what_an_adaptation_would_make_of_its_examples(client, model):
+    labels = ["lock", "Lock", "bill", None]
+    rows = [
+        graft.Example(text, label, id=f"customer {n % 20}") for n, (text, label) in enumerate(pairs(labels))
+    ]
+    result = client.check(model, rows)
+    assert (result.task, result.examples, result.unlabelled, result.replaced) == ("single_label", 40, 10, 20)
+    (group,) = result.similar_labels
+    assert [(it.label, it.examples) for it in group.labels] == [("Lock", 10), ("lock", 10)]
+    assert any("20 ids for 40 examples, 20 of them with different inputs" in it for it in result.notices)
+    assert any("10 of 40 examples carry no target" in it for it in result.notices)
+    with pytest.raises(ValueError, match="same id and different inputs"):
+        client.adapt(model, rows)
+    assert client.models(model) == []
 
 
 def test_an_example_has_one_target(client, model):

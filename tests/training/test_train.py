@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,7 +13,7 @@ from onnx import numpy_helper
 
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import FaultError, StateError
-from graft_server.domain.examples import Change, Example, Input, Label, Split
+from graft_server.domain.examples import Change, Example, Input, Label, Split, Task
 from graft_server.domain.report import EvaluationMethod, summary_of
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
@@ -26,6 +27,7 @@ from graft_server.store.catalogue.versions import read_manifest, read_part
 from graft_server.store.objects.objects import Objects
 from graft_server.training import train as train_module
 from graft_server.training.contract import Trained, Training
+from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.train import train
 
 ENCODER = "0" * 32
@@ -55,7 +57,7 @@ def teach(tmp_path):
     location = str(tmp_path / "store")
     objects = Objects.open(location)
 
-    def teach(*writers, rows=None, without_features=False, **settings):
+    def teach(*writers, rows=None, without_features=False, truncated=(), **settings):
         start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         store = AdaptationStore.create(objects, "team/m", "job", start)
         watermarks = {}
@@ -65,7 +67,8 @@ def teach(tmp_path):
             watermarks[f"w{ordinal}"] = segment.next_sequence
             if examples and not without_features:
                 pooled = features(examples, ordinal) if rows is None else rows
-                store.write_features(segment, ENCODER, {"pooled": pooled})
+                cut = np.isin([it.id for it in examples], truncated)
+                store.write_features(segment, ENCODER, {"pooled": pooled}, cut)
         payload = {
             "model": "team/m",
             "adaptation_id": "job",
@@ -135,6 +138,57 @@ def test_the_report_says_what_was_trained_and_the_summary_leaves_its_lists_out(t
     assert msgspec.msgpack.decode(sent, type=Trained) == result
 
 
+def test_examples_that_are_longer_than_the_backbone_reads_are_counted_by_class_with_what_helps(teach):
+    examples = clusters()
+    held_out = [example(100, "ask", split=Split.VALIDATION), example(101, "buy", split=Split.VALIDATION)]
+    cut = [f"id-{i}" for i in (0, 3, 6, 9, 1, 100)]
+    payload = teach([*examples, *held_out], truncated=cut, longest_input="256 tokens")
+    report = train(payload, teach.place, silent).report
+    assert report.truncated_examples == 5  # what is held out was not trained on
+    assert {it.label: it.truncated for it in report.per_class} == {"ask": 4, "buy": 1, "complain": 0}
+    (said,) = [it for it in report.warnings if "longer than" in it]
+    assert "5 of 60 training examples are longer than the 256 tokens" in said
+    assert "(ask 4 of 20, buy 1 of 20)" in said
+    assert "shorten or split" in said
+    assert summary_of(report).truncated_examples == 5
+
+
+def test_examples_that_are_all_too_long_are_said_to_be(teach):
+    payload = teach(clusters(), truncated=[f"id-{i}" for i in range(60)], longest_input="30 s")
+    report = train(payload, teach.place, silent).report
+    (said,) = [it for it in report.warnings if "longer than" in it]
+    assert said.startswith(
+        "All 60 training examples are longer than the 30 s that the backbone reads, so their"
+    )
+    assert "of 20" not in said
+
+
+def test_a_tuned_versions_report_counts_the_same_examples_as_too_long(teach):
+    frozen = train(teach(clusters(), truncated=["id-0", "id-1"]), teach.place, silent).report
+    tuned = replace(
+        frozen, truncated_examples=0, per_class=tuple(replace(it, truncated=0) for it in frozen.per_class)
+    )
+    assert with_truncated_of(tuned, frozen) == frozen
+
+
+def test_each_label_of_an_example_that_is_too_long_counts_it(teach):
+    several = [
+        Example(f"id-{i}", Input(f"text {i}"), label_set=(("a", "b"), ("b",), ("c",))[i % 3])
+        for i in range(60)
+    ]
+    payload = teach(several, truncated=["id-0", "id-1", "id-2", "id-3"], task=Task.MULTI_LABEL)
+    report = train(payload, teach.place, silent).report
+    assert report.truncated_examples == 4
+    assert {it.label: it.truncated for it in report.per_class} == {"a": 2, "b": 3, "c": 1}
+
+
+def test_values_of_inputs_that_are_too_long_are_counted(teach):
+    values = [Example(f"id-{i}", Input(f"text {i}"), value=float(i)) for i in range(60)]
+    report = train(teach(values, truncated=["id-7"], task=Task.REGRESSION), teach.place, silent).report
+    assert report.truncated_examples == 1
+    assert any("1 of 60 training examples are longer" in it for it in report.warnings)
+
+
 def test_the_same_commit_trained_twice_gives_the_same_head_under_another_name(teach):
     payload = teach(clusters())
     first, second = (train(payload, teach.place, silent).manifest for _ in range(2))
@@ -169,6 +223,38 @@ def test_unlabelled_examples_are_left_out_with_a_warning(teach):
     report = result.report
     assert (report.classes, report.examples) == (3, 60)
     assert "2 examples were left out: they have no label." in report.warnings
+    assert report.data.unlabelled_examples == 2
+
+
+def test_labels_that_a_person_reads_as_one_are_asked_about_and_stay_apart(teach):
+    rows = [example(i, ("ask", "Ask", "buy")[i % 3]) for i in range(60)]
+    report = train(teach(rows, labels=[{"name": "BUY"}]), teach.place, silent).report
+    assert [[(it.label, it.examples) for it in group.labels] for group in report.data.similar_labels] == [
+        [("Ask", 20), ("ask", 20)],
+        [("buy", 20), ("BUY", 0)],
+    ]
+    (warning,) = [it for it in report.warnings if it.startswith("Labels differ only by case")]
+    assert "'Ask' (20) and 'ask' (20); 'buy' (20) and 'BUY' (0)" in warning
+    assert {it.label for it in report.per_class} == {"ask", "Ask", "buy", "BUY"}
+
+
+def test_labels_that_differ_are_not_asked_about(teach):
+    report = train(teach(clusters(labels=("C", "C++", "C#"))), teach.place, silent).report
+    assert report.data.similar_labels == ()
+    assert not any("differ only" in it for it in report.warnings)
+
+
+def test_examples_that_lost_their_id_to_another_input_are_counted(teach):
+    again = [example(i, "buy", f"another text {i}") for i in range(7)]
+    same = [example(i, "ask") for i in range(10, 15)]
+    report = train(teach([*clusters(), *again, *same]), teach.place, silent).report
+    (warning,) = [it for it in report.warnings if "same id" in it]
+    assert warning.startswith("7 examples were replaced by later ones with the same id and another input")
+
+
+def test_a_label_that_is_corrected_is_no_replacement_to_warn_of(teach):
+    report = train(teach([*clusters(), example(0, "buy")]), teach.place, silent).report
+    assert not any("same id" in it for it in report.warnings)
 
 
 def test_validation_examples_are_what_the_figures_are_measured_on(teach):

@@ -9,6 +9,8 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,13 +34,15 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
+from graft._records.shapes import several_examples
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_async import AsyncPredict
 from graft._streams.predict_async import Stream as PredictStream
-from graft._streams.start import new_exchange, with_task_async
+from graft._streams.preparing import prepared_async
+from graft._streams.start import new_exchange
 from graft._streams.watch import WatchCursor
 from graft._transport.async_status import FinalStatus
 from graft._transport.authentication import AsyncAuth, Metadata
@@ -135,6 +139,7 @@ class AsyncClient(AsyncRequests):
         publish_seconds: float = 0.0,
         close: bool = True,
         append: bool = False,
+        id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
@@ -156,12 +161,15 @@ class AsyncClient(AsyncRequests):
             publish_seconds=publish_seconds,
             close=close,
             append=append,
+            id_repeats=id_repeats,
         )
-        options, examples = await with_task_async(options, examples)
-        exchange = new_exchange(model, options, self._limits)
-        drive = AsyncAdapt(exchange, self._open_adapt, on_progress, on_published)
-        result = await drive.run(examples)
-        return await self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+        ready = await prepared_async(options, examples)
+        exchange = new_exchange(model, ready.options, self._limits)
+        drive = AsyncAdapt(exchange, self._open_adapt, ready.conversion.change, on_progress, on_published)
+        result = await drive.run(ready.changes)
+        if exchange.may_lack_rejections:
+            result = await self._with_all_rejections(exchange)
+        return replace(result, notices=ready.conversion.notices)
 
     async def check(
         self,
@@ -186,10 +194,13 @@ class AsyncClient(AsyncRequests):
             base_version=base_version,
             validate_only=True,
         )
-        options, examples = await with_task_async(options, examples)
-        exchange = new_exchange(model, options, self._limits)
-        result = await AsyncAdapt(exchange, self._open_adapt, on_progress).run(examples)
-        return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
+        ready = await prepared_async(options, examples)
+        exchange = new_exchange(model, ready.options, self._limits)
+        drive = AsyncAdapt(exchange, self._open_adapt, ready.conversion.change, on_progress)
+        result = await drive.run(ready.changes)
+        return ready.conversion.check_result(
+            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
+        )
 
     def predict_stream(
         self,
@@ -227,9 +238,9 @@ class AsyncClient(AsyncRequests):
         timeout: float | None = math.inf,
     ) -> EvaluationResult:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
-        selector = Selector(version, alias)
+        selector, examples = Selector(version, alias), several_examples(examples)
         # A status that comes during a write can be lost (see FinalStatus), for example that there is no such model.
-        await self._calls.run(ops.get_version(model, selector), None)
+        found = await self._calls.run(ops.get_version(model, selector), None)
         call = self._calls.models.EvaluateModel(
             timeout=self._calls.seconds(timeout), metadata=await self._calls.metadata()
         )
@@ -237,7 +248,8 @@ class AsyncClient(AsyncRequests):
         sent = 0
         try:
             await call.write(ops.first_evaluation_request(model, selector, []))
-            async for batch in _batches(examples, numbered_example_message, ops.example_batcher()):
+            message_of = partial(numbered_example_message, task=found.report.task)
+            async for batch in _batches(examples, message_of, ops.example_batcher()):
                 await call.write(model_pb2.EvaluateModelRequest(examples=batch))
                 sent += len(batch)
                 if on_progress is not None:

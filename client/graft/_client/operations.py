@@ -7,7 +7,6 @@ written once.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message, is_array
-from graft._records.predictions import Predictions, joined, predictions_of
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message
+from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
     Backbone,
@@ -31,6 +30,7 @@ from graft._records.records import (
     stored_example_of,
     version_of,
 )
+from graft._records.shapes import several_inputs
 from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
@@ -143,17 +143,17 @@ class PredictSettings:
 
 
 def predict(settings: PredictSettings, inputs: Input | Iterable[Input]) -> Operation[Predictions]:
-    """Sends as many requests as needed; the version that answers the first one answers all."""
+    """Sends as many requests as needed, none without inputs; the version that answers the first one answers all."""
     parts: list[Predictions] = []
     selector = settings.selector
-    # The server refuses an empty list of inputs, in the same words for every client.
-    chunks = _input_chunks(inputs, settings.max_inputs)
-    for chunk in itertools.chain([next(chunks, [])], chunks):
+    for chunk in _input_chunks(inputs, settings.max_inputs):
         request = settings.request(chunk, selector)
         response = yield Call(PREDICTIONS + "Predict", request, prediction_pb2.PredictResponse)
         parts.append(predictions_of(response))
         if parts[-1].version:
             selector = Selector(version=parts[-1].version)
+    if not parts:
+        return Predictions([], settings.model, selector.version or 0, Timings(0.0, 0.0, 0.0, 0.0))
     return parts[0] if len(parts) == 1 else joined(parts, settings.model)
 
 
@@ -370,13 +370,12 @@ def numbered_input_message(number: int, value: object) -> types_pb2.Input:
 def several(inputs: Input | Iterable[Input]) -> Iterable[Input]:
     """Returns the inputs as a sequence; a single text is one input, not an iterable of letters.
 
-    A NumPy array holds the features of one input, or of several, one in each row.
+    Raises:
+        TypeError: They have a shape that is not read; see `several_inputs`.
     """
-    if isinstance(inputs, str | TextPair | bytes | os.PathLike):
-        return [inputs]
-    if is_array(inputs):
-        return [inputs] if inputs.ndim == 1 else cast("Iterable[Input]", inputs)
-    return cast("Iterable[Input]", inputs)
+    if isinstance(inputs, str | TextPair | bytes | bytearray | memoryview | os.PathLike):
+        return [cast("Input", inputs)]
+    return several_inputs(inputs)
 
 
 def _input_chunks(inputs: Input | Iterable[Input], count: int) -> Iterator[list[types_pb2.Input]]:

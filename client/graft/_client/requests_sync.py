@@ -43,7 +43,9 @@ class SyncRequests:
 
         Args:
             model: The model's name.
-            inputs: Texts, or one text. Any number: they are sent in as many requests as it takes.
+            inputs: Texts, or other inputs, in an order: a list, a generator, an array or a Series; or one input. A
+                NumPy array of numbers holds the features of one input, or of one in each row. Any number: they are
+                sent in as many requests as it takes.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
             adaptation_id: An open adaptation, whose interim head answers, with version 0.
@@ -52,7 +54,13 @@ class SyncRequests:
             timeout: Deadline of each request in seconds. None: the client's.
 
         Returns:
-            One prediction per input, in order. A bad input has its own `error` and spoils no other.
+            One prediction per input, in order. An input that the server refuses has its own `error` and spoils no
+            other.
+
+        Raises:
+            TypeError: The inputs have no order (a set), or iterating them gives something else than inputs (a dict, a
+                data frame, an open file); or one of them, which the message names by its index, is no input.
+            ValueError: A text is not valid Unicode, or a file is neither an image nor a clip.
         """
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
         return self._calls.run(ops.predict(settings, inputs), timeout)

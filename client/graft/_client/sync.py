@@ -6,6 +6,7 @@ import logging
 import math
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,7 +24,6 @@ from graft._records.examples import (
     ExampleLike,
     Input,
     LabelsLike,
-    change_messages,
     example_messages,
 )
 from graft._records.predictions import Prediction
@@ -35,12 +35,14 @@ from graft._records.records import (
     Outcome,
 )
 from graft._records.report_messages import evaluation_of
+from graft._records.shapes import several_examples
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
-from graft._streams.start import new_exchange, with_task
+from graft._streams.preparing import prepared
+from graft._streams.start import new_exchange
 from graft._streams.watch import WatchCursor
 from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
@@ -146,6 +148,7 @@ class Client(SyncRequests):
         publish_seconds: float = 0.0,
         close: bool = True,
         append: bool = False,
+        id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
     ) -> AdaptResult:
@@ -160,13 +163,20 @@ class Client(SyncRequests):
             model: The model to publish to, for example "support/intents".
             examples: Pairs (input, label), `Example`s, or `Delete`s. Taken in the calling thread. An example whose
                 id is known replaces it. Instead of a label, a pair may have a set of labels, a value (a float) or a
-                distribution over labels (a dict).
+                distribution over labels (a dict). A target is missing if it is None, the float NaN, pandas' NA or NaT,
+                a NaN of NumPy or decimal, or a text of spaces: such an example is stored without a target, counted in
+                the report's `data.unlabelled_examples`, and not trained on. The texts "nan", "NA", "None" and "null"
+                are labels. Missing members of sets and distributions are left out. Booleans, numbers, NumPy's scalars
+                and members of enumerations are labels by their text (2.0 is "2") where the task has labels.
             adaptation_id: Unique within the model. None: a new one.
             writer_id: The name of this feeder, if several feed the same adaptation. Empty: "default".
             method: "frozen" trains a head on the backbone's features; "partial" also tunes the backbone's upper
                 layers, "full" all of it; "auto" tunes within `time_budget`, and keeps that only if it helps.
             backbone: The backbone's name on the server. Empty: the server's default.
-            task: "single_label", "multi_label" or "regression". Empty: the task of the first example's target.
+            task: "single_label", "multi_label" or "regression". Empty: what the targets are for: all of a list or a
+                tuple, of other iterables the first that tell. Missing targets tell nothing. Floats are for a
+                regression, but 0.0 and 1.0 alone, and codes 0.0, 1.0, 2.0 with missing ones among them, are labels,
+                and so are integers that recur. Such a guess is in the result's `notices`.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
             base_version: Start from the examples of this version. 0: start empty.
@@ -181,6 +191,10 @@ class Client(SyncRequests):
             close: Whether the commit at the end closes the adaptation. If not, it can be continued later.
             append: Whether the examples continue this writer's earlier examples in the adaptation; if not, they
                 repeat them, and examples that the server has are skipped.
+            id_repeats: "replace": examples of the same id replace each other, whatever their inputs. Empty: in a list
+                or a tuple, an id that stands for different inputs raises a ValueError before anything is sent, because
+                such an id is none; of other iterables, which may be streams of corrections, later ones replace earlier
+                ones, and the report warns.
             on_published: Called with the outcome of each commit, including the server's own, like on_progress.
             on_progress: Called during the work, from a background thread, one call at a time.
 
@@ -189,7 +203,9 @@ class Client(SyncRequests):
 
         Raises:
             GraftError: There is no version. FailedPreconditionError, for example, with a single class.
-            TypeError: An example is not a pair or an `Example`, or its input or label is not a text.
+            TypeError: An example is not a pair or an `Example`, or its input or target is of a type that is not
+                accepted; the message has its index. What was sent before stays stored, under the adaptation's id.
+            ValueError: An id stands for different inputs, or a number is infinite and a label.
         """
         options = AdaptOptions(
             adaptation_id=adaptation_id,
@@ -208,9 +224,10 @@ class Client(SyncRequests):
             publish_seconds=publish_seconds,
             close=close,
             append=append,
+            id_repeats=id_repeats,
         )
-        options, examples = with_task(options, examples)
-        exchange = new_exchange(model, options, self._limits)
+        ready = prepared(options, examples)
+        exchange = new_exchange(model, ready.options, self._limits)
         drive = SyncAdapt(
             exchange,
             self._open_adapt,
@@ -219,8 +236,9 @@ class Client(SyncRequests):
             on_published,
         )
         with self._calls.stopping(drive.stop):
-            result = drive.run(change_messages(examples))
-        return self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+            result = drive.run(ready.conversion.changes(ready.changes))
+        result = self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
+        return replace(result, notices=ready.conversion.notices)
 
     def check(
         self,
@@ -249,7 +267,8 @@ class Client(SyncRequests):
             on_progress: As for `adapt`.
 
         Returns:
-            The number of examples, and those that would be refused.
+            The number of examples, those that would be refused, those without a target, labels that a person would
+            read as one, and examples that later ones of the same id would replace.
 
         Raises:
             GraftError: The settings would be refused, or the call broke.
@@ -263,12 +282,14 @@ class Client(SyncRequests):
             base_version=base_version,
             validate_only=True,
         )
-        options, examples = with_task(options, examples)
-        exchange = new_exchange(model, options, self._limits)
+        ready = prepared(options, examples)
+        exchange = new_exchange(model, ready.options, self._limits)
         drive = SyncAdapt(exchange, self._open_adapt, self._calls.connecting, on_progress)
         with self._calls.stopping(drive.stop):
-            result = drive.run(change_messages(examples))
-        return CheckResult(model, exchange.progress().acknowledged, result.rejected, result.rejected_count)
+            result = drive.run(ready.conversion.changes(ready.changes))
+        return ready.conversion.check_result(
+            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
+        )
 
     def predict_stream(
         self,
@@ -291,7 +312,7 @@ class Client(SyncRequests):
 
         Args:
             model: The model's name.
-            inputs: Texts. Taken in the calling thread, as far ahead as requests are in flight.
+            inputs: As for `predict`. Taken in the calling thread, as far ahead as requests are in flight.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
             adaptation_id: An open adaptation, whose interim head answers, with version 0.
@@ -307,7 +328,7 @@ class Client(SyncRequests):
             timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
         )
         drive = SyncPredict(exchange, self._open_predict, self._calls.wait)
-        return drive.run(ops.bulk_requests(settings, inputs))
+        return drive.run(ops.bulk_requests(settings, ops.several(inputs)))
 
     def evaluate(
         self,
@@ -329,7 +350,8 @@ class Client(SyncRequests):
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
         """
-        batches = ops.batched(example_messages(examples), ops.example_batcher())
+        task = self.version(model, version, alias=alias).report.task
+        batches = ops.batched(example_messages(several_examples(examples), task), ops.example_batcher())
         feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
         call = self._calls.models.EvaluateModel.future(
             iter(feed.get, None), timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()

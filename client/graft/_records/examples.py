@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 from graft._records.media import media_message
+from graft._records.shapes import Array, features_of, is_array, no_input
+from graft._records.targets import distribution_of, is_missing, labels_of, number_of, target_fields, word_of
 from graft.v1 import adaptation_pb2, types_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -25,18 +27,7 @@ class TextPair:
     second: str
 
 
-class Vector(Protocol):
-    """The parts of a NumPy array that are used: NumPy itself is not needed."""
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-
-    def tolist(self) -> Any:
-        """Returns the numbers as lists."""
-
-
-Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Vector"
+Input: TypeAlias = "str | TextPair | bytes | os.PathLike[str] | Array"
 """An input: a text (str) or a pair of texts; an image or a clip, as the content of its file (bytes) or as
 its path; or features of the model's own backbone, a NumPy array of shape (d,)."""
 
@@ -50,7 +41,8 @@ class Example:
     (JPEG, PNG, WebP, GIF) or a clip (WAV, FLAC, OGG, MP3), as bytes or as a path, read as it is sent; or features, a
     NumPy array of shape (d,)."""
     label: str | None = None
-    """The label of the input. At most one of this and labels, value and distribution is set; none: unlabelled."""
+    """The label of the input. At most one of this and labels, value and distribution is set; none, or one that is
+    missing (None, NaN, NA, NaT): unlabelled."""
     id: str = ""
     """Unique within the model's lineage, at most 256 bytes; empty: the server derives one."""
     weight: float | None = None
@@ -111,54 +103,34 @@ def input_message(value: object) -> types_pb2.Input:
         raise ValueError(f"the text is not valid Unicode and cannot be sent as UTF-8: {error}") from None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike):
         return media_message(value)
-    if is_array(value):
-        return types_pb2.Input(features=_feature_vector(value))
-    pair = "; two texts that belong together are a graft.TextPair" if isinstance(value, tuple | list) else ""
-    raise TypeError(
-        "an input must be a text (str), a graft.TextPair, an image or clip (bytes or a path), or features (a NumPy "
-        f"array), not {type(value).__name__}{pair}"
-    )
+    if is_array(value) and value.ndim:
+        return types_pb2.Input(features=types_pb2.FeatureVector(values=features_of(value)))
+    raise no_input(value)
 
 
-def is_array(value: object) -> TypeGuard[Vector]:
-    """Whether it is a NumPy array. Told by where its type is from: importing NumPy would make it a dependency."""
-    return type(value).__module__.partition(".")[0] == "numpy" and getattr(value, "ndim", 0) > 0
-
-
-def _feature_vector(array: Vector) -> types_pb2.FeatureVector:
-    if array.ndim != 1:
-        raise ValueError(
-            f"features must have shape (d,), but the array has {array.ndim} axes; give its rows one by one"
-        )
-    try:
-        return types_pb2.FeatureVector(values=array.tolist())
-    except TypeError:
-        raise TypeError("features must be numbers") from None
-
-
-def example_messages(examples: Iterable[ExampleLike]) -> Iterator[types_pb2.Example]:
-    """Converts examples to protobuf one by one, as they arrive; errors say which one is at fault."""
+def example_messages(examples: Iterable[ExampleLike], task: str = "") -> Iterator[types_pb2.Example]:
+    """Converts examples for a task to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, example in enumerate(examples):
-        yield numbered_example_message(number, example)
+        yield numbered_example_message(number, example, task)
 
 
-def change_messages(changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
-    """Converts examples and deletions to protobuf one by one, as they arrive; errors say which one is at fault."""
+def change_messages(changes: Iterable[ChangeLike], task: str = "") -> Iterator[adaptation_pb2.ExampleChange]:
+    """Converts changes for a task to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, change in enumerate(changes):
-        yield numbered_change_message(number, change)
+        yield numbered_change_message(number, change, task)
 
 
-def numbered_change_message(number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
+def numbered_change_message(number: int, change: ChangeLike, task: str = "") -> adaptation_pb2.ExampleChange:
     """The protobuf form of change `number`, counted from 0 in errors."""
     if isinstance(change, Delete):
         return adaptation_pb2.ExampleChange(delete_id=change.id)
-    return adaptation_pb2.ExampleChange(upsert=numbered_example_message(number, change))
+    return adaptation_pb2.ExampleChange(upsert=numbered_example_message(number, change, task))
 
 
-def numbered_example_message(number: int, example: ExampleLike) -> types_pb2.Example:
+def numbered_example_message(number: int, example: ExampleLike, task: str = "") -> types_pb2.Example:
     """The protobuf form of example `number`, counted from 0 in errors."""
     try:
-        return _example_message(example)
+        return _example_message(example, task)
     except TypeError as error:
         raise TypeError(f"example {number}: {error}") from None
     except ValueError as error:
@@ -175,78 +147,53 @@ def label_messages(labels: LabelsLike | None) -> list[types_pb2.Label]:
     return [_label_message(item) for item in items]
 
 
-def _example_message(example: ExampleLike) -> types_pb2.Example:
+def _example_message(example: ExampleLike, task: str) -> types_pb2.Example:
     if not isinstance(example, Example):
         if not isinstance(example, tuple | list) or len(example) != 2:
             raise TypeError(
                 f"an example must be a pair (input, label) or a graft.Example, not {example!r:.80}"
             )
-        example = Example(example[0], **_target_field(example[1]))
-    if example.label is not None and not isinstance(example.label, str):
-        raise TypeError(f"a label must be a text (str), not {example.label!r:.80}; str() makes one")
+        example = Example(example[0], **target_fields(example[1], task))
     message = types_pb2.Example(
-        id=example.id,
-        input=input_message(example.input),
+        id=word_of(example.id),
+        # The server refuses an empty text alone, and says so by its place.
+        input=types_pb2.Input(text="") if is_missing(example.input) else input_message(example.input),
         weight=example.weight,
-        split=_split(example.split),
-        group=example.group,
-        subject=example.subject,
+        split=_split(word_of(example.split)),
+        group=word_of(example.group),
+        subject=word_of(example.subject),
     )
-    _set_target(message, example)
+    _set_target(message, example, task)
     if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
         raise ValueError(f"the example takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
     return message
 
 
-def task_of(example: ChangeLike) -> str:
-    """Returns the task of an example's target; "" if it has no target or cannot be sent."""
-    if not isinstance(example, Example):
-        if isinstance(example, Delete) or not isinstance(example, tuple | list) or len(example) != 2:
-            return ""
-        try:
-            example = Example("", **_target_field(example[1]))
-        except TypeError:
-            return ""
-    if example.labels is not None:
-        return "multi_label"
-    if example.value is not None:
-        return "regression"
-    return "single_label" if example.label is not None or example.distribution is not None else ""
-
-
-def _target_field(target: object) -> dict[str, Any]:
-    """The field of an `Example` that the second of a pair is."""
-    if target is None or isinstance(target, str):
-        return {"label": target}
-    if isinstance(target, float):
-        return {"value": target}
-    if isinstance(target, Mapping):
-        return {"distribution": target}
-    if isinstance(target, set | frozenset | list | tuple):
-        return {"labels": target}
-    raise TypeError(
-        f"a target must be a label (str), a set of labels, a value (float) or a distribution over labels (dict), not "
-        f"{target!r:.80}; str() makes a label, float() a value"
-    )
-
-
-def _set_target(message: types_pb2.Example, example: Example) -> None:
-    given = [it for it in ("label", "labels", "value", "distribution") if getattr(example, it) is not None]
+def _set_target(message: types_pb2.Example, example: Example, task: str) -> None:
+    found: dict[str, Any] = {
+        "label": None,
+        "labels": None if example.labels is None else labels_of(example.labels),
+        "value": number_of(example.value),
+        "distribution": None if example.distribution is None else distribution_of(example.distribution),
+    }
+    for field, target in target_fields(example.label, task).items():
+        if target is not None and found.get(field) is not None:
+            raise ValueError(f"an example has one target, not label and {field}")
+        found[field] = target
+    given = [field for field, target in found.items() if target is not None]
     if len(given) > 1:
         raise ValueError(f"an example has one target, not {' and '.join(given)}")
-    if example.label is not None:
-        message.label = example.label
-    if example.labels is not None:
-        if isinstance(example.labels, str) or not all(isinstance(it, str) for it in example.labels):
-            raise TypeError(f"labels must be a set of texts, not {example.labels!r:.80}")
+    if (label := found["label"]) is not None:
+        message.label = label
+    if (labels := found["labels"]) is not None:
         message.label_set.SetInParent()  # an empty set of labels is a target too
-        message.label_set.labels.extend(example.labels)
-    if example.value is not None:
-        message.value = float(example.value)
-    for label, probability in (example.distribution or {}).items():
-        message.distribution.labels.add(label=label, probability=float(probability))
-    if example.distribution is not None:
+        message.label_set.labels.extend(labels)
+    if (value := found["value"]) is not None:
+        message.value = value
+    if (shares := found["distribution"]) is not None:
         message.distribution.SetInParent()
+        for label, probability in shares.items():
+            message.distribution.labels.add(label=label, probability=probability)
 
 
 def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:

@@ -10,7 +10,7 @@ from typing import Any
 from graft._records.examples import Label
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
-from graft._records.reports import Report
+from graft._records.reports import Report, SimilarLabels
 from graft.errors import GraftError, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
@@ -260,6 +260,8 @@ class AdaptProgress:
     """How many times the call was broken and resumed."""
     trouble: GraftError | None
     """Why there is no connection now, while the client tries a new one."""
+    first_sequence: int = 0
+    """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,16 @@ class CheckResult:
     """The examples that would be refused, by sequence; the first 10,000."""
     rejected_count: int
     """How many examples would be refused."""
+    task: str = ""
+    """The task: as it was asked for, or as the targets tell; "" if nothing tells."""
+    unlabelled: int = 0
+    """How many examples carry no target, and would not be trained on."""
+    similar_labels: tuple[SimilarLabels, ...] = ()
+    """Labels that a person would read as one, at most 50 groups."""
+    replaced: int = 0
+    """How many examples a later one with the same id would replace, by another input or target."""
+    notices: tuple[str, ...] = ()
+    """What was guessed or left out, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +320,8 @@ class AdaptResult:
     """The examples that were refused, by sequence; the first 10,000."""
     rejected_count: int
     """How many examples were refused."""
+    notices: tuple[str, ...] = ()
+    """What the client guessed of the examples, in sentences: for example the task."""
 
 
 def model_of(message: model_pb2.Model) -> Model:

@@ -61,7 +61,9 @@ def _in_short(report: Report) -> str:
             f"Its decisions about labels have a micro-F1 of <strong>{words.percent(report.multi_label.micro_f1)}"
             "</strong>"
         )
-    return f"<strong>{words.percent(report.accuracy)}</strong> of its answers are right"
+    low, high = report.accuracy_low, report.accuracy_high
+    interval = f" (95% interval {words.interval(low, high)})" if high else ""
+    return f"<strong>{words.percent(report.accuracy)}</strong>{interval} of its answers are right"
 
 
 def tiles(report: Report) -> str:
@@ -92,7 +94,11 @@ def _set_tiles(report: Report, labels: MultiLabelFigures) -> list[tuple[str, str
     return [
         ("Micro-F1", words.percent(labels.micro_f1) if known else "–", "every decision counts the same"),
         ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every label counts the same"),
-        ("Sets right", words.percent(report.accuracy) if known else "–", "exactly the right labels"),
+        (
+            "Sets right",
+            words.percent(report.accuracy) if known else "–",
+            _interval(report, "exactly the right labels"),
+        ),
         ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
         ("Labels", f"{report.classes:,}", each),
@@ -103,6 +109,13 @@ def _held_out(report: Report) -> str:
     return f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
 
 
+def _interval(report: Report, what: str) -> str:
+    """What a tile's figure counts, and the figure's 95% interval where it is known."""
+    if not report.accuracy_high:
+        return what
+    return f"{what}; 95% interval {words.interval(report.accuracy_low, report.accuracy_high)}"
+
+
 def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
     known = bool(report.evaluation)
     counts = [entry.examples for entry in report.per_class]
@@ -110,7 +123,11 @@ def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
     if counts and min(counts) == max(counts):
         each = f"{words.plural(counts[0], 'example')} each"
     return [
-        ("Accuracy", words.percent(report.accuracy) if known else "–", "of answers are right"),
+        (
+            "Accuracy",
+            words.percent(report.accuracy) if known else "–",
+            _interval(report, "of answers are right"),
+        ),
         ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every class counts the same"),
         ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
         ("Log-loss", f"{report.log_loss:.3f}" if known else "–", "nats; lower is better"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from graft._records.evaluations import EvaluationResult
 from graft._records.reports import (
     ClassAdvice,
     CurvePoint,
@@ -21,15 +22,52 @@ LEAST_GAIN: Final = 0.0005
 LEAST_RECALL: Final = 0.01
 """What is advised gains so much of a class's recall."""
 
+NOT_STATED: Final = "not stated: too few examples"
+
 
 def percent(share: float) -> str:
     """A share, 0 to 1, with one decimal."""
     return f"{share:.1%}"
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of a share, 0 to 1."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def accuracy(of: Report | EvaluationResult) -> str:
+    """The accuracy with its 95% interval, where it is known."""
+    if not stated(of):
+        return NOT_STATED
+    known = of.accuracy_high > 0
+    return percent(of.accuracy) + (f" ({interval(of.accuracy_low, of.accuracy_high)})" if known else "")
+
+
+def stated(of: Report | EvaluationResult) -> bool:
+    """Whether there were enough examples for figures. Lists of versions of old servers do not name the method."""
+    if isinstance(of, EvaluationResult) or of.evaluation:
+        return True
+    return bool(of.accuracy or (of.regression is not None and of.regression.rmse))
+
+
+def in_short(report: Report) -> str:
+    """The figure of the task, with its name and what is known of its uncertainty."""
+    if not stated(report):
+        return f"accuracy {NOT_STATED}"
+    if report.regression is not None:
+        return f"R² {percent(report.regression.r2)}"
+    return f"accuracy {accuracy(report)}"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """A count with its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def truncated(report: Report) -> str:
+    """How many examples are longer than the backbone reads."""
+    share = report.truncated_examples / max(report.examples, 1)
+    return f"the end of {plural(report.truncated_examples, 'example')} ({percent(share)})"
 
 
 def measured(report: Report) -> str:
@@ -143,6 +181,12 @@ def findings(data: DataReport, task: str = "single_label") -> str:
     counts = (
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
+        (data.bound_examples, "example held out with its copies", "examples held out with their copies"),
+        (
+            data.validation_copies,
+            "held-out copy of a training example",
+            "held-out copies of training examples",
+        ),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
     )

@@ -35,11 +35,13 @@ class AsyncAdapt:
         self,
         exchange: AdaptExchange,
         open_call: OpenCall,
+        message_of: Callable[[int, ChangeLike], adaptation_pb2.ExampleChange] = numbered_change_message,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
+        self._message_of = message_of
         self._on_progress = on_progress
         self._on_published = on_published
         self._to_send = asyncio.Event()
@@ -85,7 +87,7 @@ class AsyncAdapt:
         while not self._exchange.has_room:
             self._room.clear()
             await self._room.wait()
-        if self._exchange.add(numbered_change_message(number, example)):
+        if self._exchange.add(self._message_of(number, example)):
             self._to_send.set()
         if number % _BREATHER == _BREATHER - 1:
             await asyncio.sleep(0)

@@ -45,5 +45,6 @@ class AdaptOptions:
     publish_seconds: float = 0.0
     close: bool = True
     append: bool = False
+    id_repeats: str = ""
     validate_only: bool = False
     """Whether the server only reports what it would refuse, for `check`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 
-from graft._records.examples import ChangeLike, label_messages, task_of
+from graft._records.examples import label_messages
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.options import AdaptOptions
 from graft.v1 import adaptation_pb2, types_pb2
@@ -74,54 +72,6 @@ def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | Non
     if seconds:
         policy.every.FromNanoseconds(round(seconds * 1e9))
     return policy
-
-
-def with_task(
-    options: AdaptOptions, examples: Iterable[ChangeLike]
-) -> tuple[AdaptOptions, Iterable[ChangeLike]]:
-    """The options with a task, which the first example tells where the caller does not, and the examples."""
-    if options.task:
-        return options, examples
-    rest = iter(examples)
-    try:
-        first = list(itertools.islice(rest, 1))
-    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
-        return options, _raising(error)
-    return _of_first(options, first), itertools.chain(first, rest)
-
-
-async def with_task_async(
-    options: AdaptOptions, examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike]
-) -> tuple[AdaptOptions, Iterable[ChangeLike] | AsyncIterable[ChangeLike]]:
-    """The same of examples that may come asynchronously."""
-    if not isinstance(examples, AsyncIterable):
-        return with_task(options, examples)
-    if options.task:
-        return options, examples
-    rest = aiter(examples)
-    try:
-        first = [await anext(rest)]
-    except StopAsyncIteration:
-        first = []
-    except Exception as error:  # noqa: BLE001 - raised again where examples are taken
-        return options, _raising(error)
-
-    async def again() -> AsyncIterator[ChangeLike]:
-        for example in first:
-            yield example
-        async for example in rest:
-            yield example
-
-    return _of_first(options, first), again()
-
-
-def _of_first(options: AdaptOptions, first: list[ChangeLike]) -> AdaptOptions:
-    return replace(options, task=task_of(first[0])) if first else options
-
-
-def _raising(error: Exception) -> Iterator[ChangeLike]:
-    raise error
-    yield  # so that it is raised when the first example is asked for
 
 
 def _task(task: str) -> types_pb2.Task.ValueType:

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
-from graft._data_files.reader import (
-    FOLDER_COLUMNS,
-    Columns,
-    Data,
-    DataError,
-    FolderTree,
-    example_of,
-    open_data,
-)
-from graft._records.examples import Example, Input, TextPair
+from graft._data_files.columns import Columns, DataError, RowError
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
+from graft._data_files.reader import Data, numbered_examples, open_data
+from graft._data_files.refused import RowsRead
+from graft._records.evaluations import EvaluationResult
+from graft._records.examples import Example
 from graft._records.predictions import Prediction
+from graft._records.records import AdaptProgress, Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
+from graft.cli import phrases
+from graft.cli.asking import (
+    Asked,
+    Questions,
+    given_files,
+    given_pairs,
+    given_texts,
+    line_as_file,
+    line_as_pair,
+    line_as_text,
+    lines_of,
+)
 from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.data_options import columns_of, reading_of
 from graft.cli.following import FollowedLines
 from graft.cli.terminal import Terminal, plain
 
 T = TypeVar("T")
 
 _MIB: Final = 1024 * 1024
+_FIGURES: Final = (
+    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
+    *("multi_label", "regression"),
+)
+"""Of an evaluation."""
 _INTERACTIVE_CHUNK: Final = 1
 _BULK_CHUNK: Final = 64
 
@@ -46,7 +59,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if args.check:
         _check(args, client, terminal)
         return
-    lines: array[int] = array("q")
+    rows = RowsRead()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
@@ -54,59 +67,65 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines),
+            _examples(data, _columns(args, data), bar.reading, rows),
             **_how_to_adapt(args),
             on_progress=bar.show,
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_refused(result, rows))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, lines)
+    terminal.rejections(result.rejected, result.rejected_count, rows)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
     with interrupts.ending_input_first(), AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+
+        def show(progress: AdaptProgress) -> None:
+            rows.first_sequence = progress.first_sequence
+            bar.show(progress)
+
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, _columns(args, None), terminal.warning),
+            FollowedLines(interrupts, _columns(args, None), rows.take, _told(rows, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
-            on_progress=bar.show,
+            on_progress=show,
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_refused(result, rows))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, [])
+    terminal.rejections(result.rejected, result.rejected_count, rows)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
 
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
-    lines: array[int] = array("q")
+    rows = RowsRead()
     with _open(args, terminal) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines),
+            _examples(data, _columns(args, data), bar.reading, rows),
             **_what_to_adapt(args),
             on_progress=bar.show,
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_refused(result, rows))
     else:
-        good = result.examples - result.rejected_count
-        terminal.line(f"{good:,} of {result.examples:,} examples would be taken; nothing was stored")
-    terminal.rejections(result.rejected, result.rejected_count, lines)
+        good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
+        terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
+    terminal.rejections(result.rejected, result.rejected_count, rows)
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -141,53 +160,73 @@ def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
 
 
 def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Classifies the texts or files that were given, or the lines of standard input."""
-    if args.text == ["-"] and not args.files:
-        _predict_lines(args, client, terminal)
-        return
-    inputs, shown = _inputs(args)
-    predictions = client.predict(
-        args.model,
-        inputs,
-        version=args.version,
-        alias=args.alias,
-        adaptation_id=args.adaptation,
-        top_k=args.top_k,
-    )
-    if not args.json and terminal.out.is_terminal:
-        terminal.predictions(shown, predictions)
-        return
-    for text, prediction in zip(shown, predictions, strict=True):
+    """Classifies the texts or files that were given, or the lines of standard input, and counts those that fail."""
+    selected = {
+        "version": args.version,
+        "alias": args.alias,
+        "adaptation_id": args.adaptation,
+        "top_k": args.top_k,
+    }
+    predictions: Iterable[Prediction]
+    if args.text == ["-"]:
+        stdin = terminal.interrupts.stdin
+        read = line_as_file if args.files else line_as_pair if args.pairs else line_as_text
+        questions = Questions(lines_of(stdin.buffer, stdin.encoding, read))
+        chunk = _INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK
+        predictions = client.predict_stream(args.model, questions.inputs(), **selected, chunk_size=chunk)
+        table = False
+    else:
+        questions = Questions(_given(args))
+        predictions = client.predict(args.model, questions.inputs(), **selected)
+        table = not args.json and terminal.out.is_terminal
+    answered = questions.answered(predictions)
+    if table:
+        terminal.predictions(list(answered))
+    for text, prediction in answered:
         _print_prediction(args, terminal, text, prediction)
+    _count_errors(questions, terminal)
 
 
-def _inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
-    """What was given to classify, and how it is shown."""
-    texts: list[str] = args.text
+def _given(args: argparse.Namespace) -> Iterator[Asked]:
+    """What was given to classify."""
     if args.files:
-        return [Path(text) for text in texts], texts
-    if not args.pairs:
-        return [*texts], texts
-    if len(texts) % 2:
-        raise DataError(f"--pairs takes texts two by two, but {len(texts)} were given")
-    pairs = list(zip(texts[::2], texts[1::2], strict=True))
-    return [TextPair(*it) for it in pairs], [" | ".join(it) for it in pairs]
+        return given_files(args.text)
+    return given_pairs(args.text) if args.pairs else given_texts(args.text)
+
+
+def _count_errors(questions: Questions, terminal: Terminal) -> None:
+    """Says how many inputs could not be answered.
+
+    Raises:
+        DataError: None could.
+    """
+    if questions.first_error is None:
+        return
+    failed = f"{questions.errors:,} of {questions.count:,} inputs could not be answered"
+    if questions.errors == questions.count:
+        raise DataError(f"{failed}: {questions.first_error.message}")
+    terminal.say(f"{failed}, the first because: {questions.first_error.message}")
 
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Measures a version on a data file."""
+    rows = RowsRead()
     with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args, data), bar.reading),
+            _examples(data, _columns(args, data), bar.reading, rows),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
     if args.json:
-        terminal.json(result)
+        terminal.json(_with_lines(result, rows) | _refused(rows))
     else:
-        terminal.evaluation(result, full=args.full)
+        terminal.evaluation(result, rows, full=args.full)
+    refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
+    terminal.rejections(refused, result.rejected_count, rows)
+    if not result.examples:
+        raise DataError(f"no figure can be stated: {phrases.why_nothing(result, rows.refused_count)}")
 
 
 def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -290,61 +329,55 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
     with (
         terminal.interrupts.opened(args.data) as source,
-        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
+        open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
+        for remark in data.remarks if isinstance(data, FolderTree) else ():
+            terminal.remark(remark)
         yield data
 
 
 def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
     if isinstance(data, FolderTree):
         return FOLDER_COLUMNS
-    return Columns(
-        input=args.path or args.input,
-        path=bool(args.path),
-        label=args.label,
-        id=args.id,
-        weight=args.weight,
-        group=args.group,
-        split=args.split,
-        subject=args.subject,
-        separator=args.label_separator,
-        value=args.value,
-        second=args.second,
-    )
+    return columns_of(args)
 
 
 def _examples(
-    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int] | None = None
+    data: Data, columns: Columns, on_read: Callable[[float], None], rows: RowsRead
 ) -> Iterator[Example]:
-    """The file's examples; `lines` takes the line of each, for those that the server refuses."""
-    for row in data.rows():
+    """The file's examples; `rows` takes the line of each, for those that the server refuses."""
+    rows.unit, rows.place = data.unit, data.place
+    for line, example in numbered_examples(data, columns, rows.refuse):
         on_read(data.position / data.size if data.size else 0.0)
-        if lines is not None:
-            lines.append(row.line)
-        yield example_of(data, row, columns)
+        rows.take(line)
+        yield example
 
 
-def _predict_lines(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    asked: deque[str] = deque()
-    stdin = terminal.interrupts.stdin
-    predictions = client.predict_stream(
-        args.model,
-        _asked_lines(stdin, asked),
-        version=args.version,
-        alias=args.alias,
-        adaptation_id=args.adaptation,
-        top_k=args.top_k,
-        chunk_size=_INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK,
-    )
-    for prediction in predictions:
-        _print_prediction(args, terminal, asked.popleft(), prediction)
+def _with_refused(result: Any, rows: RowsRead) -> dict[str, Any]:
+    """A result for programs, with the rows that were refused before anything was sent."""
+    return {**plain(result), **_refused(rows)}
 
 
-def _asked_lines(stdin: TextIO, asked: deque[str]) -> Iterator[str]:
-    for line in stdin:
-        if text := line.strip():
-            asked.append(text)
-            yield text
+def _refused(rows: RowsRead) -> dict[str, Any]:
+    refused = [{"line": it.line, "place": it.place, "reason": it.reason} for it in rows.refused]
+    return {"unread_count": rows.refused_count, "unread": refused}
+
+
+def _with_lines(result: EvaluationResult, lines: Sequence[int]) -> dict[str, Any]:
+    """An evaluation for programs, with the lines of its examples; figures that there are not are null."""
+    value: dict[str, Any] = plain(result)
+    value["trained_on_lines"] = [lines[it] for it in result.trained_on]
+    for label in value["unknown_labels"]:
+        label["lines"] = [lines[it] for it in label["indices"]]
+    return value if result.examples else value | dict.fromkeys(_FIGURES)
+
+
+def _told(rows: RowsRead, terminal: Terminal) -> Callable[[RowError], None]:
+    def on_bad(error: RowError) -> None:
+        rows.refuse(error)
+        terminal.warning(str(error))
+
+    return on_bad
 
 
 def _print_prediction(

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graft._data_files.reader import Columns, DataError, Row, example_of
+from graft._data_files.columns import Columns, Row, RowError
+from graft._data_files.examples import example_of
 from graft._records.examples import ChangeLike, Delete
 from graft.cli.interrupts import Interrupts
 
@@ -28,16 +29,24 @@ class FollowedLines:
     folder = Path()
     """Where names of files begin."""
 
-    def __init__(self, interrupts: Interrupts, columns: Columns, on_bad: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        interrupts: Interrupts,
+        columns: Columns,
+        on_row: Callable[[int], None],
+        on_bad: Callable[[RowError], None],
+    ) -> None:
         """Describes the stream.
 
         Args:
             interrupts: Where lines come from, and what ends them.
             columns: Under which keys a line has its input, label and so on.
+            on_row: Called with the number of a line whose change follows.
             on_bad: Called with what is wrong with a line that is passed over.
         """
         self._interrupts = interrupts
         self._columns = columns
+        self._on_row = on_row
         self._on_bad = on_bad
 
     def __iter__(self) -> Iterator[ChangeLike]:
@@ -46,9 +55,12 @@ class FollowedLines:
             number += 1
             if line.strip():
                 try:
-                    yield self._change(number, line)
-                except DataError as error:
-                    self._on_bad(str(error))
+                    change = self._change(number, line)
+                except RowError as error:
+                    self._on_bad(error)
+                else:
+                    self._on_row(number)
+                    yield change
 
     def _next_line(self) -> str | None:
         """The next line; None at the end of the input, or when the user ended it."""
@@ -60,14 +72,13 @@ class FollowedLines:
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise DataError(f"line {number} is not JSON: {error}") from None
+            raise RowError(self.name, number, f"not JSON: {error}") from None
         if not isinstance(values, dict):
-            raise DataError(f"line {number} is not a JSON object, but {line.strip():.40}")
+            raise RowError(self.name, number, f"{line.strip()!r:.60} is not a JSON object")
         if DELETE in values:
             if not (isinstance(values[DELETE], str) and values[DELETE]):
-                raise DataError(
-                    f"line {number}: {DELETE!r} must be the id of an example, not {values[DELETE]!r:.40}"
-                )
+                wrong = f"it must be the id of an example, not {values[DELETE]!r:.40}"
+                raise RowError(self.name, number, wrong, column=DELETE)
             return Delete(values[DELETE])
         columns = self._columns
         if columns.id is None and "id" in values:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from typing import Final
 
 from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import AdaptProgress, Event, Progress, StoredExample
 from graft._records.reports import Report
 from graft._report import words
+
+_SHOWN_LINES: Final = 10
 
 
 def describe(event: Event) -> str:
@@ -18,10 +22,8 @@ def describe(event: Event) -> str:
             first = event.rejected[0] if event.rejected else None
             return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
         case "published":
-            numbers = event.report.regression if event.report else None
-            accuracy = f", accuracy {words.percent(event.report.accuracy)}" if event.report else ""
-            accuracy = f", R² {words.percent(numbers.r2)}" if numbers else accuracy
-            return f"published version {event.version}{accuracy} (commit {event.commit_id})"
+            figure = f", {words.in_short(event.report)}" if event.report else ""
+            return f"published version {event.version}{figure} (commit {event.commit_id})"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {event.error}"
         case "state":
@@ -56,6 +58,7 @@ def report_facts(report: Report) -> dict[str, str]:
     classes = f" of {report.classes:,} classes" if report.regression is None else ""
     facts = {
         "trained on": f"{report.examples:,} examples{classes}{held_out}",
+        **({"cut off": words.truncated(report)} if report.truncated_examples else {}),
         "measured by": words.measured(report),
         **figures(report),
         "head": words.head(head.kind, head.view, head.settings),
@@ -74,10 +77,46 @@ def report_facts(report: Report) -> dict[str, str]:
     return facts
 
 
+TRAINING_EXAMPLES_MISSING: Final = (
+    "examples that the version was trained on were erased since, or cannot be read: rows that equal them are not left "
+    "out, and the figures may be too good"
+)
+
+
+def evaluation_facts(result: EvaluationResult, lines: Sequence[int]) -> dict[str, str]:
+    """What there is to know of an evaluation, by name; `lines` are those of the examples, by their index."""
+    facts = {"evaluated": words.plural(result.examples, "example") if result.examples else "no example"}
+    if result.trained_on_count:
+        places = lines_of(result.trained_on, result.trained_on_count, lines)
+        facts["left out"] = (
+            f"{words.plural(result.trained_on_count, 'example')} that the version was trained on, or copies of them: "
+            f"{places}"
+        )
+    return {**facts, **figures(result)} if result.examples else facts
+
+
+def why_nothing(result: EvaluationResult, unread: int) -> str:
+    """Why nothing was evaluated, and what to do; `unread` rows could not be read."""
+    refused = result.rejected_count + unread
+    if not result.trained_on_count:
+        return "there are no examples" if not refused else f"all {refused:,} examples were refused"
+    trained = f"the version was trained on all {words.plural(result.trained_on_count, 'example')}, or on copies of them"
+    return f"{trained}{f', beside {refused:,} that were refused' if refused else ''}; give others"
+
+
+def lines_of(indices: Sequence[int], count: int, lines: Sequence[int]) -> str:
+    """The lines of the first examples of a kind, by their indices, of which there are `count`."""
+    shown = [str(lines[it]) for it in indices[:_SHOWN_LINES]]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return f"line{'s' if count > 1 else ''} {', '.join(shown)}{more}"
+
+
 def figures(of: Report | EvaluationResult) -> dict[str, str]:
     """What a task is measured by."""
     if of.regression is not None:
         numbers = of.regression
+        if not words.stated(of):
+            return {"explains": words.NOT_STATED}
         return {
             "off by": f"{numbers.mae:.4g} on average, {numbers.rmse:.4g} root mean square",
             "explains": f"{words.percent(numbers.r2)} of the variance (R²)",
@@ -85,8 +124,10 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
             f"meant to hold {numbers.confidence:.0%}; {numbers.interval_width:.4g} wide on average",
             "values": f"{numbers.mean:.4g} ± {numbers.deviation:.4g}",
         }
+    if not words.stated(of):
+        return {"accuracy": words.accuracy(of)}
     figures = {
-        "accuracy": words.percent(of.accuracy),
+        "accuracy": words.accuracy(of),
         "macro-F1": words.percent(of.macro_f1),
         "log-loss": f"{of.log_loss:.3f} nats",
         "calibration error": words.percent(of.calibration_error),
@@ -130,8 +171,12 @@ def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
 
 def remarks(prediction: Prediction) -> str:
     """What to mind about an answer."""
-    remarks = ["unlike the training data"] if prediction.abstained else []
-    return ", ".join(remarks + (["cut off"] if prediction.truncated else []))
+    remarks = []
+    if prediction.abstained:
+        remarks.append(f"abstained: unlike the training data (novelty {prediction.novelty:.3f})")
+    if prediction.truncated:
+        remarks.append("truncated: the end was cut off")
+    return ", ".join(remarks)
 
 
 def time(time_: dt.datetime | None) -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import datetime as dt
 import json
 import sys
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import (
@@ -73,12 +73,15 @@ class Terminal:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
 
+    def remark(self, text: str) -> None:
+        """What a person should know of the data before it is used."""
+        self.err.print(f"[yellow]note:[/] {escape(text)}")
+
     def outcome(self, outcome: Outcome) -> None:
         """The outcome of a commit, in one line."""
         if outcome.report is not None:
             report = outcome.report
-            accuracy = words.percent(report.accuracy)
-            what = f"version {outcome.version}: {report.examples:,} examples, accuracy {accuracy}"
+            what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
         elif outcome.error is not None:
             self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
@@ -135,8 +138,8 @@ class Terminal:
                 ", ".join(version.aliases),
                 f"{report.examples:,}",
                 report.classes,
-                words.percent(report.accuracy) if report.regression is None else "",
-                words.percent(report.macro_f1) if report.regression is None else "",
+                words.accuracy(report) if report.regression is None else "",
+                words.percent(report.macro_f1) if words.stated(report) and report.regression is None else "",
                 report.backbone,
                 phrases.time(version.create_time),
             )
@@ -164,10 +167,10 @@ class Terminal:
         for error in filter(None, (it.error for it in backbones)):
             self.out.print(escape(error))
 
-    def predictions(self, inputs: Sequence[str], predictions: Sequence[Prediction]) -> None:
-        """A table of predictions, one row an input."""
+    def predictions(self, answered: Iterable[tuple[str, Prediction]]) -> None:
+        """A table of inputs, as they are shown, with their predictions."""
         table = _table("input", "label", "probability", "next best", "")
-        for text, prediction in zip(inputs, predictions, strict=True):
+        for text, prediction in answered:
             if prediction.error is not None:
                 _row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
                 continue
@@ -175,12 +178,14 @@ class Terminal:
         self.out.print(table)
 
     def prediction_line(self, text: str, prediction: Prediction) -> None:
-        """One prediction as tab-separated label, probability, input."""
+        """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            self.line(f"\t\t{text}\t{prediction.error.message}")
+            cells = ["", "", text, f"error: {prediction.error.message}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
-            self.line(f"{answer}\t{certainty}\t{text}")
+            remarks = phrases.remarks(prediction)
+            cells = [answer, certainty, text, *([remarks] if remarks else [])]
+        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
 
     def report(
         self, model: str, version: int, report: Report, *, aliases: Sequence[str] = (), full: bool = False
@@ -200,29 +205,59 @@ class Terminal:
         for warning in report.warnings:
             self.out.print(f"[yellow]warning:[/] {escape(warning)}")
 
-    def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
-        """What an evaluation found."""
+    def evaluation(self, result: EvaluationResult, lines: Sequence[int], *, full: bool = False) -> None:
+        """What an evaluation found; `lines` are those of the examples, by their index."""
         self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
-        self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **phrases.figures(result)}))
+        self.out.print(_facts(phrases.evaluation_facts(result, lines)))
+        self._unknown_labels(result, lines)
         self._classes(result.per_class, full=full, trained=False)
         self._confusions(result.confusions, full=full)
-        if result.rejected_count:
-            first = "; ".join(f"example {r.index}: {r.detail}" for r in result.rejected[:_SHOWN_REJECTIONS])
-            self.say(f"{result.rejected_count:,} examples could not be evaluated: {first}")
+        if result.training_examples_missing:
+            self.out.print(f"[yellow]warning:[/] {phrases.TRAINING_EXAMPLES_MISSING}")
+
+    def _unknown_labels(self, result: EvaluationResult, lines: Sequence[int]) -> None:
+        if not result.unknown_labels:
+            return
+        table = _table("label that the version does not know", "examples", "lines", "did you mean")
+        for it in result.unknown_labels:
+            _row(
+                table,
+                it.label,
+                f"{it.examples:,}",
+                phrases.lines_of(it.indices, it.examples, lines),
+                it.similar,
+            )
+        self.out.print(table)
+        many = f"{words.plural(result.unknown_label_count, 'example')} with such labels"
+        self.out.print(
+            f"[yellow]warning:[/] {many} count as wrong: correct the labels, or adapt the model with examples of them"
+        )
 
     def rejections(
-        self, rejected: Sequence[Rejection], count: int, lines: Sequence[int] | array[int]
+        self,
+        rejected: Sequence[Rejection],
+        count: int,
+        rows: RowsRead,
     ) -> None:
-        """Which examples were refused: the first few, with their lines where these are known."""
-        if not count:
+        """Which rows were refused: the first few, with their lines where these are known.
+
+        Args:
+            rejected: The first examples that the server refused.
+            count: How many it refused.
+            rows: The rows that were read, and those of which no example could be made.
+        """
+        found = [(it.line, f"{it.place}: {it.reason}") for it in rows.refused]
+        for it in rejected:
+            line = rows.line(it.sequence)
+            where = f"example {it.sequence}" if line is None else rows.place(line)
+            found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
+        if not (total := count + rows.refused_count):
             return
-        self.err.print(f"[yellow]{count:,} example{'s were' if count > 1 else ' was'} refused:[/]")
-        for rejection in rejected[:_SHOWN_REJECTIONS]:
-            known = rejection.sequence < len(lines)
-            where = f"line {lines[rejection.sequence]}" if known else f"example {rejection.sequence}"
-            self.say(f"  {where}: {rejection.detail} [{rejection.reason}]")
-        if count > _SHOWN_REJECTIONS:
-            self.say(f"  … and {count - _SHOWN_REJECTIONS:,} more")
+        self.err.print(f"[yellow]{total:,} example{'s were' if total > 1 else ' was'} refused:[/]")
+        for _, text in sorted(found)[:_SHOWN_REJECTIONS]:
+            self.say(f"  {text}")
+        if total > _SHOWN_REJECTIONS:
+            self.say(f"  … and {total - _SHOWN_REJECTIONS:,} more")
 
     def event(self, event: Event) -> None:
         """One event of an adaptation, as a line."""
@@ -235,10 +270,13 @@ class Terminal:
         ordered = sorted(classes, key=lambda c: (c.f1, c.label))
         shown = ordered if full else ordered[:_SHOWN_CLASSES]
         sets = any(entry.threshold for entry in classes)
-        heads = ["label" if sets else "class", *(["examples"] if trained else []), "evaluated"]
+        cut = any(entry.truncated for entry in classes)
+        heads = ["label" if sets else "class", *(["examples"] if trained else [])]
+        heads += [*(["cut off"] if cut else []), "evaluated"]
         table = _table(*heads, *(["selected from"] if sets else []), "precision", "recall", "F1")
         for entry in shown:
-            cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            cells = [entry.label, *([f"{entry.examples:,}"] if trained else [])]
+            cells += [*([f"{entry.truncated:,}"] if cut else []), f"{entry.support:,}"]
             cells += [f"{entry.threshold:.2f}"] if sets else []
             _row(
                 table,
@@ -280,6 +318,7 @@ class Terminal:
         for title, groups in (
             ("exact duplicates", data.duplicate_groups),
             ("near duplicates", data.near_duplicate_pairs),
+            ("held-out copies of training examples", data.validation_copy_pairs),
         ):
             if full and groups:
                 table = _table(title, "similarity")

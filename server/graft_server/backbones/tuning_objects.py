@@ -52,6 +52,8 @@ class TuningSet:
     """Weight, shape (d, k), and bias, shape (k,), of the head to start from, calibrated."""
     frozen: Array
     """shape (m, k): what the frozen head says of the examples to measure on, without having seen them."""
+    bound: NDArray[np.int64] | None = None
+    """shape (n,): equal for examples that are copies of each other or of one group; None where nobody wrote it."""
 
     def write(self, objects: Objects, folder: str) -> str:
         """Creates the object, and returns its key."""
@@ -66,6 +68,8 @@ class TuningSet:
             "bias": bias,
             "frozen": self.frozen,
         }
+        if self.bound is not None:
+            arrays["bound"] = self.bound
         return _create(objects, folder, "examples.npz", _packed(arrays))
 
     @classmethod

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from graft_server.domain.errors import InvalidError
+from graft_server.domain.label_forms import shows_nothing, spelled
 
 SEGMENT = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?"
@@ -68,6 +69,13 @@ def clean_label(label: str, field: str) -> str:
         if not label:
             raise InvalidError(
                 f"{field} is empty: give the example a label of 1 to {MAX_LABEL_BYTES} bytes.",
+                reason="LABEL_EMPTY",
+                field=field,
+            )
+        if shows_nothing(label):
+            raise InvalidError(
+                f"{field} is {spelled(label[:16])}, which has invisible characters alone: give the example a label "
+                "that can be read.",
                 reason="LABEL_EMPTY",
                 field=field,
             )

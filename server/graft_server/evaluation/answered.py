@@ -28,6 +28,20 @@ class Answered:
         """The weights of the examples, shape (n,)."""
         return np.array([example.weight for example in self.examples])
 
+    def bound(self) -> NDArray[np.int64]:
+        """Numbers, shape (n,), equal for examples of one group, and for those that the head reads alike.
+
+        Inputs are not kept; those with the same outputs and the same target are taken to be copies.
+        """
+        rows = [np.ascontiguousarray(it).reshape(len(self.examples), -1) for it in self.outputs.values()]
+        numbers: dict[object, int] = {}
+        found = []
+        for place, example in enumerate(self.examples):
+            read = (*(row[place].tobytes() for row in rows), example.labels, example.value)
+            key = example.group or read
+            found.append(numbers.setdefault(key, len(numbers)))
+        return np.array(found, np.int64)
+
     def names(self) -> tuple[tuple[str, ...], dict[str, int]]:
         """The version's labels, then the examples' labels that it does not know, each with its column."""
         # A label that the version does not know is a class whose probability is always 0.

@@ -14,6 +14,7 @@ from graft_server.domain.report import (
     Figures,
     ReliabilityBin,
 )
+from graft_server.evaluation.interval import accuracy_interval
 
 BINS = 15
 """The bins of the expected calibration error, as in Guo et al. 2017."""
@@ -26,22 +27,27 @@ def figures(
     labels: NDArray[np.int32],
     weights: NDArray[np.float64],
     soft: NDArray[np.float32] | None = None,
+    *,
+    bound: NDArray[np.int64] | None = None,
+    folds: int = 0,
 ) -> Figures:
     """The figures of n >= 1 predictions over k classes; all 0 where the weights are.
 
     If targets are distributions, log-loss and calibration error are measured against `soft`, of shape (n, k);
-    accuracy and F1 against their most probable labels, `labels`.
+    accuracy and F1 against their most probable labels, `labels`. For `bound` and `folds` see `accuracy_interval`.
     """
     total = float(weights.sum())
     if total <= 0:
         return Figures(0.0, 0.0, 0.0, 0.0)
     predicted = probabilities.argmax(axis=1)
     f1 = class_scores(confusion_matrix(labels, predicted, weights, probabilities.shape[1]))[2]
+    right = predicted == labels
     return Figures(
-        float(weights @ (predicted == labels)) / total,
+        float(weights @ right) / total,
         float(f1[np.unique(labels[weights > 0])].mean()),
         log_loss(probabilities, labels, weights, soft),
         calibration_error(probabilities, labels, weights, soft),
+        *accuracy_interval(right, weights, bound, folds=folds),
     )
 
 

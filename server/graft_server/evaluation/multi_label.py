@@ -11,6 +11,7 @@ from graft_server.domain.examples import Task
 from graft_server.domain.report import ClassReport, Figures, Measured, MultiLabelFigures, ReliabilityBin
 from graft_server.evaluation.answered import Answered, carried_by_some
 from graft_server.evaluation.figures import BINS, LEAST_PROBABILITY, ratio, sums
+from graft_server.evaluation.interval import accuracy_interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +32,14 @@ def figures(
     selected: NDArray[np.bool_],
     targets: NDArray[np.bool_],
     weights: NDArray[np.float64],
+    *,
+    bound: NDArray[np.int64] | None = None,
+    folds: int = 0,
 ) -> MultiLabelMeasured:
-    """The figures of n predictions about k labels, each array but the weights of shape (n, k); 0 without weight."""
+    """The figures of n predictions about k labels, each array but the weights of shape (n, k); 0 without weight.
+
+    For `bound` and `folds` see `accuracy_interval`.
+    """
     total = max(float(weights.sum()), 1e-300)
     k = max(targets.shape[1], 1)
     right = weights @ (selected & targets)
@@ -42,14 +49,16 @@ def figures(
     own = np.where(targets, probabilities, 1 - probabilities).astype(np.float64)
     losses = -np.log(np.maximum(own, LEAST_PROBABILITY)).sum(axis=1)
     decided = np.repeat(weights, k)
+    exact = (selected == targets).all(axis=1)
     bins = np.clip((probabilities.reshape(-1) * BINS).astype(np.int64), 0, BINS - 1)
     gaps = np.bincount(bins, decided * (targets.reshape(-1) - probabilities.reshape(-1)), BINS)
     return MultiLabelMeasured(
         Figures(
-            float(weights @ (selected == targets).all(axis=1)) / total,
+            float(weights @ exact) / total,
             float(f1[carried > 0].mean()) if (carried > 0).any() else 0.0,
             float(weights @ losses) / (total * k),
             float(np.abs(gaps).sum()) / (total * k),
+            *accuracy_interval(exact, weights, bound, folds=folds),
         ),
         MultiLabelFigures(
             micro_f1=float(2 * right.sum() / max((answered + carried).sum(), 1e-300)),
@@ -105,7 +114,7 @@ def measure(answered: Answered, thresholds: NDArray[np.float32]) -> Measured:
     for row, example in zip(targets, answered.examples, strict=True):
         row[[column[label] for label in example.labels]] = True
     probabilities, selected = (answered.padded(it, len(names)) for it in ("probabilities", "selected"))
-    found = figures(probabilities, selected, targets, answered.weights)
+    found = figures(probabilities, selected, targets, answered.weights, bound=answered.bound())
     unknown = np.ones(len(names) - len(thresholds), np.float32)
     none = np.zeros(len(names), np.int64)
     per_class = label_reports(names, none, targets.sum(axis=0), np.concatenate([thresholds, unknown]), found)

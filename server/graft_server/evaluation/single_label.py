@@ -26,7 +26,7 @@ def measure(answered: Answered) -> Measured:
     return Measured(
         Task.SINGLE_LABEL,
         len(labels),
-        figures(probabilities, labels, answered.weights, soft),
+        figures(probabilities, labels, answered.weights, soft, bound=answered.bound()),
         carried_by_some(class_reports(names, none, labels, predicted, answered.weights)),
         confusions(names, labels, predicted),
     )

@@ -8,7 +8,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from graft_server.backbones.preprocessing import Prepared
+import numpy as np
+
+from graft_server.backbones.preprocessing import Prepared, features_unread
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.prediction import Prediction, Selector, Timings
@@ -148,7 +150,8 @@ class Predictor:
     async def outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
         """Returns all outputs of the version's head for each input, by name, or the input's error.
 
-        Runs behind other requests, in turns with adaptations.
+        Beside them are the backbone's features, as `named` calls them. Runs behind other requests, in turns with
+        adaptations.
         """
         key = f"{served.version.model}@{served.version.number}"
         parts = await served.trunk.in_turns(key, inputs, partial(self._outputs, served))
@@ -172,22 +175,12 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
-    if isinstance(served, ServedVersion) and served.tuned is not None:
-        tuned = InvalidError(
-            "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
-            reason="FEATURES_VIEW",
-        )
-        return [tuned if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
-    # An interim head reads the final view alone.
-    view = served.head.view if isinstance(served, ServedVersion) else POOLED
-    if view == POOLED or not any(it.kind is Kind.FEATURES for it in inputs):
+    if not isinstance(served, ServedVersion):
+        return found  # an interim head reads the final view alone
+    unread = features_unread(served.head.view, tuned=served.tuned is not None)
+    if unread is None:
         return found
-    error = InvalidError(
-        f"The model's head reads the view {view}, and features that a caller has are {POOLED} alone: "
-        "send the input itself, or adapt a model from features.",
-        reason="FEATURES_VIEW",
-    )
-    return [error if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
+    return [unread if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
 
 
 def _errors(found: Sequence[Prepared | InvalidError]) -> Iterator[InvalidError]:
@@ -229,10 +222,16 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _All:
-    """Reads all of the head's outputs."""
+    """Reads all of the head's outputs, and the features."""
 
     served: ServedVersion
 
     def __call__(self, features: Features) -> Arrays:
         output = self.served.scores(features)
-        return {name: getattr(output, name) for name in output.__dataclass_fields__}
+        arrays = {name: getattr(output, name) for name in output.__dataclass_fields__}
+        return arrays | {named(view): array.astype(np.float16) for view, array in features.items()}
+
+
+def named(view: str) -> str:
+    """Returns the name of a view's features among the outputs of a head."""
+    return f"features/{view}"

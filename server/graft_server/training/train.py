@@ -27,9 +27,10 @@ from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import TRAIN, Trained, Training
-from graft_server.training.examples.assembling import assembled
+from graft_server.training.examples.assembling import Seen, assembled, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
+from graft_server.training.reporting.truncation import with_truncated
 from graft_server.training.tasks.table import TRAINING
 from graft_server.training.tasks.task import Selection
 
@@ -54,7 +55,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     progress(JobProgress("reading"))
     rows = _read(objects, task)
     seed = task.seed % (1 << 64)  # NumPy's generators take no negative one
-    training_set, selection, warnings = _selected(rows, task, seed, progress)
+    training_set, selection, seen, warnings = _selected(rows, task, seed, progress)
     if task.reduced and len(training_set):
         progress(JobProgress("comparing", 0.9))
         reference = reference_at(place, task.backbone, task.encoder_id)
@@ -66,9 +67,11 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     head, graph = encode(selection.head), to_onnx(selection.head)
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
+    found = with_truncated(selection.report, training_set, rows, task.longest_input)
     report = dataclasses.replace(
-        selection.report,
-        warnings=(*warnings, *selection.report.warnings),
+        found,
+        data=seen.within(found.data),
+        warnings=(*seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,
@@ -87,23 +90,23 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
 
 def _selected(
     rows: Rows, task: Training, seed: int, progress: OnProgress
-) -> tuple[ExampleSet, Selection, list[str]]:
-    """What is trained on, the head that came of it, and warnings."""
+) -> tuple[ExampleSet, Selection, Seen, list[str]]:
+    """What is trained on, the head that came of it, what was seen of the examples, and further warnings."""
     kind = TRAINING[task.task]
     try:
-        training_set, warnings = assembled(rows, task, kind.assemble, kind.nothing)
+        training_set, seen = assembled(rows, task, kind.assemble, kind.nothing)
         metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.labels_named))}
 
         def selecting(_stage: str, fraction: float) -> None:
             progress(JobProgress("selecting", 0.1 + 0.8 * fraction, metrics))
 
-        return training_set, kind.select(training_set, seed=seed, progress=selecting), warnings
+        return training_set, kind.select(training_set, seed=seed, progress=selecting), seen, []
     except StateError as error:
         named = kind.by_names(task)
         if named is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
             raise
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
-        return *named, [warning]
+        return *named, Seen(similar=similar_labels((), task)), [warning]
 
 
 def _read(objects: Objects, task: Training) -> Rows:

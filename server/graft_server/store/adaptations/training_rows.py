@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Example, Input
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
-from graft_server.store.adaptations.features import read_features
+from graft_server.store.adaptations.features import StoredFeatures, read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
 from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
@@ -30,8 +30,12 @@ class Rows:
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
     """View name to features of shape (n, d), for the views that all rows have; empty if n is 0."""
+    truncated: NDArray[np.bool_]
+    """shape (n,): whether the input is longer than the encoder reads; False where that was not noted."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
+    replaced: int = 0
+    """Changes that gave another input to an id that the same adaptation had given to an example before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class _Row:
     features_key: str
     row: int
     """The row among the segment's features."""
+    source: str
+    """The adaptation."""
+    replaced: int = 0
+    """How often its id got another input within the adaptation."""
 
 
 def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
@@ -57,11 +65,14 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
 
     def read(generations: Mapping[str, Generations]) -> Rows:
         kept = _current_rows(objects, model, sources, encoder_id, generations)
+        encoded = _read_features(objects, kept)
         return Rows(
             examples=tuple(it.example for it in kept),
             origins=tuple(it.origin for it in kept),
-            features=_read_features(objects, kept),
+            features=dict(encoded.features),
+            truncated=encoded.truncated,
             generations={},
+            replaced=sum(it.replaced for it in kept),
         )
 
     rows, generations = _unreplaced(objects, model, sources, read)
@@ -79,6 +90,42 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
     def read(generations: Mapping[str, Generations]) -> dict[str, Input]:
         kept = _current_rows(objects, model, sources, "", generations)
         return {it.example.id: it.example.input for it in kept}
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def read_reduced(
+    objects: Objects,
+    model: str,
+    sources: Sequence[Source],
+    reduced: Callable[[Input], Input],
+    encoder_id: str = "",
+) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
+    """Returns what `read_rows` does, each example with what `reduced` makes of its input.
+
+    No more than the inputs of one segment are in memory at once.
+
+    Args:
+        objects: The store.
+        model: The model.
+        sources: The lineage.
+        reduced: Makes something small of an input.
+        encoder_id: The encoder whose features are read; "": none are.
+
+    Returns:
+        The examples, and their features by view.
+
+    Raises:
+        ObjectMissingError: A segment or its features are missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(
+        generations: Mapping[str, Generations],
+    ) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
+        kept = _current_rows(objects, model, sources, encoder_id, generations, reduced=reduced)
+        features = dict(_read_features(objects, kept).features) if encoder_id else {}
+        return tuple(it.example for it in kept), features
 
     return _unreplaced(objects, model, sources, read)[0]
 
@@ -105,6 +152,8 @@ def _current_rows(
     sources: Sequence[Source],
     encoder_id: str,
     generations: Mapping[str, Generations],
+    *,
+    reduced: Callable[[Input], Input] | None = None,
 ) -> tuple[_Row, ...]:
     rows: dict[str, _Row] = {}
     for source in sources:
@@ -115,27 +164,46 @@ def _current_rows(
             for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 for it in changes(segment, first, next_sequence):
-                    _apply(rows, it, writer_id, key)
+                    _apply(
+                        rows,
+                        it if reduced is None else _reduced(it, reduced),
+                        writer_id,
+                        key,
+                        source.adaptation_id,
+                    )
     return tuple(rows.values())
 
 
-def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str) -> None:
+def _reduced(placed: Placed, reduced: Callable[[Input], Input]) -> Placed:
+    example = placed.change.upsert
+    if example is None:
+        return placed
+    return replace(placed, change=Change(upsert=replace(example, input=reduced(example.input))))
+
+
+def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, source: str) -> None:
     change = placed.change
     if change.delete_id is not None:
         rows.pop(change.delete_id, None)
-    if change.upsert is not None:
-        rows.pop(change.upsert.id, None)  # so that the row moves to the end
-        rows[change.upsert.id] = _Row(change.upsert, (writer_id, placed.sequence), key, placed.row)
+    if (example := change.upsert) is not None:
+        before = rows.pop(example.id, None)  # so that the row moves to the end
+        replaced = 0
+        if before is not None and before.source == source:
+            replaced = before.replaced + (before.example.input != example.input)
+        rows[example.id] = _Row(example, (writer_id, placed.sequence), key, placed.row, source, replaced)
 
 
-def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:
+def _read_features(objects: Objects, rows: Sequence[_Row]) -> StoredFeatures:
     # Rows are in the order of their segments, so each segment's features are read once.
     wanted: dict[str, list[int]] = {}
     for row in rows:
         wanted.setdefault(row.features_key, []).append(row.row)
     pieces: dict[str, list[NDArray[np.float16]]] = {}
+    truncated = [np.zeros(0, bool)]
     for key, indices in wanted.items():
-        features = read_features(objects, key)
+        stored = read_features(objects, key)
+        features = stored.features
+        truncated.append(stored.truncated[indices])
         # If a caller sent features instead of inputs, a segment has only their one view.
         shared = features.keys() & pieces.keys() if pieces else features.keys()
         if not shared:
@@ -145,4 +213,5 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
             for view, array in features.items()
             if view in shared
         }
-    return {view: np.concatenate(arrays) for view, arrays in pieces.items()}
+    joined = {view: np.concatenate(arrays) for view, arrays in pieces.items()}
+    return StoredFeatures(joined, np.concatenate(truncated))

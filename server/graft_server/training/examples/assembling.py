@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,9 +12,15 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Split
+from graft_server.domain.label_forms import similar, spelled
+from graft_server.domain.report import DataReport, SimilarLabels
+from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
+
+NAMED = 5
+"""The most groups of similar labels that a warning names."""
 
 Shared = dict[str, Any]
 """The fields of an `ExampleSet`, by name, which the sets of all tasks have."""
@@ -54,10 +61,48 @@ class NothingToTrainOn:
         )
 
 
-def assembled(
-    rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToTrainOn
-) -> tuple[Set, list[str]]:
-    """Returns the labelled examples as arrays, and warnings about those that were left out.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the examples of a commit show before any of them is trained on."""
+
+    unlabelled: int = 0
+    """Examples without a target."""
+    others: int = 0
+    """Labelled examples whose labels are not among the closed ones."""
+    replaced: int = 0
+    """See `Rows`."""
+    similar: tuple[SimilarLabels, ...] = ()
+    """Labels that a person would read as one."""
+    target: str = "label"
+    """What an example of the task carries."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The same in sentences."""
+        warnings = []
+        if self.unlabelled:
+            warnings.append(f"{self.unlabelled:,} examples were left out: they have no {self.target}.")
+        if self.others:
+            others = "their labels are not among the closed ones"
+            warnings.append(f"{self.others:,} examples were left out: {others}.")
+        if self.replaced:
+            warnings.append(
+                f"{self.replaced:,} examples were replaced by later ones with the same id and another input: if these "
+                "are no corrections, give each input an id of its own, or none."
+            )
+        if self.similar:
+            warnings.append(_asked(self.similar))
+        return warnings
+
+    def within(self, data: DataReport | None) -> DataReport | None:
+        """The findings in the data, with these among them."""
+        if data is None:
+            return None
+        return replace(data, unlabelled_examples=self.unlabelled, similar_labels=self.similar)
+
+
+def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToTrainOn) -> tuple[Set, Seen]:
+    """Returns the labelled examples as arrays, and what was seen of all.
 
     Args:
         rows: The rows of a lineage.
@@ -84,8 +129,16 @@ def assembled(
         "origins": tuple(rows.origins[i] for i in kept),
         "input_digests": tuple(it.input.digest() for it in examples),
         "features": {view: array[kept] for view, array in rows.features.items()},
+        "wordings": tuple(wording_digest(it.input) for it in examples),
     }
-    return build(examples, wanted, shared), _left_out(len(rows.examples), len(labelled), len(kept))
+    seen = Seen(
+        unlabelled=len(rows.examples) - len(labelled),
+        others=len(labelled) - len(kept),
+        replaced=rows.replaced,
+        similar=similar_labels(examples, wanted),
+        target=nothing.target,
+    )
+    return build(examples, wanted, shared), seen
 
 
 def known_labels(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:
@@ -117,10 +170,21 @@ def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
-def _left_out(examples: int, labelled: int, kept: int) -> list[str]:
-    warnings = []
-    if unlabelled := examples - labelled:
-        warnings.append(f"{unlabelled:,} examples were left out: they have no label.")
-    if others := labelled - kept:
-        warnings.append(f"{others:,} examples were left out: their labels are not among the closed ones.")
-    return warnings
+def similar_labels(examples: Sequence[Example], wanted: Wanted) -> tuple[SimilarLabels, ...]:
+    """Groups of labels, declared or carried by some example, that a person would read as one."""
+    carried = Counter(dict.fromkeys((label.name for label in wanted.labels), 0))
+    carried.update(label for it in examples for label in set(it.labels))
+    return similar(carried)
+
+
+def _asked(groups: Sequence[SimilarLabels]) -> str:
+    """The question whether similar labels are meant as one, naming the first groups."""
+    named = "; ".join(
+        " and ".join(f"{spelled(it.label)} ({it.examples:,})" for it in group.labels)
+        for group in groups[:NAMED]
+    )
+    more = f"; and {len(groups) - NAMED:,} more groups" if len(groups) > NAMED else ""
+    return (
+        f"Labels differ only by case, spacing, punctuation or invisible characters: {named}{more}. If they are meant "
+        "as one, give them one name: 'graft adapt --merge-labels' takes the most frequent."
+    )

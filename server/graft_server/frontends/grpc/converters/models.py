@@ -13,6 +13,7 @@ from graft_server.domain.backbone import BackboneInfo
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
 from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.report import Evaluation, EvaluationMethod
 from graft_server.frontends.grpc.converters.enums import (
     BACKBONE_STATES,
     MODALITIES,
@@ -62,6 +63,8 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
     for name, figure in figures.items():
         if name in _SUMMARY_FIGURES:
             setattr(report, name, figure)
+        elif name == "evaluation":
+            filled(report.evaluation, Evaluation(**{**figure, "method": EvaluationMethod(figure["method"])}))
         elif name in FIGURES and figure is not None:
             json_format.ParseDict(figure, getattr(report, name))
     return report
@@ -69,7 +72,7 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
 
 _SUMMARY_FIGURES = {
     "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
-    "backbone", "encoder_id", "seed",
+    "accuracy_low", "accuracy_high", "backbone", "encoder_id", "seed",
 }  # fmt: skip
 
 
@@ -159,6 +162,7 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         trained_on=value.trained_on,
         trained_on_count=value.trained_on_count,
         unknown_label_count=value.unknown_label_count,
+        training_examples_missing=value.training_examples_missing,
         task=TASK_MESSAGES[measured.task],
     )
     filled(response, measured.figures)

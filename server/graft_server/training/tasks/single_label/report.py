@@ -35,7 +35,6 @@ def report_of(
     choice: HeadChoice,
     *,
     out_of_fold: Array,
-    held_out: NDArray[np.int64],
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
@@ -45,27 +44,28 @@ def report_of(
         head: The fitted head.
         choice: The choice of the head.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
-        held_out: Rows of the training set that were not trained on.
     """
-    train = examples.train
+    train, held_out = examples.train, examples.parts.held_out
     if len(held_out):
         features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
+        bound = examples.parts.bound[held_out]
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
     elif examples.measured.any():
         rows = examples.measured
         probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
         soft = None if examples.soft is None else examples.soft[rows]
+        bound = examples.bound[rows]
         how = Evaluation(EvaluationMethod.CROSS_VALIDATION, examples.folds, len(labels))
     else:
         probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
-        soft = None
+        soft, bound = None, examples.bound[:0]
         how = Evaluation(EvaluationMethod.NONE)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = figures.figures(probabilities, labels, weights, soft)
+    found = figures.figures(probabilities, labels, weights, soft, bound=bound, folds=how.folds)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -74,6 +74,8 @@ def report_of(
         macro_f1=found.macro_f1,
         log_loss=found.log_loss,
         calibration_error=found.calibration_error,
+        accuracy_low=found.accuracy_low,
+        accuracy_high=found.accuracy_high,
         evaluation=how,
         head=choice,
         per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
@@ -100,7 +102,7 @@ def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> Learning
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     train = examples.train
-    warnings = warnings_of_all(train, examples.rows)
+    warnings = warnings_of_all(train, examples.parts)
     torn = np.zeros(len(train.classes), bool)
     torn[examples.labels[~examples.measured]] = True
     for which, what in (

@@ -37,7 +37,7 @@ from graft_server.store.objects.objects import Objects
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.contract import Finishing
 from graft_server.training.examples.folded import Examples
-from graft_server.training.examples.folds import bound_together, stratified_folds
+from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
 from graft_server.training.search.evidence import mean_and_variance
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS
@@ -68,11 +68,10 @@ def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
     if examples is None or selection.out_of_fold is None:
         return None
     train, rows = examples.train, examples.rows
-    bound = bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
     folds = 20 if len(rows) >= MANY_EXAMPLES else 10
-    if len(rows) < LEAST_EXAMPLES or len(np.unique(bound)) < folds:
+    if len(rows) < LEAST_EXAMPLES or len(np.unique(examples.bound)) < folds:
         return None
-    fold_of = stratified_folds(examples.labels, bound, folds, seed)
+    fold_of = stratified_folds(examples.labels, examples.bound, folds, seed)
     of_examples = np.full(len(rows), Part.TRAIN, np.int8)
     of_examples[fold_of == 0] = Part.STOP
     of_examples[fold_of == 1] = Part.MEASURE
@@ -88,9 +87,10 @@ def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
         labels=train.labels,
         weights=train.weights,
         part=part,
-        validation=train.validation & (train.weights > 0),
+        validation=np.isin(np.arange(len(train)), examples.parts.held_out),
         head=_start(examples, selection.report.head.settings, of_examples),
         frozen=selection.out_of_fold[of_examples == Part.MEASURE],
+        bound=examples.parts.bound,
     )
 
 
@@ -121,12 +121,14 @@ class _Measured:
     """shape (m, k): of the examples that the report's figures come from."""
     labels: NDArray[np.int32]
     weights: NDArray[np.float64]
+    bound: NDArray[np.int64]
+    """shape (m,): equal for those that are copies of each other or of one group."""
 
     def reported(self, frozen: Report, names: tuple[str, ...]) -> Report:
         """The frozen version's report, with the figures of the tuned one; what it says of the data stays."""
         probabilities, labels, weights = self.probabilities, self.labels, self.weights
         predicted = probabilities.argmax(axis=1)
-        found = figures.figures(probabilities, labels, weights)
+        found = figures.figures(probabilities, labels, weights, bound=self.bound)
         counts = np.array([it.examples for it in frozen.per_class], np.int64)
         return dataclasses.replace(
             frozen,
@@ -134,6 +136,8 @@ class _Measured:
             macro_f1=found.macro_f1,
             log_loss=found.log_loss,
             calibration_error=found.calibration_error,
+            accuracy_low=found.accuracy_low,
+            accuracy_high=found.accuracy_high,
             evaluation=Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels)),
             head=HeadChoice(
                 self.head.kind,
@@ -174,11 +178,14 @@ def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> Tun
         own_share=tried.unfrozen_layers / tried.layers,
         bytes=made.top_bytes,
     )
+    measured_on = held_out[~stop]
     validation = np.flatnonzero(kept.validation)
     if len(validation):
+        measured_on = validation
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
-    measured = _Measured(head, trial, candidates, tuned, labels, weights)
+    bound = np.arange(len(kept.labels)) if kept.bound is None else kept.bound
+    measured = _Measured(head, trial, candidates, tuned, labels, weights, bound[measured_on])
     return TunedHead(head, features, report, of_measured, measured.reported)
 
 

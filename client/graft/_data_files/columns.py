@@ -1,0 +1,104 @@
+"""The columns of a data file, its rows, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class DataError(Exception):
+    """A data file is malformed; the message names the file, the line and the column."""
+
+
+class RowError(DataError):
+    """One row cannot be used; the file's other rows can.
+
+    Attributes:
+        line: The line on which the row begins, from 1; its number where rows are no lines.
+        place: Where it is: "line 5", "row 5", or the path of a file within a folder.
+        reason: What is wrong with the row, and what would be right.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        line: int,
+        reason: str,
+        *,
+        column: str | None = None,
+        unit: str = "line",
+        path: str = "",
+    ) -> None:
+        """Says what is wrong with a row, or with its cell of `column`.
+
+        Args:
+            name: The file or folder.
+            line: The line, or its number where rows are no lines.
+            reason: What is wrong.
+            column: The cell's column.
+            unit: What `line` counts.
+            path: The file within the folder `name`.
+        """
+        self.place = path or f"{unit} {line}"
+        place = f"{name}/{path}" if path else f"{name}, {self.place}"
+        super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
+        self.line = line
+        self.reason = reason if column is None else f"column {column!r}: {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a file."""
+
+    input: str
+    """The input to classify."""
+    label: str
+    """The label of the input."""
+    id: str | None = None
+    """The example's id."""
+    weight: str | None = None
+    """The example's weight."""
+    group: str | None = None
+    """The group that cross-validation keeps together."""
+    split: str | None = None
+    """ "train" or "validation"."""
+    subject: str | None = None
+    """The person whose data it is."""
+    path: bool = False
+    """Whether `input` names files of images or clips, relative to the data file's folder, instead of holding texts."""
+    separator: str = ""
+    """The separator of several labels in a cell of `label`; empty: a cell is one label."""
+    value: str | None = None
+    """The number to predict, in place of a label."""
+    second: str | None = None
+    """The second text, if `input` is the first of a pair."""
+    labels_from: tuple[str, ...] = ()
+    """Columns each of which is a label that applies where the cell is 1, in place of `label`."""
+    decimal: str = ""
+    """The character before the decimals of numbers, "." or ","; empty: a point, and a comma is asked about."""
+
+
+class Origin(Protocol):
+    """The source of rows."""
+
+    @property
+    def name(self) -> str:
+        """The name for messages."""
+
+    @property
+    def folder(self) -> Path:
+        """Where names of files begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file."""
+
+    line: int
+    """The line on which it begins, from 1; its number where rows are no lines."""
+    values: Mapping[str, Any]
+    """Its values by column."""
+    unit: str = "line"
+    """What `line` counts: "line" or "row"."""

@@ -1,0 +1,100 @@
+"""From a caller's changes to protobuf, and what is noticed of them on the way: what is missing, what is given twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
+from graft._records.id_use import IdUse
+from graft._records.label_forms import MAX_SIMILAR, similar
+from graft._records.records import CheckResult, Rejection
+from graft._records.task_guess import Guess
+from graft.v1 import adaptation_pb2
+
+_MAX_LABELS = 1_000_000
+"""The most labels that are counted; more are no labels."""
+
+
+class Conversion:
+    """Converts the changes of one `adapt` or `check`, in order."""
+
+    def __init__(self, task: str, guess: Guess, *, checked: bool = False) -> None:
+        """Begins.
+
+        Args:
+            task: "single_label", "multi_label", "regression", or "" if it is not known.
+            guess: How the task was found, if the caller did not name it.
+            checked: Whether to count what a check says.
+        """
+        self._task = task.replace("-", "_")
+        self._guess = guess
+        self._checked = checked
+        self._unlabelled = 0
+        self._labels: Counter[str] = Counter()
+        self._ids = IdUse()
+
+    def changes(self, changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
+        """The protobuf form of all changes, one by one, as they arrive."""
+        for number, change in enumerate(changes):
+            yield self.change(number, change)
+
+    def change(self, number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
+        """The protobuf form of change `number`, counted from 0 in errors."""
+        message = numbered_change_message(number, change, self._task)
+        if self._checked:
+            self._count(message, change)
+        return message
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a caller should know, in sentences."""
+        return tuple(filter(None, (self._guess.said,)))
+
+    def check_result(
+        self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int
+    ) -> CheckResult:
+        """The result of a check, with what was counted."""
+        ids = self._ids
+        notices = [*self.notices]
+        if self._unlabelled:
+            notices.append(
+                f"{self._unlabelled:,} of {examples:,} examples carry no target: they are not trained on"
+            )
+        if ids.lossy:
+            notices.append(
+                f"{ids.said('examples', 'inputs')}: later ones would replace {ids.lost:,} of the same id"
+            )
+        found = similar(self._labels)
+        return CheckResult(
+            model,
+            examples,
+            rejected,
+            rejected_count,
+            task=self._task,
+            unlabelled=self._unlabelled,
+            similar_labels=found[:MAX_SIMILAR],
+            replaced=ids.lost,
+            notices=tuple(notices),
+        )
+
+    def _count(self, message: adaptation_pb2.ExampleChange, change: ChangeLike) -> None:
+        if isinstance(change, Delete):
+            self._ids.forget(change.id)
+            return
+        example = message.upsert
+        match example.WhichOneof("target"):
+            case None:
+                self._unlabelled += 1
+            case "label":
+                self._carried([example.label])
+            case "label_set":
+                self._carried(set(example.label_set.labels))
+            case "distribution":
+                self._carried({it.label for it in example.distribution.labels})
+        if isinstance(change, Example) and example.id:
+            self._ids.add(change)
+
+    def _carried(self, labels: Iterable[str]) -> None:
+        if len(self._labels) < _MAX_LABELS:
+            self._labels.update(labels)

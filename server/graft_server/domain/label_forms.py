@@ -1,0 +1,73 @@
+"""Labels as a person reads them: which characters show nothing, and which labels look the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+from graft_server.domain.report import LabelCount, SimilarLabels
+
+MAX_SIMILAR = 50
+"""The most groups of similar labels in a report."""
+MAX_NAMED = 10
+"""The most labels of a group."""
+
+_SHOW_NOTHING = re.compile(
+    # Format characters but the Arabic and Syriac marks that are seen, control characters, fillers, variation selectors
+    # and the blank of Braille: Unicode's Default_Ignorable_Code_Point, and what fonts leave blank.
+    "[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+_FLAGS_TAGS = re.compile("(?<=\U0001f3f4)[\U000e0020-\U000e007f]+")
+"""The tags behind a black flag: they tell England's from Scotland's."""
+_JOINTS = re.compile(r"(?<=[^\W_])(?:[\s_]|[‐-―-](?!\d)|(?<=\d)[‐-―-])+(?=[^\W_])")
+"""Spaces, underscores and hyphens between words. A hyphen between a letter and a digit may be a sign."""
+_IDLE_JOINTS = re.compile(r"(?<!\d) | (?!\d)")
+"""Joints that mean nothing: between two digits they make two numbers of one."""
+_QUOTES = {ord(mark): "'" for mark in '‘’‚‛′`´"“”„‟″«»'}
+_WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
+
+
+def shows_nothing(label: str) -> bool:
+    """Whether a label consists of spaces and invisible characters alone."""
+    return not _SHOW_NOTHING.sub("", label).strip()
+
+
+def spelled(label: str) -> str:
+    r"""The label in quotation marks, with the numbers of characters that show nothing: 'caf\u200be'."""
+    quoted = repr(label)
+    return _SHOW_NOTHING.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+
+
+def reading(label: str) -> str:
+    """What a person reads of a label: equal for labels that differ only in ways that are hard to see or to mean.
+
+    These ways are case, compatibility forms such as full-width letters (NFKC), invisible characters, the kind and
+    number of spaces, hyphens and underscores between words, quotation marks around it, the punctuation behind it, and
+    of whole numbers the zeros that a conversion adds ("2.0", "02").
+    """
+    tags = _FLAGS_TAGS.search(label)
+    text = unicodedata.normalize("NFKC", _SHOW_NOTHING.sub("", label)).casefold()
+    text = unicodedata.normalize("NFKC", text.replace("i\u0307", "i")).translate(_QUOTES).strip()
+    if number := _WHOLE_NUMBER.fullmatch(text):
+        return number[1].removeprefix("+") + number[2]
+    bare = text.strip("' ").rstrip(".,;:!?… ") or text
+    return _IDLE_JOINTS.sub("", _JOINTS.sub(" ", bare)) + (tags[0] if tags else "")
+
+
+def similar(examples: Mapping[str, int]) -> tuple[SimilarLabels, ...]:
+    """The groups of labels that a person reads as one, those with the most examples first, at most MAX_SIMILAR.
+
+    Args:
+        examples: For each label the number of examples that carry it.
+    """
+    groups: dict[str, list[LabelCount]] = {}
+    for label, count in examples.items():
+        groups.setdefault(reading(label), []).append(LabelCount(label, count))
+    several = [
+        sorted(group, key=lambda it: (-it.examples, it.label)) for group in groups.values() if len(group) > 1
+    ]
+    several.sort(key=lambda group: (-sum(it.examples for it in group), group[0].label))
+    return tuple(SimilarLabels(tuple(group[:MAX_NAMED])) for group in several[:MAX_SIMILAR])
