@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.columns import Columns, DataError, RowError
-from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import Data, numbered_examples, open_data
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
@@ -331,6 +331,8 @@ def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
         terminal.interrupts.opened(args.data) as source,
         open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
+        for remark in data.remarks if isinstance(data, FolderTree) else ():
+            terminal.remark(remark)
         yield data
 
 
@@ -344,7 +346,7 @@ def _examples(
     data: Data, columns: Columns, on_read: Callable[[float], None], rows: RowsRead
 ) -> Iterator[Example]:
     """The file's examples; `rows` takes the line of each, for those that the server refuses."""
-    rows.unit = data.unit
+    rows.unit, rows.place = data.unit, data.place
     for line, example in numbered_examples(data, columns, rows.refuse):
         on_read(data.position / data.size if data.size else 0.0)
         rows.take(line)
@@ -357,7 +359,7 @@ def _with_refused(result: Any, rows: RowsRead) -> dict[str, Any]:
 
 
 def _refused(rows: RowsRead) -> dict[str, Any]:
-    refused = [{"line": it.line, "reason": it.reason} for it in rows.refused]
+    refused = [{"line": it.line, "place": it.place, "reason": it.reason} for it in rows.refused]
     return {"unread_count": rows.refused_count, "unread": refused}
 
 

@@ -73,6 +73,10 @@ class Terminal:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
 
+    def remark(self, text: str) -> None:
+        """What a person should know of the data before it is used."""
+        self.err.print(f"[yellow]note:[/] {escape(text)}")
+
     def outcome(self, outcome: Outcome) -> None:
         """The outcome of a commit, in one line."""
         if outcome.report is not None:
@@ -242,10 +246,10 @@ class Terminal:
             count: How many it refused.
             rows: The rows that were read, and those of which no example could be made.
         """
-        found = [(it.line, f"{rows.unit} {it.line}: {it.reason}") for it in rows.refused]
+        found = [(it.line, f"{it.place}: {it.reason}") for it in rows.refused]
         for it in rejected:
             line = rows.line(it.sequence)
-            where = f"example {it.sequence}" if line is None else f"{rows.unit} {line}"
+            where = f"example {it.sequence}" if line is None else rows.place(line)
             found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
         if not (total := count + rows.refused_count):
             return
