@@ -233,9 +233,9 @@ def test_a_file_of_values_is_taught_asked_and_reported_by_commands(server, model
             types_pb2.TASK_MULTI_LABEL,
             {"label_set": types_pb2.LabelSet(labels=["lock", "bill"])},
             {"labels": ("bill", "lock")},
-            "bill, lock",
+            "bill,lock",
         ),
-        (types_pb2.TASK_MULTI_LABEL, {"label_set": types_pb2.LabelSet()}, {"labels": ()}, "no label"),
+        (types_pb2.TASK_MULTI_LABEL, {"label_set": types_pb2.LabelSet()}, {"labels": ()}, "[]"),
         (types_pb2.TASK_REGRESSION, {"value": 2.5}, {"value": 2.5}, "2.5"),
         (
             types_pb2.TASK_SINGLE_LABEL,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from graft._data_files.columns import Row, RowError
+from graft._records.targets import is_missing, number_of, word_of
+
+_NO_NUMBER: Final = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>", "nat"})
+"""Words for a missing number. As labels they are names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +27,33 @@ class Cells:
             raise self.wrong(column, f"{value!r:.60} is not a text")
         return value
 
-    def word(self, column: str) -> str:
-        """A label, an id or the like: a text or a whole number."""
-        # Labels and ids are often numbers in JSON; a fraction or a list is a mistake.
+    def given(self, column: str) -> Any:
+        """What a cell holds; None if that is missing, or if a row of JSON lacks the key."""
+        if self.row.sparse and column not in self.row.values:
+            return None
         value = self.value(column)
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self.wrong(column, f"{value!r:.60} is not a text")
-        return str(value)
+        return None if is_missing(value) else value
+
+    def word(self, column: str) -> str:
+        """An id or the like: a text or a number; "" if it is missing."""
+        try:
+            return word_of(self.given(column))
+        except (TypeError, ValueError):
+            raise self.wrong(column, f"{self.value(column)!r:.60} is not a text") from None
 
     def number(self, column: str) -> float | None:
-        """The number of a cell; None if it is empty."""
-        value = self.value(column)
-        if value in (None, ""):
+        """The number of a cell; None if it is missing, or has a word for that."""
+        value = self.given(column)
+        if isinstance(value, str) and value.strip().lower() in _NO_NUMBER:
             return None
         try:
-            return float(value)
-        except (TypeError, ValueError):
+            return number_of(value)
+        except TypeError:
             raise self.wrong(column, f"{value!r:.60} is not a number") from None
 
     def one_of(self, column: str, choices: tuple[str, ...]) -> str:
         """The cell in small letters, which is one of `choices`."""
-        value = str(self.value(column) or "").strip().lower()
+        value = str(self.given(column) or "").strip().lower()
         if value not in choices:
             expected = ", ".join(repr(choice) for choice in choices if choice)
             raise self.wrong(column, f"{value!r:.60} is none of {expected}, and not empty")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,25 @@ class Columns:
     """The number to predict, in place of a label."""
     second: str | None = None
     """The second text, if `input` is the first of a pair."""
+    task: str = ""
+    """ "single_label", "multi_label", "regression", or "" if it is not known."""
+    lists: bool = False
+    """Whether cells of `label` that look like lists are lists; they are in any case where there is a separator."""
+    codes: bool = False
+    """Whether labels such as "2.0" are codes that became fractions: "2"."""
+    merge: Callable[[str], str] | None = None
+    """Gives similar labels one name."""
+
+    @property
+    def target(self) -> str:
+        """The column of what an example is answered with."""
+        return self.value or self.label
+
+    @property
+    def named(self) -> frozenset[str]:
+        """All columns that some row must have."""
+        extra = (self.id, self.weight, self.group, self.split, self.subject, self.second)
+        return frozenset({self.input, self.target, *filter(None, extra)})
 
 
 class Origin(Protocol):
@@ -68,6 +87,13 @@ class Origin(Protocol):
         """Where names of files begin."""
 
 
+class Rows(Origin, Protocol):
+    """A source of rows."""
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a file."""
@@ -76,3 +102,10 @@ class Row:
     """The line on which it begins, from 1."""
     values: Mapping[str, Any]
     """Its values by column."""
+    sparse: bool = False
+    """Whether a column that it lacks is a missing value: in JSON, not in tables."""
+
+
+def no_column(name: str, column: str, columns: Iterable[str]) -> DataError:
+    """The error for a column that no row of a file has."""
+    return DataError(f"{name}: no column {column!r}; the columns are: {', '.join(columns) or '(none)'}")

@@ -157,7 +157,7 @@ class DataFile:
                 yield RowError(self.name, line, wrong)
                 continue
             if isinstance(values, dict):
-                yield Row(line, values)
+                yield Row(line, values, sparse=True)
             else:
                 yield RowError(self.name, line, f"{text.strip()!r:.60} is not a JSON object")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
-from graft._data_files.columns import Columns, DataError, RowError
+from graft._data_files.columns import Columns, DataError, RowError, Rows, no_column
 from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
@@ -46,12 +46,16 @@ def read_examples(
         split: The column that says "train" or "validation", if there is one.
         subject: The column of whose data it is, if there is one.
         delimiter: What separates cells, where the ending does not say.
-        label_separator: What separates several labels in a cell, for a multi-label model.
+        label_separator: What separates several labels in a cell, for a multi-label model. A cell may also be a list,
+            in JSON or as Python writes one.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
         second: The column of second texts, where inputs are pairs.
 
         on_error: What happens at a row that cannot be used. "raise" raises its `RowError`; anything else is called
             with it, and the file's other rows follow.
+
+    A target is missing if its cell is empty, if JSON has null or NaN there, or if a row of JSON lacks the key; "nan",
+    "NA", "None" and "null" are labels, but no values. Such examples carry no target.
 
     Raises:
         DataError: The file cannot be read as such, or no row of it can be used; the message names the line and the
@@ -78,7 +82,7 @@ def read_examples(
 
 
 def numbered_examples(
-    data: Data, columns: Columns, on_bad: Callable[[RowError], None]
+    data: Rows, columns: Columns, on_bad: Callable[[RowError], None]
 ) -> Iterator[tuple[int, Example]]:
     """The examples of a file's rows, each with the line on which its row begins, as they are read.
 
@@ -92,10 +96,15 @@ def numbered_examples(
     """
     first: RowError | None = None
     taken = bad = 0
+    absent = columns.named
+    seen: dict[str, None] = {}
     for row in data.rows():
         try:
             if isinstance(row, RowError):
                 raise row
+            if absent:
+                absent -= row.values.keys()
+                seen.update(dict.fromkeys(row.values))
             example = example_of(data, row, columns)
         except RowError as error:
             first, bad = first or error, bad + 1
@@ -106,6 +115,8 @@ def numbered_examples(
     if first is not None and not taken:
         others = f" (none of the {bad:,} rows can be used)" if bad > 1 else ""
         raise DataError(f"{first}{others}")
+    if taken and absent:
+        raise no_column(data.name, columns.target if columns.target in absent else min(absent), seen)
 
 
 def _raised(error: RowError) -> None:

@@ -30,14 +30,17 @@ class Guess:
     doubtful: bool = False
     """Whether the targets are whole numbers, which may be either."""
 
-    @property
-    def said(self) -> str:
-        """The guess in a sentence with its remedy; "" where there is nothing to say."""
+    def said(self, overruled_by: str) -> str:
+        """The guess in a sentence; "" where there is nothing to say.
+
+        Args:
+            overruled_by: What names another task, with {} in place of the task.
+        """
         if not self.because:
             return ""
         other = "regression" if self.task == "single_label" else "single_label"
-        words = f"task: {self.task.replace('_', '-')}, guessed because {self.because}"
-        return f"{words}; the task {other.replace('_', '-')} overrules"
+        overruled = overruled_by.format(other.replace("_", "-"))
+        return f"task: {self.task.replace('_', '-')}, guessed because {self.because}; {overruled} overrules"
 
 
 class TaskGuess:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
-from graft._data_files.columns import Columns, DataError, RowError
-from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
-from graft._data_files.reader import Data, numbered_examples, open_data
+from graft._data_files.columns import DataError, RowError
 from graft._data_files.refused import RefusedRows
-from graft._records.examples import Example
+from graft._records.label_forms import asked
 from graft._records.predictions import Prediction
 from graft._records.records import Rejection
 from graft._report.page import page
@@ -32,6 +29,7 @@ from graft.cli.asking import (
 )
 from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.following import FollowedLines
+from graft.cli.reading import ReadFile, Wanted, columns_of, read_file
 from graft.cli.terminal import Terminal, plain
 
 T = TypeVar("T")
@@ -57,17 +55,18 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
-    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, _wanted(args)) as data, AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
-            **_how_to_adapt(args),
+            data.examples(bar.reading, lines, unread),
+            **{**_how_to_adapt(args), "task": data.task},
             on_progress=bar.show,
             on_published=terminal.outcome,
         )
+    notes = _told_at_the_end(data, terminal)
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_unread(result, unread, notes))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
     terminal.rejections(result.rejected, result.rejected_count, lines, unread)
@@ -84,7 +83,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, _columns(args, None), _told(unread, terminal)),
+            FollowedLines(interrupts, columns_of(args, None), _told(unread, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
@@ -103,19 +102,40 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     lines: array[int] = array("q")
     unread = RefusedRows()
-    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, _wanted(args)) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
-            **_what_to_adapt(args),
+            data.examples(bar.reading, lines, unread),
+            **{**_what_to_adapt(args), "task": data.task},
             on_progress=bar.show,
         )
+    notes = _told_at_the_end(
+        data, terminal, [f"warning: {similar}"] if (similar := asked(result.similar_labels)) else []
+    )
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_unread(result, unread, notes))
     else:
         good, found = result.examples - result.rejected_count, result.examples + unread.count
         terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
     terminal.rejections(result.rejected, result.rejected_count, lines, unread)
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    """What an adaptation or its check wants of the data file."""
+    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+
+
+def _task(args: argparse.Namespace) -> str:
+    """The task, as far as the arguments tell."""
+    return args.task or ("regression" if args.value else "multi-label" if args.label_separator else "")
+
+
+def _told_at_the_end(data: ReadFile, terminal: Terminal, more: Sequence[str] = ()) -> list[str]:
+    """Says what was found while the examples were taken, and returns all that was found."""
+    late = [*more, *data.end_notes()]
+    for note in late:
+        terminal.note(note)
+    return [*data.notes, *late]
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -123,7 +143,7 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "method": args.method,
         "backbone": args.backbone,
-        "task": args.task,
+        "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
         "base_version": args.base_version,
@@ -202,16 +222,19 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
     """Measures a version on a data file."""
     lines: array[int] = array("q")
     unread = RefusedRows()
-    with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
+    served = client.version(args.model, args.version, alias=args.alias)
+    wanted = Wanted(served.report.task, tuple(label.name for label in served.labels), by_id=False)
+    with read_file(args, terminal, wanted) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
+            data.examples(bar.reading, lines, unread),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
+    notes = _told_at_the_end(data, terminal)
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_unread(result, unread, notes))
     else:
         terminal.evaluation(result, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
@@ -314,47 +337,10 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.event(event)
 
 
-@contextlib.contextmanager
-def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
-    with (
-        terminal.interrupts.opened(args.data) as source,
-        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
-    ):
-        yield data
-
-
-def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
-    if isinstance(data, FolderTree):
-        return FOLDER_COLUMNS
-    return Columns(
-        input=args.path or args.input,
-        path=bool(args.path),
-        label=args.label,
-        id=args.id,
-        weight=args.weight,
-        group=args.group,
-        split=args.split,
-        subject=args.subject,
-        separator=args.label_separator,
-        value=args.value,
-        second=args.second,
-    )
-
-
-def _examples(
-    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int], unread: RefusedRows
-) -> Iterator[Example]:
-    """The file's examples; `lines` takes the line of each, for those that the server refuses."""
-    for line, example in numbered_examples(data, columns, unread):
-        on_read(data.position / data.size if data.size else 0.0)
-        lines.append(line)
-        yield example
-
-
-def _with_unread(result: Any, unread: RefusedRows) -> dict[str, Any]:
-    """A result for programs, with the rows that were refused before anything was sent."""
+def _with_unread(result: Any, unread: RefusedRows, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """A result for programs, with the rows that were refused before anything was sent, and notes on the file."""
     rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
-    return {**plain(result), "unread_count": unread.count, "unread": rows}
+    return {**plain(result), "unread_count": unread.count, "unread": rows, "notes": list(notes)}
 
 
 def _told(unread: RefusedRows, terminal: Terminal) -> Callable[[RowError], None]:

@@ -184,13 +184,19 @@ def _add_adapt(commands: _Commands) -> None:
     _add_data(parser)
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
+        "--id-repeats",
+        default="",
+        choices=["replace", "keep"],
+        help="of rows with the same id, let later ones replace earlier ones, or keep the first (ask, or refuse)",
+    )
+    settings.add_argument(
         "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
     )
     settings.add_argument(
         "--task",
         default="",
         choices=["single-label", "multi-label", "regression"],
-        help="what the model answers with (what the first example's target is for)",
+        help="what the model answers with (what the targets are for)",
     )
     settings.add_argument(
         "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
@@ -368,9 +374,22 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="a cell of labels holds any number of them, separated so: a multi-label model",
     )
     data.add_argument(
+        "--label-cells",
+        default="",
+        choices=["read", "keep"],
+        help="read cells that look like lists as lists of labels, or keep each cell as a label (what most cells tell)",
+    )
+    data.add_argument(
+        "--merge-labels",
+        action="store_true",
+        help="give labels that differ by case, spacing or invisible characters only the most frequent one's name",
+    )
+    data.add_argument(
         "--value", metavar="COLUMN", help="a number to answer with, in place of a label: a regression"
     )
-    data.add_argument("--id", metavar="COLUMN", help="the example's id")
+    data.add_argument(
+        "--id", metavar="COLUMN", help="the example's id, a column that tells every row from every other"
+    )
     data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")
     data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
     data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")
