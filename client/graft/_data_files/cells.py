@@ -13,6 +13,11 @@ _NO_NUMBER: Final = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>
 """Words for a missing number. As labels they are names."""
 
 
+def is_no_number(text: str) -> bool:
+    """Whether a text stands for a missing number."""
+    return text.strip().lower() in _NO_NUMBER
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """The values of one row, by column."""
@@ -44,7 +49,7 @@ class Cells:
     def number(self, column: str) -> float | None:
         """The number of a cell; None if it is missing, or has a word for that."""
         value = self.given(column)
-        if isinstance(value, str) and value.strip().lower() in _NO_NUMBER:
+        if isinstance(value, str) and is_no_number(value):
             return None
         try:
             return number_of(value)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from graft._data_files.cells import is_no_number
 from graft._data_files.columns import Columns, Origin, Row, RowError, no_column
 from graft._data_files.examples import example_of
 from graft._data_files.list_cells import list_of
@@ -67,7 +68,7 @@ class Survey:
             self._absent -= row.values.keys()
             self._seen.update(dict.fromkeys(row.values))
         value = row.values.get(self._columns.target)
-        if is_missing(value):
+        if is_missing(value) or (isinstance(value, str) and self._columns.value and is_no_number(value)):
             self.missing += 1
         elif isinstance(value, str):
             if len(self._cells) < _MAX_CELLS:
@@ -149,14 +150,16 @@ class Survey:
         column = self._columns.target
         rows = f"{self.missing:,} of {self.rows:,} rows have no {column!r}"
         none = "; where no label applies, write []" if self._columns.separator else ""
-        return (f"{rows}: they are sent without a target, and not trained on{none}",)
+        return (f"{rows}: they count as unlabelled{none}",)
 
     def _of_lists(self, lists: int, texts: int, *, read: bool) -> str:
         example = next(cell for cell in self._cells if list_of(cell) is not None)
         cells = f"{lists:,} of {texts:,} cells of {self._columns.label!r}"
         found = f"{cells} look like lists of labels, such as {example:.60}"
         if read:
-            return f"{found}: read as lists; --label-cells keep makes a label of each cell"
+            single = all(len(it) < 2 for cell in self._cells if (it := list_of(cell)) is not None)
+            one = "; --task single-label makes a model of one label each" if single else ""
+            return f"{found}: read as lists; --label-cells keep makes a label of each cell{one}"
         return f"warning: {found}: each is one label; --label-cells read reads them as lists"
 
     def _of_codes(self) -> str:

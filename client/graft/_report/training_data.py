@@ -77,7 +77,10 @@ def findings(report: Report) -> str:
     }
     if report.regression is not None:
         del counts["probable label errors"]
-    if not any((data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)):
+    if data.unlabelled_examples:
+        counts["unlabelled examples"] = f"{data.unlabelled_examples:,}"
+    found = (data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)
+    if not any((*found, data.similar_labels, data.unlabelled_examples)):
         errors = "" if report.regression is not None else ", no probable label errors"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
@@ -89,6 +92,11 @@ def findings(report: Report) -> str:
     )
     kind = "Values" if report.regression is not None else "Labels"
     findings = [
+        (
+            "Similar labels",
+            "They differ by case, spacing, punctuation or invisible characters only, and may be meant as one.",
+            _similar(data.similar_labels),
+        ),
         ("Probable label errors", "Worth a second look, the most probable first.", errors),
         (
             conflicting.capitalize(),
@@ -106,6 +114,13 @@ def findings(report: Report) -> str:
         f'<h3>{title}</h3><p class="soft">{note}</p>{rows}' for title, note, rows in findings if rows
     )
     return markup.section("What the data shows", f'<dl class="counts">{tiles}</dl>{lists}', kind="long")
+
+
+def _similar(groups: Sequence[SimilarLabels]) -> str:
+    rows = [
+        [", ".join(f"{escape(spelled(it.label))} × {it.examples:,}" for it in group.labels)] for group in groups
+    ]
+    return markup.folded_table(("Labels and their examples",), rows)
 
 
 def _error(one: LabelError) -> list[str]:

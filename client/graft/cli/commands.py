@@ -13,7 +13,7 @@ from graft._data_files.columns import DataError, RowError
 from graft._data_files.refused import RefusedRows
 from graft._records.label_forms import asked
 from graft._records.predictions import Prediction
-from graft._records.records import Rejection
+from graft._records.records import CheckResult, Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
 from graft.cli.asking import (
@@ -109,14 +109,13 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
             **{**_what_to_adapt(args), "task": data.task},
             on_progress=bar.show,
         )
-    notes = _told_at_the_end(
-        data, terminal, [f"warning: {similar}"] if (similar := asked(result.similar_labels)) else []
-    )
+    notes = _told_at_the_end(data, terminal, _found_by_check(result, data))
     if args.json:
         terminal.json(_with_unread(result, unread, notes))
     else:
         good, found = result.examples - result.rejected_count, result.examples + unread.count
-        terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
+        task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
+        terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
     terminal.rejections(result.rejected, result.rejected_count, lines, unread)
 
 
@@ -128,6 +127,12 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 def _task(args: argparse.Namespace) -> str:
     """The task, as far as the arguments tell."""
     return args.task or ("regression" if args.value else "multi-label" if args.label_separator else "")
+
+
+def _found_by_check(result: CheckResult, data: ReadFile) -> list[str]:
+    """What the check of the examples found; of a file that was looked at as a whole, what is not said already."""
+    similar = asked(result.similar_labels)
+    return [*([] if data.whole else result.notices), *([f"warning: {similar}"] if similar else [])]
 
 
 def _told_at_the_end(data: ReadFile, terminal: Terminal, more: Sequence[str] = ()) -> list[str]:

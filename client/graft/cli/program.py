@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
+from graft._data_files.list_cells import list_of
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
 from graft.cli.interrupts import INTERRUPTED, Interrupts
@@ -428,6 +429,8 @@ def _delimiter(text: str) -> str:
 
 
 def _names(text: str) -> list[str]:
+    if isinstance(listed := list_of(text), list):  # a list in JSON, for labels that contain commas
+        return [str(name) for name in listed if name is not None]
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

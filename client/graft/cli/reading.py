@@ -55,11 +55,13 @@ class ReadFile:
     Attributes:
         name: What people call it.
         notes: What was found, in sentences.
+        whole: Whether all rows were looked at before, and not the first alone.
     """
 
     def __init__(self, data: Data, rows: Rows, columns: Columns, *, policy: str, notes: list[str]) -> None:
         self.name = data.name
         self.notes = notes
+        self.whole = True
         self._data = data
         self._rows = rows
         self._columns = columns
@@ -137,10 +139,12 @@ def read_file(args: argparse.Namespace, terminal: Terminal, wanted: Wanted) -> I
         policy = "replace"
         if columns.id is not None and wanted.by_id:
             policy = _policy(args, terminal, survey.ids, wanted, whole=whole)
-            notes += _of_ids(columns.id, survey.ids, wanted)
+            notes += _of_ids(args, survey.ids, wanted)
         for note in notes:
             terminal.note(note)
-        yield ReadFile(data, rows, replace(reading.columns, merge=merge), policy=policy, notes=notes)
+        file = ReadFile(data, rows, replace(reading.columns, merge=merge), policy=policy, notes=notes)
+        file.whole = whole
+        yield file
 
 
 @contextlib.contextmanager
@@ -183,7 +187,7 @@ def _policy(args: argparse.Namespace, terminal: Terminal, ids: IdUse, wanted: Wa
     if not ids.lossy:
         return "replace"
     found = (
-        f"{args.data}: the column {args.id!r} is not unique: {ids.said('rows', 'inputs')}. A row replaces an earlier "
+        f"{args.data}: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}. A row replaces an earlier "
         f"row of the same id, so that {ids.lost:,} rows would be lost"
     )
     answer = terminal.ask(
@@ -194,13 +198,19 @@ def _policy(args: argparse.Namespace, terminal: Terminal, ids: IdUse, wanted: Wa
     raise DataError(f"{found}. {_REMEDY}")
 
 
-def _of_ids(column: str, ids: IdUse, wanted: Wanted) -> list[str]:
+def _inputs(args: argparse.Namespace) -> str:
+    return "files" if args.path else "texts"
+
+
+def _of_ids(args: argparse.Namespace, ids: IdUse, wanted: Wanted) -> list[str]:
     notes = []
-    if ids.lossy and wanted.checked:
-        notes.append(
-            f"warning: the column {column!r} is not unique: {ids.said('rows', 'inputs')}. adapt refuses this: "
-            f"{ids.lost:,} rows would be replaced by later ones of the same id. {_REMEDY}"
-        )
+    if ids.lossy and (wanted.checked or args.id_repeats):
+        what = {
+            "": f"{ids.lost:,} rows would be replaced by later ones of the same id, which adapt refuses. {_REMEDY}",
+            "keep": f"{ids.lost:,} rows are left out, because an earlier row has their id",
+            "replace": f"{ids.lost:,} rows are replaced by later ones of the same id",
+        }[args.id_repeats]
+        notes.append(f"warning: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}; {what}")
     if same := ids.repeats[Use.SAME]:
         notes.append(f"{same:,} rows repeat an earlier row of the same id exactly: nothing is lost")
     return notes
