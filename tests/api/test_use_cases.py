@@ -415,7 +415,7 @@ async def _a_bundle_comes_file_by_file(caller: Caller) -> None:
 async def _an_evaluation_names_bad_examples_by_their_place_and_their_field(caller: Caller) -> None:
     model = caller.name()
     await caller.publish(model)
-    good = [Example("", Input(text), label) for text, label in caller.rows]
+    good = [Example("", Input(f"{text}0"), label) for text, label in caller.rows]
     unread = InvalidError("No input.", reason="INPUT_MISSING", field="examples[2].input")
     bad = [Example("", Input(""), "lock"), Example("", Input("no label")), unread]
     found = await caller.service.models.evaluate_model(model, Selector(), stream(good, bad))
@@ -429,6 +429,11 @@ async def _an_evaluation_names_bad_examples_by_their_place_and_their_field(calle
     ]
     assert "examples[0].input.text is empty" in found.rejected[0].detail
     assert "examples[1].target is not set" in found.rejected[1].detail
+    assert (found.trained_on_count, found.unknown_label_count, found.training_examples_missing) == (
+        0,
+        0,
+        False,
+    )
 
 
 @asks(ModelApi.list_backbones)

@@ -97,7 +97,9 @@ def test_a_bad_data_file_is_one_line_and_not_about_the_server(tmp_path: Path) ->
     path.write_text("text,intent\na,x\n")
     ended = graft_command("adapt", "m", str(path), "--server", NOBODY)
     assert ended.returncode == 1
-    assert f"error: {path}, line 2: no column 'label'; the columns are: text, intent\n" in ended.stderr
+    assert (
+        f"error: {path}: no column 'label'; the columns are: text, intent; name the right one" in ended.stderr
+    )
     assert "Traceback" not in ended.stderr
 
 

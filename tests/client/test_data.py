@@ -74,20 +74,31 @@ def test_a_file_is_read_as_it_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.csv", "txt,label\na,x\n", "a.csv, line 2: no column 'text'; the columns are: txt, label"),
+        (
+            "a.csv",
+            "txt,label\na,x\n",
+            "a.csv: no column 'text'; the columns are: txt, label; .* with --input txt",
+        ),
         ("a.jsonl", '{"label": "x"}\n', "a.jsonl, line 1: no column 'text'; the columns are: label"),
         ("a.csv", "text,label\na,b,x\n", "a.csv, line 2: 3 cells, but the header has 2 columns"),
         ("a.csv", "", "a.csv: empty; the first line must name the columns"),
-        ("a.csv", "text,text\n", "line 1: more than one column is named 'text'"),
-        ("a.csv", b"text,label\ncaf\xe9,x\n", "byte 0xe9 is not utf-8; save the file as UTF-8"),
-        ("a.csv", 'text,label\n"a,x\n', "a.csv, line 2: unexpected end of data"),
+        (
+            "a.csv",
+            "text,text,label\na,b,x\n",
+            "2 columns are named 'text', so that --input text can be any of them",
+        ),
+        ("a.csv", b"text,label\ncaf\xe9,x\n", "a.csv, line 2: byte 0xe9 is not .* --encoding cp1252"),
+        ("a.csv", 'text,label\n"a,x\n', "a.csv, line 2: its quotes do not balance.*--quote none"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', "a.jsonl, line 2: not JSON .*at character"),
         ("a.jsonl", '["a", "x"]\n', "a.jsonl, line 1: .* is not a JSON object"),
         ("a.jsonl", '{"text": 3, "label": "x"}\n', "line 1, column 'text': 3 is not a text"),
-        ("a.jsonl", '{"text": "a", "label": [["x"]]}\n', r"line 1, column 'label': a label must be .*\['x'\]"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0)[:-6], "not a whole gzip file"),
-        ("a.csv.gz", b"text,label\na,x\n", "not a whole gzip file"),
-        ("a.parquet", b"PAR1", "the ending '.parquet' does not say the format; use one of .csv"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": [["x"]]}\n',
+            r"line 1, column 'label': a label must be .*\['x'\]",
+        ),
+        ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0)[:-6], "not a whole compressed file"),
+        ("a.parquet", b"PAR1", "not a whole Parquet file"),
     ],
 )
 def test_a_bad_file_is_told_where_and_what(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import importlib.util
 import json
 import math
@@ -368,7 +369,8 @@ def test_the_async_client_does_the_same(target: str, tmp_path: Path) -> None:
                 prediction.label async for prediction in client.predict_stream(model, texts, chunk_size=32)
             ]
             assert streamed == [prediction.label for prediction in predictions]
-            assert (await client.evaluate(model, rows())).examples == 24
+            measured = await client.evaluate(model, rows())
+            assert (measured.examples, measured.trained_on_count) == (0, 24)
             await client.adapt(model, few(30))
             assert (await client.promote(model, 1)).aliases["live"] == 1
             assert [version.version for version in await client.versions(model)] == [2, 1]
@@ -574,6 +576,47 @@ def test_every_line_of_standard_input_has_a_line_of_its_own(target: str, trained
     ended = graft_command(target, "predict", trained.model, "-", stdin="\n\n")
     assert (ended.returncode, len(ended.stdout.splitlines())) == (1, 2)
     assert ended.stderr.startswith("error: 2 of 2 inputs could not be answered: ")
+
+
+def test_the_command_leaves_out_training_rows_and_names_lines_and_labels(
+    target: str, trained: graft.AdaptResult, tmp_path: Path
+) -> None:
+    with TEST.open(encoding="utf-8", newline="") as file:
+        unseen = list(csv.reader(file))[1:4]
+    with TRAIN.open(encoding="utf-8", newline="") as file:
+        seen = list(csv.reader(file))[1:3]
+    rows = [
+        unseen[0],
+        seen[0],
+        [unseen[1][0], unseen[1][1].upper()],
+        seen[1],
+        [unseen[2][0], "no such label"],
+    ]
+
+    def evaluate(rows: list[list[str]], *options: str) -> subprocess.CompletedProcess[str]:
+        with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text", "label"], *rows])
+        return graft_command(target, "evaluate", trained.model, str(tmp_path / "rows.csv"), *options)
+
+    ended = evaluate(rows)
+    assert ended.returncode == 0, ended.stderr
+    said = " ".join(ended.stdout.split())
+    assert "evaluated 3 examples" in said
+    assert "left out 2 examples that the version was trained on, or copies of them: lines 3, 5" in said
+    assert f"{unseen[1][1].upper()} 1 line 4 {unseen[1][1]} no such label 1 line 6" in said
+    assert "2 examples with such labels count as wrong" in said
+    found = json.loads(evaluate(rows, "--json").stdout)
+    assert (found["trained_on_lines"], [it["lines"] for it in found["unknown_labels"]]) == (
+        [3, 5],
+        [[4], [6]],
+    )
+    ended = evaluate(seen)
+    assert ended.returncode == 1
+    assert "accuracy" not in ended.stdout
+    assert "evaluated no example" in " ".join(ended.stdout.split())
+    assert "no figure can be stated: the version was trained on all 2 examples" in ended.stderr
+    found = json.loads(evaluate(seen, "--json").stdout)
+    assert (found["examples"], found["accuracy"], found["log_loss"]) == (0, None, None)
 
 
 def test_the_report_becomes_a_page(target: str, trained: graft.AdaptResult, tmp_path: Path) -> None:

@@ -291,12 +291,24 @@ def test_an_export_that_is_left_in_the_middle_leaves_the_server_well(wire, few_m
 # ----------------------------------------------------------------------------------------------- evaluate
 
 
+def upsert(text: str, label: str | None, **fields: Any) -> adaptation_pb2.ExampleChange:
+    example = types_pb2.Example(input=types_pb2.Input(text=text), label=label, **fields)
+    return adaptation_pb2.ExampleChange(upsert=example)
+
+
 def evaluation(model: str, rows: list[tuple[str, str]], **fields: Any) -> model_pb2.EvaluateModelRequest:
     examples = [types_pb2.Example(input=types_pb2.Input(text=text), label=label) for text, label in rows]
     return model_pb2.EvaluateModelRequest(model=model, examples=examples, **fields)
 
 
-def test_evaluating_measures_what_predict_answers(wire, few_model, few):
+@pytest.fixture(scope="session")
+def others(few: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Rows like the few, which no version was trained on."""
+    return [(f"{text}0", label) for text, label in few]
+
+
+def test_evaluating_measures_what_predict_answers(wire, few_model, others):
+    few = others
     wrong = [("the lock is stuck", "bill")]
     requests = [evaluation(few_model, few[:5]), evaluation("", few[5:]), evaluation("", wrong)]
     measured = wire.model.EvaluateModel(iter(requests))
@@ -313,8 +325,9 @@ def test_evaluating_measures_what_predict_answers(wire, few_model, few):
 
 
 def test_evaluating_counts_unknown_labels_as_wrong_and_names_bad_examples_by_their_place(
-    wire, few_model, few
+    wire, few_model, others
 ):
+    few = others
     requests = [
         evaluation(few_model, few),
         evaluation("", [("a dog barks", "dog"), ("", "lock"), ("good", "")]),
@@ -323,6 +336,10 @@ def test_evaluating_counts_unknown_labels_as_wrong_and_names_bad_examples_by_the
     assert measured.examples == len(few) + 1
     assert measured.accuracy == pytest.approx(len(few) / (len(few) + 1), abs=1e-6)
     assert measured.rejected_count == 2
+    assert [(it.label, it.examples, list(it.indices)) for it in measured.unknown_labels] == [
+        ("dog", 1, [len(few)])
+    ]
+    assert measured.unknown_label_count == 1
     assert [(it.index, it.reason) for it in measured.rejected] == [
         (len(few) + 1, "INPUT_EMPTY"),
         (len(few) + 2, "LABEL_EMPTY"),
@@ -330,6 +347,89 @@ def test_evaluating_counts_unknown_labels_as_wrong_and_names_bad_examples_by_the
     # In its text, a field is named by its path in the request that the example came with.
     assert "examples[1].input.text is empty" in measured.rejected[0].detail
     assert "examples[2].label is empty" in measured.rejected[1].detail
+
+
+def test_evaluating_leaves_out_what_the_version_was_trained_on_whatever_its_label(
+    wire, few_model, few, others
+):
+    text, label = few[0]
+    copies = [
+        (text, label),
+        (text, "bill"),
+        (text, "none of them"),
+        (f"  {text.upper()}!\n", label),
+        (text.replace(" ", "\N{NO-BREAK SPACE}"), label),
+        (text[:3] + "\N{ZERO WIDTH SPACE}" + text[3:], label),
+    ]
+    measured = wire.model.EvaluateModel(
+        iter([evaluation(few_model, others), evaluation("", [*copies, *others[:1]])])
+    )
+    assert (measured.examples, measured.accuracy) == (len(others) + 1, 1.0)
+    first = len(others)
+    assert (measured.trained_on_count, list(measured.trained_on)) == (6, [*range(first, first + 6)])
+    assert [(it.label, list(it.indices)) for it in measured.unknown_labels] == [("none of them", [first + 2])]
+    assert not measured.training_examples_missing
+
+
+def test_evaluating_only_what_the_version_was_trained_on_gives_no_figures(wire, few_model, few):
+    measured = wire.model.EvaluateModel(iter([evaluation(few_model, few * 20)]))
+    assert (measured.examples, measured.accuracy, measured.accuracy_high) == (0, 0, 0)
+    assert measured.trained_on_count == 20 * len(few)
+    assert list(measured.trained_on) == [*range(100)]
+
+
+def test_what_was_held_out_replaced_or_removed_counts_and_what_a_lineage_brought_does_not(wire, model):
+    rows = [
+        upsert(f"{word} number {n}", word, id=f"{word}{n}", split=types_pb2.SPLIT_VALIDATION if n == 9 else 0)
+        for n in range(10)
+        for word in ("lock", "bill")
+    ]
+    wire.publish(model, rows)
+    later = [
+        upsert("lock of another kind", "lock", id="lock0"),
+        adaptation_pb2.ExampleChange(delete_id="lock1"),
+        upsert("nobody said what this is", None, id="none"),
+    ]
+    wire.publish(model, later, base_version=1, adaptation_id="later")
+    asked = {
+        "lock number 9": True,  # held out
+        "lock number 0": True,  # replaced
+        "lock number 1": True,  # removed
+        "nobody said what this is": True,  # without a label
+        "lock number 2": False,  # of the lineage
+        "lock of another kind": False,
+    }
+    requests = [evaluation(model, [(text, "lock") for text in asked], version=2)]
+    measured = wire.model.EvaluateModel(iter(requests))
+    assert list(measured.trained_on) == [place for place, counts in enumerate(asked.values()) if not counts]
+    measured = wire.model.EvaluateModel(iter([evaluation(model, [("lock number 0", "lock")], version=1)]))
+    assert list(measured.trained_on) == [0]
+
+
+def test_what_was_erased_is_known_no_more_and_that_is_said(wire, model, few):
+    wire.publish(model, [upsert(text, label, id=text) for text, label in few])
+    wire.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=model, ids=[few[0][0]]))
+    measured = wire.model.EvaluateModel(iter([evaluation(model, few)]))
+    assert (measured.trained_on_count, measured.examples) == (len(few) - 1, 1)
+    assert measured.training_examples_missing
+
+
+def test_labels_that_the_version_does_not_know_are_counted_beside_what_was_probably_meant(
+    wire, few_model, others
+):
+    rows = [(others[0][0], label) for label in ("Lock", "lock ", "billl", "weather", "weather", "B\u200bill")]
+    measured = wire.model.EvaluateModel(iter([evaluation(few_model, rows)]))
+    found = [(it.label, it.examples, list(it.indices), it.similar) for it in measured.unknown_labels]
+    assert found == [
+        ("weather", 2, [3, 4], ""),
+        ("B\u200bill", 1, [5], "bill"),
+        ("Lock", 1, [0], "lock"),
+        ("billl", 1, [2], "bill"),
+    ]
+    assert (measured.unknown_label_count, measured.examples) == (
+        5,
+        6,
+    )  # space around a label is no part of it
 
 
 def test_evaluating_nothing_gives_no_figures(wire, few_model):

@@ -556,7 +556,11 @@ def test_the_command_line_adapts_to_a_folder_tree_and_to_a_column_of_paths(
     graft("adapt", model, str(tmp_path / "data.csv"), *columns, "--backbone", backbone)
     versions = media.model.ListVersions(model_pb2.ListVersionsRequest(model=model)).versions
     assert [it.report.examples for it in versions] == [12, 12]
-    assert json.loads(graft("evaluate", model, str(tmp_path / "data.csv"), *columns))["examples"] == 12
+    for label in ("red", "blue"):
+        data = made(backbone, label, 6)
+        (tmp_path / "tree" / label / f"0.{ending}").write_bytes(data.image or data.audio)
+    measured = json.loads(graft("evaluate", model, str(tmp_path / "data.csv"), *columns))
+    assert (measured["examples"], measured["trained_on_count"]) == (2, 10)
     files = [str(tmp_path / "tree" / label / f"0.{ending}") for label in ("red", "blue")]
     answers = [json.loads(it)["label"] for it in graft("predict", model, *files, "--files").splitlines()]
     assert answers == ["red", "blue"]

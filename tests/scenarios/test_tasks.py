@@ -55,10 +55,12 @@ def test_labels_and_distributions_may_be_mixed_and_evaluated(wire, model, few):
     rows = [change(text, label=label) for text, label in few]
     wire.publish(model, [*rows, change("the bill or the lock", distribution=shares(lock=0.5, bill=0.5))])
     result = evaluated(
-        wire, model, [example(few[0][0], label="lock"), example(few[1][0], distribution=shares(bill=1))]
+        wire,
+        model,
+        [example(f"{few[0][0]}0", label="lock"), example(f"{few[1][0]}0", distribution=shares(bill=1))],
     )
     assert (result.examples, result.accuracy, result.rejected_count) == (2, 1.0, 0)
-    unsure = evaluated(wire, model, [example(few[0][0], distribution=shares(lock=0.6, bill=0.4))])
+    unsure = evaluated(wire, model, [example(f"{few[0][0]}0", distribution=shares(lock=0.6, bill=0.4))])
     assert unsure.accuracy == 1.0
     assert unsure.log_loss > result.log_loss + 0.3
 
@@ -209,7 +211,7 @@ def test_the_report_of_a_number_says_how_far_off_it_is(wire, prices_model):
 
 
 def test_numbers_are_evaluated(wire, prices_model):
-    told = {f"{text} {n}": value + n % 5 for n in range(6) for text, value in PRICES.items()}
+    told = {f"{text} {n}": value + n % 5 for n in range(20, 26) for text, value in PRICES.items()}
     result = evaluated(wire, prices_model, [example(text, value=value) for text, value in told.items()])
     assert (result.task, result.examples, result.accuracy) == (types_pb2.TASK_REGRESSION, 18, 0.0)
     answers = [it.regression for it in wire.predict(prices_model, told).results]

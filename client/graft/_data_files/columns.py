@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +16,15 @@ class RowError(DataError):
     """One row cannot be used; the file's other rows can.
 
     Attributes:
-        line: The line on which the row begins, from 1.
+        line: The line on which the row begins, from 1; its number where rows are no lines.
         reason: What is wrong with the row, and what would be right.
     """
 
-    def __init__(self, name: str, line: int, reason: str, *, column: str | None = None) -> None:
+    def __init__(
+        self, name: str, line: int, reason: str, *, column: str | None = None, unit: str = "line"
+    ) -> None:
         """Says what is wrong with the row on `line` of the file `name`, or with its cell of `column`."""
-        place = f"{name}, line {line}"
+        place = f"{name}, {unit} {line}"
         super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
         self.line = line
         self.reason = reason if column is None else f"column {column!r}: {reason}"
@@ -54,6 +56,10 @@ class Columns:
     """The number to predict, in place of a label."""
     second: str | None = None
     """The second text, if `input` is the first of a pair."""
+    labels_from: tuple[str, ...] = ()
+    """Columns each of which is a label that applies where the cell is 1, in place of `label`."""
+    decimal: str = ""
+    """The character before the decimals of numbers, "." or ","; empty: a point, and a comma is asked about."""
     task: str = ""
     """ "single_label", "multi_label", "regression", or "" if it is not known."""
     lists: bool = False
@@ -65,14 +71,17 @@ class Columns:
 
     @property
     def target(self) -> str:
-        """The column of what an example is answered with."""
+        """The column of what an example is answered with, unless `labels_from` are."""
         return self.value or self.label
 
     @property
-    def named(self) -> frozenset[str]:
-        """All columns that some row must have."""
-        extra = (self.id, self.weight, self.group, self.split, self.subject, self.second)
-        return frozenset({self.input, self.target, *filter(None, extra)})
+    def named(self) -> dict[str, str]:
+        """By their options, the columns that some row must have."""
+        targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
+        targets = targets or ({"value": self.value} if self.value else {"label": self.label})
+        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        found = {**targets, "path" if self.path else "input": self.input, **others}
+        return {option: column for option, column in found.items() if column}
 
 
 class Origin(Protocol):
@@ -90,6 +99,9 @@ class Origin(Protocol):
 class Rows(Origin, Protocol):
     """A source of rows."""
 
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the source has for them; DataError if it has no such column."""
+
     def rows(self) -> Iterator[Row | RowError]:
         """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
 
@@ -99,13 +111,10 @@ class Row:
     """One row of a file."""
 
     line: int
-    """The line on which it begins, from 1."""
+    """The line on which it begins, from 1; its number where rows are no lines."""
     values: Mapping[str, Any]
     """Its values by column."""
     sparse: bool = False
     """Whether a column that it lacks is a missing value: in JSON, not in tables."""
-
-
-def no_column(name: str, column: str, columns: Iterable[str]) -> DataError:
-    """The error for a column that no row of a file has."""
-    return DataError(f"{name}: no column {column!r}; the columns are: {', '.join(columns) or '(none)'}")
+    unit: str = "line"
+    """What `line` counts: "line" or "row"."""

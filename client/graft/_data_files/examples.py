@@ -14,19 +14,28 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
     Raises:
         RowError: A column is missing, or a value has the wrong type.
     """
-    cells = Cells(data.name, row)
+    cells = Cells(data.name, row, columns.decimal)
     return Example(
         input=_input(data, cells, columns),
         **target_of(cells, columns),
-        id=cells.word(columns.id) if columns.id else "",
+        id=cells.attribute(columns.id),
         weight=cells.number(columns.weight) if columns.weight else None,
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
-        group=cells.word(columns.group) if columns.group else "",
-        subject=cells.word(columns.subject) if columns.subject else "",
+        group=cells.attribute(columns.group),
+        subject=cells.attribute(columns.subject),
     )
 
 
 def _input(data: Origin, cells: Cells, columns: Columns) -> Input:
+    value = cells.value(columns.input)
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, dict) and {"bytes", "path"} <= {*value}:
+        # A picture or a clip, as the data sets of Hugging Face keep it in Parquet.
+        if value["bytes"] is None and value["path"] is None:
+            raise cells.wrong(columns.input, "there is neither the content nor the path of a file")
+        content: bytes | None = value["bytes"]
+        return data.folder / str(value["path"]) if content is None else content
     text = cells.text(columns.input)
     if columns.path:
         return data.folder / text

@@ -1,59 +1,77 @@
-"""CSV, TSV and JSON lines, read a row at a time: files may be larger than memory.
+"""Tables and JSON in files, read a row at a time: files may be larger than memory.
 
-The name's ending, before ".gz" if present, decides the format; "-" is standard input, as JSON lines.
+The content decides what a file is where it can, and else the name's ending; "-" is standard input.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import json
-import sys
+import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TextIO
+from typing import BinaryIO, Final, Self
 
-from graft._data_files.columns import DataError, Row, RowError
+from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.content import Content
+from graft._data_files.dialect import Beginning
+from graft._data_files.encodings import encoding_of, known_encoding, likely_encoding
+from graft._data_files.excel import Sheet
+from graft._data_files.header import fitted
+from graft._data_files.json_rows import JsonRows
+from graft._data_files.lines import Line, TextLines
+from graft._data_files.options import Reading
+from graft._data_files.parquet import ParquetTable
+from graft._data_files.tables import Table
 
-_FORMATS: Final = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
-# The csv module's own limit is 128 KiB, and texts may be longer.
-_MAX_CELL_CHARACTERS: Final = 32 * 1024 * 1024
+_DEFAULT: Final = Reading()
+_FEW_WRONG: Final = 0.02
+"""Where no more lines than these are in another encoding, the file is in the one that it seems to be in."""
 
 
 class DataFile:
-    """An open data file, read row by row."""
+    """An open data file, read row by row.
 
-    folder = Path()
-    """Where names of files begin."""
+    Attributes:
+        name: What people call it.
+        folder: Where names of files begin.
+        size: The bytes of the file on disk; 0 if unknown.
+    """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        data_format: str | None = None,
-        delimiter: str | None = None,
-        encoding: str = "utf-8-sig",
+        reading: Reading = _DEFAULT,
+        columns: Columns | None = None,
         source: BinaryIO | None = None,
     ) -> None:
+        """Opens a file, and finds out how it is written.
+
+        Args:
+            path: Its path; "-" is standard input.
+            reading: What is known of it.
+            columns: The columns that are asked for, which tell how the header is split.
+            source: Where it is read from instead.
+
+        Raises:
+            DataError: It cannot be opened, or is not what it is said to be.
+        """
         self.name = "standard input" if str(path) == "-" else str(path)
-        self.size = 0
         self.folder = Path() if str(path) == "-" else Path(path).parent
-        self._format = data_format or _format_of(path, delimiter)
-        self._delimiter = delimiter or ("\t" if self._format == "tsv" else ",")
-        self._encoding = encoding
         self._stack = ExitStack()
-        self._raw = self._open(path, source)
-        self._text = self._decoded(path)
+        try:
+            self._content = Content(path, reading, source, self._stack)
+            self.size = self._content.size
+            self._rows = self._opened(reading, columns)
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            self._stack.close()
+            raise DataError(f"{self.name}: not a whole compressed file ({error})") from None
+        except BaseException:
+            self._stack.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +84,25 @@ class DataFile:
     @property
     def position(self) -> int:
         """The bytes of the file on disk that have been read; 0 if unknown."""
-        try:
-            return self._raw.tell() if self.size and not self._raw.closed else 0
-        except OSError:
-            return 0
+        return self._content.position()
+
+    @property
+    def unit(self) -> str:
+        """What rows are counted in: "line" or "row"."""
+        return self._rows.unit
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the file has for them.
+
+        Raises:
+            DataError: The file has no such column, or several.
+        """
+        if isinstance(self._rows, JsonRows):
+            return columns
+        found = fitted(columns, self._rows.header, self.name)
+        if isinstance(self._rows, ParquetTable):
+            self._rows.only(found)
+        return found
 
     def rows(self) -> Iterator[Row | RowError]:
         """The file's rows, as they are read; in place of a row that cannot be read, what is wrong with it.
@@ -79,98 +112,62 @@ class DataFile:
         """
         line = 0
         try:
-            rows = self._json_rows() if self._format == "jsonl" else self._table_rows()
-            for row in rows:
+            for row in self._rows.rows():
                 line = row.line
                 yield row
-        except UnicodeDecodeError as error:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
-                f"{self.name}, after line {line}: byte 0x{error.object[error.start]:02x} is not "
-                f"{error.encoding}; save the file as UTF-8, or name its encoding"
+                f"{self.name}, behind {self.unit} {line}: not a whole compressed file ({error})"
             ) from None
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise DataError(f"{self.name}, after line {line}: not a whole gzip file ({error})") from None
 
-    def _open(self, path: str | Path, source: BinaryIO | None) -> BinaryIO:
-        if source is not None:
-            return source
-        if str(path) == "-":
-            return sys.stdin.buffer
-        try:
-            raw = Path(path).open("rb")  # noqa: SIM115  (the stack closes it)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from None
-        self.size = Path(path).stat().st_size
-        return self._stack.enter_context(raw)
-
-    def _decoded(self, path: str | Path) -> TextIO:
-        zipped = str(path).lower().endswith(".gz")
-        stream: Any = self._raw
-        if zipped:
-            stream = self._stack.enter_context(gzip.GzipFile(fileobj=self._raw))
-        # The csv module reads line ends inside quoted cells.
-        return io.TextIOWrapper(
-            stream, encoding=self._encoding, newline=None if self._format == "jsonl" else ""
+    def _opened(self, reading: Reading, columns: Columns | None) -> Table | JsonRows | Sheet | ParquetTable:
+        content = self._content
+        if content.data_format == "parquet":
+            return ParquetTable(self.name, content.seekable())
+        if content.data_format == "xlsx":
+            return Sheet(self.name, content.seekable(), reading, columns, self._stack)
+        encoding = known_encoding(reading.encoding) if reading.encoding else encoding_of(content.head)
+        first = self._first_lines(encoding)
+        if not reading.encoding:
+            _check_encoding(self.name, first, encoding)
+        lines = TextLines.of_bytes(content.stream, encoding, content.head)
+        texts = [it.text for it in first]
+        if content.data_format in ("json", "jsonl"):
+            return JsonRows(self.name, lines, texts)
+        usual = "\t" if content.data_format == "tsv" else ","
+        return Table(
+            self.name,
+            lines,
+            beginning=Beginning(texts),
+            reading=reading,
+            usual=usual,
+            columns=columns,
         )
 
-    def _table_rows(self) -> Iterator[Row | RowError]:
-        csv.field_size_limit(_MAX_CELL_CHARACTERS)
-        reader = csv.reader(self._text, delimiter=self._delimiter, strict=True)
-        line = 1
-        header: list[str] | None = None
-        try:
-            for cells in reader:
-                begins, line = line, reader.line_num + 1
-                if not cells:
-                    continue
-                if header is None:
-                    header = self._header(cells)
-                    continue
-                if len(cells) != len(header):
-                    yield RowError(
-                        self.name,
-                        begins,
-                        f"{len(cells)} cells, but the header has {len(header)} "
-                        f"columns ({', '.join(header)}); quote cells that contain {self._delimiter!r}",
-                    )
-                    continue
-                yield Row(begins, dict(zip(header, cells, strict=True)))
-        except csv.Error as error:
-            raise DataError(f"{self.name}, line {line}: {error}") from None
-        if header is None:
-            raise DataError(f"{self.name}: empty; the first line must name the columns")
-
-    def _header(self, cells: list[str]) -> list[str]:
-        names = [cell.strip() for cell in cells]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"{self.name}, line 1: more than one column is named {twice[0]!r}")
-        return names
-
-    def _json_rows(self) -> Iterator[Row | RowError]:
-        for line, text in enumerate(self._text, start=1):
-            if not text.strip():
-                continue
-            try:
-                values = json.loads(text)
-            except json.JSONDecodeError as error:
-                wrong = f"not JSON ({error.msg}, at character {error.colno}); each line must be one object"
-                yield RowError(self.name, line, wrong)
-                continue
-            if isinstance(values, dict):
-                yield Row(line, values, sparse=True)
-            else:
-                yield RowError(self.name, line, f"{text.strip()!r:.60} is not a JSON object")
+    def _first_lines(self, encoding: str) -> list[Line]:
+        """The lines of the head; without the last one if it may go on behind it."""
+        head = self._content.head
+        lines = list(TextLines.of_bytes(io.BytesIO(head), encoding, head))
+        if lines and not self._content.whole and len(lines) > 1:
+            lines.pop()
+        return lines
 
 
-def _format_of(path: str | Path, delimiter: str | None) -> str:
-    if str(path) == "-":
-        return "jsonl"
-    suffix = Path(str(path).lower().removesuffix(".gz")).suffix
-    if suffix in _FORMATS:
-        return _FORMATS[suffix]
-    if delimiter is not None:
-        return "csv"
+def _check_encoding(name: str, lines: list[Line], encoding: str) -> None:
+    """Refuses a file of which many lines are in another encoding: they would be lost, and all of one kind.
+
+    Raises:
+        DataError: It is such a file.
+    """
+    wrong = [it for it in lines if it.wrong_byte() is not None]
+    if not wrong or len(wrong) <= _FEW_WRONG * len(lines) or (len(wrong) < 3 and wrong[0].number > 1):
+        return
+    right = sum(not it.text.isascii() and it.wrong_byte() is None for it in lines)
+    if right > len(wrong):
+        return
+    guess, shown = likely_encoding([it.text.encode("utf-8", "surrogateescape") for it in wrong])
+    others = f", and so are {len(wrong) - 1:,} other lines" if len(wrong) > 1 else ""
     raise DataError(
-        f"{path}: the ending {suffix!r} does not say the format; use one of {', '.join(_FORMATS)} "
-        "(also with .gz), or give the delimiter"
+        f"{name}, line {wrong[0].number}: byte 0x{wrong[0].wrong_byte():02x} is not in {encoding.upper()}{others}; the "
+        f"file seems to be in another encoding: give --encoding {guess}, if this is right: {shown!r:.60}"
     )

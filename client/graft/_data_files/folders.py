@@ -40,6 +40,13 @@ class FolderTree:
     ) -> None:
         pass
 
+    unit = "line"
+    """What rows are counted in."""
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns of a folder."""
+        return columns
+
     def rows(self) -> Iterator[Row | RowError]:
         """A row a file."""
         for number, (file, label) in enumerate(self._files, start=1):

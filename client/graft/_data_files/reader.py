@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
-from graft._data_files.columns import Columns, DataError, RowError, Rows, no_column
+from graft._data_files.absent import Absent
+from graft._data_files.columns import Columns, DataError, RowError, Rows
 from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.options import Reading
 from graft._records.examples import Example
 
 Data: TypeAlias = DataFile | FolderTree
@@ -25,18 +27,27 @@ def read_examples(
     group: str | None = None,
     split: str | None = None,
     subject: str | None = None,
+    data_format: str = "",
     delimiter: str | None = None,
+    quote: str = "",
+    encoding: str = "",
+    columns: Sequence[str] = (),
+    sheet: str = "",
+    decimal: str = "",
     files: bool = False,
     label_separator: str = "",
+    labels_from: Sequence[str] = (),
     value: str | None = None,
     second: str | None = None,
     on_error: Literal["raise"] | Callable[[RowError], None] = "raise",
 ) -> Iterator[Example]:
-    """Reads labelled examples from a CSV, TSV or JSON lines file, also with ".gz" behind, a row at a time.
+    """Reads labelled examples from a file, a row at a time: CSV, TSV, JSON, Parquet or Excel, also compressed.
+
+    What is not said is found out; where it cannot be, the error says what to give.
 
     Args:
-        path: The file; "-" reads JSON lines from standard input. Or a folder of folders that are named as classes
-            are, with images or clips.
+        path: The file; "-" is standard input. Or a folder of folders that are named as classes are, with images or
+            clips.
         input: The column of what is to be classified.
         files: Whether that column names files of images or clips, from the data file's folder on.
         label: The column of labels.
@@ -45,9 +56,16 @@ def read_examples(
         group: The column of groups, if there is one.
         split: The column that says "train" or "validation", if there is one.
         subject: The column of whose data it is, if there is one.
-        delimiter: What separates cells, where the ending does not say.
+        data_format: "csv", "tsv", "jsonl", "json", "parquet" or "xlsx". Empty: what the file is by content and name.
+        delimiter: What separates cells.
+        quote: What encloses cells that contain the delimiter: '"', "'" or "none".
+        encoding: The encoding of the text. Empty: UTF-8 or UTF-16.
+        columns: The names of the columns of a file without a header line.
+        sheet: The sheet of an Excel file. Empty: the one that has the columns.
+        decimal: What numbers have before their decimals, "." or ",".
         label_separator: What separates several labels in a cell, for a multi-label model. A cell may also be a list,
             in JSON or as Python writes one.
+        labels_from: Columns each of which is a label that applies where the cell is 1, in place of `label`.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
         second: The column of second texts, where inputs are pairs.
 
@@ -61,7 +79,7 @@ def read_examples(
         DataError: The file cannot be read as such, or no row of it can be used; the message names the line and the
             column.
     """
-    columns = Columns(
+    asked = Columns(
         input=input,
         label=label,
         id=id,
@@ -73,11 +91,14 @@ def read_examples(
         separator=label_separator,
         value=value,
         second=second,
+        labels_from=tuple(labels_from),
+        decimal=decimal,
     )
     if Path(path).is_dir():
-        columns = FOLDER_COLUMNS
-    with open_data(path, delimiter=delimiter) as data:
-        for _, example in numbered_examples(data, columns, _raised if on_error == "raise" else on_error):
+        asked = FOLDER_COLUMNS
+    reading = Reading(data_format, delimiter or "", quote, encoding, tuple(columns), sheet)
+    with open_data(path, reading, asked) as data:
+        for _, example in numbered_examples(data, asked, _raised if on_error == "raise" else on_error):
             yield example
 
 
@@ -96,15 +117,13 @@ def numbered_examples(
     """
     first: RowError | None = None
     taken = bad = 0
-    absent = columns.named
-    seen: dict[str, None] = {}
+    columns = data.fitted(columns)
+    absent = Absent(data.name, columns)
     for row in data.rows():
         try:
             if isinstance(row, RowError):
                 raise row
-            if absent:
-                absent -= row.values.keys()
-                seen.update(dict.fromkeys(row.values))
+            absent.see(row)
             example = example_of(data, row, columns)
         except RowError as error:
             first, bad = first or error, bad + 1
@@ -115,8 +134,7 @@ def numbered_examples(
     if first is not None and not taken:
         others = f" (none of the {bad:,} rows can be used)" if bad > 1 else ""
         raise DataError(f"{first}{others}")
-    if taken and absent:
-        raise no_column(data.name, columns.target if columns.target in absent else min(absent), seen)
+    absent.require()
 
 
 def _raised(error: RowError) -> None:
@@ -124,13 +142,9 @@ def _raised(error: RowError) -> None:
 
 
 def open_data(
-    path: str | Path,
-    *,
-    delimiter: str | None = None,
-    encoding: str = "utf-8-sig",
-    source: BinaryIO | None = None,
+    path: str | Path, reading: Reading, columns: Columns, *, source: BinaryIO | None = None
 ) -> Data:
-    """Opens a data file, or a folder tree. Where there is a `source`, the file is read from there."""
+    """Opens a data file, or a folder tree, to read these columns. Where there is a `source`, it is read from there."""
     if Path(path).is_dir():
         return FolderTree(path)
-    return DataFile(path, delimiter=delimiter, encoding=encoding, source=source)
+    return DataFile(path, reading=reading, columns=columns, source=source)

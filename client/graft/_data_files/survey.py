@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from graft._data_files.cells import is_no_number
-from graft._data_files.columns import Columns, Origin, Row, RowError, no_column
+from graft._data_files.absent import Absent
+from graft._data_files.cells import Cells, is_no_number
+from graft._data_files.columns import Columns, Origin, Row, RowError
 from graft._data_files.examples import example_of
 from graft._data_files.list_cells import list_of
 from graft._data_files.targets import CODE, labels_in
@@ -26,7 +27,7 @@ _RECUR: Final = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Surveyed:
     """How the rows of a file are read, and why."""
 
     columns: Columns
@@ -52,22 +53,25 @@ class Survey:
         """How ids are used."""
         self.labels: Counter[str] = Counter()
         """The rows that carry each label, as label cells stand if they are texts."""
+        self.absent = Absent(origin.name, columns)
+        """Columns that no row has."""
         self._origin = origin
         self._columns = columns
         self._cells: Counter[str] = Counter()
         self._guess = TaskGuess()
-        self._absent = columns.named
-        self._seen: dict[str, None] = {}
 
     def add(self, row: Row | RowError) -> None:
         """Looks at a row."""
         if isinstance(row, RowError):
             return
         self.rows += 1
-        if self._absent:
-            self._absent -= row.values.keys()
-            self._seen.update(dict.fromkeys(row.values))
-        value = row.values.get(self._columns.target)
+        self.absent.see(row)
+        if self._columns.id is not None:
+            self._add_id(row)
+        if self._columns.labels_from:
+            return
+        cells = Cells(self._origin.name, row)
+        value = cells.value(self._columns.target) if cells.has(self._columns.target) else None
         if is_missing(value) or (isinstance(value, str) and self._columns.value and is_no_number(value)):
             self.missing += 1
         elif isinstance(value, str):
@@ -77,8 +81,6 @@ class Survey:
             self.labels.update(set(labels_in(value, self._columns)))
         if not isinstance(value, str) or is_missing(value):
             self._guess.add(("", value if _may_tell(value) else None))
-        if self._columns.id is not None:
-            self._add_id(row)
 
     def _add_id(self, row: Row) -> None:
         try:
@@ -88,15 +90,7 @@ class Survey:
         if example.id:
             self.ids.add(example)
 
-    def require_columns(self) -> None:
-        """Raises DataError if a column that the caller names is in no row."""
-        if self.rows and self._absent:
-            target = self._columns.target
-            raise no_column(
-                self._origin.name, target if target in self._absent else min(self._absent), self._seen
-            )
-
-    def reading(self, task: str, cells: str, *, whole: bool = True) -> Reading:
+    def reading(self, task: str, cells: str, *, whole: bool = True) -> Surveyed:
         """How to read the rows.
 
         Args:
@@ -107,15 +101,17 @@ class Survey:
         """
         columns = self._columns
         notes: list[str] = []
+        if columns.labels_from:
+            return Surveyed(replace(columns, task="multi_label"), ())
         missing = self._missing_notes() if whole else ()
         texts = sum(self._cells.values())
         task = task.replace("-", "_") or ("regression" if columns.value else "")
         if task == "regression":
-            return Reading(replace(columns, task=task), missing)
+            return Surveyed(replace(columns, task=task), missing)
         lists = sum(count for cell, count in self._cells.items() if list_of(cell) is not None)
         read = bool(columns.separator) or cells == "read" or (cells == "" and lists > _MOSTLY * texts)
         if lists and not columns.separator:
-            notes.append(self._of_lists(lists, texts, read=read))
+            notes.append(self._of_lists(lists, texts, read=read, asked=bool(task)))
         codes = cells == "" and texts > 0 and all(CODE.fullmatch(cell.strip()) for cell in self._cells)
         if codes:
             notes.append(self._of_codes())
@@ -129,7 +125,7 @@ class Survey:
             notes.append(self._of_separators())
         if texts and not codes and not lists:
             notes.append(self._of_numbers(texts))
-        return Reading(columns, (*filter(None, notes), *missing))
+        return Surveyed(columns, (*filter(None, notes), *missing))
 
     def _told(self, texts: int, *, lists: bool) -> Guess:
         if lists:
@@ -152,12 +148,14 @@ class Survey:
         none = "; where no label applies, write []" if self._columns.separator else ""
         return (f"{rows}: they count as unlabelled{none}",)
 
-    def _of_lists(self, lists: int, texts: int, *, read: bool) -> str:
+    def _of_lists(self, lists: int, texts: int, *, read: bool, asked: bool) -> str:
         example = next(cell for cell in self._cells if list_of(cell) is not None)
         cells = f"{lists:,} of {texts:,} cells of {self._columns.label!r}"
         found = f"{cells} look like lists of labels, such as {example:.60}"
         if read:
-            single = all(len(it) < 2 for cell in self._cells if (it := list_of(cell)) is not None)
+            single = not asked and all(
+                len(it) < 2 for cell in self._cells if (it := list_of(cell)) is not None
+            )
             one = "; --task single-label makes a model of one label each" if single else ""
             return f"{found}: read as lists; --label-cells keep makes a label of each cell{one}"
         return f"warning: {found}: each is one label; --label-cells read reads them as lists"

@@ -14,6 +14,8 @@ from graft._records.targets import distribution_of, is_collection, label_of, lab
 CODE: Final = re.compile(r"([+-]?\d+)\.0+")
 """A whole number that was written as a fraction."""
 
+_ONES: Final = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
 
 def target_of(cells: Cells, columns: Columns) -> dict[str, Any]:
     """The target's field; none if it is missing.
@@ -23,11 +25,30 @@ def target_of(cells: Cells, columns: Columns) -> dict[str, Any]:
     """
     if columns.value or columns.task == "regression":
         return {"value": cells.number(columns.target)}
+    if columns.labels_from:
+        return _indicated(cells, columns.labels_from)
     value = cells.given(columns.label)
     try:
         return _of_task(_fields(value, columns), columns)
     except (TypeError, ValueError) as error:
         raise cells.wrong(columns.label, str(error)) from None
+
+
+def _indicated(cells: Cells, columns: tuple[str, ...]) -> dict[str, Any]:
+    if all(cells.given(it) is None for it in columns):
+        return {}
+    return {"labels": tuple(it for it in columns if _applies(cells, it))}
+
+
+def _applies(cells: Cells, column: str) -> bool:
+    """Whether the label that a column stands for applies."""
+    value = cells.value(column)
+    found = _ONES.get(str(value).strip().lower())
+    if found is None:
+        raise cells.wrong(
+            column, f"{'' if value is None else value!r:.60} is neither 1 (the label applies) nor 0"
+        )
+    return found
 
 
 def labels_in(cell: object, columns: Columns) -> tuple[str, ...]:

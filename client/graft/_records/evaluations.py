@@ -29,6 +29,8 @@ class UnknownLabel:
     """How many examples carry it."""
     indices: tuple[int, ...]
     """Their places among the examples, from 0, at most 10."""
+    similar: str = ""
+    """The version's label that was probably meant; empty if none is similar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class EvaluationResult:
     version: int
     """The version that was evaluated."""
     examples: int
-    """How many examples were evaluated."""
+    """How many examples were evaluated; where it is 0, there are no figures, and those below are 0."""
     accuracy: float
     """The share whose best label is right, 0 to 1, weighted."""
     macro_f1: float
@@ -68,10 +70,13 @@ class EvaluationResult:
     accuracy_high: float = 0.0
     """The upper end of the 95% interval of the accuracy, 0 to 1."""
     trained_on_count: int = 0
-    """How many examples were left out of the figures because the version was trained on them."""
+    """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
     trained_on: tuple[int, ...] = field(default=(), repr=False)
     """The places of such examples among the examples, from 0, at most 100."""
     unknown_labels: tuple[UnknownLabel, ...] = field(default=(), repr=False)
     """Labels that the version does not know, most frequent first, at most 50. Their examples count as wrong."""
     unknown_label_count: int = 0
     """How many examples carry a label that the version does not know."""
+    training_examples_missing: bool = False
+    """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that
+    examples that equal them are not left out."""

@@ -128,9 +128,11 @@ def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
         trained_on_count=message.trained_on_count,
         trained_on=tuple(message.trained_on),
         unknown_labels=tuple(
-            UnknownLabel(it.label, it.examples, tuple(it.indices)) for it in message.unknown_labels
+            UnknownLabel(it.label, it.examples, tuple(it.indices), it.similar)
+            for it in message.unknown_labels
         ),
         unknown_label_count=message.unknown_label_count,
+        training_examples_missing=message.training_examples_missing,
         **_task_of(message),
     )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from typing import Final
 
-from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report
+from graft._records.label_forms import spelled
+from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report, SimilarLabels
 from graft._report import charts, markup, words
 
 _MAX_COLOURED: Final = 16
@@ -118,9 +120,10 @@ def findings(report: Report) -> str:
 
 def _similar(groups: Sequence[SimilarLabels]) -> str:
     rows = [
-        [", ".join(f"{escape(spelled(it.label))} × {it.examples:,}" for it in group.labels)] for group in groups
+        [", ".join(f"{escape(spelled(it.label))} × {it.examples:,}" for it in group.labels)]
+        for group in groups
     ]
-    return markup.folded_table(("Labels and their examples",), rows)
+    return markup.folded_table(("Labels and their examples",), rows, numbers=())
 
 
 def _error(one: LabelError) -> list[str]:

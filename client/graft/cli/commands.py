@@ -11,11 +11,13 @@ from typing import Any, Final, TypeVar
 from graft._client.sync import Client
 from graft._data_files.columns import DataError, RowError
 from graft._data_files.refused import RefusedRows
+from graft._records.evaluations import EvaluationResult
 from graft._records.label_forms import asked
 from graft._records.predictions import Prediction
 from graft._records.records import CheckResult, Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
+from graft.cli import phrases
 from graft.cli.asking import (
     Asked,
     Questions,
@@ -28,13 +30,19 @@ from graft.cli.asking import (
     lines_of,
 )
 from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.data_options import columns_of
 from graft.cli.following import FollowedLines
-from graft.cli.reading import ReadFile, Wanted, columns_of, read_file
+from graft.cli.reading import ReadFile, Wanted, read_file
 from graft.cli.terminal import Terminal, plain
 
 T = TypeVar("T")
 
 _MIB: Final = 1024 * 1024
+_FIGURES: Final = (
+    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
+    *("multi_label", "regression"),
+)
+"""Of an evaluation."""
 _INTERACTIVE_CHUNK: Final = 1
 _BULK_CHUNK: Final = 64
 
@@ -55,7 +63,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
-    with read_file(args, terminal, _wanted(args)) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
@@ -83,7 +91,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, columns_of(args, None), _told(unread, terminal)),
+            FollowedLines(interrupts, columns_of(args), _told(unread, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
@@ -102,7 +110,7 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     lines: array[int] = array("q")
     unread = RefusedRows()
-    with read_file(args, terminal, _wanted(args)) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
             data.examples(bar.reading, lines, unread),
@@ -126,7 +134,9 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 def _task(args: argparse.Namespace) -> str:
     """The task, as far as the arguments tell."""
-    return args.task or ("regression" if args.value else "multi-label" if args.label_separator else "")
+    return args.task or (
+        "regression" if args.value else "multi-label" if args.label_separator or args.labels_from else ""
+    )
 
 
 def _found_by_check(result: CheckResult, data: ReadFile) -> list[str]:
@@ -227,8 +237,11 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
     """Measures a version on a data file."""
     lines: array[int] = array("q")
     unread = RefusedRows()
-    served = client.version(args.model, args.version, alias=args.alias)
-    wanted = Wanted(served.report.task, tuple(label.name for label in served.labels), by_id=False)
+
+    def wanted() -> Wanted:
+        served = client.version(args.model, args.version, alias=args.alias)
+        return Wanted(served.report.task, tuple(label.name for label in served.labels), by_id=False)
+
     with read_file(args, terminal, wanted) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
@@ -239,11 +252,13 @@ def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
         )
     notes = _told_at_the_end(data, terminal)
     if args.json:
-        terminal.json(_with_unread(result, unread, notes))
+        terminal.json(_with_lines(result, lines) | _unread(unread) | {"notes": notes})
     else:
-        terminal.evaluation(result, full=args.full)
+        terminal.evaluation(result, lines, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
     terminal.rejections(refused, result.rejected_count, lines, unread)
+    if not result.examples:
+        raise DataError(f"no figure can be stated: {phrases.why_nothing(result, unread.count)}")
 
 
 def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -344,8 +359,21 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 
 def _with_unread(result: Any, unread: RefusedRows, notes: Sequence[str] = ()) -> dict[str, Any]:
     """A result for programs, with the rows that were refused before anything was sent, and notes on the file."""
+    return {**plain(result), **_unread(unread), "notes": list(notes)}
+
+
+def _unread(unread: RefusedRows) -> dict[str, Any]:
     rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
-    return {**plain(result), "unread_count": unread.count, "unread": rows, "notes": list(notes)}
+    return {"unread_count": unread.count, "unread": rows}
+
+
+def _with_lines(result: EvaluationResult, lines: array[int]) -> dict[str, Any]:
+    """An evaluation for programs, with the lines of its examples; figures that there are not are null."""
+    value: dict[str, Any] = plain(result)
+    value["trained_on_lines"] = [lines[it] for it in result.trained_on]
+    for label in value["unknown_labels"]:
+        label["lines"] = [lines[it] for it in label["indices"]]
+    return value if result.examples else value | dict.fromkeys(_FIGURES)
 
 
 def _told(unread: RefusedRows, terminal: Terminal) -> Callable[[RowError], None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from typing import Final
 
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
@@ -10,6 +12,8 @@ from graft._records.predictions import Prediction
 from graft._records.records import AdaptProgress, Event, Progress, StoredExample
 from graft._records.reports import Report
 from graft._report import words
+
+_SHOWN_LINES: Final = 10
 
 
 def describe(event: Event) -> str:
@@ -71,6 +75,40 @@ def report_facts(report: Report) -> dict[str, str]:
     for point in report.learning_curve.forecasts if report.learning_curve else ():
         facts[f"with {point.examples:,} examples"] = f"{words.measure(report)} about {words.forecast(point)}"
     return facts
+
+
+TRAINING_EXAMPLES_MISSING: Final = (
+    "examples that the version was trained on were erased since, or cannot be read: rows that equal them are not left "
+    "out, and the figures may be too good"
+)
+
+
+def evaluation_facts(result: EvaluationResult, lines: Sequence[int]) -> dict[str, str]:
+    """What there is to know of an evaluation, by name; `lines` are those of the examples, by their index."""
+    facts = {"evaluated": words.plural(result.examples, "example") if result.examples else "no example"}
+    if result.trained_on_count:
+        places = lines_of(result.trained_on, result.trained_on_count, lines)
+        facts["left out"] = (
+            f"{words.plural(result.trained_on_count, 'example')} that the version was trained on, or copies of them: "
+            f"{places}"
+        )
+    return {**facts, **figures(result)} if result.examples else facts
+
+
+def why_nothing(result: EvaluationResult, unread: int) -> str:
+    """Why nothing was evaluated, and what to do; `unread` rows could not be read."""
+    refused = result.rejected_count + unread
+    if not result.trained_on_count:
+        return "there are no examples" if not refused else f"all {refused:,} examples were refused"
+    trained = f"the version was trained on all {words.plural(result.trained_on_count, 'example')}, or on copies of them"
+    return f"{trained}{f', beside {refused:,} that were refused' if refused else ''}; give others"
+
+
+def lines_of(indices: Sequence[int], count: int, lines: Sequence[int]) -> str:
+    """The lines of the first examples of a kind, by their indices, of which there are `count`."""
+    shown = [str(lines[it]) for it in indices[:_SHOWN_LINES]]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return f"line{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def figures(of: Report | EvaluationResult) -> dict[str, str]:

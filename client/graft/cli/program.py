@@ -14,6 +14,7 @@ from graft._data_files.columns import DataError
 from graft._data_files.list_cells import list_of
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
+from graft.cli.data_options import DATA_FILES, add_data
 from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.errors import (
     GraftError,
@@ -46,16 +47,20 @@ examples:
   graft adapt support/intents train.jsonl.gz --group customer --split part
   graft adapt shop/products photos/ --backbone resnet
   graft adapt shop/products photos.csv --path file --label product --backbone resnet
+  graft adapt support/intents train.xlsx --sheet 2024 --label Category
+  graft adapt support/intents export.tsv --quote none --encoding cp1252
   zcat *.jsonl.gz | graft adapt support/intents -
   graft adapt support/intents train.csv --check
   tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
   graft adapt support/answers train.csv --input question --second answer --label fits
   graft adapt support/topics train.csv --label topics --label-separator ';'
+  graft adapt support/tone train.csv --labels-from toxic,insult,threat
   graft adapt support/hours train.csv --value hours
 
-Data files are CSV, TSV or JSON lines by their ending, also with .gz behind; "-" reads JSON lines from
-standard input. A broken connection is resumed by itself; an interrupted command goes on with the same
---adaptation-id. With --follow, a line is {"id": …, "text": …, "label": …} or {"delete": ID}; the end of the input
+{data_files}
+
+A broken connection is resumed by itself; an interrupted command goes on with the same
+--adaptation-id. With --follow, a line is {{"id": …, "text": …, "label": …}} or {{"delete": ID}}; the end of the input
 and Ctrl-C commit, and leave the adaptation open.
 """
 
@@ -180,9 +185,14 @@ def _add(commands: _Commands, name: str, summary: str, epilog: str = "") -> argp
 
 
 def _add_adapt(commands: _Commands) -> None:
-    parser = _add(commands, "adapt", "stream labelled examples in and get a served version", _ADAPT_EXAMPLES)
+    parser = _add(
+        commands,
+        "adapt",
+        "stream labelled examples in and get a served version",
+        _ADAPT_EXAMPLES.format(data_files=DATA_FILES),
+    )
     parser.add_argument("model", metavar="MODEL", help="the model to publish to, for example support/intents")
-    _add_data(parser)
+    add_data(parser)
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
         "--id-repeats",
@@ -278,9 +288,9 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_evaluate(commands: _Commands) -> None:
-    parser = _add(commands, "evaluate", "measure a version on labelled examples")
+    parser = _add(commands, "evaluate", "measure a version on labelled examples", DATA_FILES)
     parser.add_argument("model", metavar="MODEL", help="the model")
-    _add_data(parser)
+    add_data(parser)
     _add_selector(parser)
     _add_full(parser)
 
@@ -350,59 +360,6 @@ def _add_watch(commands: _Commands) -> None:
     parser.add_argument("--from-event", type=int, default=0, metavar="N", help="begin with this event (all)")
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data",
-        metavar="DATA",
-        help="a CSV, TSV or JSON lines file, - (standard input), or a folder of classes",
-    )
-    data = parser.add_argument_group("the data file")
-    content = data.add_mutually_exclusive_group()
-    content.add_argument("--input", default="text", metavar="COLUMN", help="what is to be classified (text)")
-    content.add_argument(
-        "--path", metavar="COLUMN", help="instead: names of image or audio files, from DATA's folder on"
-    )
-    data.add_argument(
-        "--second", metavar="COLUMN", help="the second text, where --input is the first of a pair"
-    )
-    data.add_argument(
-        "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
-    )
-    data.add_argument(
-        "--label-separator",
-        default="",
-        metavar="CHARS",
-        help="a cell of labels holds any number of them, separated so: a multi-label model",
-    )
-    data.add_argument(
-        "--label-cells",
-        default="",
-        choices=["read", "keep"],
-        help="read cells that look like lists as lists of labels, or keep each cell as a label (what most cells tell)",
-    )
-    data.add_argument(
-        "--merge-labels",
-        action="store_true",
-        help="give labels that differ by case, spacing or invisible characters only the most frequent one's name",
-    )
-    data.add_argument(
-        "--value", metavar="COLUMN", help="a number to answer with, in place of a label: a regression"
-    )
-    data.add_argument(
-        "--id", metavar="COLUMN", help="the example's id, a column that tells every row from every other"
-    )
-    data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")
-    data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
-    data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")
-    data.add_argument(
-        "--subject", metavar="COLUMN", help="whose data the example is: 'graft forget' erases by it"
-    )
-    data.add_argument(
-        "--delimiter", type=_delimiter, metavar="CHAR", help="between cells, where it is not , or tab"
-    )
-    data.add_argument("--encoding", default="utf-8-sig", help="of the text (UTF-8)")
-
-
 def _add_selector(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     selector = parser.add_mutually_exclusive_group()
     selector.add_argument("--version", type=int, metavar="N", help="the version (the one that is live)")
@@ -418,13 +375,6 @@ def _positive(text: str) -> float:
     value = float(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return value
-
-
-def _delimiter(text: str) -> str:
-    value = "\t" if text in ("\\t", "tab") else text
-    if len(value) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
     return value
 
 

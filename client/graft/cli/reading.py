@@ -20,6 +20,7 @@ from graft._data_files.refused import RefusedRows
 from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
+from graft.cli.data_options import columns_of, reading_of
 from graft.cli.terminal import Terminal
 
 _LOOK_ROWS: Final = 1_000
@@ -114,22 +115,31 @@ class ReadFile:
 
 
 @contextlib.contextmanager
-def read_file(args: argparse.Namespace, terminal: Terminal, wanted: Wanted) -> Iterator[ReadFile]:
+def read_file(
+    args: argparse.Namespace, terminal: Terminal, wanting: Callable[[], Wanted]
+) -> Iterator[ReadFile]:
     """Opens the data file of a command and looks at it: at all of a file, at the first rows of a stream.
+
+    Args:
+        args: The command's arguments.
+        terminal: Where notes go, and where a person is asked.
+        wanting: Called when the file is open.
 
     Raises:
         DataError: The file cannot be read as such, or rows would be lost by their ids and nobody allows that.
     """
-    merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
     with opened(args, terminal) as data:
-        columns = columns_of(args, data)
+        wanted = wanting()
+        merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
+        columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
         survey = Survey(data, columns)
         whole = args.data != "-" and not Path(args.data).is_fifo()
         rows: Rows = data
         if whole:
             with opened(args, terminal) as first:
+                first.fitted(columns)
                 look(first.rows(), survey)
-            survey.require_columns()
+            survey.absent.require()
         else:
             rows = _Ahead(data, survey)
         reading = survey.reading(wanted.task, args.label_cells, whole=whole)
@@ -152,28 +162,9 @@ def opened(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
     """Opens the data file of a command."""
     with (
         terminal.interrupts.opened(args.data) as source,
-        open_data(args.data, delimiter=args.delimiter, encoding=args.encoding, source=source) as data,
+        open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
         yield data
-
-
-def columns_of(args: argparse.Namespace, data: Data | None) -> Columns:
-    """The columns that a command names."""
-    if isinstance(data, FolderTree):
-        return FOLDER_COLUMNS
-    return Columns(
-        input=args.path or args.input,
-        path=bool(args.path),
-        label=args.label,
-        id=args.id,
-        weight=args.weight,
-        group=args.group,
-        split=args.split,
-        subject=args.subject,
-        separator=args.label_separator,
-        value=args.value,
-        second=args.second,
-    )
 
 
 def _policy(args: argparse.Namespace, terminal: Terminal, ids: IdUse, wanted: Wanted, *, whole: bool) -> str:
@@ -187,8 +178,8 @@ def _policy(args: argparse.Namespace, terminal: Terminal, ids: IdUse, wanted: Wa
     if not ids.lossy:
         return "replace"
     found = (
-        f"{args.data}: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}. A row replaces an earlier "
-        f"row of the same id, so that {ids.lost:,} rows would be lost"
+        f"{args.data}: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}. A row replaces an "
+        f"earlier row of the same id, so that {ids.lost:,} rows would be lost"
     )
     answer = terminal.ask(
         f"{found}. [r]eplace earlier rows, [k]eep the first of each id, take all with [n]o id, or stop? "
@@ -210,7 +201,9 @@ def _of_ids(args: argparse.Namespace, ids: IdUse, wanted: Wanted) -> list[str]:
             "keep": f"{ids.lost:,} rows are left out, because an earlier row has their id",
             "replace": f"{ids.lost:,} rows are replaced by later ones of the same id",
         }[args.id_repeats]
-        notes.append(f"warning: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}; {what}")
+        notes.append(
+            f"warning: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}; {what}"
+        )
     if same := ids.repeats[Use.SAME]:
         notes.append(f"{same:,} rows repeat an earlier row of the same id exactly: nothing is lost")
     return notes
@@ -222,9 +215,14 @@ class _Ahead:
     def __init__(self, data: Data, survey: Survey) -> None:
         self.name = data.name
         self.folder = data.folder
+        self._data = data
         self._rest = data.rows()
         self._first: list[Row | RowError] = []
         self._look(survey)
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the stream has for them."""
+        return self._data.fitted(columns)
 
     def rows(self) -> Iterator[Row | RowError]:
         """All rows, as they are read."""

@@ -216,12 +216,33 @@ class Terminal:
         for warning in report.warnings:
             self.out.print(f"[yellow]warning:[/] {escape(warning)}")
 
-    def evaluation(self, result: EvaluationResult, *, full: bool = False) -> None:
-        """What an evaluation found."""
+    def evaluation(self, result: EvaluationResult, lines: Sequence[int], *, full: bool = False) -> None:
+        """What an evaluation found; `lines` are those of the examples, by their index."""
         self.out.print(f"[bold]{escape(result.model)}[/] version [bold]{result.version}[/]")
-        self.out.print(_facts({"evaluated": f"{result.examples:,} examples", **phrases.figures(result)}))
+        self.out.print(_facts(phrases.evaluation_facts(result, lines)))
+        self._unknown_labels(result, lines)
         self._classes(result.per_class, full=full, trained=False)
         self._confusions(result.confusions, full=full)
+        if result.training_examples_missing:
+            self.out.print(f"[yellow]warning:[/] {phrases.TRAINING_EXAMPLES_MISSING}")
+
+    def _unknown_labels(self, result: EvaluationResult, lines: Sequence[int]) -> None:
+        if not result.unknown_labels:
+            return
+        table = _table("label that the version does not know", "examples", "lines", "did you mean")
+        for it in result.unknown_labels:
+            _row(
+                table,
+                it.label,
+                f"{it.examples:,}",
+                phrases.lines_of(it.indices, it.examples, lines),
+                it.similar,
+            )
+        self.out.print(table)
+        many = f"{words.plural(result.unknown_label_count, 'example')} with such labels"
+        self.out.print(
+            f"[yellow]warning:[/] {many} count as wrong: correct the labels, or adapt the model with examples of them"
+        )
 
     def rejections(
         self,

@@ -973,6 +973,7 @@ class EvaluateModelResponse(_message.Message):
     TRAINED_ON_FIELD_NUMBER: _builtins.int
     UNKNOWN_LABELS_FIELD_NUMBER: _builtins.int
     UNKNOWN_LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    TRAINING_EXAMPLES_MISSING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -996,9 +997,13 @@ class EvaluateModelResponse(_message.Message):
     accuracy_high: _builtins.float
     """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
     trained_on_count: _builtins.int
-    """How many examples were left out of the figures because the version was trained on them."""
+    """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
     unknown_label_count: _builtins.int
     """How many examples carry a label that the version does not know."""
+    training_examples_missing: _builtins.bool
+    """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that examples
+    that equal them are not left out.
+    """
     @_builtins.property
     def per_class(self) -> _containers.RepeatedCompositeFieldContainer[_report_pb2.ClassReport]:
         """One entry a class in the examples, sorted by label, at most 2,000."""
@@ -1050,10 +1055,11 @@ class EvaluateModelResponse(_message.Message):
         trained_on: _abc.Iterable[_builtins.int] | None = ...,
         unknown_labels: _abc.Iterable[Global___UnknownLabel] | None = ...,
         unknown_label_count: _builtins.int = ...,
+        training_examples_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["multi_label", b"multi_label", "regression", b"regression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "trained_on", b"trained_on", "trained_on_count", b"trained_on_count", "unknown_label_count", b"unknown_label_count", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "trained_on", b"trained_on", "trained_on_count", b"trained_on_count", "training_examples_missing", b"training_examples_missing", "unknown_label_count", b"unknown_label_count", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1068,10 +1074,13 @@ class UnknownLabel(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     INDICES_FIELD_NUMBER: _builtins.int
+    SIMILAR_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The label."""
     examples: _builtins.int
     """How many examples carry it."""
+    similar: _builtins.str
+    """The version's label that was probably meant; empty if none is similar."""
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Their places in the stream from 0, at most 10."""
@@ -1082,10 +1091,11 @@ class UnknownLabel(_message.Message):
         label: _builtins.str = ...,
         examples: _builtins.int = ...,
         indices: _abc.Iterable[_builtins.int] | None = ...,
+        similar: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "indices", b"indices", "label", b"label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "indices", b"indices", "label", b"label", "similar", b"similar"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_input, check_weight
+from graft_server.api.unknown_labels import UnknownLabels
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion, ExampleError
 from graft_server.domain.examples import Example
@@ -18,6 +19,8 @@ MAX_EXAMPLES = 10_000
 EXAMPLES_AT_ONCE = 64
 """Of a batch, between two turns of the event loop."""
 MAX_REJECTIONS = 100
+MAX_TRAINED_ON = 100
+"""The most examples that the version was trained on whose places are named."""
 MAX_CLASS_REPORTS = 2_000
 
 
@@ -30,6 +33,9 @@ class Evaluation:
         self._seen = 0
         self._rejected: list[ExampleError] = []
         self._rejected_count = 0
+        self._trained_on: list[int] = []
+        self._trained_on_count = 0
+        self._unknown = UnknownLabels([label.name for label in evaluator.served.labels])
 
     async def add(self, batch: Sequence[Example | InvalidError]) -> None:
         """Takes in a batch; a bad example is recorded, and the others are measured.
@@ -48,9 +54,10 @@ class Evaluation:
         )
         found = iter(await self._evaluator.add([it for it in checked if isinstance(it, Example)]))
         for index, it in enumerate(checked, self._seen):
-            error = it if isinstance(it, InvalidError) else next(found)
-            if error is not None:
-                self._reject(index, error)
+            if isinstance(it, Example):
+                self._note(index, it, next(found))
+            else:
+                self._reject(index, it)
         self._seen += len(batch)
 
     async def result(self) -> EvaluatedVersion:
@@ -63,6 +70,11 @@ class Evaluation:
             replace(measured, per_class=measured.per_class[:MAX_CLASS_REPORTS]),
             tuple(self._rejected),
             self._rejected_count,
+            tuple(self._trained_on),
+            self._trained_on_count,
+            await self._evaluator.threads.run(self._unknown.found),
+            self._unknown.examples,
+            training_examples_missing=not self._evaluator.trained.complete,
         )
 
     def _checked(self, example: Example | InvalidError, place: int) -> Example | InvalidError:
@@ -77,6 +89,17 @@ class Evaluation:
             return self._targets.check(example, f"{path}.")
         except InvalidError as error:
             return error
+
+    def _note(self, index: int, example: Example, found: InvalidError | bool) -> None:
+        """Takes note of an example; `found` is the error of its input, or whether it counts."""
+        if isinstance(found, InvalidError):
+            self._reject(index, found)
+            return
+        self._unknown.add(index, example.labels)
+        if not found:
+            self._trained_on_count += 1
+            if len(self._trained_on) < MAX_TRAINED_ON:
+                self._trained_on.append(index)
 
     def _reject(self, index: int, error: InvalidError) -> None:
         self._rejected_count += 1

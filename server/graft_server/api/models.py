@@ -200,7 +200,7 @@ class ModelApi:
     async def evaluate_model(
         self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
     ) -> EvaluatedVersion:
-        """Measures a version on labelled examples. Nothing is stored.
+        """Measures a version on labelled examples that it was not trained on. Nothing is stored.
 
         Args:
             model: The model.
@@ -213,7 +213,8 @@ class ModelApi:
         """
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
-        evaluation = Evaluation(Evaluator(self.predictor, served, self.learning))
+        trained = await self.versions.trained_on(version, served.manifest)
+        evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning))
         async for batch in batches:
             await evaluation.add(batch)
         return await evaluation.result()

@@ -16,6 +16,8 @@ class UnknownLabel:
     """Examples that carry it."""
     indices: tuple[int, ...]
     """The first of their places in the stream, from 0."""
+    similar: str
+    """The version's label that was probably meant; "" if none is similar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,12 @@ class EvaluatedVersion:
     """The first ones."""
     rejected_count: int = 0
     trained_on: tuple[int, ...] = ()
-    """Places of the first examples that were left out because the version was trained on them."""
+    """Places of the first examples that were left out because the version was trained on them, or on copies of them."""
     trained_on_count: int = 0
     unknown_labels: tuple[UnknownLabel, ...] = ()
     """Most frequent first, at most 50."""
     unknown_label_count: int = 0
     """Examples that carry a label that the version does not know."""
+    training_examples_missing: bool = False
+    """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that
+    examples that equal them are not left out."""

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+DIGEST_BYTES = 16
+"""The length of the digest of an input."""
+
 
 class Modality(StrEnum):
     """What a backbone reads."""
@@ -55,7 +58,7 @@ class Input:
             content = b"%d\0%b%b" % (len(first), first, self.second.encode())
         else:
             content = self.data
-        return hashlib.blake2b(self.kind.encode() + b"\0" + content, digest_size=16).digest()
+        return hashlib.blake2b(self.kind.encode() + b"\0" + content, digest_size=DIGEST_BYTES).digest()
 
 
 class Task(StrEnum):

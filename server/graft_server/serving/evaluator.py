@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Task
 from graft_server.domain.report import Measured
+from graft_server.encoding.queueing import Arrays
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor
+from graft_server.serving.trained_on import TrainedOn
 from graft_server.serving.versions import ServedVersion
 from graft_server.sharing.threads import Threads
 
@@ -22,11 +26,14 @@ from graft_server.sharing.threads import Threads
 class Evaluator:
     """Takes labelled examples in batches, and measures when all have come.
 
-    It keeps an example's target and the head's output for it, not the input.
+    It keeps an example's target and the head's output for it, not the input. Examples that the version was trained on
+    are left out of the figures.
     """
 
     predictor: Predictor
     served: ServedVersion
+    trained: TrainedOn
+    """What the version was trained on."""
     threads: Threads
     """The threads on which figures are computed."""
     _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
@@ -39,20 +46,29 @@ class Evaluator:
         """The version's task; the examples' targets must fit it."""
         return self.served.manifest.task
 
-    async def add(self, examples: Sequence[Example]) -> list[InvalidError | None]:
+    async def add(self, examples: Sequence[Example]) -> list[InvalidError | bool]:
         """Takes in a batch of labelled examples.
 
         Returns:
-            The error of each example's input; None if the example was taken in.
+            The error of each example's input, or whether the example counts: not if the version was trained on it.
         """
         if not examples:
             return []
-        rows = await self.predictor.outputs(self.served, [example.input for example in examples])
-        for row, example in zip(rows, examples, strict=True):
-            if not isinstance(row, InvalidError):
-                self._outputs.append(row)
-                self._targets.append(replace(example, input=_NO_INPUT))
-        return [row if isinstance(row, InvalidError) else None for row in rows]
+        inputs = [example.input for example in examples]
+        known = await self.threads.run(self.trained.knows, inputs)
+        asked = list(compress(inputs, map(not_, known)))
+        rows = iter(await self.predictor.outputs(self.served, asked) if asked else ())
+        return [
+            not trained and self._add(example, next(rows))
+            for example, trained in zip(examples, known, strict=True)
+        ]
+
+    def _add(self, example: Example, row: Arrays | InvalidError) -> InvalidError | bool:
+        if isinstance(row, InvalidError):
+            return row
+        self._outputs.append(row)
+        self._targets.append(replace(example, input=_NO_INPUT))
+        return True
 
     async def measure(self) -> Measured:
         """Returns the figures of all examples that were taken in."""

@@ -26,6 +26,7 @@ from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
+from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import survived
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
@@ -128,6 +129,10 @@ class Versions:
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
         return await asyncio.to_thread(read_report, self._objects, version.manifest)
+
+    async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
+        """Reads which inputs a version was trained on."""
+        return await asyncio.to_thread(read_trained_on, self._objects, manifest, erased=version.erased)
 
     async def preload(self) -> None:
         """Loads the versions that "live" points at, but not their backbones if those are loaded on use."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Example, Input
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import read_features
 from graft_server.store.adaptations.generations import Generations
@@ -90,6 +90,24 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
     return _unreplaced(objects, model, sources, read)[0]
 
 
+def read_reduced(
+    objects: Objects, model: str, sources: Sequence[Source], reduced: Callable[[Input], Input]
+) -> list[Example]:
+    """Returns the examples that `read_rows` returns, each with what `reduced` makes of its input.
+
+    No more than the inputs of one segment are in memory at once.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> list[Example]:
+        return [it.example for it in _current_rows(objects, model, sources, "", generations, reduced=reduced)]
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
 def _unreplaced(
     objects: Objects, model: str, sources: Sequence[Source], read: Callable[[Mapping[str, Generations]], T]
 ) -> tuple[T, dict[str, int]]:
@@ -112,6 +130,8 @@ def _current_rows(
     sources: Sequence[Source],
     encoder_id: str,
     generations: Mapping[str, Generations],
+    *,
+    reduced: Callable[[Input], Input] | None = None,
 ) -> tuple[_Row, ...]:
     rows: dict[str, _Row] = {}
     for source in sources:
@@ -122,8 +142,21 @@ def _current_rows(
             for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
                 for it in changes(segment, first, next_sequence):
-                    _apply(rows, it, writer_id, key, source.adaptation_id)
+                    _apply(
+                        rows,
+                        it if reduced is None else _reduced(it, reduced),
+                        writer_id,
+                        key,
+                        source.adaptation_id,
+                    )
     return tuple(rows.values())
+
+
+def _reduced(placed: Placed, reduced: Callable[[Input], Input]) -> Placed:
+    example = placed.change.upsert
+    if example is None:
+        return placed
+    return replace(placed, change=Change(upsert=replace(example, input=reduced(example.input))))
 
 
 def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, source: str) -> None:

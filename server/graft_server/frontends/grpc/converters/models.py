@@ -162,6 +162,7 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         trained_on=value.trained_on,
         trained_on_count=value.trained_on_count,
         unknown_label_count=value.unknown_label_count,
+        training_examples_missing=value.training_examples_missing,
         task=TASK_MESSAGES[measured.task],
     )
     filled(response, measured.figures)

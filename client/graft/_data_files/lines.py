@@ -1,0 +1,104 @@
+"""The lines of a text file, with their numbers, and with the bytes that are not in the file's encoding."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from graft._data_files.encodings import likely_encoding
+
+MAX_CHARACTERS: Final = 32 * 1024 * 1024
+"""The longest line: no server takes more."""
+_PIECE: Final = 64 * 1024
+# What Python makes of a byte that it cannot decode.
+_WRONG: Final = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a text file."""
+
+    number: int
+    """Its number, from 1."""
+    text: str
+    """Its text, with its end."""
+    cut: bool = False
+    """Whether it is longer than `MAX_CHARACTERS`, and only its beginning is here."""
+
+    def wrong_byte(self) -> int | None:
+        """The first byte that is not in the file's encoding, if there is one."""
+        found = None if self.text.isascii() else _WRONG.search(self.text)
+        return ord(found.group()) - 0xDC00 if found else None
+
+    def wrong(self) -> str:
+        """Why it cannot be read; "" if it can."""
+        if self.cut:
+            return f"longer than {MAX_CHARACTERS:,} characters, which is more than can be sent; is a quote missing?"
+        if (byte := self.wrong_byte()) is not None:
+            guess, shown = likely_encoding([self.text.encode("utf-8", "surrogateescape")])
+            return (
+                f"byte 0x{byte:02x} is not in the file's encoding; if the line is {shown!r:.60}, the encoding is given "
+                f"with --encoding {guess}"
+            )
+        return "it holds a NUL character" if "\0" in self.text else ""
+
+
+class TextLines:
+    r"""The lines of a stream of bytes, which can be put back.
+
+    A line ends with "\n", whatever comes before; where there is none in the head, with "\r".
+    """
+
+    def __init__(self, read: Callable[[int], str]) -> None:
+        """Takes a function that reads a line of at most so many characters, and "" at the end."""
+        self._read = read
+        self._back: deque[Line] = deque()
+        self._number = 0
+
+    @classmethod
+    def of_bytes(cls, stream: Any, encoding: str, head: bytes) -> Self:
+        """The lines of a stream of bytes, of which `head` comes first: it tells what ends lines."""
+        ends = "\r" if b"\r" in head and b"\n" not in head else "\n"
+        text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline=ends)
+        return cls(text.readline)
+
+    @classmethod
+    def of_texts(cls, lines: Iterable[str]) -> Self:
+        """Lines that were read already."""
+        iterator = iter(lines)
+        return cls(lambda _: next(iterator, ""))
+
+    def __iter__(self) -> Iterator[Line]:
+        while (line := self.next()) is not None:
+            yield line
+
+    def pieces(self) -> Iterator[Line]:
+        """The lines, the longer ones in pieces that end behind a character without a meaning for the next one."""
+        while text := self._read(_PIECE):
+            while text[-1] == "\\" and (more := self._read(1)):
+                text += more
+            yield Line(self._number + 1, text.removeprefix("\ufeff") if not self._number else text)
+            self._number += text[-1] == "\n"
+
+    def next(self) -> Line | None:
+        """The next line; None at the end."""
+        if self._back:
+            return self._back.popleft()
+        text = self._read(MAX_CHARACTERS)
+        if not text:
+            return None
+        cut = len(text) == MAX_CHARACTERS and text[-1] not in "\r\n"
+        while cut and (rest := self._read(MAX_CHARACTERS)) and rest[-1] not in "\r\n":
+            pass
+        self._number += 1
+        if self._number == 1:
+            text = text.removeprefix("\ufeff")
+        return Line(self._number, text, cut)
+
+    def put_back(self, lines: Iterable[Line]) -> None:
+        """Has lines that were taken come again, before all others."""
+        self._back.extendleft(reversed(list(lines)))

@@ -1,0 +1,90 @@
+"""The rows of a delimited text file, by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.dialect import Beginning, Found, found_dialect
+from graft._data_files.header import Header
+from graft._data_files.lines import TextLines
+from graft._data_files.options import Reading
+from graft._data_files.records import Record, Records
+
+_DELIMITER_NAMES = {"\t": "tab", " ": "space"}
+
+
+class Table:
+    """A delimited text file: the header, and the rows as they are read.
+
+    Attributes:
+        header: The columns.
+        unit: What rows are counted in.
+    """
+
+    unit = "line"
+
+    def __init__(
+        self,
+        name: str,
+        lines: TextLines,
+        *,
+        beginning: Beginning,
+        reading: Reading,
+        usual: str,
+        columns: Columns | None,
+    ) -> None:
+        """Finds out how the file is written.
+
+        Args:
+            name: The file's name, for messages.
+            lines: Its lines.
+            beginning: The first of them.
+            reading: What is known already.
+            usual: The delimiter that the name speaks for.
+            columns: The columns that are asked for.
+
+        Raises:
+            DataError: The file is empty.
+        """
+        self._name = name
+        self._lines = lines
+        self._found: Found = found_dialect(beginning, reading, usual, columns)
+        self._named = bool(reading.names)
+        if not self._found.names:
+            raise DataError(f"{name}: empty; the first line must name the columns")
+        self.header = Header(self._found.names, self._found.sample, given=self._named)
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """The rows, and what is wrong with those that cannot be read."""
+        names = self.header.names
+        records = Records(self._lines, self._found.dialect, seen=self._found.seen)
+        records.width = len(names)
+        records.loose = len(names) - len("\0".join(names).rstrip("\0").split("\0"))
+        for _ in range(self._found.skipped):
+            self._lines.next()
+        header = not self._named
+        for record in records:
+            if header:  # R names one column less than there are
+                header = False
+                continue
+            if record.wrong:
+                yield RowError(self._name, record.line, record.wrong)
+            elif self._named and record.line == 1 and [it and it.strip() for it in record.cells] == [*names]:
+                continue
+            elif records.fits(record.cells):
+                yield Row(record.line, self.header.values(record.cells))
+            else:
+                yield RowError(self._name, record.line, self._ragged(record))
+
+    def _ragged(self, record: Record) -> str:
+        names = self.header.names
+        delimiter = self._found.dialect.delimiter
+        shown = _DELIMITER_NAMES.get(delimiter, delimiter)
+        columns = ", ".join(it or "(no name)" for it in names)
+        whose = "--columns names" if self._named else "the header has"
+        through = f", on lines {record.line} to {record.line + record.lines - 1}" if record.lines > 1 else ""
+        remedy = f"the cells are separated by {shown!r}; another character is given with --delimiter"
+        if len(record.cells) > len(names) and self._found.dialect.quote:
+            remedy = f"quote cells that contain {shown!r}"
+        return f"{len(record.cells)} cells{through}, but {whose} {len(names)} columns ({columns}); {remedy}"
