@@ -7,11 +7,16 @@ from graft_server.training.examples.folds import bound_together, iterative_folds
 
 def test_groups_and_duplicates_bind_rows_across_both() -> None:
     groups = np.array([1, 1, 2, 3, 4, 5])
-    digests = [b"a", b"b", b"b", b"c", b"d", b"c"]
-    bound = bound_together(groups, digests)
+    inputs = np.array([0, 1, 1, 2, 3, 2])
+    bound = bound_together(groups, inputs)
     assert bound[0] == bound[1] == bound[2]
     assert bound[3] == bound[5]
     assert len(set(bound.tolist())) == 3
+
+
+def test_pairs_bind_rows_too() -> None:
+    bound = bound_together(np.array([7, 7, 8, 9]), pairs=(np.array([1]), np.array([3])))
+    assert bound[0] == bound[1] == bound[3] != bound[2]
 
 
 def test_folds_never_tear_a_group() -> None:

@@ -17,14 +17,32 @@ class RowError(DataError):
 
     Attributes:
         line: The line on which the row begins, from 1; its number where rows are no lines.
+        place: Where it is: "line 5", "row 5", or the path of a file within a folder.
         reason: What is wrong with the row, and what would be right.
     """
 
     def __init__(
-        self, name: str, line: int, reason: str, *, column: str | None = None, unit: str = "line"
+        self,
+        name: str,
+        line: int,
+        reason: str,
+        *,
+        column: str | None = None,
+        unit: str = "line",
+        path: str = "",
     ) -> None:
-        """Says what is wrong with the row on `line` of the file `name`, or with its cell of `column`."""
-        place = f"{name}, {unit} {line}"
+        """Says what is wrong with a row, or with its cell of `column`.
+
+        Args:
+            name: The file or folder.
+            line: The line, or its number where rows are no lines.
+            reason: What is wrong.
+            column: The cell's column.
+            unit: What `line` counts.
+            path: The file within the folder `name`.
+        """
+        self.place = path or f"{unit} {line}"
+        place = f"{name}/{path}" if path else f"{name}, {self.place}"
         super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
         self.line = line
         self.reason = reason if column is None else f"column {column!r}: {reason}"

@@ -84,7 +84,7 @@ class Survey:
 
     def _add_id(self, row: Row) -> None:
         try:
-            example = example_of(self._origin, row, self._columns)
+            example = example_of(self._origin, row, self._columns, opened=False)
         except RowError:
             return
         if example.id:

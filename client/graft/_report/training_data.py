@@ -76,13 +76,15 @@ def findings(report: Report) -> str:
         conflicting: f"{data.conflicting_inputs:,}",
         "exact duplicates": f"{data.exact_duplicates:,}",
         "near duplicates": f"{data.near_duplicates:,}",
+        "held out with their copies": f"{data.bound_examples:,}",
     }
     if report.regression is not None:
         del counts["probable label errors"]
     if data.unlabelled_examples:
         counts["unlabelled examples"] = f"{data.unlabelled_examples:,}"
-    found = (data.label_errors, data.conflicting_inputs, data.exact_duplicates, data.near_duplicates)
-    if not any((*found, data.similar_labels, data.unlabelled_examples)):
+    labels = data.similar_labels or data.unlabelled_examples
+    copies = data.exact_duplicates or data.near_duplicates or data.bound_examples or data.validation_copies
+    if not (data.label_errors or data.conflicting_inputs or copies or labels):
         errors = "" if report.regression is not None else ", no probable label errors"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
@@ -105,11 +107,16 @@ def findings(report: Report) -> str:
             f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",
             _groups(data.conflicts, kind),
         ),
-        ("Exact duplicates", "The same input several times.", _groups(data.duplicate_groups, kind)),
+        ("Exact duplicates", "What the backbone reads as one input.", _groups(data.duplicate_groups, kind)),
         (
             "Near duplicates",
             "Different inputs that the backbone can hardly tell apart.",
             _groups(data.near_duplicate_pairs, kind),
+        ),
+        (
+            "Held-out copies",
+            "Validation examples that training examples are copies of: they are not measured on.",
+            _groups(data.validation_copy_pairs, kind),
         ),
     ]
     lists = "".join(

@@ -64,6 +64,12 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def truncated(report: Report) -> str:
+    """How many examples are longer than the backbone reads."""
+    share = report.truncated_examples / max(report.examples, 1)
+    return f"the end of {plural(report.truncated_examples, 'example')} ({percent(share)})"
+
+
 def measured(report: Report) -> str:
     """How the figures were measured, and on what."""
     if not report.evaluation:
@@ -175,6 +181,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
     counts = (
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
+        (data.bound_examples, "example held out with its copies", "examples held out with their copies"),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
         (len(data.similar_labels), "group of similar labels", "groups of similar labels"),

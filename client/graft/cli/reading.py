@@ -6,17 +6,16 @@ import argparse
 import contextlib
 import sys
 import time
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError, Rows
-from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.merging import MergedLabels
 from graft._data_files.reader import Data, numbered_examples, open_data
-from graft._data_files.refused import RefusedRows
+from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
@@ -70,19 +69,18 @@ class ReadFile:
         self._ids = IdUse()
         self._left_out = 0
 
-    def examples(
-        self, on_read: Callable[[float], None], lines: array[int], unread: RefusedRows
-    ) -> Iterator[Example]:
-        """The examples; `lines` takes the line of each, for those that the server refuses.
+    def examples(self, on_read: Callable[[float], None], rows: RowsRead) -> Iterator[Example]:
+        """The examples; `rows` takes the line of each, for those that the server refuses.
 
         Raises:
             DataError: The file cannot be read, or an id stands for several examples and nothing allows that.
         """
         data = self._data
-        for line, example in numbered_examples(self._rows, self._columns, unread):
+        rows.unit, rows.place = data.unit, data.place
+        for line, example in numbered_examples(self._rows, self._columns, rows.refuse):
             on_read(data.position / data.size if data.size else 0.0)
             if (taken := self._by_id(line, example)) is not None:
-                lines.append(line)
+                rows.take(line)
                 yield taken
 
     @property
@@ -135,8 +133,12 @@ def read_file(
         survey = Survey(data, columns)
         whole = args.data != "-" and not Path(args.data).is_fifo()
         rows: Rows = data
-        if whole:
-            with opened(args, terminal) as first:
+        if isinstance(data, FolderTree):
+            # To look at a folder means to open all its files, and its labels are names.
+            whole = bool(args.merge_labels)
+            look(data.rows() if whole else (), survey)
+        elif whole:
+            with open_data(args.data, reading_of(args), columns_of(args)) as first:
                 first.fitted(columns)
                 look(first.rows(), survey)
             survey.absent.require()
@@ -164,6 +166,8 @@ def opened(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
         terminal.interrupts.opened(args.data) as source,
         open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
     ):
+        for remark in data.remarks if isinstance(data, FolderTree) else ():
+            terminal.remark(remark)
         yield data
 
 

@@ -103,6 +103,7 @@ def _data_without(data: DataReport, ids: Collection[str]) -> DataReport:
         duplicate_groups=_groups_without(data.duplicate_groups, ids),
         near_duplicate_pairs=_groups_without(data.near_duplicate_pairs, ids),
         conflicts=_groups_without(data.conflicts, ids),
+        validation_copy_pairs=_groups_without(data.validation_copy_pairs, ids),
         label_errors=tuple(it for it in data.label_errors if it.example.id not in ids),
     )
 

@@ -14,6 +14,7 @@ from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Split
 from graft_server.domain.label_forms import similar, spelled
 from graft_server.domain.report import DataReport, SimilarLabels
+from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
@@ -128,6 +129,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         "origins": tuple(rows.origins[i] for i in kept),
         "input_digests": tuple(it.input.digest() for it in examples),
         "features": {view: array[kept] for view, array in rows.features.items()},
+        "wordings": tuple(wording_digest(it.input) for it in examples),
     }
     seen = Seen(
         unlabelled=len(rows.examples) - len(labelled),

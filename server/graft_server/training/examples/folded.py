@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
+from graft_server.training.examples.copies import Copies, copies_among
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.examples.training_set import ClassifiedSet, ExampleSet
 
@@ -17,6 +18,7 @@ class Examples:
     """The usable rows of a training set, and their folds."""
 
     train: ClassifiedSet
+    parts: Parts
     rows: NDArray[np.int64]
     """shape (n,)."""
     labels: NDArray[np.int32]
@@ -24,10 +26,11 @@ class Examples:
     fold_of: NDArray[np.int32]
     folds: int
     measured: NDArray[np.bool_]
-    """shape (n,): whether the row's class has examples outside of its fold."""
+    """shape (n,): whether the row's class has examples outside of its fold; none is, where folds tear copies apart."""
     seed: int
     bound: NDArray[np.int64]
-    """shape (n,): equal for rows that share a fold because they are copies of each other or of one group."""
+    """shape (n,): equal for rows that share a fold because they are copies or near copies of each other or of one
+    group."""
     soft: NDArray[np.float32] | None = None
     """shape (n, k): the targets, if some are distributions."""
 
@@ -40,12 +43,55 @@ def usable(train: ExampleSet) -> NDArray[np.bool_]:
     return rows
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What each usable row of a training set is for."""
+
+    rows: NDArray[np.int64]
+    """shape (n,): the rows to train on."""
+    held_out: NDArray[np.int64]
+    """shape (m,): the rows of the validation split to measure on: none is a copy of a row to train on."""
+    repeated: NDArray[np.int64]
+    """The rows of the validation split that are copies or near copies of rows to train on."""
+    copies: Copies
+    bound: NDArray[np.int64]
+    """A number for each row of the set: equal for those of one group, copies and near copies."""
+
+
+def parts_of(train: ExampleSet, seed: int, among: NDArray[np.int64] | None = None) -> Parts:
+    """Returns what each row is for.
+
+    Args:
+        train: The examples.
+        seed: The seed of the sample by which near copies are sought.
+        among: The rows that are used; None: all that have a weight above 0 and finite features.
+    """
+    rows = usable(train) if among is None else np.isin(np.arange(len(train)), among)
+    copies = copies_among(train, np.flatnonzero(rows), seed)
+    trained = rows & ~train.validation
+    seen = np.isin(copies.bound, copies.bound[trained])
+    held_out = rows & train.validation
+    return Parts(
+        np.flatnonzero(trained),
+        np.flatnonzero(held_out & ~seen),
+        np.flatnonzero(held_out & seen),
+        copies,
+        bound_together(train.groups, copies.bound),
+    )
+
+
 def examples_of(train: ClassifiedSet, rows: NDArray[np.int64], seed: int) -> Examples:
-    """The examples of some rows, dealt into folds.
+    """The examples of some rows to train on, dealt into folds; raises as `examples_in`."""
+    return examples_in(train, parts_of(train, seed, rows), seed)
+
+
+def examples_in(train: ClassifiedSet, parts: Parts, seed: int) -> Examples:
+    """The examples to train on, dealt into folds.
 
     Raises:
         StateError: Too few classes have examples (TOO_FEW_CLASSES), or all are bound together (TOO_FEW_EXAMPLES).
     """
+    rows = parts.rows
     labels = train.labels[rows]
     present = np.unique(labels)
     if len(present) < 2:
@@ -56,40 +102,62 @@ def examples_of(train: ClassifiedSet, rows: NDArray[np.int64], seed: int) -> Exa
             reason="TOO_FEW_CLASSES",
             metadata={"classes": str(len(present)), "needed": "2"},
         )
-    bound, folds = deal(train, rows, labels)
-    fold_of = stratified_folds(labels, bound, folds, seed)
-    measured = _measured(labels, fold_of, folds, len(train.classes))
+    dealt = deal(train, parts, labels)
+    fold_of = stratified_folds(labels, dealt.bound, dealt.folds, seed)
+    measured = _measured(labels, fold_of, dealt.folds, len(train.classes))
+    measured &= not dealt.torn
     soft = None if train.soft is None else train.soft[rows]
-    return Examples(train, rows, labels, train.weights[rows], fold_of, folds, measured, seed, bound, soft)
+    return Examples(
+        train,
+        parts,
+        rows,
+        labels,
+        train.weights[rows],
+        fold_of,
+        dealt.folds,
+        measured,
+        seed,
+        dealt.bound,
+        soft,
+    )
 
 
-def bound_rows(train: ExampleSet, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers, shape (n,), equal for those of some rows that are copies of each other or of one group."""
-    return bound_together(train.groups[rows], [train.input_digests[row] for row in rows])
+@dataclass(frozen=True, slots=True, eq=False)
+class Dealt:
+    """How rows are bound for folds."""
+
+    bound: NDArray[np.int64]
+    """shape (n,): equal for rows that share a fold."""
+    folds: int
+    """How many folds there are, at least 2."""
+    torn: bool
+    """Whether all rows are copies of each other as the backbone reads them, so that folds tear copies apart."""
 
 
-def deal(
-    train: ExampleSet, rows: NDArray[np.int64], labels: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], int]:
-    """Which of some rows must share a fold, shape (n,), and how many folds there are.
+def deal(train: ExampleSet, parts: Parts, labels: NDArray[np.int32]) -> Dealt:
+    """Returns which of the rows to train on must share a fold, and how many folds there are.
 
     Args:
         train: The examples.
-        rows: Those that are dealt out, shape (n,).
-        labels: shape (n,): of each a class that every fold should have one of; all the same where none is meant.
+        parts: What its rows are for.
+        labels: shape (n,): of each row to train on a class that every fold should have one of; all the same where none
+            is meant.
 
     Raises:
-        StateError: All are bound together (TOO_FEW_EXAMPLES).
+        StateError: All are the same input, or of one group (TOO_FEW_EXAMPLES).
     """
-    bound = bound_rows(train, rows)
-    folds = min(_folds(labels), len(np.unique(bound)))
-    if folds < 2:
-        raise StateError(
-            f"The {len(rows):,} training examples are duplicates of each other or of one group: at least 2 "
-            "that are not are needed.",
-            reason="TOO_FEW_EXAMPLES",
-        )
-    return bound, folds
+    rows, wanted = parts.rows, _folds(labels)
+    bound = parts.bound[rows]
+    if (folds := min(wanted, len(np.unique(bound)))) > 1:
+        return Dealt(bound, folds, False)
+    bound = bound_together(train.groups[rows], parts.copies.inputs[rows])
+    if (folds := min(wanted, len(np.unique(bound)))) > 1:
+        return Dealt(bound, folds, True)
+    raise StateError(
+        f"The {len(rows):,} training examples are duplicates of each other or of one group: at least 2 "
+        "that are not are needed.",
+        reason="TOO_FEW_EXAMPLES",
+    )
 
 
 def _folds(labels: NDArray[np.int32]) -> int:

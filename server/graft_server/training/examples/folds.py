@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def bound_together(groups: NDArray[np.int64], digests: Sequence[bytes]) -> NDArray[np.int64]:
-    """Numbers, shape (n,), equal for rows of one group and for exact duplicates, across both relations.
+def bound_together(
+    *relations: NDArray[np.int64], pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+) -> NDArray[np.int64]:
+    """Returns numbers, shape (n,), equal for rows that belong together, across all relations.
 
-    A duplicate of a training row among the held-out ones would be predicted from memory.
+    A copy of a training row among the held-out ones would be predicted from memory.
+
+    Args:
+        relations: shape (n,) each, at least one: equal for rows that belong together, by groups for example.
+        pairs: Rows that belong together, the first and the second of each pair.
     """
-    n = len(groups)
-    _, by_group = np.unique(groups, return_inverse=True)
-    numbers: dict[bytes, int] = {}
-    by_digest = np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
-    rows = np.arange(n)
-    # Rows are nodes 0 to n - 1, then groups, then digests: what is connected belongs together.
-    ends = np.concatenate([n + by_group, 2 * n + by_digest])
-    edges = coo_array((np.ones(2 * n, np.int8), (np.concatenate([rows, rows]), ends)), shape=(3 * n, 3 * n))
+    n = len(relations[0])
+    # Rows are nodes 0 to n - 1, then the numbers of each relation: what is connected belongs together.
+    starts = [np.tile(np.arange(n), len(relations))]
+    ends = [(1 + i) * n + np.unique(it, return_inverse=True)[1] for i, it in enumerate(relations)]
+    if pairs is not None:
+        starts, ends = [*starts, pairs[0]], [*ends, pairs[1]]
+    places = np.concatenate(starts), np.concatenate(ends)
+    nodes = (1 + len(relations)) * n
+    edges = coo_array((np.ones(len(places[0]), np.int8), places), shape=(nodes, nodes))
     _, components = connected_components(edges, directed=False)
     _, numbered = np.unique(components[:n], return_inverse=True)
     return numbered.astype(np.int64)

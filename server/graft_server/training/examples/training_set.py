@@ -30,6 +30,9 @@ class ExampleSet:
     """A digest of the input: equal for exact duplicates."""
     features: Mapping[str, NDArray[np.float16]]
     """View name to features of shape (n, d). The view "pooled" is always there, with unit-norm rows."""
+    wordings: tuple[bytes, ...] = ()
+    """A digest of each text that is equal for texts of the same wording; b"" where there is none; () where there are
+    no texts."""
 
     def __len__(self) -> int:
         return len(self.ids)

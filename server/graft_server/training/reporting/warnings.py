@@ -6,10 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.views import POOLED
+from graft_server.training.examples.folded import Parts
 from graft_server.training.examples.training_set import ExampleSet
 
 FEW = 5
 """A class with fewer examples is warned of."""
+MANY_COPIES = 0.1
+"""The share of training examples that are copies of others from which they are warned of."""
 MOSTLY = 0.5
 """The share of a class's examples; fewer that other classes have too are listed as conflicts without a warning."""
 NAMED = 5
@@ -43,8 +46,9 @@ def contradictions(train: ExampleSet, rows: NDArray[np.int64], targets: NDArray[
     return [f"{found:,} of {len(rows):,} examples {what}."]
 
 
-def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
+def warnings_of_all(train: ExampleSet, parts: Parts) -> list[str]:
     """Returns the warnings about the examples, and about the trained-on ones, for any task."""
+    rows = parts.rows
     finite = np.ones(len(train), bool)
     for features in train.features.values():
         finite &= np.isfinite(features).all(axis=1)
@@ -55,6 +59,32 @@ def warnings_of_all(train: ExampleSet, rows: NDArray[np.int64]) -> list[str]:
         warnings.append(f"{(train.weights == 0).sum():,} examples were left out: their weight is 0.")
     if not np.ptp(train.features[POOLED][rows].astype(np.float32), axis=0).max() > 0:
         warnings.append("All examples have the same features: nothing tells them apart.")
+    return warnings + _of_copies(parts)
+
+
+def _of_copies(parts: Parts) -> list[str]:
+    """Returns the warnings about copies among the examples to train on, and between these and the held-out ones."""
+    bound, warnings = parts.copies.bound[parts.rows], []
+    spare = len(bound) - len(np.unique(bound))
+    if spare and len(np.unique(parts.bound[parts.rows])) < 2:
+        warnings.append(
+            f"All {len(bound):,} training examples are copies or near copies of each other as the backbone reads them: "
+            "how good the answers are for other inputs could not be measured."
+        )
+    elif spare > MANY_COPIES * len(bound):
+        warnings.append(
+            f"{spare:,} of {len(bound):,} training examples are copies or near copies of others, as the backbone reads "
+            "them. Copies are held out together, so the figures do not rest on them."
+        )
+    if repeated := len(parts.repeated):
+        held_out, left = repeated + len(parts.held_out), len(parts.held_out)
+        what = f"{repeated:,} of {held_out:,} held-out validation examples are copies or near copies of training ones"
+        figures = (
+            f"the figures come from the other {left:,}"
+            if left
+            else "the figures come from the training examples"
+        )
+        warnings.append(f"{what}, which a model answers from memory: they were left out, and {figures}.")
     return warnings
 
 

@@ -20,7 +20,7 @@ from graft_server.domain.views import stacked
 from graft_server.evaluation.multi_label import figures, label_reports, reliability
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.multi_label import MultiLabelHead
-from graft_server.training.examples.folded import bound_rows
+from graft_server.training.examples.folded import Parts
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
@@ -38,29 +38,26 @@ Array = NDArray[np.float32]
 
 def report_of(
     train: MultiLabelSet,
-    rows: NDArray[np.int64],
+    parts: Parts,
     head: MultiLabelHead,
     choice: HeadChoice,
     *,
     scores: Array,
     fold_of: NDArray[np.int32],
-    bound: NDArray[np.int64],
-    held_out: NDArray[np.int64],
     seed: int,
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
     Args:
         train: The examples.
-        rows: The rows that the head was trained on, shape (n,).
+        parts: What its rows are for: the head was trained on n.
         head: The fitted head.
         choice: The choice of the head.
         scores: shape (n, k): the rows' scores, by maps not trained on them.
         fold_of: shape (n,): the fold in which each is held out.
-        bound: shape (n,): equal for rows that are copies of each other or of one group.
-        held_out: Rows of the training set that were not trained on.
         seed: The seed of every random choice.
     """
+    rows, held_out = parts.rows, parts.held_out
     targets = train.targets[rows]
     probabilities, selected = decided_without(scores, targets, train.weights[rows], fold_of)
     curve = None
@@ -77,7 +74,7 @@ def report_of(
         )
     suspects, errors = _label_errors(train, rows, probabilities)
     data = replace(
-        findings(train, rows, _numbers(targets), seed=seed),
+        findings(train, parts, _numbers(targets)),
         probable_label_errors=suspects,
         label_errors=errors,
     )
@@ -87,9 +84,10 @@ def report_of(
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
-        bound = bound_rows(train, held_out)
     carried, weights = train.targets[measured_on], train.weights[measured_on]
-    found = figures(probabilities, selected, carried, weights, bound=bound, folds=how.folds)
+    found = figures(
+        probabilities, selected, carried, weights, bound=parts.bound[measured_on], folds=how.folds
+    )
     counts = targets.sum(axis=0)
     return Report(
         examples=len(rows),
@@ -104,7 +102,7 @@ def report_of(
         evaluation=how,
         head=choice,
         per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
-        warnings=_warnings(train, rows, fold_of),
+        warnings=_warnings(train, parts, fold_of),
         seed=seed,
         reliability=reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
@@ -149,8 +147,9 @@ def _label_errors(
     return len(doubtful), tuple(errors)
 
 
-def _warnings(train: MultiLabelSet, rows: NDArray[np.int64], fold_of: NDArray[np.int32]) -> tuple[str, ...]:
-    warnings = [*warnings_of_all(train, rows), *contradictions(train, rows, _numbers(train.targets[rows]))]
+def _warnings(train: MultiLabelSet, parts: Parts, fold_of: NDArray[np.int32]) -> tuple[str, ...]:
+    rows = parts.rows
+    warnings = [*warnings_of_all(train, parts), *contradictions(train, rows, _numbers(train.targets[rows]))]
     n, counts = len(rows), train.targets[rows].sum(axis=0)
     by_fold = [train.targets[rows[fold_of == fold]].any(axis=0) for fold in np.unique(fold_of)]
     torn = (np.sum(by_fold, axis=0) == 1) & (counts > 1)

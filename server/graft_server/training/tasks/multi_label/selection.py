@@ -24,7 +24,7 @@ from graft_server.heads import LinearMap
 from graft_server.heads.maps import Map
 from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import deal, usable
+from graft_server.training.examples.folded import deal, parts_of
 from graft_server.training.examples.folds import iterative_folds
 from graft_server.training.search.candidates import NEVER
 from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
@@ -139,11 +139,12 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
         StateError: No label is carried by some examples and not by others (TOO_FEW_CLASSES), or too few examples are
             left to tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    finite = usable(train)
-    rows = np.flatnonzero(finite & ~train.validation)
+    parts = parts_of(train, seed)
+    rows = parts.rows
     _require_contrast(train.targets[rows])
-    bound, folds = deal(train, rows, train.kinds()[rows])
-    fold_of = iterative_folds(train.targets[rows], bound, folds, seed)
+    dealt = deal(train, parts, train.kinds()[rows])
+    folds = dealt.folds
+    fold_of = iterative_folds(train.targets[rows], dealt.bound, folds, seed)
 
     def seen(view: str, part: NDArray[np.int64], *, named: bool = False) -> Labelled:
         features, targets = stacked(train.features, view)[rows[part]], train.targets[rows[part]]
@@ -163,13 +164,11 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
     choice = HeadChoice(head.kind, head.view, chosen.settings, 1.0, tuple(candidates))
     report = report_of(
         train,
-        rows,
+        parts,
         head,
         choice,
         scores=chosen.scores,
         fold_of=fold_of,
-        bound=bound,
-        held_out=np.flatnonzero(finite & train.validation),
         seed=seed,
     )
     return Selection(head, report)

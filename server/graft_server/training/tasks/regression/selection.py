@@ -36,7 +36,7 @@ from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.maps import Map
 from graft_server.heads.regression import RegressionHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import deal, usable
+from graft_server.training.examples.folded import Parts, deal, parts_of
 from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
@@ -118,17 +118,17 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
     Raises:
         StateError: Too few examples are left to tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    finite = usable(train)
-    rows = np.flatnonzero(finite & ~train.validation)
+    parts = parts_of(train, seed)
+    rows = parts.rows
     if len(rows) < 2:
         raise StateError(
             f"{len(rows)} training examples have a value and can be used: at least 2 are needed.",
             reason="TOO_FEW_EXAMPLES",
         )
-    bound, folds = deal(train, rows, np.zeros(len(rows), np.int32))
+    dealt = deal(train, parts, np.zeros(len(rows), np.int32))
     values, weights = train.values[rows], train.weights[rows]
     kinds = train.kinds()[rows]
-    fold_of = stratified_folds(kinds, bound, folds, seed)
+    fold_of = stratified_folds(kinds, dealt.bound, dealt.folds, seed)
     unit = Unit.of(values, weights)
     targets = unit.standardised(values)
 
@@ -154,7 +154,7 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
         novelty,
     )
     progress("evaluate", 0.9)
-    report = _report(train, rows, head, tried, unit, interval=interval, kinds=kinds, finite=finite, seed=seed)
+    report = _report(train, parts, head, tried, unit, interval=interval, kinds=kinds, seed=seed)
     return Selection(head, report)
 
 
@@ -253,18 +253,17 @@ def _judged(
 
 def _report(
     train: RegressionSet,
-    rows: NDArray[np.int64],
+    parts: Parts,
     head: RegressionHead,
     tried: list[Trial],
     unit: Unit,
     *,
     interval: Interval,
     kinds: NDArray[np.int32],
-    finite: NDArray[np.bool_],
     seed: int,
 ) -> Report:
     chosen = tried[0]
-    held_out = np.flatnonzero(finite & train.validation)
+    rows, held_out = parts.rows, parts.held_out
     fold_of = chosen.valued.fold_of
     if len(held_out):
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
@@ -296,10 +295,10 @@ def _report(
             head.kind, head.view, chosen.settings, 1.0, tuple(sorted(candidates, key=lambda it: it.rmse))
         ),
         per_class=(),
-        warnings=_warnings(train, rows),
+        warnings=_warnings(train, parts),
         seed=seed,
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
-        data=findings(train, rows, train.values[rows], seed=seed),
+        data=findings(train, parts, train.values[rows]),
         learning_curve=_curve(tried, kinds),
         feature_map=feature_map(train, rows, kinds, seed),
         task=Task.REGRESSION,
@@ -336,9 +335,10 @@ def _sample(
     )
 
 
-def _warnings(train: RegressionSet, rows: NDArray[np.int64]) -> tuple[str, ...]:
+def _warnings(train: RegressionSet, parts: Parts) -> tuple[str, ...]:
+    rows = parts.rows
     _, numbers = np.unique(train.values[rows], return_inverse=True)
-    warnings = [*warnings_of_all(train, rows), *contradictions(train, rows, numbers)]
+    warnings = [*warnings_of_all(train, parts), *contradictions(train, rows, numbers)]
     if np.ptp(train.values[rows]) == 0:
         warnings.append("All training examples have the same value: it is always the answer.")
     if len(rows) < FEW:

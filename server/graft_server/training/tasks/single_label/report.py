@@ -17,7 +17,7 @@ from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.heads.single_label import SingleLabelHead
-from graft_server.training.examples.folded import Examples, bound_rows
+from graft_server.training.examples.folded import Examples
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.learning_curve import CURVE_FOLDS, LEAST_EXAMPLES, learning_curve
@@ -35,7 +35,6 @@ def report_of(
     choice: HeadChoice,
     *,
     out_of_fold: Array,
-    held_out: NDArray[np.int64],
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
@@ -45,15 +44,14 @@ def report_of(
         head: The fitted head.
         choice: The choice of the head.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
-        held_out: Rows of the training set that were not trained on.
     """
-    train = examples.train
+    train, held_out = examples.train, examples.parts.held_out
     if len(held_out):
         features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
-        bound = bound_rows(train, held_out)
+        bound = examples.parts.bound[held_out]
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
     elif examples.measured.any():
         rows = examples.measured
@@ -104,7 +102,7 @@ def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> Learning
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     train = examples.train
-    warnings = warnings_of_all(train, examples.rows)
+    warnings = warnings_of_all(train, examples.parts)
     torn = np.zeros(len(train.classes), bool)
     torn[examples.labels[~examples.measured]] = True
     for which, what in (

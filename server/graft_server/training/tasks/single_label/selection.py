@@ -12,7 +12,7 @@ from graft_server.domain.report import HeadChoice
 from graft_server.domain.views import stacked
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
-from graft_server.training.examples.folded import Examples, examples_of, usable
+from graft_server.training.examples.folded import Examples, examples_in, parts_of
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.search import Progress, Search, silent
@@ -32,8 +32,8 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
         StateError: Too few classes have training examples (TOO_FEW_CLASSES), or too few examples are left to
             tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    finite = usable(train)
-    examples = examples_of(train, np.flatnonzero(finite & ~train.validation), seed)
+    parts = parts_of(train, seed)
+    examples = examples_in(train, parts, seed)
     judged = Search(examples, progress).best()
     chosen = judged[0].trial
     progress("fit", 0.8)
@@ -54,7 +54,6 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
             head,
             choice,
             out_of_fold=chosen.probabilities,
-            held_out=np.flatnonzero(finite & train.validation),
         ),
         examples,
         chosen.probabilities,

@@ -36,7 +36,7 @@ from graft_server.heads.single_label import SingleLabelHead
 from graft_server.store.objects.objects import Objects
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.contract import Finishing
-from graft_server.training.examples.folded import Examples, bound_rows
+from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.search.candidates import NEVER, LogisticTrials, Measure, Problem, Trial
 from graft_server.training.search.evidence import mean_and_variance
@@ -68,11 +68,10 @@ def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
     if examples is None or selection.out_of_fold is None:
         return None
     train, rows = examples.train, examples.rows
-    bound = bound_rows(train, rows)
     folds = 20 if len(rows) >= MANY_EXAMPLES else 10
-    if len(rows) < LEAST_EXAMPLES or len(np.unique(bound)) < folds:
+    if len(rows) < LEAST_EXAMPLES or len(np.unique(examples.bound)) < folds:
         return None
-    fold_of = stratified_folds(examples.labels, bound, folds, seed)
+    fold_of = stratified_folds(examples.labels, examples.bound, folds, seed)
     of_examples = np.full(len(rows), Part.TRAIN, np.int8)
     of_examples[fold_of == 0] = Part.STOP
     of_examples[fold_of == 1] = Part.MEASURE
@@ -88,10 +87,10 @@ def prepare(selection: Selection, *, seed: int) -> TuningSet | None:
         labels=train.labels,
         weights=train.weights,
         part=part,
-        validation=train.validation & (train.weights > 0),
+        validation=np.isin(np.arange(len(train)), examples.parts.held_out),
         head=_start(examples, selection.report.head.settings, of_examples),
         frozen=selection.out_of_fold[of_examples == Part.MEASURE],
-        bound=bound_rows(train, np.arange(len(train))),
+        bound=examples.parts.bound,
     )
 
 

@@ -1,0 +1,143 @@
+"""Which examples are copies of each other: the same input, inputs that the backbone reads alike, and near copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.domain.views import POOLED
+from graft_server.training.examples.folds import bound_together
+from graft_server.training.examples.near import NEAR, Pairs, Rows, Space, close_pairs
+from graft_server.training.examples.training_set import ExampleSet
+
+WIDTH = 2.0
+"""Multiple of NEAR that all near copies of one input may be away from the one in their middle."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """Which rows of a training set are copies of each other. Rows that cannot be used are copies of none."""
+
+    inputs: Rows
+    """shape (n,): equal for the same input."""
+    alike: Rows
+    """shape (n,): equal for inputs that the backbone reads alike; the same input is one of them."""
+    bound: Rows
+    """shape (n,): equal for copies and near copies."""
+    pairs: tuple[tuple[int, int], ...]
+    """The near copies that are not read alike, in pairs of rows, closest first; of many of one row only some."""
+
+
+def copies_among(train: ExampleSet, rows: Rows, seed: int) -> Copies:
+    """Finds the copies among some rows.
+
+    Args:
+        train: The examples.
+        rows: The rows that can be used, shape (m,).
+        seed: The seed of the sample by which near copies are sought.
+    """
+    if not len(rows):
+        none = np.arange(len(train))
+        return Copies(none, none, none, ())
+    inputs = _numbered([train.input_digests[row] for row in rows])
+    # Each input that is read alike is compared once.
+    read = bound_together(inputs, _equal(train, rows))
+    _, one_of_each, place = np.unique(read, return_index=True, return_inverse=True)
+    compared = rows[one_of_each]
+    space = Space({view: features[compared] for view, features in train.features.items()})
+    rounded, near = close_pairs(space, len(compared), seed)
+    alike = _joined(len(compared), rounded)
+    worded = _by_wording(train, compared)
+    bound = bound_together(alike, worded, _narrowed(space, near, alike))
+    pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
+    return Copies(
+        inputs=_of_all(len(train), rows, inputs),
+        alike=_of_all(len(train), rows, alike[place]),
+        bound=_of_all(len(train), rows, bound[place]),
+        pairs=tuple(
+            (int(compared[one]), int(compared[other]))
+            for one, other in dict.fromkeys(pairs)
+            if alike[one] != alike[other] and bound[one] == bound[other]
+        ),
+    )
+
+
+def similarity(train: ExampleSet, one: int, other: int) -> float:
+    """Returns the cosine of the pooled features of two rows, 0 to 1."""
+    first, second = (train.features[POOLED][row].astype(np.float64) for row in (one, other))
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(np.clip(first @ second / max(norms, 1e-12), 0, 1))
+
+
+def _numbered(keys: Sequence[bytes]) -> Rows:
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _equal(train: ExampleSet, rows: Rows) -> Rows:
+    """Returns numbers, shape (m,), equal for rows whose features are equal in every view."""
+    digests = [b""] * len(rows)
+    for features in train.features.values():
+        digests = [before + row.tobytes() for before, row in zip(digests, features[rows], strict=True)]
+    return _numbered(digests)
+
+
+def _by_wording(train: ExampleSet, rows: Rows) -> Rows:
+    """Returns numbers, shape (m,), equal for texts of the same wording."""
+    keys = [train.wordings[row] if train.wordings else b"" for row in rows]
+    return _numbered([key or i.to_bytes(8, "big") for i, key in enumerate(keys)])
+
+
+def _firsts(numbers: Rows) -> list[tuple[int, int]]:
+    """Returns pairs of the first row of each number with each of its others."""
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    firsts = first[place]
+    others = np.flatnonzero(firsts != np.arange(len(numbers)))
+    return list(zip(firsts[others].tolist(), others.tolist(), strict=True))
+
+
+def _joined(n: int, pairs: Pairs) -> Rows:
+    """Returns numbers, shape (n,), equal for rows that pairs connect."""
+    every = np.arange(n)
+    return every if not len(pairs.one) else bound_together(every, pairs=(pairs.one, pairs.other))
+
+
+def _narrowed(space: Space, near: Pairs, alike: Rows) -> Rows:
+    """Returns numbers, shape (n,), equal for near copies of one input.
+
+    Pairs may form a chain whose ends have nothing in common. So what is connected is parted around those in its middle.
+    """
+    numbers = bound_together(alike, pairs=(near.one, near.other)) if len(near.one) else alike.copy()
+    following = int(numbers.max(initial=0)) + 1
+    order = np.argsort(numbers, kind="stable")
+    connected = (it for it in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(it) > 2)
+    for members in connected:
+        rows, places = members, space.rows(members)
+        while True:
+            middle = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
+            far = np.linalg.norm(places - places[middle], axis=1) > WIDTH * NEAR
+            if not far.any():
+                break
+            rows, places = rows[far], places[far]
+            numbers[rows] = following
+            following += 1
+    return numbers
+
+
+def _of_all(n: int, rows: Rows, numbers: Rows) -> Rows:
+    """Returns numbers of all n rows: those of some, and for each other row one of its own."""
+    every = np.arange(n) + int(numbers.max(initial=0)) + 1
+    every[rows] = numbers
+    return every
+
+
+def mixed(numbers: Rows, others: Rows) -> NDArray[np.bool_]:
+    """Returns whether rows of the same number differ in another one, shape (n,)."""
+    pairs = np.unique(np.stack([numbers, others]), axis=1)
+    _, place, counts = np.unique(pairs[0], return_inverse=True, return_counts=True)
+    several = np.zeros(int(numbers.max(initial=0)) + 1, bool)
+    several[pairs[0]] = counts[place] > 1
+    return several[numbers]
