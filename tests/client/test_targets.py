@@ -177,6 +177,8 @@ def guess(*targets: Any) -> Guess:
         ([None, None, 0.25], "regression"),
         ([pd.NA, ["a"]], "multi_label"),
         ([pd.NaT, {"a": 1.0}], "single_label"),
+        ([["a"], "a", "b"], "single_label"),
+        ([{"a", "b"}, "a", {"b"}], "multi_label"),
         ([NAN, NAN], ""),
         ([], ""),
         ([True, False], "single_label"),

@@ -79,8 +79,7 @@ class Survey:
                 self._cells[value] += 1
         elif not self._columns.value:
             self.labels.update(set(labels_in(value, self._columns)))
-        if not isinstance(value, str) or is_missing(value):
-            self._guess.add(("", value if _may_tell(value) else None))
+        self._guess.add(("", value if _may_tell(value) else None))
 
     def _add_id(self, row: Row) -> None:
         try:
@@ -117,7 +116,8 @@ class Survey:
             notes.append(self._of_codes())
         guess = Guess("")
         if not task:
-            guess = self._told(texts, lists=(read and lists > 0) or bool(columns.separator))
+            several = (read and lists > 0) or bool(columns.separator)
+            guess = Guess("multi_label") if several else self._guess.result()
             notes.append(guess.said("--task {}"))
         columns = replace(columns, task=task or guess.task, lists=read and lists > 0, codes=codes)
         self._count_labels(columns)
@@ -126,14 +126,6 @@ class Survey:
         if texts and not codes and not lists:
             notes.append(self._of_numbers(texts))
         return Surveyed(columns, (*filter(None, notes), *missing))
-
-    def _told(self, texts: int, *, lists: bool) -> Guess:
-        if lists:
-            return Guess("multi_label")
-        if not texts:
-            return self._guess.result()
-        told = self._guess.result()
-        return Guess("multi_label") if told.task == "multi_label" else Guess("single_label")
 
     def _count_labels(self, columns: Columns) -> None:
         for cell, count in self._cells.items():
