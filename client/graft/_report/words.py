@@ -182,6 +182,11 @@ def findings(data: DataReport, task: str = "single_label") -> str:
         (data.exact_duplicates, "exact duplicate", ""),
         (data.near_duplicates, "near duplicate", ""),
         (data.bound_examples, "example held out with its copies", "examples held out with their copies"),
+        (
+            data.validation_copies,
+            "held-out copy of a training example",
+            "held-out copies of training examples",
+        ),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
         (len(data.similar_labels), "group of similar labels", "groups of similar labels"),
