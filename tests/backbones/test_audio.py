@@ -84,6 +84,10 @@ def test_samples_are_exactly_those_of_wav2vecs_extractor(data, normalise):
     [
         ("WAV", "PCM_16", 1e-4),
         ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_32", 1e-6),
+        ("WAV", "ALAW", 0.02),
+        ("WAV", "ULAW", 0.02),
         ("WAV", "FLOAT", 0),
         ("WAV", "DOUBLE", 0),
         ("FLAC", "PCM_16", 1e-4),
@@ -115,6 +119,40 @@ def test_stereo_is_mixed_to_the_mean_of_its_channels():
     np.testing.assert_allclose(clip.samples, (left + right) / 2, atol=1e-7)
 
 
+def cancelling(noise: float, channels: int = 2) -> Any:
+    """Channels that are one another's opposite, but for some noise."""
+    left = tone()
+    signs = [1 if channel % 2 else -1 for channel in range(channels)]
+    others = np.random.default_rng(0).normal(0, noise, (len(left), channels))
+    return (left[:, None] * signs + others).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG"])
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_cancel_each_other_are_not_mixed(form, noise, channels):
+    clip = decode_audio(saved(cancelling(noise, channels), form=form), RATE)
+    assert np.corrcoef(np.abs(clip.samples), np.abs(tone()))[0, 1] > 0.9
+    assert clip.samples.std() > 0.9 * tone().std()
+
+
+def test_of_channels_that_cancel_each_other_the_loudest_is_read_whatever_their_offset():
+    samples = np.stack([tone(), -0.9 * tone()], axis=1) + np.float32(0.3)
+    clip = decode_audio(saved(samples[:, ::-1].copy(), subtype="FLOAT"), RATE)
+    np.testing.assert_array_equal(clip.samples, samples[:, 0])
+
+
+@pytest.mark.parametrize("channels", [2, 16])
+def test_channels_that_have_nothing_in_common_are_mixed(channels):
+    samples = np.random.default_rng(0).normal(0, 0.1, (RATE, channels)).astype(np.float32)
+    clip = decode_audio(saved(samples, subtype="FLOAT"), RATE)
+    np.testing.assert_allclose(clip.samples, samples.mean(axis=1), atol=1e-7)
+
+
+def test_silence_on_all_channels_is_silence():
+    assert not decode_audio(saved(np.zeros((RATE, 2), np.float32)), RATE).samples.any()
+
+
 def test_of_ten_minutes_the_beginning_is_read_and_said_to_be_cut():
     data = saved(np.zeros(600 * 8_000, np.int16), 8_000)
     clip = decode_audio(data, RATE)
@@ -129,8 +167,10 @@ def test_ten_minutes_are_refused_where_that_is_set():
     assert "600.0 s long; at most 60 s" in str(error)
 
 
-def test_thirty_seconds_are_not_cut():
-    assert not decode_audio(saved(np.zeros(30 * 8_000, np.int16), 8_000), RATE).truncated
+def test_thirty_seconds_are_not_cut_nor_what_an_encoder_adds_to_them():
+    for samples, cut in ((30 * 8_000, False), (30 * 8_000 + 500, False), (30 * 8_000 + 1_000, True)):
+        clip = decode_audio(saved(np.zeros(samples, np.int16), 8_000), RATE)
+        assert (len(clip.samples), clip.truncated) == (30 * RATE, cut)
 
 
 def test_no_samples_are_refused():
@@ -146,6 +186,18 @@ def test_samples_that_are_no_numbers_are_refused_and_counted(value):
     error = refused(saved(samples, subtype="FLOAT"))
     assert error.reason == "AUDIO_NOT_FINITE"
     assert "3 samples" in str(error)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+def test_integers_that_were_stored_as_floats_are_scaled(bits):
+    scale = np.float32(2 ** (bits - 1))
+    clip = decode_audio(saved(tone() * scale, subtype="FLOAT"), RATE)
+    np.testing.assert_allclose(clip.samples, tone(), atol=1e-6)
+
+
+def test_floats_that_are_somewhat_above_full_scale_are_left_as_they_are():
+    clip = decode_audio(saved(tone() * np.float32(4), subtype="FLOAT"), RATE)
+    np.testing.assert_array_equal(clip.samples, tone() * np.float32(4))
 
 
 def test_samples_that_are_too_loud_to_reckon_with_are_refused_and_unscaled_ones_are_not():
@@ -167,11 +219,79 @@ def test_a_wav_whose_header_promises_more_than_there_is_is_refused():
     assert f"promises {100 * size:,} bytes of samples, but the file has {size:,}" in str(error)
 
 
-def test_a_wav_that_was_written_to_a_pipe_is_read_to_its_end():
-    data = bytearray(saved(tone()))
-    struct.pack_into("<I", data, 4, 0xFFFFFFFF)
-    struct.pack_into("<I", data, 40, 0xFFFFFFFF)
+def with_sizes(data: bytes, riff: int, samples: int) -> bytes:
+    """A WAV whose header says other sizes of the file and of its samples."""
+    copy = bytearray(data)
+    struct.pack_into("<I", copy, 4, riff)
+    struct.pack_into("<I", copy, data.index(b"data") + 4, samples)
+    return bytes(copy)
+
+
+PIPED = {
+    "ffmpeg": (0xFFFFFFFF, 0xFFFFFFFF),
+    "sox": (0x7FFFF024, 0x7FFFF000),
+    "sox-24": (0x7FFFF024 - 4, 0x7FFFF000 - 4),
+    "arecord": (0x80000024, 0x80000000),
+    "zeros": (0, 0),
+    "gstreamer": (36, 0),
+}
+"""What programs put into the header of a WAV whose size they do not know: of the file, and of its samples."""
+
+
+@pytest.mark.parametrize("program", PIPED)
+@pytest.mark.parametrize("before", [b"", b"LIST\x1a\0\0\0INFOISFT\x0e\0\0\0Lavf58.76.100\0"])
+def test_a_wav_that_was_written_to_a_pipe_is_read_to_its_end(program, before):
+    whole = saved(tone())
+    data = with_sizes(whole[:36] + before + whole[36:], *PIPED[program])
+    np.testing.assert_array_equal(decode_audio(data, RATE).samples, decode_audio(whole, RATE).samples)
+
+
+def test_a_wav_without_samples_that_other_chunks_follow_is_empty():
+    data = saved(tone())
+    nothing = with_sizes(data[: data.index(b"data") + 8] + b"LIST\x04\0\0\0INFO", 48, 0)
+    assert refused(nothing).reason == "AUDIO_EMPTY"
+
+
+def test_a_flac_that_was_written_to_a_pipe_is_read_to_its_end():
+    whole = saved(tone(1.23), form="FLAC")
+    data = bytearray(whole)
+    data[21] &= 0xF0  # the number of samples, 36 bits of its header
+    data[22:26] = bytes(4)
+    clip = decode_audio(bytes(data), RATE)
+    np.testing.assert_array_equal(clip.samples, decode_audio(whole, RATE).samples)
+    assert not clip.truncated
+    long = bytearray(saved(np.zeros(40 * RATE, np.int16), form="FLAC"))
+    long[21] &= 0xF0
+    long[22:26] = bytes(4)
+    clip = decode_audio(bytes(long), RATE)
+    assert (len(clip.samples), clip.truncated) == (30 * RATE, True)
+
+
+@pytest.mark.parametrize("form", ["RF64", "BW64", "W64"])
+def test_wavs_of_64_bits_are_read(form):
+    data = saved(tone(), form=form.replace("BW", "RF"))
+    data = b"BW64" + data[4:] if form == "BW64" else data
+    np.testing.assert_array_equal(decode_audio(data, RATE).samples, decode_audio(saved(tone()), RATE).samples)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (2**64 - 1, 2**64 - 1, 0)])
+def test_an_rf64_that_was_written_to_a_pipe_is_read_to_its_end(sizes):
+    data = bytearray(saved(tone(), form="RF64"))
+    struct.pack_into("<QQQ", data, data.index(b"ds64") + 8, *sizes)
     assert len(decode_audio(bytes(data), RATE).samples) == RATE
+
+
+def test_an_rf64_whose_header_promises_more_than_there_is_is_refused():
+    data = bytearray(saved(tone(), form="RF64"))
+    struct.pack_into("<QQQ", data, data.index(b"ds64") + 8, 10**9, 10**9, 5 * 10**8)
+    assert refused(bytes(data)).reason == "AUDIO_TRUNCATED"
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "MP3"])
+def test_a_tag_before_a_file_is_passed_over(form):
+    data = saved(tone(), form=form)
+    tagged = b"ID3\x04\0\0\0\0\x01\x02" + bytes(130) + data
+    np.testing.assert_array_equal(decode_audio(tagged, RATE).samples, decode_audio(data, RATE).samples)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,65 @@ def test_of_sixteen_bits_of_grey_the_upper_eight_are_kept():
     assert decoded[0, :, 0].tolist() == [0, 0, 1, 156, 255]
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_sixteen_bits_of_grey_of_which_fewer_are_used_are_read_as_bright_as_they_are(bits):
+    levels = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
+    decoded = np.asarray(decode_image(saved(Image.fromarray(levels))))[:, :, 0]
+    np.testing.assert_array_equal(decoded, levels >> (bits - 8))
+    assert (decoded.min(), decoded.max()) == (0, 255)
+
+
+def test_sixteen_bits_of_black_are_black():
+    assert not np.asarray(decode_image(saved(Image.fromarray(np.zeros((4, 4), np.uint16))))).any()
+
+
+def colours_of_16_bits(values: Any, *, alpha: bool = False) -> bytes:
+    """A PNG of 16 bits a colour, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 6 if alpha else 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_sixteen_bits_a_colour_are_read_and_refused_where_only_few_are_used():
+    values = np.random.default_rng(0).integers(0, 2**16, (8, 8, 3))
+    decoded = np.asarray(decode_image(colours_of_16_bits(values)))
+    np.testing.assert_array_equal(decoded, values >> 8)
+    opaque = np.concatenate([values >> 4, np.full((8, 8, 1), 65_535)], axis=2)
+    for data in (colours_of_16_bits(values >> 4), colours_of_16_bits(opaque, alpha=True)):
+        error = refused(data)
+        assert error.reason == "IMAGE_BITS"
+        assert "12 bits or fewer" in str(error)
+        assert "save it with 8" in str(error)
+
+
+def test_colours_that_transparency_hides_are_not_seen():
+    seen = []
+    for hidden in ((255, 0, 0, 0), (0, 90, 30, 0)):
+        image = Image.new("RGBA", (8, 8), hidden)
+        image.paste((10, 20, 30, 255), (2, 2, 6, 6))
+        seen.append(np.asarray(decode_image(saved(image))))
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert seen[0][0, 0].tolist() == [255, 255, 255]
+
+
+def test_of_a_phones_several_pictures_in_one_jpeg_the_first_is_read():
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ((250, 10, 10), (10, 250, 10)))
+    data = saved(first, "MPO", save_all=True, append_images=[second])
+    np.testing.assert_allclose(decode_image(data).getpixel((8, 8)), (250, 10, 10), atol=6)
+
+
 def test_one_bit_a_pixel_is_black_and_white():
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)

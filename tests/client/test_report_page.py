@@ -340,6 +340,25 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     assert re.search(r"own-id \(w/4\) +\[bold\] +card_arrival +94.4%", shown)
 
 
+def test_examples_that_were_cut_off_are_counted_on_the_page_and_in_the_terminal() -> None:
+    message = report_pb2.Report(examples=40, classes=2, accuracy=0.8, truncated_examples=13)
+    message.evaluation.method = report_pb2.EVALUATION_METHOD_CROSS_VALIDATION
+    message.per_class.add(label="long", examples=20, support=20, f1=0.5, truncated=13)
+    message.per_class.add(label="short", examples=20, support=20, f1=0.5)
+    text = Reader(page(version(report_of(message)))).text
+    assert "Cut off" in text
+    assert "longer than the backbone reads" in text
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.report("m", 1, report_of(message), full=True)
+    assert isinstance(terminal.out.file, io.StringIO)
+    shown = terminal.out.file.getvalue()
+    assert "the end of 13 examples (32.5%)" in shown
+    assert re.search(r"long +20 +13 +20", shown)
+    message.truncated_examples = message.per_class[0].truncated = 0
+    assert "Cut off" not in Reader(page(version(report_of(message)))).text
+
+
 @pytest.mark.parametrize("labels", [1, 5, 77])
 def test_several_labels_have_their_thresholds_and_figures_on_the_page(labels: int) -> None:
     value = sets_report(labels)

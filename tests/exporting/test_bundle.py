@@ -25,7 +25,7 @@ from graft_server.store.catalogue.versions import read_manifest, read_part, writ
 from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
-QUESTIONS = ["where is my money", "I lost something", "", "hello " * 700, "größer als 10 € 🙂"]
+QUESTIONS = ["where is my money", "I lost something", "?", "hello " * 700, "größer als 10 € 🙂"]
 ISOLATED = (
     "import importlib.util, json, sys\n"
     "spec = importlib.util.spec_from_file_location('predict', sys.argv[1])\n"
@@ -93,10 +93,11 @@ def republished(payload, place, head=None, graph=None, **changes):
     return replace(payload, manifest=written)
 
 
-def test_the_files_are_named_with_their_digests(bundle):
+def test_the_files_are_named_with_their_digests(bundle, payload, place):
     target, files = bundle
     assert {it.path for it in files} == {
         "model.onnx",
+        *(["head.onnx"] if opened(payload, place)[3].view == "pooled" else []),
         "labels.json",
         "tokenizer.json",
         "preprocessing.json",

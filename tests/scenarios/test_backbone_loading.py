@@ -23,7 +23,7 @@ BROKEN = {
     "damaged-weights": ("BACKBONE_LOAD_FAILED", "transformers cannot load it (SafetensorError)"),
     "other-weights": (
         "BACKBONE_WEIGHTS_OTHER",
-        "of the weights that the architecture bert needs are not in its files",
+        "weights that the architecture bert needs are not in its files (",
     ),
     "image-without-processor": ("BACKBONE_FILE_MISSING", "preprocessor_config.json"),
     "audio-without-processor": ("BACKBONE_FILE_MISSING", "preprocessor_config.json"),

@@ -82,7 +82,7 @@ def traces_of(store: Path, model: str, adaptation_id: str, row: int) -> list[byt
     found = [PRIVATE.encode(), b"zebulon"]
     opened = AdaptationStore.load(Objects.open(store), model, adaptation_id)
     for key in Objects.open(store).keys(f"{opened.folder}features/"):
-        for array in decode_features(Objects.open(store).get(key)).values():
+        for array in decode_features(Objects.open(store).get(key)).features.values():
             # A part is enough: heads join views, and keep rows of them.
             found += [array[row, :64].tobytes(), array[row, :64].astype(np.float32).tobytes()]
     return found

@@ -23,6 +23,7 @@ from graft_server.domain.errors import ConflictError, CorruptError, MissingError
 from graft_server.domain.examples import Change, Example, Input, Label, Rejection, Split
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.erasure import sweep
+from graft_server.store.adaptations.features import decode_features, encode_features
 from graft_server.store.adaptations.keys import stored_name, writer_folder
 from graft_server.store.adaptations.listing import (
     deleted_adaptations,
@@ -345,6 +346,18 @@ def test_the_latest_change_of_an_id_wins_in_the_order_of_the_lineage(memory):
     assert rows.features["cls"].tolist() == [[-10] * 3, [-32] * 3, [-20] * 3, [-21] * 3]
     assert rows.features["pooled"].dtype == np.float16
     assert rows.replaced == 2  # "y" in one stream and "moved" in two; what a base had is corrected
+
+
+def test_features_without_a_note_of_truncated_inputs_read_as_such_of_whole_ones():
+    pooled = np.arange(6, dtype=np.float16).reshape(3, 2)
+    noted = encode_features({"pooled": pooled}, np.array([False, True, False]))
+    assert decode_features(noted).truncated.tolist() == [False, True, False]
+    without = encode_features({"pooled": pooled}, np.zeros(3, bool))
+    assert noted.startswith(without)  # as a store of an earlier release has them
+    read = decode_features(without)
+    assert read.truncated.tolist() == [False] * 3
+    assert read.features["pooled"].tolist() == decode_features(noted).features["pooled"].tolist()
+    assert decode_features(encode_features({})).truncated.tolist() == []
 
 
 def test_rows_end_at_the_watermark_also_within_a_segment(memory):

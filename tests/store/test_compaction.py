@@ -69,6 +69,23 @@ def test_what_is_put_together_reads_back_the_same(objects):
     assert compact(objects, again, "e") == 0
 
 
+def test_which_inputs_were_truncated_is_kept_when_segments_are_put_together(objects):
+    store = load(objects)
+    trickle(store, 3)
+    segment = store.writer("w").append([upsert("long"), upsert("short")])
+    pooled = np.ones((2, 1), np.float16)
+    store.write_features(segment, "e", {"pooled": pooled}, np.array([True, False]))
+    trickle(store, FAN_IN, first=3)
+
+    def truncated():
+        found = read_rows(objects, "m", [Source("job", {"w": FAN_IN + 5})], "e")
+        return [it.id for it, cut in zip(found.examples, found.truncated, strict=True) if cut]
+
+    assert truncated() == ["long"]
+    assert compact(objects, store, "e") == FAN_IN
+    assert truncated() == ["long"]
+
+
 def test_what_was_put_together_is_put_together_again():
     objects = Objects.open("memory:///")
     store = load(objects)

@@ -69,6 +69,17 @@ def test_what_is_erased_does_not_count_and_the_rest_keeps_its_place_and_features
     assert erase(objects, store, THEIRS) == 0
 
 
+def test_which_inputs_were_truncated_is_kept_when_others_are_erased(objects):
+    store = load(objects)
+    segment = store.writer("w").append([upsert("0"), upsert("theirs"), upsert("1"), upsert("2")])
+    truncated = np.array([False, True, True, False])
+    store.write_features(segment, "e", {"pooled": np.ones((4, 1), np.float16)}, truncated)
+    for expected in ({"theirs", "1"}, {"1"}):
+        found = read_rows(objects, "m", [Source("job", {"w": 4})], "e")
+        assert {it.id for it, cut in zip(found.examples, found.truncated, strict=True) if cut} == expected
+        erase(objects, store, THEIRS)
+
+
 def test_features_of_what_was_erased_can_be_compared_with_until_they_are_swept_away(objects):
     store = load(objects)
     teach(store)

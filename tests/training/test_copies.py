@@ -12,11 +12,11 @@ import pytest
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.report import EvaluationMethod
+from graft_server.domain.wording import wording, wording_digest
 from graft_server.training.examples.copies import copies_among
 from graft_server.training.examples.folded import parts_of
 from graft_server.training.examples.near import MAX_COMPARED
 from graft_server.training.examples.training_set import ClassifiedSet
-from graft_server.training.examples.wording import wording, wording_digest
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.selection import select_multi_label
 from graft_server.training.tasks.regression.examples import RegressionSet

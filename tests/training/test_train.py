@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,7 +13,7 @@ from onnx import numpy_helper
 
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import FaultError, StateError
-from graft_server.domain.examples import Change, Example, Input, Label, Split
+from graft_server.domain.examples import Change, Example, Input, Label, Split, Task
 from graft_server.domain.report import EvaluationMethod, summary_of
 from graft_server.heads import decode
 from graft_server.heads.graph import to_onnx
@@ -26,6 +27,7 @@ from graft_server.store.catalogue.versions import read_manifest, read_part
 from graft_server.store.objects.objects import Objects
 from graft_server.training import train as train_module
 from graft_server.training.contract import Trained, Training
+from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.train import train
 
 ENCODER = "0" * 32
@@ -55,7 +57,7 @@ def teach(tmp_path):
     location = str(tmp_path / "store")
     objects = Objects.open(location)
 
-    def teach(*writers, rows=None, without_features=False, **settings):
+    def teach(*writers, rows=None, without_features=False, truncated=(), **settings):
         start = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
         store = AdaptationStore.create(objects, "team/m", "job", start)
         watermarks = {}
@@ -65,7 +67,8 @@ def teach(tmp_path):
             watermarks[f"w{ordinal}"] = segment.next_sequence
             if examples and not without_features:
                 pooled = features(examples, ordinal) if rows is None else rows
-                store.write_features(segment, ENCODER, {"pooled": pooled})
+                cut = np.isin([it.id for it in examples], truncated)
+                store.write_features(segment, ENCODER, {"pooled": pooled}, cut)
         payload = {
             "model": "team/m",
             "adaptation_id": "job",
@@ -133,6 +136,57 @@ def test_the_report_says_what_was_trained_and_the_summary_leaves_its_lists_out(t
     assert (summary.examples, summary.accuracy) == (report.examples, report.accuracy)
     sent = msgspec.msgpack.encode(result)  # by a worker
     assert msgspec.msgpack.decode(sent, type=Trained) == result
+
+
+def test_examples_that_are_longer_than_the_backbone_reads_are_counted_by_class_with_what_helps(teach):
+    examples = clusters()
+    held_out = [example(100, "ask", split=Split.VALIDATION), example(101, "buy", split=Split.VALIDATION)]
+    cut = [f"id-{i}" for i in (0, 3, 6, 9, 1, 100)]
+    payload = teach([*examples, *held_out], truncated=cut, longest_input="256 tokens")
+    report = train(payload, teach.place, silent).report
+    assert report.truncated_examples == 5  # what is held out was not trained on
+    assert {it.label: it.truncated for it in report.per_class} == {"ask": 4, "buy": 1, "complain": 0}
+    (said,) = [it for it in report.warnings if "longer than" in it]
+    assert "5 of 60 training examples are longer than the 256 tokens" in said
+    assert "(ask 4 of 20, buy 1 of 20)" in said
+    assert "shorten or split" in said
+    assert summary_of(report).truncated_examples == 5
+
+
+def test_examples_that_are_all_too_long_are_said_to_be(teach):
+    payload = teach(clusters(), truncated=[f"id-{i}" for i in range(60)], longest_input="30 s")
+    report = train(payload, teach.place, silent).report
+    (said,) = [it for it in report.warnings if "longer than" in it]
+    assert said.startswith(
+        "All 60 training examples are longer than the 30 s that the backbone reads, so their"
+    )
+    assert "of 20" not in said
+
+
+def test_a_tuned_versions_report_counts_the_same_examples_as_too_long(teach):
+    frozen = train(teach(clusters(), truncated=["id-0", "id-1"]), teach.place, silent).report
+    tuned = replace(
+        frozen, truncated_examples=0, per_class=tuple(replace(it, truncated=0) for it in frozen.per_class)
+    )
+    assert with_truncated_of(tuned, frozen) == frozen
+
+
+def test_each_label_of_an_example_that_is_too_long_counts_it(teach):
+    several = [
+        Example(f"id-{i}", Input(f"text {i}"), label_set=(("a", "b"), ("b",), ("c",))[i % 3])
+        for i in range(60)
+    ]
+    payload = teach(several, truncated=["id-0", "id-1", "id-2", "id-3"], task=Task.MULTI_LABEL)
+    report = train(payload, teach.place, silent).report
+    assert report.truncated_examples == 4
+    assert {it.label: it.truncated for it in report.per_class} == {"a": 2, "b": 3, "c": 1}
+
+
+def test_values_of_inputs_that_are_too_long_are_counted(teach):
+    values = [Example(f"id-{i}", Input(f"text {i}"), value=float(i)) for i in range(60)]
+    report = train(teach(values, truncated=["id-7"], task=Task.REGRESSION), teach.place, silent).report
+    assert report.truncated_examples == 1
+    assert any("1 of 60 training examples are longer" in it for it in report.warnings)
 
 
 def test_the_same_commit_trained_twice_gives_the_same_head_under_another_name(teach):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -43,18 +43,6 @@ class Found:
     """The first rows."""
     seen: list[set[str] | None] = field(default_factory=list)
     """The values of each column, where there are few."""
-
-
-@dataclass(slots=True)
-class _Evidence:
-    """How many rows speak for what."""
-
-    characters: int = 0
-    """Quotes are characters."""
-    enclosing: int = 0
-    """Quotes enclose cells."""
-    backslashes: int = 0
-    """A backslash comes before quotes in cells."""
 
 
 class Beginning:
@@ -178,77 +166,84 @@ def _values(cells: Iterable[str | None]) -> set[str] | None:
     return values if len(values) < len(found) and len(values) <= _FEW else None
 
 
+@dataclass(slots=True)
+class _Trial:
+    """How the first rows read in a dialect."""
+
+    dialect: Dialect
+    bad: int = 0
+    """How many lines cannot be read, or have too few or too many cells."""
+    joined: int = 0
+    """How many times quotes make one row of lines that are rows of their own."""
+    enclosing: int = 0
+    """How many rows read right only if quotes enclose cells."""
+
+
 def _by_evidence(found: Found, beginning: Beginning) -> Dialect:
     """The dialect that the first rows speak for."""
     dialect = found.dialect
-    if not any(dialect.quote in it or "\\" in it for it in beginning.lines):
+    lines = beginning.lines[found.skipped :]
+    if not any(dialect.quote in it or "\\" in it for it in lines):
         return dialect
-    records = beginning.records(dialect, found.skipped)
-    records.width = len(found.names)
-    evidence = _Evidence()
-    columns: list[list[int]] = [[0, 0] for _ in found.names]
-    numbered = dict(enumerate(beginning.lines[found.skipped :], start=1))
-    for record in records:
-        _weigh(evidence, record, numbered[record.line], dialect)
-        if record.lines == 1 and not record.wrong:
-            _weigh_needless(columns, numbered[record.line], dialect)
-    needless = any(quoted and others for quoted, others in columns)
-    against = evidence.characters > evidence.enclosing or (needless and not evidence.enclosing)
-    if dialect.plain_quotes and against:
-        dialect = replace(dialect, quote="")
-    elif evidence.backslashes:
-        return replace(dialect, backslash=True)
-    escaped = dialect.delimiter == "\t" and not evidence.enclosing and _hides(found, beginning)
-    return replace(dialect, quote="", backslash=True) if escaped else dialect
-
-
-def _weigh(evidence: _Evidence, record: Record, text: str, dialect: Dialect) -> None:
-    """Counts what a row, whose first line is `text`, says about quotes."""
-    if dialect.quote not in text:
-        return
-    if record.by is not None and record.by.backslash:
-        evidence.backslashes += 1
-    elif record.by is not None:
-        evidence.characters += 1
-    elif not record.wrong:
-        cells = text.rstrip("\r\n").split(dialect.delimiter)
-        doubled = any(it.startswith(dialect.quote) and dialect.quote * 2 in it[1:-1] for it in cells)
-        evidence.enclosing += record.lines > 1 or doubled or len(cells) != len(record.cells)
-
-
-def _weigh_needless(columns: list[list[int]], text: str, dialect: Dialect) -> None:
-    """Counts quoted cells that need no quotes, and cells of the same column that have none."""
-    for counts, cell in zip(columns, text.rstrip("\r\n").split(dialect.delimiter), strict=False):
-        if len(cell) > 1 and cell[0] == cell[-1] == dialect.quote:
-            inner = cell[1:-1]
-            counts[0] += not any(it in inner for it in (dialect.quote, ",", dialect.delimiter))
-        elif cell and not cell.replace(".", "").replace("-", "").isdecimal():
-            counts[1] += 1
-
-
-def _hides(found: Found, beginning: Beginning) -> bool:
-    """Whether backslashes take the meaning from delimiters or line ends, as databases write tables."""
-    width = len(found.names)
-    plain = Dialect(found.dialect.delimiter, "")
-    escaped = replace(plain, backslash=True)
-    if any(None in it for it in found.sample):
-        return True
-    if not any("\\\t" in it or it.rstrip("\r\n").endswith("\\") for it in beginning.lines):
-        return False
-    return _fitting(beginning, found.skipped, escaped, width) > _fitting(
-        beginning, found.skipped, plain, width
+    quoted = _trial(found, lines, dialect)
+    escaped = (
+        _trial(found, lines, replace(dialect, backslash=True)) if any('\\"' in it for it in lines) else None
     )
+    best = escaped if escaped is not None and escaped.bad < quoted.bad else quoted
+    if not dialect.plain_quotes:
+        return replace(best.dialect, settled=escaped is not None)
+    raw = _trial(found, lines, replace(dialect, quote=""))
+    tie = raw.bad == best.bad and not best.enclosing
+    if raw.bad < best.bad or (tie and _are_characters(best, lines)):
+        best = raw
+    # Databases write tables so, with nothing around cells.
+    if dialect.delimiter == "\t" and any("\\" in it for it in lines):
+        hidden = _trial(found, lines, replace(dialect, quote="", backslash=True))
+        nothing = any(None in it for it in found.sample)
+        if hidden.bad < best.bad or (hidden.bad == best.bad and not best.enclosing and nothing):
+            best = hidden
+    return replace(best.dialect, settled=escaped is not None, enclosing=best.enclosing > 0)
 
 
-def _fitting(beginning: Beginning, skipped: int, dialect: Dialect, width: int) -> float:
-    records = beginning.records(dialect, skipped)
-    records.width = width
-    fits = [records.fits(it.cells) for it in _bounded(records)]
-    return sum(fits) / len(fits) if fits else 0.0
+def _trial(found: Found, lines: Sequence[str], dialect: Dialect) -> _Trial:
+    trial = _Trial(dialect)
+    records = Records(TextLines.of_texts(lines), replace(dialect, sure=True))
+    records.width = len(found.names)
+    for record in records:
+        if record.wrong or not records.fits(record.cells):
+            trial.bad += record.lines
+        elif dialect.quote and dialect.quote in lines[record.line - 1]:
+            _weigh(trial, record, records, lines[record.line - 1 :][: record.lines])
+    return trial
 
 
-def _bounded(records: Records) -> Iterator[Record]:
-    for number, record in enumerate(records):
-        if number >= _SAMPLE:
-            return
-        yield record
+def _weigh(trial: _Trial, record: Record, records: Records, lines: Sequence[str]) -> None:
+    """Counts what a row with quotes says about them."""
+    quote, delimiter = trial.dialect.quote, trial.dialect.delimiter
+    split = [it.rstrip("\r\n").split(delimiter) for it in lines]
+    rows = sum(records.fits(it) for it in split)
+    hidden = f"\\{quote}" if trial.dialect.backslash else quote * 2
+    if record.lines > 1:
+        doubled = any(hidden in it.strip(f"{quote}\r\n") for it in lines)
+        trial.joined += rows == len(lines)
+        trial.enclosing += rows < 2 or doubled
+    else:
+        doubled = any(it[:1] == it[-1:] == quote and hidden in it[1:-1] for it in split[0])
+        trial.enclosing += doubled or not rows
+
+
+def _are_characters(quoted: _Trial, lines: Sequence[str]) -> bool:
+    """Whether quotes are characters of texts, where the rows read right with and without them."""
+    if quoted.joined:
+        return True
+    quote, delimiter = quoted.dialect.quote, quoted.dialect.delimiter
+    needless: dict[int, int] = {}
+    others: dict[int, int] = {}
+    for line in lines:
+        for at, cell in enumerate(line.rstrip("\r\n").split(delimiter)):
+            if len(cell) > 1 and cell[0] == cell[-1] == quote:
+                # Who writes quotes only where they are needed does not write these.
+                needless[at] = needless.get(at, 0) + (not any(it in cell[1:-1] for it in (quote, ",")))
+            elif cell and not cell.replace(".", "").replace("-", "").isdecimal():
+                others[at] = others.get(at, 0) + 1
+    return any(count and others.get(at) for at, count in needless.items())

@@ -74,16 +74,13 @@ def likely_encoding(wrong: Sequence[bytes]) -> tuple[str, str]:
             texts = [it.decode(name) for it in wrong]
         except UnicodeDecodeError:
             continue
-        others = [it for text in texts for it in text if not it.isascii()]
-        scores[name] = sum(map(_telling, others)) / max(
-            1, sum(len(it) for it in wrong) - sum(map(_ascii, texts))
-        )
+        letters = [it for text in texts for it in text if not it.isascii()]
+        size = sum(map(len, wrong)) - sum(it.isascii() for text in texts for it in text)
+        # Chinese read as Korean is a mixture that nobody writes.
+        mixed = any(map(_is_hangul, letters)) and any(map(_is_han, letters))
+        scores[name] = sum(map(_telling, letters)) / max(1, size) / (1 + mixed)
     best = max(scores, key=lambda name: scores[name], default="latin-1")
     return best, wrong[0].decode(best, errors="replace").strip()
-
-
-def _ascii(text: str) -> int:
-    return sum(it.isascii() for it in text)
 
 
 def _telling(letter: str) -> float:
@@ -92,6 +89,14 @@ def _telling(letter: str) -> float:
         return 1.0
     if "\u0430" <= letter <= "\u044f":  # small Cyrillic letters
         return 0.9
-    if "\u3040" <= letter <= "\u30ff" or "\uac00" <= letter <= "\ud7a3":  # kana, Hangul
+    if "\u3040" <= letter <= "\u30ff" or _is_hangul(letter):  # kana
         return 1.9
-    return 1.5 if "\u4e00" <= letter <= "\u9fff" else 0.2 if letter.isalpha() else 0.0
+    return 1.5 if _is_han(letter) else 0.2 if letter.isalpha() else 0.0
+
+
+def _is_hangul(letter: str) -> bool:
+    return "\uac00" <= letter <= "\ud7a3"
+
+
+def _is_han(letter: str) -> bool:
+    return "\u4e00" <= letter <= "\u9fff"

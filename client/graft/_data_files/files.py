@@ -165,9 +165,9 @@ def _check_encoding(name: str, lines: list[Line], encoding: str) -> None:
     right = sum(not it.text.isascii() and it.wrong_byte() is None for it in lines)
     if right > len(wrong):
         return
-    guess, shown = likely_encoding([it.text.encode("utf-8", "surrogateescape") for it in wrong])
-    others = f", and so are {len(wrong) - 1:,} other lines" if len(wrong) > 1 else ""
+    guess, shown = likely_encoding([it.raw() for it in wrong])
+    others = f", and neither are bytes of {len(wrong) - 1:,} other lines" if len(wrong) > 1 else ""
     raise DataError(
-        f"{name}, line {wrong[0].number}: byte 0x{wrong[0].wrong_byte():02x} is not in {encoding.upper()}{others}; the "
+        f"{name}, line {wrong[0].number}: byte 0x{wrong[0].wrong_byte():02x} is not {encoding.upper()}{others}; the "
         f"file seems to be in another encoding: give --encoding {guess}, if this is right: {shown!r:.60}"
     )

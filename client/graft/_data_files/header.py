@@ -117,7 +117,7 @@ def _decimal(cells: Sequence[Any]) -> str:
     texts = [it for it in cells if isinstance(it, str)]
     commas = sum(1 for it in texts if _COMMA.fullmatch(it.strip()) and not _is_grouped(it, ","))
     points = sum(1 for it in texts if _POINT.fullmatch(it.strip()) and not _is_grouped(it, "."))
-    return "," if commas and not points else ""
+    return "," if commas > points else ""
 
 
 def _is_grouped(text: str, mark: str) -> bool:

@@ -217,6 +217,6 @@ def _values(name: str, lines: TextLines, *, listed: bool) -> Iterator[_Value]:
                 raise DataError(f"{name}, line {piece.number}: there is something behind the list's end")
             continue
         yield from splitter.values(piece)
-    yield from splitter.rest()
     if listed and not splitter.ended:
         raise DataError(f"{name}: the list does not end; is the file whole?")
+    yield from splitter.rest()

@@ -28,22 +28,28 @@ class Line:
     """Its text, with its end."""
     cut: bool = False
     """Whether it is longer than `MAX_CHARACTERS`, and only its beginning is here."""
+    encoding: str = "utf-8"
+    """The encoding in which it was read."""
 
     def wrong_byte(self) -> int | None:
         """The first byte that is not in the file's encoding, if there is one."""
         found = None if self.text.isascii() else _WRONG.search(self.text)
         return ord(found.group()) - 0xDC00 if found else None
 
+    def raw(self) -> bytes:
+        """Its bytes."""
+        return self.text.encode(self.encoding, "surrogateescape")
+
     def wrong(self) -> str:
         """Why it cannot be read; "" if it can."""
         if self.cut:
             return f"longer than {MAX_CHARACTERS:,} characters, which is more than can be sent; is a quote missing?"
         if (byte := self.wrong_byte()) is not None:
-            guess, shown = likely_encoding([self.text.encode("utf-8", "surrogateescape")])
-            return (
-                f"byte 0x{byte:02x} is not in the file's encoding; if the line is {shown!r:.60}, the encoding is given "
-                f"with --encoding {guess}"
-            )
+            what = f"byte 0x{byte:02x} is not {self.encoding.upper()}"
+            if self.encoding != "utf-8":
+                return f"{what}; another encoding is given with --encoding"
+            guess, shown = likely_encoding([self.raw()])
+            return f"{what}; if the line is {shown!r:.60}, give --encoding {guess}"
         return "it holds a NUL character" if "\0" in self.text else ""
 
 
@@ -53,9 +59,10 @@ class TextLines:
     A line ends with "\n", whatever comes before; where there is none in the head, with "\r".
     """
 
-    def __init__(self, read: Callable[[int], str]) -> None:
+    def __init__(self, read: Callable[[int], str], encoding: str = "utf-8") -> None:
         """Takes a function that reads a line of at most so many characters, and "" at the end."""
         self._read = read
+        self._encoding = encoding
         self._back: deque[Line] = deque()
         self._number = 0
 
@@ -64,7 +71,7 @@ class TextLines:
         """The lines of a stream of bytes, of which `head` comes first: it tells what ends lines."""
         ends = "\r" if b"\r" in head and b"\n" not in head else "\n"
         text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline=ends)
-        return cls(text.readline)
+        return cls(text.readline, encoding)
 
     @classmethod
     def of_texts(cls, lines: Iterable[str]) -> Self:
@@ -81,7 +88,8 @@ class TextLines:
         while text := self._read(_PIECE):
             while text[-1] == "\\" and (more := self._read(1)):
                 text += more
-            yield Line(self._number + 1, text.removeprefix("\ufeff") if not self._number else text)
+            first = text.removeprefix("\ufeff") if not self._number else text
+            yield Line(self._number + 1, first, encoding=self._encoding)
             self._number += text[-1] == "\n"
 
     def next(self) -> Line | None:
@@ -97,7 +105,7 @@ class TextLines:
         self._number += 1
         if self._number == 1:
             text = text.removeprefix("\ufeff")
-        return Line(self._number, text, cut)
+        return Line(self._number, text, cut, self._encoding)
 
     def put_back(self, lines: Iterable[Line]) -> None:
         """Has lines that were taken come again, before all others."""

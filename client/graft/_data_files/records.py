@@ -7,8 +7,9 @@ lines is taken for one only where its lines are no rows of their own.
 from __future__ import annotations
 
 import csv
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -22,9 +23,7 @@ _DOUBTFUL: Final = 20
 """Within so many lines behind a row that cannot be read may be the rest of it."""
 _ROWS: Final = 0.8
 """Lines of which so many have as many cells as the header has are rows of their own."""
-_ESCAPED: Final = re.compile(r'\\([\\"\'])')
-_HELD: Final = "\0"
-"""A backslash, while quotes are read: rows with this character are refused."""
+_BACKSLASH: Final = re.compile(r"""\\([\\"'])?""")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "b": "", "Z": ""}
 _SPLIT_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _NOTHING: Final = "\\N"
@@ -43,6 +42,10 @@ class Dialect:
     """Whether a backslash takes the meaning from the character behind it."""
     sure: bool = False
     """Whether somebody said so: nothing else is tried."""
+    settled: bool = False
+    """Whether it is known what backslashes mean."""
+    enclosing: bool = False
+    """Whether quotes are known to enclose cells."""
 
     @property
     def plain_quotes(self) -> bool:
@@ -60,10 +63,6 @@ class Record:
     """Its cells; none if it cannot be read."""
     wrong: str = ""
     """Why it cannot be read."""
-    by: Dialect | None = None
-    """The dialect in which it was read, where that is another one than the file's."""
-    plain: int = 0
-    """How many lines were found to be rows of their own although quotes seem to make them one."""
     lines: int = 1
     """How many lines it takes."""
 
@@ -80,7 +79,6 @@ class Records:
     def __init__(self, lines: TextLines, dialect: Dialect, *, seen: Sequence[set[str] | None] = ()) -> None:
         self._lines = lines
         self._dialect = dialect
-        self._raw = replace(dialect, quote="", backslash=False)
         self.width = 0
         self.loose = 0
         self._doubtful = 0
@@ -130,16 +128,17 @@ class Records:
         if first is not None and self.fits(first.cells) and first.lines == 1:
             odd = line.number <= self._doubtful and line.text.count(self._dialect.quote) % 2
             return self._unbalanced(line) if odd else first
-        if not self._dialect.backslash and not self._dialect.sure and _has_escape(line.text):
-            other = replace(self._dialect, backslash=True)
-            escaped = self._try(line, other)
-            if escaped is not None and self.fits(escaped.cells):
-                return self._taken(escaped)
         if first is not None and self.fits(first.cells):
             return self._long(line, first)
+        if not (self._dialect.backslash or self._dialect.settled or self._dialect.sure) and _has_escape(
+            line.text
+        ):
+            escaped = self._try(line, replace(self._dialect, backslash=True))
+            if escaped is not None and self.fits(escaped.cells):
+                return self._taken(escaped)
         plain = self._split(line.text)
-        if self._dialect.plain_quotes and self.fits(plain):
-            return Record(line.number, plain, by=self._raw)
+        if self._dialect.plain_quotes and not self._dialect.enclosing and self.fits(plain):
+            return Record(line.number, plain)
         return self._broken(line, first)
 
     def _try(self, line: Line, dialect: Dialect) -> Record | None:
@@ -149,15 +148,17 @@ class Records:
         self._lines.put_back(used[1:])
         if cells is None or any(it.wrong() for it in used):
             return None
-        by = None if dialect == self._dialect else dialect
-        return Record(line.number, cells, by=by, lines=len(used))
+        # Without doubled quotes, the csv module takes what stands behind a closing quote for a part of the cell.
+        if dialect.backslash and not _well_escaped(dialect).fullmatch("".join(it.text for it in used)):
+            return None
+        return Record(line.number, cells, lines=len(used))
 
     def _feed(self, used: list[Line], dialect: Dialect) -> Iterator[str]:
         line: Line | None = used[0]
         size = 0
         while line is not None:
             size += len(line.text)
-            yield _hidden(line.text, dialect.quote) if dialect.backslash else line.text
+            yield _BACKSLASH.sub(_kept, line.text) if dialect.backslash else line.text
             if len(used) >= _MAX_LINES or size > MAX_CHARACTERS:
                 return
             line = self._lines.next()
@@ -177,9 +178,9 @@ class Records:
             return record
         rows = [self._split(it.text) for it in (line, *rest)]
         right = sum(self.fits(cells) for cells in rows)
-        if self._dialect.plain_quotes and right == len(rows):
+        if self._dialect.plain_quotes and not self._dialect.enclosing and right == len(rows):
             self._lines.put_back(rest)
-            return Record(line.number, rows[0], by=self._raw, plain=len(rows))
+            return Record(line.number, rows[0])
         ambiguous = right > 1 if self._dialect.plain_quotes else right == len(rows) and self._known(rows)
         if not ambiguous:
             return record
@@ -233,19 +234,33 @@ class Records:
 def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:
     """The cells of the first row of `feed`, None if it is malformed; and whether `feed` ended within a quoted cell."""
     csv.field_size_limit(MAX_CHARACTERS)
-    reader = csv.reader(feed, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
+    reader = csv.reader(
+        feed,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quote,
+        escapechar="\\" if dialect.backslash else None,
+        doublequote=not dialect.backslash,
+        strict=True,
+    )
     try:
         found = next(reader)
     except (csv.Error, StopIteration) as error:
         return None, "end of data" in str(error)
-    restore: Callable[[str], str] = (lambda it: it.replace(_HELD, "\\")) if dialect.backslash else str
-    return [None if it == _NOTHING else restore(it) for it in found], False
+    return [None if it == _NOTHING else it for it in found], False
 
 
-def _hidden(text: str, quote: str) -> str:
-    """The text with escaped characters as quoting without escapes writes them."""
-    written = {"\\": _HELD, quote: quote * 2}
-    return _ESCAPED.sub(lambda it: written.get(it[1], it[1]), text)
+@functools.cache
+def _well_escaped(dialect: Dialect) -> re.Pattern[str]:
+    """A row in whose quoted cells each quote is escaped."""
+    quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
+    enclosed = rf"{quote}[^{quote}\\]*(?:\\.[^{quote}\\]*)*{quote}"
+    cell = rf"(?:{enclosed}|(?!{quote})[^{delimiter}\r\n]*)"
+    return re.compile(rf"{cell}(?:{delimiter}{cell})*[\r\n]*", re.DOTALL)
+
+
+def _kept(found: re.Match[str]) -> str:
+    """A backslash, escaped itself where it escapes nothing."""
+    return found[0] if found[1] else "\\\\"
 
 
 def _has_escape(text: str) -> bool:

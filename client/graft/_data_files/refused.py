@@ -1,23 +1,66 @@
-"""The rows of a data file that a command could not use."""
+"""What became of the rows of a data file: which example each one is, and which of them could not be used."""
 
 from __future__ import annotations
 
-from typing import Final
+import bisect
+from array import array
+from collections.abc import Sequence
+from typing import Final, overload
 
 from graft._data_files.columns import RowError
 
 _KEPT: Final = 100
 
 
-class RefusedRows:
-    """Counts rows that cannot be used, and keeps the first 100 with the reason."""
+class RowsRead(Sequence[int]):
+    """The line of each example by its index, and the first 100 rows that are no examples.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[RowError] = []
+    Attributes:
+        unit: What rows are counted in: "line" or "row".
+        refused_count: How many rows could not be used.
+        refused: The first of these, with the reason.
+        first_sequence: The number that the first example has at the server.
+    """
 
-    def __call__(self, error: RowError) -> None:
-        """Adds a row."""
-        self.count += 1
-        if len(self.first) < _KEPT:
-            self.first.append(error)
+    def __init__(self, unit: str = "line") -> None:
+        self.unit = unit
+        self.refused_count = 0
+        self.refused: list[RowError] = []
+        self.first_sequence = 0
+        self._taken = 0
+        # Most rows are one line further than the row before: only where that changes, something is kept.
+        self._changes = array("q")
+        self._offsets = array("q")
+
+    def take(self, line: int) -> None:
+        """Notes the line of the next example."""
+        offset = line - self._taken
+        if not self._offsets or self._offsets[-1] != offset:
+            self._changes.append(self._taken)
+            self._offsets.append(offset)
+        self._taken += 1
+
+    def refuse(self, error: RowError) -> None:
+        """Notes a row that is no example."""
+        self.refused_count += 1
+        if len(self.refused) < _KEPT:
+            self.refused.append(error)
+
+    def __len__(self) -> int:
+        return self._taken
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._taken))]
+        if not 0 <= index < self._taken:
+            raise IndexError(index)
+        return index + self._offsets[bisect.bisect_right(self._changes, index) - 1]
+
+    def line(self, sequence: int) -> int | None:
+        """The line of the example that has this number at the server; None if it is none of these."""
+        index = sequence - self.first_sequence
+        return self[index] if 0 <= index < self._taken else None

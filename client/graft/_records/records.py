@@ -260,6 +260,8 @@ class AdaptProgress:
     """How many times the call was broken and resumed."""
     trouble: GraftError | None
     """Why there is no connection now, while the client tries a new one."""
+    first_sequence: int = 0
+    """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,22 +193,23 @@ def _side_by_side(labels: tuple[str, ...], report: Report) -> tuple[str, ...]:
 
 def classes(report: Report) -> str:
     """A table of the classes or labels, worst first."""
-    sets = report.multi_label is not None
+    sets, cut = report.multi_label is not None, report.truncated_examples > 0
     rows = []
     for entry in _worst(report.per_class):
         figures = [_meter(entry.f1), _meter(entry.precision), _meter(entry.recall)]
         if not entry.support:
             figures = ['<span class="soft">not evaluated</span>', "", ""]
         threshold = [f"{entry.threshold:.2f}"] if sets else []
-        rows.append(
-            [markup.name(entry.label), f"{entry.examples:,}", f"{entry.support:,}", *threshold, *figures]
-        )
+        truncated = [f"{entry.truncated:,}"] if cut else []
+        counts = [f"{entry.examples:,}", *truncated, f"{entry.support:,}"]
+        rows.append([markup.name(entry.label), *counts, *threshold, *figures])
     if not rows:
         return ""
     named = "Label" if sets else "Class"
     heads = [
         named,
         "Examples",
+        *(["Cut off"] if cut else []),
         "Evaluated",
         *(["Selected from"] if sets else []),
         "F1",
@@ -221,7 +222,10 @@ def classes(report: Report) -> str:
             "Worst first. Precision: how often the label applies where it is selected. Recall: how much of what "
             "carries it is found. Each label is selected from a probability of its own, chosen out of fold."
         )
-    kinds = ["", "n extra", "n extra", *(["n extra"] if sets else []), "meter", "meter", "meter"]
+    if cut:
+        said += " Cut off: examples that are longer than the backbone reads."
+    counts = ["n extra"] * (2 + cut + sets)
+    kinds = ["", *counts, "meter", "meter", "meter"]
     return markup.section(
         f"{named} by {named.lower()}", f"<p>{said}</p>{markup.table(heads, rows, kinds)}", kind="long"
     )

@@ -64,6 +64,12 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def truncated(report: Report) -> str:
+    """How many examples are longer than the backbone reads."""
+    share = report.truncated_examples / max(report.examples, 1)
+    return f"the end of {plural(report.truncated_examples, 'example')} ({percent(share)})"
+
+
 def measured(report: Report) -> str:
     """How the figures were measured, and on what."""
     if not report.evaluation:

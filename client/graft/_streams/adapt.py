@@ -337,6 +337,7 @@ class AdaptExchange:
             eta_s=server.eta_s if server else None,
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
+            first_sequence=self._first,
         )
 
     @property

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,11 +12,11 @@ from graft._client.sync import Client
 from graft._data_files.columns import Columns, DataError, RowError
 from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import Data, numbered_examples, open_data
-from graft._data_files.refused import RefusedRows
+from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import Example
 from graft._records.predictions import Prediction
-from graft._records.records import Rejection
+from graft._records.records import AdaptProgress, Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
 from graft.cli import phrases
@@ -60,8 +59,7 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if args.check:
         _check(args, client, terminal)
         return
-    lines: array[int] = array("q")
-    unread = RefusedRows()
+    rows = RowsRead()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
@@ -69,61 +67,65 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
+            _examples(data, _columns(args, data), bar.reading, rows),
             **_how_to_adapt(args),
             on_progress=bar.show,
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_refused(result, rows))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
+    terminal.rejections(result.rejected, result.rejected_count, rows)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
-    unread = RefusedRows()
+    rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
     with interrupts.ending_input_first(), AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+
+        def show(progress: AdaptProgress) -> None:
+            rows.first_sequence = progress.first_sequence
+            bar.show(progress)
+
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, _columns(args, None), _told(unread, terminal)),
+            FollowedLines(interrupts, _columns(args, None), rows.take, _told(rows, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
-            on_progress=bar.show,
+            on_progress=show,
             on_published=terminal.outcome,
         )
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_refused(result, rows))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
-    terminal.rejections(result.rejected, result.rejected_count, [], unread)
+    terminal.rejections(result.rejected, result.rejected_count, rows)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
 
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
-    lines: array[int] = array("q")
-    unread = RefusedRows()
+    rows = RowsRead()
     with _open(args, terminal) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
+            _examples(data, _columns(args, data), bar.reading, rows),
             **_what_to_adapt(args),
             on_progress=bar.show,
         )
     if args.json:
-        terminal.json(_with_unread(result, unread))
+        terminal.json(_with_refused(result, rows))
     else:
-        good, found = result.examples - result.rejected_count, result.examples + unread.count
+        good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
-    terminal.rejections(result.rejected, result.rejected_count, lines, unread)
+    terminal.rejections(result.rejected, result.rejected_count, rows)
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -208,24 +210,23 @@ def _count_errors(questions: Questions, terminal: Terminal) -> None:
 
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Measures a version on a data file."""
-    lines: array[int] = array("q")
-    unread = RefusedRows()
+    rows = RowsRead()
     with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, lines, unread),
+            _examples(data, _columns(args, data), bar.reading, rows),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
     if args.json:
-        terminal.json(_with_lines(result, lines) | _unread(unread))
+        terminal.json(_with_lines(result, rows) | _refused(rows))
     else:
-        terminal.evaluation(result, lines, full=args.full)
+        terminal.evaluation(result, rows, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
-    terminal.rejections(refused, result.rejected_count, lines, unread)
+    terminal.rejections(refused, result.rejected_count, rows)
     if not result.examples:
-        raise DataError(f"no figure can be stated: {phrases.why_nothing(result, unread.count)}")
+        raise DataError(f"no figure can be stated: {phrases.why_nothing(result, rows.refused_count)}")
 
 
 def models(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -340,26 +341,27 @@ def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
 
 
 def _examples(
-    data: Data, columns: Columns, on_read: Callable[[float], None], lines: array[int], unread: RefusedRows
+    data: Data, columns: Columns, on_read: Callable[[float], None], rows: RowsRead
 ) -> Iterator[Example]:
-    """The file's examples; `lines` takes the line of each, for those that the server refuses."""
-    for line, example in numbered_examples(data, columns, unread):
+    """The file's examples; `rows` takes the line of each, for those that the server refuses."""
+    rows.unit = data.unit
+    for line, example in numbered_examples(data, columns, rows.refuse):
         on_read(data.position / data.size if data.size else 0.0)
-        lines.append(line)
+        rows.take(line)
         yield example
 
 
-def _with_unread(result: Any, unread: RefusedRows) -> dict[str, Any]:
+def _with_refused(result: Any, rows: RowsRead) -> dict[str, Any]:
     """A result for programs, with the rows that were refused before anything was sent."""
-    return {**plain(result), **_unread(unread)}
+    return {**plain(result), **_refused(rows)}
 
 
-def _unread(unread: RefusedRows) -> dict[str, Any]:
-    rows = [{"line": it.line, "reason": it.reason} for it in unread.first]
-    return {"unread_count": unread.count, "unread": rows}
+def _refused(rows: RowsRead) -> dict[str, Any]:
+    refused = [{"line": it.line, "reason": it.reason} for it in rows.refused]
+    return {"unread_count": rows.refused_count, "unread": refused}
 
 
-def _with_lines(result: EvaluationResult, lines: array[int]) -> dict[str, Any]:
+def _with_lines(result: EvaluationResult, lines: Sequence[int]) -> dict[str, Any]:
     """An evaluation for programs, with the lines of its examples; figures that there are not are null."""
     value: dict[str, Any] = plain(result)
     value["trained_on_lines"] = [lines[it] for it in result.trained_on]
@@ -368,9 +370,9 @@ def _with_lines(result: EvaluationResult, lines: array[int]) -> dict[str, Any]:
     return value if result.examples else value | dict.fromkeys(_FIGURES)
 
 
-def _told(unread: RefusedRows, terminal: Terminal) -> Callable[[RowError], None]:
+def _told(rows: RowsRead, terminal: Terminal) -> Callable[[RowError], None]:
     def on_bad(error: RowError) -> None:
-        unread(error)
+        rows.refuse(error)
         terminal.warning(str(error))
 
     return on_bad

@@ -29,16 +29,24 @@ class FollowedLines:
     folder = Path()
     """Where names of files begin."""
 
-    def __init__(self, interrupts: Interrupts, columns: Columns, on_bad: Callable[[RowError], None]) -> None:
+    def __init__(
+        self,
+        interrupts: Interrupts,
+        columns: Columns,
+        on_row: Callable[[int], None],
+        on_bad: Callable[[RowError], None],
+    ) -> None:
         """Describes the stream.
 
         Args:
             interrupts: Where lines come from, and what ends them.
             columns: Under which keys a line has its input, label and so on.
+            on_row: Called with the number of a line whose change follows.
             on_bad: Called with what is wrong with a line that is passed over.
         """
         self._interrupts = interrupts
         self._columns = columns
+        self._on_row = on_row
         self._on_bad = on_bad
 
     def __iter__(self) -> Iterator[ChangeLike]:
@@ -47,9 +55,12 @@ class FollowedLines:
             number += 1
             if line.strip():
                 try:
-                    yield self._change(number, line)
+                    change = self._change(number, line)
                 except RowError as error:
                     self._on_bad(error)
+                else:
+                    self._on_row(number)
+                    yield change
 
     def _next_line(self) -> str | None:
         """The next line; None at the end of the input, or when the user ended it."""

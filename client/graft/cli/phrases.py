@@ -58,6 +58,7 @@ def report_facts(report: Report) -> dict[str, str]:
     classes = f" of {report.classes:,} classes" if report.regression is None else ""
     facts = {
         "trained on": f"{report.examples:,} examples{classes}{held_out}",
+        **({"cut off": words.truncated(report)} if report.truncated_examples else {}),
         "measured by": words.measured(report),
         **figures(report),
         "head": words.head(head.kind, head.view, head.settings),

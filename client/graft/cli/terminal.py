@@ -6,7 +6,6 @@ import dataclasses
 import datetime as dt
 import json
 import sys
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graft._data_files.refused import RefusedRows
+from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction
 from graft._records.records import (
@@ -234,23 +233,21 @@ class Terminal:
         self,
         rejected: Sequence[Rejection],
         count: int,
-        lines: Sequence[int] | array[int],
-        unread: RefusedRows,
+        rows: RowsRead,
     ) -> None:
         """Which rows were refused: the first few, with their lines where these are known.
 
         Args:
             rejected: The first examples that the server refused.
             count: How many it refused.
-            lines: The line of each example that was sent, by its sequence number.
-            unread: The rows of which no example could be made.
+            rows: The rows that were read, and those of which no example could be made.
         """
-        found = [(it.line, f"line {it.line}: {it.reason}") for it in unread.first]
+        found = [(it.line, f"{rows.unit} {it.line}: {it.reason}") for it in rows.refused]
         for it in rejected:
-            line = lines[it.sequence] if it.sequence < len(lines) else None
-            where = f"example {it.sequence}" if line is None else f"line {line}"
+            line = rows.line(it.sequence)
+            where = f"example {it.sequence}" if line is None else f"{rows.unit} {line}"
             found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
-        if not (total := count + unread.count):
+        if not (total := count + rows.refused_count):
             return
         self.err.print(f"[yellow]{total:,} example{'s were' if total > 1 else ' was'} refused:[/]")
         for _, text in sorted(found)[:_SHOWN_REJECTIONS]:
@@ -269,10 +266,13 @@ class Terminal:
         ordered = sorted(classes, key=lambda c: (c.f1, c.label))
         shown = ordered if full else ordered[:_SHOWN_CLASSES]
         sets = any(entry.threshold for entry in classes)
-        heads = ["label" if sets else "class", *(["examples"] if trained else []), "evaluated"]
+        cut = any(entry.truncated for entry in classes)
+        heads = ["label" if sets else "class", *(["examples"] if trained else [])]
+        heads += [*(["cut off"] if cut else []), "evaluated"]
         table = _table(*heads, *(["selected from"] if sets else []), "precision", "recall", "F1")
         for entry in shown:
-            cells = [entry.label, *([f"{entry.examples:,}"] if trained else []), f"{entry.support:,}"]
+            cells = [entry.label, *([f"{entry.examples:,}"] if trained else [])]
+            cells += [*([f"{entry.truncated:,}"] if cut else []), f"{entry.support:,}"]
             cells += [f"{entry.threshold:.2f}"] if sets else []
             _row(
                 table,

@@ -12,6 +12,7 @@ from typing import Any
 from graft_server.domain.errors import BackboneError
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,10 @@ class Checkpoint:
         """Returns the files of its weights, in the order of their names; more than one if they are sharded.
 
         Raises:
-            BackboneError: There are none as safetensors, or a shard is missing.
+            BackboneError: There are none as safetensors, a shard is missing, or an adapter lies beside them.
         """
+        if self.has(_ADAPTER):
+            raise self._adapter()
         if self.has(_WEIGHTS):
             return [self.folder / _WEIGHTS]
         if self.has(_INDEX):
@@ -86,6 +89,24 @@ class Checkpoint:
         raise BackboneError(
             f"Backbone {self.name}: there is no {_WEIGHTS} in its folder.{found} Convert the checkpoint with "
             "save_pretrained(..., safe_serialization=True).",
+            reason="BACKBONE_WEIGHTS_MISSING",
+        )
+
+    def _adapter(self) -> BackboneError:
+        """What to do with PEFT's adapter, which changes weights that are elsewhere, or here but without it."""
+        merge = (
+            "Merge it into its model (PEFT's merge_and_unload()), save the result with save_pretrained(), and give "
+            "that folder"
+        )
+        if self.has(_WEIGHTS) or self.has(_INDEX):
+            return BackboneError(
+                f"Backbone {self.name}: {_ADAPTER} and adapter_model.safetensors lie in its folder beside whole "
+                f"weights, and would be left out. {merge}, or remove both if the weights are meant without it.",
+                reason="BACKBONE_WEIGHTS_OTHER",
+            )
+        base = self.json(_ADAPTER).get("base_model_name_or_path") or "a model that it does not name"
+        return BackboneError(
+            f"Backbone {self.name}: its folder has an adapter to {base}, and no weights of its own. {merge}.",
             reason="BACKBONE_WEIGHTS_MISSING",
         )
 

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
+from graft_server.domain.views import POOLED
 
+FEATURES_VIEW = "FEATURES_VIEW"
+"""The reason of an error about features that the model's head does not read."""
 Arrays = Mapping[str, NDArray[Any]]
 """The inputs of a graph, by name."""
 
@@ -47,11 +50,13 @@ class Preprocessor(Protocol):
         modality: The modality that the backbone reads.
         kinds: The kinds of input that it takes.
         budgets: The costs of a batch that are worth trying.
+        longest: What it reads of an input at most, in words, such as "256 tokens"; "": an input has no length.
     """
 
     modality: Modality
     kinds: frozenset[Kind]
     budgets: Budgets
+    longest: str
 
     def prepare(self, value: Input) -> Prepared:
         """Prepares one input.
@@ -119,6 +124,27 @@ def wrong_modality(kind: Kind, modality: Modality, kinds: frozenset[Kind]) -> In
         reason="INPUT_WRONG_MODALITY",
         metadata={"kind": str(kind), "modality": str(modality), "accepted": takes},
     )
+
+
+def features_unread(view: str, *, tuned: bool) -> InvalidError | None:
+    """Returns why a model cannot answer features from a caller; None if it can.
+
+    Args:
+        view: The features that the model's head reads.
+        tuned: Whether layers of its backbone are tuned.
+    """
+    if tuned:
+        return InvalidError(
+            "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
+            reason=FEATURES_VIEW,
+        )
+    if view != POOLED:
+        return InvalidError(
+            f"The model's head reads the view {view}, and features that a caller has are {POOLED} alone: send the "
+            "input itself, or adapt a model from features.",
+            reason=FEATURES_VIEW,
+        )
+    return None
 
 
 def ready_features(value: Input, dimension: int) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.graphs.cache import HIDDEN, NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.cutting import joined
-from graft_server.backbones.preprocessing import Arrays
+from graft_server.backbones.preprocessing import Arrays, features_unread
 from graft_server.backbones.source import backbone_at
 from graft_server.backbones.text.preprocessor import (
     CHARACTERS_PER_TOKEN,
@@ -26,7 +26,7 @@ from graft_server.backbones.text.preprocessor import (
     TextTokenizer,
     is_packed,
 )
-from graft_server.domain.errors import BackboneError, CorruptError
+from graft_server.domain.errors import BackboneError, CorruptError, InvalidError
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.views import POOLED, names_of
 from graft_server.encoding.encoder import Encoder, Features
@@ -44,7 +44,8 @@ from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, TOP, 
 from graft_server.store.handover import Handover
 from graft_server.store.objects.objects import Objects
 
-MODEL, LABELS, TOKENIZER, PREPROCESSING = "model.onnx", "labels.json", "tokenizer.json", "preprocessing.json"
+MODEL, HEAD_ALONE, LABELS = "model.onnx", "head.onnx", "labels.json"
+TOKENIZER, PREPROCESSING = "tokenizer.json", "preprocessing.json"
 RUNNER, README = "predict.py", "README.md"
 
 
@@ -97,6 +98,9 @@ def _write(task: _Task, objects: Objects, target: Path, progress: OnProgress) ->
     target.mkdir(parents=True, exist_ok=True)
     head_graph = read_part(objects, task.manifest, manifest, HEAD_ONNX)
     files = write_graph(graph, head_graph, head.view, target / MODEL, packed=is_packed(preprocessor))
+    if _features_unread(manifest, head) is None:
+        files.append(target / HEAD_ALONE)
+        files[-1].write_bytes(head_graph)
     report = read_part(objects, task.manifest, manifest, REPORT)
     texts = _texts(manifest, report)
     texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)
@@ -219,8 +223,14 @@ def _tokenizer(task: _Task) -> TextTokenizer:
     return preprocessor.tokenizer
 
 
+def _features_unread(manifest: Manifest, head: Head) -> InvalidError | None:
+    """Returns why the version cannot answer features from a caller; None if it can."""
+    return features_unread(head.view, tuned=TOP in manifest.parts)
+
+
 def _preprocessing(task: _Task, manifest: Manifest, head: Head) -> dict[str, Any]:
     backbone = task.backbone
+    preprocessor, unread = backbone.preprocessor(), _features_unread(manifest, head)
     return {
         "model": task.model,
         "version": task.version,
@@ -228,6 +238,9 @@ def _preprocessing(task: _Task, manifest: Manifest, head: Head) -> dict[str, Any
         "encoder_id": backbone.encoder_id,
         "precision": backbone.precision,
         "task": manifest.task,
+        "modality": str(preprocessor.modality),
+        "kinds": sorted(map(str, preprocessor.kinds)),
+        "features": {"dimension": backbone.dimension, "refused": unread.message if unread else ""},
         "outputs": [*(it.name for it in head.outputs), "novelty", "features"],
         "pooling": backbone.pooling,
         "normalisation": "l2",
@@ -261,11 +274,14 @@ def _readme(task: _Task, head: Head) -> str:
 
 {what}, exported by Graft. Try it: `pip install onnxruntime tokenizers
 numpy`, then `python {RUNNER} "some text"`; or `from predict import predict` and `predict(["some text"])`. A pair of
-texts, where `pairs` is true in `{PREPROCESSING}`, is a tuple of two.
+texts, where `pairs` is true in `{PREPROCESSING}`, is a tuple of two. What the model cannot answer is refused in
+its place: a `Refused` with the reason and error of a Graft server. Answers tell by `abstained` that an input is unlike
+the training data, and by `truncated` that its end was cut off.
 
 - `{MODEL}`: from `input_ids` and `attention_mask` (batch, length; int64; padded on the right; where
   `token_type_ids` is true, -1 - id is a token of a pair's second text) to {outputs},
   `novelty` (batch; above {ABSTAIN_ABOVE}, better not trusted) and `features`.
+- `{HEAD_ALONE}`, where the model can answer ready features: the same from `features` (batch, dimension) on.
 - `{LABELS}`: what the columns of labels mean, if there are any. `{TOKENIZER}`: for the library tokenizers.
 - `{PREPROCESSING}`: how texts are cut and padded. `{REPORT}`: what it was trained on, and how good it is.
 - `{RUNNER}`: a sample runner, to copy from.

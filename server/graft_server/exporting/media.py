@@ -64,7 +64,6 @@ def runner(modality: Modality) -> dict[str, str]:
 def settings(preprocessor: Preprocessor) -> dict[str, Any]:
     """Returns the entries of `preprocessing.json` for the modality."""
     return {
-        "modality": str(preprocessor.modality),
         "inputs": _inputs(preprocessor),
         "recipe": json.loads(json.dumps(dataclasses.asdict(preprocessor.recipe))),
     }
@@ -90,10 +89,13 @@ def readme(
 
 {what}, exported by Graft. It reads {_READS[modality]}. Try it: `pip install
 onnxruntime numpy {_LIBRARIES[modality]}`, then `python predict.py FILE`; or `from predict import predict` and
-`predict([Path("file")])`.
+`predict([Path("file")])`. What the model cannot answer is refused in
+its place: a `Refused` with the reason and error of a Graft server. Answers tell by `abstained` that an input is unlike
+the training data, and by `truncated` that its end was cut off.
 
 - `model.onnx`: from {inputs} to {outputs},
   `novelty` (batch; above {above}, better not trusted) and `features`.
+- `head.onnx`, where the model can answer ready features: the same from `features` (batch, dimension) on.
 - `labels.json`: what the columns of labels mean, if there are any. `report.json`: what it was trained on, and how good
   it is.
 - `{module}`: from files to the graph's inputs, as the server does it; `preprocessing.json`: its settings.

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.preprocessing import Prepared, features_unread
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.prediction import Prediction, Selector, Timings
@@ -172,22 +172,12 @@ async def _prepared(
 ) -> list[Prepared | InvalidError]:
     """Ready features can be read only by a head that reads the final view alone."""
     found = await served.trunk.prepare_all(inputs)
-    if isinstance(served, ServedVersion) and served.tuned is not None:
-        tuned = InvalidError(
-            "The model's backbone is tuned, so features of the frozen one say nothing to it: send the input itself.",
-            reason="FEATURES_VIEW",
-        )
-        return [tuned if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
-    # An interim head reads the final view alone.
-    view = served.head.view if isinstance(served, ServedVersion) else POOLED
-    if view == POOLED or not any(it.kind is Kind.FEATURES for it in inputs):
+    if not isinstance(served, ServedVersion):
+        return found  # an interim head reads the final view alone
+    unread = features_unread(served.head.view, tuned=served.tuned is not None)
+    if unread is None:
         return found
-    error = InvalidError(
-        f"The model's head reads the view {view}, and features that a caller has are {POOLED} alone: "
-        "send the input itself, or adapt a model from features.",
-        reason="FEATURES_VIEW",
-    )
-    return [error if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
+    return [unread if it.kind is Kind.FEATURES else one for it, one in zip(inputs, found, strict=True)]
 
 
 def _errors(found: Sequence[Prepared | InvalidError]) -> Iterator[InvalidError]:

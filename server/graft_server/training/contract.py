@@ -52,6 +52,8 @@ class Training(Wanted):
     seed: int = 0
     reduced: bool = False
     """Whether that encoder computes in less than float32: then accuracy is compared with the one that does."""
+    longest_input: str = ""
+    """What the backbone reads of an input at most, in words, such as "256 tokens"; "": not known, or no length."""
     tuning_folder: str = ""
     """The prefix of what a tuning of the backbone that is to follow is given (see `backbones.tuning_objects`); "": the
     backbone stays as it is."""

@@ -30,6 +30,7 @@ from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
+from graft_server.training.reporting.truncation import with_truncated
 from graft_server.training.tasks.table import TRAINING
 from graft_server.training.tasks.task import Selection
 
@@ -66,10 +67,11 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     head, graph = encode(selection.head), to_onnx(selection.head)
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
+    found = with_truncated(selection.report, training_set, rows, task.longest_input)
     report = dataclasses.replace(
-        selection.report,
-        data=seen.within(selection.report.data),
-        warnings=(*seen.warnings, *warnings, *selection.report.warnings),
+        found,
+        data=seen.within(found.data),
+        warnings=(*seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,

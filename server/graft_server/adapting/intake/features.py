@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input
@@ -77,31 +78,37 @@ class FeatureWriter:
     async def _embed(self, segment: Segment) -> None:
         upserts = segment.upserts
         features: Features = {}
+        truncated = np.zeros(len(upserts), bool)
         if upserts:
             inputs = [example.input for example in upserts]
             key = f"{self._store.model}/{self._store.adaptation_id}"
             parts = await self._trunk.in_turns(key, inputs, self._features)
             back = np.argsort([place for places, _ in parts for place in places])
-            joined = _joined([part for _, part in parts])
+            joined = _joined([part for _, (part, _) in parts])
             features = {view: array[back] for view, array in joined.items()}
+            truncated = np.concatenate([cut for _, (_, cut) in parts])[back]
         counts = await asyncio.to_thread(
-            self._store.write_features, segment, self._trunk.encoder_id, features
+            self._store.write_features, segment, self._trunk.encoder_id, features, truncated
         )
         if counts:
             self._on_features(segment, features)
 
-    async def _features(self, inputs: Sequence[Input]) -> Features:
-        """Returns features of n >= 1 inputs. A row that can no longer be prepared is NaN: no head reads it."""
+    async def _features(self, inputs: Sequence[Input]) -> tuple[Features, NDArray[np.bool_]]:
+        """Returns features of n >= 1 inputs, and whether each is longer than the backbone reads.
+
+        A row that can no longer be prepared is NaN: no head reads it.
+        """
         prepared = await self._trunk.prepare_all(inputs)
+        truncated = np.array([not isinstance(it, InvalidError) and it.truncated for it in prepared])
         good = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
         if not good:
             shape = (len(inputs), self._trunk.backbone.dimension)
-            return {POOLED: np.full(shape, np.nan, STORED_TYPE)}
+            return {POOLED: np.full(shape, np.nan, STORED_TYPE)}, truncated
         encoded = await self._trunk.encode(
             [it for it in prepared if not isinstance(it, InvalidError)], lane=Lane.ADAPT
         )
         features = {view: array.astype(STORED_TYPE) for view, array in encoded.arrays.items()}
-        return features if len(good) == len(inputs) else _spread(features, good, len(inputs))
+        return features if len(good) == len(inputs) else _spread(features, good, len(inputs)), truncated
 
 
 def _joined(parts: Sequence[Features]) -> Features:

@@ -171,6 +171,7 @@ class Publisher:
             sources=sources,
             seed=settings.seed,
             reduced=trunk.reduced,
+            longest_input=trunk.preprocessor.longest,
             tuning_folder="" if plan is None else folder,
         )
         result = await trunk.run(

@@ -92,6 +92,7 @@ class AudioPreprocessor:
         """
         self.recipe = recipe
         self.budgets = budgets
+        self.longest = f"{self._seconds:g} s"
         self._frame = frame
         self._dimension = dimension
         self._limits = (limits or MediaLimits()).audio
@@ -142,9 +143,12 @@ class AudioPreprocessor:
         """Almost nothing."""
         return self.made_up(np.random.default_rng(0), 2)
 
+    @property
+    def _seconds(self) -> float:
+        return self.recipe.seconds if isinstance(self.recipe, LogMelRecipe) else READ_SECONDS
+
     def _noise(self, generator: np.random.Generator, frames: int) -> Samples:
-        seconds = self.recipe.seconds if isinstance(self.recipe, LogMelRecipe) else READ_SECONDS
-        samples = min(frames * self._frame, int(seconds * self.recipe.rate))
+        samples = min(frames * self._frame, int(self._seconds * self.recipe.rate))
         return generator.normal(0, 0.1, samples).astype(np.float32)
 
 

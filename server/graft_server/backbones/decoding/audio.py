@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
 
-FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG")
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "MPEG")
 """What is read, as libsndfile calls it."""
 
 READ_SECONDS = 30.0
@@ -44,8 +45,20 @@ _LEAST_SAMPLES = 400
 _RATES = (1_000, 384_000)
 _MAX_CHANNELS = 16
 _BLOCK_FRAMES = 1 << 16
-_UNKNOWN_SIZE = 0x7FFFFF00
-"""Programs that write a WAV to a pipe do not know its size, and put about the largest number in its place."""
+_UNKNOWN_SIZE = 0x7FFF0000
+"""Programs that write a WAV to a pipe do not know its size, and put 0 or about the largest number in its place: SoX
+0x7FFFF000 less a part of a block, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
+_UNKNOWN_FRAMES = 1 << 48
+"""libsndfile gives about the largest number for a FLAC that was written to a pipe."""
+_CANCELLED = 0.2
+"""Channels count as cancelled where their mean has less than this share of the power that it would have if they had
+nothing in common, one over their number of theirs. Two channels that are equal but for their sign and some noise
+have less as long as their correlation is below -0.8; no recording of one scene has it."""
+_UNSCALED = 8.0
+"""Samples above this are integers that were never divided by their full scale: full scale is 1."""
+_FULL_SCALES = (2.0**7, 2.0**15, 2.0**23, 2.0**31)
+_GOES_ON_SECONDS = 0.1
+"""What is cut off beyond what is read counts as cut from this length on: encoders of MP3 and Opus add some silence."""
 _LOUDEST = 1e10
 """Full scale is 1, and 2e9 of 32-bit numbers that were never scaled. The square of 1e20 is more than float32 holds."""
 _MEL_FLOOR = 1e-10
@@ -91,7 +104,9 @@ class Clip:
 def decode_audio(
     data: bytes, rate: int, seconds: float = READ_SECONDS, limits: AudioLimits | None = None
 ) -> Clip:
-    """Decodes the beginning of a WAV, FLAC, OGG or MP3 file to one channel.
+    """Decodes the beginning of a WAV (also RF64, BW64, W64), FLAC, OGG or MP3 file to one channel.
+
+    Channels that cancel each other when they are mixed (one has the other's sign) are not mixed: the loudest is taken.
 
     Args:
         data: The file.
@@ -109,11 +124,11 @@ def decode_audio(
             "or compress it as FLAC or OGG.",
             "AUDIO_TOO_LARGE",
         )
-    _check_riff(data)
+    data = _mended(data)
     with _open(data) as file:
         frames = _frames(file, len(data), seconds, limits)
-        truncated = frames < file.frames
-        samples = _mixed(file, frames)
+        samples, goes_on = _one_channel(file, frames)
+        truncated = goes_on and file.frames - frames > _GOES_ON_SECONDS * file.samplerate
         if not len(samples):
             raise AudioError("The clip has 0 samples: send one with some sound in it.", "AUDIO_EMPTY")
         if not np.isfinite(samples).all():
@@ -128,27 +143,68 @@ def decode_audio(
                 "look at how it was written.",
                 "AUDIO_TOO_LOUD",
             )
+        if loudest > _UNSCALED:
+            samples = samples / np.float32(next((it for it in _FULL_SCALES if it >= loudest), 1.0))
         return Clip(_resampled(samples, file.samplerate, rate), truncated)
 
 
-def _check_riff(data: bytes) -> None:
-    """Refuses a WAV whose header promises more than there is; libsndfile would read what there is."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    place = 12
-    while place + 8 <= len(data):
+def _mended(data: bytes) -> bytes:
+    """Returns a file whose header libsndfile reads: with the size of its samples where the header lacks it.
+
+    Raises:
+        AudioError: A WAV promises more samples than there are; libsndfile would read what there is.
+    """
+    if data[:3] == b"ID3":  # an MP3's tag; some programs put it before other files too
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+        rest = data[10 + size :]
+        data = rest if rest[:4] in (b"fLaC", b"RIFF") else data
+    if data[:4] == b"BW64":  # the same by a later name
+        data = b"RF64" + data[4:]
+    if data[:4] not in (b"RIFF", b"RF64") or data[8:12] != b"WAVE":
+        return data
+    chunks = {name: (place, size) for name, place, size in _chunks(data)}
+    if b"data" not in chunks:
+        return data
+    place, size = chunks[b"data"]
+    there, long = len(data) - place, chunks.get(b"ds64", (0, 0)) if data[:4] == b"RF64" else (0, 0)
+    large = long[1] >= _DS64.size and long[0] + _DS64.size <= len(data)
+    if large:
+        size = _DS64.unpack_from(data, long[0])[1]
+    if there < size < _UNKNOWN_SIZE:
+        raise AudioError(
+            f"The WAV's header promises {size:,} bytes of samples, but the file has {there:,}: it is cut "
+            "off, or its header is wrong. Send it again, or save it anew.",
+            "AUDIO_TRUNCATED",
+        )
+    if 0 < size < _UNKNOWN_SIZE or not there or _are_chunks(data, place):
+        return data
+    mended = bytearray(data)
+    if large:
+        _DS64.pack_into(mended, long[0], len(data) - 8, there, 0)
+    else:
+        struct.pack_into("<I", mended, place - 4, there)
+    return bytes(mended)
+
+
+_DS64 = struct.Struct("<QQQ")
+"""The sizes of an RF64 and of its samples in bytes, and the number of its samples, 0 if it is not known."""
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields name, place of the content and size of a WAV's chunks, up to the samples."""
+    place, name = 12, b""
+    while place + 8 <= len(data) and name != b"data":
         name, size = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
-        place += 8
-        if name == b"data":
-            there = len(data) - place
-            if there < size < _UNKNOWN_SIZE:
-                raise AudioError(
-                    f"The WAV's header promises {size:,} bytes of samples, but the file has {there:,}: it is cut "
-                    "off, or its header is wrong. Send it again, or save it anew.",
-                    "AUDIO_TRUNCATED",
-                )
-            return
-        place += size + size % 2
+        yield name, place + 8, size
+        place += 8 + size + size % 2
+
+
+def _are_chunks(data: bytes, place: int) -> bool:
+    """Whether what is there from a place on is chunks up to the end, rather than samples."""
+    while place + 8 <= len(data) and data[place : place + 4].isalnum():
+        size = struct.unpack_from("<I", data, place + 4)[0]
+        place += 8 + size + size % 2
+    return place in (len(data), len(data) + 1)
 
 
 def _open(data: bytes) -> soundfile.SoundFile:
@@ -178,6 +234,8 @@ def _frames(file: soundfile.SoundFile, size: int, seconds: float, limits: AudioL
             f"{_RATES[1]:,}, and at most {_MAX_CHANNELS}, are read. Convert it.",
             "AUDIO_HEADER",
         )
+    if frames >= _UNKNOWN_FRAMES:
+        return int(seconds * rate)
     if frames > limits.max_seconds * rate:
         raise AudioError(
             f"The clip is {frames / rate:,.1f} s long; at most {limits.max_seconds:g} s are accepted. Cut it: the "
@@ -195,22 +253,58 @@ def _frames(file: soundfile.SoundFile, size: int, seconds: float, limits: AudioL
     return frames
 
 
-def _mixed(file: soundfile.SoundFile, frames: int) -> Samples:
-    """The mean of the channels, block by block: 16 of them are never in memory at once."""
-    blocks: list[Samples] = []
+def _one_channel(file: soundfile.SoundFile, frames: int) -> tuple[Samples, bool]:
+    """Returns the mean of the channels, or the loudest one where they cancel each other; and whether more follows."""
+    channels = file.channels
+    total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
+    mixed = []
+    for block in _blocks(file, frames):
+        mean = block.mean(axis=1, dtype=np.float32)
+        mixed.append(mean)
+        with np.errstate(all="ignore"):  # what is not finite is refused later
+            every = np.column_stack([block, mean]).astype(np.float64)
+            total += every.sum(axis=0)
+            squares += (every**2).sum(axis=0)
+    samples = np.concatenate(mixed) if mixed else np.empty(0, np.float32)
+    goes_on = len(samples) == frames and (
+        file.frames < _UNKNOWN_FRAMES or any(True for _ in _blocks(file, 1))
+    )
+    with np.errstate(all="ignore"):
+        # Without a constant offset, which nobody hears, and which does not cancel.
+        power = squares - total**2 / max(len(samples), 1)
+        cancelled = power[-1] < _CANCELLED * power[:-1].mean() / channels
+    if channels > 1 and cancelled:
+        file.seek(0)
+        loudest = int(power[:-1].argmax())
+        samples = np.concatenate([block[:, loudest] for block in _blocks(file, frames)])
+    return samples, goes_on
+
+
+def _blocks(file: soundfile.SoundFile, frames: int) -> Iterator[Samples]:
+    """Yields the next frames, shape (n, channels), block by block: 16 channels are never in memory at once."""
     try:
         while frames > 0:
-            block = file.read(min(frames, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+            block = _block(file, min(frames, _BLOCK_FRAMES))
             if not len(block):
-                break
+                return
             frames -= len(block)
-            blocks.append(block.mean(axis=1, dtype=np.float32))
+            yield block
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(
             "The clip cannot be decoded to its end. Is it whole? Send it again, or save it anew.",
             "AUDIO_CORRUPT",
         ) from error
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+def _block(file: soundfile.SoundFile, frames: int) -> Samples:
+    if file.frames < _UNKNOWN_FRAMES:
+        block: Samples = file.read(frames, dtype="float32", always_2d=True)
+        return block
+    # The end of a FLAC that was written to a pipe is an error to libsndfile, after it has given what comes before it.
+    whole = np.full((frames, file.channels), np.nan, np.float32)
+    with suppress(soundfile.SoundFileError):
+        file.read(out=whole)
+    return whole[np.isfinite(whole).all(axis=1)]
 
 
 def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:

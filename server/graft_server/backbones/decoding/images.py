@@ -31,6 +31,10 @@ _SMALL_PIXELS = 1 << 20
 """Pictures up to this size may be compressed as well as they like: 3 MB harm nobody."""
 _MAX_PROPORTION = 100
 """Longer edge over shorter. Bringing the shorter one of 1 × 10,000 pixels to 224 would make 500 million of them."""
+_BITS = (8, 10, 12, 14, 16)
+"""How many of 16 bits a grey value may have: those of cameras, scanners, X-rays and thermal images."""
+_LEAST_OF_16_BITS = 16
+"""The least upper byte of the brightest value of a picture that uses its 16 bits: below it are at most 12."""
 _CONVNEXT_WARPS_FROM = 384
 """From this size on, ConvNeXt's processor distorts a picture to a square instead of cropping it."""
 
@@ -63,8 +67,9 @@ class ImageLimits:
 def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
     """Decodes a JPEG, PNG, WebP or GIF file (of an animation the first frame) to RGB, as it is to be looked at.
 
-    The EXIF orientation is applied, transparency is put on white (as transformers does), and of 16 bits the
-    upper 8 are kept.
+    The EXIF orientation is applied, and transparency is put on white (as transformers does). Of 16 bits of grey the
+    upper 8 are kept, counted from the highest of 8, 10, 12, 14 or 16 bits that the picture uses: 12 bits of a camera
+    in 16 would be black otherwise.
 
     Raises:
         ImageError: It cannot be read, or exceeds the limits.
@@ -79,7 +84,10 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
     _check_size(image, len(data), limits)
     try:
         image.load()
+        _check_bits(image, data)
         return _rgb(_upright(image))
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise whatever they like
         raise ImageError(
             f"The {image.format} image cannot be decoded: {_said(error)}. Is it whole? Send it again, or save it anew.",
@@ -121,6 +129,21 @@ def _check_size(image: Image.Image, size: int, limits: ImageLimits) -> None:
         )
 
 
+def _check_bits(image: Image.Image, data: bytes) -> None:
+    """Refuses a PNG of 16 bits a colour that uses 12 or fewer of them: Pillow gives the upper 8, which say nothing."""
+    depth, grey = data[24:25], 0
+    if image.format != "PNG" or depth != b"\x10" or data[25:26] == bytes([grey]):
+        return
+    colours = [it for band, it in zip(image.getbands(), image.split(), strict=True) if band != "A"]
+    brightest = max(int(np.asarray(it).max()) for it in colours)
+    if brightest < _LEAST_OF_16_BITS:
+        raise ImageError(
+            f"The PNG has 16 bits a colour, but no value above {256 * brightest + 255:,} of 65,535: it uses 12 bits "
+            "or fewer, and would be read as black. Scale its values to all 16 bits, or save it with 8.",
+            "IMAGE_BITS",
+        )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
@@ -130,7 +153,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey: Pillow would cut off what is above 255
-        grey = np.asarray(image).astype(np.int64) >> 8
+        grey = np.asarray(image).astype(np.int64)
+        grey >>= next((it for it in _BITS if grey.max() < 1 << it), _BITS[-1]) - 8
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
         transparent = image.convert("RGBA")

@@ -99,6 +99,7 @@ class ImagePreprocessor:
 
     modality = Modality.IMAGE
     kinds = frozenset({Kind.IMAGE})
+    longest = ""
 
     def __init__(self, recipe: ImageRecipe, limits: MediaLimits | None = None) -> None:
         self.recipe = recipe

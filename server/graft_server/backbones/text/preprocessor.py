@@ -238,6 +238,7 @@ class TextPreprocessor:
         """`padding` is the id of the padding token."""
         self.tokenizer = tokenizer
         self.kinds = frozenset({Kind.TEXT, Kind.TEXT_PAIR} if tokenizer.pairs else {Kind.TEXT})
+        self.longest = f"{tokenizer.max_tokens:,} tokens"
         self._dimension = dimension
         self._padding = padding
 

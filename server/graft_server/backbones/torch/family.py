@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -18,12 +18,10 @@ from safetensors import SafetensorError
 from transformers import AutoModel
 
 from graft_server.backbones.backbone import Backbone
+from graft_server.backbones.torch.weights import WRAPPERS, require_weights
 from graft_server.domain.errors import BackboneError
 
 OPSET = 18
-
-MOST_MISSING = 0.25
-"""The share of weights that a checkpoint may lack: BERT's pooler, which is not used, has 1 to 5% of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,16 +63,19 @@ def torch_family(backbone: Backbone) -> TorchFamily:
     return cast("TorchFamily", module.FAMILY)
 
 
-def load(backbone: Backbone, auto: Any = AutoModel, **options: Any) -> torch.nn.Module:
+def load(
+    backbone: Backbone, auto: Any = AutoModel, *, unused: Sequence[str] = (), **options: Any
+) -> torch.nn.Module:
     """Loads a checkpoint through one of transformers' Auto classes: safetensors only, no code of its own.
 
     Args:
         backbone: Where it is.
         auto: The class, or a model's.
+        unused: The beginnings of the names of weights that no view depends on; the files may lack these.
         options: More for `from_pretrained`.
 
     Raises:
-        BackboneError: transformers cannot load it.
+        BackboneError: transformers cannot load it, or weights are missing or not usable; see `weights`.
     """
     try:
         model, info = auto.from_pretrained(
@@ -84,29 +85,19 @@ def load(backbone: Backbone, auto: Any = AutoModel, **options: Any) -> torch.nn.
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            key_mapping=dict(WRAPPERS),
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         _log.exception("loading backbone %s", backbone.name)
         raise BackboneError(
             f"Backbone {backbone.name}: transformers cannot load it ({type(error).__name__}); the server's log has "
             "the details.",
             reason="BACKBONE_LOAD_FAILED",
         ) from error
-    _require_weights(backbone, model, info["missing_keys"])
+    require_weights(backbone, model, info, unused)
     return cast("torch.nn.Module", model.eval())
-
-
-def _require_weights(backbone: Backbone, model: torch.nn.Module, missing: Collection[str]) -> None:
-    """Refuses missing weights, which transformers would make up; an unused pooler's may be missing."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    share = sum(sizes.get(name, 0) for name in missing) / sum(sizes.values())
-    if share > MOST_MISSING:
-        raise BackboneError(
-            f"Backbone {backbone.name}: {share:.0%} of the weights that the architecture {backbone.architecture} needs "
-            "are not in its files: they are of another one. Give the checkpoint with its own config.json.",
-            reason="BACKBONE_WEIGHTS_OTHER",
-        )
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:

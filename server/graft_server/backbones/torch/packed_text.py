@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
-from graft_server.backbones.torch.padded_text import transformer_layers
+from graft_server.backbones.torch.padded_text import UNUSED, transformer_layers
 from graft_server.domain.views import POOLED
 
 PACKED = "graft_packed"
@@ -41,12 +41,12 @@ class PackedText:
 
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model."""
-        return load(backbone, attn_implementation="eager")
+        return load(backbone, unused=UNUSED, attn_implementation="eager")
 
     def graph(self, backbone: Backbone) -> Graph:
         """The packed graph."""
         layer = backbone.middle_layer
-        model = load(backbone, attn_implementation=PACKED)
+        model = load(backbone, unused=UNUSED, attn_implementation=PACKED)
         module = _PackedText(model, backbone.pooling, layer).eval()
         free = torch.export.Dim.DYNAMIC
         return Graph(

@@ -25,6 +25,9 @@ from graft_server.domain.views import POOLED
 _CLASSES = {"t5": T5EncoderModel, "clip_text_model": CLIPTextModelWithProjection}
 """Where transformers' Auto class would load more than the part that reads a text."""
 
+UNUSED = ("pooler.",)
+"""The head that BERT and its kin have on the first token: many checkpoints lack it, and no view reads it."""
+
 _LAYERS = ("encoder.layer", "transformer.layer", "h", "layers", "encoder.block", "text_model.encoder.layers")
 
 
@@ -33,7 +36,8 @@ class PaddedText:
 
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model."""
-        return load(backbone, _CLASSES.get(backbone.architecture, AutoModel), attn_implementation="eager")
+        auto = _CLASSES.get(backbone.architecture, AutoModel)
+        return load(backbone, auto, unused=UNUSED, attn_implementation="eager")
 
     def graph(self, backbone: Backbone) -> Graph:
         """The padded graph."""

@@ -20,6 +20,9 @@ from graft_server.backbones.torch.family import Graph, load
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of
 from graft_server.domain.views import POOLED
 
+_UNUSED = ("embeddings.mask_token",)
+"""It hides patches in pre-training."""
+
 
 class VisionTransformer:
     """See the module's docstring, and `family.TorchFamily`."""
@@ -27,7 +30,7 @@ class VisionTransformer:
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model, without the pooler that ViT's checkpoints mostly have no weights for."""
         options = {"add_pooling_layer": False} if backbone.architecture == "vit" else {}
-        return load(backbone, attn_implementation="eager", **options)
+        return load(backbone, unused=_UNUSED, attn_implementation="eager", **options)
 
     def graph(self, backbone: Backbone) -> Graph:
         """The model with its positions fixed."""

@@ -27,13 +27,16 @@ from graft_server.backbones.torch.family import Graph, load, one_by_one, unit
 from graft_server.backbones.torch.whisper import attention_bias, mean_of_first
 from graft_server.domain.views import POOLED
 
+_UNUSED = ("masked_spec_embed",)
+"""It hides frames in pre-training."""
+
 
 class Waveform:
     """See the module's docstring, and `family.TorchFamily`."""
 
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model."""
-        return load(backbone, attn_implementation="eager")
+        return load(backbone, unused=_UNUSED, attn_implementation="eager")
 
     def graph(self, backbone: Backbone) -> Graph:
         """The encoder with masked means."""

@@ -31,7 +31,7 @@ class Whisper:
 
     def load(self, backbone: Backbone) -> torch.nn.Module:
         """Loads the model, and leaves its decoder."""
-        model: Any = load(backbone, attn_implementation="eager")
+        model: Any = load(backbone, unused=("decoder.",), attn_implementation="eager")
         encoder: torch.nn.Module = model.get_encoder()
         return encoder
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.exporting.runner.inputs import Refused
+
 
 class Prediction(NamedTuple):
     """What a model says of one input that gives each one label."""
@@ -20,6 +22,8 @@ class Prediction(NamedTuple):
     """0 to 1: how many of the training examples are less strange to the model."""
     abstained: bool
     """Whether the input is so strange that the label should not be trusted."""
+    truncated: bool = False
+    """Whether the input is longer than the model reads, so that its end was cut off."""
 
 
 class LabelsPrediction(NamedTuple):
@@ -31,6 +35,7 @@ class LabelsPrediction(NamedTuple):
     """Every label with its probability, best first."""
     novelty: float
     abstained: bool
+    truncated: bool = False
 
 
 class ValuePrediction(NamedTuple):
@@ -42,17 +47,24 @@ class ValuePrediction(NamedTuple):
     high: float
     novelty: float
     abstained: bool
+    truncated: bool = False
 
 
 Answer = Prediction | LabelsPrediction | ValuePrediction
 Outputs = dict[str, NDArray[Any]]
 
 
-def answers_of(outputs: Outputs, labels: Sequence[str], settings: dict[str, Any]) -> list[Answer]:
-    """The answers that a batch's outputs are, in its order."""
-    by_row = [name for name in settings["outputs"] if name != "thresholds"]  # one row for all inputs
-    rows = range(len(outputs["novelty"]))
-    return [_answer({name: outputs[name][row] for name in by_row}, labels, settings) for row in rows]
+def answers_of(
+    outputs: Outputs, labels: Sequence[str], settings: dict[str, Any], truncated: Sequence[bool]
+) -> list[Answer]:
+    """The answers that a batch's outputs are, in its order; `truncated` says which inputs were cut off."""
+    by_row = [
+        name for name in settings["outputs"] if name in outputs and name != "thresholds"
+    ]  # one row for all
+    return [
+        _answer({name: outputs[name][row] for name in by_row}, labels, settings)._replace(truncated=cut)
+        for row, cut in enumerate(truncated)
+    ]
 
 
 def _answer(row: Outputs, labels: Sequence[str], settings: dict[str, Any]) -> Answer:
@@ -68,11 +80,25 @@ def _answer(row: Outputs, labels: Sequence[str], settings: dict[str, Any]) -> An
     return Prediction(*scores[0], scores, novelty, abstained)
 
 
-def shown(answer: Answer) -> str:
+def line(answer: Answer | Refused, asked: str) -> str:
+    """An answer as columns: label, probability, input, and what is to be minded, if there is anything."""
+    if isinstance(answer, Refused):
+        cells = ["", "", asked, f"error: {answer.error}"]
+    else:
+        remarks = []
+        if answer.abstained:
+            remarks.append(f"abstained: unlike the training data (novelty {answer.novelty:.3f})")
+        if answer.truncated:
+            remarks.append("truncated: the end was cut off")
+        cells = [*shown(answer), asked, *([", ".join(remarks)] if remarks else [])]
+    return "\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells)
+
+
+def shown(answer: Answer) -> tuple[str, str]:
     """An answer as two columns."""
     if isinstance(answer, ValuePrediction):
-        return f"{answer.value:.6g}\t{answer.low:.6g} to {answer.high:.6g}"
+        return f"{answer.value:.6g}", f"{answer.low:.6g} to {answer.high:.6g}"
     if isinstance(answer, LabelsPrediction):
         probability = dict(answer.scores)
-        return ",".join(answer.labels) + "\t" + ",".join(f"{probability[it]:.4f}" for it in answer.labels)
-    return f"{answer.label}\t{answer.probability:.4f}"
+        return ",".join(answer.labels), ",".join(f"{probability[it]:.4f}" for it in answer.labels)
+    return answer.label, f"{answer.probability:.4f}"

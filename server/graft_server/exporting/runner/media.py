@@ -5,42 +5,53 @@ Needs onnxruntime and numpy, and Pillow for images, soundfile and soxr for clips
     python predict.py FILE [FILE ...]
 
 prints a line a file: label, probability, file; of several labels those that apply, joined by commas, and their
-probabilities; of a number, the number, and its interval. Or, from Python 3.11 on, `from predict import predict`.
+probabilities; of a number, the number, and its interval. Behind it, what is to be minded: "abstained: ...",
+"truncated: ...", or "error: ..." where there is no answer. Or, from Python 3.11 on, `from predict import predict`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
-from graft_server.exporting.runner.answers import Answer, Outputs, answers_of, shown
+from graft_server.exporting.runner.answers import Answer, Outputs, answers_of
+from graft_server.exporting.runner.classifier import Bundle, answer_arguments
+from graft_server.exporting.runner.inputs import Refused
 
 BATCH = 8
 
 
-class Classifier:
-    """A bundle, loaded."""
+class Classifier(Bundle):
+    """A bundle that reads files, loaded."""
+
+    paths = True
 
     def __init__(self, folder: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        self.labels: list[str] = json.loads((folder / "labels.json").read_text("utf-8"))
-        self.settings = json.loads((folder / "preprocessing.json").read_text("utf-8"))
+        super().__init__(folder, providers)
         self._recipe = _recipe(self.settings)
-        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=list(providers))
 
-    def predict(self, files: Sequence[bytes | str | Path]) -> list[Answer]:
-        """Answers for n files, given as paths or as what they hold, in their order."""
-        items = [self.prepare(it if isinstance(it, bytes) else Path(it).read_bytes()) for it in files]
-        predictions: list[Answer] = []
-        for start in range(0, len(items), BATCH):
-            outputs = self.run(items[start : start + BATCH])
-            predictions += answers_of(outputs, self.labels, self.settings)
-        return predictions
+    def _of_inputs(self, values: Sequence[bytes]) -> list[Answer | Refused]:
+        answers: list[Answer | Refused] = []
+        for start in range(0, len(values), BATCH):
+            answers += self._of_batch(values[start : start + BATCH])
+        return answers
+
+    def _of_batch(self, values: Sequence[bytes]) -> list[Answer | Refused]:
+        prepared = [self._prepared(it) for it in values]
+        items = [it for it in prepared if not isinstance(it, Refused)]
+        if not items:
+            return [it for it in prepared if isinstance(it, Refused)]
+        truncated = [bool(getattr(it, "truncated", False)) for it in items]
+        answers = iter(answers_of(self.run(items), self.labels, self.settings, truncated))
+        return [it if isinstance(it, Refused) else next(answers) for it in prepared]
+
+    def _prepared(self, data: bytes) -> Any:
+        try:
+            return self.prepare(data)
+        except ValueError as error:
+            return Refused(getattr(error, "reason", "INPUT_UNREADABLE"), str(error))
 
     def prepare(self, data: bytes) -> Any:
         """What the model reads of one file's content; raises ValueError if it cannot be read."""
@@ -69,18 +80,10 @@ def load() -> Classifier:
     return Classifier(Path(__file__).resolve().parent)
 
 
-def predict(files: Sequence[bytes | str | Path]) -> list[Answer]:
-    """Answers for files with the model beside this file."""
+def predict(files: Any) -> list[Answer | Refused]:
+    """Answers for files, given by their paths or contents, with the model beside this file; see `Bundle.predict`."""
     return load().predict(files)
 
 
-def main() -> None:
-    """Prints a line for each file on the command line."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python predict.py FILE [FILE ...]")
-    for file, prediction in zip(sys.argv[1:], predict(sys.argv[1:]), strict=True):
-        print(f"{shown(prediction)}\t{file}")
-
-
 if __name__ == "__main__":
-    main()
+    answer_arguments(load, "python predict.py FILE [FILE ...]")

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.store.adaptations.features import Features, encode_features, read_features
+from graft_server.store.adaptations.features import StoredFeatures, encode_features, read_features
 from graft_server.store.adaptations.generations import Generation, Piece, new_name
 from graft_server.store.adaptations.keys import features_key, writer_folder
 from graft_server.store.adaptations.segments import (
@@ -117,9 +117,9 @@ def put_together(
         rewritten=new_name(first.ordinal, number + 1),
     )
     _write(objects, store, merged)
-    for encoder, arrays in features.items():
-        if arrays is not None:
-            _write_features(objects, store, merged, encoder, arrays)
+    for encoder, encoded in features.items():
+        if encoded is not None:
+            _write_features(objects, store, merged, encoder, encoded)
     entered = _enter(store, number, [merged], erased=None)
     objects.delete(_keys(objects, store, segments if entered else [merged]))
     return entered
@@ -157,7 +157,7 @@ def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased
             if it.change.upsert is not None and (writer_id, it.sequence) in gone
         ]
         features = {
-            encoder_id: found
+            encoder_id: found.features
             for encoder_id in _encoders(objects, store)
             if rows and (found := _features(objects, store, segment, encoder_id))
         }
@@ -210,10 +210,9 @@ def _without(
     upserts = [it for it in segment.records if it.change is not None and it.change.upsert is not None]
     kept = np.array([not wanted.covers(it) for it in upserts], bool)
     for encoder_id in _encoders(objects, store):
-        features = _features(objects, store, segment, encoder_id)
-        if features is not None:
-            left = {view: array[kept] for view, array in features.items()} if kept.any() else {}
-            _write_features(objects, store, rewritten, encoder_id, left)
+        encoded = _features(objects, store, segment, encoder_id)
+        if encoded is not None:
+            _write_features(objects, store, rewritten, encoder_id, encoded.rows(kept))
     return rewritten
 
 
@@ -260,7 +259,9 @@ def _features_key(store: AdaptationStore, segment: Segment, encoder_id: str) -> 
     return features_key(store.model, store.name, encoder_id, segment.writer_id, segment.name)
 
 
-def _features(objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str) -> Features | None:
+def _features(
+    objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str
+) -> StoredFeatures | None:
     """Returns the features of a segment, or None if none are stored: they are computed when they are needed."""
     try:
         return read_features(objects, _features_key(store, segment, encoder_id))
@@ -268,15 +269,16 @@ def _features(objects: Objects, store: AdaptationStore, segment: Segment, encode
         return None
 
 
-def _joined(parts: Sequence[Features | None]) -> Features | None:
+def _joined(parts: Sequence[StoredFeatures | None]) -> StoredFeatures | None:
     """Returns the features of all parts joined; None if a part's are missing or have other views."""
-    if any(part is None for part in parts):
-        return None
-    filled = [part for part in parts if part]
-    if any(part.keys() != filled[0].keys() for part in filled):
+    there = [part for part in parts if part is not None]
+    filled = [part.features for part in there if part.features]
+    if len(there) < len(parts) or any(part.keys() != filled[0].keys() for part in filled):
         return None
     views = filled[0].keys() if filled else ()
-    return {view: np.concatenate([part[view] for part in filled]) for view in views}
+    joined = {view: np.concatenate([part[view] for part in filled]) for view in views}
+    truncated = [np.zeros(0, bool), *(part.truncated for part in there)]
+    return StoredFeatures(joined, np.concatenate(truncated))
 
 
 def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
@@ -285,6 +287,7 @@ def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
 
 
 def _write_features(
-    objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str, features: Features
+    objects: Objects, store: AdaptationStore, segment: Segment, encoder_id: str, encoded: StoredFeatures
 ) -> None:
-    objects.create(_features_key(store, segment, encoder_id), encode_features(features), lasting=False)
+    data = encode_features(encoded.features, encoded.truncated)
+    objects.create(_features_key(store, segment, encoder_id), data, lasting=False)

@@ -1,6 +1,7 @@
 """Features as objects: the arrays of one segment's examples, by view.
 
-A msgpack header with the views' names and shapes, then the arrays' bytes, float16, little-endian, row-major.
+A msgpack header with the views' names and shapes, then the arrays' bytes, float16, little-endian, row-major. Behind
+them, only where some inputs were longer than the encoder reads, a msgpack map whose `truncated` lists their rows.
 
 Features are derived from the examples: damaged ones are deleted when they are read, and so count as lost.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,16 +29,35 @@ FEATURES_MISSING = "FEATURES_MISSING"
 
 _DTYPE = np.dtype("<f2")
 _LENGTH_BYTES = 4
+_TRUNCATED = "truncated"
 
 
-def encode_features(features: Features) -> bytes:
-    """Returns the features as bytes."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFeatures:
+    """What an encoder made of n inputs."""
+
+    features: Features
+    """Empty if n is 0."""
+    truncated: NDArray[np.bool_]
+    """shape (n,): whether an input's end was cut off, because it is longer than the encoder reads."""
+
+    def rows(self, which: NDArray[Any]) -> StoredFeatures:
+        """Returns some rows, by index or mask; none of any view where no row is left."""
+        truncated = self.truncated[which]
+        features = {view: array[which] for view, array in self.features.items()} if len(truncated) else {}
+        return StoredFeatures(features, truncated)
+
+
+def encode_features(features: Features, truncated: NDArray[np.bool_] | None = None) -> bytes:
+    """Returns the features as bytes, and the rows that are truncated, shape (n,); None: no row is."""
+    cut = [] if truncated is None else np.flatnonzero(truncated).tolist()
+    trailer = msgspec.msgpack.encode({_TRUNCATED: cut}) if cut else b""
     header = msgspec.msgpack.encode([(name, array.shape) for name, array in features.items()])
     arrays = [np.ascontiguousarray(array, _DTYPE).tobytes() for array in features.values()]
-    return b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *arrays])
+    return b"".join([len(header).to_bytes(_LENGTH_BYTES, "little"), header, *arrays, trailer])
 
 
-def decode_features(data: bytes) -> dict[str, NDArray[np.float16]]:
+def decode_features(data: bytes) -> StoredFeatures:
     """Returns read-only arrays over bytes from `encode_features`."""
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = msgspec.msgpack.decode(data[_LENGTH_BYTES:start], type=list[tuple[str, tuple[int, int]]])
@@ -43,10 +65,13 @@ def decode_features(data: bytes) -> dict[str, NDArray[np.float16]]:
     for name, (rows, width) in header:
         features[name] = np.frombuffer(data, _DTYPE, rows * width, start).reshape(rows, width)
         start += rows * width * _DTYPE.itemsize
-    return features
+    truncated = np.zeros(header[0][1][0] if header else 0, bool)
+    if len(data) > start:
+        truncated[msgspec.msgpack.decode(data[start:])[_TRUNCATED]] = True
+    return StoredFeatures(features, truncated)
 
 
-def read_features(objects: Objects, key: str) -> dict[str, NDArray[np.float16]]:
+def read_features(objects: Objects, key: str) -> StoredFeatures:
     """Returns the features that are stored under a key.
 
     Raises:

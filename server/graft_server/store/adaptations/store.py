@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graft_server.domain.adaptation import (
     AdaptationState,
     Commit,
@@ -176,15 +179,27 @@ class AdaptationStore:
         segment = self.segment(fact.writer_id, fact.ordinal)
         return [it for it in segment.rejections if fact.first_sequence <= it.sequence < fact.next_sequence]
 
-    def write_features(self, segment: Segment, encoder_id: str, features: Features) -> bool:
+    def write_features(
+        self,
+        segment: Segment,
+        encoder_id: str,
+        features: Features,
+        truncated: NDArray[np.bool_] | None = None,
+    ) -> bool:
         """Stores the features of `segment.upserts`, in their order. Writing them again changes nothing.
+
+        Args:
+            segment: Whose they are.
+            encoder_id: The encoder that gave them.
+            features: View name to features.
+            truncated: shape (n,): whether an input is longer than the encoder reads; None: no input is.
 
         Returns:
             Whether the segment still counts: if not, it was rewritten meanwhile, and nothing is stored.
         """
         key = features_key(self.model, self.name, encoder_id, segment.writer_id, segment.name)
         with suppress(ObjectExistsError):
-            self._objects.create(key, encode_features(features), lasting=False)
+            self._objects.create(key, encode_features(features, truncated), lasting=False)
         self.generations.refresh()
         if self.generations.counts(segment.writer_id, segment.name):
             return True
@@ -194,7 +209,7 @@ class AdaptationStore:
     def features(self, segment: Segment, encoder_id: str) -> Features:
         """Reads the features of `segment.upserts`, or raises ObjectMissingError: lost, or the segment was rewritten."""
         key = features_key(self.model, self.name, encoder_id, segment.writer_id, segment.name)
-        return read_features(self._objects, key)
+        return read_features(self._objects, key).features
 
     def missing_features(self, encoder_id: str) -> list[tuple[str, int]]:
         """Returns (writer, ordinal) of segments without features; those without upserts need none."""

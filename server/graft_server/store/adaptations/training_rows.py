@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
-from graft_server.store.adaptations.features import read_features
+from graft_server.store.adaptations.features import StoredFeatures, read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
 from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
@@ -30,6 +30,8 @@ class Rows:
     """(writer, sequence) of the change that gave the example its present state."""
     features: dict[str, NDArray[np.float16]]
     """View name to features of shape (n, d), for the views that all rows have; empty if n is 0."""
+    truncated: NDArray[np.bool_]
+    """shape (n,): whether the input is longer than the encoder reads; False where that was not noted."""
     generations: dict[str, int]
     """Adaptation to the generation of its segments that was read."""
     replaced: int = 0
@@ -63,10 +65,12 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
 
     def read(generations: Mapping[str, Generations]) -> Rows:
         kept = _current_rows(objects, model, sources, encoder_id, generations)
+        encoded = _read_features(objects, kept)
         return Rows(
             examples=tuple(it.example for it in kept),
             origins=tuple(it.origin for it in kept),
-            features=_read_features(objects, kept),
+            features=dict(encoded.features),
+            truncated=encoded.truncated,
             generations={},
             replaced=sum(it.replaced for it in kept),
         )
@@ -171,14 +175,17 @@ def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, sour
         rows[example.id] = _Row(example, (writer_id, placed.sequence), key, placed.row, source, replaced)
 
 
-def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[np.float16]]:
+def _read_features(objects: Objects, rows: Sequence[_Row]) -> StoredFeatures:
     # Rows are in the order of their segments, so each segment's features are read once.
     wanted: dict[str, list[int]] = {}
     for row in rows:
         wanted.setdefault(row.features_key, []).append(row.row)
     pieces: dict[str, list[NDArray[np.float16]]] = {}
+    truncated = [np.zeros(0, bool)]
     for key, indices in wanted.items():
-        features = read_features(objects, key)
+        stored = read_features(objects, key)
+        features = stored.features
+        truncated.append(stored.truncated[indices])
         # If a caller sent features instead of inputs, a segment has only their one view.
         shared = features.keys() & pieces.keys() if pieces else features.keys()
         if not shared:
@@ -188,4 +195,5 @@ def _read_features(objects: Objects, rows: Sequence[_Row]) -> dict[str, NDArray[
             for view, array in features.items()
             if view in shared
         }
-    return {view: np.concatenate(arrays) for view, arrays in pieces.items()}
+    joined = {view: np.concatenate(arrays) for view, arrays in pieces.items()}
+    return StoredFeatures(joined, np.concatenate(truncated))

@@ -14,10 +14,10 @@ from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Split
 from graft_server.domain.label_forms import similar, spelled
 from graft_server.domain.report import DataReport, SimilarLabels
+from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
-from graft_server.training.examples.wording import wording_digest
 
 NAMED = 5
 """The most groups of similar labels that a warning names."""
