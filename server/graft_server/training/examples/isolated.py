@@ -15,9 +15,9 @@ import numpy as np
 from graft_server.training.examples.near import ROWS_AT_ONCE, SAMPLE, Array, Rows, Space
 from graft_server.training.solvers.threads import side_by_side
 
-FAR = 0.45
+FAR = 0.4
 """The largest distance of a near copy, in typical distances between examples of the set."""
-JUMP = 0.7
+JUMP = 0.65
 """The largest share of the distance to the next neighbour behind the copies that the distance to a copy may be."""
 COPIES = 8
 """The most near copies of one example that are found."""
