@@ -11,6 +11,8 @@ from graft._records.examples import example_messages, input_message
 
 PNG, JPEG, GIF = b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xff\xe0rest", b"GIF89arest"
 WEBP, WAV = b"RIFF\x10\0\0\0WEBPrest", b"RIFF\x10\0\0\0WAVErest"
+RF64, BW64 = b"RF64\xff\xff\xff\xffWAVErest", b"BW64\xff\xff\xff\xffWAVErest"
+W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0rest"
 FLAC, OGG, MP3, BARE_MP3 = b"fLaCrest", b"OggSrest", b"ID3\x04rest", b"\xff\xfb\x90rest"
 
 
@@ -21,7 +23,7 @@ def test_an_image_is_known_by_how_it_begins_whatever_it_is_called(data: bytes, t
         assert input_message(value).image == data
 
 
-@pytest.mark.parametrize("data", [WAV, FLAC, OGG, MP3, BARE_MP3])
+@pytest.mark.parametrize("data", [WAV, RF64, BW64, W64, FLAC, OGG, MP3, BARE_MP3])
 def test_a_clip_is_known_by_how_it_begins_whatever_it_is_called(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(data)
     for value in (data, tmp_path / "image.png"):
@@ -36,6 +38,25 @@ def test_a_text_file_called_png_is_refused_and_named(tmp_path: Path) -> None:
         list(example_messages([(PNG, "cat"), (tmp_path / "cat.png", "cat")]))
     with pytest.raises(ValueError, match="the 14 bytes are neither an image"):
         input_message(b"this is a text")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0\0\0\x18ftypheic", r"a HEIC \(save it as JPEG or PNG\), neither an image"),
+        (b"\0\0\0\x18ftypM4A ", r"an M4A \(convert it to WAV, FLAC, OGG or MP3\), neither an image"),
+        (b"\xef\xbb\xbf <!DOCTYPE HTML><p>", "an HTML page"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"", "empty"),
+    ],
+)
+def test_what_a_file_is_that_is_not_read_is_said_with_what_to_do(
+    data: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "it.jpg").write_bytes(data)
+    for value in (data, tmp_path / "it.jpg"):
+        with pytest.raises(ValueError, match=said):
+            input_message(value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

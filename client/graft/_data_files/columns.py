@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +17,32 @@ class RowError(DataError):
 
     Attributes:
         line: The line on which the row begins, from 1; its number where rows are no lines.
+        place: Where it is: "line 5", "row 5", or the path of a file within a folder.
         reason: What is wrong with the row, and what would be right.
     """
 
     def __init__(
-        self, name: str, line: int, reason: str, *, column: str | None = None, unit: str = "line"
+        self,
+        name: str,
+        line: int,
+        reason: str,
+        *,
+        column: str | None = None,
+        unit: str = "line",
+        path: str = "",
     ) -> None:
-        """Says what is wrong with the row on `line` of the file `name`, or with its cell of `column`."""
-        place = f"{name}, {unit} {line}"
+        """Says what is wrong with a row, or with its cell of `column`.
+
+        Args:
+            name: The file or folder.
+            line: The line, or its number where rows are no lines.
+            reason: What is wrong.
+            column: The cell's column.
+            unit: What `line` counts.
+            path: The file within the folder `name`.
+        """
+        self.place = path or f"{unit} {line}"
+        place = f"{name}/{path}" if path else f"{name}, {self.place}"
         super().__init__(f"{place}: {reason}" if column is None else f"{place}, column {column!r}: {reason}")
         self.line = line
         self.reason = reason if column is None else f"column {column!r}: {reason}"
@@ -60,6 +78,28 @@ class Columns:
     """Columns each of which is a label that applies where the cell is 1, in place of `label`."""
     decimal: str = ""
     """The character before the decimals of numbers, "." or ","; empty: a point, and a comma is asked about."""
+    task: str = ""
+    """ "single_label", "multi_label", "regression", or "" if it is not known."""
+    lists: bool = False
+    """Whether cells of `label` that look like lists are lists; they are in any case where there is a separator."""
+    codes: bool = False
+    """Whether labels such as "2.0" are codes that became fractions: "2"."""
+    merge: Callable[[str], str] | None = None
+    """Gives similar labels one name."""
+
+    @property
+    def target(self) -> str:
+        """The column of what an example is answered with, unless `labels_from` are."""
+        return self.value or self.label
+
+    @property
+    def named(self) -> dict[str, str]:
+        """By their options, the columns that some row must have."""
+        targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
+        targets = targets or ({"value": self.value} if self.value else {"label": self.label})
+        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        found = {**targets, "path" if self.path else "input": self.input, **others}
+        return {option: column for option, column in found.items() if column}
 
 
 class Origin(Protocol):
@@ -74,6 +114,16 @@ class Origin(Protocol):
         """Where names of files begin."""
 
 
+class Rows(Origin, Protocol):
+    """A source of rows."""
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the source has for them; DataError if it has no such column."""
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a file."""
@@ -82,5 +132,7 @@ class Row:
     """The line on which it begins, from 1; its number where rows are no lines."""
     values: Mapping[str, Any]
     """Its values by column."""
+    sparse: bool = False
+    """Whether a column that it lacks is a missing value: in JSON, not in tables."""
     unit: str = "line"
     """What `line` counts: "line" or "row"."""

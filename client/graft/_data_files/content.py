@@ -46,7 +46,7 @@ _NOT_READ: Final = {
     b"%PDF": "a PDF",
 }
 _BINARY: Final = ("parquet", "xlsx")
-HEAD_BYTES: Final = 4 * 1024 * 1024
+HEAD_BYTES: Final = 1024 * 1024
 """So much of a file tells how it is written."""
 _PIPED_BYTES: Final = 64 * 1024
 """So much of a pipe does: whoever writes into it may take their time."""

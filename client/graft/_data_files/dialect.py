@@ -213,7 +213,8 @@ def _trial(found: Found, lines: Sequence[str], dialect: Dialect) -> _Trial:
         if record.wrong or not records.fits(record.cells):
             trial.bad += record.lines
         elif dialect.quote and dialect.quote in lines[record.line - 1]:
-            _weigh(trial, record, records, lines[record.line - 1 :][: record.lines])
+            begin = record.line - 1
+            _weigh(trial, record, records, lines[begin : begin + record.lines])
     return trial
 
 

@@ -6,17 +6,24 @@ from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, Origin, Row
 from graft._data_files.targets import target_of
 from graft._records.examples import Example, Input, TextPair
+from graft._records.media import unusable
 
 
-def example_of(data: Origin, row: Row, columns: Columns) -> Example:
+def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -> Example:
     """Returns the example of a row.
 
+    Args:
+        data: The source of the row.
+        row: The row.
+        columns: Which columns hold what.
+        opened: Whether a file that the row names is looked into; if not, it is read when it is sent.
+
     Raises:
-        RowError: A column is missing, or a value has the wrong type.
+        RowError: A column is missing, a value has the wrong type, or a file is no image or clip.
     """
     cells = Cells(data.name, row, columns.decimal)
     return Example(
-        input=_input(data, cells, columns),
+        input=_input(data, cells, columns, opened=opened),
         **target_of(cells, columns),
         id=cells.attribute(columns.id),
         weight=cells.number(columns.weight) if columns.weight else None,
@@ -26,7 +33,7 @@ def example_of(data: Origin, row: Row, columns: Columns) -> Example:
     )
 
 
-def _input(data: Origin, cells: Cells, columns: Columns) -> Input:
+def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:
     value = cells.value(columns.input)
     if isinstance(value, bytes):
         return value
@@ -38,5 +45,8 @@ def _input(data: Origin, cells: Cells, columns: Columns) -> Input:
         return data.folder / str(value["path"]) if content is None else content
     text = cells.text(columns.input)
     if columns.path:
-        return data.folder / text
+        path = data.folder / text
+        if opened and (reason := unusable(path)):
+            raise cells.wrong(columns.input, f"{text}: {reason}")
+        return path
     return TextPair(text, cells.text(columns.second)) if columns.second else text

@@ -91,6 +91,10 @@ class DataFile:
         """What rows are counted in: "line" or "row"."""
         return self._rows.unit
 
+    def place(self, number: int) -> str:
+        """Names a row: "line 5" or "row 5"."""
+        return f"{self.unit} {number}"
+
     def fitted(self, columns: Columns) -> Columns:
         """The columns by the names that the file has for them.
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, TypeAlias
 
-from graft._data_files.columns import Columns, DataError, RowError
+from graft._data_files.absent import Absent
+from graft._data_files.columns import Columns, DataError, RowError, Rows
 from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
-from graft._data_files.folders import FOLDER_COLUMNS, FolderTree
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.options import Reading
+from graft._data_files.refused import RowsRead
 from graft._records.examples import Example
 
 Data: TypeAlias = DataFile | FolderTree
+_NAMED: Final = 3
 
 
 def read_examples(
@@ -38,7 +42,7 @@ def read_examples(
     labels_from: Sequence[str] = (),
     value: str | None = None,
     second: str | None = None,
-    on_error: Literal["raise"] | Callable[[RowError], None] = "raise",
+    on_error: Literal["raise"] | Callable[[RowError], None] | None = None,
 ) -> Iterator[Example]:
     """Reads labelled examples from a file, a row at a time: CSV, TSV, JSON, Parquet or Excel, also compressed.
 
@@ -62,13 +66,21 @@ def read_examples(
         columns: The names of the columns of a file without a header line.
         sheet: The sheet of an Excel file. Empty: the one that has the columns.
         decimal: What numbers have before their decimals, "." or ",".
-        label_separator: What separates several labels in a cell, for a multi-label model.
+        label_separator: What separates several labels in a cell, for a multi-label model. A cell may also be a list,
+            in JSON or as Python writes one.
         labels_from: Columns each of which is a label that applies where the cell is 1, in place of `label`.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
         second: The column of second texts, where inputs are pairs.
 
-        on_error: What happens at a row that cannot be used. "raise" raises its `RowError`; anything else is called
-            with it, and the file's other rows follow.
+        on_error: What happens at a row that cannot be used. "raise" raises its `RowError`, and so does None, but for
+            the files of a folder: there the others follow, and a `UserWarning` names those that were left out.
+            Anything else is called with the error, and the other rows follow.
+
+    Warns:
+        UserWarning: Files of a folder were left out, because their format is not read or they are a test split.
+
+    A target is missing if its cell is empty, if JSON has null or NaN there, or if a row of JSON lacks the key; "nan",
+    "NA", "None" and "null" are labels, but no values. Such examples carry no target.
 
     Raises:
         DataError: The file cannot be read as such, or no row of it can be used; the message names the line and the
@@ -93,12 +105,30 @@ def read_examples(
         asked = FOLDER_COLUMNS
     reading = Reading(data_format, delimiter or "", quote, encoding, tuple(columns), sheet)
     with open_data(path, reading, asked) as data:
-        for _, example in numbered_examples(data, asked, _raised if on_error == "raise" else on_error):
+        left_out = RowsRead(data.unit)
+        if isinstance(data, FolderTree):
+            for remark in data.losses:
+                warnings.warn(f"{data.name}: {remark}", UserWarning, stacklevel=2)
+            on_error = left_out.refuse if on_error is None else on_error
+        on_bad = _raised if on_error is None or on_error == "raise" else on_error
+        for _, example in numbered_examples(data, asked, on_bad):
             yield example
+        if left_out.refused_count:
+            warnings.warn(_said(data, left_out), UserWarning, stacklevel=2)
+
+
+def _said(data: Data, left_out: RowsRead) -> str:
+    """Names the first files of a folder that were left out, and why."""
+    named = "; ".join(f"{it.place}: {it.reason}" for it in left_out.refused[:_NAMED])
+    more = f"; and {left_out.refused_count - _NAMED:,} more" if left_out.refused_count > _NAMED else ""
+    files = (
+        "1 file of {} is" if left_out.refused_count == 1 else f"{left_out.refused_count:,} files of {{}} are"
+    )
+    return f"{files.format(data.name)} left out: {named}{more}"
 
 
 def numbered_examples(
-    data: Data, columns: Columns, on_bad: Callable[[RowError], None]
+    data: Rows, columns: Columns, on_bad: Callable[[RowError], None]
 ) -> Iterator[tuple[int, Example]]:
     """The examples of a file's rows, each with the line on which its row begins, as they are read.
 
@@ -113,11 +143,15 @@ def numbered_examples(
     first: RowError | None = None
     taken = bad = 0
     columns = data.fitted(columns)
+    absent = Absent(data.name, columns)
     for row in data.rows():
         try:
             if isinstance(row, RowError):
                 raise row
-            example = example_of(data, row, columns)
+            absent.see(row)
+            # A folder has looked into its files already.
+            opened = on_bad is not _raised and not isinstance(data, FolderTree)
+            example = example_of(data, row, columns, opened=opened)
         except RowError as error:
             first, bad = first or error, bad + 1
             on_bad(error)
@@ -127,6 +161,7 @@ def numbered_examples(
     if first is not None and not taken:
         others = f" (none of the {bad:,} rows can be used)" if bad > 1 else ""
         raise DataError(f"{first}{others}")
+    absent.require()
 
 
 def _raised(error: RowError) -> None:

@@ -143,6 +143,11 @@ class Records:
 
     def _try(self, line: Line, dialect: Dialect) -> Record | None:
         """The row in this dialect, with what comes behind it still to be read; None if it is none."""
+        if not dialect.backslash and not line.text.count(dialect.quote) % 2:
+            # Most rows with quotes take one line.
+            alone, _ = _parsed(iter((line.text,)), dialect)
+            if alone is not None:
+                return Record(line.number, alone)
         used = [line]
         cells, _ = _parsed(self._feed(used, dialect), dialect)
         self._lines.put_back(used[1:])

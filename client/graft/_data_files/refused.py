@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, overload
 
 from graft._data_files.columns import RowError
@@ -16,7 +16,8 @@ class RowsRead(Sequence[int]):
     """The line of each example by its index, and the first 100 rows that are no examples.
 
     Attributes:
-        unit: What rows are counted in: "line" or "row".
+        unit: What rows are counted in: "line", "row" or "file".
+        place: Names a row by its number: "line 5", or a file of a folder by its path.
         refused_count: How many rows could not be used.
         refused: The first of these, with the reason.
         first_sequence: The number that the first example has at the server.
@@ -24,6 +25,7 @@ class RowsRead(Sequence[int]):
 
     def __init__(self, unit: str = "line") -> None:
         self.unit = unit
+        self.place: Callable[[int], str] = f"{unit} {{}}".format
         self.refused_count = 0
         self.refused: list[RowError] = []
         self.first_sequence = 0

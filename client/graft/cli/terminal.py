@@ -69,9 +69,27 @@ class Terminal:
         """What went wrong, in one line."""
         self.err.print(f"[bold red]error:[/] {escape(text)}")
 
+    def note(self, text: str) -> None:
+        """What was found in the data before it is sent."""
+        word, found, rest = text.partition("warning: ")
+        self.err.print(
+            f"[yellow]warning:[/] {escape(rest)}" if found and not word else f"[dim]note:[/] {escape(text)}"
+        )
+
+    def ask(self, question: str) -> str | None:
+        """Asks on a terminal and returns the answer; None where nobody can answer."""
+        if not (self.err.is_terminal and self.interrupts.stdin.isatty()):
+            return None
+        self.err.print(f"[bold]{escape(question)}[/]", end="")
+        return self.interrupts.stdin.readline().strip()
+
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
+
+    def remark(self, text: str) -> None:
+        """What a person should know of the data before it is used."""
+        self.err.print(f"[yellow]note:[/] {escape(text)}")
 
     def outcome(self, outcome: Outcome) -> None:
         """The outcome of a commit, in one line."""
@@ -242,10 +260,10 @@ class Terminal:
             count: How many it refused.
             rows: The rows that were read, and those of which no example could be made.
         """
-        found = [(it.line, f"{rows.unit} {it.line}: {it.reason}") for it in rows.refused]
+        found = [(it.line, f"{it.place}: {it.reason}") for it in rows.refused]
         for it in rejected:
             line = rows.line(it.sequence)
-            where = f"example {it.sequence}" if line is None else f"{rows.unit} {line}"
+            where = f"example {it.sequence}" if line is None else rows.place(line)
             found.append((line or it.sequence, f"{where}: {it.detail} [{it.reason}]"))
         if not (total := count + rows.refused_count):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ class Evaluation:
         self._rejected_count = 0
         self._trained_on: list[int] = []
         self._trained_on_count = 0
+        self._counted: array[int] = array("q")
+        """The places in the stream of the examples that count, as far as that is known before all have come."""
         self._unknown = UnknownLabels([label.name for label in evaluator.served.labels])
 
     async def add(self, batch: Sequence[Example | InvalidError]) -> None:
@@ -62,7 +65,8 @@ class Evaluation:
 
     async def result(self) -> EvaluatedVersion:
         """Returns how good the version is on all examples that were taken in."""
-        measured = await self._evaluator.measure()
+        measured, copies = await self._evaluator.measure()
+        trained_on = sorted([*self._trained_on, *(self._counted[it] for it in copies)])
         version = self._evaluator.served.version
         return EvaluatedVersion(
             version.model,
@@ -70,8 +74,8 @@ class Evaluation:
             replace(measured, per_class=measured.per_class[:MAX_CLASS_REPORTS]),
             tuple(self._rejected),
             self._rejected_count,
-            tuple(self._trained_on),
-            self._trained_on_count,
+            tuple(trained_on[:MAX_TRAINED_ON]),
+            self._trained_on_count + len(copies),
             await self._evaluator.threads.run(self._unknown.found),
             self._unknown.examples,
             training_examples_missing=not self._evaluator.trained.complete,
@@ -96,7 +100,9 @@ class Evaluation:
             self._reject(index, found)
             return
         self._unknown.add(index, example.labels)
-        if not found:
+        if found:
+            self._counted.append(index)
+        else:
             self._trained_on_count += 1
             if len(self._trained_on) < MAX_TRAINED_ON:
                 self._trained_on.append(index)

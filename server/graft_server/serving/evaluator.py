@@ -16,8 +16,8 @@ from graft_server.domain.examples import Example, Input, Task
 from graft_server.domain.report import Measured
 from graft_server.encoding.queueing import Arrays
 from graft_server.evaluation.answered import Answered
-from graft_server.serving.predictor import Predictor
-from graft_server.serving.trained_on import TrainedOn
+from graft_server.serving.predictor import Predictor, named
+from graft_server.serving.trained_on import NearCopies, TrainedOn
 from graft_server.serving.versions import ServedVersion
 from graft_server.sharing.threads import Threads
 
@@ -27,7 +27,8 @@ class Evaluator:
     """Takes labelled examples in batches, and measures when all have come.
 
     It keeps an example's target and the head's output for it, not the input. Examples that the version was trained on
-    are left out of the figures.
+    are left out of the figures: those that are the same, or of the same wording, as they come, and those whose features
+    are near when all have come.
     """
 
     predictor: Predictor
@@ -40,6 +41,10 @@ class Evaluator:
     """The head's outputs by name, with a row for each example."""
     _targets: list[Example] = field(default_factory=list)
     """The examples without their inputs."""
+    _near: NearCopies = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._near = NearCopies(self.trained.rows)
 
     @property
     def task(self) -> Task:
@@ -66,23 +71,30 @@ class Evaluator:
     def _add(self, example: Example, row: Arrays | InvalidError) -> InvalidError | bool:
         if isinstance(row, InvalidError):
             return row
-        self._outputs.append(row)
+        views = {view: row[named(view)] for view in self._near.views if named(view) in row}
+        self._near.add(len(self._targets), example.input, views)
+        self._outputs.append({name: array for name, array in row.items() if not name.startswith(named(""))})
         self._targets.append(replace(example, input=_NO_INPUT))
         return True
 
-    async def measure(self) -> Measured:
-        """Returns the figures of all examples that were taken in."""
-        if not self._targets:
-            return Measured(self.task, 0)
+    async def measure(self) -> tuple[Measured, list[int]]:
+        """Returns the figures of the examples that count, and the places among them of those that do not after all.
+
+        These are near copies of examples that the version was trained on.
+        """
         return await self.threads.run(self._measured)
 
-    def _measured(self) -> Measured:
+    def _measured(self) -> tuple[Measured, list[int]]:
+        copies = self._near.found()
+        left = [place for place in range(len(self._targets)) if place not in copies]
+        if not left:
+            return Measured(self.task, 0), sorted(copies)
         answered = Answered(
             labels=tuple(label.name for label in self.served.labels),
-            examples=self._targets,
-            outputs={name: np.stack([it[name] for it in self._outputs]) for name in self._outputs[0]},
+            examples=[self._targets[place] for place in left],
+            outputs={name: np.stack([self._outputs[it][name] for it in left]) for name in self._outputs[0]},
         )
-        return self.served.head.measured(answered)
+        return self.served.head.measured(answered), sorted(copies)
 
 
 _NO_INPUT = Input("")

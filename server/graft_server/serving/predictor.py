@@ -8,6 +8,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from graft_server.backbones.preprocessing import Prepared, features_unread
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
@@ -148,7 +150,8 @@ class Predictor:
     async def outputs(self, served: ServedVersion, inputs: Sequence[Input]) -> list[Arrays | InvalidError]:
         """Returns all outputs of the version's head for each input, by name, or the input's error.
 
-        Runs behind other requests, in turns with adaptations.
+        Beside them are the backbone's features, as `named` calls them. Runs behind other requests, in turns with
+        adaptations.
         """
         key = f"{served.version.model}@{served.version.number}"
         parts = await served.trunk.in_turns(key, inputs, partial(self._outputs, served))
@@ -219,10 +222,16 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _All:
-    """Reads all of the head's outputs."""
+    """Reads all of the head's outputs, and the features."""
 
     served: ServedVersion
 
     def __call__(self, features: Features) -> Arrays:
         output = self.served.scores(features)
-        return {name: getattr(output, name) for name in output.__dataclass_fields__}
+        arrays = {name: getattr(output, name) for name in output.__dataclass_fields__}
+        return arrays | {named(view): array.astype(np.float16) for view, array in features.items()}
+
+
+def named(view: str) -> str:
+    """Returns the name of a view's features among the outputs of a head."""
+    return f"features/{view}"

@@ -132,7 +132,10 @@ class Versions:
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
-        return await asyncio.to_thread(read_trained_on, self._objects, manifest, erased=version.erased)
+        examples = int(version.summary.get("examples", 0))
+        return await asyncio.to_thread(
+            read_trained_on, self._objects, manifest, examples, erased=version.erased
+        )
 
     async def preload(self) -> None:
         """Loads the versions that "live" points at, but not their backbones if those are loaded on use."""

@@ -95,19 +95,37 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
 
 
 def read_reduced(
-    objects: Objects, model: str, sources: Sequence[Source], reduced: Callable[[Input], Input]
-) -> list[Example]:
-    """Returns the examples that `read_rows` returns, each with what `reduced` makes of its input.
+    objects: Objects,
+    model: str,
+    sources: Sequence[Source],
+    reduced: Callable[[Input], Input],
+    encoder_id: str = "",
+) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
+    """Returns what `read_rows` does, each example with what `reduced` makes of its input.
 
     No more than the inputs of one segment are in memory at once.
 
+    Args:
+        objects: The store.
+        model: The model.
+        sources: The lineage.
+        reduced: Makes something small of an input.
+        encoder_id: The encoder whose features are read; "": none are.
+
+    Returns:
+        The examples, and their features by view.
+
     Raises:
-        ObjectMissingError: A segment is missing.
+        ObjectMissingError: A segment or its features are missing.
         CorruptError: A segment is damaged.
     """
 
-    def read(generations: Mapping[str, Generations]) -> list[Example]:
-        return [it.example for it in _current_rows(objects, model, sources, "", generations, reduced=reduced)]
+    def read(
+        generations: Mapping[str, Generations],
+    ) -> tuple[tuple[Example, ...], dict[str, NDArray[np.float16]]]:
+        kept = _current_rows(objects, model, sources, encoder_id, generations, reduced=reduced)
+        features = dict(_read_features(objects, kept).features) if encoder_id else {}
+        return tuple(it.example for it in kept), features
 
     return _unreplaced(objects, model, sources, read)[0]
 
