@@ -83,4 +83,4 @@ class FollowedLines:
         columns = self._columns
         if columns.id is None and "id" in values:
             columns = replace(columns, id="id")
-        return example_of(self, Row(number, values), columns)
+        return example_of(self, Row(number, values, sparse=True), columns)
