@@ -475,3 +475,27 @@ def test_the_terminal_names_the_figure_of_each_task() -> None:
         told = terminal.out.file.getvalue()
         assert shown in told
         assert ("selected from" in told) == (value.multi_label is not None)
+
+
+def test_look_alikes_are_told_with_both_figures_on_the_page_and_in_the_terminal() -> None:
+    value = report()
+    group = graft.DuplicateGroup((graft.ExampleRef("frame<1>", "w", 1, "class_0"),) * 2, 5, 0.83)
+    value = dataclasses.replace(
+        value,
+        look_alikes=graft.LookAlikes(30, 118, 0.6524, 0.6011, 0.7013, (group,)),
+        warnings=("Accuracy is 81% on inputs like these, but 65% when whole groups are held out.",),
+    )
+    read = Reader(page(version(value)))
+    assert "Look-alikes" in read.text
+    assert "65.2% of the answers are right (95% interval 60.1 to 70.1)" in read.text
+    assert "118 examples are in 30 groups" in read.text
+    assert "frame<1>" in read.text
+    assert "but 65% when whole groups are held out" in read.text
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.report("m", 1, value)
+    assert isinstance(terminal.out.file, io.StringIO)
+    shown = terminal.out.file.getvalue()
+    assert "65.2% (60.1 to 70.1); 118 examples in 30 groups" in shown
+    assert "but 65% when whole groups are held out" in shown
+    assert "Look-alikes" not in Reader(page(version(report()))).text

@@ -17,7 +17,8 @@ class Score:
     label: str
     """The label."""
     probability: float
-    """Calibrated, 0 to 1; over all labels of a single-label model they sum to 1."""
+    """Calibrated, 0 to 1; over all labels of a single-label model they sum to 1. Those of an interim head sum to less:
+    the rest is the probability that the label is none that the head knows so far."""
     selected: bool | None = None
     """Whether a multi-label model selects the label; None for others."""
 

@@ -63,6 +63,19 @@ def _map_of_values(points: Sequence[MapPoint]) -> tuple[str, str]:
     return charts.feature_map(points, [], steps=steps), legend
 
 
+def look_alikes(report: Report) -> str:
+    """The largest groups of look-alikes, and the figure with such groups held out."""
+    found = report.look_alikes
+    if found is None:
+        return ""
+    said = (
+        f"With whole groups of look-alikes held out, {words.percent(found.accuracy)} of the answers are right (95% "
+        f"interval {words.interval(found.low, found.high)}). {words.plural(found.examples, 'example')} are in "
+        f"{words.plural(found.groups, 'group')}; the largest:"
+    )
+    return markup.section("Look-alikes", f"<p>{said}</p>{_groups(found.largest, 'Labels')}", kind="long")
+
+
 def findings(report: Report) -> str:
     """Duplicates, contradictions and probable label errors."""
     data = report.data

@@ -12,6 +12,7 @@ from graft._records.reports import (
     DataReport,
     DuplicateGroup,
     ExampleRef,
+    LookAlikes,
     NoveltyReport,
     Report,
     TuningReport,
@@ -48,6 +49,12 @@ def stated(of: Report | EvaluationResult) -> bool:
     if isinstance(of, EvaluationResult) or of.evaluation:
         return True
     return bool(of.accuracy or (of.regression is not None and of.regression.rmse))
+
+
+def look_alikes(found: LookAlikes) -> str:
+    """The figure with whole groups of look-alikes held out, with its 95% interval."""
+    groups = f"{plural(found.examples, 'example')} in {plural(found.groups, 'group')}"
+    return f"{percent(found.accuracy)} ({interval(found.low, found.high)}); {groups}"
 
 
 def in_short(report: Report) -> str:

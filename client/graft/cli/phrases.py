@@ -61,6 +61,7 @@ def report_facts(report: Report) -> dict[str, str]:
         **({"cut off": words.truncated(report)} if report.truncated_examples else {}),
         "measured by": words.measured(report),
         **figures(report),
+        **({"look-alikes apart": words.look_alikes(report.look_alikes)} if report.look_alikes else {}),
         "head": words.head(head.kind, head.view, head.settings),
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",

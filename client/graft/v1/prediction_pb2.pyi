@@ -216,7 +216,9 @@ class Score(_message.Message):
     label: _builtins.str
     """The label."""
     probability: _builtins.float
-    """The calibrated probability, 0 to 1. Over all of a model's labels they sum to 1."""
+    """The calibrated probability, 0 to 1. Over all of a model's labels they sum to 1. Those of an interim head (version
+    0) sum to less: the rest is the probability that the input's label is none that the head knows so far.
+    """
     def __init__(
         self,
         *,

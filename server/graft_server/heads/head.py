@@ -67,8 +67,18 @@ class Comparison:
     """The number of labels that differ by more than rounding explains."""
 
 
-class Head(Protocol):
-    """A function from features to answers of one task, and a novelty."""
+class AnsweringHead(Protocol):
+    """A function from features to answers, and a novelty: what serving needs of a head."""
+
+    def scores(self, features: Array) -> HeadOutput:
+        """Scores features of shape (n, d) float32; raises InvalidError if d differs."""
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """Returns the answers of the rows that were read. It runs on the event loop: work for each row alone."""
+
+
+class Head(AnsweringHead, Protocol):
+    """A head of one task that can be stored and exported."""
 
     task: ClassVar[Task]
 
@@ -95,12 +105,6 @@ class Head(Protocol):
     @property
     def dimension(self) -> int:
         """d, the length of a row of features."""
-
-    def scores(self, features: Array) -> HeadOutput:
-        """Scores features of shape (n, d) float32; raises InvalidError if d differs."""
-
-    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
-        """Returns the answers of the rows that were read. It runs on the event loop: work for each row alone."""
 
     def changed(self, maps: tuple[Map, ...], novelty: Novelty) -> Self:
         """Returns the head with other maps, in the same number, and another novelty."""

@@ -59,9 +59,11 @@ class Novelty:
         self, largest_logits: NDArray[np.float32] | None, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The novelty of each row, shape (n,), 0 to 1; see `strangeness`."""
-        novelty: NDArray[np.float32] = np.interp(
-            self.strangeness(largest_logits, features), self.knots, self.shares
-        ).astype(np.float32)
+        return self.shares_of(self.strangeness(largest_logits, features))
+
+    def shares_of(self, strangeness: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The novelty of each row, shape (n,), 0 to 1, from its strangeness, shape (n,)."""
+        novelty: NDArray[np.float32] = np.interp(strangeness, self.knots, self.shares).astype(np.float32)
         return novelty
 
 

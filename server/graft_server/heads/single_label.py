@@ -51,7 +51,7 @@ class SingleLabelOutput:
     """A head's output for n inputs."""
 
     probabilities: Array
-    """shape (n, k): calibrated, rows sum to 1."""
+    """shape (n, k): calibrated, rows sum to 1, or to less for an interim head, which may not know the class."""
     novelty: Array
     """shape (n,): the share of training examples that are less strange, 0 to 1."""
 

@@ -8,7 +8,8 @@ from typing import Protocol
 from graft_server.domain.examples import Label
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads import Head, HeadOutput
+from graft_server.heads import HeadOutput
+from graft_server.heads.head import AnsweringHead
 
 
 class Interim(Protocol):
@@ -31,7 +32,7 @@ class Interim(Protocol):
         """The backbone whose features it reads."""
 
     @property
-    def head(self) -> Head:
+    def head(self) -> AnsweringHead:
         """The fitted head."""
 
     def scores(self, features: Features) -> HeadOutput:

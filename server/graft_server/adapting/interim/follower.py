@@ -25,7 +25,8 @@ from graft_server.domain.examples import Label
 from graft_server.domain.names import shown
 from graft_server.encoding import encoder
 from graft_server.encoding.trunk import Trunk
-from graft_server.heads import Head, HeadOutput
+from graft_server.heads import HeadOutput
+from graft_server.heads.head import AnsweringHead
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment
 from graft_server.store.adaptations.store import AdaptationStore
@@ -54,7 +55,7 @@ class InterimHead:
     next_sequence: int
     """The number of changes, of all writers, that it has learned."""
     labels: tuple[Label, ...]
-    head: Head
+    head: AnsweringHead
     trunk: Trunk
 
     def scores(self, features: encoder.Features) -> HeadOutput:

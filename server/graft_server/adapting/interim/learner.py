@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.examples import Example, Label
 from graft_server.domain.views import POOLED
-from graft_server.heads import Head
+from graft_server.heads.head import AnsweringHead
 from graft_server.store.adaptations.segments import Segment
 
 VIEW = POOLED
@@ -46,7 +46,7 @@ class FittedHead:
     """A head with the labels of its columns."""
 
     labels: tuple[Label, ...]
-    head: Head
+    head: AnsweringHead
 
 
 class Learner(Protocol):

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.adapting.interim.class_sums import ClassSums, Discriminant, stacked
-from graft_server.adapting.interim.learner import VIEW, FindRow, FittedHead, Log
+from graft_server.adapting.interim.learner import FindRow, FittedHead, Log
+from graft_server.adapting.interim.new_classes import Arrivals, Known, unknown_share
 from graft_server.adapting.interim.places import Places
 from graft_server.adapting.interim.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
-from graft_server.heads.maps import Member
-from graft_server.heads.single_label import SingleLabelHead
 from graft_server.store.adaptations.segments import Segment, changes
 
 LARGEST_STEP = 256
@@ -36,6 +35,8 @@ class _Step:
         self.features: list[Array] = []
         self.classes: list[int] = []
         self.weights: list[float] = []
+        self.best: list[int] = []
+        """Each example's likeliest class."""
         self.new: list[bool] = []
         """Whether the row's example was not known before, so that its prediction is one."""
 
@@ -65,6 +66,8 @@ class SingleLabelLearner:
         self._fitted: Discriminant | None = None
         self._unfitted = 0
         self._examples = 0
+        self._arrivals = Arrivals()
+        self._counts: NDArray[np.float64] = np.zeros(0)
         self._sums.widen(len(declared))
 
     @property
@@ -109,7 +112,7 @@ class SingleLabelLearner:
                 self._flush(step)
                 step = _Step()
                 self._unlearn(change.id, known, find)
-            if change.upsert is not None and self._counts(change.upsert, features[row]):
+            if change.upsert is not None and self._is_learned(change.upsert, features[row]):
                 self._add(step, change.upsert, features[row], place, new=known is None)
             if len(step.classes) >= self._step_rows():
                 self._flush(step)
@@ -121,10 +124,10 @@ class SingleLabelLearner:
         fitted = self._discriminant(0)
         if fitted is None:
             return None
-        member = Member(fitted.map, self.prequential.temperature, 1.0)
-        novelty = self.prequential.novelty(fitted.directions)
         labels = tuple(self._labels[number] for number in fitted.classes)
-        return FittedHead(labels, SingleLabelHead("streaming", VIEW, (member,), 1.0, novelty))
+        return FittedHead(
+            labels, self.prequential.head(fitted, self._unknown_share(fitted), int(self._counts.sum()))
+        )
 
     def _number(self, log: Log) -> int:
         if log not in self._logs:
@@ -144,7 +147,7 @@ class SingleLabelLearner:
         rest, row = place >> _ROW_BITS, place & ((1 << _ROW_BITS) - 1)
         return self._log_list[rest >> _ORDINAL_BITS], rest & ((1 << _ORDINAL_BITS) - 1), row
 
-    def _counts(self, example: Example, features: Array) -> bool:
+    def _is_learned(self, example: Example, features: Array) -> bool:
         """Whether a version would be trained on the example."""
         labels = example.labels
         known = bool(labels) and (not self._closed or self._numbers.keys() >= set(labels))
@@ -157,6 +160,7 @@ class SingleLabelLearner:
         step.features += [features] * len(classes)
         step.classes += classes.tolist()
         step.weights += weights.tolist()
+        step.best.append(int(classes[best]))
         step.new += [new and part == best for part in range(len(classes))]
         self._places.set(example.id, place)
         self._examples += 1
@@ -182,6 +186,7 @@ class SingleLabelLearner:
         self._sums.unlearn(np.tile(row.features.astype(np.float32), (len(classes), 1)), classes, weights)
         self._places.remove(id_)
         self._examples -= 1
+        self._count(int(classes[weights.argmax()]), -1)
         self._fitted = None
 
     def _step_rows(self) -> int:
@@ -193,19 +198,38 @@ class SingleLabelLearner:
         features = stacked(step.features, self._dimension)
         classes = np.array(step.classes, np.int64)
         self._predict(features, classes, np.array(step.new))
+        for number in step.best:
+            self._count(number, 1)
+            self._arrivals.note(number)
         self._sums.learn(features, classes, np.array(step.weights))
         self._unfitted += len(classes)
 
     def _predict(self, features: Array, classes: NDArray[np.int64], new: NDArray[np.bool_]) -> None:
         fitted = self._discriminant(self._step_rows() - 1)
-        if fitted is None or len(fitted.classes) < 2 or not new.any():
+        if fitted is None or not new.any():
             return
         columns = np.searchsorted(fitted.classes, classes[new])
         columns[columns == len(fitted.classes)] = 0
         answers = np.where(fitted.classes[columns] == classes[new], columns, -1)
-        rows = features[new]
-        similarities = (rows @ fitted.directions.T).max(axis=1)
-        self.prequential.note(fitted.map.logits(rows), similarities, answers)
+        self.prequential.note(
+            fitted, features[new], answers, self._unknown_share(fitted), int(self._counts.sum())
+        )
+
+    def _count(self, number: int, examples: int) -> None:
+        if number >= len(self._counts):
+            more = max(number + 1 - len(self._counts), len(self._counts) // 2)
+            self._counts = np.append(self._counts, np.zeros(more))
+        self._counts[number] += examples
+
+    def _unknown_share(self, fitted: Discriminant) -> float:
+        """The probability that the stream's next example is of a class that a fit does not know."""
+        counts = np.zeros(max(len(self._counts), int(fitted.classes.max()) + 1))
+        counts[: len(self._counts)] = self._counts
+        seen = counts[self._declared :] > 0
+        known = Known(
+            self._arrivals.drawn(counts)[fitted.classes], self._declared, int(seen.sum()), closed=self._closed
+        )
+        return unknown_share(known)
 
     def _discriminant(self, most_unfitted: int) -> Discriminant | None:
         """Returns the newest fit; fits again if more than `most_unfitted` rows came in after it."""

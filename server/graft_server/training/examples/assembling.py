@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
-from graft_server.domain.examples import Example, Split
+from graft_server.domain.examples import Example, Kind, Split
 from graft_server.domain.label_forms import similar, spelled
 from graft_server.domain.report import DataReport, SimilarLabels
 from graft_server.domain.wording import wording_digest
@@ -130,6 +130,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         "input_digests": tuple(it.input.digest() for it in examples),
         "features": {view: array[kept] for view, array in rows.features.items()},
         "wordings": tuple(wording_digest(it.input) for it in examples),
+        "recorded": all(it.input.kind in (Kind.IMAGE, Kind.AUDIO) for it in examples),
     }
     seen = Seen(
         unlabelled=len(rows.examples) - len(labelled),

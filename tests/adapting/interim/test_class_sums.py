@@ -74,3 +74,16 @@ def test_names_alone_are_classes():
 
 def test_nothing_is_fitted_from_nothing():
     assert ClassSums(D).fit({}) is None
+
+
+def test_how_near_the_classes_are_to_each_other_needs_two_with_examples():
+    sums = ClassSums(3)
+    sums.widen(2)
+    names = {0: np.eye(3, dtype=np.float32)[0], 1: np.eye(3, dtype=np.float32)[1]}
+    named = sums.fit(names)
+    assert named is not None
+    assert named.between is None
+    sums.learn(np.array([[1, 0, 0], [0.6, 0.8, 0]], np.float32), np.array([0, 1]), np.ones(2))
+    learned = sums.fit({})
+    assert learned is not None
+    assert learned.between == pytest.approx(0.6)

@@ -1,0 +1,166 @@
+"""How near an input is to what the stream has shown: whether its class may be unknown, and whether it is foreign.
+
+An input's nearness is its largest product with a class's direction. Examples of classes that the head does not know
+are about as near as its classes are to each other, which gives the nearness a zero before any example was predicted;
+examples of known classes are nearer. By Bayes' rule the nearness of an input corrects the probability that its class
+is unknown. How much nearer, and how far the urn's probability is off, is learned from predictions that were made
+before their examples were learned, on a grid with a prior.
+
+Novelty is the share of the stream's examples that were nearer when they came. With few examples it leans on a
+Student's t distribution around their mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from graft_server.heads.novelty import MAX_KNOTS, Novelty
+
+GAINS = np.array([0, 0.5, 1, 1.5, 2, 3, 4])
+"""How many deviations nearer examples of known classes may be than others."""
+USUAL_GAIN, GAIN_DEVIATION = 1.5, 0.6
+"""The prior of the gain."""
+SHIFTS = np.array([-1.2, -0.8, -0.4, 0, 0.4, 0.8, 1.2])
+"""By how much the log-odds of an unknown class may be off."""
+SHIFT_DEVIATION = 0.4
+"""The prior of the shift, around 0."""
+USUAL_DEVIATION, DEVIATION_ROWS = 0.1, 2.0
+"""The standard deviation of nearness before it is known, and the rows that this counts for."""
+OFFSET_ROWS = 4.0
+"""The rows that say that examples of unknown classes are as near as the classes are to each other."""
+MEMORY = 0.98
+"""The factor of a row's weight, in offset and deviation, at each later one."""
+MOST = 1 - 1e-4
+"""The largest probability of an unknown class that is reckoned with before nearness is looked at."""
+REMEMBERED = 512
+"""The rows that novelty is measured by."""
+NOVELTY_ROWS = 8.0
+"""The rows that the t distribution counts for."""
+ALONE, ALONE_DEVIATION = 0.2, 0.15
+"""Nearness to a single class before examples were seen beside it."""
+
+Array = NDArray[np.float32]
+Wide = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unknown:
+    """The probability that an input's class is unknown, by the input's nearness."""
+
+    share: float
+    """The probability for any input of the stream; 0 where it cannot be."""
+    weights: Wide
+    """shape (gains, shifts): how probable each pair is; they sum to 1."""
+    zero: float | None
+    """The nearness that examples of unknown classes have; None where that is not known."""
+    deviation: float
+    """The standard deviation of their nearness."""
+
+    def chances(self, nearness: Array) -> Array:
+        """The probabilities for inputs, shape (n,), from their nearness, shape (n,)."""
+        if not self.share:
+            return np.zeros(len(nearness), np.float32)
+        mean: Array = np.einsum("gs,gsn->n", self.weights, self.by_pair(nearness)).astype(np.float32)
+        return mean
+
+    def by_pair(self, nearness: Array) -> Wide:
+        """The probabilities by each gain and shift, shape (gains, shifts, n)."""
+        odds = (self.share / (1 - self.share) * np.exp(SHIFTS))[None, :, None]
+        if self.zero is None:
+            return np.broadcast_to(odds / (1 + odds), (len(GAINS), len(SHIFTS), len(nearness)))
+        nearer = np.clip((nearness - self.zero) / self.deviation, -4, 8)
+        gains = GAINS[:, None]
+        ratio = np.exp(np.clip(gains * nearer - gains**2 / 2, -20, 20))[:, None, :]
+        chances: Wide = odds / (odds + ratio)
+        return chances
+
+
+class Familiarity:
+    """What has been learned of nearness."""
+
+    def __init__(self) -> None:
+        self._losses = np.zeros((len(GAINS), len(SHIFTS)))
+        self._prior = 0.5 * ((GAINS[:, None] - USUAL_GAIN) / GAIN_DEVIATION) ** 2
+        self._prior = self._prior + 0.5 * (SHIFTS / SHIFT_DEVIATION) ** 2
+        self._rows = self._offsets = self._squares = 0.0
+        self._seen: Wide = np.zeros(0)
+        self._seen_alone: Wide = np.zeros(0)
+
+    def unknown(self, share: float, between: float | None) -> Unknown:
+        """What is known of unknown classes.
+
+        Args:
+            share: The probability of one for any input of the stream.
+            between: The head's; see `Discriminant`.
+        """
+        chance = -self._losses - self._prior
+        weights = np.exp(chance - chance.max())
+        variance = (USUAL_DEVIATION**2 * DEVIATION_ROWS + self._squares) / (DEVIATION_ROWS + self._rows)
+        zero = None if between is None else between + self._offset
+        return Unknown(min(share, MOST), weights / weights.sum(), zero, float(np.sqrt(variance)))
+
+    def note(
+        self, nearness: Array, new: NDArray[np.bool_], share: float, between: float | None, kept: float
+    ) -> None:
+        """Takes in predictions.
+
+        Args:
+            nearness: shape (n,).
+            new: shape (n,): whether the class was unknown.
+            share: The probability of it that was reckoned with.
+            between: Of the head that made them.
+            kept: The weight that earlier predictions keep.
+        """
+        self._losses *= kept
+        if share:
+            chances = self.unknown(share, between).by_pair(nearness)
+            self._losses -= np.log(np.where(new, chances, 1 - chances) + 1e-6).sum(axis=2)
+        if between is None:
+            self._seen_alone = np.append(self._seen_alone, nearness.astype(np.float64))[-REMEMBERED:]
+            return
+        above = nearness.astype(np.float64) - between
+        self._seen = np.append(self._seen, above)[-REMEMBERED:]
+        offset, faded, unknown = self._offset, MEMORY ** len(nearness), above[new]
+        self._squares = self._squares * faded + float(((unknown - offset) ** 2).sum())
+        self._offsets = self._offsets * faded + float(unknown.sum())
+        self._rows = self._rows * faded + len(unknown)
+
+    def novelty(self, directions: Array, between: float | None) -> Novelty:
+        """Novelty around the classes' directions, shape (k, d)."""
+        seen, usual, deviation = self._seen_alone, ALONE, ALONE_DEVIATION
+        if between is not None:
+            seen, usual, deviation = self._seen + between, between + USUAL_DEVIATION / 2, USUAL_DEVIATION
+        return Novelty(directions.astype(np.float16), 1.0, 1.0, *shares(-seen, -usual, deviation))
+
+    @property
+    def _offset(self) -> float:
+        return self._offsets / (self._rows + OFFSET_ROWS)
+
+
+def shares(strangeness: Wide, usual: float, deviation: float) -> tuple[Array, Array]:
+    """Knots and shares of novelty, from the strangeness of examples, shape (n,), n >= 0.
+
+    Args:
+        strangeness: Of examples.
+        usual: What is expected of it before there are any.
+        deviation: The standard deviation that is expected.
+    """
+    n = len(strangeness)
+    weights = n / (n + DEVIATION_ROWS)
+    centre = usual if not n else float((strangeness.sum() + usual) / (n + 1))
+    variance = (1 - weights) * deviation**2 + weights * (float(strangeness.var()) if n else 0.0)
+    fitted = student(df=n + 3, loc=centre, scale=np.sqrt(variance * (1 + 1 / (n + 1))))
+    levels = np.unique(
+        np.concatenate([np.linspace(0.01, 0.99, MAX_KNOTS // 2), 1 - np.geomspace(0.1, 1e-3, 16)])
+    )
+    values = fitted.ppf(levels)
+    if n:
+        values = np.concatenate([values, np.quantile(strangeness, levels)])
+    knots = np.unique(values.astype(np.float32))
+    below = np.searchsorted(np.sort(strangeness), knots, side="right") if n else np.zeros(len(knots))
+    share = (below + NOVELTY_ROWS * fitted.cdf(knots)) / (n + NOVELTY_ROWS)
+    return knots, share.astype(np.float32)

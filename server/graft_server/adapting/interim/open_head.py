@@ -1,0 +1,51 @@
+"""The head of interim answers: the probabilities of the classes that it knows leave room for those that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft_server.adapting.interim.familiarity import Unknown
+from graft_server.domain.examples import Label
+from graft_server.domain.prediction import Answer
+from graft_server.domain.tasks.single_label import SingleLabelAnswer
+from graft_server.heads.maps import LinearMap, parts, require_width, softmax
+from graft_server.heads.novelty import Novelty
+from graft_server.heads.single_label import SingleLabelOutput
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenHead:
+    """A function from features to probabilities of k classes, whose sum may be less than 1, and a novelty."""
+
+    map: LinearMap
+    factor: float
+    """What the map's logits are multiplied by before the softmax."""
+    unknown: Unknown
+    """The probability that an input's class is none of the k, which the rest is multiplied by."""
+    novelty: Novelty
+    """Its anchors are the classes' directions."""
+
+    def scores(self, features: Array) -> SingleLabelOutput:
+        """See `Head`."""
+        require_width(features, self.map.dimension)
+        probabilities = np.empty((len(features), len(self.map.bias)), np.float32)
+        novelty = np.empty(len(features), np.float32)
+        for rows, part in parts(features):
+            strangeness = self.novelty.strangeness(None, part)
+            probabilities[rows] = softmax(self.map.logits(part) * np.float32(self.factor))
+            probabilities[rows] *= (1 - self.unknown.chances(-strangeness))[:, None]
+            novelty[rows] = self.novelty.shares_of(strangeness)
+        return SingleLabelOutput(probabilities, novelty)
+
+    def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+        """See `Head`."""
+        best, probabilities = arrays["best"].tolist(), arrays["probabilities"].tolist()
+        for columns, chances in zip(best, probabilities, strict=True):
+            yield SingleLabelAnswer([(labels[it].name, p) for it, p in zip(columns, chances, strict=True)])
