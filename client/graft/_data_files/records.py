@@ -25,7 +25,7 @@ _ROWS: Final = 0.8
 """Lines of which so many have as many cells as the header has are rows of their own."""
 _BACKSLASH: Final = re.compile(r"""\\([\\"'])?""")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "b": "", "Z": ""}
-_UNBALANCED: Final = "its quotes do not balance: double a quote inside a quoted cell, or give --quote none if quotes are characters"
+_UNBALANCED: Final = "its quotes do not balance: double a quote in a quoted cell, or give --quote none if quotes are characters"
 _REST: Final = "it seems to be the rest of a row above whose quotes do not balance"
 _SPLIT_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _NOTHING: Final = "\\N"
