@@ -25,7 +25,8 @@ _ROWS: Final = 0.8
 """Lines of which so many have as many cells as the header has are rows of their own."""
 _BACKSLASH: Final = re.compile(r"""\\([\\"'])?""")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "b": "", "Z": ""}
-_UNBALANCED: Final = "its quotes do not balance: double a quote in a quoted cell, or give --quote none if quotes are characters"
+_UNBALANCED: Final = "its quotes do not balance"
+_BALANCED: Final = "double a quote inside a quoted cell, or give --quote none if quotes are characters"
 _REST: Final = "it seems to be the rest of a row above whose quotes do not balance"
 _SPLIT_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _NOTHING: Final = "\\N"
@@ -133,7 +134,7 @@ class Records:
         if first is not None and self.fits(first.cells) and first.lines == 1:
             if line.number <= self._doubtful and line.text.count(self._dialect.quote) % 2:
                 self._doubtful = 0  # here the row ends that could not be read
-                return Record(line.number, [], _UNBALANCED)
+                return Record(line.number, [], f"{_UNBALANCED}: {_BALANCED}")
             return first
         if first is not None and self.fits(first.cells):
             return self._long(line, first)
@@ -233,7 +234,7 @@ class Records:
         # What follows may be the rest of this row: the quote that ends it is no part of a row.
         self._doubtful = (through or line).number + _DOUBTFUL
         end = f" (lines {line.number} to {through.number})" if through is not None and through != line else ""
-        return Record(line.number, [], _UNBALANCED.replace(":", f"{end}:", 1))
+        return Record(line.number, [], f"{_UNBALANCED}{end}: {_BALANCED}")
 
     def _are_rows(self, lines: Sequence[Line]) -> bool:
         rows = [self._split(it.text) for it in lines if it.text.strip()]

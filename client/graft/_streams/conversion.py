@@ -12,6 +12,8 @@ from graft._records.records import CheckResult, Rejection
 from graft._records.task_guess import Guess
 from graft.v1 import adaptation_pb2
 
+OVERRULED_BY = "task='{}'"
+"""How a caller of the client names another task."""
 _MAX_LABELS = 1_000_000
 """The most labels that are counted; more are no labels."""
 
@@ -49,7 +51,7 @@ class Conversion:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a caller should know, in sentences."""
-        return tuple(filter(None, (self._guess.said,)))
+        return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
 
     def check_result(
         self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int

@@ -60,7 +60,20 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
         metavar="CHARS",
         help="a cell of labels holds any number of them, separated so: a multi-label model",
     )
-    data.add_argument("--id", metavar="COLUMN", help="the example's id")
+    data.add_argument(
+        "--label-cells",
+        default="",
+        choices=["read", "keep"],
+        help="read cells that look like lists as lists of labels, or keep each cell as a label (what most cells tell)",
+    )
+    data.add_argument(
+        "--merge-labels",
+        action="store_true",
+        help="give labels that differ by case, spacing or invisible characters only the most frequent one's name",
+    )
+    data.add_argument(
+        "--id", metavar="COLUMN", help="the example's id, a column that tells every row from every other"
+    )
     data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")
     data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
     data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")

@@ -69,6 +69,20 @@ class Terminal:
         """What went wrong, in one line."""
         self.err.print(f"[bold red]error:[/] {escape(text)}")
 
+    def note(self, text: str) -> None:
+        """What was found in the data before it is sent."""
+        word, found, rest = text.partition("warning: ")
+        self.err.print(
+            f"[yellow]warning:[/] {escape(rest)}" if found and not word else f"[dim]note:[/] {escape(text)}"
+        )
+
+    def ask(self, question: str) -> str | None:
+        """Asks on a terminal and returns the answer; None where nobody can answer."""
+        if not (self.err.is_terminal and self.interrupts.stdin.isatty()):
+            return None
+        self.err.print(f"[bold]{escape(question)}[/]", end="")
+        return self.interrupts.stdin.readline().strip()
+
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
