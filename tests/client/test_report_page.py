@@ -15,6 +15,7 @@ from rich.console import Console
 
 import graft
 from graft._records.report_messages import report_of
+from graft._records.reports import LabelCount, SimilarLabels
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
@@ -291,6 +292,24 @@ def test_a_clean_data_set_is_said_to_be_clean() -> None:
     assert "No duplicates, no contradictions, no probable label errors." in text
 
 
+def test_similar_labels_and_unlabelled_examples_are_told_with_their_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = report(3)
+    similar = SimilarLabels((LabelCount("card", 20), LabelCount("ca\u200brd", 3)))
+    clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
+    assert clean is not None
+    data = dataclasses.replace(clean, similar_labels=(similar,), unlabelled_examples=7)
+    text = Reader(page(version(dataclasses.replace(value, data=data)))).text
+    assert "Similar labels" in text
+    assert "'card' × 20, 'ca\\u200brd' × 3" in text
+    assert "unlabelled examples" in text
+    Terminal().report("m", 1, dataclasses.replace(value, data=data), full=True)
+    told = capsys.readouterr().out
+    assert "1 group of similar labels, 7 unlabelled examples" in told
+    assert "'card' (20) and 'ca\\u200brd' (3)" in told
+
+
 def test_the_matrix_has_the_most_confused_classes_and_its_rows_add_up() -> None:
     value = report(77)
     grid = confusion_grid(value)
@@ -475,3 +494,27 @@ def test_the_terminal_names_the_figure_of_each_task() -> None:
         told = terminal.out.file.getvalue()
         assert shown in told
         assert ("selected from" in told) == (value.multi_label is not None)
+
+
+def test_look_alikes_are_told_with_both_figures_on_the_page_and_in_the_terminal() -> None:
+    value = report()
+    group = graft.DuplicateGroup((graft.ExampleRef("frame<1>", "w", 1, "class_0"),) * 2, 5, 0.83)
+    value = dataclasses.replace(
+        value,
+        look_alikes=graft.LookAlikes(30, 118, 0.6524, 0.6011, 0.7013, (group,)),
+        warnings=("Accuracy is 81% on inputs like these, but 65% when whole groups are held out.",),
+    )
+    read = Reader(page(version(value)))
+    assert "Look-alikes" in read.text
+    assert "65.2% of the answers are right (95% interval 60.1 to 70.1)" in read.text
+    assert "118 examples are in 30 groups" in read.text
+    assert "frame<1>" in read.text
+    assert "but 65% when whole groups are held out" in read.text
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.report("m", 1, value)
+    assert isinstance(terminal.out.file, io.StringIO)
+    shown = terminal.out.file.getvalue()
+    assert "65.2% (60.1 to 70.1); 118 examples in 30 groups" in shown
+    assert "but 65% when whole groups are held out" in shown
+    assert "Look-alikes" not in Reader(page(version(report()))).text

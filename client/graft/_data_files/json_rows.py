@@ -111,7 +111,7 @@ def json_row(name: str, line: int, text: str, *, unit: str = "line") -> Row | Ro
 
 def _checked(name: str, line: int, values: object, unit: str) -> Row | RowError:
     if isinstance(values, dict):
-        return Row(line, values, unit=unit)
+        return Row(line, values, sparse=True, unit=unit)
     shown = json.dumps(values, ensure_ascii=False)
     return RowError(name, line, f"{shown:.60} is not a JSON object", unit=unit)
 

@@ -42,6 +42,7 @@ def page(version: Version) -> str:
         ),
         quality.confusions(report),
         training_data.feature_map(report),
+        training_data.look_alikes(report),
         training_data.findings(report),
         quality.classes(report),
         "" if numbers else quality.head(report),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from typing import Final
 
-from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report
+from graft._records.label_forms import spelled
+from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report, SimilarLabels
 from graft._report import charts, markup, words
 
 _MAX_COLOURED: Final = 16
@@ -63,6 +65,19 @@ def _map_of_values(points: Sequence[MapPoint]) -> tuple[str, str]:
     return charts.feature_map(points, [], steps=steps), legend
 
 
+def look_alikes(report: Report) -> str:
+    """The largest groups of look-alikes, and the figure with such groups held out."""
+    found = report.look_alikes
+    if found is None:
+        return ""
+    said = (
+        f"With whole groups of look-alikes held out, {words.percent(found.accuracy)} of the answers are right (95% "
+        f"interval {words.interval(found.low, found.high)}). {words.plural(found.examples, 'example')} are in "
+        f"{words.plural(found.groups, 'group')}; the largest:"
+    )
+    return markup.section("Look-alikes", f"<p>{said}</p>{_groups(found.largest, 'Labels')}", kind="long")
+
+
 def findings(report: Report) -> str:
     """Duplicates, contradictions and probable label errors."""
     data = report.data
@@ -78,8 +93,11 @@ def findings(report: Report) -> str:
     }
     if report.regression is not None:
         del counts["probable label errors"]
+    if data.unlabelled_examples:
+        counts["unlabelled examples"] = f"{data.unlabelled_examples:,}"
+    labels = data.similar_labels or data.unlabelled_examples
     copies = data.exact_duplicates or data.near_duplicates or data.bound_examples or data.validation_copies
-    if not (data.label_errors or data.conflicting_inputs or copies):
+    if not (data.label_errors or data.conflicting_inputs or copies or labels):
         errors = "" if report.regression is not None else ", no probable label errors"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
@@ -91,6 +109,11 @@ def findings(report: Report) -> str:
     )
     kind = "Values" if report.regression is not None else "Labels"
     findings = [
+        (
+            "Similar labels",
+            "They differ by case, spacing, punctuation or invisible characters only, and may be meant as one.",
+            _similar(data.similar_labels),
+        ),
         ("Probable label errors", "Worth a second look, the most probable first.", errors),
         (
             conflicting.capitalize(),
@@ -113,6 +136,14 @@ def findings(report: Report) -> str:
         f'<h3>{title}</h3><p class="soft">{note}</p>{rows}' for title, note, rows in findings if rows
     )
     return markup.section("What the data shows", f'<dl class="counts">{tiles}</dl>{lists}', kind="long")
+
+
+def _similar(groups: Sequence[SimilarLabels]) -> str:
+    rows = [
+        [", ".join(f"{escape(spelled(it.label))} × {it.examples:,}" for it in group.labels)]
+        for group in groups
+    ]
+    return markup.folded_table(("Labels and their examples",), rows, numbers=())
 
 
 def _error(one: LabelError) -> list[str]:

@@ -12,6 +12,7 @@ from graft._records.reports import (
     DataReport,
     DuplicateGroup,
     ExampleRef,
+    LookAlikes,
     NoveltyReport,
     Report,
     TuningReport,
@@ -48,6 +49,12 @@ def stated(of: Report | EvaluationResult) -> bool:
     if isinstance(of, EvaluationResult) or of.evaluation:
         return True
     return bool(of.accuracy or (of.regression is not None and of.regression.rmse))
+
+
+def look_alikes(found: LookAlikes) -> str:
+    """The figure with whole groups of look-alikes held out, with its 95% interval."""
+    groups = f"{plural(found.examples, 'example')} in {plural(found.groups, 'group')}"
+    return f"{percent(found.accuracy)} ({interval(found.low, found.high)}); {groups}"
 
 
 def in_short(report: Report) -> str:
@@ -189,5 +196,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
         ),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "probable label error", ""),
+        (len(data.similar_labels), "group of similar labels", "groups of similar labels"),
+        (data.unlabelled_examples, "unlabelled example", ""),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

@@ -15,7 +15,7 @@ from graft._records.id_use import IdUse, Use
 from graft._records.shapes import several_examples
 from graft._records.targets import is_missing
 from graft._records.task_guess import TaskGuess
-from graft._streams.conversion import Conversion
+from graft._streams.conversion import OVERRULED_BY, Conversion
 from graft._streams.options import AdaptOptions
 
 LOG = logging.getLogger("graft")
@@ -108,7 +108,7 @@ async def prepared_async(
 def _prepared(options: AdaptOptions, guess: TaskGuess, changes: Changes) -> Prepared[Changes]:
     found = guess.result()
     if found.doubtful:
-        LOG.warning("%s", found.said)
+        LOG.warning("%s", found.said(OVERRULED_BY))
     options = replace(options, task=options.task or found.task)
     return Prepared(options, changes, Conversion(options.task, found, checked=options.validate_only))
 

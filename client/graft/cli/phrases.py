@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from graft._records.evaluations import EvaluationResult
+from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
 from graft._records.records import AdaptProgress, Event, Progress, StoredExample
 from graft._records.reports import Report
@@ -61,6 +62,7 @@ def report_facts(report: Report) -> dict[str, str]:
         **({"cut off": words.truncated(report)} if report.truncated_examples else {}),
         "measured by": words.measured(report),
         **figures(report),
+        **({"look-alikes apart": words.look_alikes(report.look_alikes)} if report.look_alikes else {}),
         "head": words.head(head.kind, head.view, head.settings),
         "backbone": f"{report.backbone} ({report.method})",
         "training took": f"{report.training_duration_s:.2f} s",
@@ -146,7 +148,7 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
 def target(example: StoredExample) -> str:
     """What an example should be answered with, whatever its task."""
     if example.labels is not None:
-        return ", ".join(example.labels) or "no label"
+        return cell_of(example.labels)
     if example.value is not None:
         return f"{example.value:.6g}"
     if example.distribution is not None:
@@ -159,14 +161,15 @@ def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
     if prediction.value is not None:
         return f"{prediction.value:.6g}", f"{prediction.low:.6g} to {prediction.high:.6g}", ""
     chosen = prediction.labels
-    if not any(score.selected is not None for score in prediction.scores):
+    single = not any(score.selected is not None for score in prediction.scores)
+    if single:
         others = prediction.scores[1:3]
         sure = [f"{prediction.probability:.{digits}f}"]
     else:
         others = tuple(score for score in prediction.scores if not score.selected)[:2]
         sure = [f"{score.probability:.{digits}f}" for score in prediction.scores if score.selected]
     rest = ", ".join(f"{score.label} {score.probability:.2f}" for score in others)
-    return ",".join(chosen), ",".join(sure), rest
+    return ",".join(chosen) if single else cell_of(chosen), ",".join(sure), rest
 
 
 def remarks(prediction: Prediction) -> str:

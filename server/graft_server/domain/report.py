@@ -464,4 +464,5 @@ def summary_of(report: Report) -> Report:
         learning_curve=None,
         feature_map=(),
         predicted_values=(),
+        look_alikes=replace(report.look_alikes, largest=()) if report.look_alikes else None,
     )

@@ -88,12 +88,13 @@ def _rows(head: Head) -> NDArray[np.float16]:
 
 def without_ids(report: Report, ids: Collection[str]) -> Report:
     """The report without entries that name one of the examples. Counts and figures stay."""
-    data = report.data
+    data, alike = report.data, report.look_alikes
     return dataclasses.replace(
         report,
         data=None if data is None else _data_without(data, ids),
         feature_map=tuple(it for it in report.feature_map if it.id not in ids),
         predicted_values=tuple(it for it in report.predicted_values if it.id not in ids),
+        look_alikes=alike and dataclasses.replace(alike, largest=_groups_without(alike.largest, ids)),
     )
 
 

@@ -104,7 +104,7 @@ def examples_in(train: ClassifiedSet, parts: Parts, seed: int) -> Examples:
         )
     dealt = deal(train, parts, labels)
     fold_of = stratified_folds(labels, dealt.bound, dealt.folds, seed)
-    measured = _measured(labels, fold_of, dealt.folds, len(train.classes))
+    measured = measurable(labels, fold_of, dealt.folds, len(train.classes))
     measured &= not dealt.torn
     soft = None if train.soft is None else train.soft[rows]
     return Examples(
@@ -174,9 +174,10 @@ def _folds(labels: NDArray[np.int32]) -> int:
     return min(by_size, max(typical, 2))
 
 
-def _measured(
+def measurable(
     labels: NDArray[np.int32], fold_of: NDArray[np.int32], folds: int, classes: int
 ) -> NDArray[np.bool_]:
+    """Returns whether each row's class has examples outside of its fold, shape (n,)."""
     counts = np.zeros((folds, classes), np.int64)
     np.add.at(counts, (fold_of, labels), 1)
     elsewhere = counts.sum(axis=0) - counts

@@ -33,6 +33,8 @@ class ExampleSet:
     wordings: tuple[bytes, ...] = ()
     """A digest of each text that is equal for texts of the same wording; b"" where there is none; () where there are
     no texts."""
+    recorded: bool = False
+    """Whether the inputs come from a camera or a microphone: such come in series."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -14,6 +14,7 @@ from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import Examples, examples_in, parts_of
 from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.reporting.look_alikes import with_look_alikes
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.search import Progress, Search, silent
 from graft_server.training.tasks.single_label.report import report_of
@@ -46,18 +47,9 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
         chosen.temperature,
         tuple(sorted((one.candidate for one in judged), key=lambda candidate: candidate.log_loss)),
     )
-    return Selection(
-        head,
-        report_of(
-            examples,
-            chosen.problem,
-            head,
-            choice,
-            out_of_fold=chosen.probabilities,
-        ),
-        examples,
-        chosen.probabilities,
-    )
+    report = report_of(examples, chosen.problem, head, choice, out_of_fold=chosen.probabilities)
+    report = with_look_alikes(report, examples, chosen)
+    return Selection(head, report, examples, chosen.probabilities)
 
 
 def _fitted(examples: Examples, chosen: Trial) -> SingleLabelHead:
