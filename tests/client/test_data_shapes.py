@@ -35,6 +35,7 @@ class Shape:
 
     def written(self, folder: Path) -> Path:
         path = folder / self.name
+        (folder / "b.png").write_bytes(PNG)  # what a shape with paths names
         path.write_bytes(self.content if isinstance(self.content, bytes) else self.content())
         return path
 
@@ -396,6 +397,24 @@ SHAPES = {
         text('text,label\na,pos\nb,neg\nc,pos\n"great,pos\nboring,neg\nleft",neg\nd,neg\n'),
         [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg")],
         refused=[5],
+    ),
+    "a broken text of several lines, one of which looks like a row": Shape(
+        "a.csv",
+        text('text,label\na,pos\nb,neg\nc,pos\nd,neg\n"he "said" this\nand, more\nbye",pos\ne,neg\n'),
+        [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg"), ("e", "neg")],
+        refused=[6, 7, 8],
+    ),
+    "tsv with doubled quotes, of which one row is broken": Shape(
+        "a.tsv",
+        text('text\tlabel\n"a ""b"" c"\tx\n"d ""e"""\ty\n"f\ng ""h"""\tx\n"i "j" k"\ty\nl\tx\n'),
+        [('a "b" c', "x"), ('d "e"', "y"), ('f\ng "h"', "x"), ("l", "x")],
+        refused=[6],
+    ),
+    "a quote that would join many rows": Shape(
+        "a.csv",
+        text('text,label\na,pos\nb,neg\n"c,pos\nd,neg\ne\nf,pos\n"g, h",neg\ni,pos\n'),
+        [("a", "pos"), ("b", "neg"), ("d", "neg"), ("f", "pos"), ("g, h", "neg"), ("i", "pos")],
+        refused=[4, 6],
     ),
     "bad objects within a json list": Shape(
         "a.json",

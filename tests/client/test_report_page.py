@@ -15,6 +15,7 @@ from rich.console import Console
 
 import graft
 from graft._records.report_messages import report_of
+from graft._records.reports import LabelCount, SimilarLabels
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
@@ -289,6 +290,24 @@ def test_a_clean_data_set_is_said_to_be_clean() -> None:
     clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
     text = Reader(page(version(dataclasses.replace(value, data=clean)))).text
     assert "No duplicates, no contradictions, no probable label errors." in text
+
+
+def test_similar_labels_and_unlabelled_examples_are_told_with_their_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value = report(3)
+    similar = SimilarLabels((LabelCount("card", 20), LabelCount("ca\u200brd", 3)))
+    clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
+    assert clean is not None
+    data = dataclasses.replace(clean, similar_labels=(similar,), unlabelled_examples=7)
+    text = Reader(page(version(dataclasses.replace(value, data=data)))).text
+    assert "Similar labels" in text
+    assert "'card' × 20, 'ca\\u200brd' × 3" in text
+    assert "unlabelled examples" in text
+    Terminal().report("m", 1, dataclasses.replace(value, data=data), full=True)
+    told = capsys.readouterr().out
+    assert "1 group of similar labels, 7 unlabelled examples" in told
+    assert "'card' (20) and 'ca\\u200brd' (3)" in told
 
 
 def test_the_matrix_has_the_most_confused_classes_and_its_rows_add_up() -> None:

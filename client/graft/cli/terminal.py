@@ -15,6 +15,7 @@ from rich.table import Table
 
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
+from graft._records.label_forms import named
 from graft._records.predictions import Prediction
 from graft._records.records import (
     Backbone,
@@ -25,7 +26,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
-from graft._records.reports import ClassReport, Confusion, DataReport, Report
+from graft._records.reports import ClassReport, Confusion, DataReport, Report, SimilarLabels
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.interrupts import Interrupts
@@ -214,6 +215,7 @@ class Terminal:
             self.out.print(_candidates(report))
         if report.data is not None:
             self._data(report.data, full=full)
+            self._similar(report.data.similar_labels if full else ())
         for advice in words.useful_advice(report):
             self.out.print(f"[cyan]advice:[/] {escape(words.advice(advice))}")
         for warning in report.warnings:
@@ -311,6 +313,13 @@ class Terminal:
         for confusion in confusions if full else confusions[:_SHOWN_CONFUSIONS]:
             _row(table, confusion.label, confusion.predicted, confusion.count)
         self.out.print(table)
+
+    def _similar(self, groups: Sequence[SimilarLabels]) -> None:
+        if groups:
+            table = _table("labels that may be meant as one")
+            for group in groups:
+                _row(table, named(group))
+            self.out.print(table)
 
     def _data(self, data: DataReport, *, full: bool) -> None:
         """Examples that a person should look at."""
