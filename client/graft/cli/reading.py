@@ -131,7 +131,7 @@ def read_file(
         merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
         columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
         survey = Survey(data, columns)
-        whole = args.data != "-" and not Path(args.data).is_fifo()
+        whole = args.data != "-" and Path(args.data).is_file()
         rows: Rows = data
         if isinstance(data, FolderTree):
             # To look at a folder means to open all its files, and its labels are names.
