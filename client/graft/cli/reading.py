@@ -235,7 +235,8 @@ class _Ahead:
 
     def _look(self, survey: Survey) -> None:
         size = 0
-        while len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
+        # What comes next may be long in coming, and what is there is to be sent: one row mostly tells.
+        while survey.open and len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
             since = time.monotonic()
             if (row := next(self._rest, None)) is None:
                 return
