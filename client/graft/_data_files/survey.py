@@ -11,9 +11,9 @@ from graft._data_files.absent import Absent
 from graft._data_files.cells import Cells, is_no_number
 from graft._data_files.columns import Columns, Origin, Row, RowError
 from graft._data_files.examples import example_of
-from graft._data_files.list_cells import list_of
 from graft._data_files.targets import CODE, labels_in
 from graft._records.id_use import IdUse
+from graft._records.list_cells import list_of
 from graft._records.targets import is_collection, is_missing
 from graft._records.task_guess import Guess, TaskGuess
 

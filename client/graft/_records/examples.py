@@ -108,6 +108,19 @@ def input_message(value: object) -> types_pb2.Input:
     raise no_input(value)
 
 
+def sendable_input(value: object) -> types_pb2.Input:
+    """Returns the protobuf form of one input that travels without an example.
+
+    Raises:
+        TypeError: The value is not a supported input.
+        ValueError: It cannot be sent: see `input_message`, or it is larger than a message may be.
+    """
+    message = input_message(value)
+    if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
+        raise ValueError(f"the input takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
+    return message
+
+
 def example_messages(examples: Iterable[ExampleLike], task: str = "") -> Iterator[types_pb2.Example]:
     """Converts examples for a task to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, example in enumerate(examples):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
+from graft._records.list_cells import list_of
 from graft._records.records import CheckResult, Rejection
 from graft._records.task_guess import Guess
 from graft.v1 import adaptation_pb2
@@ -66,6 +67,10 @@ class Conversion:
         if ids.lossy:
             notices.append(
                 f"{ids.said('examples', 'inputs')}: later ones would replace {ids.lost:,} of the same id"
+            )
+        if lists := [label for label in self._labels if list_of(label) is not None]:
+            notices.append(
+                f"{len(lists):,} labels look like lists, such as {lists[0]:.60}: give the labels as a set"
             )
         found = similar(self._labels)
         return CheckResult(

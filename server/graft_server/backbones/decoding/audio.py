@@ -143,9 +143,16 @@ def decode_audio(
                 "look at how it was written.",
                 "AUDIO_TOO_LOUD",
             )
-        if loudest > _UNSCALED:
-            samples = samples / np.float32(next((it for it in _FULL_SCALES if it >= loudest), 1.0))
+        samples = samples * np.float32(_scale(loudest, file.subtype))
         return Clip(_resampled(samples, file.samplerate, rate), truncated)
+
+
+def _scale(loudest: float, subtype: str) -> float:
+    """What samples are multiplied with to have the full scale that they were meant to have."""
+    if loudest > _UNSCALED:
+        return 1 / next((it for it in _FULL_SCALES if it >= loudest), 1.0)
+    # 16 bits in the lower half of 32: nothing that was recorded is so quiet.
+    return 2.0**16 if subtype == "PCM_32" and loudest <= 2.0**-16 else 1.0
 
 
 def _mended(data: bytes) -> bytes:
