@@ -40,10 +40,10 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--second", metavar="COLUMN", help="the second text, where --input is the first of a pair"
     )
-    target = data.add_mutually_exclusive_group()
-    target.add_argument(
+    data.add_argument(
         "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
     )
+    target = data.add_mutually_exclusive_group()
     target.add_argument(
         "--labels-from",
         type=_names,
@@ -96,7 +96,8 @@ def _add_reading(how: argparse._ArgumentGroup) -> None:
         "--quote",
         choices=QUOTES,
         default="",
-        help="what encloses cells that contain the delimiter; none: quotes are characters like others",
+        metavar="CHAR",
+        help="what encloses cells that contain the delimiter: \" or '; none: quotes are characters like others",
     )
     how.add_argument(
         "--encoding",
@@ -115,7 +116,11 @@ def _add_reading(how: argparse._ArgumentGroup) -> None:
         "--sheet", default="", metavar="NAME", help="of an Excel file (the one with the columns)"
     )
     how.add_argument(
-        "--decimal", choices=(".", ","), default="", help="what numbers have before their decimals"
+        "--decimal",
+        choices=(".", ","),
+        default="",
+        metavar="CHAR",
+        help="before the decimals of numbers: . or ,",
     )
 
 
