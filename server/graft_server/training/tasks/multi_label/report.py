@@ -168,7 +168,10 @@ def _warnings(train: MultiLabelSet, parts: Parts, fold_of: NDArray[np.int32]) ->
     for which, what in (
         (counts == 0, "no training examples: {} not a likely answer"),
         (counts == n, "no training example without it: {} always a likely answer"),
-        (torn, "examples of one group only: whether {} recognised could not be measured"),
+        (
+            torn,
+            "examples of one group only, or copies of one input: whether {} recognised could not be measured",
+        ),
         (
             (counts > 0) & (counts < FEW) & (counts < n) & ~torn,
             f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",

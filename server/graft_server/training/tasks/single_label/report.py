@@ -135,7 +135,10 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     for which, what in (
         (counts == 0, "no training examples: {} not a likely answer"),
         (counts == 1, "a single training example: whether {} recognised could not be measured"),
-        (torn & (counts > 1), "examples of one group only: whether {} recognised could not be measured"),
+        (
+            torn & (counts > 1),
+            "examples of one group only, or copies of one input: whether {} recognised could not be measured",
+        ),
         (
             (counts > 1) & (counts < FEW) & ~torn,
             f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",
