@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class DataError(Exception):
@@ -124,8 +124,7 @@ class Rows(Origin, Protocol):
         """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of a file."""
 
     line: int

@@ -74,8 +74,8 @@ def found_dialect(beginning: Beginning, reading: Reading, usual: str, columns: C
         delimiter = _delimiter(beginning, skipped, usual, quote, columns)
     found = Found(Dialect(delimiter, quote, sure=bool(reading.quote)), skipped)
     _look(found, beginning, reading)
-    if not found.dialect.sure:
-        found.dialect = _by_evidence(found, beginning)
+    if not found.dialect.sure and (better := _by_evidence(found, beginning)) != found.dialect:
+        found.dialect = better
         _look(found, beginning, reading)
     return found
 
@@ -138,8 +138,10 @@ def _look(found: Found, beginning: Beginning, reading: Reading) -> None:
             header = [(it or "").strip() for it in record.cells]
             records.width = found.named = len(header)
             continue
-        if not record.wrong and len(found.sample) < _SAMPLE:
+        if not record.wrong:
             found.sample.append(record.cells)
+        if len(found.sample) >= _SAMPLE:
+            break
     found.named = found.named or len(header)
     if not reading.names and _has_row_names(header, found.sample):
         header.insert(0, "")

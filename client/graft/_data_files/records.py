@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from graft._data_files.lines import MAX_CHARACTERS, Line, TextLines
 
@@ -56,8 +56,7 @@ class Dialect:
         return self.delimiter in "\t|" and not self.sure
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a row's lines hold."""
 
     line: int
@@ -82,6 +81,8 @@ class Records:
     def __init__(self, lines: TextLines, dialect: Dialect, *, seen: Sequence[set[str] | None] = ()) -> None:
         self._lines = lines
         self._dialect = dialect
+        self._single = _Single()
+        self._singles = _csv_rows(self._single, dialect) if dialect.quote else iter(())
         self.width = 0
         self.loose = 0
         self._doubtful = 0
@@ -95,8 +96,9 @@ class Records:
 
     def fits(self, cells: Sequence[str | None]) -> bool:
         """Whether a row has the cells that the header asks for; empty ones behind these do not count."""
-        least = self.width - self.loose
-        return not self.width or (least <= len(cells) and not any(cells[self.width :]))
+        if len(cells) == self.width or not self.width:
+            return True
+        return self.width - self.loose <= len(cells) and not any(cells[self.width :])
 
     def _record(self, line: Line) -> Record:
         if wrong := line.wrong():
@@ -153,11 +155,12 @@ class Records:
         """The row in this dialect, with what comes behind it still to be read; None if it is none."""
         if not dialect.backslash and not line.text.count(dialect.quote) % 2:
             # Most rows with quotes take one line.
-            alone, _ = _parsed(iter((line.text,)), dialect)
+            self._single.text = line.text
+            alone, _ = _parsed(self._singles)
             if alone is not None:
                 return Record(line.number, alone)
         used = [line]
-        cells, _ = _parsed(self._feed(used, dialect), dialect)
+        cells, _ = _parsed(_csv_rows(self._feed(used, dialect), dialect))
         self._lines.put_back(used[1:])
         if cells is None or any(it.wrong() for it in used):
             return None
@@ -222,7 +225,7 @@ class Records:
             self._lines.put_back(rest)
             return self._unbalanced(line)
         used = [line]
-        _, ended = _parsed(self._feed(used, self._dialect), self._dialect)
+        _, ended = _parsed(_csv_rows(self._feed(used, self._dialect), self._dialect))
         if ended or self._are_rows(used[1:-1]):
             self._lines.put_back(used[1:])
             return self._unbalanced(line)
@@ -242,10 +245,26 @@ class Records:
         return known > 1 or sum(map(self.fits, rows)) >= _ROWS * len(rows)
 
 
-def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:
-    """The cells of the first row of `feed`, None if it is malformed; and whether `feed` ended within a quoted cell."""
+class _Single:
+    """Feeds one line at a time to one parser of the csv module: to make a parser takes longer than to parse a line."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if not self.text:
+            raise StopIteration
+        text, self.text = self.text, ""
+        return text
+
+
+def _csv_rows(feed: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+    """The rows of `feed`, as the csv module reads them in a dialect with quotes."""
     csv.field_size_limit(MAX_CHARACTERS)
-    reader = csv.reader(
+    return csv.reader(
         feed,
         delimiter=dialect.delimiter,
         quotechar=dialect.quote,
@@ -253,11 +272,15 @@ def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:
         doublequote=not dialect.backslash,
         strict=True,
     )
+
+
+def _parsed(rows: Iterator[list[str]]) -> tuple[Cells | None, bool]:
+    """The cells of the next row, None if it is malformed; and whether the text ended within a quoted cell."""
     try:
-        found = next(reader)
+        found = next(rows)
     except (csv.Error, StopIteration) as error:
         return None, "end of data" in str(error)
-    return [None if it == _NOTHING else it for it in found], False
+    return ([None if it == _NOTHING else it for it in found] if _NOTHING in found else [*found]), False
 
 
 @functools.cache

@@ -69,6 +69,8 @@ def _fields(value: Any, columns: Columns) -> dict[str, Any]:
     """JSON holds a list of labels, an object of probabilities, or a number, as it is."""
     if isinstance(value, str):
         value = _of_text(value, columns)
+        if isinstance(value, str):
+            return {"label": label_of(value)}
     if value is None:
         return {}
     if isinstance(value, Mapping):
