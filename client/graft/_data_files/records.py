@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self, TypeAlias
 
@@ -75,10 +75,12 @@ class Records:
     Attributes:
         width: How many cells a row has; 0: as many as the first one.
         loose: How many cells at the end of a row may be left away.
-        seen: The values of each column, where there are few; None: there are many.
+        seen: What is among the values of each column, where that tells rows from other lines; None: it does not.
     """
 
-    def __init__(self, lines: TextLines, dialect: Dialect, *, seen: Sequence[set[str] | None] = ()) -> None:
+    def __init__(
+        self, lines: TextLines, dialect: Dialect, *, seen: Sequence[Container[str] | None] = ()
+    ) -> None:
         self._lines = lines
         self._dialect = dialect
         self._single = _Single()
@@ -208,9 +210,13 @@ class Records:
         return Record(line.number, [], wrong, lines=record.lines)
 
     def _known(self, cells: Cells) -> bool:
-        """Whether a row has in the columns of few values what other rows have there."""
-        few = [at for at, values in enumerate(self.seen) if values]
-        return bool(few) and self.fits(cells) and all(cells[at] in (self.seen[at] or ()) for at in few)
+        """Whether a row has what other rows have in the columns of few values and of numbers.
+
+        A quote at the edge of a cell may be the one that begins a row of several lines, or ends it.
+        """
+        told = [(cell, values) for cell, values in zip(cells, self.seen, strict=False) if values]
+        quote = self._dialect.quote
+        return bool(told) and self.fits(cells) and all((cell or "").strip(quote) in it for cell, it in told)
 
     def _is_rest(self, line: Line, cells: Cells) -> bool:
         """Whether a line may be the rest of a row that could not be read, and looks like none of the others."""
