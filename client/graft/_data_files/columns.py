@@ -82,6 +82,8 @@ class Columns:
     """ "single_label", "multi_label", "regression", or "" if it is not known."""
     lists: bool = False
     """Whether cells of `label` that look like lists are lists; they are in any case where there is a separator."""
+    numbers: bool = False
+    """Whether the zeros and ones of a list are names of labels, as other numbers in lists are."""
     codes: bool = False
     """Whether labels such as "2.0" are codes that became fractions: "2"."""
     merge: Callable[[str], str] | None = None

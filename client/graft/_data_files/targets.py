@@ -76,7 +76,7 @@ def _fields(value: Any, columns: Columns) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {"distribution": distribution_of(value)}
     if is_collection(value):
-        return {"labels": labels_of(value)}
+        return {"labels": labels_of(map(label_of, value) if columns.numbers else value)}
     if isinstance(value, float) and not columns.task:
         return {"label": value}  # the numbers of all rows tell whether they are labels
     return {"label": label_of(value)}
