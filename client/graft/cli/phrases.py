@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
+from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
@@ -49,7 +50,10 @@ def _described(progress: Progress) -> str:
 def learned(progress: AdaptProgress | Progress) -> str:
     """How well a stream is being learned, where that is known."""
     right = progress.metrics.get("prequential_accuracy")
-    return "" if right is None else f", {words.percent(right)} predicted right before they were learned"
+    few = progress.metrics.get("examples", words.LEAST_EXAMPLES) < words.LEAST_EXAMPLES
+    return (
+        "" if right is None or few else f", {words.percent(right)} predicted right before they were learned"
+    )
 
 
 def report_facts(report: Report) -> dict[str, str]:
@@ -107,10 +111,12 @@ def why_nothing(result: EvaluationResult, unread: int) -> str:
 
 
 def lines_of(indices: Sequence[int], count: int, lines: Sequence[int]) -> str:
-    """The lines of the first examples of a kind, by their indices, of which there are `count`."""
-    shown = [str(lines[it]) for it in indices[:_SHOWN_LINES]]
+    """The lines, rows or files of the first examples of a kind, by their indices, of which there are `count`."""
+    unit = lines.unit if isinstance(lines, RowsRead) else "line"
+    name = lines.place if isinstance(lines, RowsRead) and unit == "file" else str
+    shown = [name(lines[it]) for it in indices[:_SHOWN_LINES]]
     more = f" and {count - len(shown):,} more" if count > len(shown) else ""
-    return f"line{'s' if count > 1 else ''} {', '.join(shown)}{more}"
+    return f"{unit}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def figures(of: Report | EvaluationResult) -> dict[str, str]:

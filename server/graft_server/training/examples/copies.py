@@ -54,7 +54,10 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int) -> Copies:
     alike = _joined(len(compared), rounded)
     worded = _by_wording(train, compared)
     bound = bound_together(alike, worded, _narrowed(space, near, alike))
-    isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
+    isolated = compared[:0], compared[:0]
+    if not any(train.wordings):
+        # Of texts the wording tells more: what else is isolated says the same in other words.
+        isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
     bound = _unless_whole_classes(bound, bound_together(bound, pairs=isolated), place, train.kinds()[rows])
     pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
     pairs += zip(*(it.tolist() for it in isolated), strict=True)
