@@ -174,7 +174,7 @@ def _texts(draws: int) -> Iterator[tuple[str, list[float]]]:
     """How far the dimension rises in texts, which are not examined for it."""
     for texts in (banking77(), clinc150(), sms_spam()):
         data, labels = featured(texts).train["pooled"], texts.train_labels
-        for each in (16, 64):
+        for each in (16, 32):
             rises = []
             for seed in range(draws):
                 rows = few_shot(labels, each, seed)
