@@ -29,9 +29,8 @@ from graft_server.training.solvers.threads import side_by_side
 RISE = 0.32
 """The rise of log D, less its standard error, from which inputs are in series."""
 RISEN = 0.9
-"""The share of the rise behind which the next series begins. Photographs of groceries, with their scenes held out:
-accuracy 70.8 and 72.1 by two backbones, on photographs of other scenes 65.2 and 68.7; made-up frames of
-Fashion-MNIST, 8 of 8 pictures a class, 70 and 75, of other pictures 67 and 58."""
+"""The share of the rise behind which the next series begins: see `benchmarks/lookalikes.py` for how far accuracy with
+such series held out is from accuracy on inputs of new series."""
 GAP = 2.0
 """The dimension below which there is a gap between series."""
 AXES = (0.3, 0.4, 0.5)
