@@ -39,7 +39,7 @@ def featured(texts: Texts) -> Featured:
     return Featured(
         texts,
         *(
-            _cached(f"{texts.name}-{part}", inputs)
+            cached(f"{texts.name}-{part}", inputs)
             for part, inputs in (
                 ("train", texts.train),
                 ("test", texts.test),
@@ -50,7 +50,7 @@ def featured(texts: Texts) -> Featured:
     )
 
 
-def _cached(name: str, inputs: Sequence[str]) -> Views:
+def cached(name: str, inputs: Sequence[str]) -> Views:
     if not inputs:
         return {}
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]

@@ -195,6 +195,23 @@ def test_integers_that_were_stored_as_floats_are_scaled(bits):
     np.testing.assert_allclose(clip.samples, tone(), atol=1e-6)
 
 
+def test_sixteen_bits_in_the_lower_half_of_thirty_two_are_scaled():
+    sixteen = np.round(tone() * (2**15 - 1)).astype(np.int32)
+    clip = decode_audio(saved(sixteen, subtype="PCM_32"), RATE)
+    np.testing.assert_allclose(clip.samples, tone(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(RATE), np.full(RATE, 0.5), tone() + 0.4], ids=["silence", "offset", "both"]
+)
+def test_silence_and_a_constant_offset_are_finite_to_every_encoder(samples):
+    data = saved(samples.astype(np.float32), subtype="FLOAT")
+    for recipe in (LogMelRecipe.of_config({}), WaveformRecipe.of_config({})):
+        values = recipe.item(data).values
+        assert np.isfinite(values).all()
+        assert np.abs(values).max() < 100
+
+
 def test_floats_that_are_somewhat_above_full_scale_are_left_as_they_are():
     clip = decode_audio(saved(tone() * np.float32(4), subtype="FLOAT"), RATE)
     np.testing.assert_array_equal(clip.samples, tone() * np.float32(4))

@@ -224,6 +224,26 @@ def test_of_an_animated_gif_the_first_frame_is_read():
     assert decode_image(data).getpixel((5, 5)) == colours[0]
 
 
+@pytest.mark.parametrize("form", ["WEBP", "PNG"])
+def test_of_other_animations_the_first_frame_is_read(form):
+    first, second = (Image.new("RGB", (20, 20), colour) for colour in ((255, 0, 0), (0, 255, 0)))
+    data = saved(first, form, save_all=True, append_images=[second], lossless=True)
+    with Image.open(io.BytesIO(data)) as whole:
+        assert whole.n_frames == 2  # type: ignore[attr-defined]
+    assert decode_image(data).getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_sixteen_bits_of_grey_are_turned_as_their_exif_orientation_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    levels = np.zeros((10, 20), np.uint16)
+    levels[:5, :10] = 4_095
+    decoded = np.asarray(decode_image(saved(Image.fromarray(levels), exif=exif)))
+    assert decoded.shape == (20, 10, 3)
+    assert decoded[0, -1].tolist() == [255, 255, 255]
+    assert decoded[-1, 0].tolist() == [0, 0, 0]
+
+
 def test_a_cmyk_jpeg_is_read_in_its_colours():
     image = Image.new("RGB", (32, 32), (250, 128, 10))
     decoded = decode_image(saved(image.convert("CMYK"), "JPEG", quality=95))

@@ -186,6 +186,15 @@ def test_quantized_weights_are_refused(folder):
     assert f"quantized ({FEED} is I8)" in said
 
 
+def test_a_configuration_of_quantized_weights_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = refused(folder)
+    assert "quantized (bitsandbytes)" in said
+    assert "or remove quantization_config" in said
+
+
 def test_weights_in_half_precision_are_read(folder):
     def change(weights: Weights) -> Weights:
         return {k: it.astype(np.float16) if it.dtype == np.float32 else it for k, it in weights.items()}

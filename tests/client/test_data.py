@@ -92,7 +92,11 @@ def test_a_file_is_read_as_it_is_used(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": \n', "a.jsonl, line 2: not JSON .*at character"),
         ("a.jsonl", '["a", "x"]\n', "a.jsonl, line 1: .* is not a JSON object"),
         ("a.jsonl", '{"text": 3, "label": "x"}\n', "line 1, column 'text': 3 is not a text"),
-        ("a.jsonl", '{"text": "a", "label": 0.5}\n', "line 1, column 'label': 0.5 is not a text"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": [["x"]]}\n',
+            r"line 1, column 'label': a label must be .*\['x'\]",
+        ),
         ("a.csv.gz", gzip.compress(b"text,label\na,x\n", mtime=0)[:-6], "not a whole compressed file"),
         ("a.parquet", b"PAR1", "not a whole Parquet file"),
     ],

@@ -35,6 +35,7 @@ class Shape:
 
     def written(self, folder: Path) -> Path:
         path = folder / self.name
+        (folder / "b.png").write_bytes(PNG)  # what a shape with paths names
         path.write_bytes(self.content if isinstance(self.content, bytes) else self.content())
         return path
 
@@ -117,6 +118,12 @@ SHAPES = {
         "a.xlsx",
         lambda: excel(["text", "label"], ["a", 3], [7, True], [None, None], ["c", 2.5]),
         [("a", "3"), ("7", "TRUE"), ("c", "2.5")],
+    ),
+    "excel, rows that end early": Shape(
+        "a.xlsx",
+        lambda: excel(["label", "text", "note"], ["x", "a", "b"], ["y", "c"], ["x"]),
+        [("a", "x"), ("c", "y")],
+        refused=[4],
     ),
     "excel, one of several sheets": Shape(
         "a.xlsx",
@@ -397,11 +404,35 @@ SHAPES = {
         [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg")],
         refused=[5],
     ),
+    "a broken text of several lines, one of which looks like a row": Shape(
+        "a.csv",
+        text('text,label\na,pos\nb,neg\nc,pos\nd,neg\n"he "said" this\nand, more\nbye",pos\ne,neg\n'),
+        [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg"), ("e", "neg")],
+        refused=[6, 7, 8],
+    ),
+    "tsv with doubled quotes, of which one row is broken": Shape(
+        "a.tsv",
+        text('text\tlabel\n"a ""b"" c"\tx\n"d ""e"""\ty\n"f\ng ""h"""\tx\n"i "j" k"\ty\nl\tx\n'),
+        [('a "b" c', "x"), ('d "e"', "y"), ('f\ng "h"', "x"), ("l", "x")],
+        refused=[6],
+    ),
+    "a quote that would join many rows": Shape(
+        "a.csv",
+        text('text,label\na,pos\nb,neg\n"c,pos\nd,neg\ne\nf,pos\n"g, h",neg\ni,pos\n'),
+        [("a", "pos"), ("b", "neg"), ("d", "neg"), ("f", "pos"), ("g, h", "neg"), ("i", "pos")],
+        refused=[4, 6],
+    ),
     "bad objects within a json list": Shape(
         "a.json",
         text('[\n{"text": "a", "label": "x"},\n{"text": },\n7,\n{"text": "b", "label": "y"}\n]'),
         [("a", "x"), ("b", "y")],
         refused=[3, 4],
+    ),
+    "a byte in another encoding within a json list": Shape(
+        "a.json",
+        b'[{"text": "a", "label": "x"},\n{"text": "caf\xe9", "label": "x"},\n{"text": "\xc3\xa9", "label": "y"}]',
+        [("a", "x"), ("é", "y")],
+        refused=[2],
     ),
     "half a character in json": Shape(
         "a.jsonl",

@@ -17,6 +17,7 @@ from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.reader import numbered_examples
 from graft._data_files.refused import RowsRead
 from graft._records.records import Rejection
+from graft.cli.phrases import lines_of
 from graft.cli.terminal import Terminal
 
 PNG, WAV, TIFF = b"\x89PNG\r\n\x1a\nrest", b"RIFF\x10\0\0\0WAVErest", b"II*\0\x08\0\0\0rest"
@@ -91,6 +92,20 @@ def test_the_terminal_names_the_files_that_the_client_or_the_server_refused(tmp_
     assert "2 examples were refused" in shown
     assert "cat/3.png: it is an HTML page" in shown
     assert "dog/4.png: The PNG image cannot be decoded [IMAGE_CORRUPT]" in shown
+
+
+def test_an_evaluation_names_files_of_a_folder_and_lines_of_a_table(tmp_path: Path) -> None:
+    laid(tmp_path, "cat/1.png", "dog/2.png")
+    rows = RowsRead("file")
+    with FolderTree(tmp_path) as tree:
+        rows.place = tree.place
+        for line, _ in numbered_examples(tree, FOLDER_COLUMNS, rows.refuse):
+            rows.take(line)
+    assert lines_of([0, 1], 3, rows) == "files cat/1.png, dog/2.png and 1 more"
+    table = RowsRead()
+    table.take(7)
+    assert lines_of([0], 1, table) == "line 7"
+    assert lines_of([0, 1], 2, [5, 9]) == "lines 5, 9"
 
 
 def test_a_link_to_nothing_is_refused_alone(tmp_path: Path) -> None:

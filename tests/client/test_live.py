@@ -636,11 +636,34 @@ def test_the_report_becomes_a_page(target: str, trained: graft.AdaptResult, tmp_
 def test_the_command_names_the_lines_of_refused_rows(target: str, tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
     rows = [f'"{text}",{label}' for text, label in few()]
-    data.write_text("\n".join(["text,label", *rows[:3], '"first\nsecond",', *rows[3:]]) + "\n")
+    data.write_text("\n".join(["text,label", *rows[:3], '" \n ",lock', *rows[3:]]) + "\n")
     ended = graft_command(target, "adapt", new_name(), str(data))
     assert ended.returncode == 0, ended.stderr
     assert "1 example was refused" in ended.stderr
     assert "line 5: " in ended.stderr
+
+
+def test_every_command_refuses_a_bad_row_alone_and_names_its_line(target: str, tmp_path: Path) -> None:
+    model = new_name()
+    rows = [f'"{text}",{label}' for text, label in few()]
+    content = (
+        "\n".join(["text,label", *rows[:3], "only a text", "caf\xe9,x", *rows[3:], '"never closed,x']) + "\n"
+    )
+    data = tmp_path / "data.csv"
+    data.write_bytes(content.encode("latin-1"))
+    refused = [
+        "3 examples were refused",
+        "line 5: 1 cells",
+        "line 6: byte 0xe9",
+        f"line {len(rows) + 4}: its quotes",
+    ]
+    checked = graft_command(target, "adapt", model, str(data), "--check")
+    assert f"{len(rows)} of {len(rows) + 3} examples would be taken" in checked.stdout
+    adapted = graft_command(target, "adapt", model, str(data), "--json")
+    assert json.loads(adapted.stdout)["unread_count"] == 3
+    evaluated = graft_command(target, "evaluate", model, str(data))
+    for ended in (checked, adapted, evaluated):
+        assert [it for it in refused if it not in ended.stderr] == [], ended.stderr
 
 
 def test_errors_of_the_server_are_one_line_with_a_remedy(target: str) -> None:

@@ -179,6 +179,9 @@ NO_INPUTS = [
     pytest.param(bytearray(b"hello"), "input 0: the 5 bytes are neither", id="bytearray"),
     pytest.param(Path("/nowhere/a.png"), "input 0: /nowhere/a.png cannot be read: No such file", id="path"),
     pytest.param(Path("/"), "input 0: / cannot be read: Is a directory", id="folder"),
+    pytest.param(
+        ["hello", "a" * (33 << 20)], "input 1: the input takes 34,603,013 bytes; at most", id="large"
+    ),
     pytest.param(["hello", "\ud800"], "input 1: the text is not valid Unicode", id="surrogate"),
     pytest.param(
         [graft.TextPair("a", "\ud800")], "input 0: the text is not valid Unicode", id="pair-surrogate"
@@ -205,7 +208,10 @@ def test_other_shapes_are_told_what_was_given_and_what_is_right(inputs: Any, say
 
 
 def test_what_arrives_asynchronously_is_for_the_other_client() -> None:
-    with graft.Client(NOWHERE) as client, pytest.raises(TypeError, match="which an AsyncClient takes"):
+    with (
+        graft.Client(NOWHERE) as client,
+        pytest.raises(TypeError, match=r"ask by AsyncClient\.predict_stream"),
+    ):
         client.predict("m", arriving())
 
 

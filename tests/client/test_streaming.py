@@ -213,7 +213,8 @@ def command(server: Any, *arguments: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
         env=dict(os.environ),
     )
 
@@ -230,9 +231,11 @@ def test_followed_lines_are_committed_at_their_end_and_gone_on_with_later(
 ) -> None:
     model = new_name()
     follow = (model, "-", "--follow", "--adaptation-id", "a")
-    out, err = command(server, *follow).communicate(lines(few) + "no json\n", timeout=60)
-    assert json.loads(out)["version"] == 1
+    out, err = command(server, *follow).communicate(lines(few) + "no json\n\udce9\n", timeout=60)
+    found = json.loads(out)
+    assert (found["version"], found["unread_count"]) == (1, 2)
     assert f"line {len(few) + 1}: not JSON" in err
+    assert f"line {len(few) + 2}: byte 0xe9 is not UTF-8" in err
     out, _ = command(server, *follow).communicate('{"delete": "0"}\n' + lines(few[:1], 50), timeout=60)
     result = json.loads(out)
     assert (result["version"], result["report"]["examples"]) == (2, len(few))

@@ -177,6 +177,8 @@ def guess(*targets: Any) -> Guess:
         ([None, None, 0.25], "regression"),
         ([pd.NA, ["a"]], "multi_label"),
         ([pd.NaT, {"a": 1.0}], "single_label"),
+        ([["a"], "a", "b"], "single_label"),
+        ([{"a", "b"}, "a", {"b"}], "multi_label"),
         ([NAN, NAN], ""),
         ([], ""),
         ([True, False], "single_label"),
@@ -202,11 +204,11 @@ def test_the_task_is_told_by_targets_that_are_there(targets: list[Any], task: st
 
 
 def test_a_guess_that_may_be_wrong_is_said_with_what_overrules_it() -> None:
-    said = guess(0.0, 1.0, NAN, 2.0, 1.0).said
+    said = guess(0.0, 1.0, NAN, 2.0, 1.0).said("task={}")
     assert "single-label, guessed because targets are the whole numbers 0, 1, 2 and 1 is missing" in said
-    assert "task regression overrules" in said
-    assert "task single-label overrules" in guess(1.0, 2.0, 3.0).said
-    assert guess("a", NAN).said == ""
+    assert "; task=regression overrules" in said
+    assert "--task single-label overrules" in guess(1.0, 2.0, 3.0).said("--task {}")
+    assert guess("a", NAN).said("{}") == ""
 
 
 def test_named_fields_tell_the_task_unless_they_are_missing() -> None:
@@ -289,6 +291,7 @@ def test_each_use_of_an_id_is_told_apart() -> None:
     found = [use.add(graft.Example(text, label, id="1")) for text, label in rows]
     assert found == [Use.NEW, Use.SAME, Use.OTHER_TARGET, Use.OTHER_INPUT]
     assert (use.ids, use.examples, use.lost) == (1, 4, 2)
+    assert use.add(graft.Example("z", id=1)) is Use.OTHER_INPUT  # type: ignore[arg-type]
     array = np.array([0.5, 1.0])
     assert use.add(graft.Example(array, id="2")) is Use.NEW
     assert use.add(graft.Example(array.copy(), id="2")) is Use.SAME

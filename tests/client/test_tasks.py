@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +90,8 @@ def test_a_bundle_of_several_labels_selects_what_the_server_does(client, wire, s
     settings = json.loads((tmp_path / "preprocessing.json").read_text())
     assert (settings["task"], settings["at_least_one"]) == ("multi_label", False)
     assert settings["thresholds"] == pytest.approx(outputs["thresholds"].tolist(), abs=1e-5)
-    assert [sorted(filter(None, line[0].split(","))) for line in runner_lines(tmp_path, TEXTS)] == SETS
+    shown = [line[0] for line in runner_lines(tmp_path, TEXTS)]
+    assert [[] if it == "[]" else sorted(it.split(",")) for it in shown] == SETS
 
 
 def test_a_bundle_of_numbers_answers_what_the_server_does(client, wire, values_model, tmp_path):
@@ -234,9 +239,9 @@ def test_a_file_of_values_is_taught_asked_and_reported_by_commands(server, model
             types_pb2.TASK_MULTI_LABEL,
             {"label_set": types_pb2.LabelSet(labels=["lock", "bill"])},
             {"labels": ("bill", "lock")},
-            "bill, lock",
+            "bill,lock",
         ),
-        (types_pb2.TASK_MULTI_LABEL, {"label_set": types_pb2.LabelSet()}, {"labels": ()}, "no label"),
+        (types_pb2.TASK_MULTI_LABEL, {"label_set": types_pb2.LabelSet()}, {"labels": ()}, "[]"),
         (types_pb2.TASK_REGRESSION, {"value": 2.5}, {"value": 2.5}, "2.5"),
         (
             types_pb2.TASK_SINGLE_LABEL,
@@ -270,3 +275,111 @@ def test_stored_examples_are_listed_with_targets_of_every_kind(  # noqa: PLR0917
     assert found.weight == 0.5
     assert cli.main(["examples", model, "--server", server.target]) == 0
     assert shown in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------- files of people
+
+
+def graft_command(server: Any, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "graft.cli", words[0], "--server", server.target, *words[1:]]
+    return subprocess.run(line, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+
+
+def rows_of_customers() -> list[dict[str, Any]]:
+    targets = pairs(["lock", "bill", "lock", "day"])
+    return [{"text": text, "label": label, "id": f"c{n % 20}"} for n, (text, label) in enumerate(targets)]
+
+
+def test_an_id_column_that_is_not_unique_loses_no_row_unasked(server, client, model, tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_of_customers()))
+    told = "is not unique: 20 ids for 40 rows, 20 of them with different texts"
+
+    checked = graft_command(server, "adapt", model, str(data), "--id", "id", "--check")
+    assert (checked.returncode, told in checked.stderr) == (0, True)
+    refused = graft_command(server, "adapt", model, str(data), "--id", "id")
+    assert (refused.returncode, told in refused.stderr, "--id-repeats keep" in refused.stderr) == (
+        1,
+        True,
+        True,
+    )
+    streamed = graft_command(server, "adapt", model, "-", "--id", "id", stdin=data.read_text())
+    assert (streamed.returncode, "line 21: the id 'c0' is not unique" in streamed.stderr) == (1, True)
+    assert client.models(model) == []
+
+    kept = graft_command(server, "adapt", model, str(data), "--id", "id", "--id-repeats", "keep", "--json")
+    result = json.loads(kept.stdout)
+    assert result["report"]["examples"] == 20
+    assert "20 rows were left out: an earlier row has their id" in result["notes"]
+    replaced = graft_command(
+        server, "adapt", model, "-", "--id", "id", "--id-repeats", "replace", stdin=data.read_text()
+    )
+    assert "20 examples were replaced by later ones with the same id and another input" in replaced.stdout
+
+
+def test_a_person_is_asked_about_an_id_column_that_is_not_unique(server, client, model, tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_of_customers()))
+    person, terminal = pty.openpty()
+    line = [
+        sys.executable,
+        "-m",
+        "graft.cli",
+        "adapt",
+        model,
+        str(data),
+        "--server",
+        server.target,
+        "--id",
+        "id",
+    ]
+    os.write(person, b"n\n")  # no id
+    with subprocess.Popen(
+        [*line, "--json"], stdin=terminal, stderr=terminal, stdout=subprocess.PIPE
+    ) as command:
+        os.close(terminal)
+        seen = threading.Thread(target=drained, args=(person,))
+        seen.start()
+        assert command.stdout is not None
+        result = json.loads(command.stdout.read())
+        seen.join()
+    os.close(person)
+    assert (command.returncode, result["report"]["examples"]) == (0, 40)
+
+
+def drained(terminal: int) -> None:
+    """Reads what is shown until the command ends: a terminal that nobody reads from holds it up."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+def test_missing_and_odd_labels_of_a_file_are_counted_said_and_refused_alone(server, model, tmp_path):
+    rows: list[dict[str, Any]] = [{"text": "no key"}, {"text": "null", "label": None}]
+    rows += [{"text": text, "label": label} for text, label in pairs(["lock", "LOCK", "bill", "nan"])]
+    rows += [{"text": "nothing to see", "label": "\u200b"}, {"text": "nested", "label": [["lock"]]}]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    checked = graft_command(server, "adapt", model, str(data), "--check")
+    assert "note: 2 of 44 rows have no 'label': they count as unlabelled" in checked.stderr
+    assert "labels differ only by case" in checked.stderr
+    assert "'LOCK' (10) and 'lock' (10)" in checked.stderr
+    adapted = graft_command(server, "adapt", model, str(data), "--merge-labels")
+    assert "2 unlabelled examples" in adapted.stdout
+    assert "merged labels: 'lock' (10) into 'LOCK'" in adapted.stderr
+    assert "line 43: upsert.label is '\\u200b', which has invisible characters alone" in adapted.stderr
+    assert "line 44: column 'label': a label must be a text" in adapted.stderr
+
+
+def test_several_labels_with_commas_go_through_lines_and_back(server, client, model, tmp_path):
+    sets = [["Locks, keys"], ["Bills, invoices"], ["Bills, invoices", "Locks, keys"], []]
+    client.adapt(model, pairs([set(labels) for labels in sets]))
+    lines = graft_command(server, "predict", model, *TEXTS).stdout.splitlines()
+    assert [sorted(json.loads(line.split("\t")[0])) for line in lines] == sets
+    data = tmp_path / "answers.tsv"
+    data.write_text("\n".join(["labels\tsure\ttext", *lines * 5]) + "\n")
+    told = graft_command(
+        server, "adapt", f"{model}-again", str(data), "--label", "labels", "--label-separator", ",", "--json"
+    )
+    assert json.loads(told.stdout)["report"]["classes"] == 2

@@ -119,6 +119,22 @@ def test_held_out_examples_measure_and_are_not_trained_on(wire, model, some):
     assert report.evaluation.examples == 24
 
 
+def test_texts_that_are_longer_than_the_backbone_reads_are_counted_by_label_and_warned_of(wire, model, few):
+    notice = "this is the notice that is put before each message " * 60
+    rows = [
+        (notice + text if label == "lock" and i % 4 == 0 else text, label)
+        for i, (text, label) in enumerate(few)
+    ]
+    cut = sum(text.startswith(notice) for text, _ in rows)
+    assert 0 < cut < len(rows)
+    wire.publish(model, rows)
+    report = wire.model.GetVersion(model_pb2.GetVersionRequest(model=model, version=1)).version.report
+    assert report.truncated_examples == cut
+    assert {it.label: it.truncated for it in report.per_class} == {"bill": 0, "lock": cut}
+    (said,) = [it for it in report.warnings if "longer than" in it]
+    assert f"{cut} of {len(rows)} training examples are longer than the 256 tokens" in said
+
+
 # ------------------------------------------------------------------------- sequences: repeats, conflicts, gaps
 
 

@@ -27,7 +27,7 @@ from graft_server.training.tasks.single_label.tuning import prepare
 MakeSet = Callable[..., Any]
 RNG = np.random.default_rng
 
-ROUNDING, NEAR, APART = 1e-5, 0.005, 0.1
+ROUNDING, NEAR, APART = 1e-5, 0.005, 0.2
 """Deviations of a copy's features in each of 64 dimensions: read alike, a near copy, and another input."""
 
 

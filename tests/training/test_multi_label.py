@@ -126,7 +126,7 @@ def test_what_is_measured_of_a_group_is_not_learnt_from_it(make_labelled_set: Ma
     # Features say nothing, but each group has features and labels of its own: torn apart, they would be remembered.
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
-    marks = rng.standard_normal((40, 32))[groups] + 0.25 * rng.standard_normal((200, 32))
+    marks = rng.standard_normal((40, 32))[groups] + 0.7 * rng.standard_normal((200, 32))
     features = (marks / np.linalg.norm(marks, axis=1, keepdims=True)).astype(np.float16)
     targets = (rng.random((40, 3)) < 0.5)[groups]
     train = make_labelled_set(200, features={"pooled": features}, targets=targets)

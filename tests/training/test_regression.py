@@ -118,7 +118,7 @@ def test_validation_examples_are_measured_on_and_not_trained_on(make_valued_set:
 def test_what_is_measured_of_a_group_is_not_learnt_from_it(make_valued_set: MakeSet) -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
-    marks = rng.standard_normal((40, 64))[groups] + 0.25 * rng.standard_normal((200, 64))
+    marks = rng.standard_normal((40, 64))[groups] + 0.7 * rng.standard_normal((200, 64))
     features = (marks / np.linalg.norm(marks, axis=1, keepdims=True)).astype(np.float16)
     train = make_valued_set(200, features={"pooled": features}, values=rng.standard_normal(40)[groups])
     torn, whole = selected(train)[1].regression, selected(replace(train, groups=groups))[1].regression

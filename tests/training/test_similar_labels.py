@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.label_forms import MAX_NAMED, MAX_SIMILAR, reading, shows_nothing, similar, spelled
+from graft_server.domain.label_forms import (
+    MAX_NAMED,
+    MAX_SIMILAR,
+    looks_like_a_list,
+    reading,
+    shows_nothing,
+    similar,
+    spelled,
+)
 from graft_server.domain.names import clean_label
 from graft_server.domain.report import LabelCount, SimilarLabels
 
@@ -85,6 +93,18 @@ def test_a_label_that_cannot_be_seen_is_refused_and_spelled_out(label: str) -> N
 @pytest.mark.parametrize("label", ["a", "❤\ufe0f", "\u200ba", "۝", "-", "."])
 def test_a_label_with_something_to_see_is_taken_as_it_is(label: str) -> None:
     assert clean_label(label, "upsert.label") == label
+
+
+@pytest.mark.parametrize(
+    "label", ["['a', 'b']", '["a"]', "('a',)", "{'a'}", "['a' 'b']", "array(['a'])", "[]"]
+)
+def test_what_a_program_writes_of_a_list_looks_like_one(label: str) -> None:
+    assert looks_like_a_list(label)
+
+
+@pytest.mark.parametrize("label", ["(other)", "[sic]", "'a'", "a (b)", "f('a')", "()"])
+def test_a_label_in_brackets_does_not(label: str) -> None:
+    assert not looks_like_a_list(label)
 
 
 def test_what_is_not_seen_is_spelled_out() -> None:

@@ -238,6 +238,16 @@ def test_labels_that_a_person_reads_as_one_are_asked_about_and_stay_apart(teach)
     assert {it.label for it in report.per_class} == {"ask", "Ask", "buy", "BUY"}
 
 
+def test_labels_that_look_like_lists_are_warned_of(teach):
+    report = train(
+        teach(clusters(labels=("['ask', 'buy']", "['buy']", "(other)"))), teach.place, silent
+    ).report
+    (warning,) = [it for it in report.warnings if "look like lists" in it]
+    assert warning.startswith(
+        "2 labels look like lists of labels, such as ['ask', 'buy']: each counts as one label"
+    )
+
+
 def test_labels_that_differ_are_not_asked_about(teach):
     report = train(teach(clusters(labels=("C", "C++", "C#"))), teach.place, silent).report
     assert report.data.similar_labels == ()

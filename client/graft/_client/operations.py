@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, input_message
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input
 from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
@@ -360,7 +360,7 @@ def first_evaluation_request(
 def numbered_input_message(number: int, value: object) -> types_pb2.Input:
     """The protobuf form of input `number`, counted from 0 in errors."""
     try:
-        return input_message(value)
+        return sendable_input(value)
     except TypeError as error:
         raise TypeError(f"input {number}: {error}") from None
     except ValueError as error:

@@ -340,18 +340,20 @@ class Client(SyncRequests):
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
     ) -> EvaluationResult:
-        """Measures a version on labelled examples. Nothing is stored.
+        """Measures a version on labelled examples that it was not trained on. Nothing is stored.
 
         Args:
             model: The model's name.
-            examples: Pairs (input, label), or `Example`s. Taken in the calling thread.
+            examples: Pairs (input, label), or `Example`s. Taken in the calling thread. Those that the version was
+                trained on, or copies of them, are left out of the figures, and named in the result.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
         """
+        examples = several_examples(examples)
         task = self.version(model, version, alias=alias).report.task
-        batches = ops.batched(example_messages(several_examples(examples), task), ops.example_batcher())
+        batches = ops.batched(example_messages(examples, task), ops.example_batcher())
         feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
         call = self._calls.models.EvaluateModel.future(
             iter(feed.get, None), timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()

@@ -9,11 +9,20 @@ from typing import Any, Final
 
 from graft._data_files.columns import Row, RowError
 from graft._data_files.header import like, missing
+from graft._records.targets import is_missing, number_of, word_of
 
 _GROUPED: Final = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?|[+-]?\d*(,\d*)?")
 """A number with a decimal comma, and with points between thousands."""
 _MOST: Final = 10_000_000
 """Longer texts are beyond what a server takes, whatever their bytes are."""
+
+_NO_NUMBER: Final = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>", "nat"})
+"""Words for a missing number. As labels they are names."""
+
+
+def is_no_number(text: str) -> bool:
+    """Whether a text stands for a missing number."""
+    return text.strip().lower() in _NO_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +44,34 @@ class Cells:
 
     def attribute(self, column: str | None) -> str:
         """A group, an id or the like, which may be missing."""
-        return "" if column is None or self.value(column) is None else self.word(column)
+        return "" if column is None else self.word(column)
+
+    def given(self, column: str) -> Any:
+        """What a cell holds; None if that is missing, or if a row of JSON lacks the key."""
+        if self.row.sparse and not self.has(column):
+            return None
+        value = self.value(column)
+        return None if is_missing(value) else value
+
+    def has(self, column: str) -> bool:
+        """Whether the row has a column, whatever it holds."""
+        try:
+            self.value(column)
+        except RowError:
+            return False
+        return True
 
     def word(self, column: str) -> str:
-        """A label, an id or the like: a text or a whole number."""
-        # Labels and ids are often numbers in JSON; a fraction or a list is a mistake.
-        value = self.value(column)
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self.wrong(column, f"{value!r:.60} is not a text")
-        return self._sendable(column, str(value))
+        """An id or the like: a text or a number; "" if it is missing."""
+        try:
+            return self._sendable(column, word_of(self.given(column)))
+        except (TypeError, ValueError):
+            raise self.wrong(column, f"{self.value(column)!r:.60} is not a text") from None
 
     def number(self, column: str) -> float | None:
-        """The number of a cell; None if it is empty."""
-        value = self.value(column)
-        if value in (None, ""):
+        """The number of a cell; None if it is missing, or has a word for that."""
+        value = self.given(column)
+        if isinstance(value, str) and is_no_number(value):
             return None
         text = value.strip() if isinstance(value, str) else value
         if self.decimal == "," and isinstance(text, str):
@@ -56,8 +79,8 @@ class Cells:
                 raise self.wrong(column, f"{value!r:.60} is not a number with a decimal comma")
             text = text.replace(".", "").replace(",", ".")
         try:
-            return float(text)
-        except (TypeError, ValueError):
+            return number_of(text)
+        except TypeError:
             comma = (
                 isinstance(text, str) and "," in text and text.replace(",", "").replace(".", "").isdecimal()
             )
@@ -66,7 +89,7 @@ class Cells:
 
     def one_of(self, column: str, choices: tuple[str, ...]) -> str:
         """The cell in small letters, which is one of `choices`."""
-        value = str(self.value(column) or "").strip().lower()
+        value = str(self.given(column) or "").strip().lower()
         if value not in choices:
             expected = ", ".join(repr(choice) for choice in choices if choice)
             raise self.wrong(column, f"{value!r:.60} is none of {expected}, and not empty")
@@ -82,7 +105,7 @@ class Cells:
             return found
         if (name := like(column, values)) is not None:
             return values[name]
-        reason = missing(column, "COLUMN", values)
+        reason = missing(column, "", values)
         raise RowError(self.name, self.row.line, reason, unit=self.row.unit)
 
     def _sendable(self, column: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +78,28 @@ class Columns:
     """Columns each of which is a label that applies where the cell is 1, in place of `label`."""
     decimal: str = ""
     """The character before the decimals of numbers, "." or ","; empty: a point, and a comma is asked about."""
+    task: str = ""
+    """ "single_label", "multi_label", "regression", or "" if it is not known."""
+    lists: bool = False
+    """Whether cells of `label` that look like lists are lists; they are in any case where there is a separator."""
+    codes: bool = False
+    """Whether labels such as "2.0" are codes that became fractions: "2"."""
+    merge: Callable[[str], str] | None = None
+    """Gives similar labels one name."""
+
+    @property
+    def target(self) -> str:
+        """The column of what an example is answered with, unless `labels_from` are."""
+        return self.value or self.label
+
+    @property
+    def named(self) -> dict[str, str]:
+        """By their options, the columns that some row must have."""
+        targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
+        targets = targets or ({"value": self.value} if self.value else {"label": self.label})
+        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        found = {**targets, "path" if self.path else "input": self.input, **others}
+        return {option: column for option, column in found.items() if column}
 
 
 class Origin(Protocol):
@@ -92,6 +114,16 @@ class Origin(Protocol):
         """Where names of files begin."""
 
 
+class Rows(Origin, Protocol):
+    """A source of rows."""
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the source has for them; DataError if it has no such column."""
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a file."""
@@ -100,5 +132,7 @@ class Row:
     """The line on which it begins, from 1; its number where rows are no lines."""
     values: Mapping[str, Any]
     """Its values by column."""
+    sparse: bool = False
+    """Whether a column that it lacks is a missing value: in JSON, not in tables."""
     unit: str = "line"
     """What `line` counts: "line" or "row"."""

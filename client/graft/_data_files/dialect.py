@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -105,8 +106,8 @@ def _delimiter(beginning: Beginning, skipped: int, usual: str, quote: str, colum
 
 def _has(names: Sequence[str], columns: Columns) -> bool:
     """Whether the columns that are asked for are among these."""
-    asked = columns.value or columns.label
-    return all(it in names or like(it, names) for it in (columns.input, asked))
+    asked = columns.labels_from or (columns.value or columns.label,)
+    return all(it in names or like(it, names) for it in (columns.input, *asked))
 
 
 def _score(beginning: Beginning, skipped: int, dialect: Dialect) -> tuple[list[str], float]:
@@ -160,10 +161,10 @@ def _has_row_names(header: Sequence[str], rows: Sequence[Cells]) -> bool:
 
 
 def _values(cells: Iterable[str | None]) -> set[str] | None:
-    """The values of a column in which some occur again; None where none does, or there are many."""
-    found = [it for it in cells if it]
-    values = set(found)
-    return values if len(values) < len(found) and len(values) <= _FEW else None
+    """The values of a column that occur again; None where few do, or there are many."""
+    counts = Counter(it for it in cells if it)
+    again = {value for value, count in counts.items() if count > 1}
+    return again if again and len(counts) <= min(_FEW, counts.total() / 2) else None
 
 
 @dataclass(slots=True)
@@ -194,13 +195,17 @@ def _by_evidence(found: Found, beginning: Beginning) -> Dialect:
         return replace(best.dialect, settled=escaped is not None)
     raw = _trial(found, lines, replace(dialect, quote=""))
     tie = raw.bad == best.bad and not best.enclosing
-    if raw.bad < best.bad or (tie and _are_characters(best, lines)):
+    # A writer that doubles quotes was at work, though some rows may be broken.
+    sure = best.enclosing > best.bad
+    if (raw.bad < best.bad and not sure) or (tie and _are_characters(best, lines)):
         best = raw
     # Databases write tables so, with nothing around cells.
     if dialect.delimiter == "\t" and any("\\" in it for it in lines):
         hidden = _trial(found, lines, replace(dialect, quote="", backslash=True))
         nothing = any(None in it for it in found.sample)
-        if hidden.bad < best.bad or (hidden.bad == best.bad and not best.enclosing and nothing):
+        if (hidden.bad < best.bad and not sure) or (
+            hidden.bad == best.bad and not best.enclosing and nothing
+        ):
             best = hidden
     return replace(best.dialect, settled=escaped is not None, enclosing=best.enclosing > 0)
 

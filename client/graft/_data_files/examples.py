@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, Origin, Row
 from graft._data_files.targets import target_of
 from graft._records.examples import Example, Input, TextPair
-from graft._records.media import unusable
+from graft._records.media import media_message, unusable
+
+_HEAD_BYTES: Final = 64
+"""Where a file's kind is."""
 
 
 def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -> Example:
@@ -36,17 +42,30 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
 def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:
     value = cells.value(columns.input)
     if isinstance(value, bytes):
-        return value
+        return _content(cells, columns, value)
     if isinstance(value, dict) and {"bytes", "path"} <= {*value}:
         # A picture or a clip, as the data sets of Hugging Face keep it in Parquet.
         if value["bytes"] is None and value["path"] is None:
             raise cells.wrong(columns.input, "there is neither the content nor the path of a file")
-        content: bytes | None = value["bytes"]
-        return data.folder / str(value["path"]) if content is None else content
+        if value["bytes"] is not None:
+            return _content(cells, columns, value["bytes"])
+        return _file(data, cells, columns, str(value["path"]), opened=opened)
     text = cells.text(columns.input)
     if columns.path:
-        path = data.folder / text
-        if opened and (reason := unusable(path)):
-            raise cells.wrong(columns.input, f"{text}: {reason}")
-        return path
+        return _file(data, cells, columns, text, opened=opened)
     return TextPair(text, cells.text(columns.second)) if columns.second else text
+
+
+def _content(cells: Cells, columns: Columns, content: bytes) -> bytes:
+    try:
+        media_message(content[:_HEAD_BYTES])
+    except ValueError as error:
+        raise cells.wrong(columns.input, str(error)) from None
+    return content
+
+
+def _file(data: Origin, cells: Cells, columns: Columns, name: str, *, opened: bool) -> Path:
+    path = data.folder / name
+    if opened and (reason := unusable(path)):
+        raise cells.wrong(columns.input, f"{name}: {reason}")
+    return path

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
-from graft._data_files.columns import Columns, DataError, RowError
+from graft._data_files.absent import Absent
+from graft._data_files.columns import Columns, DataError, RowError, Rows
 from graft._data_files.examples import example_of
 from graft._data_files.files import DataFile
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
@@ -65,7 +66,8 @@ def read_examples(
         columns: The names of the columns of a file without a header line.
         sheet: The sheet of an Excel file. Empty: the one that has the columns.
         decimal: What numbers have before their decimals, "." or ",".
-        label_separator: What separates several labels in a cell, for a multi-label model.
+        label_separator: What separates several labels in a cell, for a multi-label model. A cell may also be a list,
+            in JSON or as Python writes one.
         labels_from: Columns each of which is a label that applies where the cell is 1, in place of `label`.
         value: The column of the numbers to answer with, for a regression: labels are not looked at.
         second: The column of second texts, where inputs are pairs.
@@ -76,6 +78,9 @@ def read_examples(
 
     Warns:
         UserWarning: Files of a folder were left out, because their format is not read or they are a test split.
+
+    A target is missing if its cell is empty, if JSON has null or NaN there, or if a row of JSON lacks the key; "nan",
+    "NA", "None" and "null" are labels, but no values. Such examples carry no target.
 
     Raises:
         DataError: The file cannot be read as such, or no row of it can be used; the message names the line and the
@@ -123,7 +128,7 @@ def _said(data: Data, left_out: RowsRead) -> str:
 
 
 def numbered_examples(
-    data: Data, columns: Columns, on_bad: Callable[[RowError], None]
+    data: Rows, columns: Columns, on_bad: Callable[[RowError], None]
 ) -> Iterator[tuple[int, Example]]:
     """The examples of a file's rows, each with the line on which its row begins, as they are read.
 
@@ -138,10 +143,12 @@ def numbered_examples(
     first: RowError | None = None
     taken = bad = 0
     columns = data.fitted(columns)
+    absent = Absent(data.name, columns)
     for row in data.rows():
         try:
             if isinstance(row, RowError):
                 raise row
+            absent.see(row)
             # A folder has looked into its files already.
             opened = on_bad is not _raised and not isinstance(data, FolderTree)
             example = example_of(data, row, columns, opened=opened)
@@ -154,6 +161,7 @@ def numbered_examples(
     if first is not None and not taken:
         others = f" (none of the {bad:,} rows can be used)" if bad > 1 else ""
         raise DataError(f"{first}{others}")
+    absent.require()
 
 
 def _raised(error: RowError) -> None:

@@ -25,6 +25,9 @@ _ROWS: Final = 0.8
 """Lines of which so many have as many cells as the header has are rows of their own."""
 _BACKSLASH: Final = re.compile(r"""\\([\\"'])?""")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "b": "", "Z": ""}
+_UNBALANCED: Final = "its quotes do not balance"
+_BALANCED: Final = "double a quote inside a quoted cell, or give --quote none if quotes are characters"
+_REST: Final = "it seems to be the rest of a row above whose quotes do not balance"
 _SPLIT_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _NOTHING: Final = "\\N"
 """What databases write for NULL."""
@@ -103,7 +106,10 @@ class Records:
             return self._quoted(line)
         if dialect.backslash and not dialect.quote:
             return self._escaped(line)
-        return Record(line.number, self._split(line.text))
+        cells = self._split(line.text)
+        if line.number <= self._doubtful and self._is_rest(line, cells):
+            return Record(line.number, [], _REST)
+        return Record(line.number, cells)
 
     def _split(self, text: str) -> Cells:
         cells: Cells = list(text.rstrip("\r\n\x1a").split(self._dialect.delimiter))
@@ -126,8 +132,10 @@ class Records:
         """A row with a quote in it."""
         first = self._try(line, self._dialect)
         if first is not None and self.fits(first.cells) and first.lines == 1:
-            odd = line.number <= self._doubtful and line.text.count(self._dialect.quote) % 2
-            return self._unbalanced(line) if odd else first
+            if line.number <= self._doubtful and line.text.count(self._dialect.quote) % 2:
+                self._doubtful = 0  # here the row ends that could not be read
+                return Record(line.number, [], f"{_UNBALANCED}: {_BALANCED}")
+            return first
         if first is not None and self.fits(first.cells):
             return self._long(line, first)
         if not (self._dialect.backslash or self._dialect.settled or self._dialect.sure) and _has_escape(
@@ -186,8 +194,8 @@ class Records:
         if self._dialect.plain_quotes and not self._dialect.enclosing and right == len(rows):
             self._lines.put_back(rest)
             return Record(line.number, rows[0])
-        ambiguous = right > 1 if self._dialect.plain_quotes else right == len(rows) and self._known(rows)
-        if not ambiguous:
+        alike = right if self._dialect.plain_quotes else sum(self._known(cells) for cells in rows)
+        if alike < 2:
             return record
         wrong = (
             f"the quotes of lines {line.number} to {rest[-1].number} make one row of them, but the lines look like "
@@ -196,12 +204,14 @@ class Records:
         )
         return Record(line.number, [], wrong, lines=record.lines)
 
-    def _known(self, rows: Sequence[Cells]) -> bool:
-        """Whether rows have in one column, of few values, what other rows have there."""
-        for at, values in enumerate(self.seen):
-            if values is not None and all(len(cells) > at and cells[at] in values for cells in rows):
-                return True
-        return False
+    def _known(self, cells: Cells) -> bool:
+        """Whether a row has in the columns of few values what other rows have there."""
+        few = [at for at, values in enumerate(self.seen) if values]
+        return bool(few) and self.fits(cells) and all(cells[at] in (self.seen[at] or ()) for at in few)
+
+    def _is_rest(self, line: Line, cells: Cells) -> bool:
+        """Whether a line may be the rest of a row that could not be read, and looks like none of the others."""
+        return line.number <= self._doubtful and any(self.seen) and not self._known(cells)
 
     def _broken(self, line: Line, found: Record | None) -> Record:
         """What is wrong with a row that cannot be read; the lines behind it are read on their own."""
@@ -224,16 +234,12 @@ class Records:
         # What follows may be the rest of this row: the quote that ends it is no part of a row.
         self._doubtful = (through or line).number + _DOUBTFUL
         end = f" (lines {line.number} to {through.number})" if through is not None and through != line else ""
-        return Record(
-            line.number,
-            [],
-            f"its quotes do not balance{end}: double a quote inside a quoted cell, or give --quote none if quotes are "
-            "characters",
-        )
+        return Record(line.number, [], f"{_UNBALANCED}{end}: {_BALANCED}")
 
     def _are_rows(self, lines: Sequence[Line]) -> bool:
-        right = sum(self.fits(self._split(it.text)) for it in lines if it.text.strip())
-        return right >= _ROWS * sum(1 for it in lines if it.text.strip())
+        rows = [self._split(it.text) for it in lines if it.text.strip()]
+        known = sum(self._known(it) for it in rows)
+        return known > 1 or sum(map(self.fits, rows)) >= _ROWS * len(rows)
 
 
 def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:

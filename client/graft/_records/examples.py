@@ -108,6 +108,19 @@ def input_message(value: object) -> types_pb2.Input:
     raise no_input(value)
 
 
+def sendable_input(value: object) -> types_pb2.Input:
+    """Returns the protobuf form of one input that travels without an example.
+
+    Raises:
+        TypeError: The value is not a supported input.
+        ValueError: It cannot be sent: see `input_message`, or it is larger than a message may be.
+    """
+    message = input_message(value)
+    if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
+        raise ValueError(f"the input takes {size:,} bytes; at most {_MAX_EXAMPLE_BYTES:,} can be sent")
+    return message
+
+
 def example_messages(examples: Iterable[ExampleLike], task: str = "") -> Iterator[types_pb2.Example]:
     """Converts examples for a task to protobuf one by one, as they arrive; errors say which one is at fault."""
     for number, example in enumerate(examples):
@@ -196,13 +209,14 @@ def _set_target(message: types_pb2.Example, example: Example, task: str) -> None
             message.distribution.labels.add(label=label, probability=probability)
 
 
-def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:
-    if isinstance(label, str):
-        return types_pb2.Label(name=label)
+def _label_message(label: object) -> types_pb2.Label:
     if isinstance(label, Label):
         return types_pb2.Label(name=label.name, description=label.description)
-    name, description = label
-    return types_pb2.Label(name=name, description=description)
+    if isinstance(label, tuple | list):
+        if len(label) != 2:
+            raise TypeError(f"a label must be a name or a pair (name, description), not {label!r:.80}")
+        return types_pb2.Label(name=word_of(label[0]), description=label[1])
+    return types_pb2.Label(name=word_of(label))
 
 
 def _split(split: str) -> types_pb2.Split.ValueType:

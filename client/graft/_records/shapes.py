@@ -154,7 +154,9 @@ def _checked(given: object, name: str, values: str, column: str) -> Iterable[Any
             "reads files of examples"
         )
     if isinstance(given, AsyncIterable):
-        raise TypeError(f"{kind}, which an AsyncClient takes: give a list, or a generator")
+        raise TypeError(
+            f"{kind}, which comes asynchronously: give a list, or ask by AsyncClient.predict_stream"
+        )
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise TypeError(f"{kind}, not several: give a list")
     return cast("Iterable[Any]", given)

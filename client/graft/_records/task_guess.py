@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -17,6 +18,8 @@ _MAX_KINDS: Final = 1_000
 _FEW: Final = 20
 """So many different whole numbers may be names of classes, however rarely each occurs."""
 _SHOWN: Final = 4
+_NUMBERS: Final = "numbers"
+"""What may be labels or values, among the tasks that targets tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +33,30 @@ class Guess:
     doubtful: bool = False
     """Whether the targets are whole numbers, which may be either."""
 
-    @property
-    def said(self) -> str:
-        """The guess in a sentence with its remedy; "" where there is nothing to say."""
+    def said(self, overruled_by: str) -> str:
+        """The guess in a sentence; "" where there is nothing to say.
+
+        Args:
+            overruled_by: What names another task, with {} in place of the task.
+        """
         if not self.because:
             return ""
         other = "regression" if self.task == "single_label" else "single_label"
-        words = f"task: {self.task.replace('_', '-')}, guessed because {self.because}"
-        return f"{words}; the task {other.replace('_', '-')} overrules"
+        overruled = overruled_by.format(other.replace("_", "-"))
+        return f"task: {self.task.replace('_', '-')}, guessed because {self.because}; {overruled} overrules"
 
 
 class TaskGuess:
     """Looks at targets, one example at a time, until they tell the task.
 
-    A set of labels, a distribution and a named field tell it at once, and so does a text. Missing targets tell
-    nothing. Numbers are values, but for three kinds: integers, which are labels unless nearly every one is another;
-    the floats 0.0 and 1.0 alone; and whole floats 0.0, 1.0, 2.0 beside missing ones, because a missing code makes
-    floats of codes in pandas.
+    Each set of labels, distribution, named field and text is for one task. Missing targets tell nothing. Numbers are
+    values, but for three kinds: integers, which are labels unless nearly every one is another; the floats 0.0 and 1.0
+    alone; and whole floats 0.0, 1.0, 2.0 beside missing ones, because a missing code makes floats of codes in pandas.
     """
 
     def __init__(self) -> None:
-        self._told = ""
+        self._tasks: Counter[str] = Counter()
         self._missing = 0
-        self._texts = 0
         self._integers = 0
         self._whole = 0
         self._fractions = 0
@@ -60,39 +64,38 @@ class TaskGuess:
 
     @property
     def open(self) -> bool:
-        """Whether another example may change the guess."""
-        return not (self._told or self._texts or self._fractions)
+        """Whether the next example may tell more than those before."""
+        return not (self._fractions or self._tasks.keys() - {_NUMBERS})
 
     def add(self, change: ChangeLike) -> None:
         """Looks at one example."""
-        if isinstance(change, Delete) or self._told:
+        if isinstance(change, Delete):
             return
         if not isinstance(change, Example):
             if isinstance(change, tuple | list) and len(change) == 2:
                 self._add_target(change[1])
             return
         if change.labels is not None:
-            self._told = "multi_label"
+            self._tasks["multi_label"] += 1
         elif change.distribution is not None:
-            self._told = "single_label"
+            self._tasks["single_label"] += 1
         elif plain(change.value) is not None:
-            self._told = "regression"
+            self._tasks["regression"] += 1
         else:
             self._add_target(change.label)
 
     def _add_target(self, target: object) -> None:
-        if isinstance(target, Mapping):
-            self._told = "single_label"
-        elif is_collection(target):
-            self._told = "multi_label"
+        if is_collection(target):
+            self._tasks["multi_label"] += 1
         elif (value := plain(target)) is None:
             self._missing += 1
         elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             self._add_number(value)
         else:
-            self._texts += 1
+            self._tasks["single_label"] += 1
 
     def _add_number(self, value: float | Decimal) -> None:
+        self._tasks[_NUMBERS] += 1
         if not math.isfinite(value) or value % 1:
             self._fractions += 1
             return
@@ -104,14 +107,12 @@ class TaskGuess:
             self._kinds.add(int(value))
 
     def result(self) -> Guess:
-        """The task."""
-        numbers = self._integers + self._whole + self._fractions
-        if self._told:
-            return Guess(self._told)
-        if self._texts >= max(1, numbers):
-            return Guess("single_label")
-        if not numbers:
+        """The task of the most targets, and of several tasks with as many, the task of the first target."""
+        if not self._tasks:
             return Guess("")
+        (most, _), *_ = self._tasks.most_common(1)
+        if most != _NUMBERS:
+            return Guess(most)
         if self._fractions:
             return Guess("regression", f"targets are numbers, {self._fractions:,} of them fractions")
         return self._of_whole_numbers()

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Iterator
 from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
+from graft._records.list_cells import list_of
 from graft._records.records import CheckResult, Rejection
 from graft._records.task_guess import Guess
 from graft.v1 import adaptation_pb2
 
+OVERRULED_BY = "task='{}'"
+"""How a caller of the client names another task."""
 _MAX_LABELS = 1_000_000
 """The most labels that are counted; more are no labels."""
 
@@ -49,7 +52,7 @@ class Conversion:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a caller should know, in sentences."""
-        return tuple(filter(None, (self._guess.said,)))
+        return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
 
     def check_result(
         self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int
@@ -64,6 +67,10 @@ class Conversion:
         if ids.lossy:
             notices.append(
                 f"{ids.said('examples', 'inputs')}: later ones would replace {ids.lost:,} of the same id"
+            )
+        if lists := [label for label in self._labels if list_of(label) is not None]:
+            notices.append(
+                f"{len(lists):,} labels look like lists, such as {lists[0]:.60}: give the labels as a set"
             )
         found = similar(self._labels)
         return CheckResult(

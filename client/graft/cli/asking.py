@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from graft._data_files.columns import DataError
-from graft._records.examples import Input, TextPair, input_message
+from graft._records.examples import Input, TextPair, sendable_input
 from graft._records.predictions import Prediction
 from graft.errors import GraftError, InvalidArgumentError
 
@@ -143,7 +143,7 @@ def line_as_file(line: str) -> Input | GraftError:
 def _sendable(value: Input) -> Input | GraftError:
     """Returns the input, or why it cannot be sent."""
     try:
-        input_message(value)
+        sendable_input(value)
     except ValueError as error:
         return _refusal(str(error))
     return value

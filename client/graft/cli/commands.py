@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from graft._client.sync import Client
-from graft._data_files.columns import Columns, DataError, RowError
-from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
-from graft._data_files.reader import Data, numbered_examples, open_data
+from graft._data_files.columns import DataError, RowError
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
-from graft._records.examples import Example
+from graft._records.label_forms import asked
 from graft._records.predictions import Prediction
-from graft._records.records import AdaptProgress, Rejection
+from graft._records.records import AdaptProgress, CheckResult, Rejection
 from graft._report.page import page
 from graft._streams.options import FineTuning
 from graft.cli import phrases
@@ -32,8 +29,9 @@ from graft.cli.asking import (
     lines_of,
 )
 from graft.cli.bars import AdaptBar, CountBar
-from graft.cli.data_options import columns_of, reading_of
+from graft.cli.data_options import columns_of
 from graft.cli.following import FollowedLines
+from graft.cli.reading import ReadFile, Wanted, read_file
 from graft.cli.terminal import Terminal, plain
 
 T = TypeVar("T")
@@ -63,17 +61,18 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
-    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
         result = client.adapt(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, rows),
-            **_how_to_adapt(args),
+            data.examples(bar.reading, rows),
+            **{**_how_to_adapt(args), "task": data.task},
             on_progress=bar.show,
             on_published=terminal.outcome,
         )
+    notes = _told_at_the_end(data, terminal)
     if args.json:
-        terminal.json(_with_refused(result, rows))
+        terminal.json(_with_refused(result, rows, notes))
     else:
         terminal.report(result.model, result.version, result.report, full=args.full)
     terminal.rejections(result.rejected, result.rejected_count, rows)
@@ -95,7 +94,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
 
         result = client.adapt(
             args.model,
-            FollowedLines(interrupts, _columns(args, None), rows.take, _told(rows, terminal)),
+            FollowedLines(interrupts, columns_of(args), rows.take, _told(rows, terminal)),
             **_how_to_adapt(args),
             close=False,
             append=True,
@@ -113,19 +112,47 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     rows = RowsRead()
-    with _open(args, terminal) as data, AdaptBar(terminal) as bar:
+    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
         result = client.check(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, rows),
-            **_what_to_adapt(args),
+            data.examples(bar.reading, rows),
+            **{**_what_to_adapt(args), "task": data.task},
             on_progress=bar.show,
         )
+    notes = _told_at_the_end(data, terminal, _found_by_check(result, data))
     if args.json:
-        terminal.json(_with_refused(result, rows))
+        terminal.json(_with_refused(result, rows, notes))
     else:
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
-        terminal.line(f"{good:,} of {found:,} examples would be taken; nothing was stored")
+        task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
+        terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
     terminal.rejections(result.rejected, result.rejected_count, rows)
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    """What an adaptation or its check wants of the data file."""
+    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+
+
+def _task(args: argparse.Namespace) -> str:
+    """The task, as far as the arguments tell."""
+    return args.task or (
+        "regression" if args.value else "multi-label" if args.label_separator or args.labels_from else ""
+    )
+
+
+def _found_by_check(result: CheckResult, data: ReadFile) -> list[str]:
+    """What the check of the examples found; of a file that was looked at as a whole, what is not said already."""
+    similar = asked(result.similar_labels)
+    return [*([] if data.whole else result.notices), *([f"warning: {similar}"] if similar else [])]
+
+
+def _told_at_the_end(data: ReadFile, terminal: Terminal, more: Sequence[str] = ()) -> list[str]:
+    """Says what was found while the examples were taken, and returns all that was found."""
+    late = [*more, *data.end_notes()]
+    for note in late:
+        terminal.note(note)
+    return [*data.notes, *late]
 
 
 def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +160,7 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "method": args.method,
         "backbone": args.backbone,
-        "task": args.task,
+        "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
         "base_version": args.base_version,
@@ -211,16 +238,22 @@ def _count_errors(questions: Questions, terminal: Terminal) -> None:
 def evaluate(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Measures a version on a data file."""
     rows = RowsRead()
-    with _open(args, terminal) as data, CountBar(terminal, "evaluating:") as bar:
+
+    def wanted() -> Wanted:
+        served = client.version(args.model, args.version, alias=args.alias)
+        return Wanted(served.report.task, tuple(label.name for label in served.labels), by_id=False)
+
+    with read_file(args, terminal, wanted) as data, CountBar(terminal, "evaluating:") as bar:
         result = client.evaluate(
             args.model,
-            _examples(data, _columns(args, data), bar.reading, rows),
+            data.examples(bar.reading, rows),
             version=args.version,
             alias=args.alias,
             on_progress=lambda sent: bar.show(f"{sent:,} examples sent"),
         )
+    notes = _told_at_the_end(data, terminal)
     if args.json:
-        terminal.json(_with_lines(result, rows) | _refused(rows))
+        terminal.json(_with_lines(result, rows) | _refused(rows) | {"notes": notes})
     else:
         terminal.evaluation(result, rows, full=args.full)
     refused = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
@@ -325,37 +358,9 @@ def watch(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.event(event)
 
 
-@contextlib.contextmanager
-def _open(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
-    with (
-        terminal.interrupts.opened(args.data) as source,
-        open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
-    ):
-        for remark in data.remarks if isinstance(data, FolderTree) else ():
-            terminal.remark(remark)
-        yield data
-
-
-def _columns(args: argparse.Namespace, data: Data | None) -> Columns:
-    if isinstance(data, FolderTree):
-        return FOLDER_COLUMNS
-    return columns_of(args)
-
-
-def _examples(
-    data: Data, columns: Columns, on_read: Callable[[float], None], rows: RowsRead
-) -> Iterator[Example]:
-    """The file's examples; `rows` takes the line of each, for those that the server refuses."""
-    rows.unit, rows.place = data.unit, data.place
-    for line, example in numbered_examples(data, columns, rows.refuse):
-        on_read(data.position / data.size if data.size else 0.0)
-        rows.take(line)
-        yield example
-
-
-def _with_refused(result: Any, rows: RowsRead) -> dict[str, Any]:
-    """A result for programs, with the rows that were refused before anything was sent."""
-    return {**plain(result), **_refused(rows)}
+def _with_refused(result: Any, rows: RowsRead, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """A result for programs, with the rows that were refused before anything was sent, and notes on the file."""
+    return {**plain(result), **_refused(rows), "notes": list(notes)}
 
 
 def _refused(rows: RowsRead) -> dict[str, Any]:

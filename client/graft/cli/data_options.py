@@ -40,10 +40,10 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--second", metavar="COLUMN", help="the second text, where --input is the first of a pair"
     )
-    target = data.add_mutually_exclusive_group()
-    target.add_argument(
+    data.add_argument(
         "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
     )
+    target = data.add_mutually_exclusive_group()
     target.add_argument(
         "--labels-from",
         type=_names,
@@ -60,7 +60,20 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
         metavar="CHARS",
         help="a cell of labels holds any number of them, separated so: a multi-label model",
     )
-    data.add_argument("--id", metavar="COLUMN", help="the example's id")
+    data.add_argument(
+        "--label-cells",
+        default="",
+        choices=["read", "keep"],
+        help="read cells that look like lists as lists of labels, or keep each cell as a label (what most cells tell)",
+    )
+    data.add_argument(
+        "--merge-labels",
+        action="store_true",
+        help="give labels that differ by case, spacing or invisible characters only the most frequent one's name",
+    )
+    data.add_argument(
+        "--id", metavar="COLUMN", help="the example's id, a column that tells every row from every other"
+    )
     data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")
     data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
     data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")
@@ -83,7 +96,8 @@ def _add_reading(how: argparse._ArgumentGroup) -> None:
         "--quote",
         choices=QUOTES,
         default="",
-        help="what encloses cells that contain the delimiter; none: quotes are characters like others",
+        metavar="CHAR",
+        help="what encloses cells that contain the delimiter: \" or '; none: quotes are characters like others",
     )
     how.add_argument(
         "--encoding",
@@ -102,7 +116,11 @@ def _add_reading(how: argparse._ArgumentGroup) -> None:
         "--sheet", default="", metavar="NAME", help="of an Excel file (the one with the columns)"
     )
     how.add_argument(
-        "--decimal", choices=(".", ","), default="", help="what numbers have before their decimals"
+        "--decimal",
+        choices=(".", ","),
+        default="",
+        metavar="CHAR",
+        help="before the decimals of numbers: . or ,",
     )
 
 

@@ -6,14 +6,14 @@ Ctrl-C (or SIGTERM) ends the stream and not the command, which then commits; the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graft._data_files.columns import Columns, Row, RowError
+from graft._data_files.columns import Columns, RowError
 from graft._data_files.examples import example_of
+from graft._data_files.json_rows import json_row
 from graft._records.examples import ChangeLike, Delete
 from graft.cli.interrupts import Interrupts
 
@@ -62,19 +62,21 @@ class FollowedLines:
                     self._on_row(number)
                     yield change
 
-    def _next_line(self) -> str | None:
+    def _next_line(self) -> bytes | None:
         """The next line; None at the end of the input, or when the user ended it."""
-        line = self._interrupts.stdin.readline()
+        line = self._interrupts.stdin.buffer.readline()
         # What was read when the user ended the input may be half a line.
         return None if self._interrupts.input_ended else line or None
 
-    def _change(self, number: int, line: str) -> ChangeLike:
+    def _change(self, number: int, line: bytes) -> ChangeLike:
         try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise RowError(self.name, number, f"not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise RowError(self.name, number, f"{line.strip()!r:.60} is not a JSON object")
+            row = json_row(self.name, number, line.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            wrong = f"byte 0x{line[error.start]:02x} is not UTF-8, in which lines are followed"
+            raise RowError(self.name, number, wrong) from None
+        if isinstance(row, RowError):
+            raise row
+        values = row.values
         if DELETE in values:
             if not (isinstance(values[DELETE], str) and values[DELETE]):
                 wrong = f"it must be the id of an example, not {values[DELETE]!r:.40}"
@@ -83,4 +85,4 @@ class FollowedLines:
         columns = self._columns
         if columns.id is None and "id" in values:
             columns = replace(columns, id="id")
-        return example_of(self, Row(number, values), columns)
+        return example_of(self, row, columns)

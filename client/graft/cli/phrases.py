@@ -6,7 +6,9 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
+from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
+from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
 from graft._records.records import AdaptProgress, Event, Progress, StoredExample
 from graft._records.reports import Report
@@ -48,7 +50,10 @@ def _described(progress: Progress) -> str:
 def learned(progress: AdaptProgress | Progress) -> str:
     """How well a stream is being learned, where that is known."""
     right = progress.metrics.get("prequential_accuracy")
-    return "" if right is None else f", {words.percent(right)} predicted right before they were learned"
+    few = progress.metrics.get("examples", words.LEAST_EXAMPLES) < words.LEAST_EXAMPLES
+    return (
+        "" if right is None or few else f", {words.percent(right)} predicted right before they were learned"
+    )
 
 
 def report_facts(report: Report) -> dict[str, str]:
@@ -106,10 +111,12 @@ def why_nothing(result: EvaluationResult, unread: int) -> str:
 
 
 def lines_of(indices: Sequence[int], count: int, lines: Sequence[int]) -> str:
-    """The lines of the first examples of a kind, by their indices, of which there are `count`."""
-    shown = [str(lines[it]) for it in indices[:_SHOWN_LINES]]
+    """The lines, rows or files of the first examples of a kind, by their indices, of which there are `count`."""
+    unit = lines.unit if isinstance(lines, RowsRead) else "line"
+    name = lines.place if isinstance(lines, RowsRead) and unit == "file" else str
+    shown = [name(lines[it]) for it in indices[:_SHOWN_LINES]]
     more = f" and {count - len(shown):,} more" if count > len(shown) else ""
-    return f"line{'s' if count > 1 else ''} {', '.join(shown)}{more}"
+    return f"{unit}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def figures(of: Report | EvaluationResult) -> dict[str, str]:
@@ -147,7 +154,7 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
 def target(example: StoredExample) -> str:
     """What an example should be answered with, whatever its task."""
     if example.labels is not None:
-        return ", ".join(example.labels) or "no label"
+        return cell_of(example.labels)
     if example.value is not None:
         return f"{example.value:.6g}"
     if example.distribution is not None:
@@ -160,14 +167,15 @@ def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
     if prediction.value is not None:
         return f"{prediction.value:.6g}", f"{prediction.low:.6g} to {prediction.high:.6g}", ""
     chosen = prediction.labels
-    if not any(score.selected is not None for score in prediction.scores):
+    single = not any(score.selected is not None for score in prediction.scores)
+    if single:
         others = prediction.scores[1:3]
         sure = [f"{prediction.probability:.{digits}f}"]
     else:
         others = tuple(score for score in prediction.scores if not score.selected)[:2]
         sure = [f"{score.probability:.{digits}f}" for score in prediction.scores if score.selected]
     rest = ", ".join(f"{score.label} {score.probability:.2f}" for score in others)
-    return ",".join(chosen), ",".join(sure), rest
+    return ",".join(chosen) if single else cell_of(chosen), ",".join(sure), rest
 
 
 def remarks(prediction: Prediction) -> str:

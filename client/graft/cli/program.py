@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
+from graft._records.list_cells import list_of
 from graft._transport.channel import DEFAULT_TARGET
 from graft._version import __version__
 from graft.cli.data_options import DATA_FILES, add_data
@@ -194,13 +195,19 @@ def _add_adapt(commands: _Commands) -> None:
     add_data(parser)
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
+        "--id-repeats",
+        default="",
+        choices=["replace", "keep"],
+        help="of rows with the same id, let later ones replace earlier ones, or keep the first (ask, or refuse)",
+    )
+    settings.add_argument(
         "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
     )
     settings.add_argument(
         "--task",
         default="",
         choices=["single-label", "multi-label", "regression"],
-        help="what the model answers with (what the first example's target is for)",
+        help="what the model answers with (what the targets are for)",
     )
     settings.add_argument(
         "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
@@ -372,6 +379,8 @@ def _positive(text: str) -> float:
 
 
 def _names(text: str) -> list[str]:
+    if isinstance(listed := list_of(text), list):  # a list in JSON, for labels that contain commas
+        return [str(name) for name in listed if name is not None]
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

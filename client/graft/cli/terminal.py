@@ -15,6 +15,7 @@ from rich.table import Table
 
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
+from graft._records.label_forms import named
 from graft._records.predictions import Prediction
 from graft._records.records import (
     Backbone,
@@ -25,7 +26,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
-from graft._records.reports import ClassReport, Confusion, DataReport, Report
+from graft._records.reports import ClassReport, Confusion, DataReport, Report, SimilarLabels
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.interrupts import Interrupts
@@ -68,6 +69,20 @@ class Terminal:
     def error(self, text: str) -> None:
         """What went wrong, in one line."""
         self.err.print(f"[bold red]error:[/] {escape(text)}")
+
+    def note(self, text: str) -> None:
+        """What was found in the data before it is sent."""
+        word, found, rest = text.partition("warning: ")
+        self.err.print(
+            f"[yellow]warning:[/] {escape(rest)}" if found and not word else f"[dim]note:[/] {escape(text)}"
+        )
+
+    def ask(self, question: str) -> str | None:
+        """Asks on a terminal and returns the answer; None where nobody can answer."""
+        if not (self.err.is_terminal and self.interrupts.stdin.isatty()):
+            return None
+        self.err.print(f"[bold]{escape(question)}[/]", end="")
+        return self.interrupts.stdin.readline().strip()
 
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
@@ -200,6 +215,7 @@ class Terminal:
             self.out.print(_candidates(report))
         if report.data is not None:
             self._data(report.data, full=full)
+            self._similar(report.data.similar_labels if full else ())
         for advice in words.useful_advice(report):
             self.out.print(f"[cyan]advice:[/] {escape(words.advice(advice))}")
         for warning in report.warnings:
@@ -298,11 +314,18 @@ class Terminal:
             _row(table, confusion.label, confusion.predicted, confusion.count)
         self.out.print(table)
 
+    def _similar(self, groups: Sequence[SimilarLabels]) -> None:
+        if groups:
+            table = _table("labels that may be meant as one")
+            for group in groups:
+                _row(table, named(group))
+            self.out.print(table)
+
     def _data(self, data: DataReport, *, full: bool) -> None:
         """Examples that a person should look at."""
         most = None if full else _SHOWN_FINDINGS
         if data.label_errors:
-            table = _table("probably mislabelled", "has the label", "probably is", "probability")
+            table = _table("label worth a second look", "has the label", "more likely", "probability")
             for error in data.label_errors[:most]:
                 reference = words.reference(error.example)
                 suggested = words.percent(error.suggested_probability)
@@ -327,7 +350,7 @@ class Terminal:
                 self.out.print(table)
         if not full and data.probable_label_errors > _SHOWN_FINDINGS:
             rest = data.probable_label_errors - _SHOWN_FINDINGS
-            self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
+            self.say(f"… and {rest:,} more whose labels are worth a second look; --full shows all")
 
 
 def plain(value: Any) -> Any:
@@ -352,8 +375,8 @@ def _candidates(report: Report) -> Table:
         settings = words.values(candidate.settings)
         log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
         found = {
-            "accuracy": words.percent(candidate.accuracy),
-            "micro-F1": words.percent(candidate.micro_f1),
+            "accuracy": words.percent(candidate.accuracy) if words.stated(report) else "",
+            "micro-F1": words.percent(candidate.micro_f1) if words.stated(report) else "",
             "RMSE": f"{candidate.rmse:.4g}",
         }[measure]
         _row(table, candidate.kind, candidate.view, settings, log_loss, found)

@@ -20,6 +20,8 @@ _SHOW_NOTHING = re.compile(
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
+_LIST = re.compile(r"""[\[({]\s*(['"]).*\1\s*,?\s*[\])}]|(?:[\w.]+)?\(\[.*\].*\)|\[\s*\]""", re.DOTALL)
+"""A list of texts, as a program writes it."""
 _FLAGS_TAGS = re.compile("(?<=\U0001f3f4)[\U000e0020-\U000e007f]+")
 """The tags behind a black flag: they tell England's from Scotland's."""
 _JOINTS = re.compile(r"(?<=[^\W_])(?:[\s_]|[‐-―-](?!\d)|(?<=\d)[‐-―-])+(?=[^\W_])")
@@ -33,6 +35,11 @@ _WHOLE_NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?")
 def shows_nothing(label: str) -> bool:
     """Whether a label consists of spaces and invisible characters alone."""
     return not _SHOW_NOTHING.sub("", label).strip()
+
+
+def looks_like_a_list(label: str) -> bool:
+    """Whether a label is what a program writes of a list of labels, as "['a', 'b']" is."""
+    return _LIST.fullmatch(label) is not None
 
 
 def spelled(label: str) -> str:

@@ -50,20 +50,23 @@ class Novelty:
         It uses the features alone for heads whose logits are no sign of it: an input to which none of several labels
         applies, or whose value is small, need not be strange.
         """
-        similarity = (widened(self.anchors) @ features.T).max(axis=0)
+        similarity = self.similarity(features)
         if largest_logits is None:
             largest_logits = np.zeros(len(similarity), np.float32)
         return combined(largest_logits, similarity, self.logit_scale, self.similarity_scale)
+
+    def similarity(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns each row's largest product with an anchor, shape (n,), from features of shape (n, d)."""
+        largest: NDArray[np.float32] = (widened(self.anchors) @ features.T).max(axis=0)
+        return largest
 
     def scores(
         self, largest_logits: NDArray[np.float32] | None, features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The novelty of each row, shape (n,), 0 to 1; see `strangeness`."""
-        return self.shares_of(self.strangeness(largest_logits, features))
-
-    def shares_of(self, strangeness: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The novelty of each row, shape (n,), 0 to 1, from its strangeness, shape (n,)."""
-        novelty: NDArray[np.float32] = np.interp(strangeness, self.knots, self.shares).astype(np.float32)
+        novelty: NDArray[np.float32] = np.interp(
+            self.strangeness(largest_logits, features), self.knots, self.shares
+        ).astype(np.float32)
         return novelty
 
 

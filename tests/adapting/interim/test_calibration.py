@@ -33,11 +33,10 @@ def test_random_labels_are_answered_with_no_more_than_chance(world, stream):
     assert confidence.mean() == pytest.approx(0.25, abs=0.1)
 
 
-@pytest.mark.parametrize("classes", [2, 4, 10, 40])
-@pytest.mark.parametrize("noise", [0.5, 1.5])
+@pytest.mark.parametrize(("classes", "noise"), [(2, 1.5), (10, 0.5), (40, 1.0)])
 def test_confidence_is_accuracy_also_on_classes_that_were_not_seen(world, stream, classes, noise):
     errors: dict[int, list[float]] = {16: [], 64: [], 256: []}
-    for seed in range(4):
+    for seed in range(3):
         it, made = stream(), world(classes, noise, seed)
         features, truth = made.rows(256, 1)
         for n in range(256):

@@ -6,8 +6,8 @@ examples of known classes are nearer. By Bayes' rule the nearness of an input co
 is unknown. How much nearer, and how far the urn's probability is off, is learned from predictions that were made
 before their examples were learned, on a grid with a prior.
 
-Novelty is the share of the stream's examples that were nearer when they came. With few examples it leans on a
-Student's t distribution around their mean.
+Novelty is the share of the stream's examples that were less strange when they came: nearer, and, the better the
+classes are learned, with a larger lead of the best one. With few examples it leans on a Student's t distribution.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ MOST = 1 - 1e-4
 """The largest probability of an unknown class that is reckoned with before nearness is looked at."""
 REMEMBERED = 512
 """The rows that novelty is measured by."""
+RECENT = 16
+"""Of these, the later half counts, and at least so many: as the head learns, examples become less strange to it."""
 NOVELTY_ROWS = 8.0
 """The rows that the t distribution counts for."""
+LEAD, LEAD_AFTER = 0.12, 32
+"""What a lead of one standard deviation counts for, in nearness, after many examples; half of it after so many."""
+USUAL_LEAD = 1.5
+"""The lead before examples were seen."""
 ALONE, ALONE_DEVIATION = 0.2, 0.15
 """Nearness to a single class before examples were seen beside it."""
 
@@ -88,6 +94,7 @@ class Familiarity:
         self._prior = self._prior + 0.5 * (SHIFTS / SHIFT_DEVIATION) ** 2
         self._rows = self._offsets = self._squares = 0.0
         self._seen: Wide = np.zeros(0)
+        self._leads: Wide = np.zeros(0)
         self._seen_alone: Wide = np.zeros(0)
 
     def unknown(self, share: float, between: float | None) -> Unknown:
@@ -104,17 +111,23 @@ class Familiarity:
         return Unknown(min(share, MOST), weights / weights.sum(), zero, float(np.sqrt(variance)))
 
     def note(
-        self, nearness: Array, new: NDArray[np.bool_], share: float, between: float | None, kept: float
+        self,
+        seen: tuple[Array, Array],
+        new: NDArray[np.bool_],
+        share: float,
+        between: float | None,
+        kept: float,
     ) -> None:
         """Takes in predictions.
 
         Args:
-            nearness: shape (n,).
+            seen: Nearness and the best class's lead, shape (n,) each.
             new: shape (n,): whether the class was unknown.
             share: The probability of it that was reckoned with.
             between: Of the head that made them.
             kept: The weight that earlier predictions keep.
         """
+        nearness, leads = seen
         self._losses *= kept
         if share:
             chances = self.unknown(share, between).by_pair(nearness)
@@ -124,17 +137,21 @@ class Familiarity:
             return
         above = nearness.astype(np.float64) - between
         self._seen = np.append(self._seen, above)[-REMEMBERED:]
+        self._leads = np.append(self._leads, leads.astype(np.float64))[-REMEMBERED:]
         offset, faded, unknown = self._offset, MEMORY ** len(nearness), above[new]
         self._squares = self._squares * faded + float(((unknown - offset) ** 2).sum())
         self._offsets = self._offsets * faded + float(unknown.sum())
         self._rows = self._rows * faded + len(unknown)
 
-    def novelty(self, directions: Array, between: float | None) -> Novelty:
-        """Novelty around the classes' directions, shape (k, d)."""
-        seen, usual, deviation = self._seen_alone, ALONE, ALONE_DEVIATION
-        if between is not None:
-            seen, usual, deviation = self._seen + between, between + USUAL_DEVIATION / 2, USUAL_DEVIATION
-        return Novelty(directions.astype(np.float16), 1.0, 1.0, *shares(-seen, -usual, deviation))
+    def novelty(self, directions: Array, between: float | None, learned: int) -> Novelty:
+        """Novelty around the classes' directions, shape (k, d), of a head that has learned so many examples."""
+        anchors, weight = directions.astype(np.float16), LEAD * learned / (learned + LEAD_AFTER)
+        if between is None:
+            return Novelty(anchors, np.inf, 1.0, *shares(-self._seen_alone, -ALONE, ALONE_DEVIATION))
+        late = slice(-max(len(self._seen) // 2, RECENT), None)
+        familiar = self._seen[late] + between + weight * self._leads[late]
+        usual = between + USUAL_DEVIATION / 2 + weight * USUAL_LEAD
+        return Novelty(anchors, 1 / weight, 1.0, *shares(-familiar, -usual, USUAL_DEVIATION))
 
     @property
     def _offset(self) -> float:

@@ -27,10 +27,12 @@ class OpenHead:
     map: LinearMap
     factor: float
     """What the map's logits are multiplied by before the softmax."""
+    scale: float
+    """What makes the standard deviation of a row's logits about 1."""
     unknown: Unknown
     """The probability that an input's class is none of the k, which the rest is multiplied by."""
     novelty: Novelty
-    """Its anchors are the classes' directions."""
+    """Its anchors are the classes' directions, and its logit is the lead of the best one."""
 
     def scores(self, features: Array) -> SingleLabelOutput:
         """See `Head`."""
@@ -38,10 +40,11 @@ class OpenHead:
         probabilities = np.empty((len(features), len(self.map.bias)), np.float32)
         novelty = np.empty(len(features), np.float32)
         for rows, part in parts(features):
-            strangeness = self.novelty.strangeness(None, part)
-            probabilities[rows] = softmax(self.map.logits(part) * np.float32(self.factor))
-            probabilities[rows] *= (1 - self.unknown.chances(-strangeness))[:, None]
-            novelty[rows] = self.novelty.shares_of(strangeness)
+            logits = self.map.logits(part)
+            nearness = self.novelty.similarity(part)
+            probabilities[rows] = softmax(logits * np.float32(self.factor))
+            probabilities[rows] *= (1 - self.unknown.chances(nearness))[:, None]
+            novelty[rows] = self.novelty.scores(leads(logits, self.scale), part)
         return SingleLabelOutput(probabilities, novelty)
 
     def answers(self, labels: Sequence[Label], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
@@ -49,3 +52,9 @@ class OpenHead:
         best, probabilities = arrays["best"].tolist(), arrays["probabilities"].tolist()
         for columns, chances in zip(best, probabilities, strict=True):
             yield SingleLabelAnswer([(labels[it].name, p) for it, p in zip(columns, chances, strict=True)])
+
+
+def leads(logits: Array, scale: float) -> Array:
+    """How far the best logit is above the mean of its row, shape (n,), in the row's usual standard deviations."""
+    lead: Array = (logits.max(axis=1) - logits.mean(axis=1)) * np.float32(scale)
+    return lead

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graft_server.adapting.interim.class_sums import Discriminant
 from graft_server.adapting.interim.familiarity import Familiarity
-from graft_server.adapting.interim.open_head import OpenHead
+from graft_server.adapting.interim.open_head import OpenHead, leads
 from graft_server.adapting.interim.sharpness import Sharpness
 
 FADING = 0.995
@@ -59,9 +59,10 @@ class Prequential:
         kept = self._kept(len(answers))
         self._noted += len(answers)
         nearness = (features @ fitted.directions.T).max(axis=1)
-        self._familiarity.note(nearness, answers < 0, share, fitted.between, kept)
+        logits = fitted.map.logits(features)
+        lead = leads(logits, self._sharpness.scale(fitted.separation))
+        self._familiarity.note((nearness, lead), answers < 0, share, fitted.between, kept)
         if len(fitted.classes) > 1:
-            logits = fitted.map.logits(features)
             self._count(logits.argmax(axis=1) == answers)
             self._sharpness.note(logits, answers, fitted.separation, learned, kept)
 
@@ -76,8 +77,9 @@ class Prequential:
         return OpenHead(
             fitted.map,
             self._sharpness.factor(fitted.separation, learned),
+            self._sharpness.scale(fitted.separation),
             self._familiarity.unknown(share, fitted.between),
-            self._familiarity.novelty(fitted.directions, fitted.between),
+            self._familiarity.novelty(fitted.directions, fitted.between, learned),
         )
 
     def _count(self, right: NDArray[np.bool_]) -> None:

@@ -76,6 +76,9 @@ class Sharpness:
             self._spread += (spread - self._spread) / (min(self._spread_rows, SPREAD_MEMORY) + 1)
             self._spread_rows += 1
 
+    def scale(self, separation: float) -> float:
+        """What makes the standard deviation of a row's logits about 1."""
+        return float(np.exp(-self._spread)) / separation
+
     def _unit(self, separation: float, examples: int) -> float:
-        growth = ((examples + GROWTH_FROM) / GROWTH_UNIT) ** GROWTH
-        return float(growth / (separation * np.exp(self._spread)))
+        return float(((examples + GROWTH_FROM) / GROWTH_UNIT) ** GROWTH) * self.scale(separation)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel
 
 from graft_server.backbones.backbone import Backbone
-from graft_server.backbones.torch.weights import WRAPPERS, require_weights
+from graft_server.backbones.torch.weights import WRAPPERS, refuse_quantization, require_weights
 from graft_server.domain.errors import BackboneError
 
 OPSET = 18
@@ -77,6 +77,7 @@ def load(
     Raises:
         BackboneError: transformers cannot load it, or weights are missing or not usable; see `weights`.
     """
+    refuse_quantization(backbone)
     try:
         model, info = auto.from_pretrained(
             backbone.folder,

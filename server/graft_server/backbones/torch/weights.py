@@ -137,6 +137,19 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
+def refuse_quantization(backbone: Backbone) -> None:
+    """Raises BackboneError (BACKBONE_WEIGHTS_OTHER) if the configuration says that weights are quantized."""
+    config = Checkpoint.open(backbone.name, backbone.folder).config.get("quantization_config")
+    if config:
+        method = config.get("quant_method", "a method without a name") if isinstance(config, dict) else config
+        raise _other(
+            backbone,
+            f"its config.json says that its weights are quantized ({method}): give the checkpoint in float32, float16 "
+            "or bfloat16, or remove quantization_config if its weights are of these. --precision int8 quantizes them "
+            "here.",
+        )
+
+
 def _refuse_quantized(backbone: Backbone) -> None:
     for path in Checkpoint(backbone.name, backbone.folder).weights():
         for name, tensor in _header(path).items():

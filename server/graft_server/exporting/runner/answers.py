@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -100,5 +101,17 @@ def shown(answer: Answer) -> tuple[str, str]:
         return f"{answer.value:.6g}", f"{answer.low:.6g} to {answer.high:.6g}"
     if isinstance(answer, LabelsPrediction):
         probability = dict(answer.scores)
-        return ",".join(answer.labels), ",".join(f"{probability[it]:.4f}" for it in answer.labels)
+        return cell_of(answer.labels), ",".join(f"{probability[it]:.4f}" for it in answer.labels)
     return answer.label, f"{answer.probability:.4f}"
+
+
+def cell_of(names: Sequence[str]) -> str:
+    """Labels joined by commas where that can be taken apart again; else, and of no labels, a list in JSON."""
+    if names and all(_is_plain(name) for name in names):
+        return ",".join(names)
+    return json.dumps(list(names), ensure_ascii=False)
+
+
+def _is_plain(name: str) -> bool:
+    bare = name == name.strip() and name.isprintable() and name[:1] not in ("[", "{", "(")
+    return bare and bool(name) and "," not in name and '"' not in name

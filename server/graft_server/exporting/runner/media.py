@@ -4,9 +4,10 @@ Needs onnxruntime and numpy, and Pillow for images, soundfile and soxr for clips
 
     python predict.py FILE [FILE ...]
 
-prints a line a file: label, probability, file; of several labels those that apply, joined by commas, and their
-probabilities; of a number, the number, and its interval. Behind it, what is to be minded: "abstained: ...",
-"truncated: ...", or "error: ..." where there is no answer. Or, from Python 3.11 on, `from predict import predict`.
+prints a line a file: label, probability, file; of several labels those that apply, joined by commas (or a list in
+JSON, where commas would not tell them apart), and their probabilities; of a number, the number, and its interval.
+Behind it, what is to be minded: "abstained: ...", "truncated: ...", or "error: ..." where there is no answer. Or, from
+Python 3.11 on, `from predict import predict`.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ Needs onnxruntime, tokenizers and numpy, nothing else.
 
     python predict.py "some text" ["another text" ...]
 
-prints a line a text: label, probability, text; of several labels those that apply, joined by commas, and their
-probabilities; of a number, the number, and its interval. Behind it, what is to be minded: "abstained: ...",
-"truncated: ...", or "error: ..." where there is no answer. Or, from Python 3.10 on, `from predict import predict`.
+prints a line a text: label, probability, text; of several labels those that apply, joined by commas (or a list in
+JSON, where commas would not tell them apart), and their probabilities; of a number, the number, and its interval.
+Behind it, what is to be minded: "abstained: ...", "truncated: ...", or "error: ..." where there is no answer. Or, from
+Python 3.10 on, `from predict import predict`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Kind, Split
-from graft_server.domain.label_forms import similar, spelled
+from graft_server.domain.label_forms import looks_like_a_list, similar, spelled
 from graft_server.domain.report import DataReport, SimilarLabels
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
@@ -73,6 +73,8 @@ class Seen:
     """See `Rows`."""
     similar: tuple[SimilarLabels, ...] = ()
     """Labels that a person would read as one."""
+    lists: tuple[str, ...] = ()
+    """Labels that look like lists of labels."""
     target: str = "label"
     """What an example of the task carries."""
 
@@ -92,6 +94,9 @@ class Seen:
             )
         if self.similar:
             warnings.append(_asked(self.similar))
+        if self.lists:
+            found = f"{len(self.lists):,} labels look like lists of labels, such as {self.lists[0]}"
+            warnings.append(f"{found}: each counts as one label. If they are lists, send sets of labels.")
         return warnings
 
     def within(self, data: DataReport | None) -> DataReport | None:
@@ -137,6 +142,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         others=len(labelled) - len(kept),
         replaced=rows.replaced,
         similar=similar_labels(examples, wanted),
+        lists=_lists(examples),
         target=nothing.target,
     )
     return build(examples, wanted, shared), seen
@@ -176,6 +182,11 @@ def similar_labels(examples: Sequence[Example], wanted: Wanted) -> tuple[Similar
     carried = Counter(dict.fromkeys((label.name for label in wanted.labels), 0))
     carried.update(label for it in examples for label in set(it.labels))
     return similar(carried)
+
+
+def _lists(examples: Sequence[Example]) -> tuple[str, ...]:
+    labels = dict.fromkeys(label for it in examples for label in it.labels)
+    return tuple(label for label in labels if looks_like_a_list(label))
 
 
 def _asked(groups: Sequence[SimilarLabels]) -> str:

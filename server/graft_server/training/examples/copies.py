@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from graft_server.domain.views import POOLED
 from graft_server.training.examples.folds import bound_together
-from graft_server.training.examples.near import NEAR, Pairs, Rows, Space, close_pairs
+from graft_server.training.examples.isolated import isolated_pairs
+from graft_server.training.examples.near import NEAR, Pairs, Rows, Space, cells_of, close_pairs, projected_on
 from graft_server.training.examples.training_set import ExampleSet
 
 WIDTH = 2.0
@@ -48,11 +49,18 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int) -> Copies:
     _, one_of_each, place = np.unique(read, return_index=True, return_inverse=True)
     compared = rows[one_of_each]
     space = Space({view: features[compared] for view, features in train.features.items()})
-    rounded, near = close_pairs(space, len(compared), seed)
+    projected = projected_on(space, len(compared), seed)
+    rounded, near = close_pairs(space, projected)
     alike = _joined(len(compared), rounded)
     worded = _by_wording(train, compared)
     bound = bound_together(alike, worded, _narrowed(space, near, alike))
+    isolated = compared[:0], compared[:0]
+    if not any(train.wordings):
+        # Of texts the wording tells more: what else is isolated says the same in other words.
+        isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
+    bound = _unless_whole_classes(bound, bound_together(bound, pairs=isolated), place, train.kinds()[rows])
     pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
+    pairs += zip(*(it.tolist() for it in isolated), strict=True)
     return Copies(
         inputs=_of_all(len(train), rows, inputs),
         alike=_of_all(len(train), rows, alike[place]),
@@ -125,6 +133,26 @@ def _narrowed(space: Space, near: Pairs, alike: Rows) -> Rows:
             numbers[rows] = following
             following += 1
     return numbers
+
+
+def _unless_whole_classes(surely: Rows, bound: Rows, place: Rows, kinds: NDArray[np.int32]) -> Rows:
+    """Returns `bound`, but `surely` for what would bind all examples of a class to each other.
+
+    A class of few examples that are unlike those of other classes is not one example.
+
+    Args:
+        surely: shape (n,): equal for rows that are copies beyond doubt.
+        bound: shape (n,): equal for these, and for others that are probably copies.
+        place: shape (m,): the row that each example is compared as.
+        kinds: shape (m,): the class of each example.
+    """
+    count = int(kinds.max()) + 1
+    whole = np.zeros(int(bound.max()) + 1, bool)
+    of_class = np.unique(np.stack([kinds, bound[place]]), axis=1)
+    alone = np.bincount(of_class[0], minlength=count)[of_class[0]] == 1
+    several = np.bincount(np.unique(np.stack([kinds, surely[place]]), axis=1)[0], minlength=count) > 1
+    whole[of_class[1, alone & several[of_class[0]]]] = True
+    return np.where(whole[bound], surely + len(whole), bound)
 
 
 def _of_all(n: int, rows: Rows, numbers: Rows) -> Rows:

@@ -1,10 +1,11 @@
 """Pairs of examples whose features are far closer than those of different inputs.
 
-A cosine says little by itself: one backbone gives different inputs 0.2, another 0.98. So each view is divided by the
-typical distance between two examples of the set, and a distance is the root mean square over the views. An
-intermediate layer is one of them where the encoder computes one: it keeps the wording, or the pixels, which the last
-layer leaves out. A pair is a near copy only where the neighbourhood ends with it: where twice as far there are many
-more neighbours, inputs are merely alike, as those of a template or of few numbers are.
+A cosine says little by itself: one backbone gives different inputs 0.2, another 0.98. So features are divided by the
+typical distance between two examples of the set. They are those of an intermediate layer where the encoder computes
+one: it keeps the wording, or the sounds, which the last layer leaves out, and tells a copy from an input of the same
+meaning. With several views, a distance is the root mean square over them. A pair is a near copy only where the
+neighbourhood ends with it: where twice as far there are many more neighbours, inputs are merely alike, as those of a
+template or of few numbers are.
 `benchmarks/copies.py` measures how many planted copies are found and how many different inputs are taken for copies.
 """
 
@@ -25,6 +26,8 @@ BEYOND = 2.0
 MORE = 1.5
 """The most neighbours within BEYOND of a near copy, besides one, over those within NEAR. Where inputs lie along a line
 there are twice as many, and in more dimensions more."""
+LAYER = "layer"
+"""What the names of views of intermediate layers begin with."""
 ALIKE = 1e-3
 """Distance, as a share of the features' norm, that rounding to float16 and the company in a batch explain."""
 NOTHING = 0.02
@@ -74,11 +77,11 @@ class Space:
     """The features of n examples, each view divided by the typical distance between two of them."""
 
     def __init__(self, views: Mapping[str, NDArray[np.float16]]) -> None:
-        self._views: list[tuple[NDArray[np.float16], Array, float]] = []
-        for features in views.values():
-            centre, typical, norm = _spread(features)
-            if typical > ALIKE * norm:
-                self._views.append((features, centre, typical))
+        self._features = tuple(views.values())
+        spread = {view: _spread(features) for view, features in views.items()}
+        told = [view for view, (_, typical, norm) in spread.items() if typical > ALIKE * norm]
+        layers = [view for view in told if view.startswith(LAYER)]
+        self._views = [(views[view], *spread[view][:2]) for view in layers or told]
 
     @property
     def flat(self) -> bool:
@@ -97,32 +100,38 @@ class Space:
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
         """Returns whether each pair differs by no more than rounding and the company in a batch explain."""
         alike = pairs.distances <= NOTHING
-        for features, _, _ in self._views:
+        for features in self._features:
             for part in np.array_split(np.flatnonzero(alike), 1 + int(alike.sum()) // MANY):
                 one, other = (features[rows[part]].astype(np.float32) for rows in (pairs.one, pairs.other))
                 alike[part] = np.linalg.norm(one - other, axis=1) <= ALIKE * np.linalg.norm(one, axis=1)
         return alike
 
 
-def close_pairs(space: Space, n: int, seed: int) -> tuple[Pairs, Pairs]:
+def projected_on(space: Space, n: int, seed: int) -> Array:
+    """Returns the n examples on the DIRECTIONS along which they differ most; see `_directions` for the seed."""
+    if space.flat:
+        return np.zeros((n, 1), np.float32)
+    directions = _directions(space, n, seed)
+    return np.concatenate(
+        [space.rows(rows) @ directions for rows in np.array_split(np.arange(n), -(-n // MAX_COMPARED))]
+    )
+
+
+def close_pairs(space: Space, projected: Array) -> tuple[Pairs, Pairs]:
     """Returns the pairs among n examples that rounding tells apart, and those of near copies, closest first.
 
     Of many pairs of one row only some are returned.
 
     Args:
         space: The features of the examples, no two of them the same.
-        n: How many there are.
-        seed: The seed of the sample from which directions are taken.
+        projected: The examples on few directions, as `projected_on` gives them.
     """
+    n = len(projected)
     if space.flat or n < 2:
         none = np.empty(0, np.int64)
         nothing = Pairs(none, none, np.empty(0, np.float32))
         return nothing, nothing
-    directions = _directions(space, n, seed)
-    projected = np.concatenate(
-        [space.rows(rows) @ directions for rows in np.array_split(np.arange(n), -(-n // MAX_COMPARED))]
-    )
-    found = [_of_cell(space, projected, cell) for cell in _cells(projected, np.arange(n))]
+    found = [_of_cell(space, projected, cell) for cell in cells_of(projected)]
     within, beyond = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for one in found:
         # An example near a split is in two cells: one of them has more of its neighbours.
@@ -169,6 +178,11 @@ def _directions(space: Space, n: int, seed: int) -> Array:
         found = sample.T @ (sample @ np.linalg.qr(found)[0])
     directions: Array = np.linalg.qr(found)[0]
     return directions
+
+
+def cells_of(projected: Array) -> Iterator[Rows]:
+    """Returns parts of n examples, of at most MAX_COMPARED each, that nearly all pairs of near copies are in."""
+    return _cells(projected, np.arange(len(projected)))
 
 
 def _cells(projected: Array, rows: Rows) -> Iterator[Rows]:

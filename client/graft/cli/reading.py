@@ -1,0 +1,247 @@
+"""A data file on its way into a command: looked at first, then read by what was found, with ids that lose no row."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from graft._data_files.columns import Columns, DataError, Row, RowError, Rows
+from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
+from graft._data_files.merging import MergedLabels
+from graft._data_files.reader import Data, numbered_examples, open_data
+from graft._data_files.refused import RowsRead
+from graft._data_files.survey import Survey, look
+from graft._records.examples import Example
+from graft._records.id_use import IdUse, Use
+from graft.cli.data_options import columns_of, reading_of
+from graft.cli.terminal import Terminal
+
+_LOOK_ROWS: Final = 1_000
+"""The most rows of a stream that are looked at before the first is sent."""
+_LOOK_BYTES: Final = 16 * 1024 * 1024
+_LOOK_S: Final = 0.05
+"""A stream that takes longer for a row is looked at no further."""
+_LOST: Final = {Use.OTHER_INPUT, Use.OTHER_TARGET}
+_REMEDY: Final = (
+    "Name a column that tells every row from every other, leave --id away, or say --id-repeats replace (the last row "
+    "of an id counts) or --id-repeats keep (the first)"
+)
+_CHOICES: Final = {"r": "replace", "k": "keep", "n": "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a command wants of its data file."""
+
+    task: str = ""
+    """The task; "" if the file is to tell."""
+    known_labels: tuple[str, ...] = ()
+    """Labels that name similar ones, where similar labels are merged."""
+    checked: bool = False
+    """Whether ids that lose rows are only told."""
+    by_id: bool = True
+    """Whether rows of the same id replace each other."""
+
+
+class ReadFile:
+    """An open data file whose examples are taken once.
+
+    Attributes:
+        name: What people call it.
+        notes: What was found, in sentences.
+        whole: Whether all rows were looked at before, and not the first alone.
+    """
+
+    def __init__(self, data: Data, rows: Rows, columns: Columns, *, policy: str, notes: list[str]) -> None:
+        self.name = data.name
+        self.notes = notes
+        self.whole = True
+        self._data = data
+        self._rows = rows
+        self._columns = columns
+        self._policy = policy
+        self._ids = IdUse()
+        self._left_out = 0
+
+    def examples(self, on_read: Callable[[float], None], rows: RowsRead) -> Iterator[Example]:
+        """The examples; `rows` takes the line of each, for those that the server refuses.
+
+        Raises:
+            DataError: The file cannot be read, or an id stands for several examples and nothing allows that.
+        """
+        data = self._data
+        rows.unit, rows.place = data.unit, data.place
+        for line, example in numbered_examples(self._rows, self._columns, rows.refuse):
+            on_read(data.position / data.size if data.size else 0.0)
+            if (taken := self._by_id(line, example)) is not None:
+                rows.take(line)
+                yield taken
+
+    @property
+    def task(self) -> str:
+        """The task, if it is known."""
+        return self._columns.task
+
+    def end_notes(self) -> list[str]:
+        """What was found while the examples were taken, in sentences."""
+        left_out = (
+            [f"{self._left_out:,} rows were left out: an earlier row has their id"] if self._left_out else []
+        )
+        merge = self._columns.merge
+        return [*left_out, *(merge.notes if isinstance(merge, MergedLabels) else [])]
+
+    def _by_id(self, line: int, example: Example) -> Example | None:
+        if self._policy in ("", "replace") or not example.id:
+            return example
+        if self._policy == "none":
+            return replace(example, id="")
+        if self._ids.add(example) not in _LOST:
+            return example
+        if self._policy == "keep":
+            self._left_out += 1
+            return None
+        raise DataError(
+            f"{self.name}, line {line}: the id {example.id!r} is not unique: an earlier row has it, with another input "
+            f"or label, and would be replaced. {_REMEDY}"
+        )
+
+
+@contextlib.contextmanager
+def read_file(
+    args: argparse.Namespace, terminal: Terminal, wanting: Callable[[], Wanted]
+) -> Iterator[ReadFile]:
+    """Opens the data file of a command and looks at it: at all of a file, at the first rows of a stream.
+
+    Args:
+        args: The command's arguments.
+        terminal: Where notes go, and where a person is asked.
+        wanting: Called when the file is open.
+
+    Raises:
+        DataError: The file cannot be read as such, or rows would be lost by their ids and nobody allows that.
+    """
+    with opened(args, terminal) as data:
+        wanted = wanting()
+        merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
+        columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
+        survey = Survey(data, columns)
+        whole = args.data != "-" and Path(args.data).is_file()
+        rows: Rows = data
+        if isinstance(data, FolderTree):
+            # To look at a folder means to open all its files, and its labels are names.
+            whole = bool(args.merge_labels)
+            look(data.rows() if whole else (), survey)
+        elif whole:
+            with open_data(args.data, reading_of(args), columns_of(args)) as first:
+                first.fitted(columns)
+                look(first.rows(), survey)
+            survey.absent.require()
+        else:
+            rows = _Ahead(data, survey)
+        reading = survey.reading(wanted.task, args.label_cells, whole=whole)
+        if merge is not None and whole:
+            merge.prefer_frequent(survey.labels)
+        notes = [*reading.notes]
+        policy = "replace"
+        if columns.id is not None and wanted.by_id:
+            policy = _policy(args, terminal, survey.ids, wanted, whole=whole)
+            notes += _of_ids(args, survey.ids, wanted)
+        for note in notes:
+            terminal.note(note)
+        file = ReadFile(data, rows, replace(reading.columns, merge=merge), policy=policy, notes=notes)
+        file.whole = whole
+        yield file
+
+
+@contextlib.contextmanager
+def opened(args: argparse.Namespace, terminal: Terminal) -> Iterator[Data]:
+    """Opens the data file of a command."""
+    with (
+        terminal.interrupts.opened(args.data) as source,
+        open_data(args.data, reading_of(args), columns_of(args), source=source) as data,
+    ):
+        for remark in data.remarks if isinstance(data, FolderTree) else ():
+            terminal.remark(remark)
+        yield data
+
+
+def _policy(args: argparse.Namespace, terminal: Terminal, ids: IdUse, wanted: Wanted, *, whole: bool) -> str:
+    """What happens to a row whose id an earlier row has: "replace", "keep", "none" (has no id), or "refuse"."""
+    if args.id_repeats:
+        return str(args.id_repeats)
+    if wanted.checked:
+        return "replace"
+    if not whole:
+        return "refuse"
+    if not ids.lossy:
+        return "replace"
+    found = (
+        f"{args.data}: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}. A row replaces an "
+        f"earlier row of the same id, so that {ids.lost:,} rows would be lost"
+    )
+    answer = terminal.ask(
+        f"{found}. [r]eplace earlier rows, [k]eep the first of each id, take all with [n]o id, or stop? "
+    )
+    if (policy := _CHOICES.get((answer or "")[:1].lower())) is not None:
+        return policy
+    raise DataError(f"{found}. {_REMEDY}")
+
+
+def _inputs(args: argparse.Namespace) -> str:
+    return "files" if args.path else "texts"
+
+
+def _of_ids(args: argparse.Namespace, ids: IdUse, wanted: Wanted) -> list[str]:
+    notes = []
+    if ids.lossy and (wanted.checked or args.id_repeats):
+        what = {
+            "": f"{ids.lost:,} rows would be replaced by later ones of the same id, which adapt refuses. {_REMEDY}",
+            "keep": f"{ids.lost:,} rows are left out, because an earlier row has their id",
+            "replace": f"{ids.lost:,} rows are replaced by later ones of the same id",
+        }[args.id_repeats]
+        notes.append(
+            f"warning: the column {args.id!r} is not unique: {ids.said('rows', _inputs(args))}; {what}"
+        )
+    if same := ids.repeats[Use.SAME]:
+        notes.append(f"{same:,} rows repeat an earlier row of the same id exactly: nothing is lost")
+    return notes
+
+
+class _Ahead:
+    """The rows of a stream, of which a survey sees the first before any is taken."""
+
+    def __init__(self, data: Data, survey: Survey) -> None:
+        self.name = data.name
+        self.folder = data.folder
+        self._data = data
+        self._rest = data.rows()
+        self._first: list[Row | RowError] = []
+        self._look(survey)
+
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns by the names that the stream has for them."""
+        return self._data.fitted(columns)
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """All rows, as they are read."""
+        yield from self._first
+        yield from self._rest
+
+    def _look(self, survey: Survey) -> None:
+        size = 0
+        # What comes next may be long in coming, and what is there is to be sent: one row mostly tells.
+        while survey.open and len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
+            since = time.monotonic()
+            if (row := next(self._rest, None)) is None:
+                return
+            self._first.append(row)
+            survey.add(row)
+            size += sum(map(sys.getsizeof, row.values.values())) if isinstance(row, Row) else 0
+            if time.monotonic() - since > _LOOK_S:
+                return
