@@ -81,8 +81,8 @@ def training_set(
         ids=tuple(str(row) for row in rows),
         origins=tuple(("", int(row)) for row in rows),
         input_digests=tuple(texts.train[row].encode() for row in rows),
-        features={view: data.train[view][rows] for view in VIEWS},
-        label_features={view: data.names[view] for view in VIEWS},
+        features={view: data.train[view][rows] for view in VIEWS if view in data.train},
+        label_features={view: data.names[view] for view in VIEWS} if data.names else None,
     )
 
 

@@ -100,7 +100,7 @@ def _several_labels(data: Any, rows: Rows) -> Figures:
         descriptions=("",) * len(texts.classes),
         targets=texts.train_targets[rows],
         label_features={view: data.names[view] for view in VIEWS},
-        **_plain(data, rows),
+        **plain_of(data, rows),
     )
     selection = select_multi_label(train, seed=0)
     output = selection.head.scores(_of(data.test, selection.head.view))
@@ -116,7 +116,7 @@ def _several_labels_baseline(data: Any, rows: Rows) -> Figures:
 
 def _value(data: Any, rows: Rows) -> Figures:
     values = valence(data.texts.classes, data.texts.train_targets[rows])
-    selection = select_regression(RegressionSet(values=values, **_plain(data, rows)), seed=0)
+    selection = select_regression(RegressionSet(values=values, **plain_of(data, rows)), seed=0)
     output = selection.head.scores(_of(data.test, selection.head.view))
     truth = valence(data.texts.classes, data.texts.test_targets)
     within = (output.low <= truth) & (truth <= output.high)
@@ -152,7 +152,8 @@ def valence(classes: tuple[str, ...], targets: NDArray[np.bool_]) -> NDArray[np.
     return np.asarray(targets @ of_class / np.maximum(targets.sum(axis=1), 1), np.float64)
 
 
-def _plain(data: Any, rows: Rows) -> dict[str, Any]:
+def plain_of(data: Any, rows: Rows) -> dict[str, Any]:
+    """What every set of some training rows has."""
     return {
         "weights": np.ones(len(rows)),
         "validation": np.zeros(len(rows), bool),

@@ -162,6 +162,12 @@ ERRORS: dict[str, tuple[str, bytes | Callable[[], bytes], dict[str, Any], str]] 
         {},
         r"several lists \(train, test\)",
     ),
+    "columns of lists in json": (
+        "a.json",
+        json.dumps({"text": ["a", "b"], "label": ["x", "y"]}).encode(),
+        {},
+        "the columns text, label; .*orient='records', lines=True",
+    ),
     "half a json list": (
         "a.json",
         b'[{"text": "a", "label": "x"},\n{"text": "b", ',

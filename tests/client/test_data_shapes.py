@@ -119,6 +119,12 @@ SHAPES = {
         lambda: excel(["text", "label"], ["a", 3], [7, True], [None, None], ["c", 2.5]),
         [("a", "3"), ("7", "TRUE"), ("c", "2.5")],
     ),
+    "excel, rows that end early": Shape(
+        "a.xlsx",
+        lambda: excel(["label", "text", "note"], ["x", "a", "b"], ["y", "c"], ["x"]),
+        [("a", "x"), ("c", "y")],
+        refused=[4],
+    ),
     "excel, one of several sheets": Shape(
         "a.xlsx",
         lambda: excel(
@@ -421,6 +427,12 @@ SHAPES = {
         text('[\n{"text": "a", "label": "x"},\n{"text": },\n7,\n{"text": "b", "label": "y"}\n]'),
         [("a", "x"), ("b", "y")],
         refused=[3, 4],
+    ),
+    "a byte in another encoding within a json list": Shape(
+        "a.json",
+        b'[{"text": "a", "label": "x"},\n{"text": "caf\xe9", "label": "x"},\n{"text": "\xc3\xa9", "label": "y"}]',
+        [("a", "x"), ("é", "y")],
+        refused=[2],
     ),
     "half a character in json": Shape(
         "a.jsonl",

@@ -197,7 +197,7 @@ def test_every_part_is_on_the_page(classes: int) -> None:
     assert sorted(read.plots) == sorted(PLOTS)
     for part in (
         "Before you rely on it", "Most worth labelling next", "When it abstains", "Most frequent confusions",
-        "Probable label errors", "Inputs under several labels", "Exact duplicates", "Near duplicates",
+        "Labels worth a second look", "Inputs under several labels", "Exact duplicates", "Near duplicates",
         "Class by class", "The head",
     ):  # fmt: skip
         assert part in read.text
@@ -265,7 +265,7 @@ def test_what_comes_from_outside_is_escaped(evil: str) -> None:
         ({"novelty": None}, ["When it abstains"]),
         ({"reliability": (), "novelty": None}, ["How far to trust", "When it abstains"]),
         ({"feature_map": ()}, ["How the examples lie"]),
-        ({"data": None}, ["What the data shows", "Probable label errors"]),
+        ({"data": None}, ["What the data shows", "Labels worth a second look"]),
         ({"warnings": ()}, ["Before you rely on it"]),
         ({"per_class": ()}, ["Class by class", "What it confuses"]),
         ({"confusions": ()}, ["Most frequent confusions"]),
@@ -289,7 +289,7 @@ def test_a_clean_data_set_is_said_to_be_clean() -> None:
     value = report()
     clean = report_of(report_pb2.Report(data=report_pb2.DataReport())).data
     text = Reader(page(version(dataclasses.replace(value, data=clean)))).text
-    assert "No duplicates, no contradictions, no probable label errors." in text
+    assert "No duplicates, no contradictions, no labels worth a second look." in text
 
 
 def test_similar_labels_and_unlabelled_examples_are_told_with_their_counts(
@@ -348,7 +348,8 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     assert isinstance(terminal.out.file, io.StringIO)
     shown = terminal.out.file.getvalue()
     assert (
-        "11 exact duplicates, 1 near duplicate, 1 input under several labels, 1 probable label error" in shown
+        "11 exact duplicates, 1 near duplicate, 1 input under several labels, 1 label worth a second look"
+        in shown
     )
     assert "above a novelty of 0.95: about 5% of inputs like the training examples" in shown
     assert "about 85.4% (80% interval 83.1 to 87.6)" in shown
@@ -413,7 +414,7 @@ def test_numbers_have_their_predictions_and_residuals_on_the_page(unit: float) -
     ):  # fmt: skip
         assert shown in read.text
     assert "nan" not in text
-    assert "probable label errors" not in read.text
+    assert "worth a second look" not in read.text
     assert "Most worth labelling" not in read.text
 
 
@@ -479,6 +480,30 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
     terminal.versions([version(value)])
     assert shown in terminal.out.file.getvalue()
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None:
+    message = report_pb2.Report(examples=4, classes=2, task=types_pb2.Task.Value(f"TASK_{task.upper()}"))
+    message.head.kind = "logistic"
+    message.head.candidates.add(kind="logistic", view="pooled", log_loss=0.1)
+    if task == "regression":
+        message.regression.SetInParent()
+    if task == "multi_label":
+        message.multi_label.SetInParent()
+    value = report_of(message)
+    terminal = Terminal()
+    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
+    terminal.err = Console(file=terminal.out.file, width=1000, highlight=False)
+    terminal.report("m", 1, value, full=True)
+    terminal.versions([version(value)])
+    terminal.outcome(graft.Outcome("c", version=1, report=value, error=None))
+    told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
+    shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
+    assert told.count("not stated: too few examples") >= (3 if task == "regression" else 4)
+    assert "too few examples to measure" in shown
+    assert not re.search(r"\d\.\d%", told)
+    assert not re.search(r"\d\.\d%", shown)
 
 
 def test_the_terminal_names_the_figure_of_each_task() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from graft_server.evaluation.interval import accuracy_interval, effective_number
+from graft_server.evaluation.interval import Published, accuracy_interval, effective_number
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 5), (4, 4), (8, 8), (17, 20), (61, 100), (931, 1000)])
@@ -51,6 +51,14 @@ def test_two_groups_tell_little_however_many_rows_they_have() -> None:
 def test_rows_that_are_bound_to_none_count_each() -> None:
     right = np.arange(30) % 3 > 0
     assert effective_number(right, np.ones(30), np.arange(30)) == pytest.approx(30)
+
+
+def test_an_uncertain_correction_widens_the_interval_about_the_corrected_share() -> None:
+    right = np.arange(200) % 5 > 0
+    low, high = accuracy_interval(right, np.ones(200), folds=5, published=Published(0.0, 0.8, 0.0))
+    wider = accuracy_interval(right, np.ones(200), folds=5, published=Published(0.0, 0.8, 0.2))
+    assert low < 1 - 0.2 * 0.8 < high
+    assert wider[0] < low < high < wider[1]
 
 
 @pytest.mark.parametrize("truth", [0.34, 0.8, 0.97])

@@ -105,7 +105,7 @@ class Cells:
             return found
         if (name := like(column, values)) is not None:
             return values[name]
-        reason = missing(column, "COLUMN", values)
+        reason = missing(column, "", values)
         raise RowError(self.name, self.row.line, reason, unit=self.row.unit)
 
     def _sendable(self, column: str, text: str) -> str:

@@ -60,7 +60,8 @@ class Sheet:
                 wrong = f"{len(_trimmed(cells))} cells, but the header has {width} columns"
                 yield RowError(self._name, number, wrong, unit=self.unit)
             else:
-                yield Row(number, self.header.values(cells), unit=self.unit)
+                missing = [None] * (width - len(cells))  # cells at the end that were never written
+                yield Row(number, self.header.values([*cells, *missing]), unit=self.unit)
 
     def _filled(self) -> Iterator[tuple[int, list[Any]]]:
         """The rows that hold something, each with its number."""

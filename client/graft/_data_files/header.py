@@ -84,13 +84,15 @@ def _plain(name: str) -> str:
 
 
 def missing(asked: str, option: str, names: Collection[str]) -> str:
-    """Says that there is no such column, and which ones there are."""
+    """Says that there is no such column, which ones there are, and how to name one (by an option, if it is known)."""
     known = [it for it in names if it]
     more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
     near = difflib.get_close_matches(asked.casefold(), known, n=1, cutoff=0.6) if known else []
     which = near[0] if near else "COLUMN"
     there = f"the columns are: {', '.join(known[:_SHOWN])}{more}" if known else "there are no named columns"
-    return f"no column {asked!r}; {there}; name the right one with --{option} {which}"
+    if option:
+        return f"no column {asked!r}; {there}; name the right one with --{option} {which}"
+    return f"no column {asked!r}; {there}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _hint(option: str, header: Header) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from graft._data_files.columns import DataError, Row, RowError
@@ -50,13 +49,13 @@ class JsonRows:
         """
         if self._listed:
             for number, value in enumerate(_values(self._name, self._lines, listed=True), start=1):
-                yield self._row(value.line if self.unit == "line" else number, value.text)
+                yield self._of(value if self.unit == "line" else Line(number, value.text))
         elif self._long:
             yield from self._alone(_values(self._name, self._lines, listed=False))
         else:
             yield from self._alone(_filled(self._lines))
 
-    def _alone(self, values: Iterator[_Value | Line]) -> Iterator[Row | RowError]:
+    def _alone(self, values: Iterator[Line]) -> Iterator[Row | RowError]:
         """A row for each value; the rows within it where there is one value, which holds a list of them."""
         first, second = next(values, None), next(values, None)
         if first is None:
@@ -71,13 +70,10 @@ class JsonRows:
             yield self._of(second)
         yield from map(self._of, values)
 
-    def _of(self, value: _Value | Line) -> Row | RowError:
-        if isinstance(value, Line) and (wrong := value.wrong()):
-            return RowError(self._name, value.number, wrong)
-        return self._row(value.number if isinstance(value, Line) else value.line, value.text)
-
-    def _row(self, line: int, text: str) -> Row | RowError:
-        return json_row(self._name, line, text, unit=self.unit)
+    def _of(self, value: Line) -> Row | RowError:
+        if wrong := value.wrong():
+            return RowError(self._name, value.number, wrong, unit=self.unit)
+        return json_row(self._name, value.number, value.text, unit=self.unit)
 
     def _within(self, row: Row) -> list[Row | RowError] | None:
         """The rows in the one list of objects that the file's one object holds; None if the object is a row itself."""
@@ -86,7 +82,7 @@ class JsonRows:
             for key, it in row.values.items()
             if isinstance(it, list) and any(isinstance(i, dict) for i in it)
         }
-        tables = [key for key, it in row.values.items() if isinstance(it, dict) and len(it) > 1]
+        tables = [key for key, it in row.values.items() if isinstance(it, dict | list) and len(it) > 1]
         if len(lists) == 1:
             (values,) = lists.values()
             return [_checked(self._name, number, it, "row") for number, it in enumerate(values, start=1)]
@@ -139,14 +135,6 @@ def _goes_on(text: str) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A JSON value that is not read yet."""
-
-    line: int
-    text: str
-
-
 class _Splitter:
     """Splits pieces of text into JSON values, by brackets and commas."""
 
@@ -160,7 +148,7 @@ class _Splitter:
         self._line = 1
         self.ended = False
 
-    def values(self, piece: Line) -> Iterator[_Value]:
+    def values(self, piece: Line) -> Iterator[Line]:
         """The values that end in the piece."""
         text, start = piece.text, 0
         if not self._parts:
@@ -187,7 +175,7 @@ class _Splitter:
             self._quoted = False  # no string goes over a line's end: this one is broken
         self._keep(text[start:])
 
-    def rest(self) -> Iterator[_Value]:
+    def rest(self) -> Iterator[Line]:
         """What is left at the end of the file."""
         yield from self._taken("")
 
@@ -200,15 +188,15 @@ class _Splitter:
                 f"or its brackets do not balance; {_ALSO}"
             )
 
-    def _taken(self, last: str) -> Iterator[_Value]:
+    def _taken(self, last: str) -> Iterator[Line]:
         text = "".join((*self._parts, last))
         self._parts.clear()
         self._size = 0
         if filled := text.lstrip(", \t\r\n"):
-            yield _Value(self._line + text[: len(text) - len(filled)].count("\n"), filled)
+            yield Line(self._line + text[: len(text) - len(filled)].count("\n"), filled)
 
 
-def _values(name: str, lines: TextLines, *, listed: bool) -> Iterator[_Value]:
+def _values(name: str, lines: TextLines, *, listed: bool) -> Iterator[Line]:
     """The values of a list, or of values that follow each other; each with the line on which it begins."""
     splitter = _Splitter(name, listed=listed)
     for piece in lines.pieces():

@@ -179,7 +179,7 @@ class DuplicateGroup:
 
 @dataclass(frozen=True, slots=True)
 class LabelError:
-    """A training example whose label is probably wrong."""
+    """A training example whose label is worth a second look. It may be wrong, or merely hard to see."""
 
     example: ExampleRef
     """The example, with the label that it carries."""
@@ -244,9 +244,9 @@ class DataReport:
     conflicts: tuple[DuplicateGroup, ...]
     """Examples with the same input that carry several labels."""
     label_errors: tuple[LabelError, ...]
-    """Examples whose label is probably wrong, most probable first."""
+    """Examples whose label is worth a second look, most doubtful first."""
     probable_label_errors: int = 0
-    """How many examples have a label that is probably wrong."""
+    """How many examples have a label that is worth a second look."""
     read_alike: int = 0
     """Examples that could be left out without losing anything that the backbone reads."""
     bound_examples: int = 0

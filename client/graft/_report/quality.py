@@ -287,7 +287,7 @@ _MEASURES: Final = {
 
 def _measures(report: Report, one: Candidate) -> tuple[str, str]:
     if report.regression is not None:
-        deviation = report.regression.deviation or 1.0
-        return f"{one.rmse:.4g}", words.percent(one.rmse / deviation)
+        deviation = report.regression.deviation
+        return f"{one.rmse:.4g}", words.percent(one.rmse / deviation) if deviation else ""
     share = one.micro_f1 if report.multi_label is not None else one.accuracy
-    return f"{one.log_loss:.3f}", words.percent(share)
+    return f"{one.log_loss:.3f}", words.percent(share) if words.stated(report) else ""

@@ -77,7 +77,8 @@ def tiles(report: Report) -> str:
 
 def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
     known = bool(report.evaluation)
-    width = f"{words.number(numbers.interval_width)} wide on average; meant to hold {numbers.confidence:.0%}"
+    meant = f"meant to hold {numbers.confidence:.0%}"
+    width = f"{words.number(numbers.interval_width)} wide on average; {meant}" if known else meant
     return [
         ("Explained", words.percent(numbers.r2) if known else "–", "of the variance (R²)"),
         ("Mean error", words.number(numbers.mae) if known else "–", "absolute"),

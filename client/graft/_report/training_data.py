@@ -79,31 +79,31 @@ def look_alikes(report: Report) -> str:
 
 
 def findings(report: Report) -> str:
-    """Duplicates, contradictions and probable label errors."""
+    """Duplicates, contradictions and labels worth a second look."""
     data = report.data
     if data is None:
         return ""
     conflicting = f"inputs {words.CONFLICTS[report.task]}"
     counts = {
-        "probable label errors": f"{data.probable_label_errors:,}",
+        "labels worth a second look": f"{data.probable_label_errors:,}",
         conflicting: f"{data.conflicting_inputs:,}",
         "exact duplicates": f"{data.exact_duplicates:,}",
         "near duplicates": f"{data.near_duplicates:,}",
         "held out with their copies": f"{data.bound_examples:,}",
     }
     if report.regression is not None:
-        del counts["probable label errors"]
+        del counts["labels worth a second look"]
     if data.unlabelled_examples:
         counts["unlabelled examples"] = f"{data.unlabelled_examples:,}"
     labels = data.similar_labels or data.unlabelled_examples
     copies = data.exact_duplicates or data.near_duplicates or data.bound_examples or data.validation_copies
     if not (data.label_errors or data.conflicting_inputs or copies or labels):
-        errors = "" if report.regression is not None else ", no probable label errors"
+        errors = "" if report.regression is not None else ", no labels worth a second look"
         return markup.section("What the data shows", f"<p>No duplicates, no contradictions{errors}.</p>")
     tiles = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in counts.items())
-    heads = ("Example", "Has the label", "Its probability", "Probably is", "Its probability")
+    heads = ("Example", "Has the label", "Its probability", "More likely", "Its probability")
     if report.multi_label is not None:
-        heads = ("Example", "Carries", "Probability", "Probably carries", "Probability")
+        heads = ("Example", "Carries", "Probability", "More likely carries", "Probability")
     errors = markup.folded_table(
         heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,)
     )
@@ -114,7 +114,11 @@ def findings(report: Report) -> str:
             "They differ by case, spacing, punctuation or invisible characters only, and may be meant as one.",
             _similar(data.similar_labels),
         ),
-        ("Probable label errors", "Worth a second look, the most probable first.", errors),
+        (
+            "Labels worth a second look",
+            "The most doubtful first. Some are wrong, others merely hard to see: look before you change one.",
+            errors,
+        ),
         (
             conflicting.capitalize(),
             f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",

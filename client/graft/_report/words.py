@@ -23,6 +23,8 @@ LEAST_GAIN: Final = 0.0005
 LEAST_RECALL: Final = 0.01
 """What is advised gains so much of a class's recall."""
 
+LEAST_EXAMPLES: Final = 8
+"""A share of fewer examples is not shown."""
 NOT_STATED: Final = "not stated: too few examples"
 
 
@@ -195,7 +197,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
             "held-out copies of training examples",
         ),
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
-        (data.probable_label_errors, "probable label error", ""),
+        (data.probable_label_errors, "label worth a second look", "labels worth a second look"),
         (len(data.similar_labels), "group of similar labels", "groups of similar labels"),
         (data.unlabelled_examples, "unlabelled example", ""),
     )

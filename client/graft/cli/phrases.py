@@ -50,7 +50,10 @@ def _described(progress: Progress) -> str:
 def learned(progress: AdaptProgress | Progress) -> str:
     """How well a stream is being learned, where that is known."""
     right = progress.metrics.get("prequential_accuracy")
-    return "" if right is None else f", {words.percent(right)} predicted right before they were learned"
+    few = progress.metrics.get("examples", words.LEAST_EXAMPLES) < words.LEAST_EXAMPLES
+    return (
+        "" if right is None or few else f", {words.percent(right)} predicted right before they were learned"
+    )
 
 
 def report_facts(report: Report) -> dict[str, str]:

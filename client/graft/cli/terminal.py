@@ -325,7 +325,7 @@ class Terminal:
         """Examples that a person should look at."""
         most = None if full else _SHOWN_FINDINGS
         if data.label_errors:
-            table = _table("probably mislabelled", "has the label", "probably is", "probability")
+            table = _table("label worth a second look", "has the label", "more likely", "probability")
             for error in data.label_errors[:most]:
                 reference = words.reference(error.example)
                 suggested = words.percent(error.suggested_probability)
@@ -350,7 +350,7 @@ class Terminal:
                 self.out.print(table)
         if not full and data.probable_label_errors > _SHOWN_FINDINGS:
             rest = data.probable_label_errors - _SHOWN_FINDINGS
-            self.say(f"… and {rest:,} more that are probably mislabelled; --full shows all")
+            self.say(f"… and {rest:,} more whose labels are worth a second look; --full shows all")
 
 
 def plain(value: Any) -> Any:
@@ -375,8 +375,8 @@ def _candidates(report: Report) -> Table:
         settings = words.values(candidate.settings)
         log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
         found = {
-            "accuracy": words.percent(candidate.accuracy),
-            "micro-F1": words.percent(candidate.micro_f1),
+            "accuracy": words.percent(candidate.accuracy) if words.stated(report) else "",
+            "micro-F1": words.percent(candidate.micro_f1) if words.stated(report) else "",
             "RMSE": f"{candidate.rmse:.4g}",
         }[measure]
         _row(table, candidate.kind, candidate.view, settings, log_loss, found)

@@ -124,7 +124,7 @@ class Report(_message.Message):
     """What the version answers with; never unspecified."""
     accuracy_low: _builtins.float
     """The lower end of the 95% interval of the accuracy, 0 to 1: how much luck the choice of the evaluated examples may
-    be. Rows that are bound together count as one. 0 for TASK_REGRESSION.
+    be. Rows that are bound together count as one, as far as they are right or wrong together. 0 for TASK_REGRESSION.
     """
     accuracy_high: _builtins.float
     """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
@@ -744,7 +744,7 @@ class DataReport(_message.Message):
     conflicting_inputs: _builtins.int
     """Inputs that occur under several labels, or sets of them, or values."""
     probable_label_errors: _builtins.int
-    """Examples whose label is probably wrong, all of them."""
+    """How many examples have a label that is worth a second look."""
     read_alike: _builtins.int
     """Examples that could be left out without losing anything that the backbone reads: different inputs that it reads
     alike (the same tokens, pixels or samples) count as one, and so do exact duplicates.
@@ -771,7 +771,9 @@ class DataReport(_message.Message):
 
     @_builtins.property
     def label_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelError]:
-        """Examples whose label is probably wrong, most probable first."""
+        """Examples whose label is worth a second look, most doubtful first: heads that were not trained on the example find
+        another label far likelier. Whether few or most of them are wrong depends on the data: see docs/heads.md.
+        """
 
     @_builtins.property
     def validation_copy_pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
@@ -927,7 +929,7 @@ Global___DuplicateGroup: _TypeAlias = DuplicateGroup  # noqa: Y015
 
 @_typing.final
 class LabelError(_message.Message):
-    """LabelError is a training example whose label is probably wrong."""
+    """LabelError is a training example whose label is worth a second look. It may be wrong, or merely hard to see."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

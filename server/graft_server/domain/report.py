@@ -188,7 +188,7 @@ class DuplicateGroup:
 
 @dataclass(frozen=True, slots=True)
 class LabelError:
-    """A training example whose label is probably wrong."""
+    """A training example whose label is worth a second look. It may be wrong, or merely hard to see."""
 
     example: ExampleRef
     suggested: str
@@ -248,9 +248,9 @@ class DataReport:
     """The closest pairs first."""
     conflicts: tuple[DuplicateGroup, ...] = ()
     label_errors: tuple[LabelError, ...] = ()
-    """The most probable errors first."""
+    """The most doubtful labels first."""
     probable_label_errors: int = 0
-    """Training examples whose label is probably wrong."""
+    """Training examples whose label is worth a second look."""
     read_alike: int = 0
     """Examples that could be left out without losing anything that the backbone reads."""
     bound_examples: int = 0

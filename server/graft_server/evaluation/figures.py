@@ -14,7 +14,7 @@ from graft_server.domain.report import (
     Figures,
     ReliabilityBin,
 )
-from graft_server.evaluation.interval import accuracy_interval
+from graft_server.evaluation.interval import Published, accuracy_interval
 
 BINS = 15
 """The bins of the expected calibration error, as in Guo et al. 2017."""
@@ -30,11 +30,13 @@ def figures(
     *,
     bound: NDArray[np.int64] | None = None,
     folds: int = 0,
+    published: Published | None = None,
 ) -> Figures:
     """The figures of n >= 1 predictions over k classes; all 0 where the weights are.
 
     If targets are distributions, log-loss and calibration error are measured against `soft`, of shape (n, k);
-    accuracy and F1 against their most probable labels, `labels`. For `bound` and `folds` see `accuracy_interval`.
+    accuracy and F1 against their most probable labels, `labels`. For `bound`, `folds` and `published`, by which the
+    accuracy is corrected too, see `accuracy_interval`.
     """
     total = float(weights.sum())
     if total <= 0:
@@ -43,11 +45,11 @@ def figures(
     f1 = class_scores(confusion_matrix(labels, predicted, weights, probabilities.shape[1]))[2]
     right = predicted == labels
     return Figures(
-        float(weights @ right) / total,
+        (published or Published()).accuracy(float(weights @ right) / total),
         float(f1[np.unique(labels[weights > 0])].mean()),
         log_loss(probabilities, labels, weights, soft),
         calibration_error(probabilities, labels, weights, soft),
-        *accuracy_interval(right, weights, bound, folds=folds),
+        *accuracy_interval(right, weights, bound, folds=folds, published=published),
     )
 
 

@@ -57,7 +57,8 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = T
     worded = _by_wording(train, compared)
     bound = bound_together(alike, worded, _narrowed(space, near, alike))
     pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
-    if probable:
+    if probable and not any(train.wordings):
+        # Of texts the wording tells more: what else is isolated says the same in other words.
         isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
         bound = _unless_whole_classes(
             bound, bound_together(bound, pairs=isolated), place, train.kinds()[rows]

@@ -1,4 +1,4 @@
-"""Findings in the examples themselves: duplicates, contradictions, probable label errors."""
+"""Findings in the examples themselves: duplicates, contradictions, doubtful labels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from graft_server.domain.report import DataReport, DuplicateGroup, ExampleRef, L
 from graft_server.training.examples.copies import mixed, similarity
 from graft_server.training.examples.folded import Examples, Parts
 from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.reporting.warnings import enough
 
 MAX_LISTED = 50
 """The most entries of a list in a report."""
 MAX_MEMBERS = 10
 """The most members that a group of duplicates names."""
 DOUBTFUL = 0.5
-"""A label is listed as a probable error if another one is better and its own probability is below this
+"""A label is listed as worth a second look if another one is better and its own probability is below this
 fraction of 1 / (1 + classes that are better)."""
 
 Array = NDArray[np.float32]
@@ -27,11 +28,14 @@ Array = NDArray[np.float32]
 
 def data_report(examples: Examples, out_of_fold: Array) -> DataReport:
     """Reports on the examples; `out_of_fold` has their probabilities, shape (n, k)."""
-    doubt = doubts(examples, out_of_fold)
-    suspects = _suspects(examples, doubt, out_of_fold)
-    errors = tuple(_label_error(examples, row, out_of_fold[row]) for row in suspects[:MAX_LISTED])
+    listed = (
+        suspects(examples, out_of_fold)
+        if enough(examples.parts, examples.rows[examples.measured])
+        else np.empty(0, np.int64)
+    )
+    errors = tuple(_label_error(examples, row, out_of_fold[row]) for row in listed[:MAX_LISTED])
     found = findings(examples.train, examples.parts, examples.labels)
-    return replace(found, probable_label_errors=len(suspects), label_errors=errors)
+    return replace(found, probable_label_errors=len(listed), label_errors=errors)
 
 
 def findings(train: ExampleSet, parts: Parts, targets: NDArray[Any]) -> DataReport:
@@ -96,15 +100,16 @@ def doubts(examples: Examples, out_of_fold: Array) -> NDArray[np.float64]:
     return np.where(examples.measured, 1 - own.astype(np.float64), 0.0)
 
 
-def _suspects(examples: Examples, doubt: NDArray[np.float64], out_of_fold: Array) -> NDArray[np.int64]:
-    """Returns the rows whose label is probably wrong, most doubtful first."""
+def suspects(examples: Examples, out_of_fold: Array) -> NDArray[np.int64]:
+    """Returns the rows whose label is worth a second look, most doubtful first."""
+    doubt = doubts(examples, out_of_fold)
     # Even a wrong label gets about 1 / k: below that the head finds the label less likely than by chance.
     suspected = (out_of_fold.argmax(axis=1) != examples.labels) & (
         doubt > 1 - DOUBTFUL / out_of_fold.shape[1]
     )
     order: NDArray[np.int64] = np.argsort(-doubt, kind="stable")
-    suspects: NDArray[np.int64] = order[suspected[order]]
-    return suspects
+    found: NDArray[np.int64] = order[suspected[order]]
+    return found
 
 
 def _label_error(examples: Examples, row: np.int64, probabilities: Array) -> LabelError:

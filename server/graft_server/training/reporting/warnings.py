@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.report import HeadChoice
 from graft_server.domain.views import POOLED
+from graft_server.evaluation.interval import LEAST_EVALUATED
 from graft_server.training.examples.folded import Parts
 from graft_server.training.examples.training_set import ExampleSet
 
@@ -17,6 +21,38 @@ MOSTLY = 0.5
 """The share of a class's examples; fewer that other classes have too are listed as conflicts without a warning."""
 NAMED = 5
 """The most classes that a warning names."""
+
+
+def enough(parts: Parts, rows: NDArray[np.int64]) -> bool:
+    """Whether there are enough different inputs among some rows to state figures of them."""
+    return len(np.unique(parts.copies.bound[rows])) >= LEAST_EVALUATED
+
+
+def not_stated(parts: Parts, rows: NDArray[np.int64]) -> list[str]:
+    """Returns a warning if there are too few examples to state figures, or too few held-out ones.
+
+    Args:
+        parts: What each example is for.
+        rows: The training examples on which a head can be measured, by cross-validation.
+    """
+    needed = (
+        f"at least {LEAST_EVALUATED} that differ are needed, and a figure of so few is still a rough estimate"
+    )
+    held_out = parts.held_out
+    if enough(parts, held_out):
+        return []
+    if enough(parts, rows):
+        few = f"{len(held_out):,} held-out examples are too few to measure on, so the figures are cross-validated"
+        return [f"{few} on the training examples: {needed}."] if len(held_out) else []
+    most = max(len(held_out), len(rows))
+    return [f"No accuracy is stated: there are too few examples. {most:,} can be evaluated, and {needed}."]
+
+
+def without_accuracies(choice: HeadChoice) -> HeadChoice:
+    """The choice of a head where there are too few examples to state accuracies of what was tried."""
+    return replace(
+        choice, candidates=tuple(replace(it, accuracy=0.0, micro_f1=0.0) for it in choice.candidates)
+    )
 
 
 def contradicted(

@@ -23,14 +23,22 @@ from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.examples.folded import Parts
 from graft_server.training.reporting.data_quality import MAX_LISTED, findings, reference
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.warnings import FEW, about, contradictions, warnings_of_all
+from graft_server.training.reporting.warnings import (
+    FEW,
+    about,
+    contradictions,
+    enough,
+    not_stated,
+    warnings_of_all,
+    without_accuracies,
+)
 from graft_server.training.search.search import MANY_CELLS
 from graft_server.training.tasks.multi_label.curve import multi_label_curve
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.thresholds import decided_without
 
 DOUBTFUL = 0.25
-"""A label, or its absence, is listed as a probable error if its probability, given the input, is below this
+"""A label, or its absence, is listed as worth a second look if its probability, given the input, is below this
 fraction of its average."""
 
 Array = NDArray[np.float32]
@@ -80,7 +88,11 @@ def report_of(
     )
     how = Evaluation(EvaluationMethod.CROSS_VALIDATION, int(fold_of.max()) + 1, len(rows))
     measured_on = rows
-    if len(held_out):
+    if not (enough(parts, held_out) or enough(parts, rows)):
+        how, measured_on = Evaluation(EvaluationMethod.NONE), rows[:0]
+        probabilities, selected = probabilities[:0], selected[:0]
+        choice = without_accuracies(choice)
+    elif enough(parts, held_out):
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         probabilities, selected = output.probabilities, output.selected
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
@@ -102,7 +114,7 @@ def report_of(
         evaluation=how,
         head=choice,
         per_class=label_reports(train.classes, counts, carried.sum(axis=0), head.thresholds, found),
-        warnings=_warnings(train, parts, fold_of),
+        warnings=(*not_stated(parts, rows), *_warnings(train, parts, fold_of)),
         seed=seed,
         reliability=reliability(probabilities, carried, weights),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
@@ -124,7 +136,7 @@ def _numbers(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _label_errors(
     train: MultiLabelSet, rows: NDArray[np.int64], probabilities: Array
 ) -> tuple[int, tuple[LabelError, ...]]:
-    """Returns the number of labels probably wrong or missing, and the least likely, each with the corrected set."""
+    """Returns the number of labels that look wrong or missing, and the least likely, each with the corrected set."""
     targets = train.targets[rows]
     own = np.where(targets, probabilities, 1 - probabilities).astype(np.float64)
     shares = targets.mean(axis=0)
@@ -156,7 +168,10 @@ def _warnings(train: MultiLabelSet, parts: Parts, fold_of: NDArray[np.int32]) ->
     for which, what in (
         (counts == 0, "no training examples: {} not a likely answer"),
         (counts == n, "no training example without it: {} always a likely answer"),
-        (torn, "examples of one group only: whether {} recognised could not be measured"),
+        (
+            torn,
+            "examples of one group only, or copies of one input: whether {} recognised could not be measured",
+        ),
         (
             (counts > 0) & (counts < FEW) & (counts < n) & ~torn,
             f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",

@@ -40,7 +40,7 @@ from graft_server.training.examples.folded import Parts, deal, parts_of
 from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.warnings import contradictions, warnings_of_all
+from graft_server.training.reporting.warnings import contradictions, enough, not_stated, warnings_of_all
 from graft_server.training.search.search import Progress, silent, views_of
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import KernelRidge
@@ -265,7 +265,7 @@ def _report(
     chosen = tried[0]
     rows, held_out = parts.rows, parts.held_out
     fold_of = chosen.valued.fold_of
-    if len(held_out):
+    if enough(parts, held_out):
         output = head.scores(stacked(train.features, head.view)[held_out].astype(np.float32))
         predicted, low, high = (it.astype(np.float64) for it in (output.value, output.low, output.high))
         how, measured_on = Evaluation(EvaluationMethod.HELD_OUT, 0, len(held_out)), held_out
@@ -277,6 +277,9 @@ def _report(
         low, high = predicted - ends[0] * unit.deviation, predicted + ends[1] * unit.deviation
         how = Evaluation(EvaluationMethod.CROSS_VALIDATION, int(fold_of.max()) + 1, len(rows))
         measured_on = rows
+        if not enough(parts, rows):
+            how, measured_on = Evaluation(EvaluationMethod.NONE), rows[:0]
+            predicted, low, high = predicted[:0], low[:0], high[:0]
     values, weights = train.values[measured_on], train.weights[measured_on]
     candidates = [
         Candidate(one.kind, one.valued.view, one.settings, rmse=one.error**0.5 * unit.deviation)
@@ -295,7 +298,7 @@ def _report(
             head.kind, head.view, chosen.settings, 1.0, tuple(sorted(candidates, key=lambda it: it.rmse))
         ),
         per_class=(),
-        warnings=_warnings(train, parts),
+        warnings=(*not_stated(parts, rows), *_warnings(train, parts)),
         seed=seed,
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=findings(train, parts, train.values[rows]),

@@ -15,13 +15,29 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import stacked
 from graft_server.evaluation import figures
+from graft_server.evaluation.interval import Published
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.training.examples.folded import Examples
 from graft_server.training.reporting.data_quality import data_report
 from graft_server.training.reporting.feature_map import feature_map
-from graft_server.training.reporting.learning_curve import CURVE_FOLDS, LEAST_EXAMPLES, learning_curve
-from graft_server.training.reporting.warnings import FEW, MOSTLY, about, contradicted, warnings_of_all
+from graft_server.training.reporting.learning_curve import (
+    CURVE_FOLDS,
+    LEAST_EXAMPLES,
+    Law,
+    learning_curve,
+    unseen_share,
+)
+from graft_server.training.reporting.warnings import (
+    FEW,
+    MOSTLY,
+    about,
+    contradicted,
+    enough,
+    not_stated,
+    warnings_of_all,
+    without_accuracies,
+)
 from graft_server.training.search.candidates import Problem
 from graft_server.training.search.search import MANY_CELLS
 
@@ -46,14 +62,15 @@ def report_of(
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
     """
     train, held_out = examples.train, examples.parts.held_out
-    if len(held_out):
+    cross_validated = examples.rows[examples.measured]
+    if enough(examples.parts, held_out):
         features = stacked(train.features, head.view)[held_out].astype(np.float32)
         probabilities = head.scores(features).probabilities
         labels, weights = train.labels[held_out], train.weights[held_out]
         soft = None if train.soft is None else train.soft[held_out]
         bound = examples.parts.bound[held_out]
         how = Evaluation(EvaluationMethod.HELD_OUT, 0, len(labels))
-    elif examples.measured.any():
+    elif enough(examples.parts, cross_validated):
         rows = examples.measured
         probabilities, labels, weights = out_of_fold[rows], examples.labels[rows], examples.weights[rows]
         soft = None if examples.soft is None else examples.soft[rows]
@@ -63,9 +80,14 @@ def report_of(
         probabilities, labels, weights = out_of_fold[:0], examples.labels[:0], examples.weights[:0]
         soft, bound = None, examples.bound[:0]
         how = Evaluation(EvaluationMethod.NONE)
+        choice = without_accuracies(choice)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    found = figures.figures(probabilities, labels, weights, soft, bound=bound, folds=how.folds)
+    curve, law = _curve(examples, problem, out_of_fold) or (None, None)
+    published = _published(counts, law) if how.folds else None
+    found = figures.figures(
+        probabilities, labels, weights, soft, bound=bound, folds=how.folds, published=published
+    )
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -80,17 +102,22 @@ def report_of(
         head=choice,
         per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
         confusions=figures.confusions(train.classes, labels, predicted),
-        warnings=_warnings(examples, counts),
+        warnings=(*not_stated(examples.parts, cross_validated), *_warnings(examples, counts)),
         seed=examples.seed,
         reliability=figures.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
         data=data_report(examples, out_of_fold),
-        learning_curve=_curve(examples, problem, out_of_fold),
+        learning_curve=curve,
         feature_map=feature_map(train, examples.rows, examples.labels, examples.seed),
     )
 
 
-def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> LearningCurve | None:
+def _published(counts: NDArray[np.int64], law: Law | None) -> Published:
+    unseen = unseen_share(counts)
+    return Published(unseen) if law is None else Published(unseen, *law.of_all())
+
+
+def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> tuple[LearningCurve, Law] | None:
     cells = len(examples.rows) * problem.classes
     # Parts are measured on two folds, which must have examples of classes that others have too.
     told = examples.measured & (examples.fold_of < CURVE_FOLDS)
@@ -108,7 +135,10 @@ def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     for which, what in (
         (counts == 0, "no training examples: {} not a likely answer"),
         (counts == 1, "a single training example: whether {} recognised could not be measured"),
-        (torn & (counts > 1), "examples of one group only: whether {} recognised could not be measured"),
+        (
+            torn & (counts > 1),
+            "examples of one group only, or copies of one input: whether {} recognised could not be measured",
+        ),
         (
             (counts > 1) & (counts < FEW) & ~torn,
             f"fewer than {FEW} training examples: how well {{}} recognised is a rough estimate",

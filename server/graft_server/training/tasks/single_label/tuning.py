@@ -31,6 +31,7 @@ from graft_server.domain.report import (
 )
 from graft_server.domain.views import POOLED
 from graft_server.evaluation import figures
+from graft_server.evaluation.interval import LEAST_EVALUATED
 from graft_server.heads.maps import LinearMap, Member, softmax
 from graft_server.heads.single_label import SingleLabelHead
 from graft_server.store.objects.objects import Objects
@@ -180,7 +181,7 @@ def measure_tuned(objects: Objects, task: Finishing, tried: TuningReport) -> Tun
     )
     measured_on = held_out[~stop]
     validation = np.flatnonzero(kept.validation)
-    if len(validation):
+    if len(validation) >= LEAST_EVALUATED:
         measured_on = validation
         tuned = head.scores(features[validation]).probabilities
         labels, weights = kept.labels[validation], kept.weights[validation]
