@@ -61,8 +61,13 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
-    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
+
+    def wanted() -> Wanted:
+        name = "standard input" if args.data == "-" else args.data
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {name}")
+        return _wanted(args)
+
+    with read_file(args, terminal, wanted) as data, AdaptBar(terminal) as bar:
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
