@@ -108,6 +108,9 @@ def test_labels_are_names_pairs_labels_or_a_mapping() -> None:
     assert label_messages([("a", "first"), "b"]) == expected
     assert label_messages([graft.Label("a", "first"), graft.Label("b")]) == expected
     assert label_messages({"a": "first", "b": ""}) == expected
+    assert label_messages([0, 1.0, True]) == [types_pb2.Label(name=name) for name in ("0", "1", "True")]  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a name or a pair"):
+        label_messages([("a", "b", "c")])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="not one text"):
         label_messages("ab")
 

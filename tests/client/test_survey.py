@@ -305,3 +305,24 @@ def test_both_sides_read_labels_alike() -> None:
     for label in labels:
         assert label_forms.reading(label) == server_forms.reading(label)
         assert label_forms.spelled(label) == server_forms.spelled(label)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        (["card", "rate"], 1),
+        ([None, "card", "rate"], 2),
+        (["['a']", "b"], 1),
+        ([["a"], "b"], 1),
+        ([0.5, 1.0], 1),
+        ([1.0, 2.0, 2.5], 3),
+        (["1.0", None, "2.0", "2.1", "x"], 4),
+    ],
+)
+def test_no_more_of_a_stream_is_looked_at_than_tells(labels: list[Any], rows: int, tmp_path: Path) -> None:
+    path = lines(tmp_path, *({"label": label} for label in labels))
+    with open_data(path, Reading(), COLUMNS) as data:
+        survey, source = Survey(data, COLUMNS), iter(data.rows())
+        while survey.open:
+            survey.add(next(source))
+    assert survey.rows == rows

@@ -291,6 +291,7 @@ def test_each_use_of_an_id_is_told_apart() -> None:
     found = [use.add(graft.Example(text, label, id="1")) for text, label in rows]
     assert found == [Use.NEW, Use.SAME, Use.OTHER_TARGET, Use.OTHER_INPUT]
     assert (use.ids, use.examples, use.lost) == (1, 4, 2)
+    assert use.add(graft.Example("z", id=1)) is Use.OTHER_INPUT  # type: ignore[arg-type]
     array = np.array([0.5, 1.0])
     assert use.add(graft.Example(array, id="2")) is Use.NEW
     assert use.add(graft.Example(array.copy(), id="2")) is Use.SAME

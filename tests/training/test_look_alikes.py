@@ -21,7 +21,7 @@ MakeSet = Callable[..., ClassifiedSet]
 CLASSES, DIMENSION = 10, 48
 
 
-def drawn(series: int, members: int, seed: int, *, within: float = 0.35) -> tuple[np.ndarray, ...]:
+def drawn(series: int, members: int, seed: int, *, within: float = 0.6) -> tuple[np.ndarray, ...]:
     """Features, labels and numbers of series: each series around a place of its own, each class around another."""
     directions = np.random.default_rng(96).standard_normal((CLASSES, DIMENSION))
     rng = np.random.default_rng(seed)

@@ -81,6 +81,14 @@ class Survey:
             self.labels.update(set(labels_in(value, self._columns)))
         self._guess.add(("", value if _may_tell(value) else None))
 
+    @property
+    def open(self) -> bool:
+        """Whether the next row may tell how to read those before it: all targets are missing, or may be codes."""
+        if self._columns.value or self._columns.labels_from or self._columns.separator:
+            return False
+        codes = all(CODE.fullmatch(cell.strip()) for cell in self._cells)
+        return codes and (bool(self._cells) or self._guess.open)
+
     def _add_id(self, row: Row) -> None:
         try:
             example = example_of(self._origin, row, self._columns, opened=False)

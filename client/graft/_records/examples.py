@@ -209,13 +209,14 @@ def _set_target(message: types_pb2.Example, example: Example, task: str) -> None
             message.distribution.labels.add(label=label, probability=probability)
 
 
-def _label_message(label: str | Label | tuple[str, str]) -> types_pb2.Label:
-    if isinstance(label, str):
-        return types_pb2.Label(name=label)
+def _label_message(label: object) -> types_pb2.Label:
     if isinstance(label, Label):
         return types_pb2.Label(name=label.name, description=label.description)
-    name, description = label
-    return types_pb2.Label(name=name, description=description)
+    if isinstance(label, tuple | list):
+        if len(label) != 2:
+            raise TypeError(f"a label must be a name or a pair (name, description), not {label!r:.80}")
+        return types_pb2.Label(name=word_of(label[0]), description=label[1])
+    return types_pb2.Label(name=word_of(label))
 
 
 def _split(split: str) -> types_pb2.Split.ValueType:

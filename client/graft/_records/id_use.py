@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from graft._records.examples import Example, TextPair
 from graft._records.shapes import is_array
+from graft._records.targets import word_of
 
 _HALF = 0xFFFF_FFFF
 
@@ -48,7 +49,7 @@ class IdUse:
 
     def add(self, example: Example) -> Use:
         """Notes an example that has an id, and says how it uses the id."""
-        key, digest = hash(example.id), _digest(example)
+        key, digest = hash(word_of(example.id)), _digest(example)
         before = self._seen.get(key)
         self._seen[key] = digest
         self.examples += 1
@@ -62,7 +63,7 @@ class IdUse:
 
     def forget(self, id_: str) -> None:
         """Notes that an example is taken back: its id is free."""
-        self._seen.pop(hash(id_), None)
+        self._seen.pop(hash(word_of(id_)), None)
 
     def said(self, rows: str, inputs: str) -> str:
         """The ids that are lost examples, in words: "15 ids for 30 rows, 14 of them with different texts"."""

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from graft._records.examples import ChangeLike, Delete, Example
 from graft._records.id_use import IdUse, Use
 from graft._records.shapes import several_examples
-from graft._records.targets import is_missing
+from graft._records.targets import is_missing, word_of
 from graft._records.task_guess import TaskGuess
 from graft._streams.conversion import OVERRULED_BY, Conversion
 from graft._streams.options import AdaptOptions
@@ -149,8 +149,8 @@ def _require_own_ids(changes: Sequence[ChangeLike]) -> None:
             use.forget(change.id)
         elif isinstance(change, Example) and not is_missing(change.id):
             if use.add(change) is Use.OTHER_INPUT and conflict is None:
-                conflict = (first[change.id], number)
-            first.setdefault(change.id, number)
+                conflict = (first[word_of(change.id)], number)
+            first.setdefault(word_of(change.id), number)
     if conflict is not None:
         one, other = conflict
         raise ValueError(

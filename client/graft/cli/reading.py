@@ -121,7 +121,7 @@ def read_file(
     Args:
         args: The command's arguments.
         terminal: Where notes go, and where a person is asked.
-        wanting: Called when the file is open.
+        wanting: Called when the file is open, before anything is read of it: a stream may be long in coming.
 
     Raises:
         DataError: The file cannot be read as such, or rows would be lost by their ids and nobody allows that.
@@ -131,7 +131,7 @@ def read_file(
         merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
         columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
         survey = Survey(data, columns)
-        whole = args.data != "-" and not Path(args.data).is_fifo()
+        whole = args.data != "-" and Path(args.data).is_file()
         rows: Rows = data
         if isinstance(data, FolderTree):
             # To look at a folder means to open all its files, and its labels are names.
@@ -235,7 +235,8 @@ class _Ahead:
 
     def _look(self, survey: Survey) -> None:
         size = 0
-        while len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
+        # What comes next may be long in coming, and what is there is to be sent: one row mostly tells.
+        while survey.open and len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
             since = time.monotonic()
             if (row := next(self._rest, None)) is None:
                 return

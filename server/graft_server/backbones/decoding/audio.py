@@ -143,7 +143,8 @@ def decode_audio(
                 "look at how it was written.",
                 "AUDIO_TOO_LOUD",
             )
-        samples = samples * np.float32(_scale(loudest, file.subtype))
+        if (scale := _scale(loudest, file.subtype)) != 1:
+            samples = samples * np.float32(scale)
         return Clip(_resampled(samples, file.samplerate, rate), truncated)
 
 
@@ -264,23 +265,22 @@ def _one_channel(file: soundfile.SoundFile, frames: int) -> tuple[Samples, bool]
     """Returns the mean of the channels, or the loudest one where they cancel each other; and whether more follows."""
     channels = file.channels
     total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
-    mixed = []
+    mixed = [np.empty(0, np.float32)]
     for block in _blocks(file, frames):
-        mean = block.mean(axis=1, dtype=np.float32)
-        mixed.append(mean)
-        with np.errstate(all="ignore"):  # what is not finite is refused later
-            every = np.column_stack([block, mean]).astype(np.float64)
-            total += every.sum(axis=0)
-            squares += (every**2).sum(axis=0)
-    samples = np.concatenate(mixed) if mixed else np.empty(0, np.float32)
+        mixed.append(block.mean(axis=1, dtype=np.float32))
+        if channels > 1:
+            sounds = [np.ascontiguousarray(it) for it in (*block.T, mixed[-1])]
+            with np.errstate(all="ignore"):  # what is not finite is refused later
+                total += [float(it.sum(dtype=np.float64)) for it in sounds]
+                squares += [float(it @ it) for it in sounds]
+    samples = np.concatenate(mixed)
     goes_on = len(samples) == frames and (
         file.frames < _UNKNOWN_FRAMES or any(True for _ in _blocks(file, 1))
     )
     with np.errstate(all="ignore"):
         # Without a constant offset, which nobody hears, and which does not cancel.
         power = squares - total**2 / max(len(samples), 1)
-        cancelled = power[-1] < _CANCELLED * power[:-1].mean() / channels
-    if channels > 1 and cancelled:
+    if channels > 1 and power[-1] < _CANCELLED * power[:-1].mean() / channels:
         file.seek(0)
         loudest = int(power[:-1].argmax())
         samples = np.concatenate([block[:, loudest] for block in _blocks(file, frames)])

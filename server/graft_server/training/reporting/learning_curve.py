@@ -46,7 +46,9 @@ FORECASTS = (1.5, 2.0, 4.0)
 AT_RANDOM = 0.5
 """The variance over the mean of the classes' numbers of examples: 1 or more in random draws, 0 if all are equal."""
 USUAL_POWER = (0.5, 0.2)
-"""The mean and deviation of the power between data sets, which more examples overrule."""
+"""The mean and deviation of the power between data sets, which more examples overrule, where few errors are made. The
+mean falls with the square of what is right, since a large share of errors remains with any number of examples: by a
+mean of 0.5, accuracy on GoEmotions, where half of the answers are wrong, was forecast 7 points too high."""
 MAX_ADVICE = 5
 LEAST_SHARE = 1e-9
 """The least share of errors: its logarithm is taken."""
@@ -147,7 +149,7 @@ def curve_of(
     errors = np.array([parts.of(rng.integers(0, held_out, held_out)).share() for _ in range(RESAMPLES)])
     level = float(chosen.share())
     levels = _levels(chosen, level, folds, rng)
-    power, spread = _power(sizes, parts, np.array([_slope(sizes, one) for one in errors]))
+    power, spread = _power(sizes, parts, level, np.array([_slope(sizes, one) for one in errors]))
     law = Law(
         level=level,
         power=float(np.clip(power, 0.0, 1.0)),
@@ -319,15 +321,16 @@ def _levels(chosen: Lost, level: float, folds: int, rng: np.random.Generator) ->
     return np.clip(level + (resampled - level) * wider, chosen.least(), most)
 
 
-def _power(sizes: Floats, parts: Lost, slopes: Floats) -> tuple[float, float]:
+def _power(sizes: Floats, parts: Lost, level: float, slopes: Floats) -> tuple[float, float]:
     """Returns the power and its standard error: what the parts show, as far as it can be trusted, and the usual power.
 
     Args:
         sizes: shape (p,): the number of examples in each part.
         parts: shape (p, m): the losses.
+        level: The share of errors of the chosen head.
         slopes: shape (RESAMPLES,): the powers of resampled parts.
     """
-    usual, deviation = USUAL_POWER
+    usual, deviation = USUAL_POWER[0] * max(1 - level, 0.0) ** 2, USUAL_POWER[1]
     variance = float(slopes.var())
     if parts.smoothing > 0:
         # A few errors that no part changes would seem to prove a power of 0.
