@@ -179,7 +179,9 @@ def shares(strangeness: Wide, usual: float, deviation: float) -> tuple[Array, Ar
         values = np.concatenate([values, np.quantile(strangeness, LEVELS)])
     knots = np.unique(values.astype(np.float32))
     below = np.searchsorted(np.sort(strangeness), knots, side="right") if n else np.zeros(len(knots))
-    share = (below + NOVELTY_ROWS * student_shares((knots - centre) / scale, freedom)) / (n + NOVELTY_ROWS)
+    share = (below + NOVELTY_ROWS * student_shares((knots.astype(np.float64) - centre) / scale, freedom)) / (
+        n + NOVELTY_ROWS
+    )
     return knots, share.astype(np.float32)
 
 
@@ -194,4 +196,5 @@ def student_quantiles(levels: Wide, freedom: int) -> Wide:
     """The inverse of `student_shares`."""
     normal = np.array([NormalDist().inv_cdf(level) for level in levels.tolist()])
     size = np.sqrt(freedom * np.expm1((normal * (8 * freedom + 3) / (8 * freedom + 1)) ** 2 / freedom))
-    return np.copysign(size, normal)
+    quantiles: Wide = np.copysign(size, normal)
+    return quantiles
