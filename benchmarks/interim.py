@@ -137,10 +137,10 @@ def measured(images: Path, draws: int, *, five: bool) -> dict[str, Any]:
     """The figures of the learner that is imported: all, or those of the five sets alone."""
     sets = _sets(images)
     rows = [it for data in sets.values() for it in _rows("five sets", data, Stream("random"), draws)]
-    found = {"draws": draws, "microseconds": _cost(sets["banking77"])}
+    found: dict[str, Any] = {"draws": draws, "microseconds": _cost(sets["banking77"])}
     if five:
         return found | {"rows": [asdict(it) for it in rows]}
-    few = max(draws // 2, 1)
+    few = found["few"] = max(draws // 2, 1)
     rows += [it for data in _smaller(sets) for it in _rows("fewer classes", data, Stream("random"), few)]
     others = (
         Stream("sorted by class", order="sorted", counts=(16, 64, 256)),
@@ -372,12 +372,12 @@ def _smaller(sets: Mapping[str, Data]) -> Iterator[Data]:
 
 
 def _text(states: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
-    draws = states["after"]["draws"]
+    draws, few = states["after"]["draws"], states["after"].get("few", 0)
     yield from ("# The interim head: calibration and novelty", "")
     yield ", ".join(f"{key}: {value}" for key, value in machine.items())
     yield from (
         "",
-        f"Means over {draws} draws ({max(draws // 2, 1)} beside the five sets), examples one after the other;",
+        f"Means over {draws} draws ({few} beside the five sets), examples one after the other;",
     )
     yield f"tested on up to {TESTED:,} rows of all classes, also of those that no example has shown yet. ECE: expected"
     yield f"calibration error over {BINS} bins of equally many rows. Known: the share of test rows whose class has an"
