@@ -112,6 +112,15 @@ def test_series_whose_groups_are_given_need_no_warning(make_set: MakeSet) -> Non
     assert report.accuracy < 0.8
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_near_copies_in_clouds_are_no_series(make_set: MakeSet, seed: int) -> None:
+    features, labels, _ = drawn(15, 2, seed=seed, within=0.02)
+    report = select_single_label(recorded(make_set, features, labels), seed=0).report
+    assert report.data is not None
+    assert report.data.bound_examples == len(labels)
+    assert report.look_alikes is None
+
+
 def test_what_people_wrote_is_not_examined(make_set: MakeSet) -> None:
     features, labels, _ = drawn(6, 5, seed=0)
     train = replace(recorded(make_set, features, labels), recorded=False)
