@@ -284,6 +284,18 @@ def test_a_quote_far_behind_the_beginning_joins_no_rows(tmp_path: Path) -> None:
     assert found[-10:-7] == ['"it began', "in the middle", 'and ended"']
 
 
+def test_a_quote_joins_no_rows_of_a_label_that_the_beginning_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"text {number},{'a' if number < 2_000 else 'b'}" for number in range(3_000)]
+    rows[2_500:2_503] = ['"it began,b', "in the middle,b", 'and ended",b']
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    bad: list[graft.RowError] = []
+    found = [it.label for it in graft.read_examples(path, on_error=bad.append)]
+    assert (found.count("a"), found.count("b")) == (2_000, 997)
+    assert [it.line for it in bad] == [2_502]
+    assert "lines 2502 to 2504" in bad[0].reason
+
+
 def test_a_quote_that_nothing_closes_costs_one_row_of_a_long_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     rows = [f"some words of text number {number},l{number % 3}" for number in range(30_000)]
