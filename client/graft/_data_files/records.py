@@ -51,6 +51,8 @@ class Dialect:
     """Whether it is known what backslashes mean."""
     enclosing: bool = False
     """Whether quotes are known to enclose cells."""
+    spaced: bool = False
+    """Whether spaces stand between a delimiter and the quote behind it."""
 
     @property
     def plain_quotes(self) -> bool:
@@ -287,6 +289,7 @@ def _csv_rows(feed: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
         quotechar=dialect.quote,
         escapechar="\\" if dialect.backslash else None,
         doublequote=not dialect.backslash,
+        skipinitialspace=dialect.spaced,
         strict=True,
     )
 
