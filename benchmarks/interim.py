@@ -115,28 +115,32 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measured(options.images, options.draws)))
+        print(json.dumps(measured(options.images, options.draws, five=options.five)))
         return
-    states = {"after": measured(options.images, options.draws)}
+    states = {"after": measured(options.images, options.draws, five=options.five)}
     if options.before:
         command = [sys.executable, "-m", "benchmarks.interim", "--measure"]
-        command += ["--images", str(options.images), "--draws", str(options.draws)]
+        command += ["--images", str(options.images), "--five"]
+        command += ["--draws", str(options.before_draws or options.draws)]
         path = os.pathsep.join([str(options.before / "server"), str(Path(__file__).resolve().parents[1])])
         ran = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
         )
         states["before"] = json.loads(ran.stdout.splitlines()[-1])
     machine = hardware()
-    lines = [*_text(states, options.draws, machine)]
-    save("interim", lines, {"hardware": machine, "draws": options.draws} | states)
+    lines = [*_text(states, machine)]
+    save("interim", lines, {"hardware": machine} | states)
     print("\n".join(lines))
 
 
-def measured(images: Path, draws: int) -> dict[str, Any]:
-    """All figures of the learner that is imported."""
+def measured(images: Path, draws: int, *, five: bool) -> dict[str, Any]:
+    """The figures of the learner that is imported: all, or those of the five sets alone."""
     sets = _sets(images)
     rows = [it for data in sets.values() for it in _rows("five sets", data, Stream("random"), draws)]
-    few = max(draws // 2, 1)
+    found: dict[str, Any] = {"draws": draws, "microseconds": _cost(sets["banking77"])}
+    if five:
+        return found | {"rows": [asdict(it) for it in rows]}
+    few = found["few"] = max(draws // 2, 1)
     rows += [it for data in _smaller(sets) for it in _rows("fewer classes", data, Stream("random"), few)]
     others = (
         Stream("sorted by class", order="sorted", counts=(16, 64, 256)),
@@ -146,7 +150,7 @@ def measured(images: Path, draws: int) -> dict[str, Any]:
     for stream in others:
         for name in ("banking77", "sms_spam", "goemotions"):
             rows += _rows(stream.name, sets[name], stream, few)
-    return {"rows": [asdict(it) for it in rows], "microseconds": _cost(sets["banking77"])}
+    return found | {"rows": [asdict(it) for it in rows]}
 
 
 def _rows(group: str, data: Data, stream: Stream, draws: int) -> Iterator[Row]:
@@ -367,17 +371,20 @@ def _smaller(sets: Mapping[str, Data]) -> Iterator[Data]:
         )
 
 
-def _text(states: Mapping[str, Any], draws: int, machine: Mapping[str, Any]) -> Iterator[str]:
+def _text(states: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
+    draws, few = states["after"]["draws"], states["after"].get("few", 0)
     yield from ("# The interim head: calibration and novelty", "")
     yield ", ".join(f"{key}: {value}" for key, value in machine.items())
     yield from (
         "",
-        f"Means over {draws} draws ({max(draws // 2, 1)} beside the five sets), examples one after the other;",
+        f"Means over {draws} draws ({few} beside the five sets), examples one after the other;",
     )
     yield f"tested on up to {TESTED:,} rows of all classes, also of those that no example has shown yet. ECE: expected"
     yield f"calibration error over {BINS} bins of equally many rows. Known: the share of test rows whose class has an"
     yield "example or a name. Alarms: the share of test rows that are abstained on; foreign: that of foreign inputs;"
     yield "AUROC: of novelty between both."
+    if "before" in states:
+        yield f"Before: the state of an earlier revision, means over {states['before']['draws']} draws."
     rows = [Row(**it) for it in states["after"]["rows"]]
     earlier = {
         (it.group, it.set, it.examples): it for it in map(_row, states.get("before", {}).get("rows", []))

@@ -214,7 +214,7 @@ def _write(found: dict[str, list[list[dict[str, float]]]], advice: dict[str, lis
             if not points:
                 continue
             inside = [point["low"] <= point["found"] <= point["high"] for point in points]
-            by_set.setdefault(name.rpartition(",")[0], []).extend(inside)
+            by_set.setdefault(name.rpartition(", ")[0], []).extend(inside)
             width = 100 * np.mean([point["high"] - point["low"] for point in points])
             lines.append(
                 f"| {name} | {times:g} | {len(draws)} | {_mean(points, 'figure'):.1f} | {_mean(points, 'found'):.1f} "

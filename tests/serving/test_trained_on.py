@@ -38,7 +38,7 @@ def moved(rows, row, by):
     return {view: (array[row] + off).astype(np.float16) for view, array in rows.features.items()}
 
 
-def test_what_is_near_in_every_view_is_a_copy_and_other_inputs_are_none(trained):
+def test_what_is_near_is_a_copy_and_other_inputs_are_none(trained):
     near = NearCopies(trained)
     assert near.views == {"pooled", "patches"}
     near.add(3, labelled(100), moved(trained, 7, 0.0))

@@ -21,7 +21,7 @@ MakeSet = Callable[..., ClassifiedSet]
 CLASSES, DIMENSION = 10, 48
 
 
-def drawn(series: int, members: int, seed: int, *, within: float = 0.35) -> tuple[np.ndarray, ...]:
+def drawn(series: int, members: int, seed: int, *, within: float = 0.6) -> tuple[np.ndarray, ...]:
     """Features, labels and numbers of series: each series around a place of its own, each class around another."""
     directions = np.random.default_rng(96).standard_normal((CLASSES, DIMENSION))
     rng = np.random.default_rng(seed)
@@ -110,6 +110,15 @@ def test_series_whose_groups_are_given_need_no_warning(make_set: MakeSet) -> Non
     report = select_single_label(train, seed=0).report
     assert report.look_alikes is None
     assert report.accuracy < 0.8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_copies_in_clouds_are_no_series(make_set: MakeSet, seed: int) -> None:
+    features, labels, _ = drawn(15, 2, seed=seed, within=0.02)
+    report = select_single_label(recorded(make_set, features, labels), seed=0).report
+    assert report.data is not None
+    assert report.data.bound_examples == len(labels)
+    assert report.look_alikes is None
 
 
 def test_what_people_wrote_is_not_examined(make_set: MakeSet) -> None:

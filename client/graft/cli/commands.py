@@ -61,8 +61,20 @@ def adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
-    with read_file(args, terminal, lambda: _wanted(args)) as data, AdaptBar(terminal) as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; reading {data.name}")
+
+    name = "standard input" if args.data == "-" else args.data
+    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
+    # Nothing may come of a stream for long; of a file that is not there nothing is read.
+    waits = args.data == "-" or Path(args.data).is_fifo()
+    if waits:
+        terminal.say(said)
+
+    def wanted() -> Wanted:
+        if not waits:
+            terminal.say(said)
+        return _wanted(args)
+
+    with read_file(args, terminal, wanted) as data, AdaptBar(terminal) as bar:
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),

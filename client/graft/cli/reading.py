@@ -121,7 +121,7 @@ def read_file(
     Args:
         args: The command's arguments.
         terminal: Where notes go, and where a person is asked.
-        wanting: Called when the file is open.
+        wanting: Called when the file is open, before anything is read of it: a stream may be long in coming.
 
     Raises:
         DataError: The file cannot be read as such, or rows would be lost by their ids and nobody allows that.

@@ -49,13 +49,15 @@ class Copies:
     """The classes whose examples are all about as close as near copies are: which of them are copies is not told."""
 
 
-def copies_among(train: ExampleSet, rows: Rows, seed: int) -> Copies:
+def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = True) -> Copies:
     """Finds the copies among some rows.
 
     Args:
         train: The examples.
         rows: The rows that can be used, shape (m,).
         seed: The seed of the sample by which near copies are sought.
+        probable: Whether pairs that are merely much nearer to each other than to any other count too. Folds lose
+            nothing by binding too many.
     """
     if not len(rows):
         none = np.arange(len(train))
@@ -74,13 +76,12 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int) -> Copies:
     alike = _joined(len(compared), rounded)
     worded = _by_wording(train, compared)
     bound = bound_together(alike, worded, _narrowed(space, near, alike, WIDTH * reach))
-    isolated = compared[:0], compared[:0]
-    if not any(train.wordings):
+    pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
+    if probable and not any(train.wordings):
         # Of texts the wording tells more: what else is isolated says the same in other words.
         isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
-    bound = _unless_whole_classes(bound, bound_together(bound, pairs=isolated), place, kinds)
-    pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
-    pairs += zip(*(it.tolist() for it in isolated), strict=True)
+        bound = _unless_whole_classes(bound, bound_together(bound, pairs=isolated), place, kinds)
+        pairs += zip(*(it.tolist() for it in isolated), strict=True)
     return Copies(
         inputs=_of_all(len(train), rows, inputs),
         alike=_of_all(len(train), rows, alike[place]),

@@ -29,9 +29,10 @@ from graft_server.training.solvers.threads import side_by_side
 RISE = 0.32
 """The rise of log D, less its standard error, from which inputs are in series."""
 RISEN = 0.9
-"""The share of the rise behind which the next series begins. Photographs of groceries, with their scenes held out:
-accuracy 70.8 and 72.1 by two backbones, on photographs of other scenes 65.2 and 68.7; made-up frames of
-Fashion-MNIST, 8 of 8 pictures a class, 70 and 75, of other pictures 67 and 58."""
+"""The share of the rise behind which the next series begins: see `benchmarks/lookalikes.py` for how far accuracy with
+such series held out is from accuracy on inputs of new series."""
+GAP = 2.0
+"""The dimension below which there is a gap between series."""
 AXES = (0.3, 0.4, 0.5)
 """Principal axes as shares of the number of inputs: the rise is a mean over these."""
 MAX_AXES = 384
@@ -46,7 +47,7 @@ LEAST_OF_CLASS = 4
 """Of a smaller class nothing is known of how thick it lies."""
 LEAST_PAIRS = 30
 """The fewest pairs of inputs that a slope is taken of."""
-MAX_SHARE = 1 / 3
+MAX_SHARE = 0.8
 """Neighbours as a share of the class up to which slopes are taken: beyond, classes end."""
 
 Floats = NDArray[np.float64]
@@ -80,17 +81,31 @@ def series_among(
     """
     sample = _sample(labels, np.random.default_rng(seed))
     classes = list(_classes(labels[sample]))
-    if len(classes) < 1 or len(sample) < 2 * LEAST_OF_CLASS:
+    found, axes = _sought(views, labels, sample, seed)
+    if found is None or found.height < RISE:
         return None
+    near = _radius(views[0][sample].astype(np.float64), classes, found)
+    return _linked(views[0], labels, near, axes[0])
+
+
+def rise_among(views: Sequence[NDArray[np.floating]], labels: NDArray[np.int32], seed: int) -> float:
+    """Returns the rise of log D less its standard error, as `series_among` has it; 0 where it cannot be told."""
+    found, _ = _sought(views, labels, _sample(labels, np.random.default_rng(seed)), seed)
+    return 0.0 if found is None else found.height
+
+
+def _sought(
+    views: Sequence[NDArray[np.floating]], labels: NDArray[np.int32], sample: NDArray[np.int64], seed: int
+) -> tuple[_Rise | None, list[Axes]]:
+    """The rise in a sample, and the axes of each view."""
+    classes = list(_classes(labels[sample]))
+    if not classes:
+        return None, []
     axes = [_axes(view[sample], labels[sample], seed) for view in views]
     curves = side_by_side(
         lambda of: _curve(of[0].of(of[1][sample]), classes), list(zip(axes, views, strict=True))
     )
-    found = _rise(curves, len(sample))
-    if found is None or found.height < RISE:
-        return None
-    near = _radius(views[0][sample].astype(np.float64), classes, found.neighbours)
-    return _linked(views[0], labels, near, axes[0])
+    return _rise(curves, len(sample)), axes
 
 
 def _sample(labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -173,8 +188,10 @@ class _Rise:
 
     height: float
     """By how much its logarithm rises, less the standard error."""
+    lowest: float
+    """How many neighbours there are before it rises."""
     neighbours: float
-    """How many neighbours there are where it has risen."""
+    """How many there are where it has risen."""
 
 
 def _rise(curves: Sequence[tuple[Floats, Floats]], inputs: int) -> _Rise | None:
@@ -188,14 +205,25 @@ def _rise(curves: Sequence[tuple[Floats, Floats]], inputs: int) -> _Rise | None:
             rise = float(slopes[high] - slopes[low])
             if best is None or rise - error > best.height:
                 risen = low + int(np.argmax(slopes[low : high + 1] >= slopes[low] + RISEN * rise))
-                best = _Rise(rise - error, float(ks[risen]))
+                best = _Rise(rise - error, float(ks[low]), float(ks[risen]))
     return best
 
 
-def _radius(coordinates: Floats, classes: Sequence[NDArray[np.int64]], neighbours: float) -> float:
-    """The distance within which an input has so many neighbours on average."""
-    distances, inputs = _distances(coordinates, classes)
-    return float(distances[min(int(neighbours * inputs / 2), len(distances) - 1)])
+def _radius(features: Floats, classes: Sequence[NDArray[np.int64]], rise: _Rise) -> float:
+    """The distance within which members of a series are: in the gap before the next series, where there is one."""
+    distances, inputs = _distances(features, classes)
+
+    def within(neighbours: NDArray[np.float64] | float) -> Floats:
+        places = np.asarray(neighbours) * inputs / 2
+        return np.maximum(distances[np.minimum(places.astype(np.int64), len(distances) - 1)], 1e-9)
+
+    ks = np.geomspace(rise.lowest, 2 * rise.neighbours, 33)
+    before, behind = within(ks / 2**0.25), within(ks * 2**0.25)
+    slopes = np.log(2**0.5) / np.maximum(np.log(behind / before), 1e-3)
+    widest = int(slopes.argmin())
+    if slopes[widest] < GAP:
+        return float(np.sqrt(before[widest] * behind[widest]))
+    return float(within(rise.neighbours))
 
 
 def _linked(

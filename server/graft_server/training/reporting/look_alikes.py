@@ -59,8 +59,10 @@ def look_alikes_of(examples: Examples, chosen: Trial) -> NDArray[np.int64] | Non
     train = examples.train
     if not train.recorded or len(examples.rows) * chosen.problem.classes > MAX_CELLS:
         return None
-    # One of those that share a fold anyway stands for all.
-    first, of = np.unique(examples.bound, return_index=True, return_inverse=True)[1:]
+    # One stands for all that the backbone reads alike or that are of one group. Near copies are sought among: the
+    # tightest members of a series may be taken for some.
+    same = bound_together(train.groups, examples.parts.copies.alike)[examples.rows]
+    first, of = np.unique(same, return_index=True, return_inverse=True)[1:]
     rows = examples.rows[first]
     views = [train.features[POOLED], *(them for view, them in train.features.items() if view != POOLED)]
     found = series_among([view[rows] for view in views], examples.labels[first], examples.seed)
