@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import gammaln
+from scipy.stats import t as student
 
 from graft_server.adapting.interim.class_sums import ClassSums, Discriminant
-from graft_server.adapting.interim.familiarity import shares
+from graft_server.adapting.interim.familiarity import shares, student_quantiles, student_shares
+from graft_server.adapting.interim.new_classes import log_gamma
 from graft_server.adapting.interim.places import MERGED_AT, Places
 from graft_server.adapting.interim.prequential import FADING, Prequential
 from graft_server.adapting.interim.sharpness import USUAL, Sharpness
@@ -91,3 +94,12 @@ def test_places_are_found_moved_and_removed_across_merges():
     assert places.get("never") is None
     kept = [number for number in range(3 * MERGED_AT - 1) if number not in (5, 7)]
     assert [places.get(f"id {number}") for number in kept] == kept
+
+
+def test_the_functions_that_numpy_lacks_are_right():
+    values = np.concatenate([np.geomspace(0.05, 1e5, 200)])
+    assert log_gamma(values) == pytest.approx(gammaln(values), rel=1e-9, abs=1e-8)
+    levels = np.linspace(0.001, 0.999, 99)
+    for freedom in (3, 4, 10, 300):
+        assert student_shares(student.ppf(levels, freedom), freedom) == pytest.approx(levels, abs=3e-3)
+        assert student_shares(student_quantiles(levels, freedom), freedom) == pytest.approx(levels, abs=1e-9)

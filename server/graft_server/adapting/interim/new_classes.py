@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 CLASSES = np.unique(np.geomspace(2, 1_000, 40).astype(np.int64))
 """The numbers of classes that are averaged over."""
@@ -79,10 +78,10 @@ def unknown_share(known: Known) -> float:
     mass = classes[:, None] * CONCENTRATIONS
     undeclared = (classes - known.declared).astype(np.float64)
     chance = (
-        (weights + gammaln(undeclared + 1) - gammaln(undeclared - known.undeclared + 1))[:, None]
-        + gammaln(mass)
-        - gammaln(mass + total)
-        + (gammaln(counts + CONCENTRATIONS) - gammaln(CONCENTRATIONS)).sum(axis=0)
+        (weights + log_gamma(undeclared + 1) - log_gamma(undeclared - known.undeclared + 1))[:, None]
+        + log_gamma(mass)
+        - log_gamma(mass + total)
+        + (log_gamma(counts + CONCENTRATIONS) - log_gamma(CONCENTRATIONS)).sum(axis=0)
     )
     posterior = np.exp(chance - chance.max())
     unknown = (classes[:, None] - len(known.counts)) * CONCENTRATIONS / (total + mass)
@@ -106,3 +105,17 @@ def _possible(known: Known) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         )
     possible = classes >= least
     return classes[possible], np.log(weights[possible])
+
+
+def log_gamma(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of the gamma function of numbers above 0, to 1e-9: Stirling's series, eight steps further on.
+
+    NumPy has none, and the serving process does without SciPy.
+    """
+    steps = np.zeros_like(values)
+    for step in range(8):
+        steps += np.log(values + step)
+    x = values + 8
+    series = 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
+    result: NDArray[np.float64] = (x - 0.5) * np.log(x) - x + 0.5 * np.log(2 * np.pi) + series - steps
+    return result
