@@ -57,6 +57,12 @@ ASKED = [["text", "label"], ["a", "x"]]
 
 ERRORS: dict[str, tuple[str, bytes | Callable[[], bytes], dict[str, Any], str]] = {
     "no header": ("a.csv", b"where is it?,x\nit failed,y\n", {}, r"no column 'text'; .*--columns A,B"),
+    "a header with a quote too many": (
+        "a.csv",
+        b'"text,label\na,x\nb,y\n',
+        {},
+        "line 1: its quotes do not balance: .*; this line must name the columns",
+    ),
     "another name": ("a.csv", b"texts,label\na,x\n", {}, "the columns are: texts, label; .*--input texts"),
     "columns of 0 and 1": (
         "a.csv",

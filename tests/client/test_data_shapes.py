@@ -404,6 +404,19 @@ SHAPES = {
         [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg")],
         refused=[5],
     ),
+    "quotes that would join rows of numbers": Shape(
+        "a.csv",
+        text('text,label\na,0.5\nb,1\n"great,2.25\nboring,-3\nleft",4\nd,1e3\n'),
+        [("a", 0.5), ("b", 1.0), ("d", 1000.0)],
+        {"value": "label"},
+        refused=[4],
+    ),
+    "quotes that would join labels": Shape(
+        "a.csv",
+        text('label,text\npos,a\nneg,b\npos,c\nneg,d\n"pos,great\nneg,boring\nneg",left\nneg,e\n'),
+        [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg"), ("e", "neg")],
+        refused=[6],
+    ),
     "a broken text of several lines, one of which looks like a row": Shape(
         "a.csv",
         text('text,label\na,pos\nb,neg\nc,pos\nd,neg\n"he "said" this\nand, more\nbye",pos\ne,neg\n'),

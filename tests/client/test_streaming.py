@@ -236,7 +236,7 @@ def test_followed_lines_are_committed_at_their_end_and_gone_on_with_later(
     assert (found["version"], found["unread_count"]) == (1, 2)
     assert f"line {len(few) + 1}: not JSON" in err
     assert f"line {len(few) + 2}: byte 0xe9 is not UTF-8" in err
-    out, _ = command(server, *follow).communicate('{"delete": "0"}\n' + lines(few[:1], 50), timeout=60)
+    out, _ = command(server, *follow).communicate('{"delete": 0}\n' + lines(few[:1], 50), timeout=60)
     result = json.loads(out)
     assert (result["version"], result["report"]["examples"]) == (2, len(few))
     assert client.adaptation(model, "a").state == "open"

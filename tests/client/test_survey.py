@@ -108,6 +108,37 @@ def raising(error: RowError) -> None:
     raise error
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["[0, 1]", "[2]", "[1, 0]"], [("0", "1"), ("2",), ("1", "0")]),
+        (["[0, 1]", "[0]", "[1]"], [("0", "1"), ("0",), ("1",)]),
+    ],
+)
+def test_zeros_and_ones_are_names_where_lists_are_no_indicators(
+    cells: list[str], labels: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    pd.DataFrame({"text": [*"abc"], "label": cells}).to_csv(tmp_path / "a.csv", index=False)
+    assert [it.labels for it in examples(tmp_path / "a.csv")] == labels
+    rows = [{"text": "a", "label": json.loads(cell)} for cell in cells]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [it.labels for it in examples(tmp_path / "a.jsonl")] == labels
+
+
+def test_rows_of_indicators_are_no_names(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": [0, 1]}\n{"text": "b", "label": [1, 1]}\n')
+    with pytest.raises(DataError, match="the zeros and ones"):
+        examples(tmp_path / "a.jsonl")
+
+
+def test_cells_with_probabilities_are_for_one_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\na,"{""x"": 0.25, ""y"": 0.75}"\nb,"{""x"": 1}"\n')
+    _, found = surveyed(path)
+    assert found.columns.task == "single_label"
+    assert [it.distribution for it in examples(path)] == [{"x": 0.25, "y": 0.75}, {"x": 1.0}]
+
+
 def table(tmp_path: Path, *labels: object, column: str = "label") -> Path:
     path = tmp_path / "a.csv"
     pd.DataFrame({"text": [f"text {n}" for n in range(len(labels))], column: labels}).to_csv(

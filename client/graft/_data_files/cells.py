@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graft._data_files.columns import Row, RowError
 from graft._data_files.header import like, missing
@@ -25,8 +24,7 @@ def is_no_number(text: str) -> bool:
     return text.strip().lower() in _NO_NUMBER
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(NamedTuple):
     """The values of one row, by column."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class DataError(Exception):
@@ -82,6 +82,8 @@ class Columns:
     """ "single_label", "multi_label", "regression", or "" if it is not known."""
     lists: bool = False
     """Whether cells of `label` that look like lists are lists; they are in any case where there is a separator."""
+    numbers: bool = False
+    """Whether the zeros and ones of a list are names of labels, as other numbers in lists are."""
     codes: bool = False
     """Whether labels such as "2.0" are codes that became fractions: "2"."""
     merge: Callable[[str], str] | None = None
@@ -124,8 +126,7 @@ class Rows(Origin, Protocol):
         """The rows, as they are read; in place of a row that cannot be read, what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of a file."""
 
     line: int

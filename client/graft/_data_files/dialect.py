@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,6 +26,8 @@ _SAMPLE: Final = 1_000
 _FEW: Final = 1_000
 """A column with more values than these is no column of labels."""
 _GOOD: Final = 0.8
+_NEARLY_ALL: Final = 0.95
+_NUMBER: Final = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -42,8 +44,10 @@ class Found:
     """How many columns the file's first row names: one less where R wrote the rows' names, too."""
     sample: list[Cells] = field(default_factory=list)
     """The first rows."""
-    seen: list[set[str] | None] = field(default_factory=list)
-    """The values of each column, where there are few."""
+    seen: list[Container[str] | None] = field(default_factory=list)
+    """What is among the values of each column, where there are few, or all are numbers."""
+    wrong: str = ""
+    """Why the header cannot be read."""
 
 
 class Beginning:
@@ -74,8 +78,8 @@ def found_dialect(beginning: Beginning, reading: Reading, usual: str, columns: C
         delimiter = _delimiter(beginning, skipped, usual, quote, columns)
     found = Found(Dialect(delimiter, quote, sure=bool(reading.quote)), skipped)
     _look(found, beginning, reading)
-    if not found.dialect.sure:
-        found.dialect = _by_evidence(found, beginning)
+    if not found.dialect.sure and (better := _by_evidence(found, beginning)) != found.dialect:
+        found.dialect = better
         _look(found, beginning, reading)
     return found
 
@@ -132,14 +136,20 @@ def _look(found: Found, beginning: Beginning, reading: Reading) -> None:
     records = beginning.records(found.dialect, found.skipped)
     header = list(reading.names)
     found.sample = []
+    found.wrong = ""
     records.width = len(header)
     for record in records:
         if not header:
+            if record.wrong:
+                found.wrong = f"line {found.skipped + record.line}: {record.wrong}"
+                break
             header = [(it or "").strip() for it in record.cells]
             records.width = found.named = len(header)
             continue
-        if not record.wrong and len(found.sample) < _SAMPLE:
+        if not record.wrong:
             found.sample.append(record.cells)
+        if len(found.sample) >= _SAMPLE:
+            break
     found.named = found.named or len(header)
     if not reading.names and _has_row_names(header, found.sample):
         header.insert(0, "")
@@ -160,11 +170,21 @@ def _has_row_names(header: Sequence[str], rows: Sequence[Cells]) -> bool:
     )
 
 
-def _values(cells: Iterable[str | None]) -> set[str] | None:
-    """The values of a column that occur again; None where few do, or there are many."""
+class _Numbers(Container[str]):
+    """Contains what is written as a number."""
+
+    def __contains__(self, cell: object) -> bool:
+        return isinstance(cell, str) and _NUMBER.fullmatch(cell) is not None
+
+
+def _values(cells: Iterable[str | None]) -> Container[str] | None:
+    """The values of a column that occur again, or numbers where nearly all are; None where neither tells a row."""
     counts = Counter(it for it in cells if it)
     again = {value for value, count in counts.items() if count > 1}
-    return again if again and len(counts) <= min(_FEW, counts.total() / 2) else None
+    if again and len(counts) <= min(_FEW, counts.total() / 2):
+        return again
+    numbers = _Numbers()
+    return numbers if sum(it in numbers for it in counts) > _NEARLY_ALL * len(counts) else None
 
 
 @dataclass(slots=True)

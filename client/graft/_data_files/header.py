@@ -31,8 +31,10 @@ class Header:
     """Whether the names were given, since the file has no header line."""
 
     def values(self, cells: Sequence[Any]) -> dict[str, Any]:
-        """The cells of a row by column; without those of columns that have no name, or one that others have too."""
-        return {name: cell for name, cell in zip(self.names, cells, strict=False) if name}
+        """The cells of a row by column; without those that have no name. The last of several columns of one name."""
+        values = dict(zip(self.names, cells, strict=False))
+        values.pop("", None)
+        return values
 
     def column(self, name: str) -> list[Any]:
         """The cells of a column, of the first rows."""

@@ -6,8 +6,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from graft._data_files.encodings import likely_encoding
 
@@ -18,9 +17,8 @@ _PIECE: Final = 64 * 1024
 _WRONG: Final = re.compile("[\udc80-\udcff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a text file."""
+class Line(NamedTuple):
+    """A line of a text file. Many are made: a tuple is made faster than a frozen dataclass."""
 
     number: int
     """Its number, from 1."""

@@ -144,13 +144,13 @@ def numbered_examples(
     taken = bad = 0
     columns = data.fitted(columns)
     absent = Absent(data.name, columns)
+    # A folder has looked into its files already.
+    opened = on_bad is not _raised and not isinstance(data, FolderTree)
     for row in data.rows():
         try:
             if isinstance(row, RowError):
                 raise row
             absent.see(row)
-            # A folder has looked into its files already.
-            opened = on_bad is not _raised and not isinstance(data, FolderTree)
             example = example_of(data, row, columns, opened=opened)
         except RowError as error:
             first, bad = first or error, bad + 1

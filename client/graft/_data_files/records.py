@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from graft._data_files.lines import MAX_CHARACTERS, Line, TextLines
 
@@ -56,8 +56,7 @@ class Dialect:
         return self.delimiter in "\t|" and not self.sure
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a row's lines hold."""
 
     line: int
@@ -76,12 +75,16 @@ class Records:
     Attributes:
         width: How many cells a row has; 0: as many as the first one.
         loose: How many cells at the end of a row may be left away.
-        seen: The values of each column, where there are few; None: there are many.
+        seen: What is among the values of each column, where that tells rows from other lines; None: it does not.
     """
 
-    def __init__(self, lines: TextLines, dialect: Dialect, *, seen: Sequence[set[str] | None] = ()) -> None:
+    def __init__(
+        self, lines: TextLines, dialect: Dialect, *, seen: Sequence[Container[str] | None] = ()
+    ) -> None:
         self._lines = lines
         self._dialect = dialect
+        self._single = _Single()
+        self._singles = _csv_rows(self._single, dialect) if dialect.quote else iter(())
         self.width = 0
         self.loose = 0
         self._doubtful = 0
@@ -95,8 +98,9 @@ class Records:
 
     def fits(self, cells: Sequence[str | None]) -> bool:
         """Whether a row has the cells that the header asks for; empty ones behind these do not count."""
-        least = self.width - self.loose
-        return not self.width or (least <= len(cells) and not any(cells[self.width :]))
+        if len(cells) == self.width or not self.width:
+            return True
+        return self.width - self.loose <= len(cells) and not any(cells[self.width :])
 
     def _record(self, line: Line) -> Record:
         if wrong := line.wrong():
@@ -153,11 +157,12 @@ class Records:
         """The row in this dialect, with what comes behind it still to be read; None if it is none."""
         if not dialect.backslash and not line.text.count(dialect.quote) % 2:
             # Most rows with quotes take one line.
-            alone, _ = _parsed(iter((line.text,)), dialect)
+            self._single.text = line.text
+            alone, _ = _parsed(self._singles)
             if alone is not None:
                 return Record(line.number, alone)
         used = [line]
-        cells, _ = _parsed(self._feed(used, dialect), dialect)
+        cells, _ = _parsed(_csv_rows(self._feed(used, dialect), dialect))
         self._lines.put_back(used[1:])
         if cells is None or any(it.wrong() for it in used):
             return None
@@ -205,9 +210,13 @@ class Records:
         return Record(line.number, [], wrong, lines=record.lines)
 
     def _known(self, cells: Cells) -> bool:
-        """Whether a row has in the columns of few values what other rows have there."""
-        few = [at for at, values in enumerate(self.seen) if values]
-        return bool(few) and self.fits(cells) and all(cells[at] in (self.seen[at] or ()) for at in few)
+        """Whether a row has what other rows have in the columns of few values and of numbers.
+
+        A quote at the edge of a cell may be the one that begins a row of several lines, or ends it.
+        """
+        told = [(cell, values) for cell, values in zip(cells, self.seen, strict=False) if values]
+        quote = self._dialect.quote
+        return bool(told) and self.fits(cells) and all((cell or "").strip(quote) in it for cell, it in told)
 
     def _is_rest(self, line: Line, cells: Cells) -> bool:
         """Whether a line may be the rest of a row that could not be read, and looks like none of the others."""
@@ -222,7 +231,7 @@ class Records:
             self._lines.put_back(rest)
             return self._unbalanced(line)
         used = [line]
-        _, ended = _parsed(self._feed(used, self._dialect), self._dialect)
+        _, ended = _parsed(_csv_rows(self._feed(used, self._dialect), self._dialect))
         if ended or self._are_rows(used[1:-1]):
             self._lines.put_back(used[1:])
             return self._unbalanced(line)
@@ -242,10 +251,26 @@ class Records:
         return known > 1 or sum(map(self.fits, rows)) >= _ROWS * len(rows)
 
 
-def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:
-    """The cells of the first row of `feed`, None if it is malformed; and whether `feed` ended within a quoted cell."""
+class _Single:
+    """Feeds one line at a time to one parser of the csv module: to make a parser takes longer than to parse a line."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if not self.text:
+            raise StopIteration
+        text, self.text = self.text, ""
+        return text
+
+
+def _csv_rows(feed: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+    """The rows of `feed`, as the csv module reads them in a dialect with quotes."""
     csv.field_size_limit(MAX_CHARACTERS)
-    reader = csv.reader(
+    return csv.reader(
         feed,
         delimiter=dialect.delimiter,
         quotechar=dialect.quote,
@@ -253,11 +278,15 @@ def _parsed(feed: Iterator[str], dialect: Dialect) -> tuple[Cells | None, bool]:
         doublequote=not dialect.backslash,
         strict=True,
     )
+
+
+def _parsed(rows: Iterator[list[str]]) -> tuple[Cells | None, bool]:
+    """The cells of the next row, None if it is malformed; and whether the text ended within a quoted cell."""
     try:
-        found = next(reader)
+        found = next(rows)
     except (csv.Error, StopIteration) as error:
         return None, "end of data" in str(error)
-    return [None if it == _NOTHING else it for it in found], False
+    return ([None if it == _NOTHING else it for it in found] if _NOTHING in found else [*found]), False
 
 
 @functools.cache

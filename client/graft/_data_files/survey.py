@@ -58,6 +58,8 @@ class Survey:
         self._origin = origin
         self._columns = columns
         self._cells: Counter[str] = Counter()
+        self._zeros_and_ones: set[int] = set()
+        self._numbers = False
         self._guess = TaskGuess()
 
     def add(self, row: Row | RowError) -> None:
@@ -78,8 +80,15 @@ class Survey:
             if len(self._cells) < _MAX_CELLS:
                 self._cells[value] += 1
         elif not self._columns.value:
+            self._see_list(value)
             self.labels.update(set(labels_in(value, self._columns)))
         self._guess.add(("", value if _may_tell(value) else None))
+
+    def _see_list(self, value: Any) -> None:
+        """Looks at a list of numbers: rows of indicators hold zeros and ones alone, and all as many."""
+        if isinstance(value, list) and value and all(isinstance(it, int | float) for it in value):
+            self._numbers |= any(it not in (0, 1) for it in value)
+            self._zeros_and_ones.add(len(value))
 
     @property
     def open(self) -> bool:
@@ -115,19 +124,25 @@ class Survey:
         task = task.replace("-", "_") or ("regression" if columns.value else "")
         if task == "regression":
             return Surveyed(replace(columns, task=task), missing)
-        lists = sum(count for cell, count in self._cells.items() if list_of(cell) is not None)
+        found = {cell: it for cell in self._cells if (it := list_of(cell)) is not None}
+        lists = sum(self._cells[cell] for cell in found)
+        for it in found.values():
+            self._see_list(it)
         read = bool(columns.separator) or cells == "read" or (cells == "" and lists > _MOSTLY * texts)
         if lists and not columns.separator:
-            notes.append(self._of_lists(lists, texts, read=read, asked=bool(task)))
+            notes.append(self._of_lists(found, texts, read=read, asked=bool(task)))
         codes = cells == "" and texts > 0 and all(CODE.fullmatch(cell.strip()) for cell in self._cells)
         if codes:
             notes.append(self._of_codes())
         guess = Guess("")
         if not task:
-            several = (read and lists > 0) or bool(columns.separator)
+            several = bool(columns.separator) or (read and any(isinstance(it, list) for it in found.values()))
             guess = Guess("multi_label") if several else self._guess.result()
             notes.append(guess.said("--task {}"))
-        columns = replace(columns, task=task or guess.task, lists=read and lists > 0, codes=codes)
+        numbers = self._numbers or len(self._zeros_and_ones) > 1
+        columns = replace(
+            columns, task=task or guess.task, lists=read and lists > 0, numbers=numbers, codes=codes
+        )
         self._count_labels(columns)
         if not read:
             notes.append(self._of_separators())
@@ -148,14 +163,12 @@ class Survey:
         none = "; where no label applies, write []" if self._columns.separator else ""
         return (f"{rows}: they count as unlabelled{none}",)
 
-    def _of_lists(self, lists: int, texts: int, *, read: bool, asked: bool) -> str:
-        example = next(cell for cell in self._cells if list_of(cell) is not None)
-        cells = f"{lists:,} of {texts:,} cells of {self._columns.label!r}"
+    def _of_lists(self, lists: Mapping[str, Any], texts: int, *, read: bool, asked: bool) -> str:
+        example = next(iter(lists))
+        cells = f"{sum(map(self._cells.__getitem__, lists)):,} of {texts:,} cells of {self._columns.label!r}"
         found = f"{cells} look like lists of labels, such as {example:.60}"
         if read:
-            single = not asked and all(
-                len(it) < 2 for cell in self._cells if (it := list_of(cell)) is not None
-            )
+            single = not asked and all(isinstance(it, list) and len(it) < 2 for it in lists.values())
             one = "; --task single-label makes a model of one label each" if single else ""
             return f"{found}: read as lists; --label-cells keep makes a label of each cell{one}"
         return f"warning: {found}: each is one label; --label-cells read reads them as lists"

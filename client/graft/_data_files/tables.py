@@ -45,12 +45,14 @@ class Table:
             columns: The columns that are asked for.
 
         Raises:
-            DataError: The file is empty.
+            DataError: The file is empty, or its header cannot be read.
         """
         self._name = name
         self._lines = lines
         self._found: Found = found_dialect(beginning, reading, usual, columns)
         self._named = bool(reading.names)
+        if self._found.wrong:
+            raise DataError(f"{name}, {self._found.wrong}; this line must name the columns")
         if not self._found.names:
             raise DataError(f"{name}: empty; the first line must name the columns")
         self.header = Header(self._found.names, self._found.sample, given=self._named)

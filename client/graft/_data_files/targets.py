@@ -69,12 +69,14 @@ def _fields(value: Any, columns: Columns) -> dict[str, Any]:
     """JSON holds a list of labels, an object of probabilities, or a number, as it is."""
     if isinstance(value, str):
         value = _of_text(value, columns)
+        if isinstance(value, str):
+            return {"label": label_of(value)}
     if value is None:
         return {}
     if isinstance(value, Mapping):
         return {"distribution": distribution_of(value)}
     if is_collection(value):
-        return {"labels": labels_of(value)}
+        return {"labels": labels_of(map(label_of, value) if columns.numbers else value)}
     if isinstance(value, float) and not columns.task:
         return {"label": value}  # the numbers of all rows tell whether they are labels
     return {"label": label_of(value)}

@@ -22,6 +22,8 @@ def plain(value: object) -> object:
     Scalars of NumPy, PyTorch and PyArrow become what they hold, and a member of an enumeration its text: its value if
     that is a text, else its name. What is no single value is returned as it is.
     """
+    if type(value) is str:  # most are
+        return value if value and not value.isspace() else None
     if isinstance(value, Enum):
         value = value.value if isinstance(value.value, str) else value.name
     elif getattr(value, "ndim", None) == 0 and hasattr(value, "item") and not _masked(value):

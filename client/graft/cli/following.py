@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, RowError
 from graft._data_files.examples import example_of
 from graft._data_files.json_rows import json_row
@@ -78,10 +79,10 @@ class FollowedLines:
             raise row
         values = row.values
         if DELETE in values:
-            if not (isinstance(values[DELETE], str) and values[DELETE]):
+            if not (id_ := Cells(self.name, row).word(DELETE)):
                 wrong = f"it must be the id of an example, not {values[DELETE]!r:.40}"
                 raise RowError(self.name, number, wrong, column=DELETE)
-            return Delete(values[DELETE])
+            return Delete(id_)
         columns = self._columns
         if columns.id is None and "id" in values:
             columns = replace(columns, id="id")
