@@ -225,7 +225,7 @@ def _stated_and_true(
     features = stacked(test, selection.head.view).astype(np.float32)
     true = float((selection.head.scores(features).probabilities.argmax(axis=1) == test_labels).mean())
     report, every = selection.report, np.arange(len(train))
-    apart = Parts(every, every[:0], every[:0], Copies(every, every, every, ()), every)
+    apart = Parts(every, every[:0], every[:0], Copies(every, every, every, (), every[:0]), every)
     bound, unbound = (_out_of_fold(train, parts, seed) for parts in (parts_of(train, seed), apart))
     inside = report.accuracy_low <= true <= report.accuracy_high
     return report.accuracy, bound - unbound, true, float(inside)

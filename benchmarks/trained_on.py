@@ -15,7 +15,7 @@ from benchmarks.datasets import Texts, banking77, clinc150, sms_spam
 from benchmarks.harness import Figure, at_most, write
 from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS
-from graft_server.domain.examples import Input
+from graft_server.domain.examples import Example, Input
 from graft_server.domain.wording import wording_digest
 from graft_server.serving.trained_on import NearCopies, TrainedOn, TrainedRows
 
@@ -43,6 +43,7 @@ def _measured(data: Featured) -> list[Figure]:
         tuple(it.digest() for it in train),
         tuple(map(wording_digest, train)),
         {view: data.train[view] for view in VIEWS},
+        tuple((str(label),) for label in data.train_labels),
     )
     trained = TrainedOn(rows, frozenset(rows.digests), frozenset(rows.wordings) - {b""}, complete=True)
     began = time.process_time()
@@ -50,7 +51,8 @@ def _measured(data: Featured) -> list[Figure]:
     near = NearCopies(rows)
     for place, value in enumerate(test):
         if not known[place]:
-            near.add(place, value, {view: data.test[view][place] for view in VIEWS})
+            example = Example(str(place), value, label=str(data.test_labels[place]))
+            near.add(place, example, {view: data.test[view][place] for view in VIEWS})
     found = sorted(near.found())
     took_s = time.process_time() - began
     for place in found:

@@ -268,6 +268,7 @@ def piped(content: bytes, **options: Any) -> list[graft.Example]:
         b'[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]',
         workbook(one=[["text", "label"], ["a", "x"], ["b", "y"]]),
     ],
+    ids=["commas", "semicolons", "UTF-16", "gzip", "JSON lines", "a JSON list", "Excel"],
 )
 def test_standard_input_is_what_its_content_is(content: bytes) -> None:
     assert [(it.input, it.label) for it in piped(content)] == [("a", "x"), ("b", "y")]

@@ -159,6 +159,52 @@ def test_many_copies_of_one_input_are_one_group() -> None:
     assert len(np.unique(copies.bound)) == 141
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 64])
+@pytest.mark.parametrize("size", [5, 12, 40])
+def test_a_class_that_is_close_altogether_is_not_one_input(dimension: int, size: int) -> None:
+    # A backbone that was never trained, or classes that have nothing in common: within a class all is close.
+    train = by_chance(3 * size, classes=3)
+    rng = RNG(3)
+    labels = np.arange(3 * size, dtype=np.int32) % 3
+    places = rng.standard_normal((3 * size, dimension)) / np.sqrt(dimension)
+    features = np.eye(3, 64)[labels]
+    features[:, 8 * (np.arange(dimension) // 8) + np.arange(dimension) % 8] += 0.06 * places
+    train = replace(train, labels=labels, features={"pooled": features.astype(np.float16)})
+    parts = parts_of(train, 0)
+    for label in range(3):
+        assert len(np.unique(parts.copies.bound[labels == label])) > 1
+    assert parts.copies.tight.tolist() == [0, 1, 2]
+    report = select_single_label(train, seed=0).report
+    assert report.evaluation.examples == 3 * size
+    assert any(
+        "class 0, class 1, class 2 have examples that are nearly the same" in it for it in report.warnings
+    )
+
+
+def test_copies_are_found_in_a_class_that_is_close_altogether() -> None:
+    labels = np.arange(80, dtype=np.int32) % 2
+    features = np.eye(2, 64)[labels] + 0.06 * RNG(3).standard_normal((80, 64)) / 8
+    train = replace(by_chance(80), labels=labels, features={"pooled": features.astype(np.float16)})
+    copies = parts_of(doubled(train, "labels", 0.0004), 0).copies
+    np.testing.assert_array_equal(copies.bound[:80], copies.bound[80:])
+    assert len(np.unique(copies.bound)) == 80
+
+
+def test_a_few_copies_of_one_input_are_no_class_to_measure() -> None:
+    train = by_chance(60, classes=2)
+    labels = np.where(np.arange(60) < 4, 2, train.labels).astype(np.int32)
+    features = train.features["pooled"].astype(np.float32)
+    features[:4] = features[0] + NEAR * RNG(2).standard_normal((4, 64))
+    train = replace(
+        train,
+        classes=(*train.classes, "class 2"),
+        descriptions=("",) * 3,
+        labels=labels,
+        features={"pooled": features.astype(np.float16)},
+    )
+    assert len(np.unique(parts_of(train, 0).copies.bound[:4])) == 1
+
+
 def test_copies_are_found_among_more_examples_than_are_compared_at_once() -> None:
     n = MAX_COMPARED // 2 + 500
     train = doubled(by_chance(n), "labels", NEAR)

@@ -72,7 +72,7 @@ class Evaluator:
         if isinstance(row, InvalidError):
             return row
         views = {view: row[named(view)] for view in self._near.views if named(view) in row}
-        self._near.add(len(self._targets), example.input, views)
+        self._near.add(len(self._targets), example, views)
         self._outputs.append({name: array for name, array in row.items() if not name.startswith(named(""))})
         self._targets.append(replace(example, input=_NO_INPUT))
         return True

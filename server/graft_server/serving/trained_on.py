@@ -21,7 +21,7 @@ from graft_server.store.adaptations.training_rows import read_reduced
 from graft_server.store.catalogue.versions import TOP
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.examples.copies import copies_among
-from graft_server.training.examples.training_set import ExampleSet
+from graft_server.training.examples.training_set import ClassifiedSet
 
 MAX_COMPARED = 20_000
 """The most examples that a version was trained on, and the most of a caller's, that are compared by their features."""
@@ -42,6 +42,8 @@ class TrainedRows:
     """Digests of what is left of texts without case, spacing, punctuation and invisible characters; b"": nothing."""
     features: Features
     """What the backbone makes of them; empty if that is not compared."""
+    labels: tuple[tuple[str, ...], ...]
+    """The labels of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,13 +77,15 @@ class NearCopies:
         self._places: list[int] = []
         self._keys: list[tuple[bytes, bytes]] = []
         self._features: list[Mapping[str, NDArray[np.float16]]] = []
+        self._labels: list[tuple[str, ...]] = []
 
-    def add(self, place: int, value: Input, features: Mapping[str, NDArray[np.float16]]) -> None:
-        """Takes in an example: its place, its input, and its features of shape (d,) in the views that it has."""
+    def add(self, place: int, example: Example, features: Mapping[str, NDArray[np.float16]]) -> None:
+        """Takes in an example at a place, with its features of shape (d,) in the views that it has."""
         if self.views and features.keys() == self.views and len(self._places) < MAX_COMPARED:
             self._places.append(place)
-            self._keys.append((value.digest(), wording_digest(value)))
+            self._keys.append((example.input.digest(), wording_digest(example.input)))
             self._features.append(features)
+            self._labels.append(example.labels)
 
     def found(self) -> set[int]:
         """Returns the places of those that are copies."""
@@ -89,7 +93,12 @@ class NearCopies:
             return set()
         own, trained = len(self._places), self._trained
         n = own + len(trained.digests)
-        every = ExampleSet(
+        numbers: dict[tuple[str, ...], int] = {}
+        labels = [numbers.setdefault(it, len(numbers)) for it in (*self._labels, *trained.labels)]
+        every = ClassifiedSet(
+            classes=tuple(map(str, numbers)),
+            descriptions=("",) * len(numbers),
+            labels=np.array(labels, np.int32),
             weights=np.ones(n),
             validation=np.zeros(n, bool),
             groups=np.arange(n),
@@ -127,7 +136,7 @@ def read_trained_on(objects: Objects, manifest: Manifest, examples: int, *, eras
             _log.warning("training examples of %s cannot be read: %s", manifest.model, error.message)
         else:
             return _trained_on(manifest, found, features, erased=erased)
-    return TrainedOn(TrainedRows((), (), {}), frozenset(), frozenset(), complete=False)
+    return TrainedOn(TrainedRows((), (), {}, ()), frozenset(), frozenset(), complete=False)
 
 
 def _trained_on(
@@ -145,6 +154,7 @@ def _trained_on(
         tuple(it[:DIGEST_BYTES] for it in keys),
         tuple(it[DIGEST_BYTES:] for it in keys),
         {view: array[trained] for view, array in features.items()} if len(trained) <= MAX_COMPARED else {},
+        tuple(found[row].labels for row in trained),
     )
     return TrainedOn(rows, frozenset(rows.digests), frozenset(rows.wordings) - {b""}, complete=not erased)
 

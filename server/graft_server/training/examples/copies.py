@@ -11,11 +11,26 @@ from numpy.typing import NDArray
 from graft_server.domain.views import POOLED
 from graft_server.training.examples.folds import bound_together
 from graft_server.training.examples.isolated import isolated_pairs
-from graft_server.training.examples.near import NEAR, Pairs, Rows, Space, cells_of, close_pairs, projected_on
+from graft_server.training.examples.near import (
+    NEAR,
+    SAMPLE,
+    Array,
+    Pairs,
+    Rows,
+    Space,
+    cells_of,
+    close_pairs,
+    projected_on,
+)
 from graft_server.training.examples.training_set import ExampleSet
 
 WIDTH = 2.0
 """Multiple of NEAR that all near copies of one input may be away from the one in their middle."""
+OF_CLASS = 0.3
+"""The largest distance of a near copy as a share of the typical distance between two examples of its class. With that
+and WIDTH, some example of a class of several is always too far from any other to be a copy of it."""
+LEAST_OF_CLASS = 5
+"""The fewest inputs of a class that tell its typical distance: fewer may all be copies of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +45,8 @@ class Copies:
     """shape (n,): equal for copies and near copies."""
     pairs: tuple[tuple[int, int], ...]
     """The near copies that are not read alike, in pairs of rows, closest first; of many of one row only some."""
+    tight: Rows
+    """The classes whose examples are all about as close as near copies are: which of them are copies is not told."""
 
 
 def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = True) -> Copies:
@@ -44,7 +61,7 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = T
     """
     if not len(rows):
         none = np.arange(len(train))
-        return Copies(none, none, none, ())
+        return Copies(none, none, none, (), none[:0])
     inputs = _numbered([train.input_digests[row] for row in rows])
     # Each input that is read alike is compared once.
     read = bound_together(inputs, _equal(train, rows))
@@ -52,17 +69,18 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = T
     compared = rows[one_of_each]
     space = Space({view: features[compared] for view, features in train.features.items()})
     projected = projected_on(space, len(compared), seed)
-    rounded, near = close_pairs(space, projected)
+    kinds = train.kinds()[rows]
+    spreads = _spreads(space, kinds[one_of_each])
+    reach = np.minimum(NEAR, OF_CLASS * spreads)[kinds[one_of_each]]
+    rounded, near = close_pairs(space, projected, reach)
     alike = _joined(len(compared), rounded)
     worded = _by_wording(train, compared)
-    bound = bound_together(alike, worded, _narrowed(space, near, alike))
+    bound = bound_together(alike, worded, _narrowed(space, near, alike, WIDTH * reach))
     pairs = [*zip(near.one.tolist(), near.other.tolist(), strict=True), *_firsts(worded)]
     if probable and not any(train.wordings):
         # Of texts the wording tells more: what else is isolated says the same in other words.
         isolated = isolated_pairs(space, cells_of(projected), len(compared), seed)
-        bound = _unless_whole_classes(
-            bound, bound_together(bound, pairs=isolated), place, train.kinds()[rows]
-        )
+        bound = _unless_whole_classes(bound, bound_together(bound, pairs=isolated), place, kinds)
         pairs += zip(*(it.tolist() for it in isolated), strict=True)
     return Copies(
         inputs=_of_all(len(train), rows, inputs),
@@ -73,6 +91,7 @@ def copies_among(train: ExampleSet, rows: Rows, seed: int, *, probable: bool = T
             for one, other in dict.fromkeys(pairs)
             if alike[one] != alike[other] and bound[one] == bound[other]
         ),
+        tight=np.flatnonzero(spreads <= NEAR),
     )
 
 
@@ -116,10 +135,33 @@ def _joined(n: int, pairs: Pairs) -> Rows:
     return every if not len(pairs.one) else bound_together(every, pairs=(pairs.one, pairs.other))
 
 
-def _narrowed(space: Space, near: Pairs, alike: Rows) -> Rows:
+def _spreads(space: Space, kinds: NDArray[np.int32]) -> Array:
+    """Returns the typical distance between two examples of each class, shape (k,); infinite where too few tell it.
+
+    Where classes are far apart, or a backbone hardly tells the inputs of a class apart, all of a class are close.
+
+    Args:
+        space: The features of the examples.
+        kinds: shape (n,): the class of each.
+    """
+    counts = np.bincount(kinds)
+    spreads = np.full(len(counts), np.inf, np.float32)
+    if space.flat:
+        return spreads
+    order = np.argsort(kinds, kind="stable")
+    for kind, members in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+        if len(members) >= LEAST_OF_CLASS:
+            places = space.rows(members[:: -(-len(members) // SAMPLE)])
+            about = float(np.square(places - places.mean(axis=0)).sum())
+            spreads[kind] = np.sqrt(2 * about / (len(places) - 1))
+    return spreads
+
+
+def _narrowed(space: Space, near: Pairs, alike: Rows, widths: Array) -> Rows:
     """Returns numbers, shape (n,), equal for near copies of one input.
 
-    Pairs may form a chain whose ends have nothing in common. So what is connected is parted around those in its middle.
+    Pairs may form a chain whose ends have nothing in common. So what is connected is parted around those in its middle,
+    none farther from it than its width, shape (n,).
     """
     numbers = bound_together(alike, pairs=(near.one, near.other)) if len(near.one) else alike.copy()
     following = int(numbers.max(initial=0)) + 1
@@ -129,7 +171,7 @@ def _narrowed(space: Space, near: Pairs, alike: Rows) -> Rows:
         rows, places = members, space.rows(members)
         while True:
             middle = np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()
-            far = np.linalg.norm(places - places[middle], axis=1) > WIDTH * NEAR
+            far = np.linalg.norm(places - places[middle], axis=1) > widths[rows[middle]]
             if not far.any():
                 break
             rows, places = rows[far], places[far]

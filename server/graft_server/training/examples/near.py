@@ -117,7 +117,7 @@ def projected_on(space: Space, n: int, seed: int) -> Array:
     )
 
 
-def close_pairs(space: Space, projected: Array) -> tuple[Pairs, Pairs]:
+def close_pairs(space: Space, projected: Array, reach: Array) -> tuple[Pairs, Pairs]:
     """Returns the pairs among n examples that rounding tells apart, and those of near copies, closest first.
 
     Of many pairs of one row only some are returned.
@@ -125,13 +125,14 @@ def close_pairs(space: Space, projected: Array) -> tuple[Pairs, Pairs]:
     Args:
         space: The features of the examples, no two of them the same.
         projected: The examples on few directions, as `projected_on` gives them.
+        reach: shape (n,): how far a near copy of each may be, at most NEAR.
     """
     n = len(projected)
     if space.flat or n < 2:
         none = np.empty(0, np.int64)
         nothing = Pairs(none, none, np.empty(0, np.float32))
         return nothing, nothing
-    found = [_of_cell(space, projected, cell) for cell in cells_of(projected)]
+    found = [_of_cell(space, projected, reach, cell) for cell in cells_of(projected)]
     within, beyond = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for one in found:
         # An example near a split is in two cells: one of them has more of its neighbours.
@@ -147,7 +148,9 @@ def close_pairs(space: Space, projected: Array) -> tuple[Pairs, Pairs]:
     every = every.of(first)
     every = every.of(np.argsort(every.distances, kind="stable"))
     ends = beyond <= MORE * within + 1
-    return every.of(space.alike(every)), every.of(ends[every.one] & ends[every.other])
+    near = every.of(ends[every.one] & ends[every.other])
+    near = near.of(near.distances <= np.minimum(reach[near.one], reach[near.other]))
+    return every.of(space.alike(every)), near
 
 
 def _spread(features: NDArray[np.float16]) -> tuple[Array, float, float]:
@@ -201,24 +204,25 @@ def _cells(projected: Array, rows: Rows) -> Iterator[Rows]:
     yield from _cells(projected, high)
 
 
-def _of_cell(space: Space, projected: Array, cell: Rows) -> _Found:
+def _of_cell(space: Space, projected: Array, reach: Array, cell: Rows) -> _Found:
     """Compares the rows of a cell with each other."""
     wide, narrow = space.rows(cell), projected[cell]
     halves = np.einsum("nd,nd->n", narrow, narrow)[:, None] / 2
     ones = np.ones_like(halves)
     first, second = np.hstack([narrow, halves, ones]), np.hstack([narrow, -ones, -halves])
-    reach = np.float32(BEYOND * NEAR)
+    farthest, own = np.float32(BEYOND * NEAR), np.maximum(reach[cell], np.float32(NOTHING))
 
     def of_block(start: int) -> tuple[Rows, Rows, Array, Rows, Rows]:
         block = slice(start, start + ROWS_AT_ONCE)
         # Products are minus half the squared distances along the directions.
-        one, other = np.nonzero(first[block] @ second[start:].T >= -(reach**2) / 2 - 1e-5)
+        one, other = np.nonzero(first[block] @ second[start:].T >= -(farthest**2) / 2 - 1e-5)
         later = other > one
         one, other = one[later], other[later]
         distances = _distances(wide[block], wide[start:], one, other)
-        near = distances <= reach
-        one, other, distances = one[near] + start, other[near] + start, distances[near]
-        close = distances <= NEAR
+        limits = np.minimum(own[one + start], own[other + start])
+        near = distances <= BEYOND * limits
+        one, other, distances, limits = one[near] + start, other[near] + start, distances[near], limits[near]
+        close = distances <= limits
         beyond = np.bincount(np.concatenate([one, other]), minlength=len(cell))
         one, other, distances = one[close], other[close], distances[close]
         within = np.bincount(np.concatenate([one, other]), minlength=len(cell))

@@ -98,6 +98,17 @@ def warnings_of_all(train: ExampleSet, parts: Parts) -> list[str]:
     return warnings + _of_copies(parts)
 
 
+def tight(classes: tuple[str, ...], parts: Parts) -> list[str]:
+    """Returns a warning of classes whose examples are all about as close as near copies are."""
+    if not len(parts.copies.tight):
+        return []
+    what = (
+        "examples that are nearly the same to the backbone. If these are copies of one input, do not believe that "
+        "{} recognised as well in others"
+    )
+    return [about(classes, parts.copies.tight, what)]
+
+
 def _of_copies(parts: Parts) -> list[str]:
     """Returns the warnings about copies among the examples to train on, and between these and the held-out ones."""
     bound, warnings = parts.copies.bound[parts.rows], []

@@ -35,6 +35,7 @@ from graft_server.training.reporting.warnings import (
     contradicted,
     enough,
     not_stated,
+    tight,
     warnings_of_all,
     without_accuracies,
 )
@@ -129,7 +130,7 @@ def _curve(examples: Examples, problem: Problem, out_of_fold: Array) -> tuple[Le
 
 def _warnings(examples: Examples, counts: NDArray[np.int64]) -> tuple[str, ...]:
     train = examples.train
-    warnings = warnings_of_all(train, examples.parts)
+    warnings = [*warnings_of_all(train, examples.parts), *tight(train.classes, examples.parts)]
     torn = np.zeros(len(train.classes), bool)
     torn[examples.labels[~examples.measured]] = True
     for which, what in (
