@@ -274,6 +274,15 @@ def test_standard_input_is_what_its_content_is(content: bytes) -> None:
     assert [(it.input, it.label) for it in piped(content)] == [("a", "x"), ("b", "y")]
 
 
+def test_errors_in_excel_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    path.write_bytes(workbook(data=[["text", "label"], ["a", "x"], ["b", "#N/A"], ["#REF!", "x"]]))
+    bad: list[graft.RowError] = []
+    found = [(it.input, it.label) for it in graft.read_examples(path, on_error=bad.append)]
+    assert found == [("a", "x"), ("b", None)]
+    assert [(it.line, it.reason) for it in bad] == [(4, "column 'text': there is no text")]
+
+
 def test_a_quote_far_behind_the_beginning_joins_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     rows = [f"some words of text number {number}\tl{number % 3}" for number in range(40_000)]

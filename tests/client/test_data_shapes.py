@@ -404,6 +404,9 @@ SHAPES = {
         [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg")],
         refused=[5],
     ),
+    "files that were joined": Shape(
+        "a.csv", text(CSV + "\ufefftext,label\nd,x\ntext,label\ntext,x\n"), [*TWO, ("d", "x"), ("text", "x")]
+    ),
     "spaces between commas and quotes": Shape(
         "a.csv",
         text('"text", "label"\n"a, b", "x y"\n"c", "z"\n"d ""e""", "z"\n'),
