@@ -268,9 +268,19 @@ def piped(content: bytes, **options: Any) -> list[graft.Example]:
         b'[{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]',
         workbook(one=[["text", "label"], ["a", "x"], ["b", "y"]]),
     ],
+    ids=["commas", "semicolons", "UTF-16", "gzip", "JSON lines", "a JSON list", "Excel"],
 )
 def test_standard_input_is_what_its_content_is(content: bytes) -> None:
     assert [(it.input, it.label) for it in piped(content)] == [("a", "x"), ("b", "y")]
+
+
+def test_errors_in_excel_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    path.write_bytes(workbook(data=[["text", "label"], ["a", "x"], ["b", "#N/A"], ["#REF!", "x"]]))
+    bad: list[graft.RowError] = []
+    found = [(it.input, it.label) for it in graft.read_examples(path, on_error=bad.append)]
+    assert found == [("a", "x"), ("b", None)]
+    assert [(it.line, it.reason) for it in bad] == [(4, "column 'text': there is no text")]
 
 
 def test_a_quote_far_behind_the_beginning_joins_no_rows(tmp_path: Path) -> None:
@@ -282,6 +292,18 @@ def test_a_quote_far_behind_the_beginning_joins_no_rows(tmp_path: Path) -> None:
     found = [it.input for it in graft.read_examples(path)]
     assert len(found) == len(rows)
     assert found[-10:-7] == ['"it began', "in the middle", 'and ended"']
+
+
+def test_a_quote_joins_no_rows_of_a_label_that_the_beginning_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"text {number},{'a' if number < 2_000 else 'b'}" for number in range(3_000)]
+    rows[2_500:2_503] = ['"it began,b', "in the middle,b", 'and ended",b']
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    bad: list[graft.RowError] = []
+    found = [it.label for it in graft.read_examples(path, on_error=bad.append)]
+    assert (found.count("a"), found.count("b")) == (2_000, 997)
+    assert [it.line for it in bad] == [2_502]
+    assert "lines 2502 to 2504" in bad[0].reason
 
 
 def test_a_quote_that_nothing_closes_costs_one_row_of_a_long_file(tmp_path: Path) -> None:

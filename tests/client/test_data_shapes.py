@@ -404,6 +404,20 @@ SHAPES = {
         [("a", "pos"), ("b", "neg"), ("c", "pos"), ("d", "neg")],
         refused=[5],
     ),
+    "files that were joined": Shape(
+        "a.csv", text(CSV + "\ufefftext,label\nd,x\ntext,label\ntext,x\n"), [*TWO, ("d", "x"), ("text", "x")]
+    ),
+    "spaces between commas and quotes": Shape(
+        "a.csv",
+        text('"text", "label"\n"a, b", "x y"\n"c", "z"\n"d ""e""", "z"\n'),
+        [("a, b", "x y"), ("c", "z"), ('d "e"', "z")],
+    ),
+    "quotes within texts behind commas": Shape(
+        "a.csv",
+        text('label,text\nx, "a" is a letter\ny, "b" is, too\nx,c\n'),
+        [(' "a" is a letter', "x"), ("c", "x")],
+        refused=[3],
+    ),
     "quotes that would join rows of numbers": Shape(
         "a.csv",
         text('text,label\na,0.5\nb,1\n"great,2.25\nboring,-3\nleft",4\nd,1e3\n'),

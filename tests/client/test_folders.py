@@ -172,7 +172,18 @@ def test_leftovers_of_systems_are_left_out_without_a_word(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("train", "validation"),
-    [("train", "val"), ("Train", "Valid"), ("training", "validation"), ("train", "dev"), ("TRAIN", "eval")],
+    [
+        ("train", "val"),
+        ("Train", "Valid"),
+        ("training", "validation"),
+        ("train", "dev"),
+        ("TRAIN", "eval"),
+        ("train_images", "val_images"),
+        ("Training Set", "Validation Set"),
+        ("seg-train", "seg-val"),
+        ("train/train", "val/val"),
+        ("seg_train/seg_train", "seg_val/seg_val"),
+    ],
 )
 def test_train_and_val_above_the_classes_are_splits(tmp_path: Path, train: str, validation: str) -> None:
     laid(
@@ -230,6 +241,13 @@ def test_a_class_that_is_named_as_a_split_stays_a_class(tmp_path: Path) -> None:
     laid(tmp_path, "train/1.png", "bus/2.png", "car/3.png")
     assert {it[0] for it in read(tmp_path).values()} == {"train", "bus", "car"}
     assert {it[1] for it in read(tmp_path).values()} == {""}
+
+
+@pytest.mark.parametrize("inner", ["", "red/"])
+def test_classes_whose_names_only_contain_those_of_splits_stay_classes(tmp_path: Path, inner: str) -> None:
+    classes = ("bullet_train", "steam_train", "litmus_test")
+    laid(tmp_path, *(f"{name}/{inner}1.png" for name in classes))
+    assert read(tmp_path) == {f"{name}/{inner}1.png": (name, "") for name in classes}
 
 
 def test_splits_without_classes_are_asked_about(tmp_path: Path) -> None:

@@ -338,7 +338,22 @@ def test_a_distribution_of_one_label_is_that_label(wire, model):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_validation_examples_are_measured_on_and_not_trained_on(wire, model, task):
-    rows = [*taught(task), *doubtful(task, 10, split=types_pb2.SPLIT_VALIDATION)]
+    held_out = [
+        change(f"{TEXTS[0]} of {place}", **TARGETS[task][1], split=types_pb2.SPLIT_VALIDATION)
+        for place in (
+            "a house",
+            "the school",
+            "Rome",
+            "my car",
+            "her shop",
+            "a tower",
+            "the barn",
+            "a ship",
+            "it",
+            "oak",
+        )
+    ]
+    rows = [*taught(task), *held_out]
     report = wire.publish(model, rows, task=task).summary
     assert (report.examples, report.validation_examples, report.evaluation.examples) == (24, 10, 10)
     assert report.evaluation.method == report_pb2.EVALUATION_METHOD_HELD_OUT

@@ -76,7 +76,8 @@ def found_dialect(beginning: Beginning, reading: Reading, usual: str, columns: C
     quote = _quote(reading, beginning, skipped)
     if not delimiter:
         delimiter = _delimiter(beginning, skipped, usual, quote, columns)
-    found = Found(Dialect(delimiter, quote, sure=bool(reading.quote)), skipped)
+    spaced = _is_spaced(beginning.lines, delimiter, quote)
+    found = Found(Dialect(delimiter, quote, sure=bool(reading.quote), spaced=spaced), skipped)
     _look(found, beginning, reading)
     if not found.dialect.sure and (better := _by_evidence(found, beginning)) != found.dialect:
         found.dialect = better
@@ -89,6 +90,15 @@ def _quote(reading: Reading, beginning: Beginning, skipped: int) -> str:
         return "" if reading.quote == "none" else reading.quote
     header = beginning.lines[skipped].strip() if len(beginning.lines) > skipped else ""
     return "'" if re.fullmatch(r"('[^']*')([,;\t|]'[^']*')+", header) else '"'
+
+
+def _is_spaced(lines: Sequence[str], delimiter: str, quote: str) -> bool:
+    """Whether most lines with quotes have spaces between a delimiter and a cell in quotes, which end together."""
+    if not quote or delimiter in " \t":
+        return False
+    cell = re.compile(rf"{re.escape(delimiter)} +{quote}[^{quote}]*{quote}\s*({re.escape(delimiter)}|$)")
+    quoted = [it for it in lines[:_SAMPLE] if quote in it]
+    return sum(cell.search(it) is not None for it in quoted) > len(quoted) / 2
 
 
 def _delimiter(beginning: Beginning, skipped: int, usual: str, quote: str, columns: Columns | None) -> str:

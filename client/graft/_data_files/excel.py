@@ -14,6 +14,8 @@ from graft._data_files.header import Header, like
 from graft._data_files.options import Reading
 
 _SAMPLE: Final = 200
+_ERRORS: Final = frozenset(("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"))
+"""Cells of formulas that have no result."""
 
 
 class Sheet:
@@ -123,7 +125,9 @@ def _named(cell: Any) -> str:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell's value as Excel shows it, as far as texts and numbers go."""
+    """A cell's value as Excel shows it, as far as texts and numbers go; None of an error."""
+    if isinstance(cell, str):
+        return None if cell in _ERRORS else cell
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, float) and cell.is_integer():

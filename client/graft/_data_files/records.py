@@ -21,6 +21,8 @@ _MAX_LINES: Final = 10_000
 """The most lines of one row."""
 _DOUBTFUL: Final = 20
 """Within so many lines behind a row that cannot be read may be the rest of it."""
+_MOST_VALUES: Final = 10_000
+"""So many values of a column are kept."""
 _ROWS: Final = 0.8
 """Lines of which so many have as many cells as the header has are rows of their own."""
 _BACKSLASH: Final = re.compile(r"""\\([\\"'])?""")
@@ -49,6 +51,8 @@ class Dialect:
     """Whether it is known what backslashes mean."""
     enclosing: bool = False
     """Whether quotes are known to enclose cells."""
+    spaced: bool = False
+    """Whether spaces stand between a delimiter and the quote behind it."""
 
     @property
     def plain_quotes(self) -> bool:
@@ -88,12 +92,15 @@ class Records:
         self.width = 0
         self.loose = 0
         self._doubtful = 0
-        self.seen = seen
+        self.seen = [{*it} if isinstance(it, set) else it for it in seen]
+        self._few = [(at, it) for at, it in enumerate(self.seen) if isinstance(it, set)]
 
     def __iter__(self) -> Iterator[Record]:
         while (line := self._lines.next()) is not None:
             record = self._record(line)
             if record.wrong or any(record.cells):
+                if self._few and record.lines == 1 and len(record.cells) == self.width:
+                    self._learn(record.cells)
                 yield record
 
     def fits(self, cells: Sequence[str | None]) -> bool:
@@ -101,6 +108,12 @@ class Records:
         if len(cells) == self.width or not self.width:
             return True
         return self.width - self.loose <= len(cells) and not any(cells[self.width :])
+
+    def _learn(self, cells: Cells) -> None:
+        """Notes the values of columns of few values: where rows are in the order of labels, others come later."""
+        for at, values in self._few:
+            if (cell := cells[at]) and len(values) < _MOST_VALUES:
+                values.add(cell)
 
     def _record(self, line: Line) -> Record:
         if wrong := line.wrong():
@@ -276,6 +289,7 @@ def _csv_rows(feed: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
         quotechar=dialect.quote,
         escapechar="\\" if dialect.backslash else None,
         doublequote=not dialect.backslash,
+        skipinitialspace=dialect.spaced,
         strict=True,
     )
 

@@ -72,12 +72,19 @@ class Table:
                 continue
             if record.wrong:
                 yield RowError(self._name, record.line, record.wrong)
-            elif self._named and record.line == 1 and [it and it.strip() for it in record.cells] == [*names]:
+            elif self._is_header(record):
                 continue
             elif records.fits(record.cells):
                 yield Row(record.line, self.header.values(record.cells))
             else:
                 yield RowError(self._name, record.line, self._ragged(record))
+
+    def _is_header(self, record: Record) -> bool:
+        """Whether a row is the header once more, as where files are joined, or where the names were given."""
+        names = self.header.names
+        if not record.cells or _name(record.cells[0]) != names[0] or (len(names) == 1 and record.line > 1):
+            return False
+        return [*map(_name, record.cells)] == [*names]
 
     def _ragged(self, record: Record) -> str:
         names = self.header.names
@@ -90,3 +97,8 @@ class Table:
         if len(record.cells) > len(names) and self._found.dialect.quote:
             remedy = f"quote cells that contain {shown!r}"
         return f"{len(record.cells)} cells{through}, but {whose} {len(names)} columns ({columns}); {remedy}"
+
+
+def _name(cell: str | None) -> str:
+    """A cell as the name of a column; the second of two joined files may begin with a byte order mark."""
+    return (cell or "").removeprefix("\ufeff").strip()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 LEVEL = 0.95
 """The share of such intervals that should hold the true accuracy."""
@@ -72,6 +71,9 @@ def accuracy_interval(
         number /= SPREAD_OF_FOLDS**2
     if published is not None and 0 < share < 1:
         number = 1 / (1 / number + ((1 - answered) * published.deviation) ** 2 / (share * (1 - share)))
+    # Heads are served without SciPy, whose import costs more than what else is needed for them.
+    from scipy.special import betaincinv  # noqa: PLC0415
+
     tail = (1 - LEVEL) / 2
     wins, losses = number * share, number * (1 - share)
     low = float(betaincinv(wins, losses + 1, tail)) if share > 0 else 0.0

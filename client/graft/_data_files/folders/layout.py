@@ -1,7 +1,7 @@
 """How a folder of images or clips is laid out: folders of classes, splits above or below them, and what is no input.
 
-Layouts that occur: CLASS/…, train/CLASS/… beside val/CLASS/… (torchvision, fastai, Keras), CLASS/train/…, and any of
-these within one folder more, as archives are unpacked.
+Layouts that occur: CLASS/…, train/CLASS/… beside val/CLASS/… (torchvision, fastai, Keras), training_set/CLASS/… or
+seg_train/seg_train/CLASS/… (Kaggle), CLASS/train/…, and any of these within one folder more, as archives are unpacked.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _SPLITS: Final = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_AFFIXED: Final = re.compile(rf"(.*[\W_])?({'|'.join(_SPLITS)})([\W_].*)?")
+"""The name of a split with others before or behind it: train_images, training_set, seg_test."""
 _NOISE: Final = re.compile(
     r"\..*|__macosx|__pycache__|@eadir|#recycle|\$recycle\.bin|system volume information|lost\+found"
     r"|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|synofile_thumb.*",
@@ -74,11 +76,11 @@ class Layout:
         """
         root = _unwrapped(folder)
         layout = cls(folder, root)
-        above, below = _splits(root), _splits_below(root)
+        splits, below = _splits(root), _splits_below(root)
         layout.loose = sum(_is_input(it) for it in _entries(root) if not it.is_dir())
         for of_top in _folders(root):
-            split = _split_of(of_top)
-            if not above:
+            split = splits.get(of_top, "")
+            if not splits:
                 layout._add_class(of_top, below=below)
             elif split in ("", "test"):
                 layout._leave_out(of_top, split)
@@ -94,14 +96,15 @@ class Layout:
             self.aside.append((folder.name, count))
 
     def _add_split(self, folder: Path, split: str) -> None:
-        classes = _folders(folder)
+        inner = _inner(folder)
+        classes = _folders(inner)
         if not classes and any(map(_is_input, _walk(folder))):
             raise DataError(
                 f"{folder}: it is named as a split is, but holds files rather than a folder for each class: put them "
                 f"into {folder.name}/CLASS/. If {folder.name} is a class, give it another name, such as "
                 f"{folder.name}_."
             )
-        self.loose += sum(_is_input(it) for it in _entries(folder) if not it.is_dir())
+        self.loose += sum(_is_input(it) for it in _entries(inner) if not it.is_dir())
         for of_class in classes:
             self._add(_walk(of_class), _label(of_class), split)
 
@@ -199,19 +202,34 @@ def _unwrapped(folder: Path) -> Path:
     return inner if alone and (len(classes) > 1 or _splits(inner)) else folder
 
 
-def _splits(folder: Path) -> bool:
-    """Whether folders in a folder are splits: all are named so, or some are and have folders of the same names."""
-    folders = [(it, _split_of(it)) for it in _folders(folder)]
-    named = [it for it, split in folders if split]
-    if len(named) < len(folders) and len({split for _, split in folders if split}) > 1:
-        classes = [{_label(it) for it in _folders(split)} for split in named]
-        return bool(set.intersection(*classes))
-    return len(named) == len(folders) > 1
+def _splits(folder: Path) -> dict[Path, str]:
+    """The folders in a folder that are splits: all are named so, or some are and have folders of the same names."""
+    folders = _folders(folder)
+    named = {it: split for it in folders if (split := _split_of(it))}
+    if len(named) == len(folders) > 1 or _have_same_classes(named):
+        return named
+    affixed: dict[tuple[str | None, str | None], dict[Path, str]] = {}
+    for it in folders:
+        if found := _AFFIXED.fullmatch(it.name.lower()):
+            affixed.setdefault((found[1], found[3]), {})[it] = _SPLITS[found[2]]
+    return next(filter(_have_same_classes, affixed.values()), {})
+
+
+def _have_same_classes(splits: Mapping[Path, str]) -> bool:
+    """Whether folders are different splits, and have folders of the same names in them."""
+    classes = [{_label(it) for it in _folders(_inner(split))} for split in splits]
+    return len(set(splits.values())) > 1 and bool(set.intersection(*classes))
+
+
+def _inner(split: Path) -> Path:
+    """The folder that holds the folders of classes: within a split also a folder of its name, as in train/train."""
+    folders = _folders(split)
+    return folders[0] if len(folders) == 1 and folders[0].name.lower() == split.name.lower() else split
 
 
 def _splits_below(folder: Path) -> bool:
     """Whether each class has folders of splits: nothing but these, and everywhere one for training."""
-    return all(_splits(it) and len(_folders(it)) > 1 for it in _folders(folder))
+    return all(_splits(it) for it in _folders(folder))
 
 
 def _split_of(folder: Path) -> str:
