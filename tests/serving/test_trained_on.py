@@ -1,11 +1,18 @@
 """Which of a caller's examples are copies of what a version was trained on, by their features."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
-from graft_server.domain.examples import Example, Input, Kind
+from graft_server.domain.adaptation import AdaptationSettings, Start
+from graft_server.domain.examples import Change, Example, Input, Kind, Label, Split
+from graft_server.domain.model import Manifest, Source
 from graft_server.domain.wording import wording_digest
-from graft_server.serving.trained_on import NearCopies, TrainedOn, TrainedRows
+from graft_server.serving.trained_on import NearCopies, TrainedOn, TrainedRows, read_trained_on
+from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.objects.objects import Objects
 
 RNG = np.random.default_rng(7)
 DIMENSION = 64
@@ -86,3 +93,23 @@ def test_the_same_input_or_wording_is_known_whatever_its_features():
     asked = ["where is  my CARD", "Where is my card?", "where is my car", "!?", "?!", ""]
     assert trained.knows([Input(it) for it in asked]) == [True, True, False, True, False, False]
     assert trained.knows([clip(1), Input("where is my card", Kind.TEXT_PAIR, "now")]) == [False, False]
+
+
+def test_what_was_sent_and_not_trained_on_is_not_known():
+    objects, now = Objects.open("memory:///"), datetime.now(UTC)
+    store = AdaptationStore.create(
+        objects, "m", "job", Start(AdaptationSettings("b", (Label("a"),), seed=1), now)
+    )
+    examples = [
+        Example("1", Input("trained"), "a"),
+        Example("2", Input("weightless"), "a", 0.0),
+        Example("3", Input("held out"), "a", split=Split.VALIDATION),
+        Example("4", Input("unlabelled")),
+        Example("5", Input("of another label"), "b"),
+    ]
+    store.writer("w").append([Record(content_digest(it.id.encode()), Change(it)) for it in examples])
+    manifest = Manifest("m", "job", "c", "b", "e", (Label("a"),), (Source("job", {"w": 5}),), 1, now)
+    trained = read_trained_on(objects, manifest, len(examples), erased=False)
+    assert trained.knows([it.input for it in examples]) == [True, False, False, False, False]
+    assert trained.rows.labels == (("a",),)
+    assert trained.complete

@@ -20,6 +20,14 @@ def test_without_weight_there_is_no_interval() -> None:
     assert accuracy_interval(np.ones(3, bool), np.zeros(3)) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
+def test_the_scale_of_weights_changes_nothing(scale: float) -> None:
+    right, weights = np.arange(20) % 3 > 0, 1.0 + np.arange(20) % 4
+    bound = np.arange(20) // 2
+    one, other = (accuracy_interval(right, it, bound) for it in (weights, scale * weights))
+    assert one == pytest.approx(other)
+
+
 def test_unequal_weights_count_as_fewer_rows() -> None:
     right = np.arange(20) % 2 == 0
     weights = np.where(np.arange(20) < 10, 1.0, 0.0)

@@ -59,9 +59,11 @@ def accuracy_interval(
         folds: The folds of the cross-validation that answered them; 0: the examples are fresh.
         published: From these answers to the published head's; None: they are its own.
     """
-    total = float(weights.sum())
-    if total <= 0:
+    most = float(weights.max(initial=0))
+    if most <= 0:
         return 0.0, 0.0
+    weights = weights / most  # whose squares a float holds
+    total = float(weights.sum())
     answered = min(float(weights @ right) / total, 1.0)
     share = answered if published is None else published.accuracy(answered)
     number = effective_number(right, weights, bound)

@@ -143,11 +143,11 @@ def _trained_on(
     manifest: Manifest, found: Sequence[Example], features: Features, *, erased: bool
 ) -> TrainedOn:
     labels = {label.name for label in manifest.labels}
-    # What was sent without a target, or with one beside a closed set of labels, was left out of training.
+    # What was sent without a target or weight, or with a label beside a closed set, was left out of training.
     trained = [
         row
         for row, it in enumerate(found)
-        if it.labelled and it.split is not Split.VALIDATION and labels.issuperset(it.labels)
+        if it.labelled and it.weight > 0 and it.split is not Split.VALIDATION and labels.issuperset(it.labels)
     ]
     keys = [found[row].input.data for row in trained]
     rows = TrainedRows(
