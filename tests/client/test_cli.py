@@ -108,6 +108,17 @@ def test_a_missing_file_is_one_line() -> None:
     assert (ended.returncode, ended.stderr) == (1, "error: none.csv: No such file or directory\n")
 
 
+@pytest.mark.parametrize(
+    "options", [("--merge-labels",), ("--label-cells", "read"), ("--id-repeats", "keep")]
+)
+def test_options_that_a_followed_stream_would_ignore_are_refused(options: tuple[str, ...]) -> None:
+    ended = graft_command("adapt", "m", "-", "--follow", *options, "--server", NOBODY)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        f"error: {' '.join(options[: 2 if 'keep' in options else 1])} cannot be given"
+    )
+
+
 def test_without_rich_it_says_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(name='rich')")

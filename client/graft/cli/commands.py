@@ -94,6 +94,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    _require_followable(args)
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
@@ -119,6 +120,20 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         terminal.report(result.model, result.version, result.report, full=args.full)
     terminal.rejections(result.rejected, result.rejected_count, rows)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _require_followable(args: argparse.Namespace) -> None:
+    """Refuses options that look at more than one line, or at cells: a stream that is followed would ignore them."""
+    given = {
+        "--merge-labels": args.merge_labels,
+        "--label-cells": args.label_cells,
+        "--id-repeats keep": args.id_repeats == "keep",
+    }
+    if ignored := [option for option, value in given.items() if value]:
+        raise ValueError(
+            f"{', '.join(ignored)} cannot be given with --follow: each line is taken as it comes, and a later one of "
+            "an id replaces an earlier one; leave --follow away, or write the labels as they are meant"
+        )
 
 
 def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
