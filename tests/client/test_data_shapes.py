@@ -409,8 +409,8 @@ SHAPES = {
     ),
     "spaces between commas and quotes": Shape(
         "a.csv",
-        text('"text", "label"\n"a, b", "x y"\n"c", "z"\n"d ""e""", "z"\n'),
-        [("a, b", "x y"), ("c", "z"), ('d "e"', "z")],
+        text('"text", "label"\n"a, b", "x y"\nc, "z"\n"d ""e""", "z"\n"f",z\n'),
+        [("a, b", "x y"), ("c", "z"), ('d "e"', "z"), ("f", "z")],
     ),
     "quotes within texts behind commas": Shape(
         "a.csv",

@@ -93,12 +93,13 @@ def _quote(reading: Reading, beginning: Beginning, skipped: int) -> str:
 
 
 def _is_spaced(lines: Sequence[str], delimiter: str, quote: str) -> bool:
-    """Whether most lines with quotes have spaces between a delimiter and a cell in quotes, which end together."""
+    """Whether more cells in quotes have spaces between the delimiter and the quote than have none."""
     if not quote or delimiter in " \t":
         return False
-    cell = re.compile(rf"{re.escape(delimiter)} +{quote}[^{quote}]*{quote}\s*({re.escape(delimiter)}|$)")
-    quoted = [it for it in lines[:_SAMPLE] if quote in it]
-    return sum(cell.search(it) is not None for it in quoted) > len(quoted) / 2
+    mark = re.escape(delimiter)
+    cell = re.compile(rf"{mark}( *){quote}[^{quote}]*{quote}\s*(?={mark}|$)")
+    spaces = [found[1] for it in lines[:_SAMPLE] if quote in it for found in cell.finditer(it)]
+    return sum(map(bool, spaces)) > len(spaces) / 2
 
 
 def _delimiter(beginning: Beginning, skipped: int, usual: str, quote: str, columns: Columns | None) -> str:
