@@ -15,7 +15,7 @@ from graft_server.domain.report import EvaluationMethod
 from graft_server.domain.wording import wording, wording_digest
 from graft_server.training.examples.copies import copies_among
 from graft_server.training.examples.folded import parts_of
-from graft_server.training.examples.near import MAX_COMPARED
+from graft_server.training.examples.near import MAX_COMPARED, cells_of
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.selection import select_multi_label
@@ -211,6 +211,16 @@ def test_copies_are_found_among_more_examples_than_are_compared_at_once() -> Non
     bound = copies_among(train, np.arange(2 * n), 0).bound
     assert (bound[:n] == bound[n:]).mean() > 0.95
     assert len(np.unique(bound)) < 1.05 * n
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_cells_are_few_where_no_direction_tells_much_apart(spread: float) -> None:
+    # Of many dimensions each is narrow: most rows are near the middle of any.
+    projected = (spread * 0.036 * RNG(0).standard_normal((8 * MAX_COMPARED, 8))).astype(np.float32)
+    cells = list(cells_of(projected))
+    assert len(cells) <= 16
+    assert max(map(len, cells)) <= MAX_COMPARED
+    assert len(np.unique(np.concatenate(cells))) == len(projected)
 
 
 def test_examples_that_are_all_copies_train_and_nothing_is_measured() -> None:

@@ -42,6 +42,8 @@ MAX_COMPARED = 20_000
 """The most examples that are compared with each other: more are split along the directions first."""
 OVERLAP = 0.3
 """Share of NEAR by which both sides of a split overlap: the difference of a near copy has many directions."""
+MOST_OF_A_SPLIT = 0.55
+"""The largest share of the rows on one side of a split: where no direction tells much apart, most rows are near it."""
 PARTNERS = 16
 """The most pairs of one row with rows of later blocks that are kept: more bind the same rows."""
 ROWS_AT_ONCE = 256
@@ -195,13 +197,12 @@ def _cells(projected: Array, rows: Rows) -> Iterator[Rows]:
         return
     of_rows = projected[rows]
     along = of_rows[:, of_rows.var(axis=0).argmax()]
-    middle, overlap = np.median(along), OVERLAP * NEAR
-    low, high = rows[along <= middle + overlap], rows[along >= middle - overlap]
-    if max(len(low), len(high)) == len(rows):
-        # No direction tells them apart: parts as they come are better than no end.
-        low, high = np.array_split(rows, 2)
-    yield from _cells(projected, low)
-    yield from _cells(projected, high)
+    order = np.argsort(along, kind="stable")
+    along, half, most = along[order], len(rows) // 2, int(MOST_OF_A_SPLIT * len(rows))
+    low = min(int(np.searchsorted(along, along[half] + OVERLAP * NEAR, "right")), most)
+    high = max(int(np.searchsorted(along, along[half] - OVERLAP * NEAR)), len(rows) - most)
+    yield from _cells(projected, np.sort(rows[order[:low]]))
+    yield from _cells(projected, np.sort(rows[order[high:]]))
 
 
 def _of_cell(space: Space, projected: Array, reach: Array, cell: Rows) -> _Found:
