@@ -16,15 +16,15 @@ from typing import BinaryIO, Final, Self
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import Content
-from graft._data_files.dialect import Beginning
-from graft._data_files.encodings import encoding_of, known_encoding, likely_encoding
-from graft._data_files.excel import Sheet
+from graft._data_files.formats.dialect import Beginning
+from graft._data_files.formats.encodings import encoding_of, known_encoding, likely_encoding
+from graft._data_files.formats.excel import Sheet
+from graft._data_files.formats.json_rows import JsonRows
+from graft._data_files.formats.lines import Line, TextLines
+from graft._data_files.formats.parquet import ParquetTable
+from graft._data_files.formats.tables import Table
 from graft._data_files.header import fitted
-from graft._data_files.json_rows import JsonRows
-from graft._data_files.lines import Line, TextLines
 from graft._data_files.options import Reading
-from graft._data_files.parquet import ParquetTable
-from graft._data_files.tables import Table
 
 _DEFAULT: Final = Reading()
 _FEW_WRONG: Final = 0.02

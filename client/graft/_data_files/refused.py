@@ -1,4 +1,4 @@
-"""What became of the rows of a data file: which example each one is, and which of them could not be used."""
+"""The rows of a data file: which example each one is, and which of them could not be used."""
 
 from __future__ import annotations
 

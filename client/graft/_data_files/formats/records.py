@@ -13,7 +13,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Self, TypeAlias
 
-from graft._data_files.lines import MAX_CHARACTERS, Line, TextLines
+from graft._data_files.formats.lines import MAX_CHARACTERS, Line, TextLines
 
 Cells: TypeAlias = list[str | None]
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Self
 
-from graft._data_files.encodings import likely_encoding
+from graft._data_files.formats.encodings import likely_encoding
 
 MAX_CHARACTERS: Final = 32 * 1024 * 1024
 """The longest line: no server takes more."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from graft._data_files.columns import DataError, Row, RowError
-from graft._data_files.lines import Line, TextLines
+from graft._data_files.formats.lines import Line, TextLines
 
 _DECODER: Final = json.JSONDecoder()
 _TOKEN: Final = re.compile(r'\\.|["{}\[\],]', re.DOTALL)

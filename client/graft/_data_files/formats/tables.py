@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
-from graft._data_files.dialect import Beginning, Found, found_dialect
+from graft._data_files.formats.dialect import Beginning, Found, found_dialect
+from graft._data_files.formats.lines import TextLines
+from graft._data_files.formats.records import Record, Records
 from graft._data_files.header import Header
-from graft._data_files.lines import TextLines
 from graft._data_files.options import Reading
-from graft._data_files.records import Record, Records
 
 _DELIMITER_NAMES = {"\t": "tab", " ": "space"}
 

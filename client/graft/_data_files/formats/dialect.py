@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graft._data_files.columns import Columns
+from graft._data_files.formats.lines import TextLines
+from graft._data_files.formats.records import Cells, Dialect, Record, Records
 from graft._data_files.header import like
-from graft._data_files.lines import TextLines
 from graft._data_files.options import Reading
-from graft._data_files.records import Cells, Dialect, Record, Records
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
