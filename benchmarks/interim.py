@@ -27,9 +27,9 @@ from scipy.stats import rankdata
 from benchmarks.datasets import DATA, Texts, banking77, clinc150, goemotions_single, sms_spam
 from benchmarks.harness import hardware, save
 from benchmarks.heads.features import CACHE, featured
-from graft_server.adapting.interim.learner import Log
-from graft_server.adapting.interim.single_label import SingleLabelLearner
-from graft_server.domain.examples import Change, Example, Input, Kind, Label
+from graft_server.adapting.interim.learner import Learner, Log
+from graft_server.adapting.interim.table import LEARNERS
+from graft_server.domain.examples import Change, Example, Input, Kind, Label, Task
 from graft_server.heads.novelty import ABSTAIN_ABOVE
 from graft_server.store.adaptations.segments import Record, Segment
 
@@ -166,7 +166,7 @@ def _rows(group: str, data: Data, stream: Stream, draws: int) -> Iterator[Row]:
 def _draw(data: Data, stream: Stream, seed: int) -> Iterator[tuple[int, Sequence[float]]]:
     """The figures of one stream after each of the numbers of examples."""
     labels = [f"c{number}" for number in range(data.classes)]
-    learner = SingleLabelLearner(
+    learner = LEARNERS[Task.SINGLE_LABEL](
         data.train.shape[1], [Label(it) for it in labels] if stream.declared else [], closed_labels=False
     )
     rows, at = _order(data, stream, seed), 0
@@ -181,9 +181,7 @@ def _draw(data: Data, stream: Stream, seed: int) -> Iterator[tuple[int, Sequence
             yield count, _figures(fitted.head, columns, data)
 
 
-def _learn(
-    learner: SingleLabelLearner, data: Data, rows: NDArray[np.int64], labels: list[str], first: int
-) -> None:
+def _learn(learner: Learner, data: Data, rows: NDArray[np.int64], labels: list[str], first: int) -> None:
     """A segment of examples, and the names of new labels as the server takes them in."""
     changes = [
         Change(upsert=Example(str(first + n), Input(Kind.TEXT, "-"), label=labels[data.train_labels[row]]))
@@ -194,7 +192,7 @@ def _learn(
     _name(learner, data, labels)
 
 
-def _name(learner: SingleLabelLearner, data: Data, labels: list[str]) -> None:
+def _name(learner: Learner, data: Data, labels: list[str]) -> None:
     if data.names is not None and (unnamed := learner.unnamed):
         learner.name({label.name: data.names[labels.index(label.name)] for label in unnamed})
 
@@ -254,7 +252,7 @@ def _cost(data: Data) -> float:
     labels = [f"c{number}" for number in range(data.classes)]
     best = np.inf
     for _ in range(3):
-        learner = SingleLabelLearner(data.train.shape[1], [], closed_labels=False)
+        learner = LEARNERS[Task.SINGLE_LABEL](data.train.shape[1], [], closed_labels=False)
         rows = np.random.default_rng(0).permutation(len(data.train))[:COST_ROWS]
         took = 0.0
         for ordinal, part in enumerate(np.array_split(rows, COST_ROWS // COST_SEGMENT)):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from graft_server.adapting.interim.learner import Log, Row
-from graft_server.adapting.interim.open_head import OpenHead
-from graft_server.adapting.interim.single_label import SingleLabelLearner
+from graft_server.adapting.interim.single_label.head import OpenHead
+from graft_server.adapting.interim.single_label.learner import SingleLabelLearner
 from graft_server.domain.examples import Change, Example, Input, Kind, Label
 from graft_server.store.adaptations.segments import Record, Segment
 

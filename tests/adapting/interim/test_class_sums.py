@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.adapting.interim.class_sums import ClassSums
+from graft_server.adapting.interim.single_label.class_sums import ClassSums
 
 D = 12
 

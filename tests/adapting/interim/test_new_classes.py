@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.adapting.interim.new_classes import CLASSES, Arrivals, Known, unknown_share
+from graft_server.adapting.interim.single_label.new_classes import CLASSES, Arrivals, Known, unknown_share
 
 
 def counted(*examples: int) -> np.ndarray:

@@ -7,12 +7,12 @@ import pytest
 from scipy.special import gammaln
 from scipy.stats import t as student
 
-from graft_server.adapting.interim.class_sums import ClassSums, Discriminant
-from graft_server.adapting.interim.familiarity import shares, student_quantiles, student_shares
-from graft_server.adapting.interim.new_classes import log_gamma
 from graft_server.adapting.interim.places import MERGED_AT, Places
-from graft_server.adapting.interim.prequential import FADING, Prequential
-from graft_server.adapting.interim.sharpness import USUAL, Sharpness
+from graft_server.adapting.interim.single_label.class_sums import ClassSums, Discriminant
+from graft_server.adapting.interim.single_label.familiarity import shares, student_quantiles, student_shares
+from graft_server.adapting.interim.single_label.new_classes import log_gamma
+from graft_server.adapting.interim.single_label.prequential import FADING, Prequential
+from graft_server.adapting.interim.single_label.sharpness import USUAL, Sharpness
 
 
 def fitted() -> Discriminant:

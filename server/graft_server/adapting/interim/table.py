@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graft_server.adapting.interim.learner import NewLearner
-from graft_server.adapting.interim.single_label import SingleLabelLearner
+from graft_server.adapting.interim.single_label.learner import SingleLabelLearner
 from graft_server.domain.examples import Task
 
 LEARNERS: Mapping[Task, NewLearner] = {Task.SINGLE_LABEL: SingleLabelLearner}

@@ -19,6 +19,7 @@ CLIPS = (
     b"fLaC",
     b"OggS",
     b"ID3",
+    b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",  # W64
     b"\xff\xfb",
     b"\xff\xfa",
     b"\xff\xf3",
@@ -194,9 +195,12 @@ def _file(data: bytes, what: str) -> Given:
     """Returns the content of a file as what it is; names of files may be wrong."""
     if data.startswith(IMAGES):
         return Given("image", data)
-    kind = RIFF.get(data[8:12]) if data.startswith(b"RIFF") else "audio" if data.startswith(CLIPS) else None
+    if data.startswith((b"RIFF", b"RF64", b"BW64")):
+        kind = RIFF.get(data[8:12])
+    else:
+        kind = "audio" if data.startswith(CLIPS) else None
     if kind is None:
-        raise ValueError(f"{what} {NEITHER}")
+        raise ValueError(f"{what} {NEITHER if data else 'empty (it has 0 bytes), ' + NEITHER}")
     return Given(kind, data)
 
 

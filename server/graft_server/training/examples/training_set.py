@@ -53,6 +53,10 @@ class ExampleSet:
         """Returns a row's target in words, for the report."""
         raise NotImplementedError
 
+    def carried(self, row: int) -> tuple[str, ...]:
+        """Returns the classes that a row counts for in a table by class."""
+        return (self.target(row),)
+
     def kinds(self) -> NDArray[np.int32]:
         """A number per row, from 0: the one class that says most about its target. Similar rows have the same."""
         raise NotImplementedError

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from graft_server.domain.examples import Task
 from graft_server.domain.report import ClassReport, Report
 from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.examples.folded import usable
@@ -26,7 +25,7 @@ def with_truncated(report: Report, train: ExampleSet, rows: Rows, longest: str) 
         rows: The rows of the lineage from which `train` was made.
         longest: What the backbone reads of an input at most, in words; "" if that is not known.
     """
-    truncated = {it.id: it for it, cut in zip(rows.examples, rows.truncated, strict=True) if cut}
+    truncated = {it.id for it, cut in zip(rows.examples, rows.truncated, strict=True) if cut}
     if not truncated or not len(train):
         return report
     trained = np.flatnonzero(usable(train) & ~train.validation)
@@ -35,8 +34,7 @@ def with_truncated(report: Report, train: ExampleSet, rows: Rows, longest: str) 
         return report
     of_class: Counter[str] = Counter()
     for row in cut:
-        several = report.task is Task.MULTI_LABEL
-        of_class.update(truncated[train.ids[row]].labels if several else (train.target(int(row)),))
+        of_class.update(train.carried(int(row)))
     per_class = tuple(replace(it, truncated=of_class[it.label]) for it in report.per_class)
     return replace(
         report,

@@ -34,7 +34,11 @@ class MultiLabelSet(ExampleSet):
 
     def target(self, row: int) -> str:
         """The labels that apply."""
-        return ", ".join(self.classes[label] for label in np.flatnonzero(self.targets[row]))
+        return ", ".join(self.carried(row))
+
+    def carried(self, row: int) -> tuple[str, ...]:
+        """The labels that apply."""
+        return tuple(self.classes[label] for label in np.flatnonzero(self.targets[row]))
 
     def kinds(self) -> NDArray[np.int32]:
         """The rarest label that a row carries; k if it carries none."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.interim.class_sums import Discriminant
-from graft_server.adapting.interim.familiarity import Familiarity
-from graft_server.adapting.interim.open_head import OpenHead, leads
-from graft_server.adapting.interim.sharpness import Sharpness
+from graft_server.adapting.interim.single_label.class_sums import Discriminant
+from graft_server.adapting.interim.single_label.familiarity import Familiarity
+from graft_server.adapting.interim.single_label.head import OpenHead, leads
+from graft_server.adapting.interim.single_label.sharpness import Sharpness
 
 FADING = 0.995
 """The factor of an example's weight at each later one: the running figure covers about the last 200."""

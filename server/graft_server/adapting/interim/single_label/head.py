@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.interim.familiarity import Unknown
+from graft_server.adapting.interim.single_label.familiarity import Unknown
 from graft_server.domain.examples import Label
 from graft_server.domain.prediction import Answer
 from graft_server.domain.tasks.single_label import SingleLabelAnswer

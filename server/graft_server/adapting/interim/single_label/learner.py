@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.adapting.interim.class_sums import ClassSums, Discriminant, stacked
 from graft_server.adapting.interim.learner import FindRow, FittedHead, Log
-from graft_server.adapting.interim.new_classes import Arrivals, Known, unknown_share
 from graft_server.adapting.interim.places import Places
-from graft_server.adapting.interim.prequential import Prequential
+from graft_server.adapting.interim.single_label.class_sums import ClassSums, Discriminant, stacked
+from graft_server.adapting.interim.single_label.new_classes import Arrivals, Known, unknown_share
+from graft_server.adapting.interim.single_label.prequential import Prequential
 from graft_server.domain.examples import Example, Label, Split
 from graft_server.store.adaptations.segments import Segment, changes
 
