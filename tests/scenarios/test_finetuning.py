@@ -245,6 +245,7 @@ def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(
         assert client.predict("m", intents[0][0])[0].label == intents[0][1]
 
 
+@pytest.mark.slow
 def test_a_commit_whose_tuning_another_server_has_ended_and_cleared_is_carried_out_anew(
     server, client, intents
 ):
