@@ -24,6 +24,7 @@ def features(wire: Any, texts: list[str]) -> Any:
     return np.array([it.features for it in wire.predict("tests/m", texts, include_features=True).results])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ones_own_is_exported_and_served_also_over_a_damaged_cache(
     serve, connect, tiny, few, tmp_path
 ):

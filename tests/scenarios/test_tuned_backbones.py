@@ -94,7 +94,7 @@ def beyond_a_line(features: NDArray[np.float32]) -> list[str]:
 @pytest.mark.parametrize(
     ("backbone", "method", "rate"),
     [
-        ("vit", "full", 3e-4),
+        pytest.param("vit", "full", 3e-4, marks=pytest.mark.slow),
         pytest.param("whisper", "partial", 1e-3, marks=pytest.mark.slow),
         pytest.param("gpt2", "partial", 3e-4, marks=pytest.mark.slow),
         pytest.param("vit", "partial", 3e-4, marks=pytest.mark.slow),
