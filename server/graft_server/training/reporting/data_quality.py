@@ -47,7 +47,7 @@ def findings(train: ExampleSet, parts: Parts, targets: NDArray[Any]) -> DataRepo
         targets: shape (n,): equal for equal targets.
     """
     rows, copies = parts.rows, parts.copies
-    alike = _groups(copies.alike[rows])
+    alike = groups_of_several(copies.alike[rows])
     conflicting = [group for group in alike if len(np.unique(targets[group])) > 1]
     trained_on = set(rows.tolist())
     near = [pair for pair in copies.pairs if trained_on.issuperset(pair)]
@@ -122,7 +122,7 @@ def _label_error(examples: Examples, row: np.int64, probabilities: Array) -> Lab
     )
 
 
-def _groups(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def groups_of_several(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Returns the places of each number that several rows have, largest groups first."""
     order = np.argsort(numbers, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)

@@ -21,7 +21,7 @@ from graft_server.evaluation.interval import accuracy_interval
 from graft_server.training.examples.folded import Examples, measurable
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.examples.series import series_among
-from graft_server.training.reporting.data_quality import MAX_MEMBERS, reference
+from graft_server.training.reporting.data_quality import MAX_MEMBERS, groups_of_several, reference
 from graft_server.training.search.candidates import Trial
 from graft_server.training.search.refitted import on_other_folds
 
@@ -95,7 +95,7 @@ def measured_apart(
     if min(mean, report.accuracy - accuracy) < max(LEAST_FALL, CLEAR * error):
         return None
     low, high = accuracy_interval(right[known], weights, bound[known], folds=_folds(examples, bound))
-    groups = _groups(bound)
+    groups = groups_of_several(bound)
     return LookAlikes(
         groups=len(groups),
         examples=sum(len(group) for group in groups),
@@ -150,13 +150,6 @@ def _shuffled(bound: NDArray[np.int64], examples: Examples) -> NDArray[np.int64]
         units[places] = units[places][rng.permutation(len(places))]
     shuffled: NDArray[np.int64] = units[of]
     return shuffled
-
-
-def _groups(bound: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Places of the examples of each group of several, the largest group first."""
-    order = np.argsort(bound, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(bound[order])) + 1)
-    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
 
 def _named(examples: Examples, group: NDArray[np.int64]) -> DuplicateGroup:
