@@ -127,12 +127,6 @@ def example_messages(examples: Iterable[ExampleLike], task: str = "") -> Iterato
         yield numbered_example_message(number, example, task)
 
 
-def change_messages(changes: Iterable[ChangeLike], task: str = "") -> Iterator[adaptation_pb2.ExampleChange]:
-    """Converts changes for a task to protobuf one by one, as they arrive; errors say which one is at fault."""
-    for number, change in enumerate(changes):
-        yield numbered_change_message(number, change, task)
-
-
 def numbered_change_message(number: int, change: ChangeLike, task: str = "") -> adaptation_pb2.ExampleChange:
     """The protobuf form of change `number`, counted from 0 in errors."""
     if isinstance(change, Delete):
