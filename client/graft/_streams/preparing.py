@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
@@ -16,6 +14,7 @@ from graft._records.shapes import several_examples
 from graft._records.targets import is_missing, word_of
 from graft._records.task_guess import TaskGuess
 from graft._streams.conversion import OVERRULED_BY, Conversion
+from graft._streams.look_ahead import LookAhead
 from graft._streams.options import AdaptOptions
 
 LOG = logging.getLogger("graft")
@@ -24,9 +23,6 @@ Changes = TypeVar("Changes")
 
 _LOOK_CHANGES: Final = 4_096
 """The most changes of an iterator that are looked at before the first is sent."""
-_LOOK_BYTES: Final = 16 * 1024 * 1024
-_LOOK_S: Final = 0.05
-"""A source that takes longer for a change is looked at no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +110,21 @@ def _prepared(options: AdaptOptions, guess: TaskGuess, changes: Changes) -> Prep
 
 
 class _Look:
-    """Decides how far ahead of sending changes are looked at: a slow source is not waited for twice."""
+    """Looks at changes until these tell the task, within the limits of a look ahead."""
 
     def __init__(self, guess: TaskGuess) -> None:
         self._guess = guess
-        self._count = 0
-        self._bytes = 0
-        self._since = time.monotonic()
-        self._slow = False
+        self._ahead = LookAhead(_LOOK_CHANGES)
 
     @property
     def wanted(self) -> bool:
         """Whether to look at another change."""
-        within = self._count < _LOOK_CHANGES and self._bytes < _LOOK_BYTES and not self._slow
-        return within and (self._guess.open or not self._count)
+        return self._ahead.within and (self._guess.open or not self._ahead.count)
 
     def at(self, change: ChangeLike) -> None:
         """Looks at a change."""
-        now = time.monotonic()
-        self._slow = now - self._since > _LOOK_S
-        self._since = now
-        self._count += 1
         value = change.input if isinstance(change, Example) else change
-        self._bytes += sum(map(sys.getsizeof, value)) if isinstance(value, tuple) else sys.getsizeof(value)
+        self._ahead.at(value if isinstance(value, tuple) else (value,))
         self._guess.add(change)
 
 

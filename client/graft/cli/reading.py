@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +17,12 @@ from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
+from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
 from graft.cli.terminal import Terminal
 
 _LOOK_ROWS: Final = 1_000
 """The most rows of a stream that are looked at before the first is sent."""
-_LOOK_BYTES: Final = 16 * 1024 * 1024
-_LOOK_S: Final = 0.05
-"""A stream that takes longer for a row is looked at no further."""
 _LOST: Final = {Use.OTHER_INPUT, Use.OTHER_TARGET}
 _REMEDY: Final = (
     "Name a column that tells every row from every other, leave --id away, or say --id-repeats replace (the last row "
@@ -234,14 +230,9 @@ class _Ahead:
         yield from self._rest
 
     def _look(self, survey: Survey) -> None:
-        size = 0
+        ahead = LookAhead(_LOOK_ROWS)
         # What comes next may be long in coming, and what is there is to be sent: one row mostly tells.
-        while survey.open and len(self._first) < _LOOK_ROWS and size < _LOOK_BYTES:
-            since = time.monotonic()
-            if (row := next(self._rest, None)) is None:
-                return
+        while survey.open and ahead.within and (row := next(self._rest, None)) is not None:
+            ahead.at(row.values.values() if isinstance(row, Row) else ())
             self._first.append(row)
             survey.add(row)
-            size += sum(map(sys.getsizeof, row.values.values())) if isinstance(row, Row) else 0
-            if time.monotonic() - since > _LOOK_S:
-                return

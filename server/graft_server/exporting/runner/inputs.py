@@ -200,7 +200,8 @@ def _file(data: bytes, what: str) -> Given:
     else:
         kind = "audio" if data.startswith(CLIPS) else None
     if kind is None:
-        raise ValueError(f"{what} {NEITHER if data else 'empty (it has 0 bytes), ' + NEITHER}")
+        empty = "" if data else "empty (it has 0 bytes), "
+        raise ValueError(f"{what} {empty}{NEITHER}")
     return Given(kind, data)
 
 
