@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
@@ -184,18 +186,41 @@ class App:
         await self._grpc.start()
         return address
 
-    async def stop(self) -> None:
-        """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
-        await self._grpc.refuse()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_seconds))
-        await self.service.drain()
-        await stopping
+    async def stop(self, hurried: asyncio.Event | None = None) -> None:
+        """Asks callers to go elsewhere, lets the calls that are at work finish, and ends everything.
+
+        Args:
+            hurried: Once it is set, nothing is waited for any more.
+        """
+        hurried = hurried or asyncio.Event()
+        self._grpc.refuse()
+        # Whoever balances load sees NOT_SERVING before calls are refused.
+        await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)
+        self._grpc.drain()
+        await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
+        await self._grpc.close()
         await self.service.close()
+
+    async def _finish(self) -> None:
+        await self.service.drain()
+        await self._grpc.finish()
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
         if trunk.name == self.service.trunks.default:
             self._grpc.predictions_usable(trunk.state is TrunkState.READY)
+
+
+async def _unhurried(
+    work: Coroutine[Any, Any, None], hurried: asyncio.Event, within_s: float | None = None
+) -> None:
+    """Does some work of the stop; cuts it off after a time, or when the stop is hurried."""
+    working = asyncio.ensure_future(survived(work, "draining", _log))
+    hurry = asyncio.ensure_future(hurried.wait())
+    await asyncio.wait((working, hurry), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    working.cancel()
+    hurry.cancel()
+    await asyncio.gather(working, hurry, return_exceptions=True)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

@@ -11,6 +11,7 @@ from graft_server.frontends.grpc.converters import adaptations as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.requests import writer_message
 from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.handlers import rests
 from graft_server.frontends.grpc.paging import page, page_request
 
 
@@ -20,6 +21,7 @@ class AdaptationService:
     def __init__(self, adaptations: AdaptationApi) -> None:
         self._adaptations = adaptations
 
+    @rests
     async def Adapt(
         self, requests: AsyncIterator[pb.AdaptRequest], _: Context
     ) -> AsyncIterator[pb.AdaptResponse]:
@@ -42,6 +44,7 @@ class AdaptationService:
         adaptations, token = await page(listed, answers.listed_adaptation)
         return pb.ListAdaptationsResponse(adaptations=adaptations, next_page_token=token)
 
+    @rests
     async def WatchAdaptation(
         self, request: pb.WatchAdaptationRequest, _: Context
     ) -> AsyncIterator[pb.WatchAdaptationResponse]:

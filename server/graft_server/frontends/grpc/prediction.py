@@ -14,7 +14,7 @@ from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES
 from graft_server.frontends.grpc.converters.requests import prediction_request, streamed_request
 from graft_server.frontends.grpc.errors import Context
-from graft_server.frontends.grpc.handlers import Malformed, answers_each
+from graft_server.frontends.grpc.handlers import Malformed, answers_each, resumes
 
 
 class PredictionService:
@@ -31,6 +31,7 @@ class PredictionService:
         return await answers.predict_response(found)
 
     @answers_each
+    @resumes
     async def PredictStream(
         self, requests: AsyncIterator[pb.PredictStreamRequest | Malformed], context: Context
     ) -> AsyncIterator[pb.PredictStreamResponse]:
