@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import signal
-import struct
 import threading
 import time
+import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import graft
 from benchmarks.harness import Figure, Server, at_most, merged, server, write
+from benchmarks.http2 import call_compressed
 from graft.v1 import (
     adaptation_pb2,
     adaptation_pb2_grpc,
@@ -56,10 +58,11 @@ _SERVICES = (
 
 
 def main() -> None:
-    parts = {it.__name__: it for it in (stopping,)}
+    parts = {it.__name__: it for it in (stopping, bombs)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
-    figures = [figure for name in parser.parse_args().only for figure in parts[name]()]
+    only = parser.parse_args().only
+    figures = [replace(figure, part=name) for name in only for figure in parts[name]()]
     write("edge", "The edge of the server", merged("edge", list(parts), figures))
 
 
@@ -85,9 +88,43 @@ def stopping() -> list[Figure]:
                 f"SIGTERM to the process's end with {what}, longest of {ROUNDS}", max(took), 1.0, "s", others
             )
         )
-    for it in figures:
-        it.part = "stopping"
     return figures
+
+
+def bombs() -> list[Figure]:
+    """What messages cost that are small as they are sent and large when they are inflated."""
+    bomb = _bomb()
+    with server() as running:
+        with _idle_client(running):
+            before = running.peak_mb()
+        codes = asyncio.run(_throw(running.target, bomb))
+        grown = running.peak_mb() - before
+    what = f"peak memory over idle of {BOMBS:,} gzip bombs ({len(bomb) / 2**20:.1f} MiB for {BOMB_BYTES >> 30} GiB)"
+    ended = ", ".join(f"{count:,} {code}" for code, count in sorted(codes.items()))
+    figure = at_most(f"{what}, over all methods, {AT_ONCE} at once", grown, 64 * 2**20 / 1e6, "MB", ended)
+    return [figure]
+
+
+def _bomb() -> bytes:
+    """A gzip stream of zeros."""
+    packing, zeros = zlib.compressobj(9, wbits=31), bytes(1 << 20)
+    parts = [packing.compress(zeros) for _ in range(BOMB_BYTES >> 20)]
+    return b"".join((*parts, packing.flush()))
+
+
+async def _throw(target: str, bomb: bytes) -> Counter[str]:
+    """Sends bombs to all methods in turn, and counts the statuses."""
+    methods = [f"/{service.full_name}/{method.name}" for service in _SERVICES for method in service.methods]
+    left = [methods[number % len(methods)] for number in range(BOMBS)]
+    codes: Counter[str] = Counter()
+
+    async def throw() -> None:
+        while left:
+            ended = await call_compressed(target, left.pop(), "gzip", bomb)
+            codes[f"status {ended}" if ended.isdigit() else ended] += 1
+
+    await asyncio.gather(*(throw() for _ in range(AT_ONCE)))
+    return codes
 
 
 @contextmanager

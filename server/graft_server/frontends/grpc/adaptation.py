@@ -11,8 +11,9 @@ from graft_server.frontends.grpc.converters import adaptations as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.requests import writer_message
 from graft_server.frontends.grpc.errors import Context
-from graft_server.frontends.grpc.handlers import rests
+from graft_server.frontends.grpc.handlers import rests, takes
 from graft_server.frontends.grpc.paging import page, page_request
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES
 
 
 class AdaptationService:
@@ -21,6 +22,7 @@ class AdaptationService:
     def __init__(self, adaptations: AdaptationApi) -> None:
         self._adaptations = adaptations
 
+    @takes(MAX_REQUEST_BYTES)
     @rests
     async def Adapt(
         self, requests: AsyncIterator[pb.AdaptRequest], _: Context

@@ -16,27 +16,30 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from graft_server.domain.errors import DomainError, FaultError, InvalidError
 from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
+from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are not a message of the expected type."""
+    """Bytes that are not a message of the expected type, or more of them than are read."""
 
     kind: str
     """The message's full name."""
     data: bytes
+    refused: DomainError | None = None
+    """Why it was not parsed at all, if it was not."""
 
-    def error(self) -> InvalidError:
+    def error(self) -> DomainError:
         """The error for the sender."""
-        return InvalidError(
+        return self.refused or InvalidError(
             f"The request is not a valid {self.kind}: its bytes cannot be parsed. Are all strings UTF-8, and is it "
             "made with the current protos?",
             reason="REQUEST_MALFORMED",
@@ -81,6 +84,16 @@ def resumes(method: M) -> M:
     return method
 
 
+def takes(most_bytes: int) -> Callable[[M], M]:
+    """Gives the most bytes of a message that a servicer's method reads, if they are more than a few names have."""
+
+    def mark(method: M) -> M:
+        method.most_bytes = most_bytes  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 def add_service(
     server: grpc.aio.Server, servicer: object, descriptor: ServiceDescriptor, calls: Calls, name: str = ""
 ) -> None:
@@ -103,7 +116,8 @@ def add_service(
 def _handler(
     method: Callable[..., Any], descriptor: MethodDescriptor, calls: Calls
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
+    most_bytes = getattr(method, "most_bytes", MAX_NAMES_BYTES)
+    parse = _parser(descriptor.input_type, most_bytes)
     answer = message_factory.GetMessageClass(descriptor.output_type)
     if descriptor.client_streaming and descriptor.server_streaming:
         make = grpc.stream_stream_rpc_method_handler
@@ -139,12 +153,17 @@ class _Method:
     name: str
 
 
-def _parser(kind: type[Message]) -> _Parse:
+def _parser(kind: Descriptor, most_bytes: int) -> _Parse:
+    message = message_factory.GetMessageClass(kind)
+
     def parse(data: bytes) -> Message | Malformed:
         try:
-            return kind.FromString(data)
+            check_message(data, kind, most_bytes)
+            return message.FromString(data)
+        except DomainError as error:
+            return Malformed(kind.full_name, data, error)
         except DecodeError:
-            return Malformed(kind.DESCRIPTOR.full_name, data)
+            return Malformed(kind.full_name, data)
 
     return parse
 
@@ -174,6 +193,7 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
     async def handle(request: Any, context: Context) -> Message:
         call = method.begin(context)
         try:
+            check_metadata(context)
             found: Message = await method.implementation(method.incoming(request, call), context)
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             end(context, _told(error, method.name))
@@ -188,6 +208,7 @@ def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         call = method.begin(context)
         try:
+            check_metadata(context)
             # Closed at once when the caller leaves, not when the garbage collector finds it.
             async with aclosing(method.implementation(method.incoming(request, call), context)) as responses:
                 async for response in responses:

@@ -21,8 +21,7 @@ from graft_server.frontends.grpc.health import HealthService
 from graft_server.frontends.grpc.model import ModelService
 from graft_server.frontends.grpc.prediction import PredictionService
 from graft_server.frontends.grpc.reflection import add_reflection
-
-MAX_REQUEST_BYTES = 32 << 20
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES, MAX_TRANSPORTED_METADATA_BYTES
 
 _ADAPTATION = adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"]
 _PREDICTION = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"]
@@ -30,6 +29,7 @@ _MODEL = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _NAMES = tuple(it.full_name for it in (_ADAPTATION, _PREDICTION, _MODEL))
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
+_UNCOMPRESSED = 1 << grpc.Compression.NoCompression
 SETTLE_S = 0.25
 """The time for the statuses of calls that were ended to reach their clients."""
 LINGER_S = 0.1
@@ -125,6 +125,13 @@ class GrpcServer:
 def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # gRPC bounds a message as it comes, not as it is inflated to: 1 MiB may become 1 GiB. So compressed requests
+        # are refused (UNIMPLEMENTED) when their headers come, and what is compressed all the same is not inflated.
+        ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
+        ("grpc.per_message_decompression", 0),
+        # Between two different limits gRPC refuses at random.
+        ("grpc.max_metadata_size", MAX_TRANSPORTED_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_TRANSPORTED_METADATA_BYTES),
         # Two servers on one port would silently share its connections.
         ("grpc.so_reuseport", 0),
         # Clients ping every 10 or 20 s. gRPC would close a connection that pings more often
