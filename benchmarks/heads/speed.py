@@ -208,7 +208,7 @@ def _write(cells: list[dict[str, Any]]) -> None:
         "same run. The last column is the processor time over that of an earlier state, in alternating pairs of a",
         "draw each, with the 95% interval. `python -m benchmarks.heads.speed --before TREE`",
         "",
-        "| examples × classes | seconds (at most) | times the reference | CPU seconds | peak MiB (at most) | over before |",
+        "| examples × classes | seconds (at most) | times the reference | CPU s | peak MiB (at most) | over before |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
