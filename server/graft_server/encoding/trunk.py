@@ -46,7 +46,7 @@ class TrunkState(enum.Enum):
         LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
         LOADING --loaded--> READY        READY --the encoder fails--> FAILED
         LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
-                                         FAILED --used again, where it is loaded on use--> LOADING
+                                         FAILED --tried again, where it was never loaded--> LOADING
     """
 
     UNLOADED = enum.auto()
@@ -63,6 +63,9 @@ _NEXT = {
     TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
 }
 """The states that may follow each state."""
+
+RETRY_MOST_S = 300.0
+"""The longest wait between two tries to load a backbone that could not be loaded, in seconds."""
 
 OnChange = Callable[["Trunk"], None]
 
@@ -103,6 +106,7 @@ class Trunk:
             f"Backbone {shown(name)} is being loaded: try again in some seconds.", reason="BACKBONE_LOADING"
         )
         self._opening: asyncio.Task[None] | None = None
+        self._healing: asyncio.Task[None] | None = None
         self._opened_at = -math.inf
         self._loader: Loader | None = None
         """None before `open`."""
@@ -174,7 +178,7 @@ class Trunk:
     async def ready(self) -> None:
         """Returns once it can be used, which loads a backbone that is loaded on use.
 
-        One that could not be is tried again by whoever asks after `probe_s`.
+        One that could not be is tried again by itself, and by whoever asks after `probe_s`.
 
         Raises:
             BackboneError: It cannot be used.
@@ -185,9 +189,9 @@ class Trunk:
         if self._on_use and loader is not None and self._loaded is None and self._opening is None:
             waited = time.monotonic() - self._opened_at
             if self._state is TrunkState.UNLOADED or waited >= self._settings.probe_s:
-                # A task of its own, so that a caller who leaves does not take it away from the others.
-                self._opening = asyncio.create_task(self._open_on_use(loader))
-        if self._opening is not None:
+                self._turn(TrunkState.LOADING)
+                self._try(loader)
+        if self._opening is not None and self._state is TrunkState.LOADING:
             await asyncio.shield(self._opening)
         self._require_loaded()
 
@@ -245,27 +249,55 @@ class Trunk:
         Loading exports its encoder first if that has not been done on this machine.
 
         Raises:
-            BackboneError: It cannot be used; the trunk is FAILED.
+            BackboneError: It cannot be used now; the trunk is FAILED, and tries again by itself.
         """
         self._loader = loader = Loader(self.name, self._source, self._settings, jobs, self._loading)
-        async with self._failing():
-            await self._describe(loader)
-            if self._on_use:
-                self._turn(TrunkState.UNLOADED)
-            else:
-                await self._load(loader)
+        try:
+            async with self._failing():
+                await self._describe(loader)
+                if self._on_use:
+                    self._turn(TrunkState.UNLOADED)
+                else:
+                    await self._load(loader)
+        except BackboneError:
+            self._heal(loader)
+            raise
 
-    async def _open_on_use(self, loader: Loader) -> None:
-        """Loads it in a task of its own, which never fails: the trunk's state says how it went."""
-        self._turn(TrunkState.LOADING)
+    def _heal(self, loader: Loader) -> None:
+        """Sees to it that a backbone which could not be loaded is tried again, whether or not somebody asks for it."""
+        if self._healing is None or self._healing.done():
+            self._healing = asyncio.create_task(self._try_until_loaded(loader))
+
+    async def _try_until_loaded(self, loader: Loader) -> None:
+        wait_s = self._settings.retry_s
+        while self._loaded is None:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MOST_S)
+            if self._loaded is None:
+                await asyncio.shield(self._try(loader))
+
+    def _try(self, loader: Loader) -> asyncio.Task[None]:
+        """Begins to load it, in a task of its own: a caller who leaves does not take it away from the others."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_again(loader))
+        return self._opening
+
+    async def _open_again(self, loader: Loader) -> None:
+        """Loads it; never fails: the trunk's state says how it went.
+
+        Until then it stays LOADING where a caller waits, and FAILED where nobody does: who asks is told at once.
+        """
+        before = self._state
         try:
             async with self._failing():
                 await self._describe(loader)
                 await self._load(loader)
         except BackboneError as error:
             _log.error("backbone %s: %s", self.name, error.message)
+            self._heal(loader)
         self._opening = None
-        self._on_change(self)
+        if self._state is not before:
+            self._on_change(self)
 
     @asynccontextmanager
     async def _failing(self) -> AsyncIterator[None]:
@@ -277,7 +309,8 @@ class Trunk:
             if not isinstance(error, DomainError):
                 _log.exception("backbone %s", self.name)
             self._error = self._failure(error)
-            self._turn(TrunkState.FAILED)
+            if self._state is not TrunkState.FAILED:
+                self._turn(TrunkState.FAILED)
             raise self._unusable() from error
         finally:
             self._opened_at = time.monotonic()
@@ -296,9 +329,10 @@ class Trunk:
 
     async def close(self) -> None:
         """Ends its workers."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        for task in (self._healing, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._loaded is not None:
             await self._loaded.close()
 
@@ -349,9 +383,15 @@ class Trunk:
             return await self._encode_mixed(prepared, lane, reader, deadline)
         await self.ready()
         ready = None if tuned is None else await self.load(tuned)
-        return await self.batcher.encode(
-            [it.item for it in prepared], reader=reader, tuned=ready, lane=lane, deadline=deadline
-        )
+        try:
+            return await self.batcher.encode(
+                [it.item for it in prepared], reader=reader, tuned=ready, lane=lane, deadline=deadline
+            )
+        except BackboneError:
+            if tuned is not None and self._tuned_layers.renew(tuned.key, self._settings.probe_s):
+                _log.warning("backbone %s: tuned layers that failed are loaded anew", self.name)
+                self._require_loaded().split_encoder.expire_cut(tuned.below)
+            raise
 
     @property
     def reads_names(self) -> bool:

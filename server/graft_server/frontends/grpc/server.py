@@ -56,6 +56,7 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server)
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._usable = True
 
     def listen(self, address: str) -> str:
         """Listens on an address, HOST:PORT; port 0 picks a free one. Returns the address with its real port.
@@ -77,6 +78,7 @@ class GrpcServer:
         """Answers requests from now on."""
         await self._server.start()
         await self._set_health(_Status.SERVING)
+        self.predictions_usable(self._usable)
 
     async def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
@@ -89,6 +91,7 @@ class GrpcServer:
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
+        self._usable = usable
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
