@@ -89,10 +89,17 @@ class GrpcServer:
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
+        self._set_usable(_PREDICTION.full_name, usable)
+
+    def adaptations_usable(self, usable: bool) -> None:
+        """Reports whether this server can take adaptations in and publish versions."""
+        self._set_usable(_ADAPTATION.full_name, usable)
+
+    def _set_usable(self, name: str, usable: bool) -> None:
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
-        task = asyncio.create_task(self._health.set(_PREDICTION.full_name, status))
+        task = asyncio.create_task(self._health.set(name, status))
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
+from graft_server.domain.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    MissingError,
+    NewerError,
+    StateError,
+)
 from graft_server.domain.model import LIVE, ManifestRef, Model, Version, no_alias
 from graft_server.domain.names import shown
 from graft_server.store.catalogue.entries import (
@@ -41,6 +49,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._state = Replay()
         self._damaged: list[str] = []
+        self._newer: list[str] = []
         self._snapshot = Snapshot({})
         self._log.prefetch()
         self.refresh()
@@ -298,6 +307,7 @@ class Catalogue:
 
     def _require_whole(self) -> None:
         # An entry that cannot be read may have used the version number that we would use now.
+        self._snapshot.require_known()
         if self._damaged:
             raise CorruptError(
                 f"The catalogue cannot be changed while its entry {self._damaged[0]} is damaged: restore it "
@@ -316,6 +326,15 @@ class Catalogue:
                 self._damaged.append(self._log.key(self._log.next_number))
                 self._log.skip()
                 continue
+            except NewerError as error:
+                if not self._newer:
+                    _log.error(
+                        "catalogue: what newer servers write is served as far as it is known: %s",
+                        error.message,
+                    )
+                self._newer.append(self._log.key(self._log.next_number))
+                self._log.skip()
+                continue
             if entry is None:
                 break
             self._state.apply(entry, self._log.next_number - 1)
@@ -323,7 +342,8 @@ class Catalogue:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        self._snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        self._snapshot = replace(snapshot, newer=tuple(self._newer))
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:
