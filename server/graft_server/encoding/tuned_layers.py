@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.graphs.cache import HIDDEN
@@ -27,6 +26,7 @@ from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import Encoder, Features, open_session, run_bound
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 
