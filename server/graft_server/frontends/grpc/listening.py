@@ -79,8 +79,8 @@ def _try_host(address: str, host: str, port: int) -> None:
     taken = [it for it in failed if it.errno == errno.EADDRINUSE]
     # Of a host with several addresses, one that this machine lacks (IPv6, say) is none that callers would try.
     if taken or len(failed) == len(found):
-        error = (taken or failed)[0]
-        raise _unusable(address, _why(error, port), in_use=bool(taken)) from error
+        first = (taken or failed)[0]
+        raise _unusable(address, _why(first, port), in_use=bool(taken)) from first
 
 
 def _try_path(address: str, path: Path) -> None:
