@@ -34,7 +34,7 @@ def watching(trace: Path) -> list[str]:
     if shutil.which("strace") is None:
         return []
     calls = "trace=connect,sendto,sendmsg,bind,open,openat,creat,mkdir,mkdirat,mknod,symlink,symlinkat"
-    return ["strace", "-D", "-f", "-qq", "-s", "4096", "-e", calls, "-o", str(trace)]
+    return ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-s", "4096", "-e", calls, "-o", str(trace)]
 
 
 def homes(folder: Path) -> dict[str, str]:

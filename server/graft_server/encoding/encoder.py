@@ -19,6 +19,9 @@ from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 
+NOT_FINITE = "ENCODER_NOT_FINITE"
+"""The reason of an error about features that are not finite numbers."""
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Features = Mapping[str, NDArray[np.float32]]
@@ -73,7 +76,7 @@ class Encoder:
         if not all(np.isfinite(output).all() for output in outputs):
             raise BackboneError(
                 "The encoder gave features that are not finite numbers. Try again later.",
-                reason="ENCODER_NOT_FINITE",
+                reason=NOT_FINITE,
             )
         return dict(zip(self.views, outputs, strict=True))
 
