@@ -181,6 +181,7 @@ class App:
 
     Attributes:
         service: Everything but the doors.
+        addresses: Where it listens, with real ports, once it has started.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -190,6 +191,7 @@ class App:
             StoreError: The store cannot be used.
         """
         self._settings = settings
+        self.addresses: tuple[str, ...] = ()
         self.service = Service(settings, self._trunk_changed, on_newer=self._newer)
         self._grpc = GrpcServer(
             self.service.adaptations,
@@ -199,17 +201,17 @@ class App:
         )
 
     async def start(self) -> str:
-        """Starts everything, and returns HOST:PORT once requests are served.
+        """Starts everything, and returns the first address, HOST:PORT or unix:PATH, once requests are served.
 
         Raises:
             BackboneError: The default backbone cannot be used.
-            StoreError: The port cannot be used.
+            StoreError: An address cannot be used.
         """
-        address = self._grpc.listen(self._settings.listen)
+        self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
         await self.service.start()
         await self._grpc.start()
         self.service.tell_of_newer()
-        return address
+        return self.addresses[0]
 
     async def stop(self) -> None:
         """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""

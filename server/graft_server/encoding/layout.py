@@ -18,10 +18,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.encoder import Encoder
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 
