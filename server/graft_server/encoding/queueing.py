@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,8 @@ class Submission:
     """Items that are not in a batch by then are dropped."""
     is_over: Callable[[], bool]
     """Whether no caller waits for it any more: the caller left, or it is answered or failed."""
+    caller: Hashable = None
+    """Who waits for it; None: not known."""
     queued: int = field(init=False)
     """The number of waiting items."""
 

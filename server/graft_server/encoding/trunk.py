@@ -162,6 +162,11 @@ class Trunk:
         return list(self._preparer.kinds) if self._preparer else []
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What users of its files should know, in sentences; none where that could not be found out."""
+        return self._preparer.preprocessor.warnings if self._preparer else ()
+
+    @property
     def encoder_id(self) -> str:
         """The digest that identifies what it computes."""
         return self.backbone.encoder_id
@@ -300,6 +305,9 @@ class Trunk:
     async def _describe(self, loader: Loader) -> None:
         self._backbone = await loader.describe(self._backbone)
         preprocessor = await loader.preprocessor(self._backbone)
+        if self._preparer is None:
+            for warning in preprocessor.warnings:
+                _log.warning("backbone %s: %s", self.name, warning)
         self._preparer = Preparer(preprocessor, self._backbone.dimension, self._settings.preparing)
 
     async def _load(self, loader: Loader) -> None:
@@ -353,6 +361,8 @@ class Trunk:
     async def encode_names(self, names: Sequence[str]) -> Features:
         """Features of n >= 1 names, by view: where they are in the space of the backbone's inputs.
 
+        Those of a name that the backbone cannot read are 0: it says nothing.
+
         Raises:
             BackboneError: The backbone cannot be used now.
         """
@@ -366,8 +376,16 @@ class Trunk:
             self.name_scale = named.scale
             return {POOLED: named.features}
         prepared = await self.prepare_all([Input(name) for name in names])
-        readable = [it for it in prepared if not isinstance(it, InvalidError)]  # a text always is
-        return (await self.encode(readable, lane=Lane.ADAPT)).arrays
+        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+        features = {POOLED: np.zeros((len(names), backbone.dimension), np.float32)}
+        if not readable:
+            return features
+        items = [it for it in prepared if not isinstance(it, InvalidError)]
+        encoded = await self.encode(items, lane=Lane.ADAPT)
+        for view, array in encoded.arrays.items():
+            features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+            features[view][readable] = array
+        return features
 
     async def _encode_mixed(
         self, prepared: Sequence[Prepared], lane: Lane, reader: Reader, deadline: float
@@ -390,11 +408,15 @@ class Trunk:
             [prepared[row].item for row in others], reader=of_pooled, lane=lane, deadline=deadline
         )
         back = np.argsort([*ready, *others])
+        rest = batched.arrays or {
+            name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
+        }
         return Encoded(
-            {name: np.concatenate([array, batched.arrays[name]])[back] for name, array in arrays.items()},
+            {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
             batched.queue_s,
             batched.encode_s,
             batched.read_s + encoded.read_s,
+            {others[place]: error for place, error in batched.faults.items()},
         )
 
     async def load(self, ref: TunedLayersRef) -> TunedLayers:

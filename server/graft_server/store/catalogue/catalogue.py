@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from graft_server.domain.errors import (
     CorruptError,
     InvalidError,
     MissingError,
+    NewerError,
     StateError,
     StoreError,
 )
@@ -51,6 +53,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._state = Replay()
         self._damaged: list[str] = []
+        self._newer: list[str] = []
         self._stored = 0
         """The number of entries after which the state was last stored."""
         self._restore()
@@ -328,6 +331,8 @@ class Catalogue:
                 _log.error("catalogue: %s", error.message)
                 self._damaged.append(key)
                 borne_out = True
+            except NewerError:
+                borne_out = False
             if borne_out:
                 self._state, self._stored, self._log.next_number = state, entries, entries + 1
                 return
@@ -336,7 +341,11 @@ class Catalogue:
     def _store_if_due(self, late: int = 1) -> None:
         """Stores the state if there are `late` times as many entries since the last time as another one is worth."""
         entries = self._log.next_number - 1
-        if self._damaged or not stored_state.due(self._state, (entries - self._stored) // late):
+        if (
+            self._damaged
+            or self._newer
+            or not stored_state.due(self._state, (entries - self._stored) // late)
+        ):
             return
         try:
             self._stored = max(stored_state.stored(self._objects), default=0)
@@ -350,6 +359,7 @@ class Catalogue:
 
     def _require_whole(self) -> None:
         # An entry that cannot be read may have used the version number that we would use now.
+        self._snapshot.require_known()
         if self._damaged:
             raise CorruptError(
                 f"The catalogue cannot be changed while its entry {self._damaged[0]} is damaged: restore it "
@@ -368,6 +378,15 @@ class Catalogue:
                 self._damaged.append(self._log.key(self._log.next_number))
                 self._log.skip()
                 continue
+            except NewerError as error:
+                if not self._newer:
+                    _log.error(
+                        "catalogue: what newer servers write is served as far as it is known: %s",
+                        error.message,
+                    )
+                self._newer.append(self._log.key(self._log.next_number))
+                self._log.skip()
+                continue
             if entry is None:
                 break
             self._state.apply(entry, self._log.next_number - 1)
@@ -375,7 +394,8 @@ class Catalogue:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        self._snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        self._snapshot = replace(snapshot, newer=tuple(self._newer))
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import cast
 
-from graft_server.domain.errors import MissingError
+from graft_server.domain.errors import UPGRADE, MissingError, NewerError
 from graft_server.domain.model import ManifestRef, Model, Version
 from graft_server.domain.names import shown
 from graft_server.store.catalogue.entries import (
@@ -65,12 +65,25 @@ class Snapshot:
     """Model to the manifests that rewritten versions replaced: their remaining objects must be deleted."""
     names: Names = field(default_factory=lambda: Names({}), compare=False, repr=False)
     """The names of the models, in order."""
+    newer: tuple[str, ...] = ()
+    """Entries that a newer release wrote: as with damaged ones, but they are left for a server of that release."""
 
     @property
     def last_erasures(self) -> dict[str, int]:
         """Model to the number of the entry that last erased examples of it, or all of it."""
         names = self.erasures.keys() | self.deletions.keys()
         return {it: max(self.erasures.get(it, 0), self.deletions.get(it, 0)) for it in names}
+
+    def require_known(self) -> None:
+        """Raises NewerError if an entry is a newer release's: what it says of versions and deletions is unknown."""
+        if self.newer:
+            raise NewerError(
+                f"The catalogue cannot be changed by this server: a newer release of Graft wrote its entry "
+                f"{self.newer[0]}, and {len(self.newer):,} in all. What is known of models is served. To change it, "
+                f"{UPGRADE}",
+                reason="CATALOGUE_NEWER",
+                metadata={"object": self.newer[0]},
+            )
 
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
