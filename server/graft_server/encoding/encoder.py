@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.preprocessing import Arrays
 from graft_server.backbones.text.packing import pack
 from graft_server.domain.errors import BackboneError
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.graphs.cache import HIDDEN
@@ -29,6 +28,7 @@ from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.domain.errors import BackboneError
 from graft_server.encoding.encoder import NOT_FINITE, Encoder, Features, open_session, run_bound
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.checkpoint import Checkpoint
 from graft_server.backbones.preprocessing import Prepared
 from graft_server.backbones.text.preprocessor import TextTokenizer, embedded
+from graft_server.onnx_runtime import onnxruntime
 
 PROMPT = "a photo of a {}."
 """What images of the Internet are described like: a bare name is a rarer caption, and does worse."""
