@@ -9,6 +9,7 @@ from typing import TypeVar
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, alone, ready_features
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
+from graft_server.sharing.event_loop import in_slices
 from graft_server.sharing.threads import Threads
 from graft_server.sharing.turns import Turns
 
@@ -23,6 +24,10 @@ TURN = 32
 TURNS_AT_ONCE = 8
 """The number of such parts that are prepared and queued. Fewer would leave the batcher without choice; more would make
 a small adaptation wait for the inputs of others."""
+
+
+READ_AT_ONCE = 256
+"""The rows of ready features that a head reads at once: with 10,000 labels its output takes 10 MB."""
 
 
 class ReadyFeatures(Prepared):
@@ -90,7 +95,9 @@ class Preparer:
 
     async def _prepare_mixed(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
         others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES]))
-        return [alone(self._ready, it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
+        return await in_slices(
+            lambda it: alone(self._ready, it) if it.kind is Kind.FEATURES else next(others), inputs
+        )
 
     def _ready(self, value: Input) -> Prepared:
         return ReadyFeatures(ready_features(value, self._dimension))

@@ -27,7 +27,7 @@ from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
-from graft_server.encoding.preparing import TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
+from graft_server.encoding.preparing import READ_AT_ONCE, TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
 from graft_server.encoding.queueing import Lane, Reader
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
@@ -435,11 +435,17 @@ class Trunk:
         def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
             return reader({POOLED: features[POOLED]})
 
+        async def read(rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
+            features = np.stack([prepared[row].item for row in rows])
+            return await self._settings.preparing.run(of_pooled, {POOLED: features})
+
         ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
         others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
         started = time.monotonic()
-        features = {POOLED: np.stack([prepared[row].item for row in ready])}
-        arrays = await self._settings.preparing.run(of_pooled, features)
+        parts = [
+            await read(ready[start : start + READ_AT_ONCE]) for start in range(0, len(ready), READ_AT_ONCE)
+        ]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
         if not others:
             return encoded
