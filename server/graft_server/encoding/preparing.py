@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
+from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.sharing.threads import Threads
@@ -17,6 +20,15 @@ T = TypeVar("T")
 FILES_AT_ONCE = 256
 """The images or clips of one caller that are decoded at a time: an image's pixels take 150 KB while they wait, 30 s of
 sound 1 MB, whatever the size of their files."""
+
+TEXTS_A_TURN = 64
+FILES_A_TURN = 4
+BYTES_A_TURN = 1 << 16
+"""What one caller prepares on a thread in its turn, some tens of milliseconds of work: at most so many texts, or files,
+and no more than one where they have more bytes."""
+
+CHARACTERS_A_TOKEN = 4
+"""Of usual text: what is queued is counted in tokens, and told apart before there are any."""
 
 TURN = 32
 """The inputs that an adaptation brings to the encoder in its turn."""
@@ -39,37 +51,74 @@ class Preparer:
         kinds: The kinds of input that it takes, sorted.
     """
 
-    def __init__(self, preprocessor: Preprocessor, dimension: int, threads: Threads) -> None:
+    def __init__(
+        self, preprocessor: Preprocessor, dimension: int, threads: Threads, longest: int = 0
+    ) -> None:
         """Makes it.
 
         Args:
             preprocessor: Turns inputs into the encoder's items.
             dimension: The length of features that a caller may bring.
             threads: Where inputs that take long are prepared.
+            longest: The most tokens of a text that are read; 0: of no text.
         """
         self.preprocessor = preprocessor
         self.kinds = sorted({*preprocessor.kinds, Kind.FEATURES})
         self._dimension = dimension
         self._threads = threads
+        self._longest = longest
+        self._typical = len(preprocessor.typical(np.random.default_rng(0)))
+
+    def length(self, value: Input) -> int:
+        """Returns the length of an input's item, as far as it is known before the input is prepared."""
+        if value.kind is Kind.FEATURES:
+            return 1
+        if not self.reads_texts:
+            return self._typical
+        return min(value.size // CHARACTERS_A_TOKEN + 2, self._longest or value.size + 2)
 
     @property
     def reads_texts(self) -> bool:
         """Whether it takes texts."""
         return Kind.TEXT in self.preprocessor.kinds
 
-    async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
-        """Prepares inputs: inline if they are short texts, otherwise on a thread beside the encoder.
+    async def prepare_all(
+        self, inputs: Sequence[Input], caller: Caller = NOBODY
+    ) -> list[Prepared | InvalidError]:
+        """Prepares inputs: inline if they are short texts, otherwise on threads, in turns with other callers.
 
         An input that cannot be read fails alone. Features computed by the caller bypass the encoder: their
         item is the vector.
         """
         if any(it.kind is Kind.FEATURES for it in inputs):
-            return await self._prepare_mixed(inputs)
+            return await self._prepare_mixed(inputs, caller)
         if self.preprocessor.quick(inputs):
             return [self._prepared(it) for it in inputs]
-        return await self._threads.run(self.preprocessor.many, inputs)
+        turns = list(self._turns(inputs))
+        if len(turns) == 1:
+            return await self._threads.run_in_turn(caller, self.preprocessor.many, inputs)
+        tasks = [
+            asyncio.create_task(self._threads.run_in_turn(caller, self.preprocessor.many, turn))
+            for turn in turns
+        ]
+        try:
+            return [it for part in await asyncio.gather(*tasks) for it in part]
+        finally:
+            for task in tasks:
+                task.cancel()
 
-    async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
+    def _turns(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
+        """Returns the inputs in parts that a caller prepares in one turn each."""
+        most = TEXTS_A_TURN if self.reads_texts else FILES_A_TURN
+        start = size = 0
+        for place, value in enumerate(inputs):
+            if place > start and (place - start == most or size + value.size > BYTES_A_TURN):
+                yield inputs[start:place]
+                start, size = place, 0
+            size += value.size
+        yield inputs[start:]
+
+    async def unreadable(self, inputs: Sequence[Input], caller: Caller) -> list[InvalidError | None]:
         """Returns the error of each input; None if it can be read.
 
         A text always can, so no time is spent on it.
@@ -78,7 +127,7 @@ class Preparer:
             return [None] * len(inputs)
         errors: list[InvalidError | None] = []
         for part in self.parts(inputs):
-            prepared = await self.prepare_all(part)
+            prepared = await self.prepare_all(part, caller)
             errors += [it if isinstance(it, InvalidError) else None for it in prepared]
         return errors
 
@@ -88,8 +137,8 @@ class Preparer:
         for start in range(0, len(inputs), max(at_once, 1)):
             yield inputs[start : start + at_once]
 
-    async def _prepare_mixed(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
-        others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES]))
+    async def _prepare_mixed(self, inputs: Sequence[Input], caller: Caller) -> list[Prepared | InvalidError]:
+        others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES], caller))
         return [self._ready(it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
 
     def _prepared(self, value: Input) -> Prepared | InvalidError:
@@ -106,7 +155,7 @@ class Preparer:
 
 
 async def in_turns(
-    turns: Turns, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
+    turns: Turns, key: Hashable, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
 ) -> list[tuple[list[int], T]]:
     """Returns the results of `work` on the inputs, part by part, with the inputs' places. Competing keys take turns.
 
