@@ -321,7 +321,7 @@ def _choice(lane: Lane, queues: Queues, limits: Limits, *, budget: float, price:
 
 
 def _due(turns: Sequence[Turn], lengths: Sequence[int], budget: float) -> list[int]:
-    """Returns the rows whose turn it is: the first, lone ones within a batch's worth, and those passed over too often."""
+    """Returns the rows whose turn it is: the first, lone ones, and those passed over too often."""
     due: list[int] = []
     total = 0
     for place, turn in enumerate(turns):
