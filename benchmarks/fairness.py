@@ -138,7 +138,8 @@ def greedy(bench: Bench) -> list[Figure]:
     kinds = f"{GREEDY} callers with {GREEDY_IN_FLIGHT} Predicts of {GREEDY_TEXTS} in flight"
     return [
         at_least(
-            f"{kinds}, {MODEST} with a text every {MODEST_S:g} s: a modest one's least answered share", min(shares), 0.95, "",
+            f"{kinds}, {MODEST} with a text every {MODEST_S:g} s: a modest one's least answered share",
+            min(shares), 0.95, "",
             f"p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms",
         ),
         at_least(

@@ -70,9 +70,9 @@ def rows(queues: Queues, lane: Lane = Lane.PREDICT) -> list[Any]:
     ]
 
 
-def refusal(queues: Queues, limits: Limits, length: int = 8) -> OverloadError | None:
-    """What a request of a caller of its own is told."""
-    found = admission(queues, limits, new_call(), length)
+def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
+    """What a caller is told who asks for as much as all others together."""
+    found = admission(queues, limits, new_call(), 1_000)
     assert not isinstance(found, Submission)
     return found
 

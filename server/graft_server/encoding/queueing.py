@@ -30,7 +30,16 @@ from dataclasses import dataclass, field
 
 from graft_server.domain.caller import Caller
 from graft_server.domain.errors import OverloadError
-from graft_server.encoding.waiting import Cost, Reader, Row, Submission, Turn, Waiting, displaced
+from graft_server.encoding.waiting import (
+    Cost,
+    Reader,
+    Row,
+    Submission,
+    Turn,
+    Waiting,
+    asks_far_less,
+    displaced,
+)
 
 Price = Callable[[int, int, int], float]
 """See `backbones.preprocessing.Preprocessor.price`."""
@@ -205,12 +214,14 @@ def admission(
         None if there is room; a queued request that gives way to it, and is refused; or the error for the request.
     """
     waiting = queues.lanes[Lane.PREDICT]
-    full = waiting.length >= limits.queued_length or waiting.requests >= limits.queued_requests
-    if full and (victim := displaced(waiting, caller, length)) is not None:
+    many = waiting.requests >= limits.queued_requests
+    if not many and waiting.length < limits.queued_length:
+        return queue_full(queues) if _holds_its_share(waiting, limits, caller) else None
+    victim = displaced(waiting, caller, length)
+    if victim is not None:
         return victim
-    if not full and not _holds_its_share(waiting, limits, caller):
-        return None
-    return queue_full(queues)
+    # What fills the queue was begun: a request that asks for far less is not refused for it, as long as such are few.
+    return None if not many and asks_far_less(waiting, caller, length) else queue_full(queues)
 
 
 def queue_full(queues: Queues) -> OverloadError:

@@ -388,7 +388,7 @@ FAR_MORE = 2
 
 
 def displaced(waiting: Waiting, caller: Caller, length: int) -> Submission | None:
-    """Returns the request that gives way to a newcomer's in a full queue; None: the newcomer itself does.
+    """Returns the request that gives way to a newcomer's in a full queue; None: there is none.
 
     It is the newest of the largest requests, of which nothing was encoded yet, of the identity that holds far more
     than the newcomer's; and if there is none, one of its own identity that is far larger than the newcomer.
@@ -411,3 +411,15 @@ def displaced(waiting: Waiting, caller: Caller, length: int) -> Submission | Non
     call = own.calls.members.get(caller.call)
     mine = length + (0 if call is None else call.length)
     return submission if several and theirs > FAR_MORE * mine else None
+
+
+def asks_far_less(waiting: Waiting, caller: Caller, length: int) -> bool:
+    """Returns whether somebody else holds far more than a newcomer asks for; see `displaced` for the arguments."""
+    own = waiting.identities.members.get(caller.identity)
+    mine = length + (0 if own is None else own.length)
+    if any(it.length > FAR_MORE * mine for it in waiting.identities.members.values() if it is not own):
+        return True
+    calls = {} if own is None else own.calls.members
+    call = calls.get(caller.call)
+    mine = length + (0 if call is None else call.length)
+    return any(it.count > 1 and it.length > FAR_MORE * mine for it in calls.values() if it is not call)
