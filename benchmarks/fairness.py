@@ -143,7 +143,8 @@ def greedy(bench: Bench) -> list[Figure]:
             f"p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms",
         ),
         at_least(
-            "the same: Jain's index of the greedy ones' throughput", rates.sum() ** 2 / (len(rates) * (rates**2).sum()),
+            "the same: Jain's index of the greedy ones' throughput",
+            float(rates.sum() ** 2 / (len(rates) * (rates**2).sum())),
             0.95, "", f"{rates.min():.0f} to {rates.max():.0f} texts; {sum(it.refused for it in bulk)} refused",
         ),
     ]  # fmt: skip
@@ -161,8 +162,8 @@ def _beside(bench: Bench, what: str, texts: Sequence[str], send: Send) -> list[F
     seconds = send(bench.server, texts)
     beside = asking.end()
     batch_ms = 1e3 * seconds * bench.workers / _batches(bench, texts)
-    before, during = np.percentile(_latencies(quiet), 99), _latencies(beside)
-    p50, p99 = np.percentile(during, (50, 99))
+    before, during = float(np.percentile(_latencies(quiet), 99)), _latencies(beside)
+    p50, p99 = map(float, np.percentile(during, (50, 99)))
     refused = sum(it.refused + it.failed for it in beside)
     own = np.median([it for outcome in beside for it in outcome.batches_ms])
     times = f"p50 {p50:.1f}, p99 {p99:.1f} ms; alone p99 {before:.1f} ms"

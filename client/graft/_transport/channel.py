@@ -12,7 +12,8 @@ DEFAULT_TARGET: Final = "127.0.0.1:50051"
 DEFAULT_PORT: Final = 50051
 
 # A repeat of these can be told that somebody else did it (NOT_FOUND, ALIAS_MOVED) when it was the first
-# try of the same call; EvaluateModel, PredictStream and Adapt stream what cannot be sent again by gRPC.
+# try of the same call. Streams are not gRPC's to repeat: what was received or sent counts for where they go on,
+# and a stream of answers that gRPC is about to repeat waits for ever if its server is gone by then.
 _RETRIED: Final = {
     "graft.v1.AdaptationService": ("GetAdaptation", "ListAdaptations", "CancelAdaptation"),
     "graft.v1.PredictionService": ("Predict",),
@@ -22,7 +23,6 @@ _RETRIED: Final = {
         "ListVersions",
         "GetVersion",
         "ListBackbones",
-        "ExportModel",
     ),
     "grpc.health.v1.Health": ("Check",),
 }

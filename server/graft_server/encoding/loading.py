@@ -178,7 +178,7 @@ class Loader:
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         split_encoder = SplitEncoder(recovering, preprocessor)
-        batcher = Batcher(split_encoder, limits, preprocessor.price)
+        batcher = Batcher(split_encoder, limits, preprocessor.price, preprocessor.shortest())
         await batcher.start()
         return Loaded(recovering, split_encoder, batcher, encoder.device, layout, memory_bytes)
 

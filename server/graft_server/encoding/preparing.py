@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from graft_server.backbones.preprocessing import Prepared, Preprocessor, ready_features
+from graft_server.backbones.preprocessing import Prepared, Preprocessor, alone, ready_features
 from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
@@ -93,7 +93,7 @@ class Preparer:
         if any(it.kind is Kind.FEATURES for it in inputs):
             return await self._prepare_mixed(inputs, caller)
         if self.preprocessor.quick(inputs):
-            return [self._prepared(it) for it in inputs]
+            return [alone(self.preprocessor.prepare, it) for it in inputs]
         turns = list(self._turns(inputs))
         if len(turns) == 1:
             return await self._threads.run_in_turn(caller, self.preprocessor.many, inputs)
@@ -121,9 +121,9 @@ class Preparer:
     async def unreadable(self, inputs: Sequence[Input], caller: Caller) -> list[InvalidError | None]:
         """Returns the error of each input; None if it can be read.
 
-        A text always can, so no time is spent on it.
+        Where the backbone reads every text, no time is spent on them.
         """
-        if self.reads_texts and all(it.kind is Kind.TEXT for it in inputs):
+        if self.preprocessor.always_reads and all(it.kind is Kind.TEXT for it in inputs):
             return [None] * len(inputs)
         errors: list[InvalidError | None] = []
         for part in self.parts(inputs):
@@ -139,19 +139,10 @@ class Preparer:
 
     async def _prepare_mixed(self, inputs: Sequence[Input], caller: Caller) -> list[Prepared | InvalidError]:
         others = iter(await self.prepare_all([it for it in inputs if it.kind is not Kind.FEATURES], caller))
-        return [self._ready(it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
+        return [alone(self._ready, it) if it.kind is Kind.FEATURES else next(others) for it in inputs]
 
-    def _prepared(self, value: Input) -> Prepared | InvalidError:
-        try:
-            return self.preprocessor.prepare(value)
-        except InvalidError as error:
-            return error
-
-    def _ready(self, value: Input) -> Prepared | InvalidError:
-        try:
-            return ReadyFeatures(ready_features(value, self._dimension))
-        except InvalidError as error:
-            return error
+    def _ready(self, value: Input) -> Prepared:
+        return ReadyFeatures(ready_features(value, self._dimension))
 
 
 async def in_turns(

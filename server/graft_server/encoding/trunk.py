@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import FILES_AT_ONCE, TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
-from graft_server.encoding.queueing import Lane
+from graft_server.encoding.queueing import Lane, Wait
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
 from graft_server.encoding.waiting import Reader
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
@@ -69,16 +68,6 @@ _NEXT = {
 """The states that may follow each state."""
 
 OnChange = Callable[["Trunk"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Waits:
-    """Who waits for features, and how; see `Batcher.encode`."""
-
-    lane: Lane
-    deadline: float
-    caller: Caller
-    opens: bool
 
 
 class Trunk:
@@ -174,6 +163,11 @@ class Trunk:
     def kinds(self) -> list[Kind]:
         """The kinds of input that it takes, sorted; none where that could not be found out."""
         return list(self._preparer.kinds) if self._preparer else []
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What users of its files should know, in sentences; none where that could not be found out."""
+        return self._preparer.preprocessor.warnings if self._preparer else ()
 
     @property
     def encoder_id(self) -> str:
@@ -315,6 +309,9 @@ class Trunk:
         self._backbone = await loader.describe(self._backbone)
         preprocessor = await loader.preprocessor(self._backbone)
         described = self._backbone
+        if self._preparer is None:
+            for warning in preprocessor.warnings:
+                _log.warning("backbone %s: %s", self.name, warning)
         self._preparer = Preparer(
             preprocessor, described.dimension, self._settings.preparing, described.max_tokens
         )
@@ -375,7 +372,7 @@ class Trunk:
 
         Where some inputs are features already, the reader is given the view "pooled" alone.
         """
-        waits = _Waits(lane, deadline, caller, opens)
+        waits = Wait(lane, deadline, caller, opens)
         if any(isinstance(it, ReadyFeatures) for it in prepared):
             return await self._encode_mixed(prepared, reader, waits)
         await self.ready()
@@ -398,6 +395,8 @@ class Trunk:
     async def encode_names(self, names: Sequence[str]) -> Features:
         """Features of n >= 1 names, by view: where they are in the space of the backbone's inputs.
 
+        Those of a name that the backbone cannot read are 0: it says nothing.
+
         Raises:
             BackboneError: The backbone cannot be used now.
         """
@@ -411,10 +410,18 @@ class Trunk:
             self.name_scale = named.scale
             return {POOLED: named.features}
         prepared = await self.prepare_all([Input(name) for name in names])
-        readable = [it for it in prepared if not isinstance(it, InvalidError)]  # a text always is
-        return (await self.encode(readable, lane=Lane.ADAPT)).arrays
+        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+        features = {POOLED: np.zeros((len(names), backbone.dimension), np.float32)}
+        if not readable:
+            return features
+        items = [it for it in prepared if not isinstance(it, InvalidError)]
+        encoded = await self.encode(items, lane=Lane.ADAPT)
+        for view, array in encoded.arrays.items():
+            features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+            features[view][readable] = array
+        return features
 
-    async def _encode_mixed(self, prepared: Sequence[Prepared], reader: Reader, waits: _Waits) -> Encoded:
+    async def _encode_mixed(self, prepared: Sequence[Prepared], reader: Reader, waits: Wait) -> Encoded:
         """Ready features meet the reader beside the encoder; the rows come back in their order."""
 
         def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
@@ -438,11 +445,15 @@ class Trunk:
             opens=waits.opens,
         )
         back = np.argsort([*ready, *others])
+        rest = batched.arrays or {
+            name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
+        }
         return Encoded(
-            {name: np.concatenate([array, batched.arrays[name]])[back] for name, array in arrays.items()},
+            {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
             batched.queue_s,
             batched.encode_s,
             batched.read_s + encoded.read_s,
+            {others[place]: error for place, error in batched.faults.items()},
         )
 
     async def load(self, ref: TunedLayersRef) -> TunedLayers:

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.domain.errors import BackboneError
-from graft_server.encoding.encoder import Encoder, Features, open_session, run_bound
+from graft_server.encoding.encoder import NOT_FINITE, Encoder, Features, open_session, run_bound
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 
@@ -235,7 +235,7 @@ def _spread(features: Mapping[str, Array], rows: NDArray[np.int64], count: int) 
     if not all(np.isfinite(array).all() for array in features.values()):
         raise BackboneError(
             "The encoder gave features that are not finite numbers. Try again later.",
-            reason="ENCODER_NOT_FINITE",
+            reason=NOT_FINITE,
         )
     if len(rows) == count and (rows == np.arange(count)).all():
         return features

@@ -2,7 +2,9 @@
 
 Identities take turns, and within an identity its calls do: one `Rotation` above, and one in each `Identity`. Turns are
 counted in cost, not in rows: the member that was served least goes next, and a member that joins starts where the
-least served one is, so that nobody is owed a time of silence. That is start-time fair queueing (Goyal et al., 1996).
+least served one is, so that nobody is owed a time of silence. That is start-time fair queueing (Goyal et al., 1996). A
+turn is as long as a few batches: requests of some dozens of texts are then answered one after the other, instead of all
+at the same late time.
 
 A member that has little to ask and was not served more than others is sparse: a lone text beside bulk. Sparse members
 go first, in the order in which they came, up to a half of what is served; the other half goes in turns, so that many of
@@ -186,18 +188,26 @@ class Rotation(Generic[M]):
         return sparse, others
 
 
+TURN = 8
+"""The length of a turn, in quanta: two batches' worth, so that what a batch is chosen from has rows of some callers."""
+
+
 def _least_served(members: Sequence[Member], quantum: float, cost: Cost) -> Iterator[Turn]:
-    """Returns the rows of all members: each time the next row of the one that would be served least."""
-    heap = [(it.served, it.since, it.in_turn(quantum, cost, sparse=False)) for it in members]
+    """Returns the rows of all members: a turn's worth of the one that was served least, then of the next one."""
+    length = max(1.0, TURN * quantum)
+    heap = [
+        (it.served // length, it.since, it.served, it.in_turn(quantum, cost, sparse=False)) for it in members
+    ]
     heapq.heapify(heap)
     while heap:
-        served, since, rows = heap[0]
+        _, since, served, rows = heap[0]
         turn = next(rows, None)
         if turn is None:
             heapq.heappop(heap)
         else:
             yield turn
-            heapq.heapreplace(heap, (served + turn.cost, since, rows))
+            served += turn.cost
+            heapq.heapreplace(heap, (served // length, since, served, rows))
 
 
 PASSED_OVER = 4

@@ -17,6 +17,7 @@ from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind
 from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.domain.views import POOLED
+from graft_server.encoding.batcher import Encoded
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.queueing import Lane
 from graft_server.encoding.waiting import Arrays
@@ -154,11 +155,8 @@ class Predictor:
             opens=opens,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
-        answers = _answers(served, prepared, encoded.arrays)
-        if len(prepared) == len(found):
-            return list(answers), timings
-        answered = iter(answers)
-        return [it if isinstance(it, InvalidError) else next(answered) for it in found], timings
+        answers = iter(_answers(served, prepared, encoded))
+        return [it if isinstance(it, InvalidError) else next(answers) for it in found], timings
 
     async def outputs(
         self, served: ServedVersion, inputs: Sequence[Input], caller: Caller
@@ -182,7 +180,10 @@ class Predictor:
         encoded = await served.trunk.encode(
             prepared, lane=Lane.ADAPT, reader=_All(served), tuned=served.tuned, caller=caller
         )
-        rows = ({name: array[row] for name, array in encoded.arrays.items()} for row in range(len(prepared)))
+        rows = (
+            encoded.faults.get(row) or {name: array[row] for name, array in encoded.arrays.items()}
+            for row in range(len(prepared))
+        )
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
 
 
@@ -208,12 +209,17 @@ def _key(served: ServedVersion, value: Input, options: _Options) -> Hashable:
 
 
 def _answers(
-    served: ServedVersion | Interim, prepared: Sequence[Prepared], arrays: Arrays
-) -> list[Prediction]:
+    served: ServedVersion | Interim, prepared: Sequence[Prepared], encoded: Encoded
+) -> list[Prediction | InvalidError]:
+    """Returns the answer for each prepared input, or the error of one on which the encoder fails."""
+    arrays, faults = encoded.arrays, encoded.faults
+    if len(faults) == len(prepared):
+        return [faults[row] for row in range(len(prepared))]
     novelty = arrays[NOVELTY].tolist()
     features = arrays.get(POOLED)
     return [
-        Prediction(
+        faults.get(row)
+        or Prediction(
             answer=answer,
             novelty=novelty[row],
             abstained=novelty[row] > ABSTAIN_ABOVE,
