@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence, Sized
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,10 @@ from graft_server.backbones.preprocessing import Prepared, Preprocessor, alone, 
 from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind
+from graft_server.domain.views import POOLED
+from graft_server.encoding.batcher import Encoded
+from graft_server.encoding.encoder import Features
+from graft_server.encoding.waiting import Arrays, Reader
 from graft_server.sharing.threads import Threads
 from graft_server.sharing.turns import Turns
 
@@ -167,3 +172,48 @@ async def in_turns(
     finally:
         for task in tasks:
             task.cancel()
+
+
+Others = Callable[[Sequence[Sized], Reader], Awaitable[Encoded]]
+"""Encodes items, and has them read."""
+
+
+async def beside_ready(
+    prepared: Sequence[Prepared], reader: Reader, threads: Threads, caller: Caller, encode: Others
+) -> Encoded:
+    """Returns what a reader makes of inputs of which some are features already, in the order of the inputs.
+
+    Ready features meet the reader on a thread, in turns with other callers, and the others on the encoder's. The reader
+    is given the view "pooled" alone.
+
+    Args:
+        prepared: The inputs, of which one at least is ready.
+        reader: What they are for.
+        threads: Where ready features are read.
+        caller: Whose inputs they are.
+        encode: Encodes the others.
+    """
+
+    def of_pooled(features: Features) -> Arrays:
+        return reader({POOLED: features[POOLED]})
+
+    ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
+    others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
+    started = time.monotonic()
+    features = {POOLED: np.stack([prepared[row].item for row in ready])}
+    arrays = await threads.run_in_turn(caller, of_pooled, features)
+    encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
+    if not others:
+        return encoded
+    batched = await encode([prepared[row].item for row in others], of_pooled)
+    back = np.argsort([*ready, *others])
+    rest = batched.arrays or {
+        name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
+    }
+    return Encoded(
+        {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
+        batched.queue_s,
+        batched.encode_s,
+        batched.read_s + encoded.read_s,
+        {others[place]: error for place, error in batched.faults.items()},
+    )

@@ -52,16 +52,6 @@ class Lane(enum.Enum):
     ADAPT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Who waits for features, and how; see `Batcher.encode`."""
-
-    lane: Lane
-    deadline: float
-    caller: Caller
-    opens: bool
-
-
 ADAPT_SHARE = 1 / 8
 """The part of the device's time that adaptation gets while predictions queue."""
 

@@ -7,13 +7,12 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import MediaLimits
@@ -29,8 +28,15 @@ from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
 from graft_server.encoding.parts import Work, in_parts
-from graft_server.encoding.preparing import FILES_AT_ONCE, TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
-from graft_server.encoding.queueing import Lane, Wait
+from graft_server.encoding.preparing import (
+    FILES_AT_ONCE,
+    TURNS_AT_ONCE,
+    Preparer,
+    ReadyFeatures,
+    beside_ready,
+    in_turns,
+)
+from graft_server.encoding.queueing import Lane
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
 from graft_server.encoding.waiting import Reader
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
@@ -49,7 +55,7 @@ class TrunkState(enum.Enum):
         LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
         LOADING --loaded--> READY        READY --the encoder fails--> FAILED
         LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
-                                         FAILED --used again, where it is loaded on use--> LOADING
+                                         FAILED --tried again, where it was never loaded--> LOADING
     """
 
     UNLOADED = enum.auto()
@@ -66,6 +72,9 @@ _NEXT = {
     TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
 }
 """The states that may follow each state."""
+
+RETRY_MOST_S = 300.0
+"""The longest wait between two tries to load a backbone that could not be loaded, in seconds."""
 
 OnChange = Callable[["Trunk"], None]
 
@@ -106,6 +115,7 @@ class Trunk:
             f"Backbone {shown(name)} is being loaded: try again in some seconds.", reason="BACKBONE_LOADING"
         )
         self._opening: asyncio.Task[None] | None = None
+        self._healing: asyncio.Task[None] | None = None
         self._opened_at = -math.inf
         self._loader: Loader | None = None
         """None before `open`."""
@@ -177,7 +187,7 @@ class Trunk:
     async def ready(self) -> None:
         """Returns once it can be used, which loads a backbone that is loaded on use.
 
-        One that could not be is tried again by whoever asks after `probe_s`.
+        One that could not be is tried again by itself, and by whoever asks after `probe_s`.
 
         Raises:
             BackboneError: It cannot be used.
@@ -188,9 +198,9 @@ class Trunk:
         if self._on_use and loader is not None and self._loaded is None and self._opening is None:
             waited = time.monotonic() - self._opened_at
             if self._state is TrunkState.UNLOADED or waited >= self._settings.probe_s:
-                # A task of its own, so that a caller who leaves does not take it away from the others.
-                self._opening = asyncio.create_task(self._open_on_use(loader))
-        if self._opening is not None:
+                self._turn(TrunkState.LOADING)
+                self._try(loader)
+        if self._opening is not None and self._state is TrunkState.LOADING:
             await asyncio.shield(self._opening)
         self._require_loaded()
 
@@ -248,27 +258,55 @@ class Trunk:
         Loading exports its encoder first if that has not been done on this machine.
 
         Raises:
-            BackboneError: It cannot be used; the trunk is FAILED.
+            BackboneError: It cannot be used now; the trunk is FAILED, and tries again by itself.
         """
         self._loader = loader = Loader(self.name, self._source, self._settings, jobs, self._loading)
-        async with self._failing():
-            await self._describe(loader)
-            if self._on_use:
-                self._turn(TrunkState.UNLOADED)
-            else:
-                await self._load(loader)
+        try:
+            async with self._failing():
+                await self._describe(loader)
+                if self._on_use:
+                    self._turn(TrunkState.UNLOADED)
+                else:
+                    await self._load(loader)
+        except BackboneError:
+            self._heal(loader)
+            raise
 
-    async def _open_on_use(self, loader: Loader) -> None:
-        """Loads it in a task of its own, which never fails: the trunk's state says how it went."""
-        self._turn(TrunkState.LOADING)
+    def _heal(self, loader: Loader) -> None:
+        """Sees to it that a backbone which could not be loaded is tried again, whether or not somebody asks for it."""
+        if self._healing is None or self._healing.done():
+            self._healing = asyncio.create_task(self._try_until_loaded(loader))
+
+    async def _try_until_loaded(self, loader: Loader) -> None:
+        wait_s = self._settings.retry_s
+        while self._loaded is None:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MOST_S)
+            if self._loaded is None:
+                await asyncio.shield(self._try(loader))
+
+    def _try(self, loader: Loader) -> asyncio.Task[None]:
+        """Begins to load it, in a task of its own: a caller who leaves does not take it away from the others."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_again(loader))
+        return self._opening
+
+    async def _open_again(self, loader: Loader) -> None:
+        """Loads it; never fails: the trunk's state says how it went.
+
+        Until then it stays LOADING where a caller waits, and FAILED where nobody does: who asks is told at once.
+        """
+        before = self._state
         try:
             async with self._failing():
                 await self._describe(loader)
                 await self._load(loader)
         except BackboneError as error:
             _log.error("backbone %s: %s", self.name, error.message)
+            self._heal(loader)
         self._opening = None
-        self._on_change(self)
+        if self._state is not before:
+            self._on_change(self)
 
     @asynccontextmanager
     async def _failing(self) -> AsyncIterator[None]:
@@ -280,7 +318,8 @@ class Trunk:
             if not isinstance(error, DomainError):
                 _log.exception("backbone %s", self.name)
             self._error = self._failure(error)
-            self._turn(TrunkState.FAILED)
+            if self._state is not TrunkState.FAILED:
+                self._turn(TrunkState.FAILED)
             raise self._unusable() from error
         finally:
             self._opened_at = time.monotonic()
@@ -299,9 +338,10 @@ class Trunk:
 
     async def close(self) -> None:
         """Ends its workers."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        for task in (self._healing, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._loaded is not None:
             await self._loaded.close()
 
@@ -372,20 +412,27 @@ class Trunk:
 
         Where some inputs are features already, the reader is given the view "pooled" alone.
         """
-        waits = Wait(lane, deadline, caller, opens)
+
+        async def others(items: Sequence[Sized], of_pooled: Reader) -> Encoded:
+            await self.ready()
+            return await self.batcher.encode(
+                items, reader=of_pooled, lane=lane, deadline=deadline, caller=caller, opens=opens
+            )
+
         if any(isinstance(it, ReadyFeatures) for it in prepared):
-            return await self._encode_mixed(prepared, reader, waits)
+            return await beside_ready(prepared, reader, self._settings.preparing, caller, others)
         await self.ready()
         ready = None if tuned is None else await self.load(tuned)
-        return await self.batcher.encode(
-            [it.item for it in prepared],
-            reader=reader,
-            tuned=ready,
-            lane=lane,
-            deadline=deadline,
-            caller=caller,
-            opens=opens,
-        )
+        items = [it.item for it in prepared]
+        try:
+            return await self.batcher.encode(
+                items, reader=reader, tuned=ready, lane=lane, deadline=deadline, caller=caller, opens=opens
+            )
+        except BackboneError:
+            if tuned is not None and self._tuned_layers.renew(tuned.key, self._settings.probe_s):
+                _log.warning("backbone %s: tuned layers that failed are loaded anew", self.name)
+                self._require_loaded().split_encoder.expire_cut(tuned.below)
+            raise
 
     @property
     def reads_names(self) -> bool:
@@ -420,41 +467,6 @@ class Trunk:
             features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
             features[view][readable] = array
         return features
-
-    async def _encode_mixed(self, prepared: Sequence[Prepared], reader: Reader, waits: Wait) -> Encoded:
-        """Ready features meet the reader beside the encoder; the rows come back in their order."""
-
-        def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
-            return reader({POOLED: features[POOLED]})
-
-        ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
-        others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
-        started = time.monotonic()
-        features = {POOLED: np.stack([prepared[row].item for row in ready])}
-        arrays = await self._settings.preparing.run_in_turn(waits.caller, of_pooled, features)
-        encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
-        if not others:
-            return encoded
-        await self.ready()
-        batched = await self.batcher.encode(
-            [prepared[row].item for row in others],
-            reader=of_pooled,
-            lane=waits.lane,
-            deadline=waits.deadline,
-            caller=waits.caller,
-            opens=waits.opens,
-        )
-        back = np.argsort([*ready, *others])
-        rest = batched.arrays or {
-            name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
-        }
-        return Encoded(
-            {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
-            batched.queue_s,
-            batched.encode_s,
-            batched.read_s + encoded.read_s,
-            {others[place]: error for place, error in batched.faults.items()},
-        )
 
     async def load(self, ref: TunedLayersRef) -> TunedLayers:
         """Tuned layers, loaded if need be, with the parts of the backbone that they share.
