@@ -7,19 +7,19 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.class_names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor
+from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
@@ -27,9 +27,18 @@ from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
-from graft_server.encoding.preparing import READ_AT_ONCE, TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
-from graft_server.encoding.queueing import Lane, Reader
+from graft_server.encoding.parts import Work, in_parts
+from graft_server.encoding.preparing import (
+    FILES_AT_ONCE,
+    TURNS_AT_ONCE,
+    Preparer,
+    ReadyFeatures,
+    beside_ready,
+    in_turns,
+)
+from graft_server.encoding.queueing import Lane
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
+from graft_server.encoding.waiting import Reader
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
 from graft_server.sharing.turns import Turns
 
@@ -339,32 +348,54 @@ class Trunk:
     async def _describe(self, loader: Loader) -> None:
         self._backbone = await loader.describe(self._backbone)
         preprocessor = await loader.preprocessor(self._backbone)
+        described = self._backbone
         if self._preparer is None:
             for warning in preprocessor.warnings:
                 _log.warning("backbone %s: %s", self.name, warning)
-        self._preparer = Preparer(preprocessor, self._backbone.dimension, self._settings.preparing)
+        self._preparer = Preparer(
+            preprocessor, described.dimension, self._settings.preparing, described.max_tokens
+        )
 
     async def _load(self, loader: Loader) -> None:
         self._loaded = await loader.load(self.backbone, self.preprocessor, self._encoder_turned)
         self._turn(TrunkState.READY)
 
-    async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+    async def prepare_all(
+        self, inputs: Sequence[Input], caller: Caller = NOBODY
+    ) -> list[Prepared | InvalidError]:
         """Prepares inputs; see `Preparer.prepare_all`."""
-        return await self._require_preparer().prepare_all(inputs)
+        return await self._require_preparer().prepare_all(inputs, caller)
 
-    async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
+    async def unreadable(self, inputs: Sequence[Input], caller: Caller) -> list[InvalidError | None]:
         """What is wrong with each input; None where it can be read."""
-        return await self._require_preparer().unreadable(inputs)
+        return await self._require_preparer().unreadable(inputs, caller)
 
-    def parts(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-        """The inputs, in parts that may be prepared at once."""
-        return self._require_preparer().parts(inputs)
+    async def in_parts(
+        self, caller: Caller, inputs: Sequence[Input], work: Work[T]
+    ) -> list[tuple[list[int], T]]:
+        """What `work` makes of the inputs of a request, part by part as room comes; see `parts.in_parts`.
+
+        Raises:
+            OverloadError: Too much is queued already.
+            BackboneError: The backbone cannot be used now.
+            Exception: What `work` raises.
+        """
+        await self.ready()
+        batcher, preparer = self.batcher, self._require_preparer()
+        # A decoded file may be far larger than the file.
+        least = 0.0 if preparer.reads_texts else batcher.rooms.most / FILES_AT_ONCE
+
+        def length(value: Input) -> float:
+            return max(preparer.length(value), least)
+
+        batcher.require_room(caller, preparer.length(inputs[0]))
+        return await in_parts(batcher.rooms, caller, inputs, length, work)
 
     async def in_turns(
-        self, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
+        self, caller: Caller, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
     ) -> list[tuple[list[int], T]]:
-        """What `work` makes of the inputs, in turns with other keys; see `preparing.in_turns`."""
-        return await in_turns(self._turns, key, inputs, work)
+        """What `work` makes of the inputs, in turns with other callers; see `preparing.in_turns`."""
+        return await in_turns(self._turns, caller, inputs, work)
 
     async def encode(
         self,
@@ -374,18 +405,28 @@ class Trunk:
         reader: Reader = unread,
         tuned: TunedLayersRef | None = None,
         deadline: float = math.inf,
+        caller: Caller = NOBODY,
+        opens: bool = True,
     ) -> Encoded:
         """Gives what a reader makes of the features of prepared inputs; see `Batcher.encode`.
 
         Where some inputs are features already, the reader is given the view "pooled" alone.
         """
+
+        async def others(items: Sequence[Sized], of_pooled: Reader) -> Encoded:
+            await self.ready()
+            return await self.batcher.encode(
+                items, reader=of_pooled, lane=lane, deadline=deadline, caller=caller, opens=opens
+            )
+
         if any(isinstance(it, ReadyFeatures) for it in prepared):
-            return await self._encode_mixed(prepared, lane, reader, deadline)
+            return await beside_ready(prepared, reader, self._settings.preparing, caller, others)
         await self.ready()
         ready = None if tuned is None else await self.load(tuned)
+        items = [it.item for it in prepared]
         try:
             return await self.batcher.encode(
-                [it.item for it in prepared], reader=reader, tuned=ready, lane=lane, deadline=deadline
+                items, reader=reader, tuned=ready, lane=lane, deadline=deadline, caller=caller, opens=opens
             )
         except BackboneError:
             if tuned is not None and self._tuned_layers.renew(tuned.key, self._settings.probe_s):
@@ -426,44 +467,6 @@ class Trunk:
             features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
             features[view][readable] = array
         return features
-
-    async def _encode_mixed(
-        self, prepared: Sequence[Prepared], lane: Lane, reader: Reader, deadline: float
-    ) -> Encoded:
-        """Ready features meet the reader beside the encoder; the rows come back in their order."""
-
-        def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
-            return reader({POOLED: features[POOLED]})
-
-        async def read(rows: Sequence[int]) -> Mapping[str, NDArray[Any]]:
-            features = np.stack([prepared[row].item for row in rows])
-            return await self._settings.preparing.run(of_pooled, {POOLED: features})
-
-        ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
-        others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
-        started = time.monotonic()
-        parts = [
-            await read(ready[start : start + READ_AT_ONCE]) for start in range(0, len(ready), READ_AT_ONCE)
-        ]
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
-        if not others:
-            return encoded
-        await self.ready()
-        batched = await self.batcher.encode(
-            [prepared[row].item for row in others], reader=of_pooled, lane=lane, deadline=deadline
-        )
-        back = np.argsort([*ready, *others])
-        rest = batched.arrays or {
-            name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
-        }
-        return Encoded(
-            {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
-            batched.queue_s,
-            batched.encode_s,
-            batched.read_s + encoded.read_s,
-            {others[place]: error for place, error in batched.faults.items()},
-        )
 
     async def load(self, ref: TunedLayersRef) -> TunedLayers:
         """Tuned layers, loaded if need be, with the parts of the backbone that they share.
