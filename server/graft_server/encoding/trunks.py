@@ -125,6 +125,13 @@ class Trunks:
 
     async def _open_former(self, name: str, encoder_id: str) -> Trunk:
         assert self._jobs is not None  # noqa: S101 - a trunk that is described was opened
+        present = self.get(name)
+        if await self._settings.preparing.run(former, self._cache, present.backbone, encoder_id) is None:
+            raise BackboneError(
+                f"Backbone {shown(name)} is encoder {present.encoder_id}, and encoder {encoder_id}, which it was "
+                "before, is not in the cache, or reads other inputs.",
+                reason="ENCODER_MISMATCH",
+            )
         tuned_layers, loading = self._shared
         trunk = Trunk(
             name,
@@ -135,7 +142,11 @@ class Trunks:
             loading=loading,
             former_id=encoder_id,
         )
-        await trunk.open(self._jobs)
+        try:
+            await trunk.open(self._jobs)
+        except BackboneError:
+            await trunk.close()  # it would try again for ever
+            raise
         self._former[name, encoder_id] = trunk
         return trunk
 

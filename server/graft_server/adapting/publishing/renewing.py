@@ -59,26 +59,24 @@ def encoder_of(version: Version) -> tuple[str, str]:
     return str(version.summary.get("backbone", "")), str(version.summary.get("encoder_id", ""))
 
 
-def due_version(model: Model, encoders: Mapping[str, str]) -> Version | None:
-    """Returns the version of a model that is to be made anew; None: no version is.
+def is_due(newest: Version, model: Model, encoders: Mapping[str, str]) -> bool:
+    """Whether the newest version of a model is to be made anew.
 
     Args:
+        newest: The version.
         model: The model.
         encoders: The id of each backbone's encoder, by the backbone's name.
     """
-    newest = model.versions.get(model.latest_version)
-    if newest is None:
-        return None
     backbone, encoder_id = encoder_of(newest)
     present = encoders.get(backbone)
     if present is None or not encoder_id or encoder_id == present:
-        return None
+        return False
     made = newest.commit_id.partition("/")[0]
     for it in model.versions.values():
         same = it.adaptation_id == newest.adaptation_id and it.commit_id.partition("/")[0] == made
         if same and encoder_of(it) == (backbone, present):
-            return None  # another server with another encoder has made it anew of this one
-    return newest
+            return False  # another server with another encoder has made it anew of this one
+    return True
 
 
 @dataclass(slots=True)
@@ -219,10 +217,13 @@ class Renewals:
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
         for name, model in snapshot.models.items():
-            due = due_version(model, encoders)
-            if due is not None:
-                scan.due[name] = due
-            live = model.versions.get(model.aliases.get(LIVE, 0))
+            number = model.latest_version
+            newest = model.versions.get(number)
+            due = newest is not None and is_due(newest, model, encoders)
+            if newest is not None and due:
+                scan.due[name] = newest
+            pointed_at = model.aliases.get(LIVE, 0)
+            live = newest if pointed_at == number else model.versions.get(pointed_at)
             if live is None:
                 continue
             encoder = encoder_of(live)
@@ -230,7 +231,7 @@ class Renewals:
                 served[encoder] = self._trunks.can_serve(*encoder)
             if served[encoder]:
                 scan.answered = True
-            elif due is live:
+            elif due and pointed_at == number:
                 scan.waiting.add(name)
         return scan
 

@@ -191,6 +191,28 @@ class Objects:
         with _faults(prefix):
             return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
 
+    def names_after(self, folder: str, name: str) -> list[str]:
+        """Returns the names directly below a folder that ends in "/" and that come after a name, sorted.
+
+        In a bucket only those are listed; a local folder is read whole, without a look at its files.
+        """
+        with _faults(folder):
+            if self._root is not None:
+                return sorted(it for it in local_folder.names(self._root / folder) if it > name)
+            listed = obstore.list(self._store, folder, offset=f"{folder}{name}")
+            names = (entry["path"].removeprefix(folder) for batch in listed for entry in batch)
+            return sorted(it for it in names if "/" not in it)
+
+    def mark(self, folder: str) -> int | None:
+        """Returns a number that changes when names below a local folder are added or removed; None in a bucket.
+
+        Two changes within some milliseconds may leave it the same.
+        """
+        if self._root is None:
+            return None
+        with _faults(folder):
+            return local_folder.mark(self._root / folder)
+
     def now(self) -> datetime:
         """Returns the store's own time, whatever this machine's clock says: that of an object written for it."""
         key = f"{CLOCK}{secrets.token_hex(8)}"
