@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._records.list_cells import list_of
-from graft._transport.channel import DEFAULT_TARGET
+from graft._transport.targets import DEFAULT_TARGET
 from graft._version import __version__
 from graft.cli.data_options import DATA_FILES, add_data
 from graft.cli.interrupts import INTERRUPTED, Interrupts
