@@ -40,6 +40,19 @@ class Stubs:
     models: model_pb2_grpc.ModelServiceStub
     predictions: prediction_pb2_grpc.PredictionServiceStub
     methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = field(default_factory=dict)
+    running: set[Any] = field(default_factory=set)
+    """The calls that have not ended: a channel that is closed does not end those that tasks of others wait for."""
+
+    def began(self, call: Any) -> None:
+        """Notes a call until it ends."""
+        self.running.add(call)
+        call.add_done_callback(lambda _: self.running.discard(call))
+
+    async def close(self) -> None:
+        """Ends every call and the connection, in their event loop."""
+        for call in tuple(self.running):
+            call.cancel()
+        await self.channel.close()
 
 
 class AsyncCalls:
@@ -80,10 +93,10 @@ class AsyncCalls:
         for loop, it in stubs.items():
             forking.closed(it.channel)
             if loop is running:
-                await it.channel.close()
+                await it.close()
             elif loop.is_running():
                 # A client that several loops use is closed by one of them.
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(it.channel.close(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(it.close(), loop))
 
     async def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Returns the metadata of the next call.
@@ -124,7 +137,10 @@ class AsyncCalls:
         """
         metadata = await self.metadata()
         with self.opening():
-            return method(self._connected())(*request, timeout=timeout_s, metadata=metadata)
+            stubs = self._connected()
+            call = method(stubs)(*request, timeout=timeout_s, metadata=metadata)
+            stubs.began(call)
+            return call
 
     def status_of(self, call: Any) -> FinalStatus:
         """Follows what a call ends with."""
@@ -154,7 +170,9 @@ class AsyncCalls:
             metadata = await self.metadata()
             try:
                 with self.opening():
-                    return await self._method(call)(call.request, timeout=retries.left_s(), metadata=metadata)
+                    begun = self._method(call)(call.request, timeout=retries.left_s(), metadata=metadata)
+                    self._connected().began(begun)
+                    return await begun
             except grpc.RpcError as failed:
                 error = explained(from_rpc_error(failed), self._route)
             await asyncio.sleep(retries.delay_s(error))
