@@ -233,6 +233,7 @@ class Backbone(_message.Message):
     INPUT_KINDS_FIELD_NUMBER: _builtins.int
     UNFREEZABLE_LAYERS_FIELD_NUMBER: _builtins.int
     EXPORT_PARITY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name on this server."""
     encoder_id: _builtins.str
@@ -269,6 +270,12 @@ class Backbone(_message.Message):
         "features".
         """
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What users of its files should know, in sentences: for example, that its tokenizer has tokens which its weights
+        lack, and which inputs are refused for it.
+        """
+
     def __init__(
         self,
         *,
@@ -286,10 +293,11 @@ class Backbone(_message.Message):
         input_kinds: _abc.Iterable[_builtins.str] | None = ...,
         unfreezable_layers: _builtins.int = ...,
         export_parity: _builtins.float = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "encoder_id", b"encoder_id", "error", b"error", "export_parity", b"export_parity", "feature_dimension", b"feature_dimension", "input_kinds", b"input_kinds", "is_default", b"is_default", "layers", b"layers", "max_tokens", b"max_tokens", "memory_bytes", b"memory_bytes", "modality", b"modality", "name", b"name", "state", b"state", "unfreezable_layers", b"unfreezable_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "encoder_id", b"encoder_id", "error", b"error", "export_parity", b"export_parity", "feature_dimension", b"feature_dimension", "input_kinds", b"input_kinds", "is_default", b"is_default", "layers", b"layers", "max_tokens", b"max_tokens", "memory_bytes", b"memory_bytes", "modality", b"modality", "name", b"name", "state", b"state", "unfreezable_layers", b"unfreezable_layers", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -293,5 +293,6 @@ def _backbone(trunk: Trunk, *, is_default: bool) -> BackboneInfo:
             parity=trunk.parity,
             memory_bytes=trunk.memory_bytes,
             kinds=tuple(trunk.kinds),
+            warnings=trunk.warnings,
         )
     return BackboneInfo(trunk.name, _STATES[trunk.state], is_default, trunk.error, description)

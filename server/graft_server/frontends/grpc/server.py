@@ -15,6 +15,7 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.domain.errors import StoreError
 from graft_server.frontends.grpc.adaptation import AdaptationService
 from graft_server.frontends.grpc.handlers import add_service
+from graft_server.frontends.grpc.listening import SocketFile, require_usable, shown
 from graft_server.frontends.grpc.model import ModelService
 from graft_server.frontends.grpc.prediction import PredictionService
 
@@ -54,16 +55,22 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._socket_files: list[SocketFile] = []
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._usable: dict[str, bool] = {}
+        """Whether services are usable, by name, as far as it was reported: maybe before the server starts."""
 
     def listen(self, address: str) -> str:
-        """Listens on an address, HOST:PORT; port 0 picks a free one. Returns the address with its real port.
+        """Listens on an address; returns it with its real port.
+
+        Args:
+            address: HOST:PORT, where port 0 picks a free one, [IPV6]:PORT, or unix:PATH.
 
         Raises:
             StoreError: The address cannot be used.
         """
-        host, _, _ = address.rpartition(":")
+        require_usable(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -71,12 +78,16 @@ class GrpcServer:
                 f"The address {address} cannot be listened on; is another server using it?",
                 reason="ADDRESS_IN_USE",
             ) from error
-        return f"{host}:{port}"
+        if (file := SocketFile.of(address)) is not None:
+            self._socket_files.append(file)
+        return shown(address, port)
 
     async def start(self) -> None:
         """Answers requests from now on."""
         await self._server.start()
         await self._set_health(_Status.SERVING)
+        for name, usable in self._usable.items():
+            self._set_usable(name, usable)
 
     async def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
@@ -86,13 +97,23 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Takes no more requests, lets running calls finish within the time, and ends the rest."""
         await self._server.stop(grace_s)
+        for file in self._socket_files:
+            file.remove()
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
+        self._set_usable(_PREDICTION.full_name, usable)
+
+    def adaptations_usable(self, usable: bool) -> None:
+        """Reports whether this server can take adaptations in and publish versions."""
+        self._set_usable(_ADAPTATION.full_name, usable)
+
+    def _set_usable(self, name: str, usable: bool) -> None:
+        self._usable[name] = usable
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
-        task = asyncio.create_task(self._health.set(_PREDICTION.full_name, status))
+        task = asyncio.create_task(self._health.set(name, status))
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 
