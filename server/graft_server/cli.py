@@ -22,11 +22,13 @@ from graft_server.domain.errors import DomainError
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
+_log = logging.getLogger(__name__)
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
+    _open_closed_streams()
     parser = _parser()
     asked = parser.parse_args(arguments)
     try:
@@ -64,12 +66,34 @@ async def _serve(settings: Settings) -> None:
         # which no request is answered.
         gc.collect()
         gc.freeze()
-        print(f"listening on {starting.result()}", flush=True)
+        starting.result()
+        _say([f"listening on {address}" for address in app.addresses])
         await waiting
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     await app.stop(hurried)
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Prints lines; that nobody reads them is no reason to end."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except OSError as error:
+        _log.warning("%s, but standard output cannot be written: %s", "; ".join(lines), error.strerror)
+        # What is left in its buffer would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Leads standard streams that were closed into nothing: the next file to be opened would become one of them."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w"))
 
 
 async def _prepare(settings: Settings) -> None:
@@ -121,13 +145,13 @@ def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
     for setting in SETTINGS.values():
         if setting.name not in names:
             continue
-        repeated = setting.name == "backbones"
-        text = setting.help + ("" if repeated else f" (default: {setting.default})")
+        repeated = setting.name == "backbones" or setting.several
+        text = setting.help + ("" if setting.name == "backbones" else f" (default: {setting.default})")
         parser.add_argument(
             "--" + setting.flag,
             dest=setting.name,
             action="append" if repeated else "store",
-            metavar="NAME=SOURCE" if repeated else setting.name.rpartition("_")[2].upper(),
+            metavar="NAME=SOURCE" if setting.name == "backbones" else setting.name.rpartition("_")[2].upper(),
             help=text.replace("%", "%%"),
         )
 

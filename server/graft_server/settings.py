@@ -22,6 +22,8 @@ from graft_server.domain.errors import InvalidError
 
 ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"
+_UNIX = "unix:"
+_SOCKET_PATH_BYTES = 107
 
 
 def _text(description: str) -> Meta:
@@ -51,9 +53,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Names that end in `_mb` are in MiB (2**20 bytes).
     """
 
-    listen: Annotated[str, _text("address and port to listen on; port 0 picks a free one")] = (
-        "127.0.0.1:50051"
-    )
+    listen: Annotated[
+        str,
+        Meta(
+            description="where to listen: HOST:PORT, [IPV6]:PORT, where port 0 picks a free one, or unix:PATH; may be "
+            "repeated, or several joined by commas",
+            extra={"several": True},
+        ),
+    ] = "127.0.0.1:50051"
     store: Annotated[
         str, _text("where examples and models are kept: a folder, or s3://, gs:// or az:// …")
     ] = "graft-store"
@@ -167,6 +174,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to listen, each once."""
+        return tuple(dict.fromkeys(it.strip() for it in self.listen.split(",")))
+
+    @property
     def cache_folder(self) -> Path:
         """The folder for exported encoders."""
         return Path(self.cache).expanduser().resolve()
@@ -199,6 +211,11 @@ class Setting:
         return str((self.meta.extra or {}).get("flag", self.name)).replace("_", "-")
 
     @property
+    def several(self) -> bool:
+        """Whether it may be given several times; they are joined by commas."""
+        return bool((self.meta.extra or {}).get("several"))
+
+    @property
     def key(self) -> str:
         """The key in a TOML file; with the prefix GRAFT_ and in capitals, the environment variable."""
         return self.flag.replace("-", "_")
@@ -220,6 +237,8 @@ class Setting:
         """
         if self.name == "backbones":
             return _backbones(value, where)
+        if self.several and isinstance(value, list):
+            value = ",".join(map(str, value))
         try:
             # Flags and variables are always text; a file's values have types of their own.
             parsed = msgspec.convert(
@@ -303,11 +322,8 @@ def _backbones(value: Any, where: str) -> dict[str, str]:
 
 def _checked(settings: Settings) -> Settings:
     """Checks the settings against each other."""
-    host, separator, port = settings.listen.rpartition(":")
-    if not (separator and host and port.isdigit() and int(port) < 1 << 16):
-        raise _invalid(
-            f"listen is {settings.listen!r}: give HOST:PORT, for example 127.0.0.1:50051", "listen"
-        )
+    for address in settings.addresses:
+        _check_address(address)
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
     unknown = sorted(settings.backbones_on_use - settings.backbones.keys())
@@ -318,6 +334,28 @@ def _checked(settings: Settings) -> Settings:
             "load_on_use",
         )
     return settings
+
+
+def _check_address(address: str) -> None:
+    """Refuses what is no address to listen on."""
+    if address.startswith(_UNIX):
+        path = address.removeprefix(_UNIX)
+        if not path or len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+            raise _invalid(
+                f"listen is {address!r}: give unix:PATH, a path of 1 to {_SOCKET_PATH_BYTES} bytes: "
+                "the system takes no more",
+                "listen",
+            )
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise _invalid(
+            f"listen is {address!r}: give HOST:PORT, for example 127.0.0.1:50051, or unix:PATH", "listen"
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise _invalid(
+            f"listen is {address!r}: put an IPv6 address in brackets, HOST:PORT as [::1]:50051", "listen"
+        )
 
 
 def _invalid(message: str, field_name: str) -> InvalidError:

@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnxruntime
 
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.encoder import Encoder
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,19 @@ _UNDISTURBED = 0.05
 """The part of a pass that the encoder's threads may wait for a processor; a longer wait means that others use it."""
 _WORTH = 1.05
 """The first layout is right on most machines, so another one has to be faster by this factor."""
+
+
+FORMAT = 1
+"""The newest format of remembered layouts that this release knows."""
+
+
+class _Remembered(msgspec.Struct):
+    """A layout as it is remembered; one of a newer format may mean something else."""
+
+    format: int = 1
+    workers: int = 0
+    threads: int = 0
+    budget: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +69,10 @@ def tuned(
     With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
-    try:
-        return Layout(**json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    remembered = _remembered(memory)
+    newer = remembered is not None and remembered.format > FORMAT
+    if remembered is not None and not newer:
+        return Layout(remembered.workers, remembered.threads, remembered.budget)
     if not measure_s:
         encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
         return _layouts(encoder.device, cores, preprocessor)[0]
@@ -70,13 +84,28 @@ def tuned(
             "until then as is right on most machines"
         )
         return candidates[0][0]
+    if newer:
+        _log.warning(
+            "the layout that a newer release remembers stays as it is, and this one is not remembered"
+        )
+        return layout
     temporary = memory.with_suffix(f".{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(asdict(layout)))
+        temporary.write_text(json.dumps({"format": FORMAT, **asdict(layout)}))
         temporary.replace(memory)
     except OSError as error:
         _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
     return layout
+
+
+def _remembered(memory: Path) -> _Remembered | None:
+    """The layout that a file has; None if it has none that makes sense."""
+    try:
+        found = msgspec.json.decode(memory.read_bytes(), type=_Remembered)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    whole = min(found.workers, found.threads, found.budget) > 0
+    return found if whole or found.format > FORMAT else None
 
 
 def _machine(device: str, cores: int) -> str:

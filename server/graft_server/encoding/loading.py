@@ -14,6 +14,7 @@ import numpy as np
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import Bounded, MediaLimits
+from graft_server.backbones.former import former, note
 from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
@@ -28,6 +29,7 @@ from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, Progress, R, unwatched
+from graft_server.sharing.background import survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
@@ -55,7 +57,9 @@ class TrunkSettings:
     tuned_bytes: int = 2 << 30
     """How much memory tuned layers may take, of all models together."""
     probe_s: float = PROBE_S
-    """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
+    """How often an encoder that fails is asked again, and callers have a backbone tried that could not be loaded."""
+    retry_s: float = PROBE_S
+    """After how long a backbone that could not be loaded is tried again by itself; the wait doubles with each try."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
     preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))
@@ -89,7 +93,14 @@ class Loader:
     """Describes and loads one backbone, by way of the cache of exported graphs."""
 
     def __init__(
-        self, name: str, source: str, settings: TrunkSettings, jobs: Jobs, loading: asyncio.Lock
+        self,
+        name: str,
+        source: str,
+        settings: TrunkSettings,
+        jobs: Jobs,
+        loading: asyncio.Lock,
+        *,
+        former_id: str = "",
     ) -> None:
         """Makes it.
 
@@ -99,7 +110,9 @@ class Loader:
             settings: How it is run.
             jobs: Where graphs are exported, reduced and cut.
             loading: Held while an encoder is measured and loaded.
+            former_id: Another encoder that the backbone had; see `backbones.former`. "": the one that it has.
         """
+        self._former_id = former_id
         self._name = name
         self._source = source
         self._settings = settings
@@ -122,6 +135,8 @@ class Loader:
         backbone = await asyncio.to_thread(
             open_backbone, self._name, self._source, precision=settings.precision
         )
+        if self._former_id:
+            backbone = await self._settings.preparing.run(self._as_former, backbone)
         if known not in (None, backbone):
             raise BackboneError(
                 f"Backbone {shown(self._name)}: its files are not those that were there at start. Put them back, or "
@@ -129,6 +144,16 @@ class Loader:
                 reason="BACKBONE_CHANGED",
             )
         return backbone
+
+    def _as_former(self, backbone: Backbone) -> Backbone:
+        found = former(self._cache, backbone, self._former_id)
+        if found is None:
+            raise BackboneError(
+                f"Backbone {shown(self._name)} is encoder {backbone.encoder_id}, and encoder {self._former_id}, which "
+                "it was before, is not in the cache, or reads other inputs.",
+                reason="ENCODER_MISMATCH",
+            )
+        return found
 
     async def preprocessor(self, backbone: Backbone) -> Preprocessor:
         """What turns the backbone's inputs into what its encoder reads, within the settings' limits.
@@ -155,12 +180,16 @@ class Loader:
             DomainError: It cannot be exported or loaded.
         """
         settings = self._settings
-        device = device_for(settings.precision, settings.device)
-        await self._make(backbone)
+        device = device_for(backbone.precision, settings.device)
+        if not self._former_id:
+            await self._make(backbone)
+            await survived(
+                self._settings.preparing.run(note, self._cache, backbone), "noting an encoder", _log
+            )
         try:
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
         except BackboneError as error:
-            if error.reason != "ENCODER_LOAD_FAILED":
+            if error.reason != "ENCODER_LOAD_FAILED" or self._former_id:
                 raise
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self._name)
@@ -178,7 +207,7 @@ class Loader:
         )
         limits = Limits(layout.budget, layout.workers, queued_requests=settings.queued_requests)
         split_encoder = SplitEncoder(recovering, preprocessor)
-        batcher = Batcher(split_encoder, limits, preprocessor.price)
+        batcher = Batcher(split_encoder, limits, preprocessor.price, preprocessor.shortest())
         await batcher.start()
         return Loaded(recovering, split_encoder, batcher, encoder.device, layout, memory_bytes)
 
@@ -229,7 +258,7 @@ class Loader:
                 device=device,
                 cores=settings.cores,
                 preprocessor=preprocessor,
-                measure_s=settings.measure_s,
+                measure_s=0.0 if self._former_id else settings.measure_s,
             )
             if settings.budget and backbone.modality is Modality.TEXT:
                 layout = Layout(layout.workers, layout.threads, settings.budget)

@@ -259,6 +259,7 @@ def _tokenization(backbone: Backbone, tokenizer: TextTokenizer) -> dict[str, Any
         "truncation": "right",
         "padding": "right",
         "pad_id": _pad_id(Path(backbone.folder)),
+        "embedded_tokens": tokenizer.embedded,
     }
 
 

@@ -18,6 +18,7 @@ from graft_server.frontends.grpc.adaptation import AdaptationService
 from graft_server.frontends.grpc.calls import Calls
 from graft_server.frontends.grpc.handlers import add_service
 from graft_server.frontends.grpc.health import HealthService
+from graft_server.frontends.grpc.listening import SocketFile, require_usable, shown
 from graft_server.frontends.grpc.model import ModelService
 from graft_server.frontends.grpc.prediction import PredictionService
 from graft_server.frontends.grpc.reflection import add_reflection
@@ -68,14 +69,20 @@ class GrpcServer:
         add_reflection(self._server, (*_NAMES, _HEALTH.full_name), self._calls)
         self._stopping = False
         self._stopped: asyncio.Future[None] | None = None
+        self._socket_files: list[SocketFile] = []
+        self._usable: dict[str, bool] = {}
+        """Whether services are usable, by name, as far as it was reported: maybe before the server starts."""
 
     def listen(self, address: str) -> str:
-        """Listens on an address, HOST:PORT; port 0 picks a free one. Returns the address with its real port.
+        """Listens on an address; returns it with its real port.
+
+        Args:
+            address: HOST:PORT, where port 0 picks a free one, [IPV6]:PORT, or unix:PATH.
 
         Raises:
             StoreError: The address cannot be used.
         """
-        host, _, _ = address.rpartition(":")
+        require_usable(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -83,12 +90,16 @@ class GrpcServer:
                 f"The address {address} cannot be listened on; is another server using it?",
                 reason="ADDRESS_IN_USE",
             ) from error
-        return f"{host}:{port}"
+        if (file := SocketFile.of(address)) is not None:
+            self._socket_files.append(file)
+        return shown(address, port)
 
     async def start(self) -> None:
         """Answers requests from now on."""
         await self._server.start()
         self._health.set(True)
+        for name, usable in self._usable.items():
+            self._health.set(usable, name)
 
     def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
@@ -115,11 +126,21 @@ class GrpcServer:
         await self._server.stop(None)
         if self._stopped is not None:
             await self._stopped
+        for file in self._socket_files:
+            file.remove()
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
+        self._set_usable(_PREDICTION.full_name, usable)
+
+    def adaptations_usable(self, usable: bool) -> None:
+        """Reports whether this server can take adaptations in and publish versions."""
+        self._set_usable(_ADAPTATION.full_name, usable)
+
+    def _set_usable(self, name: str, usable: bool) -> None:
+        self._usable[name] = usable
         if not self._stopping:
-            self._health.set(usable, _PREDICTION.full_name)
+            self._health.set(usable, name)
 
 
 def _options(max_connection_age_s: float) -> list[tuple[str, int]]:

@@ -28,8 +28,9 @@ MAX_TRANSPORTED_METADATA_BYTES = 40 << 10
 FREE_BYTES = 64 << 10
 """A message of so many bytes is not looked at: it takes 1.5 MB at worst."""
 FREE_PARTS = 65_536
-BYTES_A_PART = 10
-"""The least bytes of a part of a message, on average beyond the first `FREE_PARTS`. Real ones have 12 or more."""
+BYTES_A_PART = 4
+"""The least bytes of a part of a message, on average beyond the first `FREE_PARTS`. Real ones have 12 or more, of which
+two or three may look like the beginning of one."""
 MOST_FIELDS = 200_000
 """The most fields that are looked at one by one, which takes 0.1 s."""
 

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.graphs.cache import HIDDEN
 from graft_server.backbones.preprocessing import Arrays, Preprocessor
 from graft_server.backbones.text.preprocessor import is_packed
 from graft_server.backbones.torch.tuning.examples import Examples
+from graft_server.onnx_runtime import onnxruntime
 
 ENCODED_TOKENS = 256
 """Tokens in a batch of what needs no gradients; see `encoding.layout`."""
