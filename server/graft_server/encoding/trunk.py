@@ -29,7 +29,6 @@ from graft_server.encoding.encoder import Features
 from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import (
-    FILES_AT_ONCE,
     TURNS_AT_ONCE,
     Preparer,
     ReadyFeatures,
@@ -381,15 +380,10 @@ class Trunk:
             Exception: What `work` raises.
         """
         await self.ready()
-        batcher, preparer = self.batcher, self._require_preparer()
-        # A decoded file may be far larger than the file.
-        least = 0.0 if preparer.reads_texts else batcher.rooms.most / FILES_AT_ONCE
-
-        def length(value: Input) -> float:
-            return max(preparer.length(value), least)
-
-        batcher.require_room(caller, preparer.length(inputs[0]))
-        return await in_parts(batcher.rooms, caller, inputs, length, work)
+        rooms = self.batcher.rooms
+        length = self._require_preparer().lengths(rooms.most)
+        self.batcher.require_room(caller, min(rooms.part, length(inputs[0]) * len(inputs)))
+        return await in_parts(rooms, caller, inputs, length, work)
 
     async def in_turns(
         self, caller: Caller, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
