@@ -24,6 +24,7 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
@@ -146,6 +147,8 @@ class Service:
     async def _recover(self) -> None:
         # What was handed over goes only when it is a day old, so nobody has to wait for that at the start.
         await survived(asyncio.to_thread(self._handover.sweep), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
 

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.encoder import Encoder
 from graft_server.onnx_runtime import onnxruntime
+from graft_server.sharing.owned_folders import share
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +57,8 @@ def tuned(
     With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
-    try:
-        return Layout(**json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    if (remembered := _remembered(memory, cores, preprocessor)) is not None:
+        return remembered
     if not measure_s:
         encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
         return _layouts(encoder.device, cores, preprocessor)[0]
@@ -70,13 +70,30 @@ def tuned(
             "until then as is right on most machines"
         )
         return candidates[0][0]
-    temporary = memory.with_suffix(f".{os.getpid()}")
+    temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(asdict(layout)))
+        share(temporary)
         temporary.replace(memory)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
     return layout
+
+
+def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> Layout | None:
+    """What was measured before; None where that is nothing, or nonsense."""
+    try:
+        found = Layout(**json.loads(memory.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, RecursionError):
+        found = None
+    if found in [it for device in ("cpu", "cuda") for it in _layouts(device, cores, preprocessor)]:
+        return found
+    _log.warning("%s says nothing that an encoder can be driven by: it is measured again", memory.name)
+    return None
 
 
 def _machine(device: str, cores: int) -> str:
