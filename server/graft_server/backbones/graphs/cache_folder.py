@@ -89,11 +89,11 @@ def _opened(folder: Path) -> CacheFolder:
     for part in _PARTS:
         path = folder / part
         make_folders(path)
-        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        if not _may(path, os.R_OK | os.W_OK | os.X_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    for graph in (folder / ENCODERS).glob(f"[!.]*/{GRAPH}"):
-        if not os.access(graph, os.R_OK):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(graph))
+    for entry in (folder / ENCODERS).iterdir():
+        if entry.is_dir() and not _may(entry, os.R_OK | os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(entry))
     temporary = scratch(folder / TEMPORARY)
     (temporary / "probe").write_bytes(b"0" * 4096)
     (temporary / "probe").unlink()
@@ -127,12 +127,16 @@ def _beside(folder: Path, why: str) -> CacheFolder:
 def _link_encoders(folder: Path, to: Path) -> None:
     with suppress(OSError):
         for entry in (folder / ENCODERS).iterdir():
-            if entry.name.startswith(".") or not os.access(entry / GRAPH, os.R_OK):
+            if entry.name.startswith(".") or not _may(entry / GRAPH, os.R_OK):
                 continue
             (to / ENCODERS / entry.name).mkdir(parents=True)
             for file in entry.iterdir():
-                if os.access(file, os.R_OK):
+                if _may(file, os.R_OK):
                     (to / ENCODERS / entry.name / file.name).symlink_to(file)
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _named(error: OSError, folder: Path) -> str:
