@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -125,10 +124,14 @@ def test_cuda_without_a_gpu_refuses_to_start(tmp_path, encoder_cache):
 def test_a_store_in_which_nothing_can_be_swept_keeps_nobody_from_starting(
     tmp_path, encoder_cache, monkeypatch
 ):
-    def failing(_: Objects, prefix: str, __: datetime) -> dict[str, timedelta]:
-        raise StoreError(f"{prefix} cannot be listed.", reason="STORE_UNAVAILABLE")
+    keys = Objects.keys
 
-    monkeypatch.setattr(Objects, "ages", failing)
+    def failing(self: Objects, prefix: str) -> list[str]:
+        if prefix.startswith("tunings/"):
+            raise StoreError(f"{prefix} cannot be listed.", reason="STORE_UNAVAILABLE")
+        return keys(self, prefix)
+
+    monkeypatch.setattr(Objects, "keys", failing)
 
     async def answered() -> int:
         service = Service(

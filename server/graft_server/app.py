@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
-from graft_server.store.handover import Handover
+from graft_server.store.handover import LOOKS_APART_S, Handover
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,11 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, on_trunk_change: OnChange = lambda _: None, workers: Place | None = None
+        self,
+        settings: Settings,
+        on_trunk_change: OnChange = lambda _: None,
+        workers: Place | None = None,
+        on_newer: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
 
@@ -71,6 +76,7 @@ class Service:
             settings: How the service runs.
             on_trunk_change: Called, on the event loop, when a backbone can be used again or can no longer be used.
             workers: Where jobs run; None: where the server does, with the same cache.
+            on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
 
         Raises:
             StoreError: The store cannot be used.
@@ -110,6 +116,9 @@ class Service:
             self._deletion,
             self._learning,
         )
+        self._catalogue = catalogue
+        self._on_newer = on_newer
+        self._told_of_newer = False
         self._recovery: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -125,7 +134,7 @@ class Service:
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
         await self._versions.preload()
-        self._versions.start(self._adaptations.follow)
+        self._versions.start(self._follow)
         self._recovery = asyncio.create_task(self._recover())
 
     async def drain(self) -> None:
@@ -144,13 +153,31 @@ class Service:
         self._preparing.close()
         self._learning.close()
 
+    def tell_of_newer(self) -> None:
+        """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""
+        if self._catalogue.snapshot.newer and not self._told_of_newer:
+            self._told_of_newer = True
+            self._on_newer()
+
+    async def _follow(self) -> None:
+        self.tell_of_newer()
+        await self._adaptations.follow()
+
     async def _recover(self) -> None:
-        # What was handed over goes only when it is a day old, so nobody has to wait for that at the start.
-        await survived(asyncio.to_thread(self._handover.sweep), "sweeping what was handed over", _log)
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
         encoders = EncoderCache(self._handover.cache)
         await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
+        await survived(self._sweep_old(), "sweeping what is old", _log)
+
+    async def _sweep_old(self) -> None:
+        """Deletes what belongs to somebody who is no more: what is old, and is there at a second look too."""
+        sweepers = self._handover.sweep, self._tuner.sweep_old
+        looks = [await asyncio.to_thread(it) for it in (self._handover.old, self._tuner.old)]
+        await asyncio.sleep(LOOKS_APART_S)
+        for sweep, old in zip(sweepers, looks, strict=True):
+            await asyncio.to_thread(sweep, old)
 
 
 class App:
@@ -169,7 +196,7 @@ class App:
         """
         self._settings = settings
         self.addresses: tuple[str, ...] = ()
-        self.service = Service(settings, self._trunk_changed)
+        self.service = Service(settings, self._trunk_changed, on_newer=self._newer)
         self._grpc = GrpcServer(
             self.service.adaptations,
             self.service.predictions,
@@ -187,6 +214,7 @@ class App:
         self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
         await self.service.start()
         await self._grpc.start()
+        self.service.tell_of_newer()
         return self.addresses[0]
 
     async def stop(self) -> None:
@@ -196,6 +224,10 @@ class App:
         await self.service.drain()
         await stopping
         await self.service.close()
+
+    def _newer(self) -> None:
+        """What is adapted is better sent to a server of the newer release; predictions are answered."""
+        self._grpc.adaptations_usable(False)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""

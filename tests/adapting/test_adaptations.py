@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
 @pytest.fixture
 def stuck_tunings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tunings left cannot be looked for in the store, though all else works."""
-    keys, ages = Objects.keys, Objects.ages
+    keys = Objects.keys
 
     def require_other(prefix: str) -> None:
         if prefix.startswith("tunings/"):
@@ -108,12 +107,7 @@ def stuck_tunings(monkeypatch: pytest.MonkeyPatch) -> None:
         require_other(prefix)
         return keys(self, prefix)
 
-    def failing_ages(self: Objects, prefix: str, now: datetime) -> dict[str, timedelta]:
-        require_other(prefix)
-        return ages(self, prefix, now)
-
     monkeypatch.setattr(Objects, "keys", failing_keys)
-    monkeypatch.setattr(Objects, "ages", failing_ages)
 
 
 def test_several_who_follow_the_catalogue_at_once_do_not_disturb_each_other(bench, monkeypatch):

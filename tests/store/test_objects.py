@@ -86,13 +86,13 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 
 def test_json_objects_read_with_cat(tmp_path):
     Objects.open(tmp_path).create_json("a.json", {"label": "grün"})
-    assert (tmp_path / "a.json").read_text().splitlines()[0] == '{"label":"grün"}'
+    assert (tmp_path / "a.json").read_text().splitlines()[0] == '{"format":1,"label":"grün"}'
 
 
-def test_an_object_of_another_shape_is_corrupt(objects):
-    objects.create_json("a.json", {"n": 1})
+def test_an_object_that_is_no_json_is_corrupt(objects):
+    objects.create("a.json", b'{"n":')
     with pytest.raises(CorruptError, match=r"a\.json"):
-        objects.get_json("a.json", list[int])
+        objects.get_json("a.json", dict[str, int])
 
 
 def test_our_own_earlier_attempt_counts_as_success(monkeypatch):

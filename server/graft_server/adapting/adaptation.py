@@ -219,6 +219,7 @@ class Adaptation:
         Raises:
             StateError: The adaptation takes no more commits.
             OverloadError: Too many commits wait.
+            NewerError: A newer release wrote to the catalogue.
         """
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         watermarks[own.writer_id] = own.next_sequence
@@ -229,6 +230,7 @@ class Adaptation:
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
         if commit_id not in self.store.commits:
+            self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
             asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close, writer_id=writer_id)

@@ -128,6 +128,7 @@ class Adaptations:
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
             MissingError: It is new, and there is no version base_version.
+            NewerError: It is new, and a newer release wrote to the catalogue.
             DrainingError: This server is going away.
             OverloadError: The server already takes the examples of as many adaptations as it may.
         """
@@ -292,7 +293,8 @@ class Adaptations:
                 self._dropped.add(adaptation)
             await adaptation.end(Reason.DELETED)
             # This server may have written more objects after the deleting server listed them.
-            await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
+            if not snapshot.newer:
+                await asyncio.to_thread(remove_adaptation, self._publisher.objects, key[0], store.name)
             self._dropped.discard(adaptation)
         elif key in snapshot.cancelled and adaptation.working:
             await adaptation.end(Reason.CANCELLED)
@@ -339,6 +341,7 @@ class Adaptations:
             # Only now: an existing adaptation has its lineage, even if base_version was deleted since.
             lineage = await self.lineage(request)
         snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
+        snapshot.require_known()
         start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
         name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
         return await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)

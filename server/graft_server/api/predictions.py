@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from graft_server.adapting.intake.validation import check_input
+from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
@@ -34,12 +35,18 @@ class PredictionApi:
         self._predictor = predictor
 
     async def predict(
-        self, request: PredictionRequest, *, deadline: float = math.inf, max_bytes: float = math.inf
+        self,
+        request: PredictionRequest,
+        *,
+        caller: Caller | None = None,
+        deadline: float = math.inf,
+        max_bytes: float = math.inf,
     ) -> Predictions:
         """Predicts for some inputs with one model.
 
         Args:
             request: What is asked.
+            caller: Who asks; None: somebody who is not known, by a call of its own.
             deadline: On the clock of time.monotonic().
             max_bytes: The largest answer that the caller accepts. A request whose answer is known to be larger is
                 refused before anything is computed; the sender of the answer checks its real size.
@@ -57,7 +64,12 @@ class PredictionApi:
         if size > max_bytes:
             raise answer_too_large(f"at least {size:,}", max_bytes)
         results, timings = await self._predictor.predict(
-            served, inputs, top_k=top_k, include_features=request.include_features, deadline=deadline
+            served,
+            inputs,
+            top_k=top_k,
+            caller=caller or new_call(),
+            include_features=request.include_features,
+            deadline=deadline,
         )
         if isinstance(served, ServedVersion):
             return Predictions(served.version.model, served.version.number, "", 0, results, timings)
@@ -67,6 +79,7 @@ class PredictionApi:
         self,
         requests: AsyncIterator[StreamedRequest],
         *,
+        caller: Caller | None = None,
         deadline: float = math.inf,
         max_bytes: float = math.inf,
     ) -> AsyncGenerator[StreamedAnswer, None]:
@@ -76,10 +89,12 @@ class PredictionApi:
 
         Args:
             requests: The requests. An exception of the iteration ends the stream.
+            caller: Who asks: the requests are one call. None: somebody who is not known.
             deadline: The deadline of the whole stream, on the clock of time.monotonic().
             max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
         # As large as the number of requests in work, so that a client who does not read is not read from.
+        caller = caller or new_call()
         ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
@@ -100,7 +115,9 @@ class PredictionApi:
             try:
                 if isinstance(streamed.request, DomainError):
                     raise streamed.request
-                found = await self.predict(streamed.request, deadline=deadline, max_bytes=max_bytes)
+                found = await self.predict(
+                    streamed.request, caller=caller, deadline=deadline, max_bytes=max_bytes
+                )
             except DomainError as error:
                 found = error
             await ready.put(StreamedAnswer(streamed.request_id, found))

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from graft_server.backbones.preprocessing import Preprocessor
@@ -35,6 +36,19 @@ _UNDISTURBED = 0.05
 """The part of a pass that the encoder's threads may wait for a processor; a longer wait means that others use it."""
 _WORTH = 1.05
 """The first layout is right on most machines, so another one has to be faster by this factor."""
+
+
+FORMAT = 1
+"""The newest format of remembered layouts that this release knows."""
+
+
+class _Remembered(msgspec.Struct):
+    """A layout as it is remembered; one of a newer format may mean something else."""
+
+    format: int = 1
+    workers: int = 0
+    threads: int = 0
+    budget: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +71,10 @@ def tuned(
     With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
-    if (remembered := _remembered(memory, cores, preprocessor)) is not None:
-        return remembered
+    remembered = _remembered(memory, cores, preprocessor)
+    newer = remembered is not None and remembered.format > FORMAT
+    if remembered is not None and not newer:
+        return Layout(remembered.workers, remembered.threads, remembered.budget)
     if not measure_s:
         encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
         return _layouts(encoder.device, cores, preprocessor)[0]
@@ -70,9 +86,14 @@ def tuned(
             "until then as is right on most machines"
         )
         return candidates[0][0]
+    if newer:
+        _log.warning(
+            "the layout that a newer release remembers stays as it is, and this one is not remembered"
+        )
+        return layout
     temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(asdict(layout)))
+        temporary.write_text(json.dumps({"format": FORMAT, **asdict(layout)}))
         share(temporary)
         temporary.replace(memory)
     except OSError as error:
@@ -82,16 +103,19 @@ def tuned(
     return layout
 
 
-def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> Layout | None:
-    """What was measured before; None where that is nothing, or nonsense."""
+def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> _Remembered | None:
+    """The layout that a file has; None if it has none that an encoder can be driven by here."""
     try:
-        found = Layout(**json.loads(memory.read_text()))
+        found = msgspec.json.decode(memory.read_bytes(), type=_Remembered)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, msgspec.MsgspecError, RecursionError):
         found = None
-    if found in [it for device in ("cpu", "cuda") for it in _layouts(device, cores, preprocessor)]:
-        return found
+    if found is not None:
+        layout = Layout(found.workers, found.threads, found.budget)
+        every = [it for device in ("cpu", "cuda") for it in _layouts(device, cores, preprocessor)]
+        if layout in every or found.format > FORMAT:
+            return found
     _log.warning("%s says nothing that an encoder can be driven by: it is measured again", memory.name)
     return None
 

@@ -55,7 +55,9 @@ class TrunkSettings:
     tuned_bytes: int = 2 << 30
     """How much memory tuned layers may take, of all models together."""
     probe_s: float = PROBE_S
-    """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
+    """How often an encoder that fails is asked again, and callers have a backbone tried that could not be loaded."""
+    retry_s: float = PROBE_S
+    """After how long a backbone that could not be loaded is tried again by itself; the wait doubles with each try."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
     preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Task
 from graft_server.domain.report import Measured
-from graft_server.encoding.queueing import Arrays
+from graft_server.encoding.waiting import Arrays
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor, named
 from graft_server.serving.trained_on import NearCopies, TrainedOn
@@ -37,6 +38,8 @@ class Evaluator:
     """What the version was trained on."""
     threads: Threads
     """The threads on which figures are computed."""
+    caller: Caller = field(default_factory=new_call)
+    """Whose evaluation it is."""
     _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
     """The head's outputs by name, with a row for each example."""
     _targets: list[Example] = field(default_factory=list)
@@ -62,7 +65,7 @@ class Evaluator:
         inputs = [example.input for example in examples]
         known = await self.threads.run(self.trained.knows, inputs)
         asked = list(compress(inputs, map(not_, known)))
-        rows = iter(await self.predictor.outputs(self.served, asked) if asked else ())
+        rows = iter(await self.predictor.outputs(self.served, asked, self.caller) if asked else ())
         return [
             not trained and self._add(example, next(rows))
             for example, trained in zip(examples, known, strict=True)

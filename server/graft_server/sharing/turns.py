@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 
@@ -13,7 +13,7 @@ class Turns:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -21,7 +21,7 @@ class Turns:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def place(self, key: str) -> AsyncIterator[None]:
+    async def place(self, key: Hashable) -> AsyncIterator[None]:
         """Waits for this caller's turn, then holds a place."""
         await self._acquire(key)
         try:
@@ -29,7 +29,7 @@ class Turns:
         finally:
             self._release()
 
-    async def _acquire(self, key: str) -> None:
+    async def _acquire(self, key: Hashable) -> None:
         if self._free:
             self._free -= 1
             return
@@ -44,7 +44,7 @@ class Turns:
                 self._release()
             raise
 
-    def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
+    def _leave(self, key: Hashable, turn: asyncio.Future[None]) -> None:
         queue = self._waiting.get(key)
         if queue is None or turn not in queue:
             return  # it was passed over already, by a holder that released its place in the same moment

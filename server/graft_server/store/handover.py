@@ -12,9 +12,10 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from graft_server.sharing.owned_folders import make_folders, scratch, share, sweep
@@ -52,6 +53,23 @@ def _identity_in(path: Path) -> str | None:
         found = path.read_text("ascii")
         return found if _HEXADECIMAL.fullmatch(found) else None
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What looks old: a second look, after `LOOKS_APART_S` by no clock that can be set, shows what is left for good.
+
+    By one look alone a clock that was set forward makes everything old.
+    """
+
+    objects: Mapping[str, datetime]
+    """The objects, and when each was written."""
+    folders: Mapping[Path, float]
+    """Folders of the cache, and when each was last written to."""
+
+
+LOOKS_APART_S = 3600.0
+"""The seconds between two looks at what is old: whoever works with it takes it, or writes to it, within that time."""
 
 
 class Handover:
@@ -105,12 +123,31 @@ class Handover:
         """Removes the files of a prefix from this cache."""
         shutil.rmtree(self.local(folder), ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Deletes what was handed over to somebody who is no more."""
-        ages = self._objects.ages(_ROOT, datetime.now(UTC))
-        self._objects.delete([key for key, age in ages.items() if age > OLDEST])
+    def sweep_ended(self) -> None:
+        """Removes from this cache what was wanted by processes that are no more."""
         sweep(self.cache / _ROOT)
+
+    def old(self) -> Old:
+        """Returns what was handed over so long ago that it may be for somebody who is no more."""
+        ages, times = self._objects.ages(_ROOT), self._objects.times(_ROOT)
+        oldest = time.time() - OLDEST.total_seconds()
+        return Old(
+            {key: time for key, time in times.items() if ages.get(key, timedelta(0)) > OLDEST},
+            {path: written for path, written in self._folders().items() if written < oldest},
+        )
+
+    def sweep(self, old: Old) -> None:
+        """Deletes what was old at an earlier look and is there as it was."""
+        times, folders = self._objects.times(_ROOT), self._folders()
+        self._objects.delete([key for key, time in old.objects.items() if times.get(key) == time])
+        for path, written in old.folders.items():
+            if folders.get(path) == written:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _folders(self) -> dict[Path, float]:
+        """Returns the folders of this cache, and when each was last written to."""
+        found = {}
         for path in (*(self.cache / _ROOT).glob("*/"), *(self.cache / _ROOT).glob("*/*/")):
             with suppress(FileNotFoundError):
-                if timedelta(seconds=time.time() - path.stat().st_mtime) > OLDEST:
-                    shutil.rmtree(path, ignore_errors=True)
+                found[path] = path.stat().st_mtime
+        return found

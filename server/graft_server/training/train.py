@@ -10,8 +10,6 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 
-import msgspec
-
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
@@ -25,6 +23,7 @@ from graft_server.jobs.job import Progress as JobProgress
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, similar_labels
@@ -79,7 +78,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         trained_time_s=time.time(),
         training_duration_s=time.monotonic() - started,
     )
-    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
+    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:

@@ -85,6 +85,7 @@ class Publisher:
         lost: set[str] = set()
         while True:
             snapshot = await asyncio.to_thread(self.catalogue.refresh)
+            snapshot.require_known()
             read_at = snapshot.entries
             erasure = snapshot.last_erasures.get(store.model, 0)
             folder = tuning_folder(store.model, erasure, store.name, commit_id)

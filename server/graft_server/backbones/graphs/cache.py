@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graft_server.domain.errors import BackboneError, CorruptError, StoreError
+from graft_server.domain.errors import BackboneError, CorruptError, NewerError, StoreError
 from graft_server.jobs.job import TEMPORARY, Place
 from graft_server.sharing.owned_folders import make_folders, scratch, share, sweep
 from graft_server.store.handover import cache_identity
@@ -173,6 +173,8 @@ class EncoderCache:
         except CorruptError as error:
             _log.error("encoder %s: it is made anew: %s", encoder_id, error.message)
             self._objects.delete(keys)
+        except NewerError as error:
+            _log.error("encoder %s: it is made here: %s", encoder_id, error.message)
         return self.has(encoder_id)
 
     def _fetch_into(self, folder: Path, keys: Iterable[str]) -> None:

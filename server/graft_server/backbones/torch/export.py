@@ -56,7 +56,7 @@ def export_encoder(payload: Making, place: Place, progress: OnProgress) -> Expor
                 f"component (at most {PARITY:.0e} is accepted), so it is not served.",
                 reason="EXPORT_PARITY",
             )
-        (entry / PARITY_RECORD).write_text(json.dumps({"parity": parity}))
+        (entry / PARITY_RECORD).write_text(json.dumps({"format": 1, "parity": parity}))
     cache.give(backbone.reference_id, cache=payload.cache)
     return Exported(parity)
 

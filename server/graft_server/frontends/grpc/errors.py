@@ -28,6 +28,7 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BackboneError: grpc.StatusCode.UNAVAILABLE,
     errors.CorruptError: grpc.StatusCode.DATA_LOSS,
+    errors.NewerError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StoreFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreError: grpc.StatusCode.UNAVAILABLE,
     errors.WorkerError: grpc.StatusCode.INTERNAL,

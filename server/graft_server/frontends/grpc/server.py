@@ -58,6 +58,8 @@ class GrpcServer:
         self._socket_files: list[SocketFile] = []
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._usable: dict[str, bool] = {}
+        """Whether services are usable, by name, as far as it was reported: maybe before the server starts."""
 
     def listen(self, address: str) -> str:
         """Listens on an address; returns it with its real port.
@@ -84,6 +86,8 @@ class GrpcServer:
         """Answers requests from now on."""
         await self._server.start()
         await self._set_health(_Status.SERVING)
+        for name, usable in self._usable.items():
+            self._set_usable(name, usable)
 
     async def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
@@ -98,10 +102,18 @@ class GrpcServer:
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
+        self._set_usable(_PREDICTION.full_name, usable)
+
+    def adaptations_usable(self, usable: bool) -> None:
+        """Reports whether this server can take adaptations in and publish versions."""
+        self._set_usable(_ADAPTATION.full_name, usable)
+
+    def _set_usable(self, name: str, usable: bool) -> None:
+        self._usable[name] = usable
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
-        task = asyncio.create_task(self._health.set(_PREDICTION.full_name, status))
+        task = asyncio.create_task(self._health.set(name, status))
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 

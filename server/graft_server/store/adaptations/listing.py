@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from graft_server.domain.adaptation import Start
-from graft_server.domain.errors import CorruptError, MissingError
+from graft_server.domain.errors import CorruptError, MissingError, NewerError
 from graft_server.domain.names import is_model, shown
 from graft_server.store.adaptations.keys import adaptation_folder, is_stored_name, parsed_name, start_key
 from graft_server.store.catalogue.versions import model_folder
@@ -25,7 +25,9 @@ def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
 
 
 def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
-    """Returns how each of a model's adaptations began, by the name that it is stored by; None for a damaged one.
+    """Returns how each of a model's adaptations began, by the name that it is stored by.
+
+    None stands for one that is damaged, or that a newer release began.
 
     Args:
         objects: The store.
@@ -38,7 +40,7 @@ def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[s
             found[name] = known.get(name) or objects.get_json(start_key(model, name), Start)
         except ObjectMissingError:
             continue  # it was deleted meanwhile
-        except CorruptError:
+        except (CorruptError, NewerError):
             found[name] = None
     known.clear()
     known.update((it, start) for it, start in found.items() if start)
@@ -79,7 +81,8 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
 def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
     """Returns the stored names of adaptations that a deletion of their model includes, by the number of its entry.
 
-    A damaged one, which does not say when it began, is included; so are the remains of one without a start.
+    A damaged one, which does not say when it began, is included; so are the remains of one without a start. One that
+    a newer release began is not: that release removes it.
     """
     found = []
     for name in _names(objects, model) if deletion else ():
@@ -87,6 +90,8 @@ def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str
             continue  # it began after that
         try:
             start = objects.get_json(start_key(model, name), Start)
+        except NewerError as error:
+            _log.warning("an adaptation of the deleted model %s is left: %s", model, error.message)
         except CorruptError:
             found.append(name)
         except ObjectMissingError:

@@ -79,6 +79,20 @@ def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True)
         _sync_folder(target.parent)
 
 
+def names(folder: Path) -> list[str]:
+    """Returns the names below a folder; none if there is no such folder."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return [it.name for it in entries]
+    return []
+
+
+def mark(folder: Path) -> int:
+    """Returns when names below a folder were last added or removed, in nanoseconds; 0 if there is no such folder."""
+    with suppress(FileNotFoundError):
+        return folder.stat().st_mtime_ns
+    return 0
+
+
 def sync_parents(root: Path, keys: Iterable[str]) -> None:
     """Makes deletions below the root survive a power cut."""
     for parent in {(root / key).parent for key in keys}:

@@ -16,6 +16,9 @@ from graft_server.domain.report import TuningPoint
 
 _log = logging.getLogger(__name__)
 
+FORMAT = 1
+"""The newest format of checkpoints that this release knows."""
+
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -42,21 +45,26 @@ class State:
     history: list[TuningPoint] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checkpoint:
     """The file that a tuning is kept in."""
 
     path: Path
     fingerprint: str
     """Of what is tuned, and how: another tuning does not go on from it."""
+    newer: bool = False
+    """Whether `load` met one of a newer release, which stays: then none is saved."""
 
     def save(
         self, state: State, *, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Writes it; a crash leaves the one before."""
+        """Writes it, unless that of a newer release is there; a crash leaves the one before."""
+        if self.newer:
+            return
         temporary = self.path.with_suffix(".new")
         torch.save(
             {
+                "format": FORMAT,
                 "fingerprint": self.fingerprint,
                 "state": msgspec.json.encode(state),
                 "weights": weights,
@@ -78,6 +86,10 @@ class Checkpoint:
         before = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
         try:
             kept = torch.load(self.path, weights_only=True)
+            if kept.get("format", FORMAT) > FORMAT:
+                self.newer = True
+                _log.warning("the checkpoint of a newer release is left as it is: the tuning starts anew")
+                return None
             if kept["fingerprint"] != self.fingerprint:
                 return None
             state = msgspec.json.decode(kept["state"], type=State)
