@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -88,6 +88,8 @@ class Adaptations:
         self._dropped: set[Adaptation] = set()
         """Adaptations whose model was deleted and whose objects are not all removed."""
         self._draining = False
+        self.followers: list[Callable[[], Awaitable[None]]] = []
+        """Who else follows the catalogue, before the adaptations do."""
 
     async def backbone_of(self, request: StartRequest) -> str:
         """Returns the backbone of a checked request that names none; "" if its first example decides.
@@ -266,6 +268,8 @@ class Adaptations:
         Raises:
             Exception: The first failure.
         """
+        for follow in self.followers:
+            await follow()
         async with self._following:
             snapshot = self._publisher.catalogue.snapshot
             # Also one that was loaded while the newest entries were being followed.

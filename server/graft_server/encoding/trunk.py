@@ -98,8 +98,13 @@ class Trunk:
         on_use: bool = False,
         tuned_layers: TunedLayersCache | None = None,
         loading: asyncio.Lock | None = None,
+        former_id: str = "",
     ) -> None:
-        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use."""
+        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use.
+
+        With a `former_id` it is the backbone with that encoder, which it had before; see `backbones.former`.
+        """
+        self._former_id = former_id
         self.name = name
         self.name_scale = 0.0
         self._source = source
@@ -260,7 +265,9 @@ class Trunk:
         Raises:
             BackboneError: It cannot be used now; the trunk is FAILED, and tries again by itself.
         """
-        self._loader = loader = Loader(self.name, self._source, self._settings, jobs, self._loading)
+        self._loader = loader = Loader(
+            self.name, self._source, self._settings, jobs, self._loading, former_id=self._former_id
+        )
         try:
             async with self._failing():
                 await self._describe(loader)
