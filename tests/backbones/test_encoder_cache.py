@@ -153,9 +153,10 @@ def test_what_a_killed_export_left_is_swept_and_what_one_makes_meanwhile_is_not(
     os.utime(other_release, (0, 0))
     with mine.new_entry("other") as entry:
         (entry / GRAPH).write_bytes(b"graph")
-        assert len(list((folder / "temporary").glob("*/"))) == 2
+        made = folder / "encoders" / ".temporary"
+        assert len(list(made.glob("*/"))) == 2
         EncoderCache(folder, objects).sweep()
-        assert [it.parent for it in (folder / "temporary").glob("*/*/")] == [entry.parent]
+        assert [it.parent for it in made.glob("*/*/")] == [entry.parent]
     assert mine.has("other")
     assert not other_release.exists()
     assert mine.require(mine.graph("id")).read_bytes() == GRAPH.encode()

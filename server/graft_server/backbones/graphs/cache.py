@@ -53,6 +53,7 @@ NOT_CACHED = "ENCODER_NOT_CACHED"
 ENCODERS = "encoders"
 """The folder of the cache for entries, and that of the store."""
 _DIGEST = ".digest"
+_ON_ITS_WAY = ".temporary"
 _HALF_MADE = re.compile(r"\..+|.+\.[0-9]+")
 """What older releases called what they had not finished."""
 _ABANDONED_S = 3600.0
@@ -258,8 +259,11 @@ class EncoderCache:
     def sweep(self) -> None:
         """Removes what processes that are no more have left half-made."""
         sweep(self._folder / TEMPORARY)
+        sweep(self._folder / ENCODERS / _ON_ITS_WAY)
         for path in [*(self._folder / ENCODERS).glob("*"), *(self._folder / ENCODERS).glob("*/*")]:
             with suppress(OSError):
+                if path.name == _ON_ITS_WAY or path.parent.name == _ON_ITS_WAY:
+                    continue
                 if _HALF_MADE.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED_S:
                     if path.is_dir():
                         shutil.rmtree(path, ignore_errors=True)
@@ -289,7 +293,8 @@ class EncoderCache:
         share(path)
 
     def _temporary(self) -> Path:
-        return scratch(self._folder / TEMPORARY)
+        # Beside the entries, which may be a volume of their own: nothing is renamed from one to another.
+        return scratch(self._folder / ENCODERS / _ON_ITS_WAY)
 
 
 def _digest(path: Path) -> str:
