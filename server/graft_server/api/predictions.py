@@ -22,6 +22,10 @@ MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
 """Requests of one stream that are processed at once; the client's others wait in the transport."""
+MAX_TOP_K = 10_000
+"""As many labels as a model may declare."""
+SCORE_BYTES = 4
+"""The least bytes of a score in an answer besides its label."""
 FEATURE_BYTES = 4
 """The least bytes of a feature vector's component in an answer."""
 MEASURED_FROM = 1 << 20
@@ -155,9 +159,10 @@ def _check(request: PredictionRequest) -> None:
             reason="TOO_MANY_INPUTS",
             field="inputs",
         )
-    if request.top_k < 0:
+    if not 0 <= request.top_k <= MAX_TOP_K:
         raise InvalidError(
-            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
+            f"top_k is {request.top_k:,}: give how many scores each answer shall have, 1 to {MAX_TOP_K:,}, or 0 for "
+            f"{DEFAULT_TOP_K}.",
             reason="TOP_K_INVALID",
             field="top_k",
         )
@@ -184,9 +189,9 @@ def _least_bytes(
     known = served.trunk.description
     features = FEATURE_BYTES * known.dimension if include_features and known else 0
     scores = min(top_k, len(served.labels))
-    if len(inputs) * (features + scores * MAX_LABEL_BYTES) < MEASURED_FROM:
+    if len(inputs) * (features + scores * (SCORE_BYTES + MAX_LABEL_BYTES)) < MEASURED_FROM:
         return 0
     kinds = served.trunk.kinds
     answered = sum(isinstance(it, Input) and it.kind in kinds for it in inputs)
     labels = heapq.nsmallest(scores, (len(it.name.encode()) for it in served.labels))
-    return answered * (features + sum(labels))
+    return answered * (features + SCORE_BYTES * scores + sum(labels))
