@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from graft_server.domain.errors import BackboneError, CorruptError, FaultError
 from graft_server.exporting.bundle import compose
+from graft_server.exporting.bundle_graph import oldest_ir
 from graft_server.exporting.parity import PROBES, probes
 from graft_server.exporting.runner.text import Classifier
 from graft_server.heads import decode, encode
@@ -162,10 +163,15 @@ def test_every_graph_is_for_runtimes_from_1_17_on_also_where_the_stored_head_is_
     for folder in (bundle[0], composed(again, place)[0]):
         for path in folder.glob("*.onnx"):
             model = onnx.load(str(path), load_external_data=False)
-            assert (model.ir_version, [(it.domain, it.version) for it in model.opset_import]) == (8, [("", 18)]), path
+            assert (model.ir_version, [(it.domain, it.version) for it in model.opset_import]) == (
+                8,
+                [("", 18)],
+            ), path
 
 
-@pytest.mark.parametrize(("kind", "least"), [("FLOAT", 8), ("FLOAT16", 8), ("FLOAT8E4M3FN", 9), ("INT4", 10), ("INT2", 13)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("FLOAT", 8), ("FLOAT16", 8), ("FLOAT8E4M3FN", 9), ("INT4", 10), ("INT2", 13)]
+)
 def test_the_types_of_elements_decide_how_old_a_runtime_may_be(kind, least):
     weights = onnx.TensorProto(name="w", data_type=onnx.TensorProto.DataType.Value(kind), dims=[1])
     graph = onnx.GraphProto(name="g", initializer=[weights])
@@ -279,8 +285,7 @@ def test_the_job_imports_neither_torch_nor_grpc(payload, place):
     code = (
         "import msgspec, sys\n"
         "from graft_server.exporting.bundle import compose\n"
-        "from graft_server.exporting.bundle_graph import oldest_ir
-from graft_server.exporting.contract import Composing\n"
+        "from graft_server.exporting.contract import Composing\n"
         "from graft_server.jobs.job import Place\n"
         "payload = msgspec.json.decode(sys.argv[1], type=Composing)\n"
         "compose(payload, msgspec.json.decode(sys.argv[2], type=Place), lambda progress: None)\n"

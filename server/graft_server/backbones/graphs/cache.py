@@ -262,7 +262,7 @@ class EncoderCache:
         sweep(self._folder / ENCODERS / _ON_ITS_WAY)
         for path in [*(self._folder / ENCODERS).glob("*"), *(self._folder / ENCODERS).glob("*/*")]:
             with suppress(OSError):
-                if path.name == _ON_ITS_WAY or path.parent.name == _ON_ITS_WAY:
+                if _ON_ITS_WAY in (path.name, path.parent.name):
                     continue
                 if _HALF_MADE.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED_S:
                     if path.is_dir():
