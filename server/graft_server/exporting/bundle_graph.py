@@ -20,9 +20,13 @@ from graft_server.domain.views import names_of
 INPUTS = ("input_ids", "attention_mask")
 _ENCODER, _HEAD, _PACKING = "encoder/", "head/", "packing/"
 _OLDEST_IR = 8
-_IR_OF_TYPES = {
-    **dict.fromkeys(range(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2FNUZ + 1), 9),
-    **dict.fromkeys((TensorProto.UINT4, TensorProto.INT4), 10),
+_IR_OF_TYPES: dict[int, int] = {
+    TensorProto.FLOAT8E4M3FN: 9,
+    TensorProto.FLOAT8E4M3FNUZ: 9,
+    TensorProto.FLOAT8E5M2: 9,
+    TensorProto.FLOAT8E5M2FNUZ: 9,
+    TensorProto.UINT4: 10,
+    TensorProto.INT4: 10,
     TensorProto.FLOAT4E2M1: 11,
 }
 """The IR version that a type of elements came with; see onnx.in.proto."""
@@ -97,11 +101,12 @@ def oldest_ir(model: onnx.ModelProto) -> int:
     for node in (*model.graph.node, *(it for function in model.functions for it in function.node)):
         types |= {it.t.data_type for it in node.attribute if it.HasField("t")}
         types |= {it.i for it in node.attribute if node.op_type == "Cast" and it.name == "to"}
-    return max(_OLDEST_IR, least, *map(_ir_of_type, types))
+    return max(_OLDEST_IR, least, *(_ir_of_type(int(it)) for it in types))
 
 
 def _ir_of_type(kind: int) -> int:
-    return _IR_OF_TYPES.get(kind, onnx.IR_VERSION if kind > TensorProto.FLOAT4E2M1 else 0)
+    newest = int(onnx.IR_VERSION)
+    return _IR_OF_TYPES.get(kind, newest if kind > TensorProto.FLOAT4E2M1 else 0)
 
 
 def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
