@@ -27,6 +27,7 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
@@ -179,6 +180,9 @@ class Service:
         await self._adaptations.follow()
 
     async def _recover(self) -> None:
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
         self._renewals.start()
