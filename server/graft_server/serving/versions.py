@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import BackboneError, DomainError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, DomainError, FaultError, StateError, StoreError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -122,7 +123,19 @@ class Versions:
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
             task.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(task)
+        async with self.existing(version):
+            return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def existing(self, version: Version) -> AsyncIterator[None]:
+        """Work that reads a version's objects: MissingError if it fails because the version was deleted meanwhile."""
+        try:
+            yield
+        except FaultError:
+            with suppress(StoreError):
+                await asyncio.to_thread(self._catalogue.refresh)
+            self._catalogue.snapshot.model(version.model).version(version.number)
+            raise
 
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
@@ -134,14 +147,16 @@ class Versions:
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
-        return await asyncio.to_thread(read_report, self._objects, version.manifest)
+        async with self.existing(version):
+            return await asyncio.to_thread(read_report, self._objects, version.manifest)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
         examples = int(version.summary.get("examples", 0))
-        return await asyncio.to_thread(
-            read_trained_on, self._objects, manifest, examples, erased=version.erased
-        )
+        async with self.existing(version):
+            return await asyncio.to_thread(
+                read_trained_on, self._objects, manifest, examples, erased=version.erased
+            )
 
     async def preload(self) -> None:
         """Loads the versions that "live" points at, but not their backbones if those are loaded on use."""
