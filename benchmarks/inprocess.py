@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.harness import CACHE
@@ -23,6 +22,7 @@ from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, open_backbone
 from graft_server.backbones.text.packing import pack
 from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.onnx_runtime import onnxruntime
 
 Tokens = NDArray[np.int64]
 BUDGETS = (64, 128, 192, 256)

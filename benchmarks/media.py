@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 import graft
@@ -29,6 +28,7 @@ from graft_server.backbones.decoding.audio import LogMelRecipe
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.preprocessor import ImagePreprocessor
 from graft_server.backbones.source import open_backbone
+from graft_server.onnx_runtime import onnxruntime
 
 MAKE = """
 import sys, torch

@@ -46,6 +46,13 @@ def test_every_setting_can_be_a_variable_and_a_key(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("toml", ['listen = ["[::1]:1", "unix:/s"]', 'listen = "[::1]:1, unix:/s"'])
+def test_addresses_may_be_several(tmp_path, toml):
+    assert load({}, {}, write(tmp_path, toml)).addresses == ("[::1]:1", "unix:/s")
+    assert load({"listen": ["[::1]:1", "unix:/s"]}, {}).addresses == ("[::1]:1", "unix:/s")
+    assert load({}, {"GRAFT_LISTEN": "[::1]:1,unix:/s"}).addresses == ("[::1]:1", "unix:/s")
+
+
 def test_other_variables_are_none_of_our_business():
     assert load({}, {"GRAFT_DATA": "x", "STORE": "y", "GRAFT_": "z"}) == Settings()
 
@@ -71,6 +78,11 @@ def test_backbones_keep_their_order_however_they_are_given(tmp_path, toml):
         ({"listen": ":50051"}, "HOST:PORT"),
         ({"listen": "localhost:http"}, "HOST:PORT"),
         ({"listen": "localhost:65536"}, "HOST:PORT"),
+        ({"listen": "127.0.0.1:0,,"}, "HOST:PORT"),
+        ({"listen": ["127.0.0.1:0", "nonsense"]}, "HOST:PORT"),
+        ({"listen": "::1:50051"}, "brackets"),
+        ({"listen": "unix:"}, "unix:PATH"),
+        ({"listen": "unix:/" + "x" * 107}, "107 bytes"),
         ({"device": "tpu"}, "auto, cpu or cuda"),
         ({"precision": "fp64"}, "fp32, int8 or fp16"),
         ({"log_level": "loud"}, "debug, info"),

@@ -1,9 +1,12 @@
-"""What a selection costs, in a worker process as the server runs it: python -m benchmarks.heads.speed [--runs 3].
+"""What a selection costs, in a worker process as the server runs it.
+
+python -m benchmarks.heads.speed [--runs 3] [--before TREE [--pairs 30]]
 
 Wall time, processor time, and the most memory that the process had beyond what it had when the job began, its
 modules imported, with all views in it as float16: the features' own size. Beside, in the same run, one fit of
-scikit-learn's LogisticRegression(C=10) on the pooled features, in a process of its own. The machine should have
-nothing else to do.
+scikit-learn's LogisticRegression(C=10) on the pooled features, in a process of its own. With --before, the
+processor time of the selection is also compared with that of an earlier state, whose checkout is TREE, in
+alternating pairs. The machine should have nothing else to do.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.against import interval
 from benchmarks.datasets import Texts, banking77, clinc150, few_shot
 from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
@@ -42,20 +49,32 @@ REFERENCE = JobType("benchmarks.heads.speed:reference", str, dict[str, float])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="of which the median is given (default: 3)")
-    asyncio.run(_measure(parser.parse_args().runs))
+    parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of an earlier state")
+    parser.add_argument(
+        "--pairs", type=int, default=30, help="draws, on which both states run in turn (default: 30)"
+    )
+    parser.add_argument("--select", metavar="FILE", help="print the processor time of one selection alone")
+    options = parser.parse_args()
+    if options.select:
+        train = _load(options.select)
+        start = time.process_time()
+        select_single_label(train, seed=0)
+        print(time.process_time() - start)
+        return
+    asyncio.run(_measure(options.runs, options.before, options.pairs))
 
 
-async def _measure(runs: int) -> None:
+async def _measure(runs: int, earlier: Path | None, pairs: int) -> None:
     cells = []
     for make, size, seconds in SETS:
         data = featured(make())
-        labels = data.texts.train_labels
-        rows = few_shot(labels, size, 0) if size else np.arange(len(labels))
+        rows = _draw(data, size, 0)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "set.npz"
             _save(path, data, rows)
             found = [await _run(SELECTION, path) for _ in range(runs)]
             reference = await _run(REFERENCE, path)
+            ratio = _over(earlier, path, data, size, pairs) if earlier else None
         features_mb = len(rows) * sum(data.train[view].shape[1] for view in VIEWS) * 2 / MIB
         cells.append(
             {
@@ -65,9 +84,39 @@ async def _measure(runs: int) -> None:
                 "reference": reference["wall_s"],
                 "wall_s_allowed": seconds,
                 "peak_mb_allowed": 3 * features_mb + FREE_MB,
+                "over_earlier": ratio,
             }
         )
         _write(cells)
+
+
+def _over(earlier: Path, path: Path, data: Featured, size: int, pairs: int) -> dict[str, Any]:
+    """The processor time of a selection over that of an earlier state.
+
+    Each pair has a draw of its own: which view a selection takes hangs on the draw, and one view costs twice another.
+    """
+    here = Path(__file__).resolve().parents[2]
+    times: dict[Path, list[float]] = {here: [], earlier.resolve(): []}
+    for n in range(pairs):
+        _save(path, data, _draw(data, size, n))
+        for tree in list(times)[:: 1 if n % 2 else -1]:
+            ran = subprocess.run(
+                [sys.executable, "-m", "benchmarks.heads.speed", "--select", str(path)],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / "server"), str(here)])},
+            )
+            times[tree].append(float(ran.stdout))
+    now, before = times.values()
+    low, ratio, high = interval(np.log(np.array(now) / np.array(before)))
+    return {"ratio": ratio, "low": low, "high": high, "cpu_s": now, "earlier_cpu_s": before}
+
+
+def _draw(data: Featured, size: int, seed: int) -> np.ndarray:
+    """Rows of the training set: so many of each class, or (0) all of them in some order."""
+    labels = data.texts.train_labels
+    return few_shot(labels, size, seed) if size else np.random.default_rng(seed).permutation(len(labels))
 
 
 async def _run(what: JobType[str, dict[str, float]], path: Path) -> dict[str, float]:
@@ -156,19 +205,24 @@ def _write(cells: list[dict[str, Any]]) -> None:
         f"Measured on {hardware()}.",
         "In a worker process; medians. Memory is the most that the process had beyond what it had before it read the",
         "examples. The reference is one fit of scikit-learn's LogisticRegression(C=10) on the pooled features in the",
-        "same run. `python -m benchmarks.heads.speed`",
+        "same run. The last column is the processor time over that of an earlier state, in alternating pairs of a",
+        "draw each, with the 95% interval. `python -m benchmarks.heads.speed --before TREE`",
         "",
-        "| examples × classes | seconds (at most) | times the reference | CPU seconds | peak MiB (at most) |",
-        "|---|---|---|---|---|",
+        "| examples × classes | seconds (at most) | times the reference | CPU s | peak MiB (at most) | over before |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {cell['set']} | **{cell['wall_s']:.2f}** ({cell['wall_s_allowed']:.0f}) "
         f"| {cell['wall_s'] / cell['reference']:.1f} | {cell['cpu_s']:.2f} "
-        f"| **{cell['peak_mb']:.0f}** ({cell['peak_mb_allowed']:.0f}) |"
+        f"| **{cell['peak_mb']:.0f}** ({cell['peak_mb_allowed']:.0f}) | {_ratio(cell['over_earlier'])} |"
         for cell in cells
     ]
     save("heads-speed", lines, cells)
     print("\n".join(lines), flush=True)
+
+
+def _ratio(over: dict[str, Any] | None) -> str:
+    return f"{over['ratio']:.2f} ({over['low']:.2f} to {over['high']:.2f})" if over else ""
 
 
 if __name__ == "__main__":

@@ -11,75 +11,83 @@ It needs only gRPC and protobuf, neither torch nor NumPy. `AsyncClient` has the 
 awaited. Every error derives from `graft.GraftError`.
 """
 
-from graft._client.asynchronous import AsyncClient
-from graft._client.bundle import Bundle
-from graft._client.sync import Client
-from graft._data_files.columns import DataError, RowError
-from graft._data_files.reader import read_examples
-from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
-from graft._records.examples import Delete, Example, Label, TextPair
-from graft._records.predictions import Prediction, Predictions, Score, Timings
-from graft._records.records import (
-    Adaptation,
-    AdaptProgress,
-    AdaptResult,
-    Backbone,
-    CheckResult,
-    Erasure,
-    Event,
-    Model,
-    Outcome,
-    Progress,
-    Publication,
-    Rejection,
-    StoredExample,
-    Version,
-)
-from graft._records.reports import (
-    Candidate,
-    ClassAdvice,
-    ClassReport,
-    Confusion,
-    CurvePoint,
-    DataReport,
-    DuplicateGroup,
-    ExampleRef,
-    HeadChoice,
-    LabelCount,
-    LabelError,
-    LearningCurve,
-    LookAlikes,
-    MapPoint,
-    MultiLabelFigures,
-    NoveltyReport,
-    PredictedValue,
-    RegressionFigures,
-    ReliabilityBin,
-    Report,
-    SimilarLabels,
-    TuningPoint,
-    TuningReport,
-)
-from graft._streams.options import FineTuning
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from graft._version import __version__
-from graft.errors import (
-    AbortedError,
-    AlreadyExistsError,
-    CancelledError,
-    DataLossError,
-    DeadlineExceededError,
-    FailedPreconditionError,
-    FieldViolation,
-    GraftError,
-    InternalError,
-    InvalidArgumentError,
-    NotFoundError,
-    PermissionDeniedError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnimplementedError,
-)
+
+if TYPE_CHECKING:
+    from graft._client.asynchronous import AsyncClient
+    from graft._client.bundle import Bundle
+    from graft._client.sync import Client
+    from graft._data_files.columns import DataError, RowError
+    from graft._data_files.reader import read_examples
+    from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
+    from graft._records.examples import Delete, Example, Label, TextPair
+    from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.records import (
+        Adaptation,
+        AdaptProgress,
+        AdaptResult,
+        Backbone,
+        CheckResult,
+        Erasure,
+        Event,
+        Model,
+        Outcome,
+        Progress,
+        Publication,
+        Rejection,
+        StoredExample,
+        Version,
+    )
+    from graft._records.reports import (
+        Candidate,
+        ClassAdvice,
+        ClassReport,
+        Confusion,
+        CurvePoint,
+        DataReport,
+        DuplicateGroup,
+        ExampleRef,
+        HeadChoice,
+        LabelCount,
+        LabelError,
+        LearningCurve,
+        LookAlikes,
+        MapPoint,
+        MultiLabelFigures,
+        NoveltyReport,
+        PredictedValue,
+        RegressionFigures,
+        ReliabilityBin,
+        Renewal,
+        Report,
+        SimilarLabels,
+        TuningPoint,
+        TuningReport,
+    )
+    from graft._streams.options import FineTuning
+    from graft.errors import (
+        AbortedError,
+        AlreadyExistsError,
+        CancelledError,
+        DataLossError,
+        DeadlineExceededError,
+        FailedPreconditionError,
+        FieldViolation,
+        GraftError,
+        InternalError,
+        InvalidArgumentError,
+        NotFoundError,
+        PermissionDeniedError,
+        ResourceExhaustedError,
+        UnauthenticatedError,
+        UnavailableError,
+        UnimplementedError,
+    )
 
 __all__ = [
     "AbortedError",
@@ -137,6 +145,7 @@ __all__ = [
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
+    "Renewal",
     "Report",
     "ResourceExhaustedError",
     "RowError",
@@ -155,3 +164,113 @@ __all__ = [
     "__version__",
     "read_examples",
 ]
+
+_NAMES_BY_MODULE = {
+    "_client.asynchronous": ("AsyncClient",),
+    "_client.bundle": ("Bundle",),
+    "_client.sync": ("Client",),
+    "_data_files.columns": (
+        "DataError",
+        "RowError",
+    ),
+    "_data_files.reader": ("read_examples",),
+    "_records.evaluations": (
+        "EvaluationRejection",
+        "EvaluationResult",
+        "UnknownLabel",
+    ),
+    "_records.examples": (
+        "Delete",
+        "Example",
+        "Label",
+        "TextPair",
+    ),
+    "_records.predictions": (
+        "Prediction",
+        "Predictions",
+        "Score",
+        "Timings",
+    ),
+    "_records.records": (
+        "Adaptation",
+        "AdaptProgress",
+        "AdaptResult",
+        "Backbone",
+        "CheckResult",
+        "Erasure",
+        "Event",
+        "Model",
+        "Outcome",
+        "Progress",
+        "Publication",
+        "Rejection",
+        "StoredExample",
+        "Version",
+    ),
+    "_records.reports": (
+        "Candidate",
+        "ClassAdvice",
+        "ClassReport",
+        "Confusion",
+        "CurvePoint",
+        "DataReport",
+        "DuplicateGroup",
+        "ExampleRef",
+        "HeadChoice",
+        "LabelCount",
+        "LabelError",
+        "LearningCurve",
+        "LookAlikes",
+        "MapPoint",
+        "MultiLabelFigures",
+        "NoveltyReport",
+        "PredictedValue",
+        "RegressionFigures",
+        "ReliabilityBin",
+        "Renewal",
+        "Report",
+        "SimilarLabels",
+        "TuningPoint",
+        "TuningReport",
+    ),
+    "_streams.options": ("FineTuning",),
+    "errors": (
+        "AbortedError",
+        "AlreadyExistsError",
+        "CancelledError",
+        "DataLossError",
+        "DeadlineExceededError",
+        "FailedPreconditionError",
+        "FieldViolation",
+        "GraftError",
+        "InternalError",
+        "InvalidArgumentError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "ResourceExhaustedError",
+        "UnauthenticatedError",
+        "UnavailableError",
+        "UnimplementedError",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+
+_SUBMODULES = ("errors", "v1")
+"""What `import graft` alone makes attributes of the package, without loading it."""
+
+if not TYPE_CHECKING:  # who checks types knows the names above, and that there are no others
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name where it is first used: the stubs in `graft.v1` load nothing of the client."""
+        if name in _SUBMODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.publishing.renewing import Renewals
 from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
@@ -41,7 +45,7 @@ from graft_server.sharing.cores import usable_cores
 from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
-from graft_server.store.handover import Handover
+from graft_server.store.handover import LOOKS_APART_S, Handover
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -62,7 +66,12 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, on_trunk_change: OnChange = lambda _: None, workers: Place | None = None
+        self,
+        settings: Settings,
+        on_trunk_change: OnChange = lambda _: None,
+        workers: Place | None = None,
+        on_newer: Callable[[], None] = lambda: None,
+        on_usable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
 
@@ -70,6 +79,8 @@ class Service:
             settings: How the service runs.
             on_trunk_change: Called, on the event loop, when a backbone can be used again or can no longer be used.
             workers: Where jobs run; None: where the server does, with the same cache.
+            on_usable: Called, on the event loop, where `predictions_usable` changes.
+            on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
 
         Raises:
             StoreError: The store cannot be used.
@@ -91,6 +102,11 @@ class Service:
             objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
+        self._renewals = Renewals(
+            publisher, self.trunks, self._adaptations.store_of, self._versions.asked, lambda _: on_usable()
+        )
+        self._adaptations.followers.append(self._renewals.follow)
+        self._versions.explain = self._renewals.state_of
         self._deletion = Deletion(
             objects, catalogue, self._versions.forget, settings.erasure_grace_seconds, self._jobs
         )
@@ -109,6 +125,9 @@ class Service:
             self._deletion,
             self._learning,
         )
+        self._catalogue = catalogue
+        self._on_newer = on_newer
+        self._told_of_newer = False
         self._recovery: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -123,9 +142,15 @@ class Service:
         sweeping = asyncio.to_thread(self._tuner.sweep, known.last_erasures)
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
+        await self._renewals.look()
         await self._versions.preload()
-        self._versions.start(self._adaptations.follow)
+        self._versions.start(self._follow)
         self._recovery = asyncio.create_task(self._recover())
+
+    @property
+    def predictions_usable(self) -> bool:
+        """Whether predictions can be answered: by the default backbone, for some model."""
+        return self.trunks.get("").state is not TrunkState.FAILED and self._renewals.usable
 
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
@@ -136,6 +161,7 @@ class Service:
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._renewals.close()
         await self._versions.close()
         await self._jobs.close()
         await self._tuning_jobs.close()
@@ -143,11 +169,32 @@ class Service:
         self._preparing.close()
         self._learning.close()
 
+    def tell_of_newer(self) -> None:
+        """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""
+        if self._catalogue.snapshot.newer and not self._told_of_newer:
+            self._told_of_newer = True
+            self._on_newer()
+
+    async def _follow(self) -> None:
+        self.tell_of_newer()
+        await self._adaptations.follow()
+
     async def _recover(self) -> None:
-        # What was handed over goes only when it is a day old, so nobody has to wait for that at the start.
-        await survived(asyncio.to_thread(self._handover.sweep), "sweeping what was handed over", _log)
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
+        self._renewals.start()
+        await survived(self._sweep_old(), "sweeping what is old", _log)
+
+    async def _sweep_old(self) -> None:
+        """Deletes what belongs to somebody who is no more: what is old, and is there at a second look too."""
+        sweepers = self._handover.sweep, self._tuner.sweep_old
+        looks = [await asyncio.to_thread(it) for it in (self._handover.old, self._tuner.old)]
+        await asyncio.sleep(LOOKS_APART_S)
+        for sweep, old in zip(sweepers, looks, strict=True):
+            await asyncio.to_thread(sweep, old)
 
 
 class App:
@@ -155,6 +202,7 @@ class App:
 
     Attributes:
         service: Everything but the doors.
+        addresses: Where it listens, with real ports, once it has started.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -164,7 +212,8 @@ class App:
             StoreError: The store cannot be used.
         """
         self._settings = settings
-        self.service = Service(settings, self._trunk_changed)
+        self.addresses: tuple[str, ...] = ()
+        self.service = Service(settings, self._trunk_changed, on_newer=self._newer, on_usable=self._usable)
         self._grpc = GrpcServer(
             self.service.adaptations,
             self.service.predictions,
@@ -173,29 +222,62 @@ class App:
         )
 
     async def start(self) -> str:
-        """Starts everything, and returns HOST:PORT once requests are served.
+        """Starts everything, and returns the first address, HOST:PORT or unix:PATH, once requests are served.
 
         Raises:
             BackboneError: The default backbone cannot be used.
-            StoreError: The port cannot be used.
+            StoreError: An address cannot be used.
         """
-        address = self._grpc.listen(self._settings.listen)
+        self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
         await self.service.start()
         await self._grpc.start()
-        return address
+        self.service.tell_of_newer()
+        if not self.service.predictions_usable:
+            self._usable()
+        return self.addresses[0]
 
-    async def stop(self) -> None:
-        """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
-        await self._grpc.refuse()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_seconds))
-        await self.service.drain()
-        await stopping
+    async def stop(self, hurried: asyncio.Event | None = None) -> None:
+        """Asks callers to go elsewhere, lets the calls that are at work finish, and ends everything.
+
+        Args:
+            hurried: Once it is set, nothing is waited for any more.
+        """
+        hurried = hurried or asyncio.Event()
+        self._grpc.refuse()
+        # Whoever balances load sees NOT_SERVING before calls are refused.
+        await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)
+        self._grpc.drain()
+        await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
+        await self._grpc.close()
         await self.service.close()
+
+    async def _finish(self) -> None:
+        await self.service.drain()
+        await self._grpc.finish()
+
+    def _newer(self) -> None:
+        """What is adapted is better sent to a server of the newer release; predictions are answered."""
+        self._grpc.adaptations_usable(False)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
         if trunk.name == self.service.trunks.default:
-            self._grpc.predictions_usable(trunk.state is TrunkState.READY)
+            self._usable()
+
+    def _usable(self) -> None:
+        self._grpc.predictions_usable(self.service.predictions_usable)
+
+
+async def _unhurried(
+    work: Coroutine[Any, Any, None], hurried: asyncio.Event, within_s: float | None = None
+) -> None:
+    """Does some work of the stop; cuts it off after a time, or when the stop is hurried."""
+    working = asyncio.ensure_future(survived(work, "draining", _log))
+    hurry = asyncio.ensure_future(hurried.wait())
+    await asyncio.wait((working, hurry), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    working.cancel()
+    hurry.cancel()
+    await asyncio.gather(working, hurry, return_exceptions=True)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

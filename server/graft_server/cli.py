@@ -15,18 +15,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
+from graft_server.backbones.graphs.cache_folder import open_cache
 from graft_server.domain.errors import DomainError
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
+_log = logging.getLogger(__name__)
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
+    _open_closed_streams()
     parser = _parser()
     asked = parser.parse_args(arguments)
     try:
@@ -36,7 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        asyncio.run(_serve(settings) if asked.command == "serve" else _prepare(settings))
+        cache = open_cache(settings.cache_folder, lasting=asked.command == "prepare")
+        try:
+            environment.settle(cache.path, cache.temporary)
+            settings = msgspec.structs.replace(settings, cache=str(cache.path))
+            asyncio.run(_serve(settings) if asked.command == "serve" else _prepare(settings))
+        finally:
+            cache.close()
     except DomainError as error:
         print(f"graft-server: {error.message}", file=sys.stderr)
         return 1
@@ -44,10 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stopping = asyncio.Event()
+    stopping, hurried = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        """The first signal ends the server in good time, the second at once."""
+        if stopping.is_set():
+            hurried.set()
+        stopping.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     app = App(settings)
     starting = asyncio.create_task(app.start())
     waiting = asyncio.create_task(stopping.wait())
@@ -57,12 +75,34 @@ async def _serve(settings: Settings) -> None:
         # which no request is answered.
         gc.collect()
         gc.freeze()
-        print(f"listening on {starting.result()}", flush=True)
+        starting.result()
+        _say([f"listening on {address}" for address in app.addresses])
         await waiting
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-    await app.stop()
+    await app.stop(hurried)
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Prints lines; that nobody reads them is no reason to end."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except OSError as error:
+        _log.warning("%s, but standard output cannot be written: %s", "; ".join(lines), error.strerror)
+        # What is left in its buffer would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Leads standard streams that were closed into nothing: the next file to be opened would become one of them."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w"))
 
 
 async def _prepare(settings: Settings) -> None:
@@ -114,13 +154,13 @@ def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
     for setting in SETTINGS.values():
         if setting.name not in names:
             continue
-        repeated = setting.name == "backbones"
-        text = setting.help + ("" if repeated else f" (default: {setting.default})")
+        repeated = setting.name == "backbones" or setting.several
+        text = setting.help + ("" if setting.name == "backbones" else f" (default: {setting.default})")
         parser.add_argument(
             "--" + setting.flag,
             dest=setting.name,
             action="append" if repeated else "store",
-            metavar="NAME=SOURCE" if repeated else setting.name.rpartition("_")[2].upper(),
+            metavar="NAME=SOURCE" if setting.name == "backbones" else setting.name.rpartition("_")[2].upper(),
             help=text.replace("%", "%%"),
         )
 

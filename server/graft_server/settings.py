@@ -17,11 +17,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from graft_server.backbones.graphs.cache_folder import private_temporary
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, PRECISIONS
-from graft_server.domain.errors import InvalidError
+from graft_server.domain.errors import InvalidError, StoreError
+from graft_server.environment import home
 
 ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"
+_UNIX = "unix:"
+_SOCKET_PATH_BYTES = 107
 
 
 def _text(description: str) -> Meta:
@@ -41,8 +45,11 @@ def _above_0(description: str) -> Meta:
 
 
 def _default_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return str(Path(base) / "graft")
+    """Under the user's home, if there is one; else "": see `Settings.cache_folder`."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return str(Path(base) / "graft")
+    own = home()
+    return str(own / ".cache" / "graft") if own else ""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +58,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Names that end in `_mb` are in MiB (2**20 bytes).
     """
 
-    listen: Annotated[str, _text("address and port to listen on; port 0 picks a free one")] = (
-        "127.0.0.1:50051"
-    )
+    listen: Annotated[
+        str,
+        Meta(
+            description="where to listen: HOST:PORT, [IPV6]:PORT, where port 0 picks a free one, or unix:PATH; may be "
+            "repeated, or several joined by commas",
+            extra={"several": True},
+        ),
+    ] = "127.0.0.1:50051"
     store: Annotated[
         str, _text("where examples and models are kept: a folder, or s3://, gs:// or az:// …")
     ] = "graft-store"
@@ -81,9 +93,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             *PRECISIONS,
         ),
     ] = "fp32"
-    cache: Annotated[str, _text("folder for exported encoders, made once each")] = msgspec.field(
-        default_factory=_default_cache
-    )
+    cache: Annotated[
+        str,
+        _text("folder for exported encoders, made once each, and for temporary files"),
+    ] = msgspec.field(default_factory=_default_cache)
     workers: Annotated[int, _at_least(1, "training jobs that run at once")] = 1
     tuning_workers: Annotated[int, _at_least(1, "backbones that are tuned at once")] = 1
     tuning_memory_mb: Annotated[
@@ -147,6 +160,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _above_0("length of a clip; longer ones are refused. Encoders read the first 30 s")
     ] = 600.0
     max_audio_ratio: Annotated[float, _above_0("bytes of a clip's samples over bytes of its file")] = 5_000.0
+    drain_notice_seconds: Annotated[
+        float,
+        _at_least(
+            0,
+            "how long, at shutdown, health reports NOT_SERVING while calls are still taken, for balancers that look "
+            "now and then",
+        ),
+    ] = 0.0
     drain_seconds: Annotated[float, _at_least(0, "how long running calls may take to finish at shutdown")] = (
         10.0
     )
@@ -159,8 +180,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to listen, each once."""
+        return tuple(dict.fromkeys(it.strip() for it in self.listen.split(",")))
+
+    @property
     def cache_folder(self) -> Path:
-        """The folder for exported encoders."""
+        """The folder for exported encoders. Raises StoreError: there is neither a home nor a temporary folder."""
+        if not self.cache:
+            try:
+                return private_temporary() / "cache"
+            except OSError as error:
+                raise StoreError(
+                    f"User id {os.geteuid()} has neither a home folder nor one for temporary files ({error.strerror}): "
+                    "give a folder for the cache (--cache, GRAFT_CACHE).",
+                    reason="CACHE_UNUSABLE",
+                ) from error
         return Path(self.cache).expanduser().resolve()
 
     @property
@@ -191,6 +226,11 @@ class Setting:
         return str((self.meta.extra or {}).get("flag", self.name)).replace("_", "-")
 
     @property
+    def several(self) -> bool:
+        """Whether it may be given several times; they are joined by commas."""
+        return bool((self.meta.extra or {}).get("several"))
+
+    @property
     def key(self) -> str:
         """The key in a TOML file; with the prefix GRAFT_ and in capitals, the environment variable."""
         return self.flag.replace("-", "_")
@@ -212,6 +252,8 @@ class Setting:
         """
         if self.name == "backbones":
             return _backbones(value, where)
+        if self.several and isinstance(value, list):
+            value = ",".join(map(str, value))
         try:
             # Flags and variables are always text; a file's values have types of their own.
             parsed = msgspec.convert(
@@ -295,11 +337,15 @@ def _backbones(value: Any, where: str) -> dict[str, str]:
 
 def _checked(settings: Settings) -> Settings:
     """Checks the settings against each other."""
-    host, separator, port = settings.listen.rpartition(":")
-    if not (separator and host and port.isdigit() and int(port) < 1 << 16):
-        raise _invalid(
-            f"listen is {settings.listen!r}: give HOST:PORT, for example 127.0.0.1:50051", "listen"
-        )
+    for address in settings.addresses:
+        _check_address(address)
+    for name, value in {"store": settings.store, "cache": settings.cache, **settings.backbones}.items():
+        if value.startswith("~") and home() is None:
+            raise _invalid(
+                f"{name} is {value!r}, but user id {os.geteuid()} has no home folder: HOME is not set, and there is no "
+                "passwd entry. Give the whole path",
+                name,
+            )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
     unknown = sorted(settings.backbones_on_use - settings.backbones.keys())
@@ -310,6 +356,28 @@ def _checked(settings: Settings) -> Settings:
             "load_on_use",
         )
     return settings
+
+
+def _check_address(address: str) -> None:
+    """Refuses what is no address to listen on."""
+    if address.startswith(_UNIX):
+        path = address.removeprefix(_UNIX)
+        if not path or len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+            raise _invalid(
+                f"listen is {address!r}: give unix:PATH, a path of 1 to {_SOCKET_PATH_BYTES} bytes: "
+                "the system takes no more",
+                "listen",
+            )
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise _invalid(
+            f"listen is {address!r}: give HOST:PORT, for example 127.0.0.1:50051, or unix:PATH", "listen"
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise _invalid(
+            f"listen is {address!r}: put an IPv6 address in brackets, HOST:PORT as [::1]:50051", "listen"
+        )
 
 
 def _invalid(message: str, field_name: str) -> InvalidError:

@@ -18,6 +18,7 @@ TYPICAL = {
     "bert",  # packed texts, and pairs whose tokens say which text they are of
     "roberta",  # pairs with marks between them
     "gpt2",  # padded texts that are read from the left
+    "strange",  # its tokenizer has a token that its embedding lacks, and puts none into every text
     "resnet",
     "vit",
     "clip",  # with a text encoder beside it

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -132,9 +134,9 @@ print(backbone_at(Place(backbones={"mine": "some/model"}), "mine", sys.argv[1]).
 """
 
 
-def test_a_worker_takes_what_the_server_fetched_and_does_not_ask_the_hub_again(folder, tmp_path):
-    in_the_hubs_cache(folder, tmp_path / "hub")
-    expected = open_backbone("mine", str(folder)).encoder_id
+@contextmanager
+def a_hub_without_models(cache: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """An environment in which this is the hub, and the paths that it is asked for."""
     asked: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -147,14 +149,30 @@ def test_a_worker_takes_what_the_server_fetched_and_does_not_ask_the_hub_again(f
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{hub.server_port}"
-        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "hub")}
+        yield {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache)}, asked
+        hub.shutdown()
+
+
+def test_a_worker_takes_what_the_server_fetched_and_does_not_ask_the_hub_again(folder, tmp_path):
+    in_the_hubs_cache(folder, tmp_path / "hub")
+    expected = open_backbone("mine", str(folder)).encoder_id
+    with a_hub_without_models(tmp_path / "hub") as (environment, asked):
         command = [sys.executable, "-c", AT_A_WORKER, expected]
         ended = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, timeout=120, env=environment
         )
-        hub.shutdown()
     assert ended.stdout.strip() == expected
     assert asked == []
+
+
+def test_a_source_that_is_a_hub_id_is_asked_for_at_the_hub(tmp_path):
+    with a_hub_without_models(tmp_path / "hub") as (environment, asked):
+        command = [sys.executable, "-c", OPENED, "some/other"]
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=120, env=environment
+        )
+    assert "some/other could not be fetched from the hub (" in ended.stdout
+    assert any("some/other" in it for it in asked)
 
 
 def test_a_folder_without_weights_is_said(folder):

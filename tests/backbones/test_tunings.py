@@ -69,7 +69,18 @@ def test_at_start_goes_what_an_erasure_or_a_crash_left_for_good(left):
         for it in (path, path.parent, path.parent.parent):
             os.utime(it, (long_ago, long_ago))
     left.tunings.sweep({"m": 7, "m/sub": 2, "gone": 9})
+    left.tunings.sweep_old(left.tunings.old())
     assert left.there == left.cases[2:4]
+
+
+def test_what_looks_old_and_is_written_to_again_stays(left):
+    stored, _ = left.files["other", 0, "a"]
+    os.utime(stored, (0, 0))
+    old = left.tunings.old()
+    assert len(old.objects) == 1
+    os.utime(stored)
+    left.tunings.sweep_old(old)
+    assert left.there == left.cases
 
 
 def test_a_worker_of_its_own_cache_sweeps_that_one_alone(left):

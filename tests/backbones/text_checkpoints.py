@@ -69,6 +69,14 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
+def strange() -> Tokenizer:
+    """Puts no token into every text, and has one, [CUSTOMER], that was added after the embedding was made."""
+    tokenizer = wordpiece()
+    tokenizer.post_processor = processors.Sequence([])
+    tokenizer.add_special_tokens(["[CUSTOMER]"])
+    return tokenizer
+
+
 def byte_level(*, marks: bool) -> Tokenizer:
     """Bytes, as GPT-2's; with marks <s> text </s> and between the texts of a pair, as RoBERTa's."""
     letters = pre_tokenizers.ByteLevel.alphabet()
@@ -112,6 +120,7 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
     }
     return {
         "bert": (BertModel(BertConfig(**bert)), wordpiece(), {}),
+        "strange": (BertModel(BertConfig(**bert | {"vocab_size": 4 + len(WORDS)})), strange(), {}),
         "bert-cls": (BertModel(BertConfig(**bert)), wordpiece(), CLS),
         "electra": (ElectraModel(ElectraConfig(**bert, embedding_size=16)), wordpiece(), {}),
         "roberta": (RobertaModel(RobertaConfig(**bert)), marked, {}),

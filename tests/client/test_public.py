@@ -30,7 +30,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
         "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
-        "MultiLabelFigures", "PredictedValue", "RegressionFigures",
+        "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
@@ -63,9 +63,31 @@ def test_the_options_of_an_adaptation_are_the_arguments_of_adapt() -> None:
 
 
 def test_importing_the_client_loads_neither_numpy_nor_torch_nor_rich() -> None:
-    script = "import sys, graft; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = {
+        name.partition(".")[0] for name in modules_after("import graft; graft.Client; graft.AsyncClient")
+    }
     assert "grpc" in loaded
-    assert not {"numpy", "torch", "rich", "onnxruntime", "graft_server", "grpc_status"} & set(loaded)
+    assert not {"numpy", "torch", "rich", "onnxruntime", "graft_server", "grpc_status"} & loaded
+
+
+def test_the_package_and_the_stubs_load_nothing_of_the_client() -> None:
+    assert "grpc" not in modules_after("import graft")
+    loaded = modules_after("import graft.v1.adaptation_pb2_grpc, graft.v1.model_pb2_grpc")
+    assert {name for name in loaded if name.split(".")[0] == "graft"} == {
+        "graft", "graft._version", "graft.v1", "graft.v1.adaptation_pb2", "graft.v1.adaptation_pb2_grpc",
+        "graft.v1.model_pb2", "graft.v1.model_pb2_grpc", "graft.v1.report_pb2", "graft.v1.types_pb2",
+    }  # fmt: skip
+
+
+def test_names_are_seen_before_they_are_loaded_and_others_are_not_there() -> None:
+    assert set(graft.__all__) <= set(dir(graft))
+    assert not hasattr(graft, "Cleint")
+    listed = set(modules_after("import graft; graft.errors.GraftError; from graft import *; Client, Report"))
+    assert "graft._client.asynchronous" in listed
+
+
+def modules_after(statements: str) -> list[str]:
+    """What a fresh interpreter has loaded after some statements."""
+    script = f"import sys; {statements}; print(*sorted(sys.modules))"
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.text.packing import cost
-from graft_server.domain.errors import BackboneError, DeadlineError, DrainingError, FaultError, OverloadError
+from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.encoding import queueing
 from graft_server.encoding.batcher import Batcher, unread
 from graft_server.encoding.encoder import Encoder, Features
@@ -281,9 +281,9 @@ def test_a_failing_batch_fails_its_own_callers_only(batched, encoder):
         bad = await submit(batcher, [np.array([101, UNKNOWN_TOKEN, 102])])
         fine = await submit(batcher, good)
         gate.open()
-        with pytest.raises(BackboneError) as raised:
-            await bad
-        assert raised.value.reason == "ENCODER_FAILED"
+        (fault,) = (await bad).faults.values()
+        assert isinstance(fault, InvalidError)
+        assert fault.reason == "INPUT_NOT_ENCODED"
         close_to(encoder, good, (await fine).arrays)
         await asyncio.gather(*first)
         assert batcher.queued_length == 0
@@ -321,12 +321,15 @@ def test_each_reader_reads_its_own_rows_in_any_company_and_fails_alone(batched, 
     assert [len(batch) for batch in batched(scenario).batches] == [1, 6]
 
 
-def test_the_rest_of_a_submission_that_failed_is_dropped(batched):
+def test_the_rest_of_a_submission_whose_reader_failed_is_dropped(batched):
+    def broken(features: Features) -> Features:
+        raise FaultError("This head is broken.", reason="TEST")
+
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         first = await hold(batcher, gate)
-        bad = await submit(batcher, [np.array([UNKNOWN_TOKEN]), *tokens(*[20] * 50)])
+        bad = await submit(batcher, tokens(*[20] * 50), reader=broken)
         gate.open()
-        with pytest.raises(BackboneError):
+        with pytest.raises(FaultError):
             await bad
         await asyncio.gather(*first)
         await batcher.encode(tokens(4))
@@ -455,7 +458,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
         await batcher.encode(texts, lane=Lane.ADAPT)
         await batcher.encode(texts)
         assert batcher.queued_length == 0
-        assert not any(queue.rows or queue.requests for queue in batcher._queues.lanes.values())
+        assert not any(queue or queue.requests for queue in batcher._queues.lanes.values())
         assert not batcher._unanswered
 
     batched(scenario, budget=128, workers=2)

@@ -34,7 +34,7 @@ print(json.dumps([[dict(it.scores) for it in answers], [it.novelty for it in ans
 @pytest.fixture(scope="module")
 def wires(serving_many, text_checkpoints, tmp_path_factory) -> Iterator[Any]:
     """One server with all of them, the default backbone, and one that cannot be loaded."""
-    sources = {name: text_checkpoints / name for name in TEXTS}
+    sources = {name: text_checkpoints / name for name in (*TEXTS, "strange")}
     broken = {"broken": tmp_path_factory.mktemp("empty")}
     with serving_many({**broken, **sources}, on_use=rare(TEXTS)) as wire:
         yield wire
@@ -113,6 +113,52 @@ def test_a_backbone_that_cannot_be_loaded_says_why_and_stops_no_other(wires, few
     assert "there is no model.safetensors in its folder" in broken.error
     call = wires.adapt(model=model, backbone="broken")
     assert call.failure().reason == "BACKBONE_WEIGHTS_MISSING"
+
+
+STRANGE = ["the lock is stuck", "the [CUSTOMER] lock", "\u200b", "my bill"]
+"""Two that the backbone "strange" reads, and between them two that it cannot read."""
+REFUSED = [None, "TOKEN_NOT_EMBEDDED", "INPUT_EMPTY", None]
+ISOLATED_REFUSALS = """
+import json, sys
+sys.path.append(sys.argv[1])
+from predict import predict
+print(json.dumps([getattr(it, "reason", None) for it in predict(json.loads(sys.argv[2]))]))
+"""
+
+
+def test_texts_that_the_tokenizer_and_the_weights_cannot_read_are_refused_alone(wires, few, model, tmp_path):
+    (warning,) = described(wires)["strange"].warnings
+    assert "[CUSTOMER]" in warning
+    call = wires.adapt(model=model, backbone="strange")
+    # The names of labels need not be readable.
+    call.examples(0, [*few, *((text, "lock") for text in STRANGE), *[("a key", "[CUSTOMER]")] * 2])
+    rejected = call.accepted(len(few) + len(STRANGE) + 2)
+    assert [(it.sequence - len(few), it.reason) for it in rejected] == [
+        (place, reason) for place, reason in enumerate(REFUSED) if reason
+    ]
+    call.commit("publish", close=True)
+    assert call.next("published").summary.examples == len(few) + 4
+
+    found = wires.predict(model, STRANGE).results
+    assert [wires.failure(it.error).reason if it.HasField("error") else None for it in found] == REFUSED
+    error = wires.failure(found[1].error)
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "[CUSTOMER]" in error.metadata.values()
+    alone = wires.predict(model, STRANGE[1:2]).results
+    assert [wires.failure(it.error).reason for it in alone] == REFUSED[1:2]
+
+    inputs = [types_pb2.Example(input=types_pb2.Input(text=text), label="lock") for text in STRANGE]
+    evaluated = wires.model.EvaluateModel(
+        iter([model_pb2.EvaluateModelRequest(model=model, examples=inputs)]), timeout=60
+    )
+    assert [(it.index, it.reason) for it in evaluated.rejected] == [(1, REFUSED[1]), (2, REFUSED[2])]
+
+    exported(wires, model, tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", ISOLATED_REFUSALS, str(tmp_path), json.dumps(STRANGE)],
+        check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(ran.stdout) == REFUSED
 
 
 PAIRS = [("the lock", "is stuck"), ("is stuck", "the lock"), ("my bill " * 40, "is wrong"), ("the", "the")]

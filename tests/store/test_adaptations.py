@@ -352,8 +352,7 @@ def test_features_without_a_note_of_truncated_inputs_read_as_such_of_whole_ones(
     pooled = np.arange(6, dtype=np.float16).reshape(3, 2)
     noted = encode_features({"pooled": pooled}, np.array([False, True, False]))
     assert decode_features(noted).truncated.tolist() == [False, True, False]
-    without = encode_features({"pooled": pooled}, np.zeros(3, bool))
-    assert noted.startswith(without)  # as a store of an earlier release has them
+    without = noted[: noted.index(b"\x82\xa6format")]  # as a store of an earlier release has them
     read = decode_features(without)
     assert read.truncated.tolist() == [False] * 3
     assert read.features["pooled"].tolist() == decode_features(noted).features["pooled"].tolist()

@@ -191,3 +191,33 @@ def test_a_damaged_entry_is_named_and_the_rest_is_served_but_not_changed(tmp_pat
         publish(damaged, "a", "y")
     entry.write_bytes(whole)
     assert publish(Catalogue(Objects.open(tmp_path)), "b", "y") == 2
+
+
+@pytest.mark.parametrize("missing", [(1,), (2,), (2, 3), (1, 3)])
+@pytest.mark.parametrize("bucket", [False, True])
+def test_an_entry_that_is_missing_is_named_and_nothing_is_written_over_those_after_it(
+    tmp_path, missing, bucket
+):
+    objects = Objects.open("memory:///") if bucket else Objects.open(tmp_path)
+    catalogue, behind = Catalogue(objects), Catalogue(objects)
+    for commit in "wxyz":
+        publish(catalogue, "a", commit)
+    keys = [f"catalogue/{number:020d}.json" for number in missing]
+    objects.delete(keys)
+    for found in (behind, Catalogue(objects)):
+        assert set(found.refresh().damaged) == set(keys)
+        assert set(found.snapshot.model("a").versions) == {1, 2, 3, 4} - set(missing)
+        with pytest.raises(CorruptError, match=keys[0]):
+            publish(found, "a", "v")
+    assert objects.keys("catalogue/") == sorted(
+        f"catalogue/{it:020d}.json" for it in {1, 2, 3, 4} - set(missing)
+    )
+    assert publish(catalogue, "a", "v") == 5  # it has read them all
+
+
+def test_what_is_no_entry_is_passed_over(tmp_path):
+    catalogue = Catalogue(Objects.open(tmp_path))
+    publish(catalogue, "a", "x")
+    (tmp_path / "catalogue" / "lost+found").mkdir()
+    (tmp_path / "catalogue" / "copy of 1.json").write_text("{}")
+    assert publish(Catalogue(Objects.open(tmp_path)), "a", "y") == 2

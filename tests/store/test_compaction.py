@@ -10,7 +10,7 @@ from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.compaction import FAN_IN, LARGEST_BYTES, compact
-from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, sweep
+from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, give_up, sweep
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import ExampleIndex
@@ -218,8 +218,10 @@ def test_a_crash_loses_nothing_and_what_it_leaves_is_swept(objects, monkeypatch,
     again = load(objects)
     assert rows(objects, w=FAN_IN + 1) == before
     assert again.writer("w").next_sequence == FAN_IN + 1
-    late = datetime.now(UTC) + ORPHAN_AGE + timedelta(minutes=1)
-    garbage = sweep(objects, again, now=late if when == "before" else None)
+    late = objects.now() + ORPHAN_AGE + timedelta(minutes=1)
+    monkeypatch.setattr(objects, "now", lambda: late)
+    give_up(objects, again)
+    garbage = sweep(objects, again)
     assert len(garbage) == (2 if when == "before" else 2 * FAN_IN)
     objects.delete(garbage)
     assert rows(objects, w=FAN_IN + 1) == before

@@ -9,7 +9,14 @@ from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
-from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, erased_examples, sweep
+from graft_server.store.adaptations.erasure import (
+    ORPHAN_AGE,
+    Wanted,
+    erase,
+    erased_examples,
+    give_up,
+    sweep,
+)
 from graft_server.store.adaptations.segments import ERASED, Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.training_rows import read_rows
@@ -124,8 +131,12 @@ def test_a_crash_before_the_generation_counts_changes_nothing_and_its_objects_go
     assert rows(objects) == before
     # They may be about to count, for all that anybody knows.
     assert sweep(objects, again) == []
-    late = datetime.now(UTC) + ORPHAN_AGE + timedelta(minutes=1)
-    orphans = sweep(objects, again, now=late)
+    give_up(objects, again)
+    assert sweep(objects, again) == []
+    late = objects.now() + ORPHAN_AGE + timedelta(minutes=1)
+    monkeypatch.setattr(objects, "now", lambda: late)
+    give_up(objects, again)
+    orphans = sweep(objects, again)
     assert len(orphans) == 4  # two segments and their features
     objects.delete(orphans)
     assert rows(objects) == before

@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -87,10 +88,43 @@ def test_what_nobody_took_is_swept_and_what_is_new_stays(tmp_path):
         objects.create(folder + "file", b"data")
     for path in (handover.local(old), tmp_path / "store" / old / "file"):
         os.utime(path, (long_ago, long_ago))
-    handover.sweep()
+    handover.sweep(handover.old())
     assert objects.keys("handed-over/") == [new + "file"]
     assert (handover.local(new) / "file").exists()
     assert not handover.local(old).exists()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=1, hours=1), timedelta(days=20_000)])
+def test_a_clock_that_was_set_forward_takes_nothing_that_somebody_works_with(tmp_path, monkeypatch, ahead):
+    objects = Objects.open(tmp_path / "store")
+    handover = Handover(objects, tmp_path / "cache")
+    forgotten, taken, written_to = (handover.new_folder() for _ in range(3))
+    for folder in (forgotten, taken, written_to):
+        written(handover, folder, file=b"data")
+        objects.create(folder + "file", b"data")
+    wall, now = time.time() + ahead.total_seconds(), objects.now() + ahead
+    monkeypatch.setattr(objects, "now", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: wall)
+    old = handover.old()
+    assert set(old.objects) == {it + "file" for it in (forgotten, taken, written_to)}
+    handover.drop(taken)
+    objects.delete([taken + "file", written_to + "file"])
+    objects.create(written_to + "file", b"data")
+    os.utime(handover.local(written_to), (0, 0))
+    handover.sweep(old)
+    assert objects.keys("handed-over/") == [written_to + "file"]
+    assert handover.local(written_to).exists()
+    assert not handover.local(forgotten).exists()
+
+
+def test_ages_go_by_the_stores_time_and_not_by_this_machines_clock(tmp_path, monkeypatch):
+    objects = Objects.open(tmp_path / "store")
+    objects.create("tunings/a", b"data")
+    for error in (timedelta(hours=-1), timedelta(days=1)):
+        monkeypatch.setattr(time, "time", lambda error=error: 1_780_000_000 + error.total_seconds())
+        assert abs(objects.ages("tunings/")["tunings/a"]) < timedelta(minutes=10)
+    assert objects.keys("handed-over/") == []  # what was written to ask for the time is gone
+    assert objects.ages("nothing/") == {}
 
 
 def test_a_cache_is_told_from_others_by_what_is_made_once(tmp_path):

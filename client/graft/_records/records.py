@@ -136,6 +136,9 @@ class Backbone:
     export_parity: float
     """The difference of its features from the original model's, relative to the largest component; 0: not
     known."""
+    warnings: tuple[str, ...]
+    """What users of its files should know, in sentences: for example, that its tokenizer has tokens which its weights
+    lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +396,7 @@ def backbone_of(message: model_pb2.Backbone) -> Backbone:
         input_kinds=tuple(message.input_kinds),
         unfreezable_layers=message.unfreezable_layers,
         export_parity=message.export_parity,
+        warnings=tuple(message.warnings),
     )
 
 

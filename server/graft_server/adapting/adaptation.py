@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.follower import Interim
-from graft_server.adapting.outbox import Outbox
+from graft_server.adapting.outbox import MOST_UNREAD, Outbox
 from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
@@ -27,9 +27,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-MOST_UNREAD = 64
-"""A caller with this many unread messages gets none about the server's own commits: events have them all."""
 
 
 class Work(enum.Enum):
@@ -219,6 +216,7 @@ class Adaptation:
         Raises:
             StateError: The adaptation takes no more commits.
             OverloadError: Too many commits wait.
+            NewerError: A newer release wrote to the catalogue.
         """
         watermarks = {position.writer_id: position.next_sequence for position in await self.positions()}
         watermarks[own.writer_id] = own.next_sequence
@@ -229,6 +227,7 @@ class Adaptation:
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
         if commit_id not in self.store.commits:
+            self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
             asyncio.to_thread(self.store.commit, commit_id, watermarks, close=close, writer_id=writer_id)

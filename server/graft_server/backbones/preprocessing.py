@@ -6,6 +6,7 @@ modality: the batcher fills its batches by the length of items, the encoder hand
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.views import POOLED
+
+_log = logging.getLogger(__name__)
 
 FEATURES_VIEW = "FEATURES_VIEW"
 """The reason of an error about features that the model's head does not read."""
@@ -51,12 +54,16 @@ class Preprocessor(Protocol):
         kinds: The kinds of input that it takes.
         budgets: The costs of a batch that are worth trying.
         longest: What it reads of an input at most, in words, such as "256 tokens"; "": an input has no length.
+        always_reads: Whether it can read every input of its kinds, so that none has to be prepared to find out.
+        warnings: What users of the backbone's files should know, in sentences.
     """
 
     modality: Modality
     kinds: frozenset[Kind]
     budgets: Budgets
     longest: str
+    always_reads: bool
+    warnings: tuple[str, ...]
 
     def prepare(self, value: Input) -> Prepared:
         """Prepares one input.
@@ -107,13 +114,23 @@ def each_alone(
     prepare: Callable[[Input], Prepared], inputs: Sequence[Input]
 ) -> list[Prepared | InvalidError]:
     """Prepares inputs one after the other; a bad one fails alone."""
-    prepared: list[Prepared | InvalidError] = []
-    for value in inputs:
-        try:
-            prepared.append(prepare(value))
-        except InvalidError as error:
-            prepared.append(error)
-    return prepared
+    return [alone(prepare, value) for value in inputs]
+
+
+def alone(prepare: Callable[[Input], Prepared], value: Input) -> Prepared | InvalidError:
+    """Prepares one input; returns its error, whatever it is: those that are prepared with it are not at fault."""
+    try:
+        return prepare(value)
+    except InvalidError as error:
+        return error
+    except Exception:  # noqa: BLE001 - whatever a file or a text makes a library raise
+        _log.exception("preparing an input of kind %s", value.kind)
+        return InvalidError(
+            f"The {value.kind} cannot be prepared for the backbone; the server's log has the details. Send it in "
+            "another form.",
+            reason="INPUT_UNREADABLE",
+            field=str(value.kind),
+        )
 
 
 def wrong_modality(kind: Kind, modality: Modality, kinds: frozenset[Kind]) -> InvalidError:

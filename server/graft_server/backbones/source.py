@@ -10,15 +10,18 @@ import functools
 import hashlib
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from graft_server.backbones import hub
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, sha256
 from graft_server.backbones.families import family_of
 from graft_server.domain.errors import BackboneError
+from graft_server.environment import with_hub
 from graft_server.jobs.job import Place
 
 DEFAULT_NAME = "minilm"
@@ -33,7 +36,6 @@ _PUBLISHED_SHA256 = {
 }
 PRECISIONS = ("fp32", "int8", "fp16")
 """What an encoder may compute in: int8 on the CPU only, fp16 on a GPU only."""
-_HUB_FILES = ["*.json", "*.safetensors", "1_Pooling/config.json"]
 
 
 def open_backbone(name: str, source: str, *, precision: str = "fp32", fetched: bool = False) -> Backbone:
@@ -67,6 +69,7 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32", fetched: b
         encoder_id=_encoder_id(identity, precision),
         precision=precision,
         reference_id=_encoder_id(identity, "fp32"),
+        identity=_whole(identity, precision),
     )
 
 
@@ -119,10 +122,20 @@ def _weights_digest(checkpoint: Checkpoint, source: str) -> str:
 
 
 def _encoder_id(identity: Mapping[str, Any], precision: str) -> str:
+    return identified(_whole(identity, precision))
+
+
+def identified(identity: Mapping[str, Any]) -> str:
+    """Returns the `encoder_id` of what decides features."""
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _whole(identity: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """What decides the features in a precision."""
     whole = {**identity, "precision": precision}
     if precision != "fp32":
         whole["reduction"] = REDUCTION_RECIPE
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+    return whole
 
 
 def _find(name: str, source: str, *, fetched: bool) -> Path:
@@ -156,18 +169,24 @@ def _package_folder(name: str, package: str) -> Path:
 
 
 def _download(name: str, hub_id: str, *, fetched: bool) -> Path:
-    # Imported here: it takes a quarter of a second, and most servers never download.
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    if fetched:
-        with suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, local_files_only=True))
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise BackboneError(
-            f"Backbone {name}: {hub_id} could not be fetched from the hub ({type(error).__name__}), and is "
-            "not cached here. Check the id and the network, or give a local folder.",
-            reason="BACKBONE_DOWNLOAD_FAILED",
-        ) from error
+    """Fetches a hub id's files by a process of its own: no other may ask the hub for anything."""
+    if fetched and (folder := hub.cached(hub_id)) is not None:
+        return folder
+    # What it shows of its progress goes to standard error.
+    child = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", hub.__name__, hub_id],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=with_hub(),
+        text=True,
+        check=False,
+    )
+    said = child.stdout.strip()
+    if child.returncode == 0:
+        return Path(said)
+    why = said or f"exit status {child.returncode}"
+    raise BackboneError(
+        f"Backbone {name}: {hub_id} could not be fetched from the hub ({why}), and is not cached here. Check the "
+        "id and the network, or give a local folder.",
+        reason="BACKBONE_DOWNLOAD_FAILED",
+    )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.store.objects.formats import FORMAT, require_format
 from graft_server.store.objects.objects import Objects
 
 Array = NDArray[np.float32]
@@ -75,10 +76,10 @@ class TuningSet:
     @classmethod
     def read(cls, objects: Objects, key: str) -> TuningSet:
         """Reads the object. Raises ObjectMissingError or CorruptError."""
-        found = _unpacked(objects.get(key))
+        found = _unpacked(objects, key)
         ids = tuple(json.loads(found.pop("ids").tobytes()))
         head = found.pop("weight"), found.pop("bias")
-        return cls(ids=ids, head=head, **found)
+        return cls(ids=ids, head=head, **{name: it for name, it in found.items() if name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +115,7 @@ class TunedParts:
     @classmethod
     def read(cls, objects: Objects, key: str) -> TunedParts:
         """Reads the object. Raises ObjectMissingError or CorruptError."""
-        found = _unpacked(objects.get(key))
+        found = _unpacked(objects, key)
         return cls(found["features"], (found["weight"], found["bias"]), int(found["top_bytes"]))
 
 
@@ -136,7 +137,7 @@ def write_probabilities(objects: Objects, folder: str, probabilities: Array) -> 
 
 def read_probabilities(objects: Objects, key: str) -> Array:
     """Reads what `write_probabilities` wrote, shape (m, k). Raises ObjectMissingError or CorruptError."""
-    return _unpacked(objects.get(key))["probabilities"]
+    return _unpacked(objects, key)["probabilities"]
 
 
 def _create(objects: Objects, folder: str, name: str, data: bytes) -> str:
@@ -152,9 +153,12 @@ def _top_key(key: str) -> str:
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     data = io.BytesIO()
-    np.savez(data, allow_pickle=False, **arrays)
+    np.savez(data, allow_pickle=False, **arrays, format=np.array(FORMAT))
     return data.getvalue()
 
 
-def _unpacked(data: bytes) -> dict[str, NDArray[Any]]:
-    return dict(np.load(io.BytesIO(data)))
+def _unpacked(objects: Objects, key: str) -> dict[str, NDArray[Any]]:
+    """Reads the arrays of an object. Raises ObjectMissingError, CorruptError or NewerError."""
+    found = dict(np.load(io.BytesIO(objects.get(key))))
+    require_format(key, int(found.pop("format", 1)))
+    return found

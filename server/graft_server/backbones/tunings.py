@@ -15,11 +15,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from graft_server.jobs.job import Place
+from graft_server.store.handover import Old
 from graft_server.store.objects.objects import Objects
 
 OLDEST = timedelta(days=7)
@@ -87,21 +88,32 @@ class Tunings:
         """Deletes what commits left that were given up for good."""
         given_up = {_digest(adaptation, it) for it in commits}
         if given_up:
-            self._delete(f"{_digest(model)}/", lambda it, _: it.commit in given_up)
+            self._delete(f"{_digest(model)}/", lambda it: it.commit in given_up)
 
     def forget(self, model: str, erasure: int) -> None:
         """Deletes what was made of a model's examples before an erasure."""
-        self._delete(f"{_digest(model)}/", lambda it, _: it.erasure < erasure)
+        self._delete(f"{_digest(model)}/", lambda it: it.erasure < erasure)
 
     def sweep(self, erasures: Mapping[str, int]) -> None:
-        """Deletes what was made before an erasure, and what is so old that its commit never ended.
+        """Deletes what was made before an erasure, and from the cache what is so old that its commit never ended.
 
         Args:
             erasures: Model to the number of the catalogue's entry that last erased examples of it, or all of it.
         """
         last = {_digest(model): number for model, number in erasures.items()}
-        self._delete("", lambda it, age: age > OLDEST or it.erasure < last.get(it.model, 0))
+        self._delete("", lambda it: it.erasure < last.get(it.model, 0))
         self.sweep_cache()
+
+    def old(self) -> Old:
+        """Returns the objects that are so old that their commits may never have ended."""
+        ages, times = self._objects.ages(_ROOT), self._objects.times(_ROOT)
+        named = {it: _Named.of(it.removeprefix(_ROOT)) for it in times}
+        return Old({it: times[it] for it in times if named[it] and ages.get(it, timedelta(0)) > OLDEST}, {})
+
+    def sweep_old(self, old: Old) -> None:
+        """Deletes objects that were old at an earlier look and are there as they were."""
+        times = self._objects.times(_ROOT)
+        self._objects.delete([key for key, time in old.objects.items() if times.get(key) == time])
 
     def sweep_cache(self) -> None:
         """Deletes from the cache what is so old that its commit never ended, also of stores that are gone."""
@@ -109,17 +121,16 @@ class Tunings:
             if _age(path) > OLDEST:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _delete(self, prefix: str, doomed: Callable[[_Named, timedelta], bool]) -> None:
-        ages = self._objects.ages(_ROOT + prefix, datetime.now(UTC))
-        named = {key: _Named.of(key.removeprefix(_ROOT)) for key in ages}
-        self._objects.delete([key for key, it in named.items() if it is not None and doomed(it, ages[key])])
+    def _delete(self, prefix: str, doomed: Callable[[_Named], bool]) -> None:
+        named = {key: _Named.of(key.removeprefix(_ROOT)) for key in self._objects.keys(_ROOT + prefix)}
+        self._objects.delete([key for key, it in named.items() if it is not None and doomed(it)])
         own = prefix.rstrip("/")
-        self._delete_local(lambda it, age: own in ("", it.model) and doomed(it, age))
+        self._delete_local(lambda it: own in ("", it.model) and doomed(it))
 
-    def _delete_local(self, doomed: Callable[[_Named, timedelta], bool]) -> None:
+    def _delete_local(self, doomed: Callable[[_Named], bool]) -> None:
         for path in self._folder.glob("*/*/*"):
             named = _Named.of(path.relative_to(self._folder).as_posix())
-            if named is not None and doomed(named, _age(path)):
+            if named is not None and doomed(named):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -37,6 +37,8 @@ class BackboneDescription:
     """How much the server's memory grew when the encoder was loaded and first run; 0: not loaded."""
     kinds: tuple[Kind, ...]
     """The kinds of input that it reads, sorted."""
+    warnings: tuple[str, ...] = ()
+    """What users of its files should know, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)

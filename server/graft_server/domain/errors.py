@@ -2,6 +2,7 @@
 
     DomainError
     ├── InvalidError        the request can never work as it is
+    ├── TooLargeError       the request has more bytes than are read
     ├── MissingError        something that the request names does not exist
     ├── ConflictError       somebody else was faster: look again, then decide
     ├── StateError          the request could work in another state of the system
@@ -11,6 +12,7 @@
     └── FaultError          something broke here; the caller did nothing wrong
         ├── StoreError      an object could not be written or read
         │   ├── CorruptError    an object is not what was written
+        │   ├── NewerError      a newer release wrote an object
         │   └── StoreFullError  there is no space left
         ├── BackboneError   a backbone cannot be used
         └── WorkerError     a worker process failed
@@ -21,6 +23,10 @@ They know nothing of gRPC: `frontends.grpc.errors` has the one table that gives 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
+
+UPGRADE = "upgrade this server to that release, or serve this store with it. Nothing is written over it."
+"""What helps where something is newer than this release."""
 
 
 class DomainError(Exception):
@@ -46,6 +52,10 @@ class DomainError(Exception):
 
 class InvalidError(DomainError):
     """The request can never work as it is."""
+
+
+class TooLargeError(DomainError):
+    """The request has more bytes than are read."""
 
 
 class MissingError(DomainError):
@@ -96,6 +106,27 @@ class StoreError(FaultError):
 
 class CorruptError(StoreError):
     """An object is not what was written."""
+
+
+class NewerError(StoreError):
+    """An object is what was written, by a newer release than this one, which cannot read it."""
+
+    @classmethod
+    def of_format(cls, what: str, number: int, reads: int, metadata: Mapping[str, str] = {}) -> Self:
+        """Returns the error for something of a newer format.
+
+        Args:
+            what: What it is: the subject of a sentence.
+            number: Its format.
+            reads: The newest format that this release knows.
+            metadata: Further facts for programs.
+        """
+        return cls(
+            f"{what} was written by a newer release of Graft (format {number}; this release reads up to {reads}): "
+            f"{UPGRADE}",
+            reason="OBJECT_NEWER",
+            metadata={**metadata, "format": str(number), "reads": str(reads)},
+        )
 
 
 class StoreFullError(StoreError):

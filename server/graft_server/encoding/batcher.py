@@ -19,7 +19,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,23 +27,25 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import DeadlineError, DrainingError, FaultError
+from graft_server.domain.caller import NOBODY, Caller
+from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.encoding.encoder import Features
+from graft_server.encoding.isolating import AT_FAULT, Suspects, isolated, no_room
 from graft_server.encoding.queueing import (
-    Arrays,
     Batch,
     Lane,
     Limits,
     Part,
     Price,
     Queues,
-    Reader,
-    Submission,
+    admission,
     idle_s,
     next_batch,
-    refusal,
+    queue_full,
 )
+from graft_server.encoding.rooms import Rooms
 from graft_server.encoding.tuned_layers import TunedLayers
+from graft_server.encoding.waiting import Arrays, Reader, Submission
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +77,9 @@ class Encoded:
     """The encoder's time for the batches that had the items, in seconds."""
     read_s: float
     """The reader's time for those batches, in seconds."""
+    faults: Mapping[int, InvalidError] = field(default_factory=dict)
+    """The errors of the rows on which the encoder fails, by their places; their rows of `arrays` say nothing. Where all
+    rows are at fault there are no arrays."""
 
 
 def unread(features: Features) -> Arrays:
@@ -92,10 +97,13 @@ class _Answer:
     """The number of items in the submission."""
     remaining: int
     """The number of items not read yet."""
+    caller: Caller = NOBODY
+    """Who waits for it; None: not known."""
     queue_s: float = 0.0
     encode_s: float = 0.0
     read_s: float = 0.0
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    faults: dict[int, InvalidError] = field(default_factory=dict)
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -110,8 +118,20 @@ class _Answer:
                 if name not in self.arrays:
                     self.arrays[name] = np.empty((self.count, *array.shape[1:]), array.dtype)
                 self.arrays[name][rows] = array
-        if self.remaining == 0 and not self.future.done():
-            self.future.set_result(Encoded(self.arrays, self.queue_s, self.encode_s, self.read_s))
+        self._end_if_done()
+
+    def refuse(self, rows: list[int], error: InvalidError) -> None:
+        """Notes rows that are at fault; the others are answered."""
+        self.remaining -= len(rows)
+        self.faults |= dict.fromkeys(rows, error)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self.remaining or self.future.done():
+            return
+        for array in self.arrays.values() if self.faults else ():
+            array[list(self.faults)] = 0  # nothing was ever written there
+        self.future.set_result(Encoded(self.arrays, self.queue_s, self.encode_s, self.read_s, self.faults))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,13 +145,30 @@ class _Reading:
 
 
 class Batcher:
-    """Owns the queue in front of one encoder, and the threads that run it."""
+    """Owns the queue in front of one encoder, and the threads that run it.
 
-    def __init__(self, encoder: Encodes, limits: Limits, price: Price) -> None:
+    Attributes:
+        rooms: How much of each caller's predictions is at work at once.
+    """
+
+    def __init__(
+        self, encoder: Encodes, limits: Limits, price: Price, probe: Sized = np.ones(4, np.int64)
+    ) -> None:
+        """Makes it; it runs nothing yet.
+
+        Args:
+            encoder: What it runs.
+            limits: How much it runs and queues at once.
+            price: The cost of a batch.
+            probe: An item that the encoder can read, to find out whether rows or the encoder are at fault.
+        """
         self._encoder = encoder
+        self._probe = probe
+        self._suspects = Suspects(limits.budget)
         self._limits = limits
         self._price = price
         self._queues = Queues()
+        self.rooms = Rooms(limits)
         self._wakeup = asyncio.Event()
         self._executor = ThreadPoolExecutor(
             limits.workers, thread_name_prefix="encoder", initializer=_yield_to_others
@@ -170,8 +207,12 @@ class Batcher:
         tuned: TunedLayers | None = None,
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
+        caller: Caller = NOBODY,
+        opens: bool = True,
     ) -> Encoded:
         """Returns a reader's result for the features of n >= 1 prepared items.
+
+        An item on which the encoder fails has its error among the result's faults; the others are answered.
 
         Args:
             items: The encoder's items; see `backbones.preprocessing.Prepared.item`.
@@ -179,9 +220,11 @@ class Batcher:
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: The kind of caller that waits for them.
             deadline: On the clock of time.monotonic(): items that are not encoded by then are dropped.
+            caller: Who waits for them, in turns with others. The rows of a caller whose rows failed run apart.
+            opens: Whether it is the first part of a request: other parts are not refused.
 
         Raises:
-            OverloadError: Too much is queued already.
+            OverloadError: Too much is queued already, or a caller that asks for far less came after it.
             DeadlineError: The deadline passed first.
             DrainingError: The batcher is closed.
             BackboneError: The encoder failed.
@@ -189,24 +232,41 @@ class Batcher:
         """
         if self._closed:
             raise DrainingError
-        if lane is Lane.PREDICT:
-            self.require_room()
+        if lane is Lane.PREDICT and opens:
+            self._make_room(caller, sum(map(len, items)))
         now = time.monotonic()
         future: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
-        submission = Submission(items, reader, tuned, deadline, future.done)
+        submission = Submission(items, reader, tuned, deadline, future.done, caller, opens)
         self._queues.put(submission, lane, now)
         self._wakeup.set()
-        self._unanswered[submission] = _Answer(future, now, len(items), len(items))
+        self._unanswered[submission] = _Answer(future, now, len(items), len(items), caller)
         try:
             return await future
         finally:
             del self._unanswered[submission]
+            self._queues.withdraw(submission, lane)
 
-    def require_room(self) -> None:
-        """Raises OverloadError if too many predictions are queued; call it before preparing a request."""
-        error = refusal(self._queues, self._limits)
-        if error is not None:
-            raise error
+    def require_room(self, caller: Caller, length: float) -> None:
+        """Raises OverloadError if a request would be refused; call it before preparing one.
+
+        Args:
+            caller: Whose request it is.
+            length: The length of its first part, as far as it is known.
+        """
+        found = admission(self._queues, self._limits, caller, length)
+        if isinstance(found, OverloadError):
+            raise found
+
+    def _make_room(self, caller: Caller, length: int) -> None:
+        """Refuses what has to give way to a request; raises OverloadError if that is the request itself."""
+        found = admission(self._queues, self._limits, caller, length)
+        if isinstance(found, OverloadError):
+            raise found
+        if found is not None:
+            answer = self._unanswered.get(found)
+            if answer is not None:
+                answer.fail(queue_full(self._queues))
+            self._queues.withdraw(found, Lane.PREDICT)
 
     def _start_worker(self) -> None:
         task = asyncio.create_task(self._work(), name="encoder")
@@ -225,36 +285,67 @@ class Batcher:
 
     def _fail_all(self, error: Callable[[], Exception]) -> None:
         self._queues.clear()
+        self._suspects.clear()
         for answer in self._unanswered.values():
             answer.fail(error())
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            batch = self._next_batch()
-            if batch is None:
+            if (batch := self._suspects_batch(others_wait=True)) is not None:
+                self._suspects.ran(await self._run(batch), time.monotonic())
+            elif (batch := self._next_batch()) is not None:
+                try:
+                    seconds = await self._run(batch)
+                finally:
+                    self._queues.end(batch)
+                self._queues.account(batch, seconds, self._limits.workers)
+            elif (batch := self._suspects_batch(others_wait=False)) is not None:
+                self._suspects.ran(await self._run(batch), time.monotonic())
+            else:
                 await self._wait()
-                continue
-            started = time.monotonic()
-            self._note_start(batch, started)
-            try:
-                readings = await loop.run_in_executor(self._executor, self._encode_and_read, batch)
-            finally:
-                self._queues.end(batch)
-            self._queues.account(batch, time.monotonic() - started, self._limits.workers)
-            for reading in readings:
-                self._deliver(reading)
+
+    async def _run(self, batch: Batch) -> float:
+        """Runs a batch and delivers what became of its rows; returns how long it ran, in seconds."""
+        started = time.monotonic()
+        self._note_start(batch, started)
+        readings = await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._encode_and_read, batch
+        )
+        took_s = time.monotonic() - started
+        for reading in readings:
+            self._deliver(reading)
+        return took_s
 
     def _next_batch(self) -> Batch | None:
         """Takes the next batch from the queue; None: no waiting item may run now."""
-        decision = next_batch(self._queues, self._limits, self._price, time.monotonic())
-        self._queues.begin(decision)
-        for choice in decision.choices:
-            for submission in choice.expired:
-                answer = self._unanswered.get(submission)
-                if answer is not None:
-                    answer.fail(DeadlineError())
-        return decision.batch
+        while True:
+            now = time.monotonic()
+            decision = next_batch(self._queues, self._limits, self._price, now)
+            self._queues.begin(decision)
+            self._fail(
+                (submission for choice in decision.choices for submission in choice.expired), DeadlineError
+            )
+            if decision.batch is None:
+                return None
+            batch, refused = self._suspects.taken(decision.batch, now)
+            self._fail(refused, no_room)
+            if batch is not None:
+                return batch
+            self._queues.end(decision.batch)
+
+    def _suspects_batch(self, *, others_wait: bool) -> Batch | None:
+        """Takes the next batch of a caller whose rows failed; None: none waits, or others go first."""
+        if not self._suspects.waiting:
+            return None
+        now = time.monotonic()
+        self._fail(self._suspects.expired(now), DeadlineError)
+        return self._suspects.next_batch(now, others_wait=others_wait)
+
+    def _fail(self, submissions: Iterable[Submission], error: Callable[[], Exception]) -> None:
+        for submission in submissions:
+            answer = self._unanswered.get(submission)
+            if answer is not None:
+                answer.fail(error())
 
     def _note_start(self, batch: Batch, started: float) -> None:
         for submission, _ in batch.parts():
@@ -271,11 +362,24 @@ class Batcher:
 
     def _encode_and_read(self, batch: Batch) -> list[_Reading]:
         """Runs on a thread; never raises."""
-        started = time.monotonic()
+        return isolated(batch, self._attempt, _failed, self._answers)
+
+    def _answers(self, tuned: TunedLayers | None) -> bool:
+        """Whether the encoder answers a probe, with these tuned layers. Runs on a thread."""
         try:
-            features = self._features(batch)
-        except Exception as error:  # noqa: BLE001 - raised to whoever waits for these rows
-            return [_Reading(list(batch.parts()), error, 0.0, 0.0)]
+            if tuned is None:
+                self._encoder.encode([self._probe])
+            else:
+                self._encoder.encode_with([self._probe], {tuned: np.zeros(1, np.int64)})
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not answer
+            _log.debug("the encoder does not answer: %r", error)
+            return False
+        return True
+
+    def _attempt(self, batch: Batch) -> list[_Reading]:
+        """Encodes a batch and has it read. Runs on a thread; raises whatever the encoder raises."""
+        started = time.monotonic()
+        features = self._features(batch)
         encode_s = time.monotonic() - started
         readings = []
         start = 0
@@ -307,7 +411,10 @@ class Batcher:
             end = start + len(rows)
             answer = self._unanswered.get(submission)
             if answer is not None:
-                if isinstance(reading.result, Exception):
+                if isinstance(reading.result, InvalidError) and reading.result.reason == AT_FAULT:
+                    self._suspects.note(answer.caller, time.monotonic())
+                    answer.refuse(rows, reading.result)
+                elif isinstance(reading.result, Exception):
                     answer.fail(reading.result)
                 else:
                     answer.encode_s += reading.encode_s
@@ -320,6 +427,11 @@ def _yield_to_others() -> None:
     """Lowers the priority of the thread that calls, where the system has priorities of threads."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+def _failed(batch: Batch, error: Exception) -> list[_Reading]:
+    """Returns what becomes of rows that have an error."""
+    return [_Reading(list(batch.parts()), error, 0.0, 0.0)]
 
 
 def _read(reader: Reader, features: Features, parts: list[Part], encode_s: float) -> _Reading:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.backbones.preprocessing import Arrays
 from graft_server.backbones.text.packing import pack
 from graft_server.domain.errors import BackboneError
+from graft_server.onnx_runtime import onnxruntime
 
 _log = logging.getLogger(__name__)
+
+NOT_FINITE = "ENCODER_NOT_FINITE"
+"""The reason of an error about features that are not finite numbers."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -73,7 +76,7 @@ class Encoder:
         if not all(np.isfinite(output).all() for output in outputs):
             raise BackboneError(
                 "The encoder gave features that are not finite numbers. Try again later.",
-                reason="ENCODER_NOT_FINITE",
+                reason=NOT_FINITE,
             )
         return dict(zip(self.views, outputs, strict=True))
 

@@ -13,14 +13,17 @@ import platform
 import time
 from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnxruntime
 
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.encoder import Encoder
+from graft_server.onnx_runtime import onnxruntime
+from graft_server.sharing.owned_folders import share
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +36,19 @@ _UNDISTURBED = 0.05
 """The part of a pass that the encoder's threads may wait for a processor; a longer wait means that others use it."""
 _WORTH = 1.05
 """The first layout is right on most machines, so another one has to be faster by this factor."""
+
+
+FORMAT = 1
+"""The newest format of remembered layouts that this release knows."""
+
+
+class _Remembered(msgspec.Struct):
+    """A layout as it is remembered; one of a newer format may mean something else."""
+
+    format: int = 1
+    workers: int = 0
+    threads: int = 0
+    budget: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +71,10 @@ def tuned(
     With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
-    try:
-        return Layout(**json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    remembered = _remembered(memory, cores, preprocessor)
+    newer = remembered is not None and remembered.format > FORMAT
+    if remembered is not None and not newer:
+        return Layout(remembered.workers, remembered.threads, remembered.budget)
     if not measure_s:
         encoder = Encoder(graph, device=device, threads=1, collate=preprocessor.collate)
         return _layouts(encoder.device, cores, preprocessor)[0]
@@ -70,13 +86,38 @@ def tuned(
             "until then as is right on most machines"
         )
         return candidates[0][0]
-    temporary = memory.with_suffix(f".{os.getpid()}")
+    if newer:
+        _log.warning(
+            "the layout that a newer release remembers stays as it is, and this one is not remembered"
+        )
+        return layout
+    temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(asdict(layout)))
+        temporary.write_text(json.dumps({"format": FORMAT, **asdict(layout)}))
+        share(temporary)
         temporary.replace(memory)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
     return layout
+
+
+def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> _Remembered | None:
+    """The layout that a file has; None if it has none that an encoder can be driven by here."""
+    try:
+        found = msgspec.json.decode(memory.read_bytes(), type=_Remembered)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        found = None
+    if found is not None:
+        layout = Layout(found.workers, found.threads, found.budget)
+        every = [it for device in ("cpu", "cuda") for it in _layouts(device, cores, preprocessor)]
+        if layout in every or found.format > FORMAT:
+            return found
+    _log.warning("%s says nothing that an encoder can be driven by: it is measured again", memory.name)
+    return None
 
 
 def _machine(device: str, cores: int) -> str:

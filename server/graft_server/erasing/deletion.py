@@ -16,7 +16,7 @@ from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.erasing.contract import REDACT, Redacting, Written
 from graft_server.jobs.job import Jobs, unwatched
 from graft_server.sharing.background import survived
-from graft_server.store.adaptations.erasure import Wanted, erase, sweep
+from graft_server.store.adaptations.erasure import Wanted, erase, give_up, sweep
 from graft_server.store.adaptations.listing import (
     deleted_adaptations,
     list_adaptations,
@@ -26,6 +26,7 @@ from graft_server.store.adaptations.listing import (
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import ids_of_subject
 from graft_server.store.catalogue.catalogue import Catalogue
+from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import (
     read_manifest,
     remove_version,
@@ -63,6 +64,7 @@ class Deletion:
             raise InvalidError(
                 f"version is {number}: versions count from 1.", reason="VERSION_INVALID", field="version"
             )
+        await self._require_known()
         deleted = await asyncio.to_thread(self.catalogue.delete_version, model, number)
         await self._remove(deleted)
 
@@ -76,7 +78,7 @@ class Deletion:
         Raises:
             MissingError: There is no such model, and nothing is left of one.
         """
-        snapshot = await asyncio.to_thread(self.catalogue.refresh)
+        snapshot = await self._require_known()
         deletion = snapshot.deletions.get(name, 0)
         left = await asyncio.to_thread(deleted_adaptations, self.objects, name, deletion)
         alive = set(await asyncio.to_thread(list_adaptations, self.objects, name)) - set(left)
@@ -95,7 +97,12 @@ class Deletion:
         await asyncio.to_thread(self._delete_replaced, name)
 
     async def finish_all(self) -> None:
-        """Finishes deletions and erasures that were cut off; one that fails does not keep the others."""
+        """Finishes deletions and erasures that were cut off; one that fails does not keep the others.
+
+        Raises:
+            NewerError: A newer release wrote to the catalogue: it may know of what would be removed here.
+        """
+        await self._require_known()
         for name in self.catalogue.snapshot.deletions:
             await survived(self.finish(name), f"finishing the deletion of model {name}", _log)
         for model, stored in await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects))):
@@ -123,11 +130,18 @@ class Deletion:
             MissingError: There is no such model.
             StoreError: Something could not be erased; ask again.
         """
+        await self._require_known()
         stores = await asyncio.to_thread(self._stores, model)
         count = await asyncio.to_thread(self._erase, stores, frozenset(ids), subject)
         deleted = await self._complete(model, stores, forget, delete_versions=delete_versions)
         affected = () if delete_versions else tuple(it.number for it in self._affected(model))
         return Erasure(count, affected, deleted)
+
+    async def _require_known(self) -> Snapshot:
+        """Returns the newest state of the catalogue; raises NewerError if it has entries of a newer release."""
+        snapshot = await asyncio.to_thread(self.catalogue.refresh)
+        snapshot.require_known()
+        return snapshot
 
     def _stores(self, model: str) -> list[AdaptationStore]:
         names = list_adaptations(self.objects, model)
@@ -211,6 +225,8 @@ class Deletion:
         return as_read
 
     def _garbage(self, stores: Sequence[AdaptationStore]) -> list[list[str]]:
+        for it in stores:
+            give_up(self.objects, it)
         return [sweep(self.objects, it) for it in stores]
 
     def _announce(self, model: str, stores: Sequence[AdaptationStore]) -> None:

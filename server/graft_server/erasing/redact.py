@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,7 @@ from graft_server.store.catalogue.versions import (
     read_report,
     write_version,
 )
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 
 PARITY_ROWS = 64
@@ -66,7 +66,7 @@ def _redacted(objects: Objects, version: Written, erased: Sequence[Erased]) -> M
     if redacted is not None:
         parts[HEAD], parts[HEAD_ONNX] = encode(redacted), to_onnx(redacted)
         check_parity(decode(parts[HEAD]), parts[HEAD_ONNX], _rows(redacted))
-    parts[REPORT] = msgspec.json.encode(cleaned)
+    parts[REPORT] = stamped(cleaned)
     return write_version(objects, manifest, parts)
 
 

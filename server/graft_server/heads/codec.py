@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from graft_server.domain.errors import CorruptError
+from graft_server.domain.errors import CorruptError, NewerError
 from graft_server.domain.examples import Task
 from graft_server.heads.head import Head
 from graft_server.heads.multi_label import MultiLabelHead
@@ -38,9 +38,11 @@ def encode(head: Head) -> bytes:
 
 
 def decode(data: bytes) -> Head:
-    """Returns the head from bytes of `encode`; raises CorruptError for any others."""
+    """Returns the head from bytes of `encode`; raises CorruptError for any others, NewerError for a newer release's."""
     try:
         said = msgspec.msgpack.decode(data, type=_AnyHead)
+        if said.format > FORMAT:
+            raise NewerError.of_format("A stored head", said.format, FORMAT)
         require(said.format == FORMAT, "format and release")
         return HEADS[said.task].unpacked(data)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:

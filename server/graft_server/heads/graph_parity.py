@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import FaultError
@@ -11,6 +10,7 @@ from graft_server.heads import rounding
 from graft_server.heads.head import Head
 from graft_server.heads.novelty import Novelty
 from graft_server.heads.rounding import ROUNDING
+from graft_server.onnx_runtime import onnxruntime
 
 ROWS = 2000
 """The rows that are compared: these many, evenly spread, tell two heads apart, and take milliseconds."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import CorruptError
+from graft_server.domain.errors import CorruptError, NewerError
 from graft_server.domain.examples import DIGEST_BYTES, Example, Input, Split
 from graft_server.domain.model import Manifest
 from graft_server.domain.wording import wording_digest
@@ -132,7 +132,7 @@ def read_trained_on(objects: Objects, manifest: Manifest, examples: int, *, eras
             found, features = read_reduced(
                 objects, manifest.model, manifest.sources, _digests_of, encoder_id=encoder_id
             )
-        except (ObjectMissingError, CorruptError) as error:
+        except (ObjectMissingError, CorruptError, NewerError) as error:
             _log.warning("training examples of %s cannot be read: %s", manifest.model, error.message)
         else:
             return _trained_on(manifest, found, features, erased=erased)

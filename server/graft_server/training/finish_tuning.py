@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ from graft_server.store.catalogue.versions import (
     read_report,
     write_version,
 )
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import FINISH, Finished, Finishing
 from graft_server.training.reporting.truncation import with_truncated_of
@@ -85,7 +85,7 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         trained_time_s=time.time(),
     )
     progress(Progress("publishing", 0.9))
-    ref = write_version(objects, manifest, {**parts, REPORT: msgspec.json.encode(report)})
+    ref = write_version(objects, manifest, {**parts, REPORT: stamped(report)})
     return Finished(manifest=ref, report=report, kept=tried.kept, measured=key)
 
 

@@ -10,8 +10,6 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 
-import msgspec
-
 from graft_server.domain.errors import FaultError, StateError
 from graft_server.domain.examples import Kind, Label
 from graft_server.domain.method import Method
@@ -25,6 +23,7 @@ from graft_server.jobs.job import Progress as JobProgress
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, similar_labels
@@ -71,7 +70,8 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     report = dataclasses.replace(
         found,
         data=seen.within(found.data),
-        warnings=(*seen.warnings, *warnings, *found.warnings),
+        renewal=task.renewal,
+        warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,
@@ -79,7 +79,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         trained_time_s=time.time(),
         training_duration_s=time.monotonic() - started,
     )
-    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: msgspec.json.encode(report)}
+    parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
     manifest = write_version(objects, _manifest(task, training_set, rows), parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:
@@ -107,6 +107,18 @@ def _selected(
             raise
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
         return *named, Seen(similar=similar_labels((), task)), [warning]
+
+
+def _renewed(task: Training) -> list[str]:
+    """Says why the server made the version by itself, if it did."""
+    if task.renewal is None:
+        return []
+    why = (
+        f"The server made this version by itself, of the same examples as version {task.renewal.version}: backbone "
+        f"{task.backbone} is encoder {task.encoder_id}, and that version was trained on encoder "
+        f"{task.renewal.encoder_id}."
+    )
+    return [why]
 
 
 def _read(objects: Objects, task: Training) -> Rows:

@@ -26,6 +26,7 @@ from graft_server.encoding.trunk import Trunk
 from graft_server.jobs import job
 from graft_server.jobs.job import Jobs, unwatched
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.handover import Old
 from graft_server.training.contract import FINISH, Finished, Finishing, Made, Trained
 
 _log = logging.getLogger(__name__)
@@ -254,6 +255,14 @@ class Tuner:
             erasures: Model to the number of the catalogue's entry that last erased examples of it, or all of it.
         """
         self.tunings.sweep(erasures)
+
+    def old(self) -> Old:
+        """Returns what is so old that its commits may never have ended."""
+        return self.tunings.old()
+
+    def sweep_old(self, old: Old) -> None:
+        """Removes what was old at an earlier look and is there as it was."""
+        self.tunings.sweep_old(old)
 
     def discard(self, store: AdaptationStore, commits: Iterable[str]) -> None:
         """Removes what commits left that were given up for good."""

@@ -15,7 +15,7 @@ from graft_server.adapting.outbox import Outbox
 from graft_server.adapting.publishing.policy import already_published
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, Commit, Failure
-from graft_server.domain.errors import DomainError, DrainingError, FaultError, StoreError
+from graft_server.domain.errors import DomainError, DrainingError, FaultError, NewerError, StoreError
 from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress, PublicationFailed, Published
 from graft_server.encoding.trunk import Trunk
@@ -148,6 +148,9 @@ class PublicationQueue:
         except StoreError as error:
             # Without an outcome the commit is carried out again by the next start, to the same version.
             _log.error("the outcome of %s could not be stored: %s", commit_id, error.message)
+        self._tell(commit_id, message)
+
+    def _tell(self, commit_id: str, message: Published | PublicationFailed) -> None:
         for outbox in self._waiting.pop(commit_id, set()):
             outbox.put(message)
         self._on_outcome(commit_id)
@@ -167,6 +170,13 @@ class PublicationQueue:
             result = await self._version(commit_id)
         except DrainingError:
             self._queue.clear()  # the next server goes on
+            return
+        except NewerError as error:
+            # No outcome is stored: a server of the release that can carries it out.
+            _log.error("%s of %s is left to a newer server: %s", commit_id, self._store.model, error.message)
+            self._queue.clear()
+            for it in (*coalesced, commit_id):
+                self._tell(it, PublicationFailed(it, Failure.of(error)))
             return
         except DomainError as error:
             if error.reason == MODEL_DELETED:

@@ -77,6 +77,8 @@ class AudioPreprocessor:
 
     modality = Modality.AUDIO
     kinds = frozenset({Kind.AUDIO})
+    always_reads = False
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self, recipe: Recipe, frame: int, dimension: int, budgets: Budgets, limits: MediaLimits | None = None

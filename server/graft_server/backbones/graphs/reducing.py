@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -29,6 +28,7 @@ from graft_server.backbones.preprocessing import Arrays, odd_batches
 from graft_server.backbones.source import backbone_at
 from graft_server.domain.errors import BackboneError
 from graft_server.jobs.job import OnProgress, Place, Progress
+from graft_server.onnx_runtime import onnxruntime
 
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 """How near each text's features must be to those in float32. The default backbone's worst on odd shapes is 0.987

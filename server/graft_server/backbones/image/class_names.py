@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from graft_server.backbones.text.preprocessor import TextTokenizer
+from graft_server.backbones.checkpoint import Checkpoint
+from graft_server.backbones.preprocessing import Prepared
+from graft_server.backbones.text.preprocessor import TextTokenizer, embedded
+from graft_server.onnx_runtime import onnxruntime
 
 PROMPT = "a photo of a {}."
 """What images of the Internet are described like: a bare name is a rarer caption, and does worse."""
@@ -41,11 +43,14 @@ def encode_names(graph: Path, folder: Path, names: Sequence[str], max_tokens: in
     Args:
         graph: The exported text encoder; see `backbones.torch.clip`.
         folder: The checkpoint, for its tokenizer.
-        names: The texts that are put into PROMPT.
+        names: The texts that are put into PROMPT. The features of one that the text encoder cannot read are 0.
         max_tokens: The most tokens that the text encoder reads.
     """
-    tokenizer = TextTokenizer(folder, max_tokens)
-    ids = [tokenizer(PROMPT.format(name)).item for name in names]
+    config = Checkpoint.open(folder.name, folder).config
+    tokenizer = TextTokenizer(folder, max_tokens, embedded=embedded(config.get("text_config") or {}))
+    prepared = tokenizer.many([PROMPT.format(name) for name in names])
+    readable = [row for row, it in enumerate(prepared) if isinstance(it, Prepared)]
+    ids = [it.item for it in prepared if isinstance(it, Prepared)] or [tokenizer(PROMPT.format("")).item]
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
@@ -54,7 +59,9 @@ def encode_names(graph: Path, folder: Path, names: Sequence[str], max_tokens: in
         found, scaled = session.run(None, collate(ids[start : start + _AT_ONCE]))
         features.append(found)
         scale = float(scaled)
-    return Named(np.concatenate(features), scale)
+    every = np.zeros((len(names), features[0].shape[1]), np.float32)
+    every[readable] = np.concatenate(features)[: len(readable)]
+    return Named(every, scale)
 
 
 def collate(texts: Sequence[NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:

@@ -99,6 +99,8 @@ class ImagePreprocessor:
 
     modality = Modality.IMAGE
     kinds = frozenset({Kind.IMAGE})
+    always_reads = False
+    warnings: tuple[str, ...] = ()
     longest = ""
 
     def __init__(self, recipe: ImageRecipe, limits: MediaLimits | None = None) -> None:

@@ -8,14 +8,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.checkpoint import Checkpoint, Described
-from graft_server.backbones.preprocessing import Arrays, Budgets, Prepared, Preprocessor, wrong_modality
+from graft_server.backbones.preprocessing import (
+    Arrays,
+    Budgets,
+    Prepared,
+    Preprocessor,
+    alone,
+    wrong_modality,
+)
 from graft_server.backbones.text.packing import cost, pack, pad, padded_cost
 from graft_server.domain.errors import BackboneError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
+from graft_server.domain.names import shown
 
 CHARACTERS_PER_TOKEN = 64
 """Texts are cut to this many characters per token of the maximum length before they are tokenized: 1 MB of text
@@ -31,6 +39,15 @@ PACKED_RECIPE, PADDED_RECIPE, TOLD_RECIPE = "packed-text/2", "padded-text/1", "p
 
 LONGEST = 2_048
 """The most tokens of a text that are read, whatever the backbone allows: attention costs their square."""
+
+MISMATCH = "BACKBONE_TOKENIZER_MISMATCH"
+"""The reason of errors about a tokenizer and weights that do not belong together."""
+_REMEDY = (
+    "its tokenizer and its weights do not match. Resize the model's embedding to the tokenizer "
+    "(resize_token_embeddings) and save both, or give the tokenizer that the weights were trained with"
+)
+_NAMED = 3
+"""The most tokens that a message names."""
 
 _POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -100,16 +117,26 @@ def is_packed(preprocessor: Preprocessor) -> bool:
 def packed_tokenizer(folder: Path, max_tokens: int) -> TextTokenizer:
     """The tokenizer of such a backbone. Raises BackboneError."""
     config = Checkpoint.open(folder.name, folder).config
-    return TextTokenizer(folder, max_tokens, token_type_ids=_takes_token_types(config))
+    return TextTokenizer(
+        folder, max_tokens, token_type_ids=_takes_token_types(config), embedded=embedded(config)
+    )
 
 
 def padded_preprocessor(backbone: Backbone) -> PaddedTextPreprocessor:
     """Returns the preprocessor for a graph that reads padded tokens."""
     config = Checkpoint.open(backbone.name, backbone.folder).config
-    tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens)
+    tokenizer = TextTokenizer(backbone.folder, backbone.max_tokens, embedded=embedded(config))
     if tokenizer.tells and _takes_token_types(config):
         tokenizer.pairs = False  # the graph has no input for the text of a token
     return PaddedTextPreprocessor(tokenizer, backbone.dimension, _padding(config))
+
+
+def embedded(config: Mapping[str, Any]) -> int:
+    """Returns how many tokens the embedding of a model's texts has; 0: its configuration does not say.
+
+    Weights of another shape than the configuration says are refused: see `backbones.torch.weights`.
+    """
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0)
 
 
 def _padding(config: Mapping[str, Any]) -> int:
@@ -157,13 +184,28 @@ class TextTokenizer:
 
     Attributes:
         max_tokens: The most tokens of a text that are read, special tokens included.
-        vocabulary: Token ids are below it.
+        vocabulary: Token ids that the model reads are below it.
+        strange: The tokens that the model's embedding lacks, by id. A text with one of them is refused.
+        always_reads: Whether no text is refused: every text has a token, and every token is in the embedding.
         pairs: Whether it puts a token of its own between the texts of a pair.
         tells: Whether it marks which text of a pair each token belongs to.
         token_type_ids: Whether ids carry that mark too: see `with_token_types`.
     """
 
-    def __init__(self, folder: Path, max_tokens: int, *, token_type_ids: bool = False) -> None:
+    def __init__(
+        self, folder: Path, max_tokens: int, *, token_type_ids: bool = False, embedded: int = 0
+    ) -> None:
+        """Reads a checkpoint's tokenizer.
+
+        Args:
+            folder: The checkpoint.
+            max_tokens: The most tokens of a text that are read.
+            token_type_ids: Whether the model is told which text of a pair each token belongs to.
+            embedded: How many tokens the model's embedding has; 0: not known.
+
+        Raises:
+            BackboneError: The file cannot be read, or puts a token into every text that the embedding lacks.
+        """
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
@@ -180,43 +222,105 @@ class TextTokenizer:
         self.pairs = any(pair.special_tokens_mask[1:-1])
         self.tells = any(pair.type_ids)
         self.token_type_ids = token_type_ids and self.tells
-        self.vocabulary = tokenizer.get_vocab_size()
+        self.embedded = embedded or tokenizer.get_vocab_size()
+        self.strange = _beyond(tokenizer, self.embedded) if embedded else {}
+        self.vocabulary = min(tokenizer.get_vocab_size(), self.embedded)
+        in_every_text = tokenizer.encode("").ids
+        self.always_reads = bool(in_every_text) and not self.strange
         self._max_characters = CHARACTERS_PER_TOKEN * max_tokens
+        self._refuse_in_every_text(in_every_text)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What users of the checkpoint should know, in sentences."""
+        if not self.strange:
+            return ()
+        named = ", ".join(shown(it) for it in list(self.strange.values())[:_NAMED])
+        more = ", ..." if len(self.strange) > _NAMED else ""
+        warning = (
+            f"The tokenizer has {len(self.strange):,} tokens ({named}{more}) that the embedding of {self.embedded:,} "
+            f"tokens lacks, and a text with one of them is refused: {_REMEDY}."
+        )
+        return (warning,)
 
     def __call__(self, text: str) -> Prepared:
-        """Tokenizes one text, about 30 µs for a sentence. The item is its token ids, special ones included."""
+        """Tokenizes one text, about 30 µs for a sentence. The item is its token ids, special ones included.
+
+        Raises:
+            InvalidError: It has no token, or one that the model's embedding lacks.
+        """
         cut = len(text) > self._max_characters
         encoding = self._tokenizer.encode(text[: self._max_characters] if cut else text)
-        return Prepared(np.asarray(encoding.ids, np.int64), cut or bool(encoding.overflowing))
+        return Prepared(self._ids(encoding, "text"), cut or bool(encoding.overflowing))
 
     def pair(self, first: str, second: str) -> Prepared:
-        """Tokenizes a pair; where it is too long, the longer one is cut."""
+        """Tokenizes a pair; where it is too long, the longer one is cut. Raises InvalidError; see `__call__`."""
         most = self._max_characters
         cut = len(first) > most or len(second) > most
         encoding = self._tokenizer.encode(first[:most], second[:most])
-        ids = np.asarray(encoding.ids, np.int64)
+        ids = self._ids(encoding, "text_pair")
         if self.token_type_ids:
             ids = with_token_types(ids, np.asarray(encoding.type_ids, np.int64))
         return Prepared(ids, cut or bool(encoding.overflowing))
 
-    def many(self, texts: Sequence[str]) -> list[Prepared]:
-        """Tokenizes several texts, on all cores."""
+    def many(self, texts: Sequence[str]) -> list[Prepared | InvalidError]:
+        """Tokenizes several texts, on all cores; one that `__call__` refuses fails alone."""
         heads = [text[: self._max_characters] for text in texts]
-        return [
-            Prepared(np.asarray(encoding.ids, np.int64), len(head) < len(text) or bool(encoding.overflowing))
-            for text, head, encoding in zip(
-                texts, heads, self._tokenizer.encode_batch_fast(heads), strict=True
-            )
-        ]
+        found: list[Prepared | InvalidError] = []
+        encodings = self._tokenizer.encode_batch_fast(heads)
+        for text, head, encoding in zip(texts, heads, encodings, strict=True):
+            try:
+                cut = len(head) < len(text) or bool(encoding.overflowing)
+                found.append(Prepared(self._ids(encoding, "text"), cut))
+            except InvalidError as error:
+                found.append(error)
+        return found
 
-    def each(self, inputs: Sequence[Input]) -> list[Prepared]:
-        """Tokenizes texts, on all cores, and pairs."""
-        texts = iter(self.many([it.text for it in inputs if it.kind is Kind.TEXT]))
-        return [next(texts) if it.kind is Kind.TEXT else self.pair(it.text, it.second) for it in inputs]
+    def _ids(self, encoding: Encoding, field: str) -> NDArray[np.int64]:
+        """Returns the token ids of a text, shape (tokens,), or raises InvalidError if the model cannot read them."""
+        ids = np.asarray(encoding.ids, np.int64)
+        if not len(ids):
+            raise InvalidError(
+                "The backbone's tokenizer leaves no token of the text, which may have invisible characters only: give "
+                "a text with something in it.",
+                reason="INPUT_EMPTY",
+                field=field,
+            )
+        if self.strange and int(ids.max()) >= self.embedded:
+            raise self._strange(int(ids[ids >= self.embedded][0]), field)
+        return ids
+
+    def _strange(self, token: int, field: str) -> InvalidError:
+        return InvalidError(
+            f"The text has the token {shown(self._name(token))} (id {token:,}), which the backbone's embedding of "
+            f"{self.embedded:,} tokens lacks: {_REMEDY}. Without that token the text can be read.",
+            reason="TOKEN_NOT_EMBEDDED",
+            field=field,
+            metadata={"token": self._name(token), "id": str(token), "embedded": str(self.embedded)},
+        )
+
+    def _refuse_in_every_text(self, ids: Sequence[int]) -> None:
+        """Raises BackboneError if the tokens that are put into every text are not all in the embedding."""
+        strange = [token for token in ids if token >= self.embedded]
+        if strange:
+            raise BackboneError(
+                f"The tokenizer puts the token {shown(self._name(strange[0]))} (id {strange[0]:,}) into every text, "
+                f"which the embedding of {self.embedded:,} tokens lacks: {_REMEDY}.",
+                reason=MISMATCH,
+            )
+
+    def _name(self, token: int) -> str:
+        return str(self._tokenizer.id_to_token(token))
 
     def to_json(self) -> str:
         """The tokenizer as it is used here, in the format of tokenizer.json."""
         return str(self._tokenizer.to_str())
+
+
+def _beyond(tokenizer: Tokenizer, embedded: int) -> dict[int, str]:
+    """Returns the tokens whose ids are not below `embedded`, by id, in that order."""
+    found = ((number, token) for token, number in tokenizer.get_vocab().items() if number >= embedded)
+    return dict(sorted(found))
 
 
 def with_token_types(ids: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -239,6 +343,8 @@ class TextPreprocessor:
         self.tokenizer = tokenizer
         self.kinds = frozenset({Kind.TEXT, Kind.TEXT_PAIR} if tokenizer.pairs else {Kind.TEXT})
         self.longest = f"{tokenizer.max_tokens:,} tokens"
+        self.always_reads = tokenizer.always_reads
+        self.warnings = tokenizer.warnings
         self._dimension = dimension
         self._padding = padding
 
@@ -253,13 +359,7 @@ class TextPreprocessor:
     def many(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
         """Tokenizes several texts, on all cores."""
         tokenized = iter(self.tokenizer.many([it.text for it in inputs if it.kind is Kind.TEXT]))
-        return [next(tokenized) if it.kind is Kind.TEXT else self._other(it) for it in inputs]
-
-    def _other(self, value: Input) -> Prepared | InvalidError:
-        try:
-            return self.prepare(value)
-        except InvalidError as error:
-            return error
+        return [next(tokenized) if it.kind is Kind.TEXT else alone(self.prepare, it) for it in inputs]
 
     def quick(self, inputs: Sequence[Input]) -> bool:
         """Whether they are short enough for the event loop."""

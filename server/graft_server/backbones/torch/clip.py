@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from transformers import CLIPModel, CLIPVisionModelWithProjection
@@ -33,6 +32,7 @@ from graft_server.backbones.torch.family import OPSET, Graph, load, unit
 from graft_server.backbones.torch.pictures import Pixels, Views, preprocessor_of
 from graft_server.backbones.torch.vision_transformer import fix_positions
 from graft_server.domain.views import POOLED
+from graft_server.onnx_runtime import onnxruntime
 
 
 class Clip:

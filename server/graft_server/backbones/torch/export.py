@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from graft_server.backbones.backbone import Backbone
@@ -24,6 +23,7 @@ from graft_server.backbones.torch.clip import export_names
 from graft_server.backbones.torch.family import OPSET, Graph, torch_family
 from graft_server.domain.errors import BackboneError
 from graft_server.jobs.job import OnProgress, Place, Progress
+from graft_server.onnx_runtime import onnxruntime
 
 PARITY = 5e-4
 """The largest difference allowed between the graph's features and torch's, on unit-norm features, relative to the
@@ -56,7 +56,7 @@ def export_encoder(payload: Making, place: Place, progress: OnProgress) -> Expor
                 f"component (at most {PARITY:.0e} is accepted), so it is not served.",
                 reason="EXPORT_PARITY",
             )
-        (entry / PARITY_RECORD).write_text(json.dumps({"parity": parity}))
+        (entry / PARITY_RECORD).write_text(json.dumps({"format": 1, "parity": parity}))
     cache.give(backbone.reference_id, cache=payload.cache)
     return Exported(parity)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from graft_server.exporting.runner.answers import Answer, Outputs, answers_of, line
 from graft_server.exporting.runner.inputs import Given, Refused, given, refused, several
+from graft_server.onnx_runtime import onnxruntime
 
 
 class Bundle:

@@ -37,11 +37,16 @@ class Classifier(Bundle):
         super().__init__(folder, providers)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
-    def _of_inputs(self, values: Sequence[Text]) -> list[Answer]:
+    def _of_inputs(self, values: Sequence[Text]) -> list[Answer | Refused]:
         encodings, truncated = self._encoded(values)
         ids = [self._ids(it) for it in encodings]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # so that batches need little padding
-        found: dict[int, Answer] = {}
+        found: dict[int, Answer | Refused] = {}
+        for number, it in enumerate(encodings):
+            why = self._refused(it)
+            if why is not None:
+                found[number] = why
+        order = [i for i in range(len(ids)) if i not in found]
+        order.sort(key=lambda i: len(ids[i]))  # so that batches need little padding
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
             outputs = self.run([ids[i] for i in batch])
@@ -65,6 +70,25 @@ class Classifier(Bundle):
             bool(encoding.overflowing) or head != text
             for encoding, head, text in zip(encodings, cut, texts, strict=True)
         ]
+
+    def _refused(self, encoding: Encoding) -> Refused | None:
+        """Why the model cannot read the tokens of a text; None if it can."""
+        if not encoding.ids:
+            return Refused(
+                "INPUT_EMPTY",
+                "The tokenizer leaves no token of the text, which may have invisible characters only: give a text with "
+                "something in it.",
+            )
+        embedded = self.settings["embedded_tokens"]
+        strange = next((it for it in encoding.ids if it >= embedded), None)
+        if strange is None:
+            return None
+        return Refused(
+            "TOKEN_NOT_EMBEDDED",
+            f"The text has the token {self._tokenizer.id_to_token(strange)!r} (id {strange:,}), which the model's "
+            f"embedding of {embedded:,} tokens lacks: its tokenizer and its weights do not match. Without that token "
+            "the text can be read.",
+        )
 
     def _ids(self, encoding: Encoding) -> list[int]:
         if not self.settings["token_type_ids"]:

@@ -61,6 +61,7 @@ _TRAVELLING: dict[str, type[errors.DomainError]] = {
         errors.FaultError,
         errors.StoreError,
         errors.CorruptError,
+        errors.NewerError,
         errors.StoreFullError,
         errors.BackboneError,
         errors.WorkerError,

@@ -8,6 +8,7 @@ intended generation, so that once another generation has that number, objects wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -34,7 +35,12 @@ from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 ORPHAN_AGE = timedelta(days=1)
-"""The age from which new objects that nothing names are deleted: younger ones may be about to be named."""
+"""The age, by the store's own time, from which new objects that nothing names are given up; see `give_up`."""
+
+_SEGMENT = re.compile(r"([^/]+)/([^/]+)\.seg")
+"""WRITER/NAME.seg"""
+_FEATURES = re.compile(r"[^/]+/([^/]+)/([^/]+)\.bin")
+"""ENCODER/WRITER/NAME.bin"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased
         if record.erased
     }
     for key in garbage:
-        writer_id, name = _place(key)
+        writer_id, name = key.rpartition(".")[0].split("/")[-2:]
         try:
             segment = read_segment(objects, writer_folder(store.model, store.name, writer_id), name)
         except ObjectMissingError:
@@ -169,35 +175,42 @@ def erased_examples(objects: Objects, store: AdaptationStore) -> Iterator[Erased
             yield Erased(it.change.id, by_encoder)
 
 
-def sweep(objects: Objects, store: AdaptationStore, *, now: datetime | None = None) -> list[str]:
+def sweep(objects: Objects, store: AdaptationStore) -> list[str]:
     """Returns the keys of segments and features that a crash left and that do not count. Delete them.
 
-    Objects that were replaced, written for a past generation, or too late for the commit that closed the
-    adaptation, are included at once. Objects written for the next generation may still count, unless they are old.
+    These are objects that were replaced, written for a past generation, or too late for the commit that closed the
+    adaptation. Objects written for the next generation may still count: see `give_up`. Objects whose names this
+    release does not give are a newer one's, and are not included.
     """
-    now = now or datetime.now(UTC)
-    segments = f"{store.folder}writers/"
-    features = f"{store.folder}features/"
-    ages = {**objects.ages(segments, now), **objects.ages(features, now)}
+    places = _places(objects, store)
     store.refresh()
     late = store.late_segments()
-    garbage: list[str] = []
-    for key, age in ages.items():
-        writer_id, name = _place(key.removeprefix(segments if key.startswith(segments) else features))
-        if (writer_id, name) in late:
-            garbage.append(key)
-            continue
-        if store.generations.counts(writer_id, name):
-            continue
-        if store.generations.dead(name) or age > ORPHAN_AGE:
-            garbage.append(key)
-    return garbage
+    counts, dead = store.generations.counts, store.generations.dead
+    return [key for key, it in places.items() if it in late or (not counts(*it) and dead(it[1]))]
 
 
-def _place(path: str) -> tuple[str, str]:
-    """Writer and name from "WRITER/NAME.seg" or "ENCODER/WRITER/NAME.bin"."""
-    parts = path.split("/")
-    return parts[-2], parts[-1].rpartition(".")[0]
+def give_up(objects: Objects, store: AdaptationStore) -> None:
+    """Lets `sweep` find old objects that were written for the next generation, which a crash left.
+
+    An empty generation takes that number, so that they never count, whatever a clock says of their age: a server that
+    is still writing them finds the number taken, and begins anew.
+    """
+    number = store.generations.refresh()
+    counts, dead = store.generations.counts, store.generations.dead
+    waiting = [key for key, it in _places(objects, store).items() if not counts(*it) and not dead(it[1])]
+    if not waiting:
+        return
+    ages = {**objects.ages(f"{store.folder}writers/"), **objects.ages(f"{store.folder}features/")}
+    if any(ages.get(key, timedelta(0)) > ORPHAN_AGE for key in waiting):
+        _enter(store, number, [], erased=None)
+
+
+def _places(objects: Objects, store: AdaptationStore) -> dict[str, tuple[str, str]]:
+    """Returns the keys of segments and features, each with the writer and name; without those of a newer release."""
+    segments, features = f"{store.folder}writers/", f"{store.folder}features/"
+    found = [(key, _SEGMENT.fullmatch(key.removeprefix(segments))) for key in objects.keys(segments)]
+    found += [(key, _FEATURES.fullmatch(key.removeprefix(features))) for key in objects.keys(features)]
+    return {key: (it[1], it[2]) for key, it in found if it and store.generations.known(it[2])}
 
 
 def _without(

@@ -116,7 +116,11 @@ class Generations:
     def dead(self, name: str) -> bool:
         """Whether an object that does not count never will: it did once, or its generation is past."""
         written_for = _REWRITTEN.fullmatch(name)
-        return written_for is None or int(written_for[1]) <= self.number
+        return ordinal_of(name) is not None if written_for is None else int(written_for[1]) <= self.number
+
+    def known(self, name: str) -> bool:
+        """Whether this release gives objects such a name; only a newer one knows what others are."""
+        return bool(_ORIGINAL.fullmatch(name) or _REWRITTEN.fullmatch(name))
 
     def name(self, writer_id: str, ordinal: int) -> str:
         """Returns the name of the object that holds a segment's records."""

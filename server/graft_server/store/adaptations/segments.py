@@ -21,6 +21,7 @@ from graft_server.domain.errors import ConflictError, DomainError
 from graft_server.domain.examples import Change, Example, Rejection
 from graft_server.domain.names import shown
 from graft_server.store.adaptations.generations import Generations, ordinal_of, original_name
+from graft_server.store.objects import formats
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 
 ERASED_DIGEST = 0
@@ -139,14 +140,18 @@ def segment_key(folder: str, name: str) -> str:
 
 def encode_segment(segment: Segment) -> bytes:
     """Returns a segment as bytes."""
-    return msgspec.msgpack.encode(segment)
+    return formats.packed(segment)
 
 
 def read_segment(objects: Objects, folder: str, name: str) -> Segment:
-    """Returns a segment by its name, or raises ObjectMissingError or CorruptError."""
+    """Returns a segment by its name, or raises ObjectMissingError, CorruptError or NewerError."""
     key = segment_key(folder, name)
+    data = objects.get(key)
+    formats.require_known(key, data, pack=True)
     try:
-        return msgspec.msgpack.decode(objects.get(key), type=Segment)
+        return msgspec.msgpack.decode(data, type=Segment)
+    except msgspec.ValidationError as error:
+        raise formats.unknown(key, str(error)) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise corrupt(key, str(error)) from None
 

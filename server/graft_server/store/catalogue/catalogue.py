@@ -1,7 +1,8 @@
 """The catalogue of models, versions and aliases: one numbered log that all servers share.
 
 A version number or an alias move is won by whoever creates the next entry; the loser reads it, checks its
-own proposal against the new state, and tries the number after. Entries are small and are replayed at start.
+own proposal against the new state, and tries the number after. Entries are small. Now and then the state after them is
+stored, so that a start replays only the entries after it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from graft_server.domain.errors import ConflictError, CorruptError, InvalidError, MissingError, StateError
+from graft_server.domain.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    MissingError,
+    NewerError,
+    StateError,
+    StoreError,
+)
 from graft_server.domain.model import LIVE, ManifestRef, Model, Version, no_alias
-from graft_server.domain.names import shown
+from graft_server.domain.names import listed, shown
+from graft_server.store.catalogue import stored_state
 from graft_server.store.catalogue.entries import (
     CancelAdaptation,
     DeleteModel,
@@ -27,7 +38,7 @@ from graft_server.store.catalogue.entries import (
 )
 from graft_server.store.catalogue.snapshot import Replay, Snapshot
 from graft_server.store.objects.numbered_log import NumberedLog
-from graft_server.store.objects.objects import ObjectExistsError, Objects
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +47,19 @@ class Catalogue:
     """The catalogue of one store. Thread-safe; methods other than `snapshot` read or write the store."""
 
     def __init__(self, objects: Objects) -> None:
-        """Reads the log as it stands."""
+        """Reads the newest stored state, and the log from there on as it stands."""
+        self._objects = objects
         self._log: NumberedLog[Entry] = NumberedLog(objects, "catalogue/", Entry)
         self._lock = threading.Lock()
         self._state = Replay()
         self._damaged: list[str] = []
-        self._snapshot = Snapshot({})
+        self._newer: list[str] = []
+        self._stored = 0
+        """The number of entries after which the state was last stored."""
+        self._restore()
+        self._publish_snapshot()
         self._log.prefetch()
-        self.refresh()
+        self._read()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -54,6 +70,8 @@ class Catalogue:
         """Reads the entries written since the last read, and returns the state."""
         with self._lock:
             self._read()
+            # The one that appends stores the state; this one, if that did not.
+            self._store_if_due(2)
             return self._snapshot
 
     def publish(
@@ -67,6 +85,7 @@ class Catalogue:
         aliases: tuple[str, ...] = (LIVE,),
         born: int | None = None,
         read_at: int | None = None,
+        renews: int = 0,
     ) -> Version:
         """Gives a version the model's next number and moves aliases to it.
 
@@ -82,17 +101,22 @@ class Catalogue:
             aliases: The aliases that shall point at it.
             born: The number of entries when the adaptation was started; None: not checked.
             read_at: The number of entries before the examples were read; None: not checked.
+            renews: The version whose place it takes: instead of `aliases`, those that point at it follow, and it may
+                be of a cancelled adaptation. 0: none.
 
         Raises:
-            StateError: The adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
+            StateError: A newer version than the renewed one was published, or that one was deleted
+                (RENEWAL_SUPERSEDED); the adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
                 (MODEL_DELETED).
             ConflictError: Examples were erased since they were read (EXAMPLES_ERASED): train again.
         """
+        published: list[Version] = []
 
         def proposal() -> Entry | None:
-            if (model, adaptation_id, commit_id) in self._state.published:
+            published[:] = filter(None, [self._state.published(model, adaptation_id, commit_id)])
+            if published:
                 return None
-            self._require_wanted(model, adaptation_id, born, read_at)
+            self._require_wanted(model, adaptation_id if not renews else "", born, read_at)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
@@ -100,13 +124,16 @@ class Catalogue:
                 adaptation_id=adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
-                aliases=aliases,
+                aliases=self._following(model, adaptation_id, commit_id, renews) if renews else aliases,
                 summary=dict(summary),
             )
 
         with self._lock:
             self._write(proposal)
-            return self._state.published[model, adaptation_id, commit_id]
+            if published:
+                return published[0]
+            known = self._snapshot.models[model]
+            return known.versions[self._state.last_numbers[model]]
 
     def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
         """Points an alias at a version, or removes it if version is 0.
@@ -143,7 +170,7 @@ class Catalogue:
             aliases = sorted(alias for alias, number in known.aliases.items() if number == version)
             if aliases:
                 raise StateError(
-                    f"Version {version} of model {shown(model)} is what {', '.join(map(shown, aliases))} "
+                    f"Version {version} of model {shown(model)} is what {listed(aliases)} "
                     "points at: point the alias elsewhere with SetAlias first.",
                     reason="VERSION_IN_USE",
                     field="version",
@@ -261,6 +288,23 @@ class Catalogue:
         with self._lock:
             self._write(proposal)
 
+    def _following(self, model: str, adaptation_id: str, commit_id: str, renewed: int) -> tuple[str, ...]:
+        """Returns the aliases that follow from a version, which must be the newest, to the one that renews it."""
+        known = self._state.models.get(model)
+        # A renewal may publish several: COMMIT/ENCODER/METHOD on the way, then COMMIT/ENCODER.
+        root = "/".join(commit_id.split("/")[:2])
+        parts = {
+            number
+            for number, it in (known.versions.items() if known else ())
+            if it.adaptation_id == adaptation_id and f"{it.commit_id}/".startswith(f"{root}/")
+        }
+        if known is None or known.latest_version not in {renewed, *parts}:
+            raise StateError(
+                f"Version {renewed} of model {shown(model)} needs no renewal: it is not the newest any more.",
+                reason="RENEWAL_SUPERSEDED",
+            )
+        return tuple(alias for alias, number in known.aliases.items() if number in {renewed, *parts})
+
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
         if born is not None and self._state.deletions.get(model, 0) > born:
             raise StateError(
@@ -294,10 +338,49 @@ class Catalogue:
                 continue
             self._state.apply(entry, self._log.next_number - 1)
             self._publish_snapshot()
+            self._store_if_due()
             return
+
+    def _restore(self) -> None:
+        """Begins with the newest stored state that the log bears out."""
+        for state, entries, last_entry in stored_state.read_newest(self._objects):
+            key = self._log.key(entries)
+            try:
+                borne_out = stored_state.entry_digest(self._objects.get(key)) == last_entry
+            except (ObjectMissingError, CorruptError) as error:
+                # The state knows better: the entry was there, and writing it again would lose what others know.
+                _log.error("catalogue: %s", error.message)
+                self._damaged.append(key)
+                borne_out = True
+            except NewerError:
+                borne_out = False
+            if borne_out:
+                self._state, self._stored, self._log.next_number = state, entries, entries + 1
+                return
+            _log.warning("entry %s is another one than in the stored state of the catalogue", key)
+
+    def _store_if_due(self, late: int = 1) -> None:
+        """Stores the state if there are `late` times as many entries since the last time as another one is worth."""
+        entries = self._log.next_number - 1
+        if (
+            self._damaged
+            or self._newer
+            or not stored_state.due(self._state, (entries - self._stored) // late)
+        ):
+            return
+        try:
+            self._stored = max(stored_state.stored(self._objects), default=0)
+            if stored_state.due(self._state, entries - self._stored):  # else another server has
+                last_entry = stored_state.entry_digest(self._objects.get(self._log.key(entries)))
+                data = stored_state.encode(self._state, entries, last_entry)
+                stored_state.write(self._objects, entries, data)
+        except StoreError as error:
+            _log.warning("the catalogue's state could not be stored: %s", error.message)
+        self._stored = entries  # where it failed, it is tried again after as many entries
 
     def _require_whole(self) -> None:
         # An entry that cannot be read may have used the version number that we would use now.
+        self._snapshot.require_known()
         if self._damaged:
             raise CorruptError(
                 f"The catalogue cannot be changed while its entry {self._damaged[0]} is damaged: restore it "
@@ -316,6 +399,15 @@ class Catalogue:
                 self._damaged.append(self._log.key(self._log.next_number))
                 self._log.skip()
                 continue
+            except NewerError as error:
+                if not self._newer:
+                    _log.error(
+                        "catalogue: what newer servers write is served as far as it is known: %s",
+                        error.message,
+                    )
+                self._newer.append(self._log.key(self._log.next_number))
+                self._log.skip()
+                continue
             if entry is None:
                 break
             self._state.apply(entry, self._log.next_number - 1)
@@ -323,7 +415,8 @@ class Catalogue:
             self._publish_snapshot()
 
     def _publish_snapshot(self) -> None:
-        self._snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
+        self._snapshot = replace(snapshot, newer=tuple(self._newer))
 
 
 def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:

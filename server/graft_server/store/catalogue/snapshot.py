@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import cast
 
-from graft_server.domain.errors import MissingError
+from graft_server.domain.errors import UPGRADE, MissingError, NewerError
 from graft_server.domain.model import ManifestRef, Model, Version
 from graft_server.domain.names import shown
 from graft_server.store.catalogue.entries import (
@@ -19,6 +21,27 @@ from graft_server.store.catalogue.entries import (
     Publish,
     Redact,
 )
+from graft_server.store.catalogue.packed import PackedVersions, of_commit, pack, unpack
+
+
+class Names:
+    """The models' names. They are sorted when they are first asked for in order."""
+
+    __slots__ = ("_models", "_sorted")
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        """Holds the names of models that do not change."""
+        self._models = models
+        self._sorted: list[str] | None = None
+
+    def beginning(self, prefix: str, first: str = "") -> Iterator[str]:
+        """Yields the names that begin with a prefix, in order, from `first` on."""
+        if self._sorted is None:
+            self._sorted = sorted(self._models)
+        for place in range(bisect_left(self._sorted, max(prefix, first)), len(self._sorted)):
+            if not self._sorted[place].startswith(prefix):
+                return
+            yield self._sorted[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +63,27 @@ class Snapshot:
     """(model, adaptation) of each cancelled adaptation."""
     replaced: Mapping[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
     """Model to the manifests that rewritten versions replaced: their remaining objects must be deleted."""
+    names: Names = field(default_factory=lambda: Names({}), compare=False, repr=False)
+    """The names of the models, in order."""
+    newer: tuple[str, ...] = ()
+    """Entries that a newer release wrote: as with damaged ones, but they are left for a server of that release."""
 
     @property
     def last_erasures(self) -> dict[str, int]:
         """Model to the number of the entry that last erased examples of it, or all of it."""
         names = self.erasures.keys() | self.deletions.keys()
         return {it: max(self.erasures.get(it, 0), self.deletions.get(it, 0)) for it in names}
+
+    def require_known(self) -> None:
+        """Raises NewerError if an entry is a newer release's: what it says of versions and deletions is unknown."""
+        if self.newer:
+            raise NewerError(
+                f"The catalogue cannot be changed by this server: a newer release of Graft wrote its entry "
+                f"{self.newer[0]}, and {len(self.newer):,} in all. What is known of models is served. To change it, "
+                f"{UPGRADE}",
+                reason="CATALOGUE_NEWER",
+                metadata={"object": self.newer[0]},
+            )
 
     def model(self, name: str) -> Model:
         """Returns a model, or raises MissingError."""
@@ -66,20 +104,28 @@ class Replay:
     """
 
     models: dict[str, Model] = field(default_factory=dict)
+    """The models; their versions are `PackedVersions`."""
     last_numbers: dict[str, int] = field(default_factory=dict)
     """Model to its last used version number, even of a deleted version or model."""
-    published: dict[tuple[str, str, str], Version] = field(default_factory=dict)
-    """(model, adaptation, commit) to the resulting version, even if deleted since."""
+    withdrawn: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    """Model to its deleted versions, packed, by number: a repeated publication returns them."""
     deletions: dict[str, int] = field(default_factory=dict)
     erasures: dict[str, int] = field(default_factory=dict)
     erased: dict[tuple[str, str], int] = field(default_factory=dict)
     cancelled: set[tuple[str, str]] = field(default_factory=set)
     replaced: dict[str, tuple[ManifestRef, ...]] = field(default_factory=dict)
+    _unshared: set[str] = field(default_factory=set)
+    """The models whose versions no snapshot shows, so that they are changed in place."""
+    _names: Names | None = None
 
     def snapshot(self, entries: int, damaged: Sequence[str]) -> Snapshot:
         """Returns the state after `entries` entries, of which `damaged` could not be read."""
+        self._unshared.clear()
+        models = MappingProxyType(dict(self.models))
+        if self._names is None:
+            self._names = Names(models)
         return Snapshot(
-            MappingProxyType(dict(self.models)),
+            models,
             entries,
             tuple(damaged),
             MappingProxyType(dict(self.deletions)),
@@ -87,23 +133,38 @@ class Replay:
             MappingProxyType(dict(self.erased)),
             frozenset(self.cancelled),
             MappingProxyType(dict(self.replaced)),
+            self._names,
         )
+
+    def packed(self, model: str) -> Mapping[int, bytes]:
+        """Returns the packed versions of a model by number, ascending."""
+        return _packed(self.models[model])
+
+    def published(self, model: str, adaptation_id: str, commit_id: str) -> Version | None:
+        """Returns the version that a commit became, even if it was deleted since; None if it was not published."""
+        known = self.models.get(model)
+        for packed in (_packed(known) if known else {}, self.withdrawn.get(model, {})):
+            if version := of_commit(model, packed, adaptation_id, commit_id):
+                return version
+        return None
 
     def apply(self, entry: Entry, number: int) -> None:
         """Applies the log's entry of that number; called for each entry in order."""
         self._note(entry, number)
-        name = entry.model
-        model = self.models.get(name)
+        model = self.models.get(entry.model)
         if isinstance(entry, Publish):
-            self._apply_publish(entry, model or Model(name, entry.time, {}, {}))
-        elif model is None or isinstance(entry, CancelAdaptation):
-            return  # a damaged entry had it, or the model does not exist yet
-        elif isinstance(entry, EraseExamples):
-            versions = {
-                number: replace(it, erased=it.erased or number in entry.versions)
-                for number, it in model.versions.items()
-            }
-            self.models[name] = replace(model, versions=MappingProxyType(versions))
+            self._apply_publish(entry, model)
+        elif model is not None:  # else a damaged entry had it, or the model does not exist yet
+            self._apply_change(entry, model)
+
+    def _apply_change(self, entry: Entry, model: Model) -> None:
+        """Applies an entry other than a publication to the model that it is about."""
+        name = model.name
+        if isinstance(entry, EraseExamples):
+            versions = self._versions(model)
+            for it in entry.versions:
+                if it in versions:
+                    versions[it] = pack(replace(unpack(name, versions[it]), erased=True))
         elif isinstance(entry, Redact):
             self._apply_redact(entry, model)
         elif isinstance(entry, MoveAlias):
@@ -112,12 +173,12 @@ class Replay:
                 aliases[entry.alias] = entry.version
             self.models[name] = replace(model, aliases=MappingProxyType(aliases))
         elif isinstance(entry, DeleteVersion):
-            versions = {number: it for number, it in model.versions.items() if number != entry.version}
-            self.models[name] = replace(model, versions=MappingProxyType(versions))
-        else:
+            deleted = self._versions(model).pop(entry.version, None)
+            if deleted is not None:
+                self.withdrawn.setdefault(name, {})[entry.version] = pack(unpack(name, deleted), {})
+        elif isinstance(entry, DeleteModel):
             del self.models[name]
-            # Its adaptations go with it, so their ids are free for new ones.
-            self.published = {key: it for key, it in self.published.items() if key[0] != name}
+            self._names = None
 
     def _note(self, entry: Entry, number: int) -> None:
         """Records facts about adaptations, including those of models without a version."""
@@ -129,34 +190,48 @@ class Replay:
         elif isinstance(entry, DeleteModel):
             self.deletions[entry.model] = number
             # Its adaptations go with it, so their ids are free for new ones.
+            self.withdrawn.pop(entry.model, None)
             self.cancelled = {it for it in self.cancelled if it[0] != entry.model}
             self.erased = {key: it for key, it in self.erased.items() if key[0] != entry.model}
 
-    def _apply_publish(self, entry: Publish, model: Model) -> None:
+    def _apply_publish(self, entry: Publish, model: Model | None) -> None:
+        if model is None:
+            model = Model(entry.model, entry.time, PackedVersions(entry.model, {}), {})
+            self.models[entry.model] = model
+            self._unshared.add(entry.model)
+            self._names = None
         version = Version(
             model=entry.model,
             number=entry.version,
             adaptation_id=entry.adaptation_id,
             commit_id=entry.commit_id,
             manifest=entry.manifest,
-            summary=MappingProxyType(entry.summary),
+            summary=entry.summary,
             created=entry.time,
         )
-        self.published[entry.model, entry.adaptation_id, entry.commit_id] = version
         self.last_numbers[entry.model] = entry.version
-        self.models[entry.model] = replace(
-            model,
-            versions=MappingProxyType({**model.versions, entry.version: version}),
-            aliases=MappingProxyType({**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}),
-        )
+        self._versions(model)[entry.version] = pack(version)
+        aliases = {**model.aliases, **dict.fromkeys(entry.aliases, entry.version)}
+        if aliases != model.aliases:
+            self.models[entry.model] = replace(self.models[entry.model], aliases=MappingProxyType(aliases))
 
     def _apply_redact(self, entry: Redact, model: Model) -> None:
-        before = model.versions.get(entry.version)
-        if before is None:
+        if entry.version not in model.versions:
             return  # a damaged entry published it
+        before = model.versions[entry.version]
         self.replaced[entry.model] = (*self.replaced.get(entry.model, ()), before.manifest)
         version = replace(before, manifest=entry.manifest, redacted=True)
-        self.published[entry.model, before.adaptation_id, before.commit_id] = version
-        self.models[entry.model] = replace(
-            model, versions=MappingProxyType({**model.versions, entry.version: version})
-        )
+        self._versions(model)[entry.version] = pack(version)
+
+    def _versions(self, model: Model) -> dict[int, bytes]:
+        """Returns a model's packed versions, to be changed in place: those that a snapshot shows are copied first."""
+        if model.name in self._unshared:
+            return _packed(self.models[model.name])
+        versions = dict(_packed(model))
+        self.models[model.name] = replace(model, versions=PackedVersions(model.name, versions))
+        self._unshared.add(model.name)
+        return versions
+
+
+def _packed(model: Model) -> dict[int, bytes]:
+    return cast("PackedVersions", model.versions).packed

@@ -12,10 +12,9 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 
-import msgspec
-
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import Report
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects, corrupt, decode_json
 
 HEAD = "head.bin"
@@ -40,7 +39,7 @@ def write_version(objects: Objects, manifest: Manifest, parts: Mapping[str, byte
     for name, data in parts.items():
         objects.create(folder + name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    data = msgspec.json.encode(dataclasses.replace(manifest, parts=digests))
+    data = stamped(dataclasses.replace(manifest, parts=digests))
     ref = ManifestRef(folder + "manifest.json", hashlib.sha256(data).hexdigest())
     objects.create(ref.key, data)
     return ref

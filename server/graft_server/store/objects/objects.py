@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,16 +26,23 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
-from graft_server.store.objects import local_folder
+from graft_server.store.objects import formats, local_folder, local_listing
+from graft_server.store.objects.local_listing import Listed
 
 _log = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
 _SEAL_BYTES = len("\n#sealed  \n") + 32 + 16
+_NEWER_SEAL = re.compile(rb"\n#sealed/(\d{1,9}) [^\n]*\n\Z")
+"""What a seal of another format is to look like."""
+_LONGEST_SEAL = 512
 _PIECE_BYTES = 1 << 20
 # How obstore's local store tells of an operating system's error.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+CLOCK = "handed-over/clock-"
+"""The prefix of objects that are written to ask the store for its time: a crash may leave one, which is swept."""
 
 OBJECT_MISSING = "OBJECT_MISSING"
 """The reason of an ObjectMissingError, by which it is known where it came from a worker."""
@@ -88,8 +96,8 @@ class Objects:
         except OSError as error:
             # The one message that names a path: whoever starts the server reads it.
             raise StoreError(
-                f"The store's folder {root} cannot be used: {error.strerror}. Give one that can be read and "
-                "written.",
+                f"The store's folder {root} cannot be used by user id {os.geteuid()}: {error.strerror}. Give one that "
+                "can be read and written.",
                 reason="STORE_UNUSABLE",
             ) from error
         return cls(LocalStore(root), root)
@@ -125,6 +133,7 @@ class Objects:
         Raises:
             ObjectMissingError: There is no such key.
             CorruptError: The object is not what was written.
+            NewerError: A newer release sealed it.
             OSError: The file cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +147,8 @@ class Objects:
                 except FileNotFoundError:
                     raise ObjectMissingError(key) from None
                 size = max(file.tell() - _SEAL_BYTES, 0)
+                file.seek(max(file.tell() - _LONGEST_SEAL, 0))
+                _require_known_seal(key, file.read())
                 file.seek(size)
                 digest, nonce = _read_seal(key, file.read(), size)
                 file.truncate(size)
@@ -166,6 +177,7 @@ class Objects:
         Raises:
             ObjectMissingError: There is no such key.
             CorruptError: The object is not what was written.
+            NewerError: A newer release sealed it.
         """
         return self._read(key)[0]
 
@@ -178,24 +190,58 @@ class Objects:
 
     def keys(self, prefix: str) -> list[str]:
         """Returns all keys below a prefix that ends in "/", sorted."""
-        with _faults(prefix):
-            return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+        return sorted(it.key for it in self._listed(prefix))
 
-    def ages(self, prefix: str, now: datetime) -> dict[str, timedelta]:
-        """Returns the age of each object below a prefix, by key."""
-        with _faults(prefix):
-            return {
-                entry["path"]: now - entry["last_modified"]
-                for batch in obstore.list(self._store, prefix)
-                for entry in batch
-            }
+    def names_after(self, folder: str, name: str) -> list[str]:
+        """Returns the names directly below a folder that ends in "/" and that come after a name, sorted.
+
+        In a bucket only those are listed; a local folder is read whole, without a look at its files.
+        """
+        with _faults(folder):
+            if self._root is not None:
+                return sorted(it for it in local_folder.names(self._root / folder) if it > name)
+            listed = obstore.list(self._store, folder, offset=f"{folder}{name}")
+            names = (entry["path"].removeprefix(folder) for batch in listed for entry in batch)
+            return sorted(it for it in names if "/" not in it)
+
+    def mark(self, folder: str) -> int | None:
+        """Returns a number that changes when names below a local folder are added or removed; None in a bucket.
+
+        Two changes within some milliseconds may leave it the same.
+        """
+        if self._root is None:
+            return None
+        with _faults(folder):
+            return local_folder.mark(self._root / folder)
+
+    def now(self) -> datetime:
+        """Returns the store's own time, whatever this machine's clock says: that of an object written for it."""
+        key = f"{CLOCK}{secrets.token_hex(8)}"
+        self.create(key, b"", lasting=False)
+        try:
+            with _faults(key):
+                time: datetime = obstore.head(self._store, key)["last_modified"]
+                return time
+        except FileNotFoundError:
+            raise ObjectMissingError(key) from None
+        finally:
+            self.delete([key])
+
+    def times(self, prefix: str) -> dict[str, datetime]:
+        """Returns when each object below a prefix was written, by the store's own time, by key."""
+        return {it.key: it.modified for it in self._listed(prefix)}
+
+    def ages(self, prefix: str) -> dict[str, timedelta]:
+        """Returns the age of each object below a prefix, by the store's own time, by key."""
+        times = self.times(prefix)
+        if not times:
+            return {}
+        now = self.now()
+        return {key: now - time for key, time in times.items()}
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Returns the size in bytes of each object below a prefix, by key."""
-        with _faults(prefix):
-            return {
-                entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
-            }
+        return {it.key: it.size for it in self._listed(prefix)}
 
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
@@ -203,6 +249,8 @@ class Objects:
         In a local folder, a name remains after its last key is deleted.
         """
         with _faults(prefix):
+            if self._root is not None:
+                return sorted(local_listing.folders(self._root, prefix))
             listed = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
 
@@ -215,12 +263,19 @@ class Objects:
             local_folder.sync_parents(self._root, keys)
 
     def create_json(self, key: str, value: Any) -> None:
-        """Creates an object from plain data."""
-        self.create(key, msgspec.json.encode(value))
+        """Creates an object from plain data, and its format."""
+        self.create(key, formats.stamped(value))
 
     def get_json(self, key: str, kind: type[T]) -> T:
         """Returns an object's payload as plain data of a type."""
         return decode_json(key, self.get(key), kind)
+
+    def _listed(self, prefix: str) -> list[Listed]:
+        with _faults(prefix):
+            if self._root is not None:
+                return list(local_listing.listed(self._root, prefix))
+            batches = obstore.list(self._store, prefix)
+            return [Listed(it["path"], it["size"], it["last_modified"]) for batch in batches for it in batch]
 
     def _read(self, key: str) -> tuple[bytes, bytes]:
         try:
@@ -237,9 +292,12 @@ class Objects:
 
 
 def decode_json(key: str, data: bytes, kind: type[T]) -> T:
-    """Returns plain data of a type, or raises CorruptError."""
+    """Returns plain data of a type, or raises CorruptError, or NewerError if this release does not know its form."""
+    formats.require_known(key, data)
     try:
         return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise formats.unknown(key, str(error)) from None
     except msgspec.DecodeError as error:
         raise corrupt(key, str(error)) from None
 
@@ -251,10 +309,17 @@ def _seal(digest: bytes, nonce: bytes) -> bytes:
 
 def _unseal(key: str, sealed: bytes) -> tuple[bytes, bytes]:
     data = sealed[:-_SEAL_BYTES]
+    _require_known_seal(key, sealed[-_LONGEST_SEAL:])
     digest, nonce = _read_seal(key, sealed[-_SEAL_BYTES:], len(data))
     if _digest(nonce, data) != digest:
         raise corrupt(key, "its bytes do not match its digest")
     return data, nonce
+
+
+def _require_known_seal(key: str, end: bytes) -> None:
+    """Raises NewerError if an object ends in a seal that says that it has another format."""
+    if match := _NEWER_SEAL.search(end):
+        formats.require_format(key, int(match[1]))
 
 
 def _read_seal(key: str, seal: bytes, before: int) -> tuple[bytes, bytes]:

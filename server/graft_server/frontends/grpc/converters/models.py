@@ -134,6 +134,7 @@ def backbone(value: BackboneInfo) -> model_pb2.Backbone:
         message.export_parity = known.parity
         message.memory_bytes = known.memory_bytes
         message.input_kinds.extend(known.kinds)
+        message.warnings.extend(known.warnings)
     return message
 
 
