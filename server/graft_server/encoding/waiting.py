@@ -197,7 +197,7 @@ LONG_TURN = 32
 _LONGER = 1
 """The quanta of a turn for each member that waits for one, within these bounds. In a simulation of eight callers with
 16 requests of 64 texts each in flight, none is answered within 20 s where turns are short, and 84 are where they are
-long; beside eight requests of thousands, one of 16 texts is answered after 0.55 s where turns are short, and after 1.6 s
+long; beside eight requests of thousands, one of 16 texts is answered after 0.55 s where turns are short, and 1.6 s
 where they are long. This gives 84, and 0.64 s."""
 
 
