@@ -25,6 +25,8 @@ _ADAPTATION = adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"]
 _PREDICTION = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 _MODEL = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _NAMES = tuple(it.full_name for it in (_ADAPTATION, _PREDICTION, _MODEL))
+CATALOGUE = "graft.catalogue"
+"""The name under which health says whether what other servers publish and delete is known here."""
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -104,6 +106,10 @@ class GrpcServer:
         """Reports whether this server can take adaptations in and publish versions."""
         self._set_usable(_ADAPTATION.full_name, usable)
 
+    def catalogue_followed(self, followed: bool) -> None:
+        """Reports whether the catalogue is followed: if not, this server may answer as if others had done nothing."""
+        self._set_usable(CATALOGUE, followed)
+
     def _set_usable(self, name: str, usable: bool) -> None:
         if self._stopping:
             return
@@ -113,7 +119,7 @@ class GrpcServer:
         task.add_done_callback(self._changes.discard)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *_NAMES):
+        for name in ("", *_NAMES, CATALOGUE):
             await self._health.set(name, status)
 
 
