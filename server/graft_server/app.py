@@ -138,8 +138,7 @@ class Service:
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
         self._versions.start(self._follow)
-        ahead = survived(self._versions.load_ahead(), "loading heads ahead", _log)
-        self._background = [asyncio.create_task(ahead), asyncio.create_task(self._recover())]
+        self._background = [asyncio.create_task(self._load_ahead()), asyncio.create_task(self._recover())]
 
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
@@ -166,6 +165,9 @@ class Service:
     async def _follow(self) -> None:
         self.tell_of_newer()
         await self._adaptations.follow()
+
+    async def _load_ahead(self) -> None:
+        await survived(self._versions.load_ahead(), "loading heads ahead", _log)
 
     async def _recover(self) -> None:
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
