@@ -117,7 +117,8 @@ def run(load: Load) -> Answered:
     return finish(start(load))
 
 
-def _read(path: Path) -> list[bytes]:
+def read_requests(path: Path) -> list[bytes]:
+    """Reads what `write_requests` wrote."""
     data, requests, place = path.read_bytes(), [], 0
     while place < len(data):
         end = place + 4 + int.from_bytes(data[place : place + 4], "little")
@@ -127,7 +128,7 @@ def _read(path: Path) -> list[bytes]:
 
 
 async def _generate(load: Load) -> Answered:
-    read = _read(load.requests)
+    read = read_requests(load.requests)
     requests = [read[n % len(read)] for n in range(load.count)]
     connection = await Connection.open(load.target, load.method)
     with contextlib.closing(connection):

@@ -95,6 +95,10 @@ class InvalidArgumentError(GraftError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
 
+class ArgumentError(InvalidArgumentError, ValueError):
+    """An argument of the client itself is wrong; nothing was sent."""
+
+
 class NotFoundError(GraftError):
     """Something that the request names does not exist."""
 

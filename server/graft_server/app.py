@@ -19,12 +19,14 @@ from pathlib import Path
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.publishing.renewing import Renewals
 from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
@@ -67,8 +69,10 @@ class Service:
         settings: Settings,
         on_trunk_change: OnChange = lambda _: None,
         workers: Place | None = None,
+        *,
         on_newer: Callable[[], None] = lambda: None,
         on_followed: Callable[[bool], None] = lambda _: None,
+        on_usable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
 
@@ -76,6 +80,7 @@ class Service:
             settings: How the service runs.
             on_trunk_change: Called, on the event loop, when a backbone can be used again or can no longer be used.
             workers: Where jobs run; None: where the server does, with the same cache.
+            on_usable: Called, on the event loop, where `predictions_usable` changes.
             on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
             on_followed: Called, on the event loop, with False when the catalogue has not been followed for long, and
                 with True when it is again.
@@ -102,6 +107,11 @@ class Service:
             objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
+        self._renewals = Renewals(
+            publisher, self.trunks, self._adaptations.store_of, self._versions.asked, lambda _: on_usable()
+        )
+        self._adaptations.followers.append(self._renewals.follow)
+        self._versions.explain = self._renewals.state_of
         self._deletion = Deletion(
             objects, catalogue, self._versions.forget, settings.erasure_grace_seconds, self._jobs
         )
@@ -137,8 +147,14 @@ class Service:
         sweeping = asyncio.to_thread(self._tuner.sweep, known.last_erasures)
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
+        await self._renewals.look()
         self._versions.start(self._follow)
         self._background = [asyncio.create_task(self._load_ahead()), asyncio.create_task(self._recover())]
+
+    @property
+    def predictions_usable(self) -> bool:
+        """Whether predictions can be answered: by the default backbone, for some model."""
+        return self.trunks.get("").state is not TrunkState.FAILED and self._renewals.usable
 
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
@@ -149,6 +165,7 @@ class Service:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._renewals.close()
         await self._versions.close()
         await self._jobs.close()
         await self._tuning_jobs.close()
@@ -170,8 +187,12 @@ class Service:
         await survived(self._versions.load_ahead(), "loading heads ahead", _log)
 
     async def _recover(self) -> None:
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
+        self._renewals.start()
         await survived(self._sweep_old(), "sweeping what is old", _log)
 
     async def _sweep_old(self) -> None:
@@ -200,7 +221,11 @@ class App:
         self._settings = settings
         self.addresses: tuple[str, ...] = ()
         self.service = Service(
-            settings, self._trunk_changed, on_newer=self._newer, on_followed=self._followed
+            settings,
+            self._trunk_changed,
+            on_newer=self._newer,
+            on_followed=self._followed,
+            on_usable=self._usable,
         )
         self._grpc = GrpcServer(
             self.service.adaptations,
@@ -220,6 +245,8 @@ class App:
         await self.service.start()
         await self._grpc.start()
         self.service.tell_of_newer()
+        if not self.service.predictions_usable:
+            self._usable()
         return self.addresses[0]
 
     async def stop(self) -> None:
@@ -241,7 +268,10 @@ class App:
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
         if trunk.name == self.service.trunks.default:
-            self._grpc.predictions_usable(trunk.state is TrunkState.READY)
+            self._usable()
+
+    def _usable(self) -> None:
+        self._grpc.predictions_usable(self.service.predictions_usable)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

@@ -458,7 +458,7 @@ def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):
         await batcher.encode(texts, lane=Lane.ADAPT)
         await batcher.encode(texts)
         assert batcher.queued_length == 0
-        assert not any(queue.rows or queue.requests for queue in batcher._queues.lanes.values())
+        assert not any(queue or queue.requests for queue in batcher._queues.lanes.values())
         assert not batcher._unanswered
 
     batched(scenario, budget=128, workers=2)

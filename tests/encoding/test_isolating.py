@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.text.packing import cost
+from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, DeadlineError, InvalidError, OverloadError
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import NOT_FINITE, Encoder, Features
@@ -191,14 +192,14 @@ def test_after_a_fault_a_callers_rows_run_apart_from_those_of_others(encoder):
 
     async def scenario(batcher: Batcher) -> None:
         watched.go_on.set()
-        assert (await batcher.encode([BAD], caller="greedy")).faults
+        assert (await batcher.encode([BAD], caller=who("greedy"))).faults
         watched.go_on.clear()
         watched.batches.clear()
         watched.begun.clear()
-        first = asyncio.create_task(batcher.encode(texts(3), caller="modest"))
+        first = asyncio.create_task(batcher.encode(texts(3), caller=who("modest")))
         await asyncio.to_thread(watched.begun.wait, 60)
-        suspected = asyncio.create_task(batcher.encode(mine, caller="greedy"))
-        modest = asyncio.create_task(batcher.encode(others, caller="modest"))
+        suspected = asyncio.create_task(batcher.encode(mine, caller=who("greedy")))
+        modest = asyncio.create_task(batcher.encode(others, caller=who("modest")))
         await asyncio.sleep(0)
         watched.go_on.set()
         alike(encoder, mine, await suspected, range(4))
@@ -210,8 +211,12 @@ def test_after_a_fault_a_callers_rows_run_apart_from_those_of_others(encoder):
         assert len({int(it[0]) >= 5000 for it in batch}) == 1, "no batch has rows of both"
 
 
+def who(name: str | None) -> Caller:
+    return NOBODY if name is None else Caller(call=name)
+
+
 def submission(caller: str | None, *lengths: int, deadline: float = math.inf) -> Submission:
-    return Submission(texts(*lengths), unread, None, deadline, lambda: False, caller)
+    return Submission(texts(*lengths), unread, None, deadline, lambda: False, who(caller))
 
 
 def batch(*submissions: Submission) -> Batch:
@@ -220,7 +225,7 @@ def batch(*submissions: Submission) -> Batch:
 
 
 def callers(of: Batch | None) -> list[Any]:
-    return [] if of is None else [it.caller for it, _ in rows_of(of)]
+    return [] if of is None else [it.caller.call or None for it, _ in rows_of(of)]
 
 
 def test_a_batch_of_rows_keeps_their_order_and_knows_its_length():
@@ -232,8 +237,8 @@ def test_a_batch_of_rows_keeps_their_order_and_knows_its_length():
 
 def test_suspects_run_in_small_batches_each_alone():
     suspects = Suspects(budget=100)
-    suspects.note("a", 0.0)
-    suspects.note("b", 0.0)
+    suspects.note(who("a"), 0.0)
+    suspects.note(who("b"), 0.0)
     trusted, refused = suspects.taken(
         batch(submission("a", *[10] * 5), submission("b", 10), submission(None, 10)), 1.0
     )
@@ -243,9 +248,21 @@ def test_suspects_run_in_small_batches_each_alone():
     assert 2 * 10 <= SMALL * 100 < 3 * 10
 
 
+def test_an_identity_is_suspected_whichever_of_its_calls_failed():
+    suspects = Suspects(budget=100)
+    suspects.note(Caller("someone", 1), 0.0)
+    rows = [
+        Submission(texts(5), unread, None, math.inf, lambda: False, caller)
+        for caller in (Caller("someone", 2), Caller("another", 1), Caller("", 1))
+    ]
+    trusted, _ = suspects.taken(batch(*rows), 1.0)
+    assert callers(trusted) == [1, 1]
+    assert callers(suspects.next_batch(1.0, others_wait=False)) == [2]
+
+
 def test_while_others_wait_suspects_run_a_small_part_of_the_time():
     suspects = Suspects(budget=100)
-    suspects.note("a", 0.0)
+    suspects.note(who("a"), 0.0)
     suspects.taken(batch(submission("a", *[20] * 3)), 0.0)
     assert callers(suspects.next_batch(0.0, others_wait=True)) == ["a"]
     suspects.ran(1.0, 1.0)
@@ -257,11 +274,11 @@ def test_while_others_wait_suspects_run_a_small_part_of_the_time():
 def test_suspicion_ends_and_is_bounded():
     suspects = Suspects(budget=100)
     for number in range(MOST_SUSPECTS + 1):
-        suspects.note(str(number), 0.0)
+        suspects.note(who(str(number)), 0.0)
     assert callers(suspects.taken(batch(submission("0", 5), submission("1", 5)), 1.0)[0]) == ["0"]
     suspects.clear()
     assert callers(suspects.taken(batch(submission("1", 5)), SUSPECT_S + 1)[0]) == ["1"]
-    suspects.note(None, SUSPECT_S + 1)
+    suspects.note(NOBODY, SUSPECT_S + 1)
     assert callers(suspects.taken(batch(submission(None, 5)), SUSPECT_S + 2)[0]) == [None]
 
 
@@ -270,23 +287,23 @@ def test_a_suspect_that_sends_more_than_is_held_is_refused(encoder):
 
     async def scenario(batcher: Batcher) -> None:
         watched.go_on.set()
-        await batcher.encode([BAD], caller="greedy")
-        tasks = [asyncio.create_task(batcher.encode(texts(20, 20), caller="greedy")) for _ in range(100)]
+        await batcher.encode([BAD], caller=who("greedy"))
+        tasks = [asyncio.create_task(batcher.encode(texts(20, 20), caller=who("greedy"))) for _ in range(100)]
         found = await asyncio.gather(*tasks, return_exceptions=True)
         refused = [it for it in found if isinstance(it, OverloadError)]
         assert refused
         assert all(it.reason == "QUEUE_FULL" and it.retry_after_s > 0 for it in refused)
         assert any(isinstance(it, Encoded) for it in found)
-        assert not (await batcher.encode(texts(20), caller="modest")).faults
+        assert not (await batcher.encode(texts(20), caller=who("modest"))).faults
 
     run(watched, scenario, budget=64)
 
 
 def test_rows_of_a_suspect_that_wait_beyond_their_deadline_fail(encoder):
     async def scenario(batcher: Batcher) -> None:
-        await batcher.encode([BAD], caller="greedy")
+        await batcher.encode([BAD], caller=who("greedy"))
         batcher._suspects.taken(batch(submission("other", 3)), 0.0)
-        task = asyncio.create_task(batcher.encode(texts(5), caller="greedy", deadline=0.0))
+        task = asyncio.create_task(batcher.encode(texts(5), caller=who("greedy"), deadline=0.0))
         with pytest.raises(DeadlineError):
             await task
 

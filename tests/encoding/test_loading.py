@@ -31,8 +31,10 @@ def folder(backbone: Backbone, tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def on_use(folder: Path, cache: Path, told: list[TrunkState]) -> AsyncIterator[Trunk]:
-    settings = TrunkSettings(cache=cache, device="cpu", measure_s=0, probe_s=0)
+async def on_use(
+    folder: Path, cache: Path, told: list[TrunkState], retry_s: float = 600.0
+) -> AsyncIterator[Trunk]:
+    settings = TrunkSettings(cache=cache, device="cpu", measure_s=0, probe_s=0, retry_s=retry_s)
     trunk = Trunk("copy", str(folder), settings, lambda it: told.append(it.state), on_use=True)
     jobs = LocalJobs(1, place=Place(cache=str(cache), backbones={"copy": str(folder)}))
     await trunk.open(jobs)
@@ -77,6 +79,61 @@ def test_it_is_tried_again_after_it_failed(folder, encoder_cache):
 
     asyncio.run(scenario())
     assert told == [TrunkState.FAILED, TrunkState.FAILED, TrunkState.READY]
+
+
+async def ready_by_itself(trunk: Trunk) -> None:
+    """Returns once it is READY; nobody asks it to be."""
+    while trunk.state is not TrunkState.READY:
+        assert trunk.state is TrunkState.FAILED, "who asks meanwhile is told at once"
+        await asyncio.sleep(0)
+
+
+def test_after_a_failure_it_is_loaded_though_nobody_asks_again(folder, encoder_cache):
+    told: list[TrunkState] = []
+
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, told, retry_s=0.01) as trunk, asyncio.timeout(60):
+            weights, aside = folder / "model.safetensors", folder / "aside"
+            weights.rename(aside)
+            with pytest.raises(BackboneError):
+                await trunk.ready()
+            aside.rename(weights)
+            await ready_by_itself(trunk)
+
+    asyncio.run(scenario())
+    assert told == [TrunkState.FAILED, TrunkState.READY]
+
+
+def test_one_that_failed_at_the_start_is_loaded_once_it_can_be(folder, encoder_cache):
+    async def scenario() -> None:
+        weights, aside = folder / "model.safetensors", folder / "aside"
+        weights.rename(aside)
+        settings = TrunkSettings(cache=encoder_cache, device="cpu", measure_s=0, retry_s=0.01)
+        trunk = Trunk("copy", str(folder), settings)
+        jobs = LocalJobs(1, place=Place(cache=str(encoder_cache), backbones={"copy": str(folder)}))
+        with pytest.raises(BackboneError, match=r"no model\.safetensors"):
+            await trunk.open(jobs)
+        with pytest.raises(BackboneError, match=r"no model\.safetensors"):
+            await trunk.ready()
+        aside.rename(weights)
+        async with asyncio.timeout(60):
+            await ready_by_itself(trunk)
+        assert trunk.encoder_id
+        await trunk.close()
+        await jobs.close()
+
+    asyncio.run(scenario())
+
+
+def test_it_can_be_closed_while_it_waits_for_its_next_try(folder, encoder_cache):
+    async def scenario() -> None:
+        async with on_use(folder, encoder_cache, []) as trunk:
+            (folder / "model.safetensors").unlink()
+            with pytest.raises(BackboneError):
+                await trunk.ready()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(scenario())
 
 
 def test_it_is_not_loaded_from_other_files_than_it_was_described_by(folder, encoder_cache):

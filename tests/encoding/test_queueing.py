@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from graft_server.backbones.text.packing import cost
+from graft_server.domain.caller import new_call
+from graft_server.domain.errors import OverloadError
 from graft_server.encoding.queueing import (
     ADAPT_SHARE,
     BRIEF,
@@ -21,11 +23,11 @@ from graft_server.encoding.queueing import (
     Lane,
     Limits,
     Queues,
-    Submission,
+    admission,
     idle_s,
     next_batch,
-    refusal,
 )
+from graft_server.encoding.waiting import Submission
 
 PRICE = partial(cost, dimension=384)
 LONG_AGO, NOW = 0.0, 1_000.0
@@ -59,6 +61,22 @@ def take(queues: Queues, *, budget: float = 64, workers: int = 1, now: float = N
     return decision
 
 
+def rows(queues: Queues, lane: Lane = Lane.PREDICT) -> list[Any]:
+    return [
+        row
+        for identity in queues.lanes[lane].identities.members.values()
+        for call in identity.calls.members.values()
+        for row in call.rows
+    ]
+
+
+def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
+    """What a caller is told who asks for as much as all others together."""
+    found = admission(queues, limits, new_call(), 1_000)
+    assert not isinstance(found, Submission)
+    return found
+
+
 def lengths(batch: Batch | None) -> list[int]:
     assert batch is not None
     return [len(it.items[row]) for it, rows in batch.parts() for row in rows]
@@ -83,10 +101,10 @@ def test_of_an_empty_queue_there_is_no_batch():
 
 def test_deciding_changes_nothing():
     queues = queued(submission(5, 9), submission(4, is_over=lambda: True), submission(7, deadline=NOW - 1))
-    before = list(queues.lanes[Lane.PREDICT].rows)
+    before = rows(queues)
     decisions = [next_batch(queues, Limits(64, 1), PRICE, NOW) for _ in range(2)]
     assert [lengths(it.batch) for it in decisions] == [[5, 9], [5, 9]]
-    assert list(queues.lanes[Lane.PREDICT].rows) == before
+    assert rows(queues) == before
     assert (queues.lanes[Lane.PREDICT].length, queues.lanes[Lane.PREDICT].requests) == (25, 3)
 
 
@@ -130,7 +148,7 @@ def test_mates_are_looked_for_in_the_head_of_the_queue_alone():
     far = LOOKAHEAD * budget // 30 + 1
     queues = queued(submission(4), *[submission(30) for _ in range(far)], submission(4))
     assert lengths(take(queues, budget=budget).batch)[0] == 4
-    assert [len(it.items[row]) for it, row in queues.lanes[Lane.PREDICT].rows][-1] == 4
+    assert [len(it.items[row]) for it, row in rows(queues)][-1] == 4
 
 
 @pytest.mark.parametrize(("workers", "size"), [(1, 8), (2, 4), (4, 2), (8, 1)])

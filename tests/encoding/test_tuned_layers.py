@@ -151,6 +151,30 @@ def test_one_that_is_larger_than_the_budget_is_loaded_all_the_same(above):
     assert asyncio.run(run()) == ["b"]
 
 
+def test_layers_that_failed_are_loaded_anew_but_not_at_every_failure(above):
+    async def run() -> None:
+        bank = TunedLayersCache(budget_bytes=1 << 40)
+        (ref,) = refs(above, "a")
+        first = await bank.get(ref, segment)
+        assert not bank.renew("a", least_s=60)
+        assert await bank.get(ref, segment) is first
+        assert bank.renew("a", least_s=0)
+        assert await bank.get(ref, segment) is not first
+        assert not bank.renew("unknown", least_s=0)
+
+    asyncio.run(run())
+
+
+def test_a_cut_that_is_to_be_loaded_anew_serves_until_it_is(grafted, encoder):
+    layers = TunedLayers(4, grafted._cuts[4][1])
+    grafted.expire_cut(4)
+    assert not grafted.has_cut(4)
+    right = encoder.encode(TEXTS)["pooled"]
+    np.testing.assert_allclose(grafted.encode_by(layers, TEXTS)["pooled"], right, atol=1e-5)
+    grafted.add_cut(4, *grafted._cuts[4])
+    assert grafted.has_cut(4)
+
+
 def test_layers_that_cannot_be_read_fail_for_those_who_asked_and_are_tried_again(above):
     async def run() -> TunedLayers:
         bank, failed = TunedLayersCache(1 << 30), []

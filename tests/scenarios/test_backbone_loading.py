@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft.v1 import model_pb2
 from graft_server.backbones.source import DEFAULT_NAME
@@ -127,3 +128,25 @@ def test_a_backbone_on_use_that_is_gone_by_then_fails_alone(
         assert found["roberta"].error == failure.message
         assert found[DEFAULT_NAME].state == model_pb2.BACKBONE_STATE_READY
         assert wire.publish("tests/other", few).version == 1
+
+
+def test_health_of_predictions_follows_a_default_backbone_on_use_and_heals_though_nobody_predicts(
+    serve, connect, text_checkpoints, tmp_path
+):
+    folder = tmp_path / "roberta"
+    shutil.copytree(text_checkpoints / "roberta", folder)
+    wire = connect(serve(f"--backbone=roberta={folder}", "--load-on-use=roberta"))
+    health = health_pb2_grpc.HealthStub(wire.channel)
+    asked = health_pb2.HealthCheckRequest(service="graft.v1.PredictionService")
+    told = health.Watch(asked, timeout=60)
+    assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+    weights, aside = folder / "model.safetensors", folder / "aside"
+    weights.rename(aside)
+    assert wire.adapt(model="tests/heals").failure().reason == "BACKBONE_WEIGHTS_MISSING"
+    assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    overall = health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+    assert overall.status == health_pb2.HealthCheckResponse.SERVING, "a restart would not help"
+    aside.rename(weights)
+    assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+    assert states(wire)["roberta"].state == model_pb2.BACKBONE_STATE_READY
+    told.cancel()

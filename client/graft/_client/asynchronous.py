@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,10 @@ import grpc.aio
 
 from graft._client import operations as ops
 from graft._client.bundle import Bundle, BundleWriter
-from graft._client.calls_async import AsyncCalls
+from graft._client.calls_async import AsyncCalls, Stubs, messages
+from graft._client.evaluating import Evaluation
+from graft._client.evaluating_async import AsyncEvaluation
+from graft._client.exporting import Export
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
 from graft._records.evaluations import EvaluationResult
@@ -43,12 +47,12 @@ from graft._streams.predict_async import AsyncPredict
 from graft._streams.predict_async import Stream as PredictStream
 from graft._streams.preparing import prepared_async
 from graft._streams.start import new_exchange
-from graft._streams.watch import WatchCursor
-from graft._transport.async_status import FinalStatus
+from graft._streams.watch import EventsCursor, WatchCursor
 from graft._transport.authentication import AsyncAuth, Metadata
-from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
-from graft.errors import GraftError, from_rpc_error
-from graft.v1 import adaptation_pb2, model_pb2
+from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
+from graft._transport.targets import DEFAULT_TARGET
+from graft.errors import GraftError
+from graft.v1 import adaptation_pb2
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -60,9 +64,10 @@ _EVENTS_TIMEOUT_S = 30.0
 
 
 class AsyncClient(AsyncRequests):
-    """A connection to a Graft server, for one event loop; make it where that loop runs.
+    """A connection to a Graft server, made at the first call, in the event loop that runs then.
 
-    It has the methods, arguments and errors of `Client`. Iterables of examples and inputs
+    It may be made where no loop runs, and used from several: each has a connection of its own. It
+    has the methods, arguments and errors of `Client`. Iterables of examples and inputs
     may be asynchronous; a synchronous one must not block, since it is read on the event loop.
 
     Args:
@@ -73,9 +78,8 @@ class AsyncClient(AsyncRequests):
         interceptors: gRPC's asynchronous client interceptors (grpc.aio.UnaryUnaryClientInterceptor and so on), the
             outermost first. They see each call with its metadata.
         timeout: The default deadline of unary calls, in seconds; None: none.
-        connect_timeout: How long `adapt` waits for a first answer, in seconds.
-        resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
-            answer, over however many calls, in seconds. A server that only keeps the call alive owes it too.
+        connect_timeout: How long a stream waits for a first answer, and gRPC for a connection, in seconds.
+        resume_timeout: How long a stream waits for progress, over however many calls, in seconds; see `Client`.
         keep_alive: How often a silent connection is asked whether it is still there, in seconds; one that does
             not answer for half as long is given up. Servers mind being asked more often than every 10 s.
     """
@@ -89,7 +93,7 @@ class AsyncClient(AsyncRequests):
         auth: AsyncAuth | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
         timeout: float | None = 60.0,
-        connect_timeout: float = 20.0,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
@@ -103,6 +107,7 @@ class AsyncClient(AsyncRequests):
             interceptors=interceptors,
             timeout_s=timeout,
             keep_alive_s=keep_alive,
+            connect_timeout_s=connect_timeout,
         )
         super().__init__(calls)
 
@@ -165,7 +170,14 @@ class AsyncClient(AsyncRequests):
         )
         ready = await prepared_async(options, examples)
         exchange = new_exchange(model, ready.options, self._limits)
-        drive = AsyncAdapt(exchange, self._open_adapt, ready.conversion.change, on_progress, on_published)
+        drive = AsyncAdapt(
+            exchange,
+            self._open_adapt,
+            ready.conversion.change,
+            on_progress,
+            on_published,
+            status_of=self._calls.status_of,
+        )
         result = await drive.run(ready.changes)
         if exchange.may_lack_rejections:
             result = await self._with_all_rejections(exchange)
@@ -196,7 +208,9 @@ class AsyncClient(AsyncRequests):
         )
         ready = await prepared_async(options, examples)
         exchange = new_exchange(model, ready.options, self._limits)
-        drive = AsyncAdapt(exchange, self._open_adapt, ready.conversion.change, on_progress)
+        drive = AsyncAdapt(
+            exchange, self._open_adapt, ready.conversion.change, on_progress, status_of=self._calls.status_of
+        )
         result = await drive.run(ready.changes)
         return ready.conversion.check_result(
             model, exchange.progress().acknowledged, result.rejected, result.rejected_count
@@ -213,6 +227,7 @@ class AsyncClient(AsyncRequests):
         top_k: int = 0,
         include_features: bool = False,
         chunk_size: int = ops.BULK_INPUTS,
+        on_progress: Callable[[str], None] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[Prediction]:
         """Classifies any number of inputs as they come, in order; see `Client.predict_stream`."""
@@ -220,12 +235,14 @@ class AsyncClient(AsyncRequests):
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
         exchange = PredictExchange(
-            timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+            timeout_s=self._calls.seconds(timeout) or self._limits.resume_timeout_s,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            on_progress=on_progress,
         )
         source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
         batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
         requests = (settings.request(batch) async for batch in batches)
-        return AsyncPredict(exchange, self._open_predict).run(requests)
+        return AsyncPredict(exchange, self._open_predict, self._calls.status_of).run(requests)
 
     async def evaluate(
         self,
@@ -239,29 +256,18 @@ class AsyncClient(AsyncRequests):
     ) -> EvaluationResult:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
         selector, examples = Selector(version, alias), several_examples(examples)
-        # A status that comes during a write can be lost (see FinalStatus), for example that there is no such model.
+        seconds = self._calls.seconds(timeout)
         found = await self._calls.run(ops.get_version(model, selector), None)
-        call = self._calls.models.EvaluateModel(
-            timeout=self._calls.seconds(timeout), metadata=await self._calls.metadata()
+        evaluation = Evaluation(
+            model,
+            found.version or version or 0,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            resume_timeout_s=self._limits.resume_timeout_s,
+            timeout_s=seconds,
         )
-        status = FinalStatus(call)
-        sent = 0
-        try:
-            await call.write(ops.first_evaluation_request(model, selector, []))
-            message_of = partial(numbered_example_message, task=found.report.task)
-            async for batch in _batches(examples, message_of, ops.example_batcher()):
-                await call.write(model_pb2.EvaluateModelRequest(examples=batch))
-                sent += len(batch)
-                if on_progress is not None:
-                    on_progress(sent)
-            await call.done_writing()
-            return evaluation_of(await call)
-        except asyncio.InvalidStateError:
-            raise status.error(await _failure_of(call)) from None
-        except grpc.RpcError as error:
-            raise status.error(error) from None
-        finally:
-            call.cancel()
+        message_of = partial(numbered_example_message, task=found.report.task)
+        batches = _batches(examples, message_of, ops.example_batcher())
+        return evaluation_of(await AsyncEvaluation(evaluation, self._calls).run(batches, on_progress))
 
     async def export(
         self,
@@ -274,49 +280,47 @@ class AsyncClient(AsyncRequests):
         timeout: float | None = math.inf,
     ) -> Bundle:
         """Writes a self-contained bundle; see `Client.export`."""
-        request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
         with await asyncio.to_thread(BundleWriter, directory) as writer:
-            metadata = await self._calls.metadata()
-            call = self._calls.models.ExportModel(
-                request, timeout=self._calls.seconds(timeout), metadata=metadata
+            export = Export(
+                model,
+                Selector(version, alias),
+                writer,
+                connect_timeout_s=self._limits.connect_timeout_s,
+                resume_timeout_s=self._limits.resume_timeout_s,
+                timeout_s=self._calls.seconds(timeout),
             )
-            try:
-                async for piece in call:
-                    await asyncio.to_thread(writer.write, piece)
-                    if on_progress is not None:
-                        on_progress(piece.path, writer.received)
-            except grpc.RpcError as error:
-                raise from_rpc_error(error) from None
-            finally:
-                call.cancel()
+            pieces = messages(self._calls, lambda stubs: stubs.models.ExportModel, export)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    told = await asyncio.to_thread(export.receive, piece)
+                    if told is not None and on_progress is not None:
+                        on_progress(*told)
             return await asyncio.to_thread(writer.finish)
 
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> AsyncIterator[Event]:
         """Follows an adaptation's events, the past ones first; see `Client.watch`."""
-        cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
+        cursor = WatchCursor(
+            model,
+            adaptation_id,
+            from_event,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            resume_timeout_s=self._limits.resume_timeout_s,
+        )
         return self._watch(cursor)
 
     async def _open_adapt(self) -> Stream:
-        return self._calls.adaptations.Adapt(metadata=await self._calls.metadata())
+        call: Stream = await self._calls.begin(lambda stubs: stubs.adaptations.Adapt)
+        return call
 
     async def _open_predict(self) -> PredictStream:
-        return self._calls.predictions.PredictStream(metadata=await self._calls.metadata())
+        call: PredictStream = await self._calls.begin(lambda stubs: stubs.predictions.PredictStream)
+        return call
 
     async def _watch(self, cursor: WatchCursor) -> AsyncIterator[Event]:
-        while True:
-            call = self._calls.adaptations.WatchAdaptation(
-                cursor.request(), metadata=await self._calls.metadata()
-            )
-            try:
-                async for message in call:
-                    yield cursor.receive(message)
-            except grpc.RpcError as error:
-                delay_s = cursor.broken(from_rpc_error(error))
-            else:
-                return
-            finally:
-                call.cancel()
-            await asyncio.sleep(delay_s)
+        async with aclosing(messages(self._calls, _watching, cursor)) as received:
+            async for message in received:
+                if (event := cursor.receive(message)) is not None:
+                    yield event
 
     async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
@@ -329,20 +333,18 @@ class AsyncClient(AsyncRequests):
         return exchange.result
 
     async def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
-        call = self._calls.adaptations.WatchAdaptation(
-            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=await self._calls.metadata()
-        )
-        events = []
-        try:
-            async for event in call:
+        cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)
+        events: list[adaptation_pb2.WatchAdaptationResponse] = []
+        async with aclosing(messages(self._calls, _watching, cursor)) as received:
+            async for event in received:
                 events.append(event)
                 if exchange.is_last(event):
                     break
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        finally:
-            call.cancel()
         return events
+
+
+def _watching(stubs: Stubs) -> Any:
+    return stubs.adaptations.WatchAdaptation
 
 
 async def _batches(
@@ -364,12 +366,3 @@ async def _as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     else:
         for item in items:
             yield item
-
-
-async def _failure_of(call: Any) -> grpc.RpcError:
-    """Returns why a call ended before its last write."""
-    try:
-        await call
-    except grpc.RpcError as error:
-        return error
-    return grpc.RpcError("The server answered before it had every example.")

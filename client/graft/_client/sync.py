@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 
 from graft._client import operations as ops
 from graft._client.bundle import Bundle, BundleWriter
-from graft._client.calls_sync import ClientInterceptor, SyncCalls
+from graft._client.calls_sync import ClientInterceptor, SyncCalls, messages
+from graft._client.evaluating import Evaluation
+from graft._client.evaluating_sync import SyncEvaluation
+from graft._client.exporting import Export
 from graft._client.operations import PredictSettings, Selector
 from graft._client.requests_sync import SyncRequests
 from graft._records.evaluations import EvaluationResult
@@ -43,32 +46,29 @@ from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
 from graft._streams.preparing import prepared
 from graft._streams.start import new_exchange
-from graft._streams.watch import WatchCursor
+from graft._streams.watch import EventsCursor, WatchCursor
 from graft._transport.authentication import Auth, Metadata
-from graft._transport.channel import DEFAULT_TARGET, KEEP_ALIVE_S
-from graft.errors import GraftError, from_rpc_error
-from graft.v1 import (
-    adaptation_pb2,
-    model_pb2,
-    prediction_pb2,
-)
-
-T = TypeVar("T")
+from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
+from graft._transport.reading_sync import Incoming
+from graft._transport.targets import DEFAULT_TARGET
+from graft.errors import GraftError
+from graft.v1 import adaptation_pb2, prediction_pb2
 
 LOG = logging.getLogger("graft")
 
 _EVENTS_TIMEOUT_S = 30.0
 """For completing a resumed adaptation's rejections from its events."""
-_FEED_LOOK_S = 0.2
-"""How often a full feed looks whether its call has ended."""
 
 
 class Client(SyncRequests):
     """A connection to a Graft server. Use it from as many threads as you like, and close it at the end.
 
-    Every method raises a `GraftError` where the server's answer is not a result. Unary calls have a
-    deadline, are retried by gRPC while the server is unavailable, and by the client for a bounded number of
-    times where an overloaded server says when to come back.
+    Every method raises a `GraftError` where the server's answer is not a result. Unary calls have a deadline, and are
+    repeated within it for about 3 s while the server is unavailable, or as an overloaded server asks. Streams
+    go on in another call where one broke, and end where nothing comes for too long; see docs/api.md.
+
+    The connection is made at the first call. In a process that was forked while a client was connected, every
+    call is refused at once (reason FORKED).
 
     Args:
         target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
@@ -76,15 +76,15 @@ class Client(SyncRequests):
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         auth: Returns the metadata of a call, pairs of key and value like `metadata`, and is called anew for each: for
             each request, each stream, and each repeat or resumption. So a token can be refreshed. It
-            is called in the thread that makes the call, maybe in several at once, and needs no TLS. Retries by gRPC
-            itself, within 3 s while the server is unavailable, carry the same metadata. If it
+            is called in the thread that makes the call, maybe in several at once, and needs no TLS. If it
             raises, the call ends with an UnauthenticatedError that says so.
         interceptors: gRPC's client interceptors (grpc.UnaryUnaryClientInterceptor and so on), the outermost first.
             They see each call with its metadata, and must return the continuation's result, or a similar object.
         timeout: The default deadline of unary calls, in seconds; None: none.
-        connect_timeout: How long `adapt` waits for a first answer, in seconds.
-        resume_timeout: How long `adapt` waits for an acknowledgement that the server owes, and `watch` for an
-            answer, over however many calls, in seconds. A server that only keeps the call alive owes it too.
+        connect_timeout: How long a stream waits for a first answer, and gRPC for a connection, in seconds.
+        resume_timeout: How long a stream waits for progress, over however many calls, in seconds: `adapt` for an
+            acknowledgement that the server owes (one that only keeps the call alive owes it too), `export` and `watch`
+            for a message, `evaluate` for the server to take examples or to answer.
         keep_alive: How often a silent connection is asked whether it is still there, in seconds; one that does
             not answer for half as long is given up. Servers mind being asked more often than every 10 s.
     """
@@ -98,7 +98,7 @@ class Client(SyncRequests):
         auth: Auth | None = None,
         interceptors: Sequence[ClientInterceptor] = (),
         timeout: float | None = 60.0,
-        connect_timeout: float = 20.0,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
@@ -112,6 +112,7 @@ class Client(SyncRequests):
             interceptors=interceptors,
             timeout_s=timeout,
             keep_alive_s=keep_alive,
+            connect_timeout_s=connect_timeout,
         )
         super().__init__(calls)
 
@@ -234,6 +235,7 @@ class Client(SyncRequests):
             self._calls.connecting,
             on_progress,
             on_published,
+            error_of=self._calls.error_of,
         )
         with self._calls.stopping(drive.stop):
             result = drive.run(ready.conversion.changes(ready.changes))
@@ -284,7 +286,9 @@ class Client(SyncRequests):
         )
         ready = prepared(options, examples)
         exchange = new_exchange(model, ready.options, self._limits)
-        drive = SyncAdapt(exchange, self._open_adapt, self._calls.connecting, on_progress)
+        drive = SyncAdapt(
+            exchange, self._open_adapt, self._calls.connecting, on_progress, error_of=self._calls.error_of
+        )
         with self._calls.stopping(drive.stop):
             result = drive.run(ready.conversion.changes(ready.changes))
         return ready.conversion.check_result(
@@ -302,6 +306,7 @@ class Client(SyncRequests):
         top_k: int = 0,
         include_features: bool = False,
         chunk_size: int = ops.BULK_INPUTS,
+        on_progress: Callable[[str], None] | None = None,
         timeout: float | None = None,
     ) -> Iterator[Prediction]:
         """Classifies any number of inputs as they arrive; predictions come out in the same order.
@@ -319,13 +324,17 @@ class Client(SyncRequests):
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             chunk_size: Inputs in a request.
-            timeout: How long to wait for the next answer, over any number of calls, in seconds. None: the client's.
+            on_progress: Called with what the server is doing before it can answer, for example loading a backbone.
+            timeout: How long to wait for the next answer, or for the server's word that it is at work, over any number
+                of calls, in seconds. None: the client's, or where that has none `resume_timeout`.
         """
         settings = PredictSettings(
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
         )
         exchange = PredictExchange(
-            timeout_s=self._calls.seconds(timeout), connect_timeout_s=self._limits.connect_timeout_s
+            timeout_s=self._calls.seconds(timeout) or self._limits.resume_timeout_s,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            on_progress=on_progress,
         )
         drive = SyncPredict(exchange, self._open_predict, self._calls.wait)
         return drive.run(ops.bulk_requests(settings, ops.several(inputs)))
@@ -350,29 +359,22 @@ class Client(SyncRequests):
             alias: An alias.
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
+
+        Where a call breaks, the examples are sent again, for the same version. They are kept for that, beyond 16 MiB in
+        a temporary file.
         """
         examples = several_examples(examples)
-        task = self.version(model, version, alias=alias).report.task
-        batches = ops.batched(example_messages(examples, task), ops.example_batcher())
-        feed: queue.Queue[model_pb2.EvaluateModelRequest | None] = queue.Queue(maxsize=4)
-        call = self._calls.models.EvaluateModel.future(
-            iter(feed.get, None), timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()
+        seconds = self._calls.seconds(timeout)
+        found = self.version(model, version, alias=alias)
+        evaluation = Evaluation(
+            model,
+            found.version or version or 0,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            resume_timeout_s=self._limits.resume_timeout_s,
+            timeout_s=seconds,
         )
-        sent = 0
-        try:
-            for request in ops.evaluation_requests(model, Selector(version, alias), batches):
-                if not _offer(feed, request, call):
-                    break
-                sent += len(request.examples)
-                if on_progress is not None:
-                    on_progress(sent)
-            _offer(feed, None, call)
-            return evaluation_of(call.result())
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        finally:
-            call.cancel()
-            _release(feed)
+        batches = ops.batched(example_messages(examples, found.report.task), ops.example_batcher())
+        return evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))
 
     def export(
         self,
@@ -387,34 +389,34 @@ class Client(SyncRequests):
         """Writes a self-contained bundle: model.onnx, labels.json, tokenizer.json, report, sample runner.
 
         Every file's size and SHA-256 are checked; the files appear together once all of them are right;
-        otherwise older files stay as they were.
+        otherwise older files stay as they were. Where a call breaks, the rest is asked for in another.
 
         Args:
             model: The model's name.
             directory: Where to write; made if it does not exist.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
-            on_progress: Called with the present file's path in the bundle and the bytes received in all.
+            on_progress: Called with the present file's path in the bundle, or what the server is doing before the
+                first, and the bytes received in all.
             timeout: Deadline of the whole in seconds. By default there is none.
 
         Raises:
             DataLossError: The received data differ from the server's digest.
             OSError: The files cannot be written.
         """
-        request = model_pb2.ExportModelRequest(model=model, **Selector(version, alias).fields())
         with BundleWriter(directory) as writer:
-            call = self._calls.models.ExportModel(
-                request, timeout=self._calls.seconds(timeout), metadata=self._calls.metadata()
+            export = Export(
+                model,
+                Selector(version, alias),
+                writer,
+                connect_timeout_s=self._limits.connect_timeout_s,
+                resume_timeout_s=self._limits.resume_timeout_s,
+                timeout_s=self._calls.seconds(timeout),
             )
-            try:
-                for piece in call:
-                    writer.write(piece)
-                    if on_progress is not None:
-                        on_progress(piece.path, writer.received)
-            except grpc.RpcError as error:
-                raise from_rpc_error(error) from None
-            finally:
-                call.cancel()
+            with closing(messages(self._calls, lambda stubs: stubs.models.ExportModel, export)) as pieces:
+                for piece in pieces:
+                    if (told := export.receive(piece)) is not None and on_progress is not None:
+                        on_progress(*told)
             return writer.finish()
 
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> Iterator[Event]:
@@ -427,28 +429,26 @@ class Client(SyncRequests):
             adaptation_id: The adaptation.
             from_event: The number of the first event. 0: all of them.
         """
-        cursor = WatchCursor(model, adaptation_id, from_event, resume_timeout_s=self._limits.resume_timeout_s)
+        cursor = WatchCursor(
+            model,
+            adaptation_id,
+            from_event,
+            connect_timeout_s=self._limits.connect_timeout_s,
+            resume_timeout_s=self._limits.resume_timeout_s,
+        )
         return self._watch(cursor)
 
     def _open_adapt(self, requests: Iterator[adaptation_pb2.AdaptRequest]) -> Any:
-        return self._calls.adaptations.Adapt(requests, metadata=self._calls.metadata())
+        return self._calls.begin(lambda stubs: stubs.adaptations.Adapt, requests)
 
-    def _open_predict(self, requests: Iterator[prediction_pb2.PredictStreamRequest]) -> Any:
-        return self._calls.predictions.PredictStream(requests, metadata=self._calls.metadata())
+    def _open_predict(self, requests: Iterator[prediction_pb2.PredictStreamRequest]) -> Incoming[Any]:
+        call = self._calls.begin(lambda stubs: stubs.predictions.PredictStream, requests)
+        return self._calls.reading(call, name="graft-predict-read")
 
     def _watch(self, cursor: WatchCursor) -> Iterator[Event]:
-        while True:
-            call = self._calls.adaptations.WatchAdaptation(cursor.request(), metadata=self._calls.metadata())
-            try:
-                for message in call:
-                    yield cursor.receive(message)
-            except grpc.RpcError as error:
-                delay_s = cursor.broken(from_rpc_error(error))
-            else:
-                return
-            finally:
-                call.cancel()
-            self._calls.wait(delay_s)
+        for message in messages(self._calls, lambda stubs: stubs.adaptations.WatchAdaptation, cursor):
+            if (event := cursor.receive(message)) is not None:
+                yield event
 
     def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
         """Completes the rejections of a resumed adaptation; the version stands with or without them."""
@@ -461,35 +461,10 @@ class Client(SyncRequests):
         return exchange.result
 
     def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
-        call = self._calls.adaptations.WatchAdaptation(
-            exchange.events_request(), timeout=_EVENTS_TIMEOUT_S, metadata=self._calls.metadata()
-        )
-        events = []
-        try:
-            for event in call:
-                events.append(event)
-                if exchange.is_last(event):
-                    break
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        finally:
-            call.cancel()
+        cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)
+        events: list[adaptation_pb2.WatchAdaptationResponse] = []
+        for event in messages(self._calls, lambda stubs: stubs.adaptations.WatchAdaptation, cursor):
+            events.append(event)
+            if exchange.is_last(event):
+                break
         return events
-
-
-def _offer(feed: queue.Queue[T], item: T, call: Any) -> bool:
-    """Passes an item to gRPC; False once the call has ended and no more are taken."""
-    while not call.done():
-        try:
-            feed.put(item, timeout=_FEED_LOOK_S)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
-def _release(feed: queue.Queue[Any]) -> None:
-    """Releases gRPC's thread that waits for the next item."""
-    while not feed.empty():
-        feed.get_nowait()
-    feed.put(None)

@@ -124,6 +124,7 @@ class AdaptExchange:
         self._last_heard = clock()
 
         # Of all calls.
+        self._ever_heard = False
         self._ever_started = False
         self._calls = 0
         self._resumed = False
@@ -217,24 +218,23 @@ class AdaptExchange:
     @property
     def wants_another_call(self) -> bool:
         """Whether this call is to be given up: the server asked for it, or has not been heard for long."""
-        return self._reconnect or self._clock() - self._last_heard > self._limits.silence_s
+        return self._reconnect or self._clock() - self._last_heard > self._silence_s
 
     def look_s(self) -> float:
         """In how many seconds to see whether the server is silent, or owes us something for too long."""
-        left_s = self._last_heard + self._limits.silence_s - self._clock()
-        if self._owed:
+        left_s = self._last_heard + self._silence_s - self._clock()
+        if self._owed or not self._started:
             left_s = min(left_s, self._last_progress + self._limits.resume_timeout_s - self._clock())
         return min(max(left_s, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
 
     def give_up_if_overdue(self) -> None:
         """Fails the exchange where a call is alive, but what was sent has not been acknowledged for too long."""
         waited_s = self._clock() - self._last_progress
-        if self._started and self._owed and not self.done and waited_s > self._limits.resume_timeout_s:
-            self.fail(
-                UnavailableError(
-                    f"The server kept the call alive for {waited_s:.0f} s, but acknowledged none of what it was sent."
-                )
-            )
+        if self.done or waited_s <= self._limits.resume_timeout_s:
+            return
+        if not self._started or self._owed:
+            what = "acknowledged none of what it was sent" if self._started else "did not answer the start"
+            self.fail(UnavailableError(f"The server kept the call alive for {waited_s:.0f} s, but {what}."))
 
     def take_outcomes(self) -> list[Outcome]:
         """Returns the outcomes of commits since the last call."""
@@ -250,6 +250,7 @@ class AdaptExchange:
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
         """Processes one message from the server."""
         self._last_heard = self._clock()
+        self._ever_heard = True
         if (
             self._started and not self._owed
         ):  # more than an answer to start, which a server may give and then die
@@ -287,7 +288,7 @@ class AdaptExchange:
         if (waited_s := self._clock() - self._last_progress) > limit_s:
             self.fail(self._given_up(error, waited_s))
             return 0.0
-        self._trouble = error or UnavailableError("The server closed the call.")
+        self._trouble = error or UnavailableError("The call went silent, or the server ended it.")
         self._started = False  # until the next call is: what is wrong is told meanwhile
         asked_s = (error.retry_after or 0.0) if error is not None else 0.0
         return min(max(self._backoff.next_s(), asked_s), limit_s - waited_s)
@@ -341,6 +342,13 @@ class AdaptExchange:
         )
 
     @property
+    def _silence_s(self) -> float:
+        """How long a call may be without any message: at most the bound on what is waited for."""
+        limits = self._limits
+        bound_s = limits.resume_timeout_s if self._ever_heard else limits.connect_timeout_s
+        return min(limits.silence_s, bound_s)
+
+    @property
     def _owed(self) -> bool:
         """Whether the server owes us an acknowledgement, or the word that our commit is durable."""
         if self._commit_sent:
@@ -377,6 +385,7 @@ class AdaptExchange:
         self._resumed |= started.next_sequence > self._first
         self._ever_started = self._started = True
         self._trouble = None
+        self._server_progress = None
         self._acknowledge(started.next_sequence)
         # What the broken call had sent and nobody acknowledged goes first, in its old order.
         self._unsent.extendleft(reversed(self._unacknowledged))
@@ -402,7 +411,11 @@ class AdaptExchange:
     def _receive_progress(self, progress: adaptation_pb2.Progress) -> None:
         if progress.commit_id == self._commit_id:
             self._advance()
-        if progress.commit_id:
+        if not self._started:
+            if progress.stage:  # a backbone is loaded, say, before the start can be answered
+                self._server_progress = progress_of(progress)
+                self._advance()
+        elif progress.commit_id:
             self._server_progress = progress_of(progress)
         elif progress.stage:
             self._stream_metrics = dict(progress.metrics)
@@ -461,14 +474,14 @@ class AdaptExchange:
     def _stage(self) -> str:
         if self.result is not None:
             return "published"
-        if not self._started:
+        if not self._started and self._server_progress is None:
             return "connecting"
         if self._server_progress is not None and self._server_progress.stage:
             return self._server_progress.stage
         return "committed" if self._committed else "streaming"
 
     def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "the server closed the call"
+        last = error.message if error is not None else "the call went silent, or the server ended it"
         what = "no progress" if self._ever_started else "no answer"
         return UnavailableError(
             f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",

@@ -16,8 +16,9 @@ import grpc
 from graft._records.examples import ChangeLike, numbered_change_message
 from graft._records.records import AdaptProgress, AdaptResult, Outcome
 from graft._streams.adapt import AdaptExchange
+from graft._transport import forking
 from graft._transport.async_status import FinalStatus
-from graft.errors import GraftError
+from graft.errors import GraftError, client_closed
 from graft.v1 import adaptation_pb2
 
 Stream = grpc.aio.StreamStreamCall[adaptation_pb2.AdaptRequest, adaptation_pb2.AdaptResponse]
@@ -38,12 +39,15 @@ class AsyncAdapt:
         message_of: Callable[[int, ChangeLike], adaptation_pb2.ExampleChange] = numbered_change_message,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
+        *,
+        status_of: Callable[[Stream], FinalStatus] = FinalStatus,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
         self._message_of = message_of
         self._on_progress = on_progress
         self._on_published = on_published
+        self._status_of = status_of
         self._to_send = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -108,13 +112,14 @@ class AsyncAdapt:
         except GraftError as error:
             self._exchange.fail(error)
             return error
-        status = FinalStatus(call)
+        status = self._status_of(call)
         writer = asyncio.create_task(self._write(call))
         try:
             return await self._read(call, status)
         finally:
             await _cancelled(writer)
-            call.cancel()
+            if forking.usable():
+                call.cancel()
 
     async def _read(self, call: Stream, status: FinalStatus) -> GraftError | None:
         try:
@@ -144,6 +149,8 @@ class AsyncAdapt:
                 over = ended or self._exchange.failure is not None or self._exchange.wants_another_call
                 if over and not done:
                     return None
+            if reading.cancelled():
+                raise client_closed()  # gRPC cancels what waits for a call of a closed channel
             return reading.result()
         finally:
             reading.cancel()

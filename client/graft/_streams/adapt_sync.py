@@ -18,6 +18,7 @@ import grpc
 
 from graft._records.records import AdaptProgress, AdaptResult, Outcome
 from graft._streams.adapt import AdaptExchange
+from graft._transport.reading_sync import end
 from graft.errors import GraftError, client_closed, from_call
 from graft.v1 import adaptation_pb2
 
@@ -48,12 +49,15 @@ class SyncAdapt:
         connecting: Connecting,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
+        *,
+        error_of: Callable[[Any], GraftError] = from_call,
     ) -> None:
         self._exchange = exchange
         self._open_call = open_call
         self._connecting = connecting
         self._on_progress = on_progress
         self._on_published = on_published
+        self._error_of = error_of
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stopped = False
@@ -159,8 +163,8 @@ class SyncAdapt:
             talk.live = False
             self._changed.notify_all()
         gave_up = not talk.ended
-        call.cancel()
-        reader.join()
+        end(call)
+        reader.join(_GOODBYE_S)
         return None if gave_up else talk.error
 
     def _requests(self, talk: _Conversation) -> Iterator[adaptation_pb2.AdaptRequest]:
@@ -187,7 +191,7 @@ class SyncAdapt:
                         self._changed.notify_all()
                 self._report()
         except grpc.RpcError:
-            error = from_call(call)
+            error = self._error_of(call)
         except BaseException as crash:  # noqa: BLE001  (raised again in the caller's thread)
             self._fail(crash)
         with self._changed:

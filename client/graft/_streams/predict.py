@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graft._records.predictions import Prediction, Predictions, predictions_of
+from graft._transport.patience import keep_alive_s
 from graft._transport.retry import Backoff, is_resumable, overload_delay_s
 from graft.errors import DeadlineExceededError, GraftError, UnavailableError, from_status
 from graft.v1 import prediction_pb2
@@ -23,6 +24,8 @@ IN_FLIGHT: Final = 8
 """Requests that are asked or wait to be given out."""
 _LOOK_S: Final = 5.0
 """How often it is seen whether an answer is overdue."""
+_OVER_S: Final = 0.01
+"""How much longer than the limit is waited, so that it is passed then."""
 
 
 @dataclass(slots=True)
@@ -43,18 +46,22 @@ class PredictExchange:
         *,
         timeout_s: float | None,
         connect_timeout_s: float,
+        on_progress: Callable[[str], None] | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begins one that has not called yet.
 
         Args:
-            timeout_s: How long an answer is waited for, over however many calls; None: for ever.
+            timeout_s: How long an answer is waited for, or a word that the server is at work, over however many calls;
+                None: for ever.
             connect_timeout_s: How long the first answer is, where no server can be reached.
+            on_progress: Called with what the server is doing before it can answer.
             backoff: How long to wait between calls.
             clock: Seconds, never going back.
         """
         self._timeout_s = math.inf if timeout_s is None else timeout_s
+        self._on_progress = on_progress
         self._connect_timeout_s = connect_timeout_s
         self._backoff = backoff or Backoff()
         self._clock = clock
@@ -62,6 +69,8 @@ class PredictExchange:
         self._asked = 0
         self._ever_answered = False
         self._waited_s = 0.0
+        self._called = False
+        """Whether the present call has a request."""
         self._trouble: GraftError | None = None
 
     @property
@@ -81,6 +90,7 @@ class PredictExchange:
 
     def opened(self) -> None:
         """Begins a new call: everything unanswered is to be sent on it."""
+        self._called = False
         for question in self._questions.values():
             question.sent = False
 
@@ -90,13 +100,18 @@ class PredictExchange:
         for request_id, question in self._questions.items():
             if not question.sent and question.answer is None and question.not_before <= now:
                 question.sent = True
-                return prediction_pb2.PredictStreamRequest(request_id=request_id, request=question.request)
+                asked = prediction_pb2.PredictStreamRequest(request_id=request_id, request=question.request)
+                if not self._called:
+                    asked.keep_alive.FromNanoseconds(round(keep_alive_s(self._timeout_s) * 1e9))
+                    self._called = True
+                return asked
         return None
 
     def wait_s(self) -> float:
         """For how many seconds to wait for a message at most."""
         again = (it.not_before for it in self._questions.values() if not it.sent and it.answer is None)
-        return min(_LOOK_S, max(0.0, min(again, default=math.inf) - self._clock()))
+        rest_s = self._timeout_s - self._waited_s + _OVER_S
+        return min(_LOOK_S, max(0.0, min(rest_s, min(again, default=math.inf) - self._clock())))
 
     def waited(self, seconds: float) -> None:
         """Takes in how long nothing came.
@@ -115,6 +130,11 @@ class PredictExchange:
             GraftError: What the server said of a request, where asking again will not help.
         """
         self._ever_answered = True
+        if message.WhichOneof("result") == "activity":
+            self._waited_s = 0.0
+            if message.activity.stage and self._on_progress is not None:
+                self._on_progress(message.activity.stage)
+            return
         question = self._questions.get(message.request_id)
         if question is None or question.answer is not None:
             return  # of a request that was asked twice
@@ -156,4 +176,5 @@ class PredictExchange:
         if not is_resumable(error) or self._waited_s > limit_s:
             raise error
         self._trouble = error
-        return max(self._backoff.next_s(), error.retry_after or 0.0)
+        delay_s = max(self._backoff.next_s(), error.retry_after or 0.0)
+        return min(delay_s, max(0.0, limit_s - self._waited_s) + _OVER_S)

@@ -15,8 +15,9 @@ import grpc
 
 from graft._records.predictions import Prediction
 from graft._streams.predict import PredictExchange
+from graft._transport import forking
 from graft._transport.async_status import FinalStatus
-from graft.errors import GraftError
+from graft.errors import GraftError, client_closed
 from graft.v1 import prediction_pb2
 
 Stream = grpc.aio.StreamStreamCall[prediction_pb2.PredictStreamRequest, prediction_pb2.PredictStreamResponse]
@@ -26,9 +27,15 @@ OpenCall = Callable[[], Awaitable["Stream"]]
 class AsyncPredict:
     """One `predict_stream` of the asyncio client."""
 
-    def __init__(self, exchange: PredictExchange, open_call: OpenCall) -> None:
+    def __init__(
+        self,
+        exchange: PredictExchange,
+        open_call: OpenCall,
+        status_of: Callable[[Stream], FinalStatus] = FinalStatus,
+    ) -> None:
         self._exchange = exchange
         self._open_call = open_call
+        self._status_of = status_of
         self._call: _Call | None = None
 
     async def run(self, requests: AsyncIterator[prediction_pb2.PredictRequest]) -> AsyncIterator[Prediction]:
@@ -54,10 +61,11 @@ class AsyncPredict:
 
     async def _send(self) -> _Call:
         if self._call is None:
-            self._call = _Call(await self._open_call())
+            call = await self._open_call()
+            self._call = _Call(call, self._status_of(call))
             self._exchange.opened()
         while (request := self._exchange.next_request()) is not None:
-            await self._call.send(request)
+            self._call.send(request)
         return self._call
 
     async def _wait(self) -> None:
@@ -84,30 +92,38 @@ class AsyncPredict:
 
 
 class _Call:
-    """One call, and the task that reads from it.
+    """One call, and the tasks that read from it and write to it.
 
     Attributes:
         incoming: The messages, and behind them what the call ended with: an error, or None.
     """
 
-    def __init__(self, call: Stream) -> None:
+    def __init__(self, call: Stream, status: FinalStatus) -> None:
         self.incoming: asyncio.Queue[prediction_pb2.PredictStreamResponse | GraftError | None] = (
             asyncio.Queue()
         )
+        self._outgoing: asyncio.Queue[prediction_pb2.PredictStreamRequest] = asyncio.Queue()
         self._call = call
-        self._status = FinalStatus(call)
-        self._reader = asyncio.create_task(self._read())
+        self._status = status
+        self._tasks = (asyncio.create_task(self._read()), asyncio.create_task(self._write()))
 
-    async def send(self, request: prediction_pb2.PredictStreamRequest) -> None:
-        """Sends a message. What ends the call is the reader's to see."""
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.write(request)
+    def send(self, request: prediction_pb2.PredictStreamRequest) -> None:
+        """Sends a message, soon: a server that takes none is not waited for here."""
+        self._outgoing.put_nowait(request)
 
     async def close(self) -> None:
-        """Ends the call and its task."""
-        self._call.cancel()
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        """Ends the call and its tasks."""
+        if forking.usable():
+            self._call.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _write(self) -> None:
+        # What ends the call is the reader's to see.
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            while True:
+                await self._call.write(await self._outgoing.get())
 
     async def _read(self) -> None:
         try:
@@ -115,5 +131,9 @@ class _Call:
                 self.incoming.put_nowait(message)
         except grpc.RpcError as error:
             self.incoming.put_nowait(self._status.error(error))
+        except asyncio.CancelledError:
+            # By whoever closes this call, or by gRPC, because the client was closed.
+            self.incoming.put_nowait(client_closed())
+            raise
         else:
             self.incoming.put_nowait(None)

@@ -6,19 +6,18 @@ The caller's own thread takes the inputs, sends, waits and gives out; a thread f
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
-import grpc
 
 from graft._records.predictions import Prediction
 from graft._streams.predict import PredictExchange
-from graft.errors import GraftError, from_call
+from graft._transport.reading_sync import Incoming
+from graft.errors import GraftError
 from graft.v1 import prediction_pb2
 
-OpenCall = Callable[[Iterator[prediction_pb2.PredictStreamRequest]], Any]
+Answers = Incoming[prediction_pb2.PredictStreamResponse]
+OpenCall = Callable[[Iterator[prediction_pb2.PredictStreamRequest]], Answers]
+"""Begins a call, and to read from it."""
 
 
 class SyncPredict:
@@ -85,16 +84,15 @@ class SyncPredict:
 
 
 class _Call:
-    """One call, and the thread that reads from it."""
+    """One call."""
 
     def __init__(self, open_call: OpenCall) -> None:
         self._outgoing: queue.SimpleQueue[prediction_pb2.PredictStreamRequest | None] = queue.SimpleQueue()
-        self._incoming: queue.SimpleQueue[prediction_pb2.PredictStreamResponse | GraftError | None] = (
-            queue.SimpleQueue()
-        )
-        self._call = open_call(iter(self._outgoing.get, None))
-        self._reader = threading.Thread(target=self._read, name="graft-predict-read", daemon=True)
-        self._reader.start()
+        try:
+            self._incoming = open_call(iter(self._outgoing.get, None))
+        except BaseException:
+            self._outgoing.put(None)
+            raise
 
     def send(self, request: prediction_pb2.PredictStreamRequest) -> None:
         """Sends a message, soon."""
@@ -102,19 +100,9 @@ class _Call:
 
     def next(self, timeout_s: float) -> prediction_pb2.PredictStreamResponse | GraftError | None:
         """The next message, or what the call ended with: an error, or None. Raises queue.Empty if none comes."""
-        return self._incoming.get(timeout=timeout_s)
+        return self._incoming.next(timeout_s)
 
     def close(self) -> None:
         """Ends the call and its thread."""
-        self._call.cancel()
         self._outgoing.put(None)  # lets the thread go that gRPC has waiting for the next one
-        self._reader.join()
-
-    def _read(self) -> None:
-        try:
-            for message in self._call:
-                self._incoming.put(message)
-        except grpc.RpcError:
-            self._incoming.put(from_call(self._call))
-        else:
-            self._incoming.put(None)
+        self._incoming.close()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from graft._records.examples import label_messages
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.options import AdaptOptions
+from graft._transport.patience import keep_alive_s
 from graft.v1 import adaptation_pb2, types_pb2
 
 
@@ -20,7 +21,7 @@ def new_exchange(model: str, options: AdaptOptions, limits: Limits) -> AdaptExch
     """
     options = replace(options, adaptation_id=options.adaptation_id or uuid.uuid4().hex)
     return AdaptExchange(
-        _start(model, options),
+        _start(model, options, keep_alive_s(limits.resume_timeout_s)),
         options.commit_id or _commit_id(model, options),
         limits=limits,
         close=options.close,
@@ -28,7 +29,7 @@ def new_exchange(model: str, options: AdaptOptions, limits: Limits) -> AdaptExch
     )
 
 
-def _start(model: str, options: AdaptOptions) -> adaptation_pb2.AdaptStart:
+def _start(model: str, options: AdaptOptions, keep_alive: float) -> adaptation_pb2.AdaptStart:
     start = adaptation_pb2.AdaptStart(
         adaptation_id=options.adaptation_id or "",
         writer_id=options.writer_id,
@@ -43,6 +44,7 @@ def _start(model: str, options: AdaptOptions) -> adaptation_pb2.AdaptStart:
         publish=_policy(options.publish_every, options.publish_seconds),
         validate_only=options.validate_only,
     )
+    start.keep_alive.FromNanoseconds(round(keep_alive * 1e9))
     if (tuning := options.fine_tuning) is not None:
         start.fine_tuning.CopyFrom(
             adaptation_pb2.FineTuning(

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 from graft._records.records import Event, event_of
-from graft._transport.retry import Backoff, is_resumable
+from graft._transport.patience import Cursor, Patience, keep_alive_s
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 
 
-class WatchCursor:
+class WatchCursor(Cursor):
     """Where a watcher is among an adaptation's numbered events."""
 
     def __init__(
@@ -20,40 +20,54 @@ class WatchCursor:
         adaptation_id: str,
         from_event: int,
         *,
+        connect_timeout_s: float,
         resume_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(
+            Patience(
+                "message",
+                connect_timeout_s=connect_timeout_s,
+                resume_timeout_s=resume_timeout_s,
+                clock=clock,
+            )
+        )
         self._model = model
         self._adaptation_id = adaptation_id
         self._from_event = from_event
-        self._resume_timeout_s = resume_timeout_s
-        self._clock = clock
-        self._backoff = Backoff()
-        self._last_heard: float | None = None
+        self._keep_alive_s = keep_alive_s(resume_timeout_s)
 
     def request(self) -> adaptation_pb2.WatchAdaptationRequest:
         """What to send for the events that were not seen yet."""
-        return adaptation_pb2.WatchAdaptationRequest(
+        request = adaptation_pb2.WatchAdaptationRequest(
             model=self._model, adaptation_id=self._adaptation_id, from_event=self._from_event
         )
+        request.keep_alive.FromNanoseconds(round(self._keep_alive_s * 1e9))
+        return request
 
-    def receive(self, message: adaptation_pb2.WatchAdaptationResponse) -> Event:
-        """Takes in one message."""
-        self._last_heard = self._clock()
-        self._backoff.reset()
+    def receive(self, message: adaptation_pb2.WatchAdaptationResponse) -> Event | None:
+        """Takes in one message; None where it says no more than that the server is there."""
+        self.patience.progressed()
         if message.event:
             self._from_event = message.event + 1
+        elif message.WhichOneof("what") == "progress" and not message.progress.stage:
+            return None
         return event_of(message)
 
-    def broken(self, error: GraftError) -> float:
-        """Takes in the failure of a call and returns how long to wait before the next.
 
-        Raises:
-            GraftError: There is no point in another.
-        """
-        # The first call is gRPC's to retry: a server that never answered is not worth five minutes.
-        if self._last_heard is None or not is_resumable(error):
-            raise error
-        if self._clock() - self._last_heard > self._resume_timeout_s:
-            raise error
-        return self._backoff.next_s()
+class EventsCursor(Cursor):
+    """The events of an adaptation so far, in one call."""
+
+    def __init__(self, request: adaptation_pb2.WatchAdaptationRequest, timeout_s: float) -> None:
+        super().__init__(
+            Patience("event", connect_timeout_s=timeout_s, resume_timeout_s=timeout_s), timeout_s
+        )
+        self._request = request
+
+    def request(self) -> adaptation_pb2.WatchAdaptationRequest:
+        """The request for all of them."""
+        return self._request
+
+    def broken(self, error: GraftError) -> float:
+        """Raises the error."""
+        raise error

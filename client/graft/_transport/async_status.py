@@ -8,7 +8,7 @@ lost: an adaptation is then resumed like a broken one, and told again.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -20,14 +20,15 @@ from graft.errors import FailedCall, GraftError, from_call
 class FinalStatus:
     """Follows one call from its opening, and keeps what it ended with."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, explain: Callable[[GraftError], GraftError] = lambda it: it) -> None:
+        self._explain = explain
         self._first: GraftError | None = None
         self._call = call
         call.add_done_callback(self._note)
 
     def error(self, raised: grpc.RpcError) -> GraftError:
         """The error to report for the one that grpc.aio raised."""
-        return self._first or from_call(_as_failed(raised))
+        return self._explain(self._first or from_call(_as_failed(raised)))
 
     def _note(self, _: Any) -> None:
         if self._first is not None:

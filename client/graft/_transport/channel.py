@@ -1,20 +1,16 @@
-"""How the client connects: targets, gRPC's settings, and what gRPC may retry by itself."""
+"""How the client connects: gRPC's settings, and which unary calls may be made again."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Final
 
 from graft._records.examples import MAX_MESSAGE_BYTES
+from graft._transport.targets import target_of
 
-DEFAULT_TARGET: Final = "127.0.0.1:50051"
-DEFAULT_PORT: Final = 50051
-
-# A repeat of these can be told that somebody else did it (NOT_FOUND, ALIAS_MOVED) when it was the first
-# try of the same call. Streams are not gRPC's to repeat: what was received or sent counts for where they go on,
-# and a stream of answers that gRPC is about to repeat waits for ever if its server is gone by then.
-_RETRIED: Final = {
+# A repeat of what is missing here can be told that somebody else did it (NOT_FOUND, ALIAS_MOVED) when it was the first
+# try of the same call.
+_REPEATABLE: Final = {
     "graft.v1.AdaptationService": ("GetAdaptation", "ListAdaptations", "CancelAdaptation"),
     "graft.v1.PredictionService": ("Predict",),
     "graft.v1.ModelService": (
@@ -22,40 +18,31 @@ _RETRIED: Final = {
         "GetModel",
         "ListVersions",
         "GetVersion",
+        "ListExamples",
         "ListBackbones",
     ),
     "grpc.health.v1.Health": ("Check",),
 }
+REPEATABLE_PATHS: Final = frozenset(
+    f"/{service}/{method}" for service, methods in _REPEATABLE.items() for method in methods
+)
+"""The unary methods that may be called again where nobody can say whether the first call was carried out."""
 
-_SERVICE_CONFIG: Final = {
-    # A server that is added to the name is found, and one that is draining is left.
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [
-                {"service": service, "method": method}
-                for service, methods in _RETRIED.items()
-                for method in methods
-            ],
-            # Five is the most that gRPC allows: about 3 s in all. Only UNAVAILABLE, which says that the
-            # server did not do it; overload comes with a delay of its own, which the client honours.
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "5s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-}
+# A server that is added to the name is found, and one that is draining is left.
+_SERVICE_CONFIG: Final[dict[str, object]] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 KEEP_ALIVE_S: Final = 20.0
 """How often a connection that is silent is asked whether it is still there."""
 
+CONNECT_TIMEOUT_S: Final = 20.0
+"""How long a first answer is waited for."""
+
 _OPTIONS: Final[list[tuple[str, str | int]]] = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.enable_retries", 1),
+    # Whether and how a call is made again is the client's to decide: what a stream has received or sent counts for
+    # where it goes on, and a stream of answers that gRPC is about to repeat waits for ever if its server is gone by
+    # then.
+    ("grpc.enable_retries", 0),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 0),
@@ -65,14 +52,22 @@ _OPTIONS: Final[list[tuple[str, str | int]]] = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
-_SCHEME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|passthrough):")
-_PORT = re.compile(r":\d+$")
 
+def channel_options(
+    keep_alive_s: float, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, direct: bool = False
+) -> list[tuple[str, str | int]]:
+    """The settings of a channel.
 
-def channel_options(keep_alive_s: float) -> list[tuple[str, str | int]]:
-    """Settings of a channel that notices a peer which vanished without a word within 1.5 times `keep_alive_s`."""
+    Args:
+        keep_alive_s: A peer that vanishes without a word is noticed within 1.5 times this, in seconds.
+        connect_timeout_s: How long one attempt to connect, or to resolve the name, may take, in seconds.
+        direct: Whether proxies of the environment are passed over.
+    """
     return [
         *_OPTIONS,
+        ("grpc.enable_http_proxy", 0 if direct else 1),
+        ("grpc.min_reconnect_backoff_ms", round(connect_timeout_s * 1000)),
+        ("grpc.dns_ares_query_timeout", round(connect_timeout_s * 1000)),
         ("grpc.keepalive_time_ms", round(keep_alive_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(keep_alive_s * 500)),
         # Waits for the answer to the ping itself: a minute by default, whatever the line above says.
@@ -84,14 +79,6 @@ def channel_target(target: str) -> str:
     """A target in gRPC's syntax: "host", "host:port" and "[ipv6]:port" become "dns:///host:port".
 
     Raises:
-        ValueError: The target is empty.
+        ArgumentError: It is no target.
     """
-    if not target.strip():
-        raise ValueError(f"the target is empty; give HOST:PORT, for example {DEFAULT_TARGET!r}")
-    if _SCHEME.match(target):
-        return target
-    if target.count(":") > 1 and not target.startswith("["):
-        target = f"[{target}]"
-    if not _PORT.search(target):
-        target = f"{target}:{DEFAULT_PORT}"
-    return f"dns:///{target}"
+    return target_of(target).address

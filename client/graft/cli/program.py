@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._records.list_cells import list_of
-from graft._transport.channel import DEFAULT_TARGET
+from graft._transport.retry import HTTP_STATUS
+from graft._transport.targets import DEFAULT_TARGET, default_target
 from graft._version import __version__
 from graft.cli.data_options import DATA_FILES, add_data
 from graft.cli.interrupts import INTERRUPTED, Interrupts
+from graft.cli.standard_streams import flushed, open_closed_streams
 from graft.errors import (
     GraftError,
     NotFoundError,
@@ -38,7 +39,8 @@ examples:
   graft promote support/intents 2
   graft export support/intents bundle/
 
-The server is --server, or the environment variable GRAFT_SERVER, or {default}.
+The server is --server, or the environment variable GRAFT_SERVER, or the one here that listens as GRAFT_LISTEN
+says, or {default}.
 """
 
 _ADAPT_EXAMPLES: Final = """\
@@ -106,9 +108,14 @@ _NO_RICH: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    with Interrupts() as interrupts:
-        return _run(args, interrupts)
+    open_closed_streams()
+    try:
+        args = build_parser().parse_args(argv)
+        with Interrupts() as interrupts:
+            code = _run(args, interrupts)
+    except SystemExit as left:  # of the parser, or of rich, whose reader has gone
+        raise SystemExit(flushed(left.code if isinstance(left.code, int) else 1)) from None
+    return flushed(code)
 
 
 def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -128,7 +135,6 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     except KeyboardInterrupt:
         return _interrupted(terminal)
     except BrokenPipeError:
-        _forget_standard_output()
         return 1
     except Exception as error:
         if interrupts.pressed:  # its calls were cancelled, and this is how it took that
@@ -173,9 +179,12 @@ def _add(commands: _Commands, name: str, summary: str, epilog: str = "") -> argp
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    server = os.environ.get("GRAFT_SERVER") or DEFAULT_TARGET
+    server = default_target()
     parser.add_argument(
-        "--server", metavar="HOST:PORT", default=server, help=f"the server (GRAFT_SERVER; now {server})"
+        "--server",
+        metavar="HOST:PORT",
+        default=server,
+        help=f"the server, or unix:PATH (GRAFT_SERVER, or where GRAFT_LISTEN has one listen; now {server})",
     )
     parser.add_argument(
         "--timeout", type=_positive, default=60.0, metavar="SECONDS", help="deadline of a single request (60)"
@@ -398,7 +407,7 @@ def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int
 
 
 def _remedy(error: Exception, args: argparse.Namespace) -> str:
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError) and error.reason != HTTP_STATUS:
         resume = f"; go on with --adaptation-id {args.adaptation_id}" if args.command == "adapt" else ""
         return f"is a server at {args.server}? Start one with 'graft-server serve', or name it with --server{resume}"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
@@ -406,8 +415,3 @@ def _remedy(error: Exception, args: argparse.Namespace) -> str:
     if isinstance(error, GraftError) and error.reason in _REMEDY_BY_REASON:
         return _REMEDY_BY_REASON[error.reason]
     return _REMEDY_BY_CLASS.get(type(error), "")
-
-
-def _forget_standard_output() -> None:
-    # Whoever read our output has gone; Python would complain when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -148,6 +148,7 @@ class AdaptStart(_message.Message):
     PUBLISH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """Unique within the model; matches [A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?. Choosing one makes
     the call resumable. Empty: the server picks one.
@@ -194,6 +195,12 @@ class AdaptStart(_message.Message):
     def publish(self) -> Global___PublishPolicy:
         """When the server commits by itself. Unset: never."""
 
+    @_builtins.property
+    def keep_alive(self) -> _duration_pb2.Duration:
+        """After how much silence the server sends an empty progress on this call, 0.2 s or more; not a setting of the
+        adaptation. Unset: 20 s.
+        """
+
     def __init__(
         self,
         *,
@@ -211,10 +218,11 @@ class AdaptStart(_message.Message):
         publish: Global___PublishPolicy | None = ...,
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
+        keep_alive: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,7 +430,9 @@ class AdaptResponse(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Work is being done. An empty one is sent every 20 s so that idle proxies keep the call."""
+        """Work is being done. An empty one is sent after 20 s of silence (start.keep_alive) so that idle proxies keep the call. One with a stage may
+        come before started, where a backbone is loaded first.
+        """
 
     @_builtins.property
     def reconnect(self) -> Global___Reconnect:
@@ -1006,22 +1016,28 @@ class WatchAdaptationRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     FROM_EVENT_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
     """The adaptation."""
     from_event: _builtins.int
     """The number of the first event to send. 0: all of them. After a drop: the last number seen plus one."""
+    @_builtins.property
+    def keep_alive(self) -> _duration_pb2.Duration:
+        """After how much silence the server sends an empty progress, 0.2 s or more. Unset: never."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         adaptation_id: _builtins.str = ...,
         from_event: _builtins.int = ...,
+        keep_alive: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive", b"keep_alive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "from_event", b"from_event", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "from_event", b"from_event", "keep_alive", b"keep_alive", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

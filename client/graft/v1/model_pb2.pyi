@@ -5,6 +5,7 @@ ModelService: which models and versions there are, and what is done with them.""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -858,28 +859,72 @@ class ExportModelRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
     """A version's number, from 1."""
     alias: _builtins.str
     """An alias."""
+    @_builtins.property
+    def received(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceivedFile]:
+        """What the caller has of the bundle from a call that broke. What is the same in the bundle is not sent again: of each
+        such file comes one piece, whose offset says where it goes on.
+        """
+
+    @_builtins.property
+    def keep_alive(self) -> _duration_pb2.Duration:
+        """How often the server says that it is at work where no piece is ready, 0.2 s or more. Unset: never."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         alias: _builtins.str = ...,
+        received: _abc.Iterable[Global___ReceivedFile] | None = ...,
+        keep_alive: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "keep_alive", b"keep_alive", "selector", b"selector", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "selector", b"selector", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "keep_alive", b"keep_alive", "model", b"model", "received", b"received", "selector", b"selector", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["version", "alias"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
 Global___ExportModelRequest: _TypeAlias = ExportModelRequest  # noqa: Y015
+
+@_typing.final
+class ReceivedFile(_message.Message):
+    """ReceivedFile is what a caller has of a file of a bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The file's path within the bundle."""
+    sha256: _builtins.str
+    """The whole file's SHA-256, as the server said."""
+    size: _builtins.int
+    """How many bytes of it the caller has, from its beginning."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivedFile: _TypeAlias = ReceivedFile  # noqa: Y015
 
 @_typing.final
 class ExportModelResponse(_message.Message):
@@ -891,6 +936,9 @@ class ExportModelResponse(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The file's path within the bundle, with "/" between its parts."""
     size: _builtins.int
@@ -899,6 +947,14 @@ class ExportModelResponse(_message.Message):
     """The whole file's SHA-256, in lower-case hexadecimal digits."""
     chunk: _builtins.bytes
     """The next bytes of the file, at most 1 MiB."""
+    offset: _builtins.int
+    """Where in the file the chunk begins, in bytes."""
+    version: _builtins.int
+    """The version that the bundle is of."""
+    @_builtins.property
+    def activity(self) -> _types_pb2.Activity:
+        """Set where this is no piece, and all else is empty: what the server is doing. Only with keep_alive."""
+
     def __init__(
         self,
         *,
@@ -906,10 +962,13 @@ class ExportModelResponse(_message.Message):
         size: _builtins.int = ...,
         sha256: _builtins.str = ...,
         chunk: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        version: _builtins.int = ...,
+        activity: _types_pb2.Activity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "chunk", b"chunk", "offset", b"offset", "path", b"path", "sha256", b"sha256", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

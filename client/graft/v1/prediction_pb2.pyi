@@ -371,21 +371,29 @@ class PredictStreamRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, and given back with the answer."""
     @_builtins.property
     def request(self) -> Global___PredictRequest:
         """The request."""
 
+    @_builtins.property
+    def keep_alive(self) -> _duration_pb2.Duration:
+        """How often the server says that it is at work where a request of the stream waits and no answer is ready, 0.2 s or
+        more. The newest one counts for the stream. Unset in all: never.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         request: Global___PredictRequest | None = ...,
+        keep_alive: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive", b"keep_alive", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_alive", b"keep_alive", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,6 +408,7 @@ class PredictStreamResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request that this answers."""
     @_builtins.property
@@ -410,18 +419,23 @@ class PredictStreamResponse(_message.Message):
     def error(self) -> _status_pb2.Status:
         """It did not."""
 
+    @_builtins.property
+    def activity(self) -> _types_pb2.Activity:
+        """No answer yet, and of no request (request_id is empty): what the server is doing. Only with keep_alive."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         response: Global___PredictResponse | None = ...,
         error: _status_pb2.Status | None = ...,
+        activity: _types_pb2.Activity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "request_id", b"request_id", "response", b"response", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "error", b"error", "request_id", b"request_id", "response", b"response", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error", "activity"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

@@ -13,6 +13,7 @@ from graft_server.adapting.intake.validation import check_change
 from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.adapting.session import Session, require_sent
 from graft_server.domain.adaptation import StartRequest
+from graft_server.domain.caller import behind
 from graft_server.domain.errors import ConflictError, InvalidError
 from graft_server.domain.examples import Change, Kind, Modality, Rejection
 from graft_server.domain.names import MAX_ID_BYTES, check_identifier
@@ -217,7 +218,8 @@ class _Intake:
         changes = await in_slices(
             lambda place: self._incoming(message.changes[place], first + place), places, CHANGES_AT_ONCE
         )
-        return await readable(self.trunk, changes, self.start.writer_id, first)
+        caller = behind(f"{self.start.model}/{self.start.adaptation_id}")
+        return await readable(self.trunk, changes, self.start.writer_id, first, caller)
 
     def _incoming(self, sent: SentChange, sequence: int) -> Incoming:
         # Unique in every lineage that the adaptation may become part of.

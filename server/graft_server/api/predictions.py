@@ -6,8 +6,10 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 
 from graft_server.adapting.intake.validation import check_input
+from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
@@ -20,7 +22,13 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-"""Requests of one stream that are processed at once; the client's others wait in the transport."""
+STREAM_BYTES = 8 << 20
+"""Requests of one stream that are processed at once, and their bytes; the client's others wait in the transport. A
+larger request is processed alone."""
+MAX_TOP_K = 10_000
+"""As many labels as a model may declare."""
+SCORE_BYTES = 4
+"""The least bytes of a score in an answer besides its label."""
 FEATURE_BYTES = 4
 """The least bytes of a feature vector's component in an answer."""
 MEASURED_FROM = 1 << 20
@@ -34,12 +42,18 @@ class PredictionApi:
         self._predictor = predictor
 
     async def predict(
-        self, request: PredictionRequest, *, deadline: float = math.inf, max_bytes: float = math.inf
+        self,
+        request: PredictionRequest,
+        *,
+        caller: Caller | None = None,
+        deadline: float = math.inf,
+        max_bytes: float = math.inf,
     ) -> Predictions:
         """Predicts for some inputs with one model.
 
         Args:
             request: What is asked.
+            caller: Who asks; None: somebody who is not known, by a call of its own.
             deadline: On the clock of time.monotonic().
             max_bytes: The largest answer that the caller accepts. A request whose answer is known to be larger is
                 refused before anything is computed; the sender of the answer checks its real size.
@@ -57,7 +71,12 @@ class PredictionApi:
         if size > max_bytes:
             raise answer_too_large(f"at least {size:,}", max_bytes)
         results, timings = await self._predictor.predict(
-            served, inputs, top_k=top_k, include_features=request.include_features, deadline=deadline
+            served,
+            inputs,
+            top_k=top_k,
+            caller=caller or new_call(),
+            include_features=request.include_features,
+            deadline=deadline,
         )
         if isinstance(served, ServedVersion):
             return Predictions(served.version.model, served.version.number, "", 0, results, timings)
@@ -67,6 +86,7 @@ class PredictionApi:
         self,
         requests: AsyncIterator[StreamedRequest],
         *,
+        caller: Caller | None = None,
         deadline: float = math.inf,
         max_bytes: float = math.inf,
     ) -> AsyncGenerator[StreamedAnswer, None]:
@@ -76,20 +96,22 @@ class PredictionApi:
 
         Args:
             requests: The requests. An exception of the iteration ends the stream.
+            caller: Who asks: the requests are one call. None: somebody who is not known.
             deadline: The deadline of the whole stream, on the clock of time.monotonic().
             max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
         # As large as the number of requests in work, so that a client who does not read is not read from.
+        caller = caller or new_call()
         ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
-            room = asyncio.Semaphore(STREAM_REQUESTS)
+            work = _StreamWork()
             try:
                 async with asyncio.TaskGroup() as group:
                     async for request in requests:
-                        await room.acquire()
+                        await work.begin(request.size)
                         task = group.create_task(answer(request))
-                        task.add_done_callback(lambda _: room.release())
+                        task.add_done_callback(partial(work.end, request.size))
                 await ready.put(None)
             except ExceptionGroup as group:
                 # The group wraps an error of the stream itself.
@@ -100,7 +122,9 @@ class PredictionApi:
             try:
                 if isinstance(streamed.request, DomainError):
                     raise streamed.request
-                found = await self.predict(streamed.request, deadline=deadline, max_bytes=max_bytes)
+                found = await self.predict(
+                    streamed.request, caller=caller, deadline=deadline, max_bytes=max_bytes
+                )
             except DomainError as error:
                 found = error
             await ready.put(StreamedAnswer(streamed.request_id, found))
@@ -114,6 +138,28 @@ class PredictionApi:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+class _StreamWork:
+    """What of a stream is processed at once."""
+
+    def __init__(self) -> None:
+        self._requests = self._bytes = 0
+        self._ended = asyncio.Event()
+
+    async def begin(self, size: int) -> None:
+        """Waits until there is room for a request of so many bytes."""
+        while self._requests and (self._requests >= STREAM_REQUESTS or self._bytes + size > STREAM_BYTES):
+            self._ended.clear()
+            await self._ended.wait()
+        self._requests += 1
+        self._bytes += size
+
+    def end(self, size: int, _: asyncio.Task[None]) -> None:
+        """Gives room back."""
+        self._requests -= 1
+        self._bytes -= size
+        self._ended.set()
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:
@@ -138,9 +184,10 @@ def _check(request: PredictionRequest) -> None:
             reason="TOO_MANY_INPUTS",
             field="inputs",
         )
-    if request.top_k < 0:
+    if not 0 <= request.top_k <= MAX_TOP_K:
         raise InvalidError(
-            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
+            f"top_k is {request.top_k:,}: give how many scores each answer shall have, 1 to {MAX_TOP_K:,}, or 0 for "
+            f"{DEFAULT_TOP_K}.",
             reason="TOP_K_INVALID",
             field="top_k",
         )
@@ -167,9 +214,9 @@ def _least_bytes(
     known = served.trunk.description
     features = FEATURE_BYTES * known.dimension if include_features and known else 0
     scores = min(top_k, len(served.labels))
-    if len(inputs) * (features + scores * MAX_LABEL_BYTES) < MEASURED_FROM:
+    if len(inputs) * (features + scores * (SCORE_BYTES + MAX_LABEL_BYTES)) < MEASURED_FROM:
         return 0
     kinds = served.trunk.kinds
     answered = sum(isinstance(it, Input) and it.kind in kinds for it in inputs)
     labels = heapq.nsmallest(scores, (len(it.name.encode()) for it in served.labels))
-    return answered * (features + sum(labels))
+    return answered * (features + SCORE_BYTES * scores + sum(labels))

@@ -37,6 +37,11 @@ def check_model(name: str, field: str = "model") -> str:
     return name
 
 
+def is_model(name: str) -> bool:
+    """Whether a model can have this name."""
+    return _MODEL.fullmatch(name) is not None
+
+
 def check_alias(alias: str, field: str = "alias") -> str:
     """Returns the alias, or raises InvalidError."""
     if not _SEGMENT.fullmatch(alias) or alias.isdigit():

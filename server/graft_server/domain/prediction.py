@@ -29,9 +29,9 @@ class Timings:
     head_s: float = 0.0
 
     def __add__(self, other: Timings) -> Timings:
-        """Returns the times of two requests, one after the other."""
+        """Returns the times of two parts of a request: it waited for its first part, and the rest adds up."""
         return Timings(
-            self.queue_s + other.queue_s,
+            min(self.queue_s, other.queue_s),
             self.tokenize_s + other.tokenize_s,
             self.encode_s + other.encode_s,
             self.head_s + other.head_s,
@@ -100,6 +100,8 @@ class StreamedRequest:
     request_id: str
     request: PredictionRequest | DomainError
     """The request, or the error if it cannot be read."""
+    size: int = 0
+    """The bytes of memory that it takes while it is answered, about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

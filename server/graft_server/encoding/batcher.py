@@ -19,7 +19,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,24 +27,25 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError
+from graft_server.domain.caller import NOBODY, Caller
+from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.encoding.encoder import Features
 from graft_server.encoding.isolating import AT_FAULT, Suspects, isolated, no_room
 from graft_server.encoding.queueing import (
-    Arrays,
     Batch,
     Lane,
     Limits,
     Part,
     Price,
     Queues,
-    Reader,
-    Submission,
+    admission,
     idle_s,
     next_batch,
-    refusal,
+    queue_full,
 )
+from graft_server.encoding.rooms import Rooms
 from graft_server.encoding.tuned_layers import TunedLayers
+from graft_server.encoding.waiting import Arrays, Reader, Submission
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class _Answer:
     """The number of items in the submission."""
     remaining: int
     """The number of items not read yet."""
-    caller: Hashable = None
+    caller: Caller = NOBODY
     """Who waits for it; None: not known."""
     queue_s: float = 0.0
     encode_s: float = 0.0
@@ -144,7 +145,11 @@ class _Reading:
 
 
 class Batcher:
-    """Owns the queue in front of one encoder, and the threads that run it."""
+    """Owns the queue in front of one encoder, and the threads that run it.
+
+    Attributes:
+        rooms: How much of each caller's predictions is at work at once.
+    """
 
     def __init__(
         self, encoder: Encodes, limits: Limits, price: Price, probe: Sized = np.ones(4, np.int64)
@@ -163,6 +168,7 @@ class Batcher:
         self._limits = limits
         self._price = price
         self._queues = Queues()
+        self.rooms = Rooms(limits)
         self._wakeup = asyncio.Event()
         self._executor = ThreadPoolExecutor(
             limits.workers, thread_name_prefix="encoder", initializer=_yield_to_others
@@ -201,7 +207,8 @@ class Batcher:
         tuned: TunedLayers | None = None,
         lane: Lane = Lane.PREDICT,
         deadline: float = math.inf,
-        caller: Hashable = None,
+        caller: Caller = NOBODY,
+        opens: bool = True,
     ) -> Encoded:
         """Returns a reader's result for the features of n >= 1 prepared items.
 
@@ -213,10 +220,11 @@ class Batcher:
             reader: Called on the encoder's thread, for all rows of a batch that have the same reader.
             lane: The kind of caller that waits for them.
             deadline: On the clock of time.monotonic(): items that are not encoded by then are dropped.
-            caller: Who waits for them; None: not known. The rows of a caller whose rows failed run apart from others'.
+            caller: Who waits for them, in turns with others. The rows of a caller whose rows failed run apart.
+            opens: Whether it is the first part of a request: other parts are not refused.
 
         Raises:
-            OverloadError: Too much is queued already.
+            OverloadError: Too much is queued already, or a caller that asks for far less came after it.
             DeadlineError: The deadline passed first.
             DrainingError: The batcher is closed.
             BackboneError: The encoder failed.
@@ -224,11 +232,11 @@ class Batcher:
         """
         if self._closed:
             raise DrainingError
-        if lane is Lane.PREDICT:
-            self.require_room()
+        if lane is Lane.PREDICT and opens:
+            self._make_room(caller, sum(map(len, items)))
         now = time.monotonic()
         future: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
-        submission = Submission(items, reader, tuned, deadline, future.done, caller)
+        submission = Submission(items, reader, tuned, deadline, future.done, caller, opens)
         self._queues.put(submission, lane, now)
         self._wakeup.set()
         self._unanswered[submission] = _Answer(future, now, len(items), len(items), caller)
@@ -236,12 +244,29 @@ class Batcher:
             return await future
         finally:
             del self._unanswered[submission]
+            self._queues.withdraw(submission, lane)
 
-    def require_room(self) -> None:
-        """Raises OverloadError if too many predictions are queued; call it before preparing a request."""
-        error = refusal(self._queues, self._limits)
-        if error is not None:
-            raise error
+    def require_room(self, caller: Caller, length: float) -> None:
+        """Raises OverloadError if a request would be refused; call it before preparing one.
+
+        Args:
+            caller: Whose request it is.
+            length: The length of its first part, as far as it is known.
+        """
+        found = admission(self._queues, self._limits, caller, length)
+        if isinstance(found, OverloadError):
+            raise found
+
+    def _make_room(self, caller: Caller, length: int) -> None:
+        """Refuses what has to give way to a request; raises OverloadError if that is the request itself."""
+        found = admission(self._queues, self._limits, caller, length)
+        if isinstance(found, OverloadError):
+            raise found
+        if found is not None:
+            answer = self._unanswered.get(found)
+            if answer is not None:
+                answer.fail(queue_full(self._queues))
+            self._queues.withdraw(found, Lane.PREDICT)
 
     def _start_worker(self) -> None:
         task = asyncio.create_task(self._work(), name="encoder")

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, InvalidError, OverloadError
 from graft_server.encoding.encoder import NOT_FINITE
-from graft_server.encoding.queueing import Batch, Group, Row, Submission
+from graft_server.encoding.queueing import Batch, Group
 from graft_server.encoding.tuned_layers import TunedLayers
+from graft_server.encoding.waiting import Row, Submission
 
 T = TypeVar("T")
 
@@ -143,7 +145,7 @@ class Suspects:
 
     def __init__(self, budget: float) -> None:
         """Suspects nobody; `budget` is the length of a usual batch."""
-        self._until: OrderedDict[Hashable, float] = OrderedDict()
+        self._until: OrderedDict[Caller, float] = OrderedDict()
         self._held: deque[Row] = deque()
         self._held_length = 0
         self._like: Batch | None = None
@@ -157,9 +159,10 @@ class Suspects:
         """Whether rows of suspects wait."""
         return bool(self._held)
 
-    def note(self, caller: Hashable, now: float) -> None:
-        """Takes note that a row of a caller failed alone; None: it is not known who called."""
-        if caller is None:
+    def note(self, caller: Caller, now: float) -> None:
+        """Takes note that a row of a caller failed alone; not of what belongs to no call."""
+        caller = _accountable(caller)
+        if caller == NOBODY:
             return
         self._until[caller] = now + SUSPECT_S
         self._until.move_to_end(caller)
@@ -177,12 +180,12 @@ class Suspects:
         if not self._until:
             return batch, []
         rows = rows_of(batch)
-        trusted = [row for row in rows if row[0].caller not in self._until]
+        trusted = [row for row in rows if _accountable(row[0].caller) not in self._until]
         if len(trusted) == len(rows):
             return batch, []
         refused: dict[Submission, None] = {}
         for submission, place in rows:
-            if submission.caller not in self._until:
+            if _accountable(submission.caller) not in self._until:
                 continue
             length = len(submission.items[place])
             if self._held and self._held_length + length > self._most:
@@ -201,9 +204,10 @@ class Suspects:
         rows: list[Row] = []
         kept: deque[Row] = deque()
         length = 0
+        first = _accountable(waiting[0][0].caller) if waiting else NOBODY
         for submission, place in waiting:
             own = len(submission.items[place])
-            if submission.caller == waiting[0][0].caller and (not rows or length + own <= self._small):
+            if _accountable(submission.caller) == first and (not rows or length + own <= self._small):
                 rows.append((submission, place))
                 length += own
             else:
@@ -223,6 +227,11 @@ class Suspects:
         """Lets go of all rows that wait."""
         self._held.clear()
         self._held_length = 0
+
+
+def _accountable(caller: Caller) -> Caller:
+    """Returns who answers for a fault: whoever is known, whichever call it was in."""
+    return Caller(caller.identity) if caller.identity else caller
 
 
 def no_room() -> OverloadError:

@@ -14,11 +14,12 @@ import numpy as np
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import Bounded, MediaLimits
+from graft_server.backbones.former import former, note
 from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
-from graft_server.domain.errors import BackboneError
+from graft_server.domain.errors import BackboneError, DomainError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
 from graft_server.encoding.batcher import Batcher
@@ -28,6 +29,7 @@ from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, Progress, R, unwatched
+from graft_server.sharing.background import survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
@@ -55,7 +57,9 @@ class TrunkSettings:
     tuned_bytes: int = 2 << 30
     """How much memory tuned layers may take, of all models together."""
     probe_s: float = PROBE_S
-    """How often an encoder that fails is asked again, and a backbone that could not be loaded on use is tried."""
+    """How often an encoder that fails is asked again, and callers have a backbone tried that could not be loaded."""
+    retry_s: float = PROBE_S
+    """After how long a backbone that could not be loaded is tried again by itself; the wait doubles with each try."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What images and clips may be."""
     preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))
@@ -89,7 +93,14 @@ class Loader:
     """Describes and loads one backbone, by way of the cache of exported graphs."""
 
     def __init__(
-        self, name: str, source: str, settings: TrunkSettings, jobs: Jobs, loading: asyncio.Lock
+        self,
+        name: str,
+        source: str,
+        settings: TrunkSettings,
+        jobs: Jobs,
+        loading: asyncio.Lock,
+        *,
+        former_id: str = "",
     ) -> None:
         """Makes it.
 
@@ -99,7 +110,9 @@ class Loader:
             settings: How it is run.
             jobs: Where graphs are exported, reduced and cut.
             loading: Held while an encoder is measured and loaded.
+            former_id: Another encoder that the backbone had; see `backbones.former`. "": the one that it has.
         """
+        self._former_id = former_id
         self._name = name
         self._source = source
         self._settings = settings
@@ -107,6 +120,7 @@ class Loader:
         self._jobs = jobs
         self._loading = loading
         self._cutting = asyncio.Lock()
+        self._backbone: Backbone | None = None
 
     async def describe(self, known: Backbone | None) -> Backbone:
         """Reads everything but the weights.
@@ -122,6 +136,8 @@ class Loader:
         backbone = await asyncio.to_thread(
             open_backbone, self._name, self._source, precision=settings.precision
         )
+        if self._former_id:
+            backbone = await self._settings.preparing.run(self._as_former, backbone)
         if known not in (None, backbone):
             raise BackboneError(
                 f"Backbone {shown(self._name)}: its files are not those that were there at start. Put them back, or "
@@ -129,6 +145,16 @@ class Loader:
                 reason="BACKBONE_CHANGED",
             )
         return backbone
+
+    def _as_former(self, backbone: Backbone) -> Backbone:
+        found = former(self._cache, backbone, self._former_id)
+        if found is None:
+            raise BackboneError(
+                f"Backbone {shown(self._name)} is encoder {backbone.encoder_id}, and encoder {self._former_id}, which "
+                "it was before, is not in the cache, or reads other inputs.",
+                reason="ENCODER_MISMATCH",
+            )
+        return found
 
     async def preprocessor(self, backbone: Backbone) -> Preprocessor:
         """What turns the backbone's inputs into what its encoder reads, within the settings' limits.
@@ -155,12 +181,17 @@ class Loader:
             DomainError: It cannot be exported or loaded.
         """
         settings = self._settings
-        device = device_for(settings.precision, settings.device)
-        await self._make(backbone)
+        device = device_for(backbone.precision, settings.device)
+        self._backbone = backbone
+        if not self._former_id:
+            await self._make(backbone)
+            await survived(
+                self._settings.preparing.run(note, self._cache, backbone), "noting an encoder", _log
+            )
         try:
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
         except BackboneError as error:
-            if error.reason != "ENCODER_LOAD_FAILED":
+            if error.reason != "ENCODER_LOAD_FAILED" or self._former_id:
                 raise
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self._name)
@@ -168,9 +199,15 @@ class Loader:
                 await asyncio.to_thread(self._cache.discard, encoder_id)
             await self._make(backbone)
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
+
+        def loaded_again() -> Encoder:
+            if not self._cache.intact(self._cache.graph(backbone.encoder_id)):
+                raise _damaged()
+            return self._encoder_on(backbone, device, layout, preprocessor)
+
         recovering = RecoveringEncoder(
             encoder,
-            lambda: self._encoder_on(backbone, device, layout, preprocessor),
+            loaded_again,
             on_turn,
             probe=preprocessor.shortest(),
             probe_s=settings.probe_s,
@@ -190,7 +227,7 @@ class Loader:
         """
         parts = self._cache.below(backbone.encoder_id, layer), self._cache.above(backbone.encoder_id, layer)
         async with self._cutting:
-            if not all(it.is_file() for it in parts):
+            if not all([await asyncio.to_thread(self._cache.usable, it) for it in parts]):
                 cutting = Cutting(self._name, backbone.encoder_id, self._cache.identity, layer)
                 await self.run(self._jobs, CUT.job(cutting), unwatched)
                 for part in parts:
@@ -211,7 +248,9 @@ class Loader:
                 missing = error.metadata.get("encoder_id", "")
                 if error.reason != NOT_CACHED or missing in shared:
                     raise
-                if not await asyncio.to_thread(self._cache.share, missing):
+                if not await asyncio.to_thread(self._cache.share, missing) and not await self._remade(
+                    missing
+                ):
                     raise
                 shared.add(missing)
 
@@ -229,14 +268,21 @@ class Loader:
                 device=device,
                 cores=settings.cores,
                 preprocessor=preprocessor,
-                measure_s=settings.measure_s,
+                measure_s=0.0 if self._former_id else settings.measure_s,
             )
             if settings.budget and backbone.modality is Modality.TEXT:
                 layout = Layout(layout.workers, layout.threads, settings.budget)
             started = time.monotonic()
             before = resident_bytes()
-            encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
-            await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            # While it is loaded: reading 90 MB once more would take a tenth of a second of the start.
+            intact = asyncio.create_task(asyncio.to_thread(self._cache.intact, graph))
+            try:
+                encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
+                await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            finally:
+                usable = await intact
+            if not usable:
+                raise _damaged()
             memory_bytes = max(0, resident_bytes() - before)
         _log.info(
             "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, %.1f s, %d MB",
@@ -267,6 +313,18 @@ class Loader:
             await self._reduce(backbone)
             await asyncio.to_thread(self._cache.require, self._cache.graph(backbone.encoder_id))
 
+    async def _remade(self, encoder_id: str) -> bool:
+        """Makes a graph again that was found to be missing or damaged; False if it is none of the loaded backbone."""
+        backbone = self._backbone
+        if (
+            self._former_id
+            or backbone is None
+            or encoder_id not in (backbone.encoder_id, backbone.reference_id)
+        ):
+            return False
+        await self._make(backbone)
+        return True
+
     async def _has(self, encoder_id: str) -> bool:
         return self._cache.has(encoder_id) or await asyncio.to_thread(self._cache.fetch, encoder_id)
 
@@ -292,6 +350,18 @@ class Loader:
         _log.info("backbone %s: %s", self._name, report.stage)
 
 
+def load_failure(name: str, error: Exception) -> BackboneError:
+    """Returns the error of a backbone that could not be loaded."""
+    if isinstance(error, BackboneError):
+        return error
+    if isinstance(error, DomainError):
+        return BackboneError(f"Backbone {shown(name)} cannot be loaded. {error.message}", reason=error.reason)
+    return BackboneError(
+        f"Backbone {shown(name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
+        reason="BACKBONE_LOAD_FAILED",
+    )
+
+
 def resident_bytes() -> int:
     """The resident memory of this process; 0 where the system does not say."""
     try:
@@ -299,6 +369,13 @@ def resident_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _damaged() -> BackboneError:
+    return BackboneError(
+        "The exported encoder in the server's cache is damaged; the server's log names it.",
+        reason="ENCODER_LOAD_FAILED",
+    )
 
 
 def _warm_up(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> None:

@@ -1,16 +1,21 @@
 """The batching policy: from the queues, the limits and the time to the next batch. It has no thread and no clock.
 
 The items that arrive while the device is busy are the next batch. A worker that becomes free takes its share of the
-queue, up to the budget: under low load one item at once, under high load a full batch. A batch is the oldest item
-and the later items nearest to it in length, since attention pads a batch to its longest. An item is a
-text's token ids, or an image or a clip; it counts by its length.
+queue, up to the budget: under low load one item at once, under high load a full batch. Callers take turns, see
+`waiting`. A batch is the item whose turn it is, the lone items of callers that ask for little, and those of the next
+items in turn that are nearest to them in length, since attention pads a batch to its longest. An item is a text's token
+ids, or an image or a clip; it counts by its length.
+
+In a full queue the newest request of the caller that holds most gives way to one that asks for far less, and is
+refused; where no caller holds far more than the newcomer, the newcomer is refused.
 
 There are two lanes: predictions go first, and adaptation's embedding work is guaranteed a share of the device.
 A running batch is not interrupted, so the next prediction waits for its end: while predictions come in, adaptation's
 batches are short, and one worker is kept free of them.
 
 A row is dropped when its turn comes, before it costs anything, if its caller has left, another part of its submission
-has failed, or its deadline has passed; other rows are not affected.
+has failed, or its deadline has passed; other rows are not affected. Of the next items in turn, those whose deadline
+would pass before all are encoded go first: a caller with short deadlines has no more turns than others.
 
 `next_batch` decides and changes nothing; `Queues` holds the state, and applies the decision. The caller passes the
 time to both, in seconds on one clock of its choice.
@@ -20,21 +25,21 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from numpy.typing import NDArray
-
+from graft_server.domain.caller import Caller
 from graft_server.domain.errors import OverloadError
-from graft_server.encoding.encoder import Features
-from graft_server.encoding.tuned_layers import TunedLayers
-
-Arrays = Mapping[str, NDArray[Any]]
-
-Reader = Callable[[Features], Arrays]
-"""Turns the features of n rows into arrays by name, each of shape (n, ...)."""
+from graft_server.encoding.waiting import (
+    Cost,
+    Reader,
+    Row,
+    Submission,
+    Turn,
+    Waiting,
+    asks_far_less,
+    displaced,
+)
 
 Price = Callable[[int, int, int], float]
 """See `backbones.preprocessing.Preprocessor.price`."""
@@ -61,8 +66,14 @@ FREE_S = 0.5
 """How long after a prediction one worker is kept free of adaptation, in seconds."""
 
 LOOKAHEAD = 4
-"""How many batches' worth of the queue a batch is chosen from: on single sentences, with 40 of them queued, that is
+"""How many batches' worth of the turns a batch is chosen from: on single sentences, with 40 of them queued, that is
 worth 6% of the throughput over the order of arrival, as much as sorting all of them by length."""
+
+QUANTUM = 1 / 4
+"""How much a caller may ask for, as a part of the budget, to be served before its turn: a few sentences."""
+
+SHARE = 1 / 2
+"""The part of the queue that one identity may hold while others wait."""
 
 _DRAIN_MEMORY = 0.9
 """How much of the drain rate's estimate is kept at each batch."""
@@ -81,31 +92,11 @@ class Limits:
     queued_requests: int = 4_096
     """Predictions beyond this many queued requests are refused."""
 
+    @property
+    def quantum(self) -> float:
+        """See `QUANTUM`."""
+        return QUANTUM * self.budget
 
-@dataclass(slots=True, eq=False)
-class Submission:
-    """Items of one caller, in one batch or several."""
-
-    items: Sequence[Sized]
-    """The encoder's items, n >= 1."""
-    reader: Reader
-    tuned: TunedLayers | None
-    """The tuned layers that the items go through; None: the frozen ones."""
-    deadline: float
-    """Items that are not in a batch by then are dropped."""
-    is_over: Callable[[], bool]
-    """Whether no caller waits for it any more: the caller left, or it is answered or failed."""
-    caller: Hashable = None
-    """Who waits for it; None: not known."""
-    queued: int = field(init=False)
-    """The number of waiting items."""
-
-    def __post_init__(self) -> None:
-        self.queued = len(self.items)
-
-
-Row = tuple[Submission, int]
-"""A waiting item: its submission and its place there."""
 
 Part = tuple[Submission, list[int]]
 """Items of one submission in a batch."""
@@ -129,7 +120,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """The policy's choice for the rows at the head of one lane's queue. Each row is in one of the three lists."""
+    """The policy's choice among the next rows in turn of one lane. Each row is in one of the three lists."""
 
     lane: Lane
     taken: list[Row]
@@ -140,6 +131,10 @@ class Choice:
     """Rows that no caller waits for."""
     expired: list[Submission]
     """The dropped rows whose deadline has passed; their callers receive an error."""
+    quantum: float
+    """See `Limits.quantum`."""
+    cost: Cost
+    """What a row costs its caller."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,58 +148,10 @@ class Decision:
 
 
 @dataclass(slots=True, eq=False)
-class Queue:
-    """The rows of one lane, in the order in which they are examined."""
-
-    lane: Lane
-    rows: deque[Row] = field(default_factory=deque)
-    length: int = 0
-    """The total length of the rows."""
-    requests: int = 0
-    """The submissions that have rows here."""
-
-    def put(self, submission: Submission) -> None:
-        """Queues all items, by length: batch-mates of one length waste nothing on attention's padding."""
-        items = submission.items
-        order: Iterable[int] = range(len(items))
-        if len(items) > 2:
-            order = sorted(order, key=lambda row: len(items[row]))
-        self.rows.extend((submission, row) for row in order)
-        self.length += sum(map(len, items))
-        self.requests += 1
-
-    def apply(self, choice: Choice) -> None:
-        """Removes the rows that a choice takes or drops."""
-        looked_at = len(choice.taken) + len(choice.kept) + len(choice.dropped)
-        if looked_at == len(self.rows):
-            self.rows = deque(choice.kept)
-        else:
-            for _ in range(looked_at):
-                self.rows.popleft()
-            self.rows.extendleft(reversed(choice.kept))
-        for row in choice.taken:
-            self._left(row)
-        for row in choice.dropped:
-            self._left(row)
-
-    def clear(self) -> None:
-        """Removes all rows of the queue."""
-        self.rows.clear()
-        self.length = self.requests = 0
-
-    def _left(self, row: Row) -> None:
-        submission, place = row
-        self.length -= len(submission.items[place])
-        submission.queued -= 1
-        if submission.queued == 0:
-            self.requests -= 1
-
-
-@dataclass(slots=True, eq=False)
 class Queues:
     """The queues in front of one encoder, and the policy's figures on past batches."""
 
-    lanes: dict[Lane, Queue] = field(default_factory=lambda: {lane: Queue(lane) for lane in Lane})
+    lanes: dict[Lane, Waiting] = field(default_factory=lambda: {lane: Waiting() for lane in Lane})
     last_prediction: float = -math.inf
     """When the last prediction came in."""
     adapt_batches: int = 0
@@ -220,10 +167,16 @@ class Queues:
             self.last_prediction = now
         self.lanes[lane].put(submission)
 
+    def withdraw(self, submission: Submission, lane: Lane) -> None:
+        """Removes what waits of a submission."""
+        self.lanes[lane].withdraw(submission)
+
     def begin(self, decision: Decision) -> None:
         """Removes the decided rows; the batch, if there is one, runs from here on."""
         for choice in decision.choices:
-            self.lanes[choice.lane].apply(choice)
+            self.lanes[choice.lane].serve(
+                choice.taken, choice.kept, choice.dropped, choice.quantum, choice.cost
+            )
         if decision.batch is not None:
             self.adapt_batches += decision.batch.lane is Lane.ADAPT
 
@@ -237,7 +190,7 @@ class Queues:
         self.drain_rate = _DRAIN_MEMORY * self.drain_rate + (1 - _DRAIN_MEMORY) * rate
         if batch.lane is Lane.ADAPT:
             self.adapt_credit = max(0.0, self.adapt_credit - batch.length)
-        elif self.lanes[Lane.ADAPT].rows:
+        elif self.lanes[Lane.ADAPT]:
             self.adapt_credit += batch.length * ADAPT_SHARE / (1 - ADAPT_SHARE)
 
     def clear(self) -> None:
@@ -246,12 +199,35 @@ class Queues:
             queue.clear()
 
 
-def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
-    """Returns why a prediction is not queued; None if there is room for it."""
-    queue = queues.lanes[Lane.PREDICT]
-    if queue.length < limits.queued_length and queue.requests < limits.queued_requests:
-        return None
-    drain_s = queue.length / queues.drain_rate if queues.drain_rate else 1.0
+def admission(
+    queues: Queues, limits: Limits, caller: Caller, length: float
+) -> OverloadError | Submission | None:
+    """Returns whether a request may be queued.
+
+    Args:
+        queues: What is queued.
+        limits: How much may be.
+        caller: Whose request it is.
+        length: The length of its first part.
+
+    Returns:
+        None if there is room; a queued request that gives way to it, and is refused; or the error for the request.
+    """
+    waiting = queues.lanes[Lane.PREDICT]
+    many = waiting.requests >= limits.queued_requests
+    if not many and waiting.length < limits.queued_length:
+        return queue_full(queues) if _holds_its_share(waiting, limits, caller) else None
+    victim = displaced(waiting, caller, length)
+    if victim is not None:
+        return victim
+    # What fills the queue was begun: a request that asks for far less is not refused for it, as long as such are few.
+    return None if not many and asks_far_less(waiting, caller, length) else queue_full(queues)
+
+
+def queue_full(queues: Queues) -> OverloadError:
+    """Returns the error of a request that is refused, with the time that the queue takes to drain."""
+    waiting = queues.lanes[Lane.PREDICT]
+    drain_s = waiting.length / queues.drain_rate if queues.drain_rate else 1.0
     # In round numbers: the many refusals under load are then alike, and can be converted to an answer once.
     drain_s = float(f"{min(max(drain_s, 0.05), 30.0):.1g}")
     return OverloadError(
@@ -262,17 +238,26 @@ def refusal(queues: Queues, limits: Limits) -> OverloadError | None:
     )
 
 
+def _holds_its_share(waiting: Waiting, limits: Limits, caller: Caller) -> bool:
+    """Whether an identity holds as much as one may while others wait. Calls without one are no caller together."""
+    members = waiting.identities.members
+    own = members.get(caller.identity)
+    if not caller.identity or own is None or len(members) == 1:
+        return False
+    return own.length >= SHARE * limits.queued_length or len(own.unbegun) >= SHARE * limits.queued_requests
+
+
 def next_batch(queues: Queues, limits: Limits, price: Price, now: float) -> Decision:
     """Returns the next step of a free worker. Changes nothing: `Queues.begin` does."""
     choices: list[Choice] = []
     for lane in _lanes(queues, limits):
         queue = queues.lanes[lane]
-        if not queue.rows:
+        if not queue:
             continue
         budget = _budget(lane, queues, limits, now)
         if not budget:
             continue
-        choice = _choice(queue, budget, limits, price, now)
+        choice = _choice(lane, queues, limits, budget=budget, price=price, now=now)
         choices.append(choice)
         if choice.taken:
             length = sum(len(submission.items[place]) for submission, place in choice.taken)
@@ -285,7 +270,7 @@ def idle_s(queues: Queues, now: float) -> float | None:
 
     If adaptation's work waits, the worker is kept free for predictions, but not for ever.
     """
-    if not queues.lanes[Lane.ADAPT].rows:
+    if not queues.lanes[Lane.ADAPT]:
         return None
     return max(0.0, queues.last_prediction + FREE_S - now)
 
@@ -308,47 +293,86 @@ def _budget(lane: Lane, queues: Queues, limits: Limits, now: float) -> float:
     return BRIEF * limits.budget
 
 
-def _choice(queue: Queue, budget: float, limits: Limits, price: Price, now: float) -> Choice:
-    """Returns the choice for the rows at the head of a queue; it takes none only if no caller waits for any."""
-    waiting: list[Row] = []
+def _choice(lane: Lane, queues: Queues, limits: Limits, *, budget: float, price: Price, now: float) -> Choice:
+    """Returns the choice among the next rows in turn; it takes none only if no caller waits for any."""
+
+    def cost(length: int) -> float:
+        return price(1, length, length)
+
+    queue = queues.lanes[lane]
+    waiting: list[Turn] = []
     lengths: list[int] = []
     dropped: list[Row] = []
     expired: dict[Submission, None] = {}
     total, enough = 0, LOOKAHEAD * limits.budget
-    for row in queue.rows:
+    for turn in queue.in_turn(limits.quantum, cost):
         if total >= enough:
             break
-        submission, place = row
+        submission, place = turn.row
         if submission.is_over():
-            dropped.append(row)
+            dropped.append(turn.row)
         elif submission.deadline < now:
-            dropped.append(row)
+            dropped.append(turn.row)
             expired[submission] = None
         else:
             length = len(submission.items[place])
-            waiting.append(row)
+            waiting.append(turn)
             lengths.append(length)
             total += length
     # A worker's share of the queue, so that the others do not starve.
     share = math.ceil(queue.length / limits.workers)
-    mates = _mates(lengths, budget, share, price)
+    soon = now + enough / queues.drain_rate if queues.drain_rate else now
+    due = _due(waiting, lengths, limits.budget)
+    mates = _mates(lengths, due, _urgent(waiting, soon), budget=budget, share=share, price=price)
     taken: list[Row] = []
     kept: list[Row] = []
-    for place, row in enumerate(waiting):
-        (taken if place in mates else kept).append(row)
-    return Choice(queue.lane, taken, kept, dropped, list(expired))
+    for place, turn in enumerate(waiting):
+        (taken if place in mates else kept).append(turn.row)
+    return Choice(lane, taken, kept, dropped, list(expired), limits.quantum, cost)
 
 
-def _mates(lengths: Sequence[int], budget: float, share: int, price: Price) -> set[int]:
-    """Returns the rows of one batch: the first, and those nearest to it in length, within the budget and share."""
+def _due(turns: Sequence[Turn], lengths: Sequence[int], budget: float) -> list[int]:
+    """Returns the rows whose turn it is: the first, lone ones, and those passed over too often."""
+    due: list[int] = []
+    total = 0
+    for place, turn in enumerate(turns):
+        if place == 0 or turn.late or (turn.sparse and total < budget):
+            due.append(place)
+        total += lengths[place]
+    return due
+
+
+def _urgent(turns: Sequence[Turn], soon: float) -> list[int]:
+    """Returns the rows whose deadline comes before all of these are encoded, the nearest first."""
+    urgent = [place for place, turn in enumerate(turns) if turn.row[0].deadline < soon]
+    return sorted(urgent, key=lambda place: turns[place].row[0].deadline)
+
+
+def _mates(
+    lengths: Sequence[int],
+    due: Sequence[int],
+    urgent: Sequence[int],
+    *,
+    budget: float,
+    share: int,
+    price: Price,
+) -> set[int]:
+    """Returns the rows of one batch, within the budget and share.
+
+    They are the rows that are due, then urgent ones, then those nearest in length to the longest that is due.
+    """
     if len(lengths) < 2:
         return set(range(len(lengths)))
-    first = total = longest = lengths[0]
-    mates = {0}
-    for place in sorted(range(1, len(lengths)), key=lambda place: abs(lengths[place] - first)):
+    near = max(lengths[place] for place in due)
+    others = sorted(range(len(lengths)), key=lambda place: abs(lengths[place] - near))
+    first = due[0]
+    total = longest = lengths[first]
+    mates = {first}
+    for place in (*due, *urgent, *others):
         length = lengths[place]
-        together = price(len(mates) + 1, total + length, max(longest, length))
-        if together <= budget and total + length <= share:
+        if place in mates or total + length > share:
+            continue
+        if price(len(mates) + 1, total + length, max(longest, length)) <= budget:
             mates.add(place)
             total += length
             longest = max(longest, length)

@@ -7,29 +7,37 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.image.class_names import encode_names
 from graft_server.backbones.preprocessing import Prepared, Preprocessor
+from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, DomainError, InvalidError
 from graft_server.domain.examples import Input, Kind, Modality
 from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
-from graft_server.encoding.preparing import TURNS_AT_ONCE, Preparer, ReadyFeatures, in_turns
-from graft_server.encoding.queueing import Lane, Reader
+from graft_server.encoding.loading import Loaded, Loader, TrunkSettings, load_failure
+from graft_server.encoding.parts import Work, in_parts
+from graft_server.encoding.preparing import (
+    TURNS_AT_ONCE,
+    Preparer,
+    ReadyFeatures,
+    beside_ready,
+    in_turns,
+)
+from graft_server.encoding.queueing import Lane
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
+from graft_server.encoding.waiting import Reader
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
 from graft_server.sharing.turns import Turns
 
@@ -46,7 +54,7 @@ class TrunkState(enum.Enum):
         LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
         LOADING --loaded--> READY        READY --the encoder fails--> FAILED
         LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
-                                         FAILED --used again, where it is loaded on use--> LOADING
+                                         FAILED --tried again, where it was never loaded--> LOADING
     """
 
     UNLOADED = enum.auto()
@@ -63,6 +71,9 @@ _NEXT = {
     TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
 }
 """The states that may follow each state."""
+
+RETRY_MOST_S = 300.0
+"""The longest wait between two tries to load a backbone that could not be loaded, in seconds."""
 
 OnChange = Callable[["Trunk"], None]
 
@@ -86,8 +97,13 @@ class Trunk:
         on_use: bool = False,
         tuned_layers: TunedLayersCache | None = None,
         loading: asyncio.Lock | None = None,
+        former_id: str = "",
     ) -> None:
-        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use."""
+        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use.
+
+        With a `former_id` it is the backbone with that encoder, which it had before; see `backbones.former`.
+        """
+        self._former_id = former_id
         self.name = name
         self.name_scale = 0.0
         self._source = source
@@ -103,6 +119,7 @@ class Trunk:
             f"Backbone {shown(name)} is being loaded: try again in some seconds.", reason="BACKBONE_LOADING"
         )
         self._opening: asyncio.Task[None] | None = None
+        self._healing: asyncio.Task[None] | None = None
         self._opened_at = -math.inf
         self._loader: Loader | None = None
         """None before `open`."""
@@ -174,7 +191,7 @@ class Trunk:
     async def ready(self) -> None:
         """Returns once it can be used, which loads a backbone that is loaded on use.
 
-        One that could not be is tried again by whoever asks after `probe_s`.
+        One that could not be is tried again by itself, and by whoever asks after `probe_s`.
 
         Raises:
             BackboneError: It cannot be used.
@@ -185,9 +202,9 @@ class Trunk:
         if self._on_use and loader is not None and self._loaded is None and self._opening is None:
             waited = time.monotonic() - self._opened_at
             if self._state is TrunkState.UNLOADED or waited >= self._settings.probe_s:
-                # A task of its own, so that a caller who leaves does not take it away from the others.
-                self._opening = asyncio.create_task(self._open_on_use(loader))
-        if self._opening is not None:
+                self._turn(TrunkState.LOADING)
+                self._try(loader)
+        if self._opening is not None and self._state is TrunkState.LOADING:
             await asyncio.shield(self._opening)
         self._require_loaded()
 
@@ -245,27 +262,57 @@ class Trunk:
         Loading exports its encoder first if that has not been done on this machine.
 
         Raises:
-            BackboneError: It cannot be used; the trunk is FAILED.
+            BackboneError: It cannot be used now; the trunk is FAILED, and tries again by itself.
         """
-        self._loader = loader = Loader(self.name, self._source, self._settings, jobs, self._loading)
-        async with self._failing():
-            await self._describe(loader)
-            if self._on_use:
-                self._turn(TrunkState.UNLOADED)
-            else:
-                await self._load(loader)
+        self._loader = loader = Loader(
+            self.name, self._source, self._settings, jobs, self._loading, former_id=self._former_id
+        )
+        try:
+            async with self._failing():
+                await self._describe(loader)
+                if self._on_use:
+                    self._turn(TrunkState.UNLOADED)
+                else:
+                    await self._load(loader)
+        except BackboneError:
+            self._heal(loader)
+            raise
 
-    async def _open_on_use(self, loader: Loader) -> None:
-        """Loads it in a task of its own, which never fails: the trunk's state says how it went."""
-        self._turn(TrunkState.LOADING)
+    def _heal(self, loader: Loader) -> None:
+        """Sees to it that a backbone which could not be loaded is tried again, whether or not somebody asks for it."""
+        if self._healing is None or self._healing.done():
+            self._healing = asyncio.create_task(self._try_until_loaded(loader))
+
+    async def _try_until_loaded(self, loader: Loader) -> None:
+        wait_s = self._settings.retry_s
+        while self._loaded is None:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MOST_S)
+            if self._loaded is None:
+                await asyncio.shield(self._try(loader))
+
+    def _try(self, loader: Loader) -> asyncio.Task[None]:
+        """Begins to load it, in a task of its own: a caller who leaves does not take it away from the others."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open_again(loader))
+        return self._opening
+
+    async def _open_again(self, loader: Loader) -> None:
+        """Loads it; never fails: the trunk's state says how it went.
+
+        Until then it stays LOADING where a caller waits, and FAILED where nobody does: who asks is told at once.
+        """
+        before = self._state
         try:
             async with self._failing():
                 await self._describe(loader)
                 await self._load(loader)
         except BackboneError as error:
             _log.error("backbone %s: %s", self.name, error.message)
+            self._heal(loader)
         self._opening = None
-        self._on_change(self)
+        if self._state is not before:
+            self._on_change(self)
 
     @asynccontextmanager
     async def _failing(self) -> AsyncIterator[None]:
@@ -276,61 +323,68 @@ class Trunk:
         except Exception as error:
             if not isinstance(error, DomainError):
                 _log.exception("backbone %s", self.name)
-            self._error = self._failure(error)
-            self._turn(TrunkState.FAILED)
+            self._error = load_failure(self.name, error)
+            if self._state is not TrunkState.FAILED:
+                self._turn(TrunkState.FAILED)
             raise self._unusable() from error
         finally:
             self._opened_at = time.monotonic()
 
-    def _failure(self, error: Exception) -> BackboneError:
-        if isinstance(error, BackboneError):
-            return error
-        if isinstance(error, DomainError):
-            return BackboneError(
-                f"Backbone {shown(self.name)} cannot be loaded. {error.message}", reason=error.reason
-            )
-        return BackboneError(
-            f"Backbone {shown(self.name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
-            reason="BACKBONE_LOAD_FAILED",
-        )
-
     async def close(self) -> None:
         """Ends its workers."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        for task in (self._healing, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._loaded is not None:
             await self._loaded.close()
 
     async def _describe(self, loader: Loader) -> None:
         self._backbone = await loader.describe(self._backbone)
         preprocessor = await loader.preprocessor(self._backbone)
+        described = self._backbone
         if self._preparer is None:
             for warning in preprocessor.warnings:
                 _log.warning("backbone %s: %s", self.name, warning)
-        self._preparer = Preparer(preprocessor, self._backbone.dimension, self._settings.preparing)
+        self._preparer = Preparer(
+            preprocessor, described.dimension, self._settings.preparing, described.max_tokens
+        )
 
     async def _load(self, loader: Loader) -> None:
         self._loaded = await loader.load(self.backbone, self.preprocessor, self._encoder_turned)
         self._turn(TrunkState.READY)
 
-    async def prepare_all(self, inputs: Sequence[Input]) -> list[Prepared | InvalidError]:
+    async def prepare_all(
+        self, inputs: Sequence[Input], caller: Caller = NOBODY
+    ) -> list[Prepared | InvalidError]:
         """Prepares inputs; see `Preparer.prepare_all`."""
-        return await self._require_preparer().prepare_all(inputs)
+        return await self._require_preparer().prepare_all(inputs, caller)
 
-    async def unreadable(self, inputs: Sequence[Input]) -> list[InvalidError | None]:
+    async def unreadable(self, inputs: Sequence[Input], caller: Caller) -> list[InvalidError | None]:
         """What is wrong with each input; None where it can be read."""
-        return await self._require_preparer().unreadable(inputs)
+        return await self._require_preparer().unreadable(inputs, caller)
 
-    def parts(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-        """The inputs, in parts that may be prepared at once."""
-        return self._require_preparer().parts(inputs)
+    async def in_parts(
+        self, caller: Caller, inputs: Sequence[Input], work: Work[T]
+    ) -> list[tuple[list[int], T]]:
+        """What `work` makes of the inputs of a request, part by part as room comes; see `parts.in_parts`.
+
+        Raises:
+            OverloadError: Too much is queued already.
+            BackboneError: The backbone cannot be used now.
+            Exception: What `work` raises.
+        """
+        await self.ready()
+        rooms = self.batcher.rooms
+        length = self._require_preparer().lengths(rooms.most)
+        self.batcher.require_room(caller, min(rooms.part, length(inputs[0]) * len(inputs)))
+        return await in_parts(rooms, caller, inputs, length, work)
 
     async def in_turns(
-        self, key: str, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
+        self, caller: Caller, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]
     ) -> list[tuple[list[int], T]]:
-        """What `work` makes of the inputs, in turns with other keys; see `preparing.in_turns`."""
-        return await in_turns(self._turns, key, inputs, work)
+        """What `work` makes of the inputs, in turns with other callers; see `preparing.in_turns`."""
+        return await in_turns(self._turns, caller, inputs, work)
 
     async def encode(
         self,
@@ -340,18 +394,34 @@ class Trunk:
         reader: Reader = unread,
         tuned: TunedLayersRef | None = None,
         deadline: float = math.inf,
+        caller: Caller = NOBODY,
+        opens: bool = True,
     ) -> Encoded:
         """Gives what a reader makes of the features of prepared inputs; see `Batcher.encode`.
 
         Where some inputs are features already, the reader is given the view "pooled" alone.
         """
+
+        async def others(items: Sequence[Sized], of_pooled: Reader) -> Encoded:
+            await self.ready()
+            return await self.batcher.encode(
+                items, reader=of_pooled, lane=lane, deadline=deadline, caller=caller, opens=opens
+            )
+
         if any(isinstance(it, ReadyFeatures) for it in prepared):
-            return await self._encode_mixed(prepared, lane, reader, deadline)
+            return await beside_ready(prepared, reader, self._settings.preparing, caller, others)
         await self.ready()
         ready = None if tuned is None else await self.load(tuned)
-        return await self.batcher.encode(
-            [it.item for it in prepared], reader=reader, tuned=ready, lane=lane, deadline=deadline
-        )
+        items = [it.item for it in prepared]
+        try:
+            return await self.batcher.encode(
+                items, reader=reader, tuned=ready, lane=lane, deadline=deadline, caller=caller, opens=opens
+            )
+        except BackboneError:
+            if tuned is not None and self._tuned_layers.renew(tuned.key, self._settings.probe_s):
+                _log.warning("backbone %s: tuned layers that failed are loaded anew", self.name)
+                self._require_loaded().split_encoder.expire_cut(tuned.below)
+            raise
 
     @property
     def reads_names(self) -> bool:
@@ -386,38 +456,6 @@ class Trunk:
             features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
             features[view][readable] = array
         return features
-
-    async def _encode_mixed(
-        self, prepared: Sequence[Prepared], lane: Lane, reader: Reader, deadline: float
-    ) -> Encoded:
-        """Ready features meet the reader beside the encoder; the rows come back in their order."""
-
-        def of_pooled(features: Features) -> Mapping[str, NDArray[Any]]:
-            return reader({POOLED: features[POOLED]})
-
-        ready = [row for row, it in enumerate(prepared) if isinstance(it, ReadyFeatures)]
-        others = [row for row, it in enumerate(prepared) if not isinstance(it, ReadyFeatures)]
-        started = time.monotonic()
-        features = {POOLED: np.stack([prepared[row].item for row in ready])}
-        arrays = await self._settings.preparing.run(of_pooled, features)
-        encoded = Encoded(arrays, 0.0, 0.0, time.monotonic() - started)
-        if not others:
-            return encoded
-        await self.ready()
-        batched = await self.batcher.encode(
-            [prepared[row].item for row in others], reader=of_pooled, lane=lane, deadline=deadline
-        )
-        back = np.argsort([*ready, *others])
-        rest = batched.arrays or {
-            name: np.zeros((len(others), *array.shape[1:]), array.dtype) for name, array in arrays.items()
-        }
-        return Encoded(
-            {name: np.concatenate([array, rest[name]])[back] for name, array in arrays.items()},
-            batched.queue_s,
-            batched.encode_s,
-            batched.read_s + encoded.read_s,
-            {others[place]: error for place, error in batched.faults.items()},
-        )
 
     async def load(self, ref: TunedLayersRef) -> TunedLayers:
         """Tuned layers, loaded if need be, with the parts of the backbone that they share.

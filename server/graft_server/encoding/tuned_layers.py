@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +98,8 @@ class TunedLayersCache:
         self._budget = budget_bytes
         self._loaded: OrderedDict[str, tuple[TunedLayers, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[TunedLayers]] = {}
+        self._loaded_at: dict[str, float] = {}
+        """When each of the loaded ones was loaded."""
 
     @property
     def loaded(self) -> list[str]:
@@ -121,16 +125,30 @@ class TunedLayersCache:
             task.add_done_callback(lambda _: self._loading.pop(ref.key, None))
         return await asyncio.shield(task)
 
+    def renew(self, key: str, least_s: float) -> bool:
+        """Has layers that failed loaded anew when they are next used, at most every `least_s` seconds.
+
+        Returns:
+            Whether they will be.
+        """
+        if key not in self._loaded or time.monotonic() - self._loaded_at.get(key, -math.inf) < least_s:
+            return False
+        self.forget(key)
+        return True
+
     def forget(self, key: str) -> None:
         """Unloads layers whose version was deleted."""
         self._loaded.pop(key, None)
+        self._loaded_at.pop(key, None)
 
     async def _load(self, ref: TunedLayersRef, open_graph: Callable[[bytes], GraphPart]) -> TunedLayers:
         graph = await asyncio.to_thread(ref.read)
         tuned = TunedLayers(ref.below, await asyncio.to_thread(open_graph, graph))
         self._loaded[ref.key] = tuned, round(MEMORY_FACTOR * len(graph))
+        self._loaded_at[ref.key] = time.monotonic()
         while len(self._loaded) > 1 and sum(size for _, size in self._loaded.values()) > self._budget:
-            key, _ = self._loaded.popitem(last=False)
+            key = next(iter(self._loaded))
+            self.forget(key)
             _log.info("tuned layers %s were unloaded to make room", key)
         return tuned
 
@@ -144,14 +162,20 @@ class SplitEncoder:
         self._collate = preprocessor.collate
         self._packed = is_packed(preprocessor)
         self._cuts: dict[int, tuple[GraphPart, GraphPart]] = {}
+        self._expired: set[int] = set()
 
     def has_cut(self, layer: int) -> bool:
-        """Whether the parts below and above a cut are loaded."""
-        return layer in self._cuts
+        """Whether the parts below and above a cut are loaded, and not to be loaded anew."""
+        return layer in self._cuts and layer not in self._expired
+
+    def expire_cut(self, layer: int) -> None:
+        """Has the parts below and above a cut loaded anew before they are next asked for; until then they stay."""
+        self._expired.add(layer)
 
     def add_cut(self, layer: int, below: GraphPart, above: GraphPart) -> None:
         """Puts the parts below and above a cut in service."""
         self._cuts[layer] = below, above
+        self._expired.discard(layer)
 
     def encode(self, items: Sequence[Any]) -> Features:
         """Encodes all rows with the frozen backbone; see `Encoder.encode`."""

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Task
 from graft_server.domain.report import Measured
-from graft_server.encoding.queueing import Arrays
+from graft_server.encoding.waiting import Arrays
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor, named
 from graft_server.serving.trained_on import NearCopies, TrainedOn
@@ -37,11 +38,15 @@ class Evaluator:
     """What the version was trained on."""
     threads: Threads
     """The threads on which figures are computed."""
+    caller: Caller = field(default_factory=new_call)
+    """Whose evaluation it is."""
     _outputs: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
     """The head's outputs by name, with a row for each example."""
     _targets: list[Example] = field(default_factory=list)
     """The examples without their inputs."""
     _near: NearCopies = field(init=False)
+    size: int = field(init=False, default=0)
+    """The memory that all of it takes, in bytes."""
 
     def __post_init__(self) -> None:
         self._near = NearCopies(self.trained.rows)
@@ -62,7 +67,7 @@ class Evaluator:
         inputs = [example.input for example in examples]
         known = await self.threads.run(self.trained.knows, inputs)
         asked = list(compress(inputs, map(not_, known)))
-        rows = iter(await self.predictor.outputs(self.served, asked) if asked else ())
+        rows = iter(await self.predictor.outputs(self.served, asked, self.caller) if asked else ())
         return [
             not trained and self._add(example, next(rows))
             for example, trained in zip(examples, known, strict=True)
@@ -73,8 +78,11 @@ class Evaluator:
             return row
         views = {view: row[named(view)] for view in self._near.views if named(view) in row}
         self._near.add(len(self._targets), example, views)
-        self._outputs.append({name: array for name, array in row.items() if not name.startswith(named(""))})
+        outputs = {name: array for name, array in row.items() if not name.startswith(named(""))}
+        self._outputs.append(outputs)
         self._targets.append(replace(example, input=_NO_INPUT))
+        self.size += ROW_BYTES + sum(it.nbytes for it in (*outputs.values(), *views.values()))
+        self.size += sum(LABEL_BYTES + len(it) for it in example.labels)
         return True
 
     async def measure(self) -> tuple[Measured, list[int]]:
@@ -98,3 +106,8 @@ class Evaluator:
 
 
 _NO_INPUT = Input("")
+
+ROW_BYTES = 1_500
+"""The memory of an example that is measured, besides its target and the head's output for it."""
+LABEL_BYTES = 100
+"""The memory of a label besides its characters."""

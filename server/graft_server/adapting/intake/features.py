@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.domain.caller import behind
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.views import POOLED
@@ -36,6 +37,7 @@ class FeatureWriter:
         """Computes with the trunk, for `store`; calls `on_features` with segments whose features are stored."""
         self._store = store
         self._trunk = trunk
+        self._caller = behind(f"{store.model}/{store.adaptation_id}")
         self._on_features = on_features
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -81,8 +83,7 @@ class FeatureWriter:
         truncated = np.zeros(len(upserts), bool)
         if upserts:
             inputs = [example.input for example in upserts]
-            key = f"{self._store.model}/{self._store.adaptation_id}"
-            parts = await self._trunk.in_turns(key, inputs, self._features)
+            parts = await self._trunk.in_turns(self._caller, inputs, self._features)
             back = np.argsort([place for places, _ in parts for place in places])
             joined = _joined([part for _, (part, _) in parts])
             features = {view: array[back] for view, array in joined.items()}
@@ -98,13 +99,15 @@ class FeatureWriter:
 
         A row that can no longer be prepared, or on which the encoder fails, is NaN: no head reads it.
         """
-        prepared = await self._trunk.prepare_all(inputs)
+        prepared = await self._trunk.prepare_all(inputs, self._caller)
         truncated = np.array([not isinstance(it, InvalidError) and it.truncated for it in prepared])
         good = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
         if not good:
             return self._nothing(len(inputs)), truncated
         encoded = await self._trunk.encode(
-            [it for it in prepared if not isinstance(it, InvalidError)], lane=Lane.ADAPT
+            [it for it in prepared if not isinstance(it, InvalidError)],
+            lane=Lane.ADAPT,
+            caller=self._caller,
         )
         for place, error in encoded.faults.items():
             _log.warning("an example of %s has no features: %s", self._store.model, error.message)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.domain.caller import Caller
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Rejection
 from graft_server.encoding.trunk import Trunk
@@ -50,7 +51,9 @@ class Incoming:
         return RECORD_BYTES
 
 
-async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int) -> list[Incoming]:
+async def readable(
+    trunk: Trunk, changes: Sequence[Incoming], writer_id: str, first: int, caller: Caller
+) -> list[Incoming]:
     """Returns the changes, with rejections for inputs that the backbone cannot read.
 
     Args:
@@ -58,13 +61,14 @@ async def readable(trunk: Trunk, changes: Sequence[Incoming], writer_id: str, fi
         changes: Changes that passed all other checks.
         writer_id: The sender.
         first: The sequence number of the first.
+        caller: Whose changes they are.
     """
     inputs = {
         place: change.result.upsert.input
         for place, change in enumerate(changes)
         if isinstance(change.result, Change) and change.result.upsert
     }
-    found = await trunk.unreadable(list(inputs.values()))
+    found = await trunk.unreadable(list(inputs.values()), caller)
     admitted = list(changes)
     for (place, value), error in zip(inputs.items(), found, strict=True):
         if error is not None:

@@ -60,6 +60,8 @@ class GrpcServer:
         self._socket_files: list[SocketFile] = []
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._usable: dict[str, bool] = {}
+        """Whether services are usable, by name, as far as it was reported: maybe before the server starts."""
 
     def listen(self, address: str) -> str:
         """Listens on an address; returns it with its real port.
@@ -86,6 +88,8 @@ class GrpcServer:
         """Answers requests from now on."""
         await self._server.start()
         await self._set_health(_Status.SERVING)
+        for name, usable in self._usable.items():
+            self._set_usable(name, usable)
 
     async def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
@@ -111,6 +115,7 @@ class GrpcServer:
         self._set_usable(CATALOGUE, followed)
 
     def _set_usable(self, name: str, usable: bool) -> None:
+        self._usable[name] = usable
         if self._stopping:
             return
         status = _Status.SERVING if usable else _Status.NOT_SERVING
