@@ -73,6 +73,9 @@ _NEXT = {
 }
 """The states that may follow each state."""
 
+NAMES_AT_ONCE = 256
+"""The names that an encoder of names beside an encoder of images reads in a turn: its graph is loaded for each."""
+
 RETRY_MOST_S = 300.0
 """The longest wait between two tries to load a backbone that could not be loaded, in seconds."""
 
@@ -446,10 +449,11 @@ class Trunk:
         """Whether names of classes say something in the space of its features."""
         return self._require_preparer().reads_texts or self.backbone.family.names
 
-    async def encode_names(self, names: Sequence[str]) -> Features:
+    async def encode_names(self, names: Sequence[str], caller: Caller = NOBODY) -> Features:
         """Features of n >= 1 names, by view: where they are in the space of the backbone's inputs.
 
-        Those of a name that the backbone cannot read are 0: it says nothing.
+        Those of a name that the backbone cannot read are 0: it says nothing. They are encoded part by part, in turns
+        with what other callers have: examples, or names.
 
         Raises:
             BackboneError: The backbone cannot be used now.
@@ -457,21 +461,35 @@ class Trunk:
         await self.ready()
         backbone = self.backbone
         if backbone.family.names:
-            graph = self._cache.names(backbone.reference_id)
-            named = await self._settings.preparing.run(
-                encode_names, graph, backbone.folder, names, backbone.max_tokens
-            )
-            self.name_scale = named.scale
-            return {POOLED: named.features}
-        prepared = await self.prepare_all([Input(name) for name in names])
-        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+            graph, found = self._cache.names(backbone.reference_id), []
+            for start in range(0, len(names), NAMES_AT_ONCE):
+                some = names[start : start + NAMES_AT_ONCE]
+                named = await self._settings.preparing.run_in_turn(
+                    caller, encode_names, graph, backbone.folder, some, backbone.max_tokens
+                )
+                self.name_scale = named.scale
+                found.append(named.features)
+            return {POOLED: np.concatenate(found)}
+
+        async def encoded(part: Sequence[Input]) -> Features:
+            return await self._encoded_names(part, caller)
+
         features = {POOLED: np.zeros((len(names), backbone.dimension), np.float32)}
-        if not readable:
-            return features
+        for places, part in await self.in_turns(caller, [Input(name) for name in names], encoded):
+            for view, array in part.items():
+                if view not in features:
+                    features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+                features[view][places] = array
+        return features
+
+    async def _encoded_names(self, names: Sequence[Input], caller: Caller) -> Features:
+        """Features of the names of a part, by view; 0 for those that the backbone cannot read."""
+        prepared = await self.prepare_all(names, caller)
+        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
         items = [it for it in prepared if not isinstance(it, InvalidError)]
-        encoded = await self.encode(items, lane=Lane.ADAPT)
-        for view, array in encoded.arrays.items():
-            features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+        found = (await self.encode(items, lane=Lane.ADAPT, caller=caller)).arrays if items else {}
+        features = {view: np.zeros((len(names), it.shape[1]), it.dtype) for view, it in found.items()}
+        for view, array in found.items():
             features[view][readable] = array
         return features
 
