@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
@@ -26,6 +27,7 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
@@ -178,6 +180,9 @@ class Service:
         await self._adaptations.follow()
 
     async def _recover(self) -> None:
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
         self._renewals.start()
@@ -231,13 +236,24 @@ class App:
             self._usable()
         return self.addresses[0]
 
-    async def stop(self) -> None:
-        """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
-        await self._grpc.refuse()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_seconds))
-        await self.service.drain()
-        await stopping
+    async def stop(self, hurried: asyncio.Event | None = None) -> None:
+        """Asks callers to go elsewhere, lets the calls that are at work finish, and ends everything.
+
+        Args:
+            hurried: Once it is set, nothing is waited for any more.
+        """
+        hurried = hurried or asyncio.Event()
+        self._grpc.refuse()
+        # Whoever balances load sees NOT_SERVING before calls are refused.
+        await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)
+        self._grpc.drain()
+        await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
+        await self._grpc.close()
         await self.service.close()
+
+    async def _finish(self) -> None:
+        await self.service.drain()
+        await self._grpc.finish()
 
     def _newer(self) -> None:
         """What is adapted is better sent to a server of the newer release; predictions are answered."""
@@ -250,6 +266,18 @@ class App:
 
     def _usable(self) -> None:
         self._grpc.predictions_usable(self.service.predictions_usable)
+
+
+async def _unhurried(
+    work: Coroutine[Any, Any, None], hurried: asyncio.Event, within_s: float | None = None
+) -> None:
+    """Does some work of the stop; cuts it off after a time, or when the stop is hurried."""
+    working = asyncio.ensure_future(survived(work, "draining", _log))
+    hurry = asyncio.ensure_future(hurried.wait())
+    await asyncio.wait((working, hurry), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    working.cancel()
+    hurry.cancel()
+    await asyncio.gather(working, hurry, return_exceptions=True)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

@@ -6,10 +6,11 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 
 from graft_server.adapting.intake.validation import check_input
 from graft_server.domain.caller import Caller, new_call
-from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
 from graft_server.domain.prediction import PredictionRequest, Predictions, StreamedAnswer, StreamedRequest
@@ -21,7 +22,9 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-"""Requests of one stream that are processed at once; the client's others wait in the transport."""
+STREAM_BYTES = 8 << 20
+"""Requests of one stream that are processed at once, and their bytes; the client's others wait in the transport. A
+larger request is processed alone."""
 MAX_TOP_K = 10_000
 """As many labels as a model may declare."""
 SCORE_BYTES = 4
@@ -102,14 +105,18 @@ class PredictionApi:
         ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
 
         async def read() -> None:
-            room = asyncio.Semaphore(STREAM_REQUESTS)
+            work = _StreamWork()
+            end: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
-                    async for request in requests:
-                        await room.acquire()
-                        task = group.create_task(answer(request))
-                        task.add_done_callback(lambda _: room.release())
-                await ready.put(None)
+                    try:
+                        async for request in requests:
+                            await work.begin(request.size)
+                            task = group.create_task(answer(request))
+                            task.add_done_callback(partial(work.end, request.size))
+                    except DrainingError as error:
+                        end = error  # once the requests in work are answered
+                await ready.put(end)
             except ExceptionGroup as group:
                 # The group wraps an error of the stream itself.
                 await ready.put(group.exceptions[0])
@@ -135,6 +142,28 @@ class PredictionApi:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+class _StreamWork:
+    """What of a stream is processed at once."""
+
+    def __init__(self) -> None:
+        self._requests = self._bytes = 0
+        self._ended = asyncio.Event()
+
+    async def begin(self, size: int) -> None:
+        """Waits until there is room for a request of so many bytes."""
+        while self._requests and (self._requests >= STREAM_REQUESTS or self._bytes + size > STREAM_BYTES):
+            self._ended.clear()
+            await self._ended.wait()
+        self._requests += 1
+        self._bytes += size
+
+    def end(self, size: int, _: asyncio.Task[None]) -> None:
+        """Gives room back."""
+        self._requests -= 1
+        self._bytes -= size
+        self._ended.set()
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:

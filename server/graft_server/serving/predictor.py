@@ -26,7 +26,7 @@ from graft_server.heads.novelty import ABSTAIN_ABOVE, NOVELTY
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
-from graft_server.sharing.event_loop import slices
+from graft_server.sharing.event_loop import in_slices, slices
 from graft_server.sharing.preemption import Preemption
 
 NUMBERS_AT_ONCE = 8_192
@@ -109,7 +109,8 @@ class Predictor:
     async def _with_cache(
         self, served: ServedVersion, inputs: Sequence[Input | InvalidError], options: _Options
     ) -> tuple[list[Prediction | DomainError], Timings]:
-        keys = {it: _key(served, it, options) for it in inputs if isinstance(it, Input)}
+        asked = [it for it in inputs if isinstance(it, Input)]
+        keys = dict(await in_slices(lambda it: (it, _key(served, it, options)), asked))
         known = {it: self._cache.get(key) for it, key in keys.items()}
         unknown = [it for it, answer in known.items() if answer is None]
         answers, timings = await self._answer(served, unknown, options)

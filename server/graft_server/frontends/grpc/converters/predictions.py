@@ -34,8 +34,11 @@ async def predict_response(value: Predictions) -> pb.PredictResponse:
         model=value.model,
         version=value.version,
         next_sequence=value.next_sequence,
-        results=await in_slices(_prediction, value.results, _at_once(value.results)),
         timings=_timings(value.timings),
+    )
+    # Copied slice by slice, too: ten thousand at once would keep all others from the event loop.
+    await in_slices(
+        lambda it: response.results.append(_prediction(it)), value.results, _at_once(value.results)
     )
     size = response.ByteSize()
     if size > MAX_RESPONSE_BYTES:
