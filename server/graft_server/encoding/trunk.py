@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 import time
@@ -45,32 +44,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-
-class TrunkState(enum.Enum):
-    """Whether a trunk can be used.
-
-    ::
-
-        LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
-        LOADING --loaded--> READY        READY --the encoder fails--> FAILED
-        LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
-                                         FAILED --tried again, where it was never loaded--> LOADING
-    """
-
-    UNLOADED = enum.auto()
-    """It is described, and loaded when it is first used."""
-    LOADING = enum.auto()
-    READY = enum.auto()
-    FAILED = enum.auto()
-
-
-_NEXT = {
-    TrunkState.LOADING: {TrunkState.UNLOADED, TrunkState.READY, TrunkState.FAILED},
-    TrunkState.UNLOADED: {TrunkState.LOADING},
-    TrunkState.READY: {TrunkState.FAILED},
-    TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
-}
-"""The states that may follow each state."""
 
 NAMES_AT_ONCE = 256
 """The names that an encoder of names beside an encoder of images reads in a turn: its graph is loaded for each."""
@@ -140,7 +113,7 @@ class Trunk:
 
     def _turn(self, state: TrunkState) -> None:
         """Changes the state, in one of the ways that `TrunkState` draws."""
-        if state not in _NEXT[self._state]:
+        if state not in NEXT[self._state]:
             raise RuntimeError(f"a trunk does not go from {self._state.name} to {state.name}")
         self._state = state
 
