@@ -25,7 +25,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.loading import Loaded, Loader, TrunkSettings, load_failure
+from graft_server.encoding.loading import NEXT, Loaded, Loader, TrunkSettings, TrunkState, load_failure
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import (
     TURNS_AT_ONCE,
