@@ -33,9 +33,9 @@ from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
+    Beginnings,
     list_all_adaptations,
     missing_adaptation,
-    read_starts,
     remove_adaptation,
 )
 from graft_server.store.adaptations.store import AdaptationStore
@@ -80,7 +80,7 @@ class Adaptations:
         self._open: dict[tuple[str, str], Adaptation] = {}
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._forgetting: asyncio.TimerHandle | None = None
-        self._starts: dict[str, dict[str, Start]] = {}
+        self._beginnings = Beginnings(publisher.objects)
         self._stored_examples = StoredExamples(publisher.objects)
         self._followed = publisher.catalogue.snapshot.entries
         """The number of entries of the catalogue that all adaptations have followed."""
@@ -366,12 +366,9 @@ class Adaptations:
     def _begun(self, model: str) -> dict[str, datetime]:
         """Returns when each of a model's adaptations began, by id."""
         deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
-        known = dict(self._starts.get(model, {}))
-        starts = read_starts(self._publisher.objects, model, known)
-        self._starts[model] = known
         return {
-            adaptation_id: start.created if start else _UNKNOWN
-            for name, start in starts.items()
+            adaptation_id: created or _UNKNOWN
+            for name, created in self._beginnings.of(model).items()
             for adaptation_id, began in [parsed_name(name)]
             if began == deletion
         }

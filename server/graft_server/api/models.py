@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.api.evaluation import Evaluation
+from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
+from graft_server.api.exports import Exports
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError
@@ -24,6 +25,7 @@ from graft_server.exporting.exporter import Exporter
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
+from graft_server.sharing.room import Room
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 
@@ -56,6 +58,10 @@ class ModelApi:
     deletion: Deletion
     learning: Threads
     """The threads on which figures are computed."""
+    evaluations: Room = field(default_factory=lambda: Room(EVALUATIONS_BYTES, EVALUATION_BYTES))
+    """Memory for what is kept until an evaluation ends."""
+    exports: Exports = field(default_factory=Exports)
+    """The exports that are carried out now."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -185,16 +191,21 @@ class ModelApi:
         Raises:
             MissingError: There is no such version.
             BackboneError: The backbone cannot be used.
+            OverloadError: As many exports are carried out as may be at once.
         """
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
-        async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
+        async with (
+            self.exports.place() as export,
+            self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
+        ):
             for file in files:
                 with file.place.open("rb") as opened:
                     chunk = None
                     while chunk is None or len(chunk) == CHUNK_BYTES:
                         chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
                         if chunk or not file.size:
+                            export.sent()
                             yield BundleChunk(file.path, file.size, file.sha256, chunk)
 
     async def evaluate_model(
@@ -214,10 +225,11 @@ class ModelApi:
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
         trained = await self.versions.trained_on(version, served.manifest)
-        evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning))
-        async for batch in batches:
-            await evaluation.add(batch)
-        return await evaluation.result()
+        with self.evaluations.share() as share:
+            evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning), share)
+            async for batch in batches:
+                await evaluation.add(batch)
+            return await evaluation.result()
 
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""

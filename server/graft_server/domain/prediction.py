@@ -100,6 +100,8 @@ class StreamedRequest:
     request_id: str
     request: PredictionRequest | DomainError
     """The request, or the error if it cannot be read."""
+    size: int = 0
+    """The bytes of memory that it takes while it is answered, about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

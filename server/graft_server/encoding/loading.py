@@ -19,7 +19,7 @@ from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
-from graft_server.domain.errors import BackboneError
+from graft_server.domain.errors import BackboneError, DomainError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
 from graft_server.encoding.batcher import Batcher
@@ -319,6 +319,18 @@ class Loader:
 
     def _log_stage(self, report: Progress) -> None:
         _log.info("backbone %s: %s", self._name, report.stage)
+
+
+def load_failure(name: str, error: Exception) -> BackboneError:
+    """Returns the error of a backbone that could not be loaded."""
+    if isinstance(error, BackboneError):
+        return error
+    if isinstance(error, DomainError):
+        return BackboneError(f"Backbone {shown(name)} cannot be loaded. {error.message}", reason=error.reason)
+    return BackboneError(
+        f"Backbone {shown(name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
+        reason="BACKBONE_LOAD_FAILED",
+    )
 
 
 def resident_bytes() -> int:
