@@ -94,10 +94,17 @@ class Service:
         self._preparing = Threads("preparing", place.threads)
         self._learning = Threads("learning", place.threads)
         self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
-        self._versions = Versions(objects, catalogue, self.trunks)
+        self._reading = Threads("reading", STORE_THREADS)
+        self._versions = Versions(objects, catalogue, self.trunks, self._reading)
         self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
         publisher = Publisher(
-            objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
+            objects,
+            catalogue,
+            self._jobs,
+            self._tuner,
+            self._versions.put_in_service,
+            self._learning,
+            self._reading,
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._renewals = Renewals(
@@ -166,6 +173,7 @@ class Service:
         await self.trunks.close()
         self._preparing.close()
         self._learning.close()
+        self._reading.close()
 
     def tell_of_newer(self) -> None:
         """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""

@@ -27,10 +27,12 @@ from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
+from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import survived
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
-from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
+from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -70,7 +72,11 @@ class ServedVersion:
 class Versions:
     """Finds versions, and loads their heads and tuned layers."""
 
-    def __init__(self, objects: Objects, catalogue: Catalogue, trunks: Trunks) -> None:
+    def __init__(
+        self, objects: Objects, catalogue: Catalogue, trunks: Trunks, reading: Threads | None = None
+    ) -> None:
+        self._reading = reading or Threads("reading", 4)
+        self._reports = Reports(objects)
         self._objects = objects
         self._catalogue = catalogue
         self._trunks = trunks
@@ -127,14 +133,19 @@ class Versions:
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
         await self.serve(version)
+        await self.report(version)
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
         self._drop(version.manifest.key)
+        self._reports.forget(version.manifest.key)
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
-        return await asyncio.to_thread(read_report, self._objects, version.manifest)
+        known = self._reports.known(version.manifest)
+        if known is not None:
+            return known
+        return await self._reading.run(self._reports.read, version.manifest)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
@@ -153,7 +164,7 @@ class Versions:
                 _log.error("model %s cannot be served: %s", model.name, error.message)
 
     async def _load(self, version: Version) -> ServedVersion:
-        manifest, head = await asyncio.to_thread(self._read_head, version)
+        manifest, head = await self._reading.run(self._read_head, version)
         trunk = await self._trunk_of(version, manifest)
         tuned = self._tuned_layers_of(version, manifest)
         if tuned is not None and trunk.state is not TrunkState.UNLOADED:
@@ -192,12 +203,13 @@ class Versions:
             await survived(self._follow(on_change), "following the catalogue", _log)
 
     async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        snapshot = await asyncio.to_thread(self._catalogue.refresh)
+        snapshot = await self._reading.run(self._catalogue.refresh)
         existing = {
             version.manifest.key for model in snapshot.models.values() for version in model.versions.values()
         }
         for key in self._served.keys() - existing:
             self._drop(key)
+        self._reports.keep_only(existing)
         await on_change()
 
     def _drop(self, key: str) -> None:
