@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from graft_server.encoding.trunks import Trunks
 from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.threads import Threads
-from graft_server.store.adaptations.listing import list_adaptations, remove_adaptation
+from graft_server.store.adaptations.listing import list_adaptations, list_all_adaptations, remove_adaptation
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
@@ -193,6 +194,26 @@ def test_what_a_fault_of_the_store_cut_off_is_done_in_the_next_round_and_the_res
         assert not list_adaptations(it.objects, "m0")
 
     bench(scenario)
+
+
+def test_stray_folders_in_the_store_do_not_keep_adaptations_from_being_taken_up(bench, tmp_path, caplog):
+    strays = (
+        "models/m0/_/adaptations/a@b",
+        "models/m0/_/adaptations/lost+found",
+        "models/UP/_/adaptations/a",
+    )
+
+    async def scenario(it: Bench) -> None:
+        for stray in strays:
+            it.objects.create(f"{stray}/start.json", b"{}")
+        (tmp_path / "store" / "models" / os.fsdecode(b"\xff")).mkdir()
+        adaptation = await it.start("m1")
+        await it.adaptations.recover()
+        assert list(list_all_adaptations(it.objects)) == [("m1", adaptation.store.name)]
+
+    bench(scenario)
+    for stray in ("a@b is the name of no adaptation", "models/UP is the name of no model"):
+        assert stray in caplog.text
 
 
 def test_an_adaptation_of_a_deleted_model_is_another_one_at_once(bench, monkeypatch):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.model import Manifest, Version
 from graft_server.domain.report import Evaluation, EvaluationMethod, HeadChoice, Report
 from graft_server.serving.reports import Reports
 from graft_server.store.catalogue.versions import REPORT, write_version
@@ -19,7 +19,7 @@ def objects() -> Objects:
     return Objects.open("memory:///")
 
 
-def written(objects: Objects, commit_id: str) -> ManifestRef:
+def written(objects: Objects, commit_id: str) -> Version:
     manifest = Manifest("m", "a", commit_id, "minilm", "e", (), (), 0, datetime(2026, 1, 2, tzinfo=UTC))
     report = Report(
         examples=3,
@@ -34,7 +34,8 @@ def written(objects: Objects, commit_id: str) -> ManifestRef:
         per_class=(),
         warnings=(commit_id * 100,),
     )
-    return write_version(objects, manifest, {REPORT: stamped(report)})
+    ref = write_version(objects, manifest, {REPORT: stamped(report)})
+    return Version("m", 1, "a", commit_id, ref, {}, manifest.created)
 
 
 def test_a_report_that_was_read_is_known_until_its_version_is_gone(objects):
@@ -43,14 +44,14 @@ def test_a_report_that_was_read_is_known_until_its_version_is_gone(objects):
     read = [reports.read(it) for it in refs]
     objects.delete(objects.keys("models/"))
     assert [reports.known(it) for it in refs] == read
-    reports.forget(refs[0].key)
-    reports.keep_only({refs[1].key})
+    reports.forget(refs[0])
+    reports.keep_if(lambda it: it == refs[1])
     assert [reports.known(it) for it in refs] == [None, read[1], None]
 
 
 def test_no_more_is_kept_than_the_bound_and_the_oldest_goes_first(objects):
     refs = [written(objects, it) for it in "abcd"]
-    size = len(objects.get(refs[0].key.replace("manifest", "report")))
+    size = len(objects.get(refs[0].manifest.key.replace("manifest", "report")))
     reports = Reports(objects, kept_bytes=2 * size)
     for it in (refs[0], refs[1], refs[1], refs[2]):
         reports.read(it)

@@ -264,6 +264,8 @@ class Adaptations:
             except DomainError as error:
                 # One damaged adaptation must not prevent serving the others.
                 _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
+            except Exception:  # noqa: BLE001 - logged; the others are taken up
+                _log.exception("adaptation %s of %s cannot be taken up", adaptation_id, model)
 
     async def follow(self) -> None:
         """Applies the catalogue's new entries here: cancellations, erasures and deletions by any server.
