@@ -187,7 +187,7 @@ class Versions:
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
         await self.serve(version)
-        await self.report(version)
+        await survived(self.report(version), f"reading the report of {version.model} ahead", _log)
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
