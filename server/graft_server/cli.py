@@ -55,10 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stopping = asyncio.Event()
+    stopping, hurried = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        """The first signal ends the server in good time, the second at once."""
+        if stopping.is_set():
+            hurried.set()
+        stopping.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     app = App(settings)
     starting = asyncio.create_task(app.start())
     waiting = asyncio.create_task(stopping.wait())
@@ -74,7 +81,7 @@ async def _serve(settings: Settings) -> None:
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-    await app.stop()
+    await app.stop(hurried)
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -102,6 +102,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tuning_memory_mb: Annotated[
         int, _at_least(0, "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk")
     ] = 1024
+    heads_memory_mb: Annotated[
+        int,
+        _at_least(
+            1,
+            "memory, in MiB, for models' heads; those that were not asked for longest go first, and are loaded again "
+            "when they are asked for",
+        ),
+    ] = 256
     tuned_memory_mb: Annotated[
         int,
         _at_least(0, "memory, in MiB, for tuned layers; those that were not asked for longest go first"),
@@ -160,6 +168,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _above_0("length of a clip; longer ones are refused. Encoders read the first 30 s")
     ] = 600.0
     max_audio_ratio: Annotated[float, _above_0("bytes of a clip's samples over bytes of its file")] = 5_000.0
+    drain_notice_seconds: Annotated[
+        float,
+        _at_least(
+            0,
+            "how long, at shutdown, health reports NOT_SERVING while calls are still taken, for balancers that look "
+            "now and then",
+        ),
+    ] = 0.0
     drain_seconds: Annotated[float, _at_least(0, "how long running calls may take to finish at shutdown")] = (
         10.0
     )

@@ -14,7 +14,7 @@ from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.adapting.session import Session, require_sent
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.caller import behind
-from graft_server.domain.errors import ConflictError, InvalidError
+from graft_server.domain.errors import ConflictError, DrainingError, InvalidError
 from graft_server.domain.examples import Change, Kind, Modality, Rejection
 from graft_server.domain.names import MAX_ID_BYTES, check_identifier
 from graft_server.domain.stream import (
@@ -166,6 +166,8 @@ async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session
                     session.outbox.fail(_misplaced(message))
                     return
         await session.half_close()
+    except DrainingError as error:
+        session.outbox.end(error)
     except Exception as error:  # noqa: BLE001 - raised again by whoever reads the outbox
         session.outbox.fail(error)
 

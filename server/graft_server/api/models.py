@@ -66,8 +66,8 @@ class ModelApi:
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
         first = named_key(page.token, "model")
-        models = self.catalogue.snapshot.models
-        names = sorted(it for it in models if it.startswith(prefix) and it >= first)
+        snapshot = self.catalogue.snapshot
+        models, names = snapshot.models, snapshot.names.beginning(prefix, first)
         for name, token in cut(names, page_size(page.size), lambda it: f"model/{it}"):
             yield Listed(models[name], token)
 

@@ -2,6 +2,7 @@
 
     DomainError
     ├── InvalidError        the request can never work as it is
+    ├── TooLargeError       the request has more bytes than are read
     ├── MissingError        something that the request names does not exist
     ├── ConflictError       somebody else was faster: look again, then decide
     ├── StateError          the request could work in another state of the system
@@ -51,6 +52,10 @@ class DomainError(Exception):
 
 class InvalidError(DomainError):
     """The request can never work as it is."""
+
+
+class TooLargeError(DomainError):
+    """The request has more bytes than are read."""
 
 
 class MissingError(DomainError):

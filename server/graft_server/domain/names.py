@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.label_forms import shows_nothing, spelled
@@ -22,6 +23,12 @@ _IDENTIFIER = re.compile(IDENTIFIER)
 def shown(value: str, limit: int = 64) -> str:
     """Quotes a caller's value for a message, cut to `limit` characters."""
     return repr(value if len(value) <= limit else value[:limit] + "…")
+
+
+def listed(values: Sequence[str], limit: int = 10) -> str:
+    """Quotes the first of a caller's values for a message, and says how many more there are."""
+    named = ", ".join(map(shown, values[:limit]))
+    return named if len(values) <= limit else f"{named} and {len(values) - limit:,} more"
 
 
 def check_model(name: str, field: str = "model") -> str:

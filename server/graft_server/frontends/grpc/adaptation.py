@@ -11,7 +11,9 @@ from graft_server.frontends.grpc.converters import adaptations as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.requests import writer_message
 from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.handlers import rests, takes
 from graft_server.frontends.grpc.paging import page, page_request
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES
 
 
 class AdaptationService:
@@ -20,6 +22,8 @@ class AdaptationService:
     def __init__(self, adaptations: AdaptationApi) -> None:
         self._adaptations = adaptations
 
+    @takes(MAX_REQUEST_BYTES)
+    @rests
     async def Adapt(
         self, requests: AsyncIterator[pb.AdaptRequest], _: Context
     ) -> AsyncIterator[pb.AdaptResponse]:
@@ -42,6 +46,7 @@ class AdaptationService:
         adaptations, token = await page(listed, answers.listed_adaptation)
         return pb.ListAdaptationsResponse(adaptations=adaptations, next_page_token=token)
 
+    @rests
     async def WatchAdaptation(
         self, request: pb.WatchAdaptationRequest, _: Context
     ) -> AsyncIterator[pb.WatchAdaptationResponse]:

@@ -14,7 +14,8 @@ from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES
 from graft_server.frontends.grpc.converters.requests import prediction_request, streamed_request
 from graft_server.frontends.grpc.errors import Context
-from graft_server.frontends.grpc.handlers import Malformed, answers_each
+from graft_server.frontends.grpc.handlers import Malformed, answers_each, resumes, takes
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES
 
 
 class PredictionService:
@@ -23,6 +24,7 @@ class PredictionService:
     def __init__(self, predictions: PredictionApi) -> None:
         self._predictions = predictions
 
+    @takes(MAX_REQUEST_BYTES)
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts for some inputs with one model."""
         found = await self._predictions.predict(
@@ -30,7 +32,9 @@ class PredictionService:
         )
         return await answers.predict_response(found)
 
+    @takes(MAX_REQUEST_BYTES)
     @answers_each
+    @resumes
     async def PredictStream(
         self, requests: AsyncIterator[pb.PredictStreamRequest | Malformed], context: Context
     ) -> AsyncIterator[pb.PredictStreamResponse]:
