@@ -29,8 +29,8 @@ from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
-from graft_server.encoding.loading import TrunkSettings
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
+from graft_server.encoding.loading import TrunkSettings, TrunkState
+from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter

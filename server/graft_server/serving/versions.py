@@ -25,7 +25,8 @@ from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
 from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode

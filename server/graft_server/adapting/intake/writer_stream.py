@@ -118,6 +118,11 @@ class WriterStream:
         """The sequence number that the next new change must have."""
         return self._log.next_sequence + len(self._writing) + len(self._pending)
 
+    @property
+    def busy(self) -> bool:
+        """Whether changes that were taken in are not durable yet."""
+        return not self._idle.is_set()
+
     async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
         """Takes changes in; returns when there is room for more.
 
