@@ -256,7 +256,11 @@ class App:
             StoreError: An address cannot be used.
         """
         self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
-        await self.service.start()
+        try:
+            await self.service.start()
+        except BaseException:
+            self._grpc.remove_socket_files()
+            raise
         await self._grpc.start()
         self.service.tell_of_newer()
         if not self.service.predictions_usable:
