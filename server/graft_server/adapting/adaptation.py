@@ -21,6 +21,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.stream import Committed, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake
+from graft_server.sharing.refreshing import Refreshing
 from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment, WriterLog
@@ -83,6 +84,8 @@ class Adaptation:
         store: What is stored of it.
         trunk: The backbone that it uses.
         interim: Its interim head.
+        refresh: Reads what other servers wrote, for as long as that is worth waiting.
+        read_positions: Reads how far each writer is, likewise.
         followed: How many entries of the catalogue it has followed.
     """
 
@@ -107,6 +110,8 @@ class Adaptation:
         self.trunk = trunk
         self.followed = 0
         self._publisher = publisher
+        self.refresh = Refreshing(self._refresh, publisher.reading)
+        self.read_positions = Refreshing(store.read_positions, publisher.reading)
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
         self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
@@ -449,6 +454,10 @@ class Adaptation:
         """Reads what other servers wrote."""
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
+
+    def _refresh(self) -> bool:
+        self.store.refresh()
+        return True
 
     def _read_writer(self, writer_id: str) -> WriterLog:
         self.store.refresh()  # it may have been closed, and segments rewritten, by another server

@@ -179,7 +179,7 @@ class Adaptations:
             adaptation = self._open.get(key)
             if adaptation is None:
                 return self._adopt(await self._load(key))
-            await asyncio.to_thread(adaptation.store.refresh)
+            await adaptation.refresh()
             return adaptation
 
     async def interim(self, model: str, adaptation_id: str) -> InterimHead:
@@ -199,7 +199,7 @@ class Adaptations:
     async def begun(self, model: str) -> list[tuple[datetime, str]]:
         """Returns when each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
-        begun = await asyncio.to_thread(self._begun, model)
+        begun = await self._publisher.reading.run(self._begun, model)
         return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
@@ -207,8 +207,16 @@ class Adaptations:
         adaptation = self._open.get((model, adaptation_id))
         if adaptation is None:
             return await self._load((model, adaptation_id))
-        await asyncio.to_thread(adaptation.store.refresh)
+        await adaptation.refresh()
         return adaptation.store
+
+    async def positions_of(self, store: AdaptationStore) -> Mapping[str, int]:
+        """Returns the next sequence number of each writer; of an open adaptation at least as is known here."""
+        adaptation = self._open.get((store.model, store.adaptation_id))
+        if adaptation is None:
+            return await self._publisher.reading.run(store.read_positions)
+        found = await adaptation.read_positions()
+        return store.positions if found is None else found
 
     async def examples(
         self, model: str, adaptation_id: str, subject: str, after: tuple[str, str, int] | None
@@ -373,7 +381,7 @@ class Adaptations:
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
         """Reads an adaptation; MissingError also if its model was deleted and its objects are not yet."""
-        store = await asyncio.to_thread(
+        store = await self._publisher.reading.run(
             AdaptationStore.load, self._publisher.objects, key[0], self._name(*key)
         )
         if self._publisher.catalogue.snapshot.deletions.get(key[0], 0) > store.start.born:

@@ -92,6 +92,8 @@ class Publisher:
     """Puts a version in service; the commit counts as published once it returns."""
     learning: Threads
     """Where interim heads are fitted."""
+    reading: Threads = field(default_factory=lambda: Threads("reading", 4))
+    """Where what callers ask for is read from the store."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
 
