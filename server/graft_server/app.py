@@ -29,8 +29,8 @@ from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
-from graft_server.encoding.loading import TrunkSettings
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
+from graft_server.encoding.loading import TrunkSettings, TrunkState
+from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -72,7 +72,9 @@ class Service:
         settings: Settings,
         on_trunk_change: OnChange = lambda _: None,
         workers: Place | None = None,
+        *,
         on_newer: Callable[[], None] = lambda: None,
+        on_followed: Callable[[bool], None] = lambda _: None,
         on_usable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
@@ -83,6 +85,8 @@ class Service:
             workers: Where jobs run; None: where the server does, with the same cache.
             on_usable: Called, on the event loop, where `predictions_usable` changes.
             on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
+            on_followed: Called, on the event loop, with False when the catalogue has not been followed for long, and
+                with True when it is again.
 
         Raises:
             StoreError: The store cannot be used.
@@ -98,10 +102,24 @@ class Service:
         self._preparing = Threads("preparing", place.threads)
         self._learning = Threads("learning", place.threads)
         self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
-        self._versions = Versions(objects, catalogue, self.trunks)
+        self._reading = Threads("reading", STORE_THREADS)
+        self._versions = Versions(
+            objects,
+            catalogue,
+            self.trunks,
+            settings.heads_memory_mb << 20,
+            on_followed,
+            reading=self._reading,
+        )
         self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
         publisher = Publisher(
-            objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
+            objects,
+            catalogue,
+            self._jobs,
+            self._tuner,
+            self._versions.put_in_service,
+            self._learning,
+            self._reading,
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._renewals = Renewals(
@@ -130,7 +148,7 @@ class Service:
         self._catalogue = catalogue
         self._on_newer = on_newer
         self._told_of_newer = False
-        self._recovery: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[object]] = []
 
     async def start(self) -> None:
         """Starts everything; returns once requests can be answered.
@@ -145,9 +163,8 @@ class Service:
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
         await self._renewals.look()
-        await self._versions.preload()
         self._versions.start(self._follow)
-        self._recovery = asyncio.create_task(self._recover())
+        self._background = [asyncio.create_task(self._load_ahead()), asyncio.create_task(self._recover())]
 
     @property
     def predictions_usable(self) -> bool:
@@ -160,9 +177,9 @@ class Service:
 
     async def close(self) -> None:
         """Ends everything. It has been drained, and no call runs any more."""
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.gather(self._recovery, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self._renewals.close()
         await self._versions.close()
         await self._jobs.close()
@@ -170,6 +187,7 @@ class Service:
         await self.trunks.close()
         self._preparing.close()
         self._learning.close()
+        self._reading.close()
 
     def tell_of_newer(self) -> None:
         """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""
@@ -180,6 +198,9 @@ class Service:
     async def _follow(self) -> None:
         self.tell_of_newer()
         await self._adaptations.follow()
+
+    async def _load_ahead(self) -> None:
+        await survived(self._versions.load_ahead(), "loading heads ahead", _log)
 
     async def _recover(self) -> None:
         await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
@@ -215,7 +236,13 @@ class App:
         """
         self._settings = settings
         self.addresses: tuple[str, ...] = ()
-        self.service = Service(settings, self._trunk_changed, on_newer=self._newer, on_usable=self._usable)
+        self.service = Service(
+            settings,
+            self._trunk_changed,
+            on_newer=self._newer,
+            on_followed=self._followed,
+            on_usable=self._usable,
+        )
         self._grpc = GrpcServer(
             self.service.adaptations,
             self.service.predictions,
@@ -231,7 +258,11 @@ class App:
             StoreError: An address cannot be used.
         """
         self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
-        await self.service.start()
+        try:
+            await self.service.start()
+        except BaseException:
+            self._grpc.remove_socket_files()
+            raise
         await self._grpc.start()
         self.service.tell_of_newer()
         if not self.service.predictions_usable:
@@ -260,6 +291,10 @@ class App:
     def _newer(self) -> None:
         """What is adapted is better sent to a server of the newer release; predictions are answered."""
         self._grpc.adaptations_usable(False)
+
+    def _followed(self, followed: bool) -> None:
+        """What other servers publish and delete is known here, or is not."""
+        self._grpc.catalogue_followed(followed)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""

@@ -102,6 +102,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tuning_memory_mb: Annotated[
         int, _at_least(0, "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk")
     ] = 1024
+    heads_memory_mb: Annotated[
+        int,
+        _at_least(
+            1,
+            "memory, in MiB, for models' heads; those that were not asked for longest go first, and are loaded again "
+            "when they are asked for",
+        ),
+    ] = 256
     tuned_memory_mb: Annotated[
         int,
         _at_least(0, "memory, in MiB, for tuned layers; those that were not asked for longest go first"),

@@ -125,7 +125,7 @@ class AdaptationApi:
             return DamagedAdaptation(model, adaptation_id, error)
 
     async def _view(self, store: AdaptationStore, publications: int) -> AdaptationView:
-        positions = await asyncio.to_thread(store.read_positions)
+        positions = await self._adaptations.positions_of(store)
         running = self._adaptations.running(store.model, store.adaptation_id)
         return AdaptationView(
             model=store.model,
@@ -160,7 +160,7 @@ async def _events(adaptation: Adaptation, following: int) -> AsyncGenerator[Happ
                 progress, watcher.progress = watcher.progress, None
                 yield progress
             if not await _changed(watcher):
-                await asyncio.to_thread(adaptation.store.refresh)  # another server may be at work
+                await adaptation.refresh()  # another server may be at work
 
 
 def _token(key: tuple[datetime, str]) -> str:

@@ -28,6 +28,8 @@ _ADAPTATION = adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"]
 _PREDICTION = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 _MODEL = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _NAMES = tuple(it.full_name for it in (_ADAPTATION, _PREDICTION, _MODEL))
+CATALOGUE = "graft.catalogue"
+"""The name under which health says whether what other servers publish and delete is known here."""
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 _UNCOMPRESSED = 1 << grpc.Compression.NoCompression
@@ -58,7 +60,7 @@ class GrpcServer:
         """
         self._server = grpc.aio.server(options=_options(max_connection_age_s))
         self._calls = Calls()
-        self._health = HealthService(_NAMES)
+        self._health = HealthService((*_NAMES, CATALOGUE))
         for servicer, service in (
             (AdaptationService(adaptations), _ADAPTATION),
             (PredictionService(predictions), _PREDICTION),
@@ -126,6 +128,10 @@ class GrpcServer:
         await self._server.stop(None)
         if self._stopped is not None:
             await self._stopped
+        self.remove_socket_files()
+
+    def remove_socket_files(self) -> None:
+        """Removes the files of the UNIX sockets that it listened on."""
         for file in self._socket_files:
             file.remove()
 
@@ -136,6 +142,10 @@ class GrpcServer:
     def adaptations_usable(self, usable: bool) -> None:
         """Reports whether this server can take adaptations in and publish versions."""
         self._set_usable(_ADAPTATION.full_name, usable)
+
+    def catalogue_followed(self, followed: bool) -> None:
+        """Reports whether the catalogue is followed: if not, this server may answer as if others had done nothing."""
+        self._set_usable(CATALOGUE, followed)
 
     def _set_usable(self, name: str, usable: bool) -> None:
         self._usable[name] = usable
