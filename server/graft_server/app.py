@@ -104,7 +104,7 @@ class Service:
         self._handover = Handover(objects, settings.cache_folder)
         exporter = Exporter(self._jobs, self._handover)
         self.adaptations = AdaptationApi(self._adaptations)
-        self.predictions = PredictionApi(predictor)
+        self.predictions = PredictionApi(predictor, lambda: self.trunks.activity)
         self.models = ModelApi(
             catalogue,
             self._versions,

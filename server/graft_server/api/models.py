@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
+from graft_server.api.alive import alive
 from graft_server.api.evaluation import Evaluation
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, StoredExample
-from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.model import BundleChunk, BundleFile, Erasure, Model, ReceivedFile, VersionView
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
+from graft_server.domain.stream import Activity
 from graft_server.encoding.trunk import Trunk, TrunkState
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
@@ -177,25 +181,54 @@ class ModelApi:
         )
         return await asyncio.shield(asyncio.ensure_future(erasing))
 
-    async def export_model(self, model: str, selector: Selector) -> AsyncGenerator[BundleChunk, None]:
+    async def export_model(
+        self,
+        model: str,
+        selector: Selector,
+        received: Mapping[str, ReceivedFile] = MappingProxyType({}),
+        *,
+        keep_alive_s: float | None = None,
+    ) -> AsyncGenerator[BundleChunk | Activity, None]:
         """Composes a version's bundle and yields its files, one after the other, each in order.
 
         Close the returned iterator: the bundle is kept until then.
+
+        Args:
+            model: The model.
+            selector: Which of its versions.
+            received: What the caller has of the files, by path; of a file that is the same only the rest is yielded.
+            keep_alive_s: After how much silence, in seconds, it is yielded what is being done; None: never.
 
         Raises:
             MissingError: There is no such version.
             BackboneError: The backbone cannot be used.
         """
+        chunks = self._bundle(model, selector, received)
+        async with aclosing(
+            alive(chunks, keep_alive_s, lambda: self.trunks.activity or "composing the bundle")
+        ) as followed:
+            async for chunk in followed:
+                yield chunk
+
+    async def _bundle(
+        self, model: str, selector: Selector, received: Mapping[str, ReceivedFile]
+    ) -> AsyncGenerator[BundleChunk, None]:
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
         async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
             for file in files:
+                offset = _had(file, received.get(file.path))
                 with file.place.open("rb") as opened:
+                    opened.seek(offset)
                     chunk = None
                     while chunk is None or len(chunk) == CHUNK_BYTES:
+                        first = chunk is None
                         chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
-                        if chunk or not file.size:
-                            yield BundleChunk(file.path, file.size, file.sha256, chunk)
+                        if chunk or first:
+                            yield BundleChunk(
+                                file.path, file.size, file.sha256, chunk, offset, version.number
+                            )
+                        offset += len(chunk)
 
     async def evaluate_model(
         self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
@@ -222,6 +255,13 @@ class ModelApi:
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""
         return tuple(_backbone(trunk, is_default=trunk.name == self.trunks.default) for trunk in self.trunks)
+
+
+def _had(file: BundleFile, received: ReceivedFile | None) -> int:
+    """How many bytes of a file its caller has."""
+    if received is None or received.sha256 != file.sha256 or not 0 <= received.size <= file.size:
+        return 0
+    return received.size
 
 
 def _version_key(token: str) -> int | None:

@@ -8,11 +8,13 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from graft_server.adapting.intake.validation import check_input
+from graft_server.api.alive import Doing
 from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import DomainError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
 from graft_server.domain.prediction import PredictionRequest, Predictions, StreamedAnswer, StreamedRequest
+from graft_server.domain.stream import Activity
 from graft_server.serving.interim import Interim
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
@@ -31,8 +33,10 @@ MEASURED_FROM = 1 << 20
 class PredictionApi:
     """Predictions, for callers of any protocol."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, doing: Doing = lambda: "") -> None:
+        """Makes it; `doing` says what is being done until backbones can be used."""
         self._predictor = predictor
+        self._doing = doing
 
     async def predict(
         self,
@@ -82,8 +86,10 @@ class PredictionApi:
         caller: Caller | None = None,
         deadline: float = math.inf,
         max_bytes: float = math.inf,
-    ) -> AsyncGenerator[StreamedAnswer, None]:
+    ) -> AsyncGenerator[StreamedAnswer | Activity, None]:
         """Answers many requests, each when it is ready. A bad one does not end the stream.
+
+        Where a request asks for it (`keep_alive_s`), it is yielded what is being done while requests wait.
 
         Close the returned iterator: the stream has not ended before.
 
@@ -93,15 +99,15 @@ class PredictionApi:
             deadline: The deadline of the whole stream, on the clock of time.monotonic().
             max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
-        # As large as the number of requests in work, so that a client who does not read is not read from.
         caller = caller or new_call()
-        ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
+        ready = _Ready(self._doing)
 
         async def read() -> None:
             room = asyncio.Semaphore(STREAM_REQUESTS)
             try:
                 async with asyncio.TaskGroup() as group:
                     async for request in requests:
+                        await ready.expect(request)
                         await room.acquire()
                         task = group.create_task(answer(request))
                         task.add_done_callback(lambda _: room.release())
@@ -124,13 +130,52 @@ class PredictionApi:
 
         reader = asyncio.create_task(read())
         try:
-            while (item := await ready.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
+            while (item := await ready.next()) is not None:
                 yield item
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+class _Ready:
+    """The answers of a stream that are ready, its error or its end (None), and what is said while there are none."""
+
+    def __init__(self, doing: Doing) -> None:
+        self._doing = doing
+        # As large as the number of requests in work, so that a client who does not read is not read from.
+        self._items: asyncio.Queue[StreamedAnswer | Exception | _Ready | None] = asyncio.Queue(
+            STREAM_REQUESTS
+        )
+        self._keep_alive_s: float | None = None
+        self._waiting = 0
+        """The requests without an answer."""
+
+    async def expect(self, request: StreamedRequest) -> None:
+        """Takes note of a request."""
+        self._waiting += 1
+        if request.keep_alive_s not in (None, self._keep_alive_s):
+            self._keep_alive_s = request.keep_alive_s
+            await self._items.put(self)  # who waits does so for as long as that from here on
+
+    async def put(self, item: StreamedAnswer | Exception | None) -> None:
+        """Adds an answer, the stream's error, or its end."""
+        await self._items.put(item)
+
+    async def next(self) -> StreamedAnswer | Activity | None:
+        """The next answer, or what is being done where there is none for long; None: the stream has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(self._keep_alive_s):
+                    item = await self._items.get()
+            except TimeoutError:
+                if self._waiting:
+                    return Activity(self._doing())
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if not isinstance(item, _Ready):
+                self._waiting -= item is not None
+                return item
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:

@@ -12,6 +12,7 @@ from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.requests import writer_message
 from graft_server.frontends.grpc.errors import Context
 from graft_server.frontends.grpc.paging import page, page_request
+from graft_server.frontends.grpc.times import keep_alive
 
 
 class AdaptationService:
@@ -46,7 +47,12 @@ class AdaptationService:
         self, request: pb.WatchAdaptationRequest, _: Context
     ) -> AsyncIterator[pb.WatchAdaptationResponse]:
         """Streams events, the past ones first."""
-        watch = self._adaptations.watch_adaptation(request.model, request.adaptation_id, request.from_event)
+        watch = self._adaptations.watch_adaptation(
+            request.model,
+            request.adaptation_id,
+            request.from_event,
+            keep_alive_s=keep_alive(request.keep_alive, "keep_alive"),
+        )
         async with aclosing(watch) as happenings:
             async for happening in happenings:
                 yield answers.watch_response(happening)

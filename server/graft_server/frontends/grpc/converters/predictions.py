@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graft.v1 import prediction_pb2 as pb
+from graft.v1 import types_pb2
 from graft_server.api.predictions import answer_too_large
 from graft_server.domain.errors import DomainError
 from graft_server.domain.prediction import (
@@ -11,6 +12,7 @@ from graft_server.domain.prediction import (
     StreamedAnswer,
     Timings,
 )
+from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.tasks import set_answer
 from graft_server.frontends.grpc.errors import to_status
 from graft_server.frontends.grpc.times import duration
@@ -39,8 +41,10 @@ async def predict_response(value: Predictions) -> pb.PredictResponse:
     return response
 
 
-async def stream_response(value: StreamedAnswer) -> pb.PredictStreamResponse:
-    """Converts the answer of PredictStream to one request."""
+async def stream_response(value: StreamedAnswer | Activity) -> pb.PredictStreamResponse:
+    """Converts the answer of PredictStream to one request, or what is being done before there is one."""
+    if isinstance(value, Activity):
+        return pb.PredictStreamResponse(activity=types_pb2.Activity(stage=value.stage))
     response = pb.PredictStreamResponse(request_id=value.request_id)
     try:
         if isinstance(value.answer, DomainError):
