@@ -19,6 +19,7 @@ from pathlib import Path
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.publishing.renewing import Renewals
 from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
@@ -68,6 +69,7 @@ class Service:
         on_trunk_change: OnChange = lambda _: None,
         workers: Place | None = None,
         on_newer: Callable[[], None] = lambda: None,
+        on_usable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
 
@@ -75,6 +77,7 @@ class Service:
             settings: How the service runs.
             on_trunk_change: Called, on the event loop, when a backbone can be used again or can no longer be used.
             workers: Where jobs run; None: where the server does, with the same cache.
+            on_usable: Called, on the event loop, where `predictions_usable` changes.
             on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
 
         Raises:
@@ -97,6 +100,11 @@ class Service:
             objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
+        self._renewals = Renewals(
+            publisher, self.trunks, self._adaptations.store_of, self._versions.asked, lambda _: on_usable()
+        )
+        self._adaptations.followers.append(self._renewals.follow)
+        self._versions.explain = self._renewals.state_of
         self._deletion = Deletion(
             objects, catalogue, self._versions.forget, settings.erasure_grace_seconds, self._jobs
         )
@@ -132,9 +140,15 @@ class Service:
         sweeping = asyncio.to_thread(self._tuner.sweep, known.last_erasures)
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
+        await self._renewals.look()
         await self._versions.preload()
         self._versions.start(self._follow)
         self._recovery = asyncio.create_task(self._recover())
+
+    @property
+    def predictions_usable(self) -> bool:
+        """Whether predictions can be answered: by the default backbone, for some model."""
+        return self.trunks.get("").state is not TrunkState.FAILED and self._renewals.usable
 
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
@@ -145,6 +159,7 @@ class Service:
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._renewals.close()
         await self._versions.close()
         await self._jobs.close()
         await self._tuning_jobs.close()
@@ -165,6 +180,7 @@ class Service:
     async def _recover(self) -> None:
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
+        self._renewals.start()
         await survived(self._sweep_old(), "sweeping what is old", _log)
 
     async def _sweep_old(self) -> None:
@@ -192,7 +208,7 @@ class App:
         """
         self._settings = settings
         self.addresses: tuple[str, ...] = ()
-        self.service = Service(settings, self._trunk_changed, on_newer=self._newer)
+        self.service = Service(settings, self._trunk_changed, on_newer=self._newer, on_usable=self._usable)
         self._grpc = GrpcServer(
             self.service.adaptations,
             self.service.predictions,
@@ -211,6 +227,8 @@ class App:
         await self.service.start()
         await self._grpc.start()
         self.service.tell_of_newer()
+        if not self.service.predictions_usable:
+            self._usable()
         return self.addresses[0]
 
     async def stop(self) -> None:
@@ -228,7 +246,10 @@ class App:
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
         if trunk.name == self.service.trunks.default:
-            self._grpc.predictions_usable(trunk.state is TrunkState.READY)
+            self._usable()
+
+    def _usable(self) -> None:
+        self._grpc.predictions_usable(self.service.predictions_usable)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from graft_server.adapting.outbox import REJECTIONS_AT_ONCE, Outbox
+from graft_server.adapting.outbox import MOST_UNREAD, REJECTIONS_AT_ONCE, Outbox
 from graft_server.domain.errors import DrainingError
 from graft_server.domain.examples import Rejection
 from graft_server.domain.stream import Accepted, Committed, Message, Progress, Published, Reconnect
@@ -93,3 +93,26 @@ def test_whoever_waits_is_woken_by_the_next_message():
             return await waiting
 
     assert asyncio.run(main()) == Accepted(1)
+
+
+def test_there_is_room_once_some_messages_are_read_or_no_more_will_be():
+    async def main() -> None:
+        for end in ("read", "fail", "end"):
+            box = Outbox()
+            for number in range(MOST_UNREAD):
+                await box.room()
+                box.put(Committed(str(number), 0))
+            waiting = asyncio.create_task(box.room())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            if end == "read":
+                await box.get()
+            elif end == "fail":
+                box.fail(DrainingError())
+            else:
+                box.end()
+            async with asyncio.timeout(30):
+                await waiting
+
+    asyncio.run(main())

@@ -20,7 +20,7 @@ from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.erasure import Wanted, erase, give_up, sweep
 from graft_server.store.adaptations.events import EventLog
 from graft_server.store.adaptations.features import encode_features
-from graft_server.store.adaptations.listing import deleted_adaptations, read_starts
+from graft_server.store.adaptations.listing import Beginnings, deleted_adaptations
 from graft_server.store.adaptations.segments import Record, Segment, encode_segment, read_segment
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -260,7 +260,7 @@ def test_a_deletion_of_a_model_leaves_an_adaptation_that_a_newer_release_began_a
     adaptation(objects)
     of_next_release(objects, f"{FOLDER}start.json")
     assert deleted_adaptations(objects, "m", 5) == []
-    assert read_starts(objects, "m", {}) == {"job": None}
+    assert Beginnings(objects).of("m") == {"job": None}
 
 
 def test_what_a_newer_tuning_left_is_named(objects):

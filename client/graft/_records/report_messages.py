@@ -27,6 +27,7 @@ from graft._records.reports import (
     PredictedValue,
     RegressionFigures,
     ReliabilityBin,
+    Renewal,
     Report,
     SimilarLabels,
     TuningPoint,
@@ -74,6 +75,9 @@ def report_of(message: report_pb2.Report) -> Report:
         ),
         accuracy_low=message.accuracy_low,
         accuracy_high=message.accuracy_high,
+        renewal=Renewal(message.renewal.version, message.renewal.encoder_id)
+        if message.HasField("renewal")
+        else None,
         look_alikes=_look_alikes_of(message.look_alikes) if message.HasField("look_alikes") else None,
         truncated_examples=message.truncated_examples,
         **_task_of(message),

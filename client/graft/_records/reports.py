@@ -210,6 +210,16 @@ class SimilarLabels:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """Why the server made a version by itself: its backbone is another encoder than the one of the version before."""
+
+    version: int
+    """The version that was made of the same examples."""
+    encoder_id: str
+    """The encoder that it was trained on."""
+
+
+@dataclass(frozen=True, slots=True)
 class LookAlikes:
     """How far the figures rest on inputs that look like one another, as photographs of one object do."""
 
@@ -453,3 +463,5 @@ class Report:
     """What is found if whole groups of inputs that look alike are held out; None where there are no such groups."""
     truncated_examples: int = 0
     """How many training examples are longer than the backbone reads, so that their end was cut off."""
+    renewal: Renewal | None = None
+    """Why the server made the version by itself; None where somebody asked for it."""

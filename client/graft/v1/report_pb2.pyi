@@ -91,6 +91,7 @@ class Report(_message.Message):
     ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
     LOOK_ALIKES_FIELD_NUMBER: _builtins.int
     TRUNCATED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -204,6 +205,10 @@ class Report(_message.Message):
     def look_alikes(self) -> Global___LookAlikes:
         """What is found if whole groups of inputs that look alike are held out; unset where no such groups were found."""
 
+    @_builtins.property
+    def renewal(self) -> Global___Renewal:
+        """Set where the server made the version by itself: why."""
+
     def __init__(
         self,
         *,
@@ -240,14 +245,43 @@ class Report(_message.Message):
         accuracy_high: _builtins.float = ...,
         look_alikes: Global___LookAlikes | None = ...,
         truncated_examples: _builtins.int = ...,
+        renewal: Global___Renewal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "renewal", b"renewal", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "renewal", b"renewal", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class Renewal(_message.Message):
+    """Renewal says that a version was made by the server itself, of the same examples as another one, because the
+    backbone is another encoder than the one which that was trained on: after an upgrade, or with other settings.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ENCODER_ID_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The other version."""
+    encoder_id: _builtins.str
+    """The encoder that it was trained on. Report.encoder_id is the present one."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        encoder_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Renewal: _TypeAlias = Renewal  # noqa: Y015
 
 @_typing.final
 class LookAlikes(_message.Message):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.follower import Interim
-from graft_server.adapting.outbox import Outbox
+from graft_server.adapting.outbox import MOST_UNREAD, Outbox
 from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
@@ -27,9 +27,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-MOST_UNREAD = 64
-"""A caller with this many unread messages gets none about the server's own commits: events have them all."""
 
 
 class Work(enum.Enum):

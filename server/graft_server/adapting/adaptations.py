@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -33,9 +33,9 @@ from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
+    Beginnings,
     list_all_adaptations,
     missing_adaptation,
-    read_starts,
     remove_adaptation,
 )
 from graft_server.store.adaptations.store import AdaptationStore
@@ -80,7 +80,7 @@ class Adaptations:
         self._open: dict[tuple[str, str], Adaptation] = {}
         self._loading: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._forgetting: asyncio.TimerHandle | None = None
-        self._starts: dict[str, dict[str, Start]] = {}
+        self._beginnings = Beginnings(publisher.objects)
         self._stored_examples = StoredExamples(publisher.objects)
         self._followed = publisher.catalogue.snapshot.entries
         """The number of entries of the catalogue that all adaptations have followed."""
@@ -88,6 +88,8 @@ class Adaptations:
         self._dropped: set[Adaptation] = set()
         """Adaptations whose model was deleted and whose objects are not all removed."""
         self._draining = False
+        self.followers: list[Callable[[], Awaitable[None]]] = []
+        """Who else follows the catalogue, before the adaptations do."""
 
     async def backbone_of(self, request: StartRequest) -> str:
         """Returns the backbone of a checked request that names none; "" if its first example decides.
@@ -264,6 +266,8 @@ class Adaptations:
         Raises:
             Exception: The first failure.
         """
+        for follow in self.followers:
+            await follow()
         async with self._following:
             snapshot = self._publisher.catalogue.snapshot
             # Also one that was loaded while the newest entries were being followed.
@@ -362,12 +366,9 @@ class Adaptations:
     def _begun(self, model: str) -> dict[str, datetime]:
         """Returns when each of a model's adaptations began, by id."""
         deletion = self._publisher.catalogue.snapshot.deletions.get(model, 0)
-        known = dict(self._starts.get(model, {}))
-        starts = read_starts(self._publisher.objects, model, known)
-        self._starts[model] = known
         return {
-            adaptation_id: start.created if start else _UNKNOWN
-            for name, start in starts.items()
+            adaptation_id: created or _UNKNOWN
+            for name, created in self._beginnings.of(model).items()
             for adaptation_id, began in [parsed_name(name)]
             if began == deletion
         }

@@ -12,6 +12,10 @@ from graft_server.domain.stream import Accepted, Message, Progress, PublicationF
 REJECTIONS_AT_ONCE = 1_000
 """The most rejections in an acknowledgement, so that it stays under 1 MiB; the rest follow."""
 
+MOST_UNREAD = 64
+"""The most unread messages that do not coalesce: an outcome carries a report of up to some hundred KB. A caller with as
+many gets none about the server's own commits, which are among the events, and is read from when it has read some."""
+
 
 class Outbox:
     """Messages for one caller. Unread acknowledgements and unread progress coalesce to the newest."""
@@ -25,6 +29,7 @@ class Outbox:
         self._last_error: Exception | None = None
         self._ended = False
         self._wakeup = asyncio.Event()
+        self._read = asyncio.Event()
 
     @property
     def unread(self) -> int:
@@ -42,6 +47,12 @@ class Outbox:
         self._rejected.extend(rejected)
         self._wakeup.set()
 
+    async def room(self) -> None:
+        """Waits until fewer than MOST_UNREAD messages wait that do not coalesce, or no more are read."""
+        while len(self._others) >= MOST_UNREAD and self._error is None and not self._ended:
+            self._read.clear()
+            await self._read.wait()
+
     def put(self, message: Message) -> None:
         """Adds a message."""
         if isinstance(message, Progress):
@@ -56,11 +67,13 @@ class Outbox:
         """Ends the outbox with an error, at once; unread messages are dropped."""
         self._error = self._error or error
         self._wakeup.set()
+        self._read.set()
 
     def end(self, error: Exception | None = None) -> None:
         """Ends the outbox once all its messages have been read, with the error if there is one."""
         self._ended, self._last_error = True, error
         self._wakeup.set()
+        self._read.set()
 
     async def get(self) -> Message | None:
         """Returns the next message; None: there will be no more."""
@@ -86,6 +99,7 @@ class Outbox:
                 self._accepted = None
             return accepted
         if self._others:
+            self._read.set()
             return self._others.popleft()
         progress, self._progress = self._progress, None
         return progress

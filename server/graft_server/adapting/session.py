@@ -118,6 +118,7 @@ class Session:
             StateError: The adaptation takes no more commits.
             ConflictError: next_sequence is beyond the changes put.
         """
+        await self.outbox.room()
         await self._stream.flush()
         end = self._log.next_sequence if next_sequence is None else next_sequence
         require_sent(end, self._log.next_sequence)

@@ -9,11 +9,12 @@ from dataclasses import replace
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_input, check_weight
 from graft_server.api.unknown_labels import UnknownLabels
-from graft_server.domain.errors import InvalidError
+from graft_server.domain.errors import InvalidError, OverloadError
 from graft_server.domain.evaluated import EvaluatedVersion, ExampleError
 from graft_server.domain.examples import Example
 from graft_server.serving.evaluator import Evaluator
 from graft_server.sharing.event_loop import in_slices
+from graft_server.sharing.room import Share
 
 MAX_EXAMPLES = 10_000
 """Of a batch."""
@@ -25,11 +26,30 @@ MAX_TRAINED_ON = 100
 MAX_CLASS_REPORTS = 2_000
 
 
+EVALUATION_BYTES = 256 << 20
+"""The memory of what is kept for one evaluation: 100,000 examples of 77 labels."""
+EVALUATIONS_BYTES = 512 << 20
+"""Of all evaluations that this server carries out at once."""
+RETRY_S = 10.0
+"""The wait for an evaluation that is one too many."""
+
+
+def _no_room() -> OverloadError:
+    return OverloadError(
+        f"The evaluations that are carried out now take as much memory as they may ({EVALUATIONS_BYTES >> 20} MiB): "
+        "try again later.",
+        reason="TOO_MANY_EVALUATIONS",
+        retry_after_s=RETRY_S,
+    )
+
+
 class Evaluation:
     """One evaluation."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, share: Share) -> None:
+        """Begins without examples; what is kept of them takes room of `share`."""
         self._evaluator = evaluator
+        self._share = share
         self._targets = TargetRules(evaluator.task)
         self._seen = 0
         self._rejected: list[ExampleError] = []
@@ -44,7 +64,8 @@ class Evaluation:
         """Takes in a batch; a bad example is recorded, and the others are measured.
 
         Raises:
-            InvalidError: The batch has too many examples.
+            InvalidError: The batch has too many examples, or the evaluation.
+            OverloadError: Evaluations take as much memory as they may.
         """
         if len(batch) > MAX_EXAMPLES:
             raise InvalidError(
@@ -62,6 +83,16 @@ class Evaluation:
             else:
                 self._reject(index, it)
         self._seen += len(batch)
+        size = self._evaluator.size + self._unknown.size + 8 * len(self._counted)
+        self._share.take(max(0, size - self._share.held), self._too_large, _no_room)
+
+    def _too_large(self) -> InvalidError:
+        return InvalidError(
+            f"The first {self._seen:,} examples take as much memory as one evaluation may "
+            f"({EVALUATION_BYTES >> 20} MiB): measure on fewer, or on parts of them one after the other.",
+            reason="EVALUATION_TOO_LARGE",
+            field="examples",
+        )
 
     async def result(self) -> EvaluatedVersion:
         """Returns how good the version is on all examples that were taken in."""

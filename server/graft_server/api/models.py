@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.api.alive import alive
-from graft_server.api.evaluation import Evaluation
+from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
+from graft_server.api.exports import Exports
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, StoredExample
-from graft_server.domain.model import BundleChunk, BundleFile, Erasure, Model, ReceivedFile, VersionView
+from graft_server.domain.model import (
+    BundleChunk,
+    BundleFile,
+    Erasure,
+    Model,
+    ReceivedFile,
+    Version,
+    VersionView,
+)
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
@@ -28,6 +37,7 @@ from graft_server.exporting.exporter import Exporter
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
+from graft_server.sharing.room import Room
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 
@@ -60,6 +70,10 @@ class ModelApi:
     deletion: Deletion
     learning: Threads
     """The threads on which figures are computed."""
+    evaluations: Room = field(default_factory=lambda: Room(EVALUATIONS_BYTES, EVALUATION_BYTES))
+    """Memory for what is kept until an evaluation ends."""
+    exports: Exports = field(default_factory=Exports)
+    """The exports that are carried out now."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -202,18 +216,25 @@ class ModelApi:
         Raises:
             MissingError: There is no such version.
             BackboneError: The backbone cannot be used.
+            OverloadError: As many exports are carried out as may be at once.
         """
-        chunks = self._bundle(model, selector, received)
-        async with aclosing(
-            alive(chunks, keep_alive_s, lambda: self.trunks.activity or "composing the bundle")
-        ) as followed:
-            async for chunk in followed:
-                yield chunk
+        version = self.versions.resolve(model, selector)
+
+        def doing() -> str:
+            return self.trunks.activity or "composing the bundle"
+
+        async with (
+            self.exports.place() as export,
+            aclosing(alive(self._bundle(version, received), keep_alive_s, doing)) as pieces,
+        ):
+            async for piece in pieces:
+                if isinstance(piece, BundleChunk):
+                    export.sent()
+                yield piece
 
     async def _bundle(
-        self, model: str, selector: Selector, received: Mapping[str, ReceivedFile]
+        self, version: Version, received: Mapping[str, ReceivedFile]
     ) -> AsyncGenerator[BundleChunk, None]:
-        version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
         async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
             for file in files:
@@ -247,10 +268,11 @@ class ModelApi:
         version = self.versions.resolve(model, selector)
         served = await self.versions.serve(version)
         trained = await self.versions.trained_on(version, served.manifest)
-        evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning))
-        async for batch in batches:
-            await evaluation.add(batch)
-        return await evaluation.result()
+        with self.evaluations.share() as share:
+            evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning), share)
+            async for batch in batches:
+                await evaluation.add(batch)
+            return await evaluation.result()
 
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""

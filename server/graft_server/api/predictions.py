@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 
 from graft_server.adapting.intake.validation import check_input
 from graft_server.api.alive import Doing
@@ -23,7 +24,13 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-"""Requests of one stream that are processed at once; the client's others wait in the transport."""
+STREAM_BYTES = 8 << 20
+"""Requests of one stream that are processed at once, and their bytes; the client's others wait in the transport. A
+larger request is processed alone."""
+MAX_TOP_K = 10_000
+"""As many labels as a model may declare."""
+SCORE_BYTES = 4
+"""The least bytes of a score in an answer besides its label."""
 FEATURE_BYTES = 4
 """The least bytes of a feature vector's component in an answer."""
 MEASURED_FROM = 1 << 20
@@ -103,14 +110,14 @@ class PredictionApi:
         ready = _Ready(self._doing)
 
         async def read() -> None:
-            room = asyncio.Semaphore(STREAM_REQUESTS)
+            work = _StreamWork()
             try:
                 async with asyncio.TaskGroup() as group:
                     async for request in requests:
                         await ready.expect(request)
-                        await room.acquire()
+                        await work.begin(request.size)
                         task = group.create_task(answer(request))
-                        task.add_done_callback(lambda _: room.release())
+                        task.add_done_callback(partial(work.end, request.size))
                 await ready.put(None)
             except ExceptionGroup as group:
                 # The group wraps an error of the stream itself.
@@ -178,6 +185,28 @@ class _Ready:
                 return item
 
 
+class _StreamWork:
+    """What of a stream is processed at once."""
+
+    def __init__(self) -> None:
+        self._requests = self._bytes = 0
+        self._ended = asyncio.Event()
+
+    async def begin(self, size: int) -> None:
+        """Waits until there is room for a request of so many bytes."""
+        while self._requests and (self._requests >= STREAM_REQUESTS or self._bytes + size > STREAM_BYTES):
+            self._ended.clear()
+            await self._ended.wait()
+        self._requests += 1
+        self._bytes += size
+
+    def end(self, size: int, _: asyncio.Task[None]) -> None:
+        """Gives room back."""
+        self._requests -= 1
+        self._bytes -= size
+        self._ended.set()
+
+
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:
     """Returns the error for an answer whose size, in words, is more than its caller accepts."""
     return InvalidError(
@@ -200,9 +229,10 @@ def _check(request: PredictionRequest) -> None:
             reason="TOO_MANY_INPUTS",
             field="inputs",
         )
-    if request.top_k < 0:
+    if not 0 <= request.top_k <= MAX_TOP_K:
         raise InvalidError(
-            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
+            f"top_k is {request.top_k:,}: give how many scores each answer shall have, 1 to {MAX_TOP_K:,}, or 0 for "
+            f"{DEFAULT_TOP_K}.",
             reason="TOP_K_INVALID",
             field="top_k",
         )
@@ -229,9 +259,9 @@ def _least_bytes(
     known = served.trunk.description
     features = FEATURE_BYTES * known.dimension if include_features and known else 0
     scores = min(top_k, len(served.labels))
-    if len(inputs) * (features + scores * MAX_LABEL_BYTES) < MEASURED_FROM:
+    if len(inputs) * (features + scores * (SCORE_BYTES + MAX_LABEL_BYTES)) < MEASURED_FROM:
         return 0
     kinds = served.trunk.kinds
     answered = sum(isinstance(it, Input) and it.kind in kinds for it in inputs)
     labels = heapq.nsmallest(scores, (len(it.name.encode()) for it in served.labels))
-    return answered * (features + sum(labels))
+    return answered * (features + SCORE_BYTES * scores + sum(labels))

@@ -13,6 +13,8 @@ MAX_LABELS = 50
 """The most labels that are named."""
 MAX_INDICES = 10
 """The most places of one label that are named."""
+COUNTED_BYTES = 500
+"""The memory of a label that is counted, besides its characters."""
 LIKENESS = 0.8
 """The least share of equal characters of two labels of which one is probably meant for the other."""
 MAX_CHARACTERS = 100
@@ -30,11 +32,13 @@ class UnknownLabels:
 
     Attributes:
         examples: How many examples carry one.
+        size: The memory that they take, in bytes.
     """
 
     def __init__(self, known: Sequence[str]) -> None:
         """Begins without examples; `known` are the version's labels."""
         self.examples = 0
+        self.size = 0
         self._known = frozenset(known)
         self._counted: dict[str, _Counted] = {}
 
@@ -43,6 +47,8 @@ class UnknownLabels:
         unknown = [label for label in labels if label not in self._known]
         self.examples += bool(unknown)
         for label in unknown:
+            if label not in self._counted:
+                self.size += COUNTED_BYTES + len(label)
             counted = self._counted.setdefault(label, _Counted())
             counted.examples += 1
             if len(counted.indices) < MAX_INDICES:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from graft_server.backbones.checkpoint import Checkpoint, Described
 from graft_server.backbones.preprocessing import Preprocessor
@@ -52,6 +53,8 @@ class Backbone:
     """One of PRECISIONS."""
     reference_id: str = ""
     """The `encoder_id` of the same backbone in float32."""
+    identity: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """All that decides its features: what `encoder_id` is the digest of."""
 
     @property
     def modality(self) -> Modality:

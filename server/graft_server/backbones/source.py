@@ -69,6 +69,7 @@ def open_backbone(name: str, source: str, *, precision: str = "fp32", fetched: b
         encoder_id=_encoder_id(identity, precision),
         precision=precision,
         reference_id=_encoder_id(identity, "fp32"),
+        identity=_whole(identity, precision),
     )
 
 
@@ -121,10 +122,20 @@ def _weights_digest(checkpoint: Checkpoint, source: str) -> str:
 
 
 def _encoder_id(identity: Mapping[str, Any], precision: str) -> str:
+    return identified(_whole(identity, precision))
+
+
+def identified(identity: Mapping[str, Any]) -> str:
+    """Returns the `encoder_id` of what decides features."""
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _whole(identity: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """What decides the features in a precision."""
     whole = {**identity, "precision": precision}
     if precision != "fp32":
         whole["reduction"] = REDUCTION_RECIPE
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+    return whole
 
 
 def _find(name: str, source: str, *, fetched: bool) -> Path:

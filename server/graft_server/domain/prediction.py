@@ -100,6 +100,8 @@ class StreamedRequest:
     request_id: str
     request: PredictionRequest | DomainError
     """The request, or the error if it cannot be read."""
+    size: int = 0
+    """The bytes of memory that it takes while it is answered, about."""
     keep_alive_s: float | None = None
     """After how much silence, in seconds, the caller wants to hear that the server is at work; None: not said."""
 

@@ -356,6 +356,16 @@ class TuningReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """Why the server made a version by itself: another one's encoder is not the one that its backbone has."""
+
+    version: int
+    """The version that was made of the same examples."""
+    encoder_id: str
+    """The encoder that it was trained on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One version: what it was trained on, what was chosen, and how good it is.
 
@@ -416,6 +426,8 @@ class Report:
     trained_time_s: float = 0.0
     """Seconds since the epoch."""
     training_duration_s: float = 0.0
+    renewal: Renewal | None = None
+    """None where somebody asked for the version."""
 
 
 @dataclass(frozen=True, slots=True)

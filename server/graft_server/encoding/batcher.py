@@ -246,7 +246,7 @@ class Batcher:
             del self._unanswered[submission]
             self._queues.withdraw(submission, lane)
 
-    def require_room(self, caller: Caller, length: int) -> None:
+    def require_room(self, caller: Caller, length: float) -> None:
         """Raises OverloadError if a request would be refused; call it before preparing one.
 
         Args:

@@ -14,11 +14,12 @@ import numpy as np
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.decoding.limits import Bounded, MediaLimits
+from graft_server.backbones.former import former, note
 from graft_server.backbones.graphs.cache import NOT_CACHED, EncoderCache
 from graft_server.backbones.graphs.contract import CUT, EXPORT, REDUCE, Cutting, Making
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.backbones.source import open_backbone
-from graft_server.domain.errors import BackboneError
+from graft_server.domain.errors import BackboneError, DomainError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
 from graft_server.encoding.batcher import Batcher
@@ -28,6 +29,7 @@ from graft_server.encoding.queueing import Limits
 from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, Progress, R, unwatched
+from graft_server.sharing.background import survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
@@ -91,7 +93,14 @@ class Loader:
     """Describes and loads one backbone, by way of the cache of exported graphs."""
 
     def __init__(
-        self, name: str, source: str, settings: TrunkSettings, jobs: Jobs, loading: asyncio.Lock
+        self,
+        name: str,
+        source: str,
+        settings: TrunkSettings,
+        jobs: Jobs,
+        loading: asyncio.Lock,
+        *,
+        former_id: str = "",
     ) -> None:
         """Makes it.
 
@@ -101,7 +110,9 @@ class Loader:
             settings: How it is run.
             jobs: Where graphs are exported, reduced and cut.
             loading: Held while an encoder is measured and loaded.
+            former_id: Another encoder that the backbone had; see `backbones.former`. "": the one that it has.
         """
+        self._former_id = former_id
         self._name = name
         self._source = source
         self._settings = settings
@@ -126,6 +137,8 @@ class Loader:
         backbone = await asyncio.to_thread(
             open_backbone, self._name, self._source, precision=settings.precision
         )
+        if self._former_id:
+            backbone = await self._settings.preparing.run(self._as_former, backbone)
         if known not in (None, backbone):
             raise BackboneError(
                 f"Backbone {shown(self._name)}: its files are not those that were there at start. Put them back, or "
@@ -133,6 +146,16 @@ class Loader:
                 reason="BACKBONE_CHANGED",
             )
         return backbone
+
+    def _as_former(self, backbone: Backbone) -> Backbone:
+        found = former(self._cache, backbone, self._former_id)
+        if found is None:
+            raise BackboneError(
+                f"Backbone {shown(self._name)} is encoder {backbone.encoder_id}, and encoder {self._former_id}, which "
+                "it was before, is not in the cache, or reads other inputs.",
+                reason="ENCODER_MISMATCH",
+            )
+        return found
 
     async def preprocessor(self, backbone: Backbone) -> Preprocessor:
         """What turns the backbone's inputs into what its encoder reads, within the settings' limits.
@@ -159,12 +182,16 @@ class Loader:
             DomainError: It cannot be exported or loaded.
         """
         settings = self._settings
-        device = device_for(settings.precision, settings.device)
-        await self._make(backbone)
+        device = device_for(backbone.precision, settings.device)
+        if not self._former_id:
+            await self._make(backbone)
+            await survived(
+                self._settings.preparing.run(note, self._cache, backbone), "noting an encoder", _log
+            )
         try:
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
         except BackboneError as error:
-            if error.reason != "ENCODER_LOAD_FAILED":
+            if error.reason != "ENCODER_LOAD_FAILED" or self._former_id:
                 raise
             # A damaged entry of the cache is not a reason to fail: it can be made again.
             _log.warning("backbone %s: its exported encoder cannot be loaded and is made again", self._name)
@@ -233,7 +260,7 @@ class Loader:
                 device=device,
                 cores=settings.cores,
                 preprocessor=preprocessor,
-                measure_s=settings.measure_s,
+                measure_s=0.0 if self._former_id else settings.measure_s,
             )
             if settings.budget and backbone.modality is Modality.TEXT:
                 layout = Layout(layout.workers, layout.threads, settings.budget)
@@ -298,6 +325,18 @@ class Loader:
 
     def _log_stage(self, report: Progress) -> None:
         _log.info("backbone %s: %s", self._name, report.stage)
+
+
+def load_failure(name: str, error: Exception) -> BackboneError:
+    """Returns the error of a backbone that could not be loaded."""
+    if isinstance(error, BackboneError):
+        return error
+    if isinstance(error, DomainError):
+        return BackboneError(f"Backbone {shown(name)} cannot be loaded. {error.message}", reason=error.reason)
+    return BackboneError(
+        f"Backbone {shown(name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
+        reason="BACKBONE_LOAD_FAILED",
+    )
 
 
 def resident_bytes() -> int:

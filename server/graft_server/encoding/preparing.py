@@ -74,8 +74,16 @@ class Preparer:
         self._longest = longest
         self._typical = len(preprocessor.typical(np.random.default_rng(0)))
 
-    def length(self, value: Input) -> int:
-        """Returns the length of an input's item, as far as it is known before the input is prepared."""
+    def lengths(self, most: float) -> Callable[[Input], float]:
+        """Returns what gives the length of an input's item, as far as it is known before the input is prepared.
+
+        Args:
+            most: The length that a caller may hold. A file counts for more than it has if a caller could hold too many.
+        """
+        least = 0.0 if self.reads_texts else most / FILES_AT_ONCE
+        return lambda value: max(self._length(value), least)
+
+    def _length(self, value: Input) -> int:
         if value.kind is Kind.FEATURES:
             return 1
         if not self.reads_texts:

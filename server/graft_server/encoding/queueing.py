@@ -200,7 +200,7 @@ class Queues:
 
 
 def admission(
-    queues: Queues, limits: Limits, caller: Caller, length: int
+    queues: Queues, limits: Limits, caller: Caller, length: float
 ) -> OverloadError | Submission | None:
     """Returns whether a request may be queued.
 

@@ -1,7 +1,8 @@
 """How much of each caller's work is prepared, queued and encoded at once: the rest of a large request waits outside.
 
 A caller that holds nothing always enters, so a request of any size is answered, part by part. What a caller may hold
-shrinks as callers become more: together they hold a half of the queue at most, and the other half is for newcomers.
+shrinks as callers become more: as their parts are answered they come to hold half the queue together, and the other
+half is for newcomers.
 """
 
 from __future__ import annotations

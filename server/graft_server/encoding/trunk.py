@@ -26,10 +26,9 @@ from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.loading import Loaded, Loader, TrunkSettings
+from graft_server.encoding.loading import Loaded, Loader, TrunkSettings, load_failure
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import (
-    FILES_AT_ONCE,
     TURNS_AT_ONCE,
     Preparer,
     ReadyFeatures,
@@ -98,8 +97,13 @@ class Trunk:
         on_use: bool = False,
         tuned_layers: TunedLayersCache | None = None,
         loading: asyncio.Lock | None = None,
+        former_id: str = "",
     ) -> None:
-        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use."""
+        """Makes it; `open` loads it, one of those that share `loading` at a time, or has it loaded on its first use.
+
+        With a `former_id` it is the backbone with that encoder, which it had before; see `backbones.former`.
+        """
+        self._former_id = former_id
         self.name = name
         self.name_scale = 0.0
         self._source = source
@@ -267,7 +271,9 @@ class Trunk:
         Raises:
             BackboneError: It cannot be used now; the trunk is FAILED, and tries again by itself.
         """
-        self._loader = loader = Loader(self.name, self._source, self._settings, jobs, self._loading)
+        self._loader = loader = Loader(
+            self.name, self._source, self._settings, jobs, self._loading, former_id=self._former_id
+        )
         try:
             async with self._failing():
                 await self._describe(loader)
@@ -324,24 +330,12 @@ class Trunk:
         except Exception as error:
             if not isinstance(error, DomainError):
                 _log.exception("backbone %s", self.name)
-            self._error = self._failure(error)
+            self._error = load_failure(self.name, error)
             if self._state is not TrunkState.FAILED:
                 self._turn(TrunkState.FAILED)
             raise self._unusable() from error
         finally:
             self._opened_at = time.monotonic()
-
-    def _failure(self, error: Exception) -> BackboneError:
-        if isinstance(error, BackboneError):
-            return error
-        if isinstance(error, DomainError):
-            return BackboneError(
-                f"Backbone {shown(self.name)} cannot be loaded. {error.message}", reason=error.reason
-            )
-        return BackboneError(
-            f"Backbone {shown(self.name)} cannot be loaded ({type(error).__name__}); the server's log has the details.",
-            reason="BACKBONE_LOAD_FAILED",
-        )
 
     async def close(self) -> None:
         """Ends its workers."""
@@ -388,15 +382,10 @@ class Trunk:
             Exception: What `work` raises.
         """
         await self.ready()
-        batcher, preparer = self.batcher, self._require_preparer()
-        # A decoded file may be far larger than the file.
-        least = 0.0 if preparer.reads_texts else batcher.rooms.most / FILES_AT_ONCE
-
-        def length(value: Input) -> float:
-            return max(preparer.length(value), least)
-
-        batcher.require_room(caller, preparer.length(inputs[0]))
-        return await in_parts(batcher.rooms, caller, inputs, length, work)
+        rooms = self.batcher.rooms
+        length = self._require_preparer().lengths(rooms.most)
+        self.batcher.require_room(caller, min(rooms.part, length(inputs[0]) * len(inputs)))
+        return await in_parts(rooms, caller, inputs, length, work)
 
     async def in_turns(
         self, caller: Caller, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]

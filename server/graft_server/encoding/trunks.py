@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterator, Mapping
 
+from graft_server.backbones.former import former
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.domain.errors import BackboneError, MissingError
 from graft_server.domain.examples import Modality
 from graft_server.domain.names import shown
@@ -39,6 +41,13 @@ class Trunks:
             on_use: The names of the trunks that are loaded on their first use.
         """
         tuned_layers, loading = TunedLayersCache(settings.tuned_bytes), asyncio.Lock()
+        self._sources = sources
+        self._settings = settings
+        self._shared = tuned_layers, loading
+        self._cache = EncoderCache(settings.cache)
+        self._jobs: Jobs | None = None
+        self._former: dict[tuple[str, str], Trunk] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[Trunk]] = {}
         self._trunks = {
             name: Trunk(
                 name,
@@ -84,8 +93,71 @@ class Trunks:
             )
         return self._trunks[name]
 
+    def can_serve(self, name: str, encoder_id: str) -> bool:
+        """Whether there is a trunk with an encoder, or one can be made of what the cache has; see `of_encoder`."""
+        if self._with_encoder(encoder_id) is not None:
+            return True
+        present = self._trunks.get(name)
+        known = present.description if present is not None else None
+        return known is not None and former(self._cache, known, encoder_id) is not None
+
+    async def of_encoder(self, name: str, encoder_id: str) -> Trunk:
+        """Returns a trunk with the encoder that a version was trained on.
+
+        That is the backbone of that name, another one with that encoder, or the backbone with an encoder that it had
+        before, which is loaded on its first use.
+
+        Raises:
+            MissingError: This server has no such backbone.
+            BackboneError: No trunk of this server has the encoder (ENCODER_MISMATCH).
+        """
+        found = self._with_encoder(encoder_id)
+        if found is not None:
+            return found
+        trunk = self.get(name)
+        if trunk.encoder_id == encoder_id:
+            return trunk
+        key = name, encoder_id
+        opening = self._opening.get(key)
+        if opening is None:
+            opening = self._opening[key] = asyncio.create_task(self._open_former(name, encoder_id))
+            opening.add_done_callback(lambda _: self._opening.pop(key, None))
+        return await asyncio.shield(opening)
+
+    def _with_encoder(self, encoder_id: str) -> Trunk | None:
+        trunks = (*self._trunks.values(), *self._former.values())
+        return next((it for it in trunks if it.description and it.description.encoder_id == encoder_id), None)
+
+    async def _open_former(self, name: str, encoder_id: str) -> Trunk:
+        assert self._jobs is not None  # noqa: S101 - a trunk that is described was opened
+        present = self.get(name)
+        if await self._settings.preparing.run(former, self._cache, present.backbone, encoder_id) is None:
+            raise BackboneError(
+                f"Backbone {shown(name)} is encoder {present.encoder_id}, and encoder {encoder_id}, which it was "
+                "before, is not in the cache, or reads other inputs.",
+                reason="ENCODER_MISMATCH",
+            )
+        tuned_layers, loading = self._shared
+        trunk = Trunk(
+            name,
+            self._sources[name],
+            self._settings,
+            on_use=True,
+            tuned_layers=tuned_layers,
+            loading=loading,
+            former_id=encoder_id,
+        )
+        try:
+            await trunk.open(self._jobs)
+        except BackboneError:
+            await trunk.close()  # it would try again for ever
+            raise
+        self._former[name, encoder_id] = trunk
+        return trunk
+
     async def open(self, jobs: Jobs) -> None:
         """Opens all trunks. A failed one does not stop the others; the default trunk's failure is raised."""
+        self._jobs = jobs
         results = await asyncio.gather(*(trunk.open(jobs) for trunk in self), return_exceptions=True)
         for trunk, result in zip(self, results, strict=True):
             if isinstance(result, BackboneError) and trunk.name != self.default:
@@ -95,4 +167,4 @@ class Trunks:
 
     async def close(self) -> None:
         """Closes all trunks."""
-        await asyncio.gather(*(trunk.close() for trunk in self))
+        await asyncio.gather(*(trunk.close() for trunk in (*self, *self._former.values())))

@@ -18,6 +18,8 @@ from graft_server.evaluation.interval import Published, accuracy_interval
 
 BINS = 15
 """The bins of the expected calibration error, as in Guo et al. 2017."""
+_ROWS_AT_ONCE = 4_096
+"""The rows whose logarithms are in memory at once."""
 LEAST_PROBABILITY = 1e-7
 """The smallest probability in a log-loss: float32 would round smaller ones to 0."""
 
@@ -35,14 +37,16 @@ def figures(
     """The figures of n >= 1 predictions over k classes; all 0 where the weights are.
 
     If targets are distributions, log-loss and calibration error are measured against `soft`, of shape (n, k);
-    accuracy and F1 against their most probable labels, `labels`. For `bound`, `folds` and `published`, by which the
-    accuracy is corrected too, see `accuracy_interval`.
+    accuracy and F1 against their most probable labels, `labels`. A label may be k or more: a class that has no column,
+    and is never predicted. For `bound`, `folds` and `published`, by which the accuracy is corrected too, see
+    `accuracy_interval`.
     """
     total = float(weights.sum())
     if total <= 0:
         return Figures(0.0, 0.0, 0.0, 0.0)
     predicted = probabilities.argmax(axis=1)
-    f1 = class_scores(confusion_matrix(labels, predicted, weights, probabilities.shape[1]))[2]
+    classes = max(probabilities.shape[1], int(labels.max()) + 1)
+    f1 = class_scores(labels, predicted, weights, classes)[2]
     right = predicted == labels
     return Figures(
         (published or Published()).accuracy(float(weights @ right) / total),
@@ -72,10 +76,12 @@ def losses(
     found: NDArray[np.float64]
     if soft is None:
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        found = -np.log(np.maximum(right, LEAST_PROBABILITY))
-    else:
-        logs = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
-        found = -np.einsum("nk,nk->n", soft, logs)
+        return -np.log(np.maximum(right, LEAST_PROBABILITY))
+    found = np.empty(len(labels))
+    for start in range(0, len(labels), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        logs = np.log(np.maximum(probabilities[rows].astype(np.float64), LEAST_PROBABILITY))
+        found[rows] = -np.einsum("nk,nk->n", soft[rows], logs)
     return found
 
 
@@ -124,21 +130,14 @@ def _binned(
     return confidence, right, np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
 
 
-def confusion_matrix(
-    labels: NDArray[np.int32], predicted: NDArray[np.int64], weights: NDArray[np.float64], classes: int
-) -> NDArray[np.float64]:
-    """Returns the weight of the examples by right label (row) and predicted label (column), shape (k, k)."""
-    cells = np.bincount(labels * np.int64(classes) + predicted, weights, classes * classes)
-    return cells.astype(np.float64).reshape(classes, classes)
-
-
 def class_scores(
-    confusion: NDArray[np.float64],
+    labels: NDArray[np.int32], predicted: NDArray[np.int64], weights: NDArray[np.float64], classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Precision, recall and F1 of each class, each of shape (k,); 0 where there is nothing to divide by."""
-    right = confusion.diagonal()
-    precision = ratio(right, confusion.sum(axis=0))
-    recall = ratio(right, confusion.sum(axis=1))
+    """Precision, recall and F1 of each of k classes, each of shape (k,); 0 where there is nothing to divide by."""
+    hit = labels == predicted
+    right = np.bincount(labels[hit], weights[hit], classes).astype(np.float64)
+    precision = ratio(right, np.bincount(predicted, weights, classes).astype(np.float64))
+    recall = ratio(right, np.bincount(labels, weights, classes).astype(np.float64))
     return precision, recall, ratio(2 * precision * recall, precision + recall)
 
 
@@ -151,7 +150,7 @@ def class_reports(
 ) -> tuple[ClassReport, ...]:
     """One entry a class, in output order; `examples` counts its training examples, shape (k,)."""
     support = np.bincount(labels, minlength=len(names))
-    scores = class_scores(confusion_matrix(labels, predicted, weights, len(names)))
+    scores = class_scores(labels, predicted, weights, len(names))
     columns = zip(
         names, examples.tolist(), support.tolist(), *(score.tolist() for score in scores), strict=True
     )

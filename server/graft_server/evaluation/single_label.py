@@ -13,14 +13,18 @@ from graft_server.evaluation.figures import class_reports, confusions, figures
 def measure(answered: Answered) -> Measured:
     """The figures of answers with "probabilities", (n, k)."""
     names, column = answered.names()
-    soft = np.zeros((len(answered.examples), len(names)), np.float32)
-    for row, example in zip(soft, answered.examples, strict=True):
+    # All labels that the version does not know share one more column: their probability is 0, and there may be many.
+    known = len(answered.labels)
+    soft = np.zeros((len(answered.examples), known + 1), np.float32)
+    labels = np.zeros(len(soft), np.int32)
+    for place, example in enumerate(answered.examples):
+        shares = [(column[it.label], it.probability) for it in example.distribution or ()]
         if example.label is not None:
-            row[column[example.label]] = 1
-        for share in example.distribution or ():
-            row[column[share.label]] = share.probability
-    labels = soft.argmax(axis=1).astype(np.int32)
-    probabilities = answered.padded("probabilities", len(names))
+            shares = [(column[example.label], 1.0)]
+        for one, probability in shares:
+            soft[place, min(one, known)] += probability
+        labels[place] = min(shares, key=lambda it: (-it[1], it[0]))[0] if shares else 0
+    probabilities = answered.padded("probabilities", known + 1)
     predicted = probabilities.argmax(axis=1)
     none = np.zeros(len(names), np.int64)
     return Measured(

@@ -45,6 +45,8 @@ class Evaluator:
     _targets: list[Example] = field(default_factory=list)
     """The examples without their inputs."""
     _near: NearCopies = field(init=False)
+    size: int = field(init=False, default=0)
+    """The memory that all of it takes, in bytes."""
 
     def __post_init__(self) -> None:
         self._near = NearCopies(self.trained.rows)
@@ -76,8 +78,11 @@ class Evaluator:
             return row
         views = {view: row[named(view)] for view in self._near.views if named(view) in row}
         self._near.add(len(self._targets), example, views)
-        self._outputs.append({name: array for name, array in row.items() if not name.startswith(named(""))})
+        outputs = {name: array for name, array in row.items() if not name.startswith(named(""))}
+        self._outputs.append(outputs)
         self._targets.append(replace(example, input=_NO_INPUT))
+        self.size += ROW_BYTES + sum(it.nbytes for it in (*outputs.values(), *views.values()))
+        self.size += sum(LABEL_BYTES + len(it) for it in example.labels)
         return True
 
     async def measure(self) -> tuple[Measured, list[int]]:
@@ -101,3 +106,8 @@ class Evaluator:
 
 
 _NO_INPUT = Input("")
+
+ROW_BYTES = 1_500
+"""The memory of an example that is measured, besides its target and the head's output for it."""
+LABEL_BYTES = 100
+"""The memory of a label besides its characters."""

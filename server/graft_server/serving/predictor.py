@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -25,7 +26,11 @@ from graft_server.heads.novelty import ABSTAIN_ABOVE, NOVELTY
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache
 from graft_server.serving.versions import ServedVersion, Versions
+from graft_server.sharing.event_loop import in_slices, slices
 from graft_server.sharing.preemption import Preemption
+
+NUMBERS_AT_ONCE = 8_192
+"""The numbers that become answers between two turns of the event loop: about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ class Predictor:
     async def _with_cache(
         self, served: ServedVersion, inputs: Sequence[Input | InvalidError], options: _Options
     ) -> tuple[list[Prediction | DomainError], Timings]:
-        keys = {it: _key(served, it, options) for it in inputs if isinstance(it, Input)}
+        asked = [it for it in inputs if isinstance(it, Input)]
+        keys = dict(await in_slices(lambda it: (it, _key(served, it, options)), asked))
         known = {it: self._cache.get(key) for it, key in keys.items()}
         unknown = [it for it, answer in known.items() if answer is None]
         answers, timings = await self._answer(served, unknown, options)
@@ -155,7 +161,7 @@ class Predictor:
             opens=opens,
         )
         timings = Timings(encoded.queue_s, tokenize_s, encoded.encode_s, encoded.read_s)
-        answers = iter(_answers(served, prepared, encoded))
+        answers = iter(await _answers(served, prepared, encoded))
         return [it if isinstance(it, InvalidError) else next(answers) for it in found], timings
 
     async def outputs(
@@ -181,7 +187,8 @@ class Predictor:
             prepared, lane=Lane.ADAPT, reader=_All(served), tuned=served.tuned, caller=caller
         )
         rows = (
-            encoded.faults.get(row) or {name: array[row] for name, array in encoded.arrays.items()}
+            # Copies: a view of one row would keep the whole batch.
+            encoded.faults.get(row) or {name: array[row].copy() for name, array in encoded.arrays.items()}
             for row in range(len(prepared))
         )
         return [it if isinstance(it, InvalidError) else next(rows) for it in found]
@@ -208,7 +215,7 @@ def _key(served: ServedVersion, value: Input, options: _Options) -> Hashable:
     return served.version.manifest.key, value.digest(), options.top_k, options.include_features
 
 
-def _answers(
+async def _answers(
     served: ServedVersion | Interim, prepared: Sequence[Prepared], encoded: Encoded
 ) -> list[Prediction | InvalidError]:
     """Returns the answer for each prepared input, or the error of one on which the encoder fails."""
@@ -217,17 +224,24 @@ def _answers(
         return [faults[row] for row in range(len(prepared))]
     novelty = arrays[NOVELTY].tolist()
     features = arrays.get(POOLED)
-    return [
-        faults.get(row)
-        or Prediction(
-            answer=answer,
-            novelty=novelty[row],
-            abstained=novelty[row] > ABSTAIN_ABOVE,
-            truncated=prepared[row].truncated,
-            features=None if features is None else features[row].copy(),  # keeps no whole batch
-        )
-        for row, answer in enumerate(served.head.answers(served.labels, arrays))
-    ]
+    found: list[Prediction | InvalidError] = []
+    numbers = sum(array.size for array in arrays.values()) // len(prepared)
+    for rows in slices(len(prepared), max(1, NUMBERS_AT_ONCE // max(numbers, 1))):
+        if rows.start:
+            await asyncio.sleep(0)
+        part = {name: array[rows] for name, array in arrays.items()}
+        for row, answer in enumerate(served.head.answers(served.labels, part), rows.start):
+            found.append(
+                faults.get(row)
+                or Prediction(
+                    answer=answer,
+                    novelty=novelty[row],
+                    abstained=novelty[row] > ABSTAIN_ABOVE,
+                    truncated=prepared[row].truncated,
+                    features=None if features is None else features[row].copy(),  # keeps no whole batch
+                )
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

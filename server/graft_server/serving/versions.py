@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import DomainError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, DomainError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -76,6 +77,10 @@ class Versions:
         self._served: dict[str, ServedVersion] = {}
         self._loading: dict[str, asyncio.Task[ServedVersion]] = {}
         self._poller: asyncio.Task[None] | None = None
+        self.asked: Counter[str] = Counter()
+        """How often each model was asked for."""
+        self.explain: Callable[[Version], str] = lambda _: "Serve the former, or adapt the model again."
+        """Says of a version whose encoder this server does not have what becomes of it."""
 
     def start(self, on_change: Callable[[], Awaitable[None]]) -> None:
         """Begins to follow other servers' publications, cancellations and deletions; calls `on_change` for each."""
@@ -95,6 +100,7 @@ class Versions:
             MissingError: There is no such model, version or alias.
         """
         known = self._catalogue.snapshot.model(check_model(model))
+        self.asked[model] += 1
         if selector.version:
             return known.version(selector.version)
         return known.alias(check_alias(selector.alias) if selector.alias else LIVE)
@@ -148,7 +154,7 @@ class Versions:
 
     async def _load(self, version: Version) -> ServedVersion:
         manifest, head = await asyncio.to_thread(self._read_head, version)
-        trunk = self._trunk_of(version, manifest)
+        trunk = await self._trunk_of(version, manifest)
         tuned = self._tuned_layers_of(version, manifest)
         if tuned is not None and trunk.state is not TrunkState.UNLOADED:
             await trunk.load(tuned)
@@ -156,16 +162,19 @@ class Versions:
         self._served[version.manifest.key] = served
         return served
 
-    def _trunk_of(self, version: Version, manifest: Manifest) -> Trunk:
+    async def _trunk_of(self, version: Version, manifest: Manifest) -> Trunk:
+        try:
+            return await self._trunks.of_encoder(manifest.backbone, manifest.encoder_id)
+        except BackboneError as error:
+            if error.reason != "ENCODER_MISMATCH":
+                raise
         trunk = self._trunks.get(manifest.backbone)
-        if trunk.encoder_id != manifest.encoder_id:
-            raise StateError(
-                f"Version {version.number} of model {shown(version.model)} was trained on features of encoder "
-                f"{manifest.encoder_id}, but backbone {shown(trunk.name)} of this server is "
-                f"{trunk.encoder_id}: serve the former, or adapt the model again.",
-                reason="ENCODER_MISMATCH",
-            )
-        return trunk
+        raise StateError(
+            f"Version {version.number} of model {shown(version.model)} was trained on features of encoder "
+            f"{manifest.encoder_id}, but backbone {shown(trunk.name)} of this server is {trunk.encoder_id}. "
+            f"{self.explain(version)}",
+            reason="ENCODER_MISMATCH",
+        )
 
     def _tuned_layers_of(self, version: Version, manifest: Manifest) -> TunedLayersRef | None:
         if TOP not in manifest.parts:

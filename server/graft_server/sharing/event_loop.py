@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,6 +11,11 @@ U = TypeVar("U")
 
 SLICE = 256
 """Items between two turns of the event loop: about a millisecond, at some microseconds each."""
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Returns slices of that size, the last one shorter, of `count` items."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 async def in_slices(work: Callable[[T], U], items: Sequence[T], size: int = SLICE) -> list[U]:

@@ -8,7 +8,7 @@ from graft_server.backbones.tuning_contract import Tuned
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
-from graft_server.domain.report import Report
+from graft_server.domain.report import Renewal, Report
 from graft_server.jobs.job import JobType
 
 
@@ -57,6 +57,8 @@ class Training(Wanted):
     tuning_folder: str = ""
     """The prefix of what a tuning of the backbone that is to follow is given (see `backbones.tuning_objects`); "": the
     backbone stays as it is."""
+    renewal: Renewal | None = None
+    """Why the server trains by itself; None: it was asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

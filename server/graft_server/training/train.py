@@ -70,7 +70,8 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     report = dataclasses.replace(
         found,
         data=seen.within(found.data),
-        warnings=(*seen.warnings, *warnings, *found.warnings),
+        renewal=task.renewal,
+        warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
         backbone=task.backbone,
@@ -106,6 +107,18 @@ def _selected(
             raise
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
         return *named, Seen(similar=similar_labels((), task)), [warning]
+
+
+def _renewed(task: Training) -> list[str]:
+    """Says why the server made the version by itself, if it did."""
+    if task.renewal is None:
+        return []
+    why = (
+        f"The server made this version by itself, of the same examples as version {task.renewal.version}: backbone "
+        f"{task.backbone} is encoder {task.encoder_id}, and that version was trained on encoder "
+        f"{task.renewal.encoder_id}."
+    )
+    return [why]
 
 
 def _read(objects: Objects, task: Training) -> Rows:

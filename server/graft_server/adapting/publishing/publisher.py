@@ -27,7 +27,7 @@ from graft_server.domain.errors import (
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
-from graft_server.domain.report import Report, summary_of
+from graft_server.domain.report import Renewal, Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
 from graft_server.jobs import job
@@ -49,6 +49,34 @@ OnProgress = Callable[[Progress], None]
 
 _ENCODED, _TRAINED = 0.3, 0.95
 """How much of a commit's work is done when the features are complete, and when the head is chosen."""
+
+
+def renewed_name(commit_id: str, encoder_id: str) -> str:
+    """Returns what the catalogue calls a commit whose version was made anew for another encoder.
+
+    Args:
+        commit_id: What it calls the commit of the version, whichever that is.
+        encoder_id: The encoder.
+    """
+    return f"{commit_id.partition('/')[0]}/{encoder_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """What the catalogue calls a commit, so that it is entered once."""
+
+    name: str
+    renewal: Renewal | None
+    """Why it is carried out once more; None: it is the first time."""
+
+    @classmethod
+    def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
+        """Returns it for a commit that is carried out on a backbone."""
+        return cls(commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id), renewal)
+
+    def part(self, method: Method) -> _Entered:
+        """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
+        return replace(self, name=f"{self.name}/{method}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +101,10 @@ class Publisher:
         feature_writer: FeatureWriter,
         commit_id: str,
         on_progress: OnProgress,
+        *,
+        renewal: Renewal | None = None,
     ) -> tuple[Version, Report]:
-        """Trains and publishes a commit. Repeating it gives the same version.
+        """Trains and publishes a commit, or renews a version of it. Repeating it gives the same version.
 
         Where examples of the model are erased meanwhile, by any server, it is trained again without them; where
         features turn out to be damaged, after they were computed again.
@@ -88,7 +118,8 @@ class Publisher:
             snapshot.require_known()
             read_at = snapshot.entries
             erasure = snapshot.last_erasures.get(store.model, 0)
-            folder = tuning_folder(store.model, erasure, store.name, commit_id)
+            entered = _Entered.of(commit_id, trunk, renewal)
+            folder = tuning_folder(store.model, erasure, store.name, entered.name)
             try:
                 result = await self._train(
                     store,
@@ -98,9 +129,10 @@ class Publisher:
                     read_at=read_at,
                     folder=folder,
                     on_progress=on_progress,
+                    entered=entered,
                 )
                 on_progress(Progress(commit_id, "publishing", _TRAINED))
-                version = await uncancelled(self._enter(store, commit_id, result, read_at))
+                version = await uncancelled(self._enter(store, entered, result, read_at))
             except DrainingError:
                 raise  # the next server goes on from what a tuning left
             except DomainError as error:
@@ -149,6 +181,7 @@ class Publisher:
         read_at: int,
         folder: str,
         on_progress: OnProgress,
+        entered: _Entered,
     ) -> Made:
         """Has a worker write a version's parts, and returns what it says of them."""
         plan = plan_of(store.start.settings, trunk.backbone)
@@ -174,6 +207,7 @@ class Publisher:
             reduced=trunk.reduced,
             longest_input=trunk.preprocessor.longest,
             tuning_folder="" if plan is None else folder,
+            renewal=entered.renewal,
         )
         result = await trunk.run(
             self.jobs, TRAIN.job(payload, store.model), lambda report: told(_progress(commit_id, report))
@@ -182,8 +216,7 @@ class Publisher:
             return result
 
         async def enter(method: Method, better: M) -> M:
-            # In the catalogue the commit's id is followed by a slash and the method: no commit's own id has a slash.
-            version = await uncancelled(self._enter(store, f"{commit_id}/{method}", better, read_at))
+            version = await uncancelled(self._enter(store, entered.part(method), better, read_at))
             # It may have been published before a restart: then those parts are there, and the new ones are not.
             return replace(better, manifest=version.manifest)
 
@@ -227,18 +260,19 @@ class Publisher:
         known = snapshot.models.get(model)
         return None if known is None else known.versions.get(number)
 
-    async def _enter(self, store: AdaptationStore, commit_id: str, result: Made, read_at: int) -> Version:
+    async def _enter(self, store: AdaptationStore, entered: _Entered, result: Made, read_at: int) -> Version:
         manifest = result.manifest
         try:
             version = await asyncio.to_thread(
                 self.catalogue.publish,
                 model=store.model,
                 adaptation_id=store.adaptation_id,
-                commit_id=commit_id,
+                commit_id=entered.name,
                 manifest=manifest,
                 summary=msgspec.to_builtins(summary_of(result.report)),
                 born=store.start.born,
                 read_at=read_at,
+                renews=entered.renewal.version if entered.renewal else 0,
             )
         except (StateError, ConflictError):
             await asyncio.to_thread(remove_version, self.objects, manifest)

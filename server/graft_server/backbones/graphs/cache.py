@@ -33,6 +33,8 @@ NAMES = "names.onnx"
 """The text encoder of a backbone whose images share a space with texts."""
 PARITY_RECORD = "parity.json"
 """What the export measured: `parity`, the largest relative difference to torch."""
+NOTE = "encoder.json"
+"""What the encoder is; see `former`."""
 HIDDEN = "hidden"
 """What the tensor at a cut is called in both parts of a graph; see `cutting`."""
 
@@ -82,6 +84,10 @@ class EncoderCache:
     def above(self, encoder_id: str, layer: int) -> Path:
         """Where the part above it is, or would be."""
         return self.graph(encoder_id).with_name(_ABOVE.format(layer))
+
+    def note(self, encoder_id: str) -> Path:
+        """Where it is noted what the encoder is; see `former`."""
+        return self.graph(encoder_id).with_name(NOTE)
 
     def has(self, encoder_id: str) -> bool:
         """Whether the encoder has been exported."""
@@ -205,4 +211,4 @@ def _prefix(encoder_id: str) -> str:
 
 def _is_shared(path: Path) -> bool:
     """Whether a file is part of an entry wherever it is: how to drive it is measured where it runs."""
-    return path.name in (NAMES, PARITY_RECORD) or path.name.startswith(("above-", "below-"))
+    return path.name in (NAMES, PARITY_RECORD, NOTE) or path.name.startswith(("above-", "below-"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
+from datetime import datetime
 
 from graft_server.domain.adaptation import Start
 from graft_server.domain.errors import CorruptError, MissingError, NewerError
@@ -13,6 +16,9 @@ from graft_server.store.catalogue.versions import model_folder
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)
+
+KEPT_BEGINNINGS = 50_000
+"""Adaptations, about 200 B each."""
 
 
 def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
@@ -24,27 +30,48 @@ def missing_adaptation(model: str, adaptation_id: str) -> MissingError:
     )
 
 
-def read_starts(objects: Objects, model: str, known: dict[str, Start]) -> dict[str, Start | None]:
-    """Returns how each of a model's adaptations began, by the name that it is stored by.
+class Beginnings:
+    """When the adaptations of models began, as far as that was read lately. Thread-safe.
 
-    None stands for one that is damaged, or that a newer release began.
-
-    Args:
-        objects: The store.
-        model: The model.
-        known: The starts read before; newly read ones are added, deleted ones removed.
+    What else a start says may be megabytes of labels, and is not kept.
     """
-    found: dict[str, Start | None] = {}
-    for name in list_adaptations(objects, model):
-        try:
-            found[name] = known.get(name) or objects.get_json(start_key(model, name), Start)
-        except ObjectMissingError:
-            continue  # it was deleted meanwhile
-        except (CorruptError, NewerError):
-            found[name] = None
-    known.clear()
-    known.update((it, start) for it, start in found.items() if start)
-    return found
+
+    def __init__(self, objects: Objects, kept: int = KEPT_BEGINNINGS) -> None:
+        """Reads nothing yet; keeps the times of up to `kept` adaptations, those of the models last asked for."""
+        self._objects = objects
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, dict[str, datetime]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """The number of models of which something is kept."""
+        return len(self._known)
+
+    def of(self, model: str) -> dict[str, datetime | None]:
+        """Returns when each of a model's adaptations began, by the name that it is stored by.
+
+        None stands for one that is damaged, or that a newer release began.
+        """
+        with self._lock:
+            known = self._known.get(model, {})
+        found: dict[str, datetime | None] = {}
+        for name in list_adaptations(self._objects, model):
+            try:
+                found[name] = known.get(name) or self._objects.get_json(start_key(model, name), Start).created
+            except ObjectMissingError:
+                continue  # it was deleted meanwhile
+            except (CorruptError, NewerError):
+                found[name] = None
+        self._keep(model, {name: created for name, created in found.items() if created})
+        return found
+
+    def _keep(self, model: str, known: dict[str, datetime]) -> None:
+        with self._lock:
+            self._known.pop(model, None)
+            if known:
+                self._known[model] = known
+            while sum(map(len, self._known.values())) > self._kept:
+                self._known.popitem(last=False)
 
 
 def list_adaptations(objects: Objects, model: str) -> list[str]:

@@ -19,6 +19,8 @@ from graft_server.store.objects.objects import Objects
 
 KEPT_IDS = 200_000
 """The ids in all kept indices: 30 MB. A larger index is read anew for each page."""
+LABEL_IDS = 4
+"""The ids that take as much memory as a declared label with a description."""
 
 Place = tuple[str, int]
 """Writer and sequence."""
@@ -47,6 +49,11 @@ class ExampleIndex:
     def __len__(self) -> int:
         """How many ids it has."""
         return len(self._latest)
+
+    @property
+    def weight(self) -> int:
+        """How many ids' worth of memory it takes, its adaptation's declared labels included."""
+        return 1 + len(self._latest) + LABEL_IDS * len(self._store.start.settings.labels)
 
     def refresh(self) -> None:
         """Reads what was stored since the last read; reads everything if examples were erased."""
@@ -123,7 +130,7 @@ class StoredExamples:
             if forgotten == self._forgotten:  # otherwise it may hold examples erased while it was read
                 self._indices[key] = index
                 self._indices.move_to_end(key)
-            while self._indices and sum(map(len, self._indices.values())) > self._kept_ids:
+            while self._indices and sum(it.weight for it in self._indices.values()) > self._kept_ids:
                 self._indices.popitem(last=False)
         return index
 

@@ -85,6 +85,7 @@ class Catalogue:
         aliases: tuple[str, ...] = (LIVE,),
         born: int | None = None,
         read_at: int | None = None,
+        renews: int = 0,
     ) -> Version:
         """Gives a version the model's next number and moves aliases to it.
 
@@ -100,9 +101,12 @@ class Catalogue:
             aliases: The aliases that shall point at it.
             born: The number of entries when the adaptation was started; None: not checked.
             read_at: The number of entries before the examples were read; None: not checked.
+            renews: The version whose place it takes: instead of `aliases`, those that point at it follow, and it may
+                be of a cancelled adaptation. 0: none.
 
         Raises:
-            StateError: The adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
+            StateError: A newer version than the renewed one was published, or that one was deleted
+                (RENEWAL_SUPERSEDED); the adaptation was cancelled (ADAPTATION_CANCELLED), or deleted with its model
                 (MODEL_DELETED).
             ConflictError: Examples were erased since they were read (EXAMPLES_ERASED): train again.
         """
@@ -112,7 +116,7 @@ class Catalogue:
             published[:] = filter(None, [self._state.published(model, adaptation_id, commit_id)])
             if published:
                 return None
-            self._require_wanted(model, adaptation_id, born, read_at)
+            self._require_wanted(model, adaptation_id if not renews else "", born, read_at)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
@@ -120,7 +124,7 @@ class Catalogue:
                 adaptation_id=adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
-                aliases=aliases,
+                aliases=self._following(model, adaptation_id, commit_id, renews) if renews else aliases,
                 summary=dict(summary),
             )
 
@@ -283,6 +287,23 @@ class Catalogue:
 
         with self._lock:
             self._write(proposal)
+
+    def _following(self, model: str, adaptation_id: str, commit_id: str, renewed: int) -> tuple[str, ...]:
+        """Returns the aliases that follow from a version, which must be the newest, to the one that renews it."""
+        known = self._state.models.get(model)
+        # A renewal may publish several: COMMIT/ENCODER/METHOD on the way, then COMMIT/ENCODER.
+        root = "/".join(commit_id.split("/")[:2])
+        parts = {
+            number
+            for number, it in (known.versions.items() if known else ())
+            if it.adaptation_id == adaptation_id and f"{it.commit_id}/".startswith(f"{root}/")
+        }
+        if known is None or known.latest_version not in {renewed, *parts}:
+            raise StateError(
+                f"Version {renewed} of model {shown(model)} needs no renewal: it is not the newest any more.",
+                reason="RENEWAL_SUPERSEDED",
+            )
+        return tuple(alias for alias, number in known.aliases.items() if number in {renewed, *parts})
 
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
         if born is not None and self._state.deletions.get(model, 0) > born:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graft.v1 import prediction_pb2 as pb
 from graft.v1 import types_pb2
 from graft_server.api.predictions import answer_too_large
@@ -16,8 +18,10 @@ from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.tasks import set_answer
 from graft_server.frontends.grpc.errors import to_status
 from graft_server.frontends.grpc.times import duration
-from graft_server.sharing.event_loop import in_slices
+from graft_server.sharing.event_loop import SLICE, in_slices
 
+NUMBERS_AT_ONCE = 4_096
+"""The scores and components of features that are converted between two turns of the event loop: some milliseconds."""
 MAX_RESPONSE_BYTES = 4 << 20
 """The largest message that generated clients accept by default."""
 
@@ -32,13 +36,26 @@ async def predict_response(value: Predictions) -> pb.PredictResponse:
         model=value.model,
         version=value.version,
         next_sequence=value.next_sequence,
-        results=await in_slices(_prediction, value.results),
         timings=_timings(value.timings),
+    )
+    # Copied slice by slice, too: ten thousand at once would keep all others from the event loop.
+    await in_slices(
+        lambda it: response.results.append(_prediction(it)), value.results, _at_once(value.results)
     )
     size = response.ByteSize()
     if size > MAX_RESPONSE_BYTES:
         raise answer_too_large(f"{size:,}", MAX_RESPONSE_BYTES)
     return response
+
+
+def _at_once(results: Sequence[Prediction | DomainError]) -> int:
+    """Returns how many results are converted between two turns of the event loop: fewer where they are long."""
+    first = next((it for it in results if isinstance(it, Prediction)), None)
+    if first is None:
+        return SLICE
+    numbers = 0 if first.features is None else len(first.features)
+    scores = len(getattr(first.answer, "scores", ()))
+    return max(1, min(SLICE, NUMBERS_AT_ONCE // max(1, numbers + scores)))
 
 
 async def stream_response(value: StreamedAnswer | Activity) -> pb.PredictStreamResponse:

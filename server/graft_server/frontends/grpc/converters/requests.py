@@ -129,12 +129,13 @@ def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequ
 def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -> StreamedRequest:
     """Returns a request of PredictStream, or the error if it cannot be read."""
     if isinstance(message, Malformed):
-        return StreamedRequest(_request_id(message), message.error())
+        return StreamedRequest(_request_id(message), message.error(), len(message.data))
     try:
         silence_s = keep_alive(message.keep_alive, "keep_alive")
-        return StreamedRequest(message.request_id, prediction_request(message.request), silence_s)
+        request = prediction_request(message.request)
+        return StreamedRequest(message.request_id, request, message.ByteSize(), silence_s)
     except InvalidError as error:
-        return StreamedRequest(message.request_id, error)
+        return StreamedRequest(message.request_id, error, message.ByteSize())
 
 
 def _request_id(malformed: Malformed) -> str:
