@@ -48,8 +48,8 @@ class GrpcServer:
             max_connection_age_s: The age at which connections are closed gracefully; 0: never.
         """
         self._server = grpc.aio.server(options=_options(max_connection_age_s))
-        add_service(self._server, AdaptationService(adaptations), _ADAPTATION)
-        add_service(self._server, PredictionService(predictions), _PREDICTION)
+        add_service(self._server, AdaptationService(adaptations, max_connection_age_s), _ADAPTATION)
+        add_service(self._server, PredictionService(predictions, max_connection_age_s), _PREDICTION)
         add_service(self._server, ModelService(models), _MODEL)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -135,6 +135,7 @@ def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
     if max_connection_age_s:
-        age_ms = round(max_connection_age_s * 1000)
-        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
+        # Without a limit for the calls that run then: those that may last for ever end by themselves (`ageing`), and
+        # the others, an evaluation say, could not go on where they were.
+        options.append(("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)))
     return options
