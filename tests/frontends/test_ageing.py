@@ -68,19 +68,27 @@ def test_requests_end_at_the_age_and_are_told_from_those_that_ended_before() -> 
     assert asyncio.run(taken(3600.0, more=False)) == ([0], False)
 
 
-def test_calls_of_all_kinds_go_on_where_connections_are_renewed(serve, few, tmp_path) -> None:
+def test_calls_of_all_kinds_go_on_where_connections_are_renewed(serve, few) -> None:
     """Each lasts for longer than its connection: what it waits for is that the connection was renewed."""
     server = serve("--max-connection-age-seconds", "0.2")
     with graft.Client(server.target) as client:
         renewed = Renewals(client)
-        rows = [few[number % len(few)] for number in range(600)]
+        rows = [few[number % len(few)] for number in range(24)]
         result = client.adapt("tests/aged", renewed.among(rows), on_progress=renewed.seen)
         assert result.report.examples == len(rows)
         assert renewed.reconnects
         # The model answers and is measured over connections that are renewed meanwhile.
         assert client.evaluate("tests/aged", renewed.among(rows)).trained_on_count == len(rows)
         texts = (text for text, _ in renewed.among(rows))
-        assert len(list(client.predict_stream("tests/aged", texts, chunk_size=100))) == len(rows)
+        assert len(list(client.predict_stream("tests/aged", texts, chunk_size=4))) == len(rows)
+
+
+@pytest.mark.slow
+def test_an_export_goes_on_where_connections_are_renewed(serve, few, tmp_path) -> None:
+    server = serve("--max-connection-age-seconds", "0.2")
+    with graft.Client(server.target) as client:
+        client.adapt("tests/aged", few)
+        renewed = Renewals(client)
         bundle = client.export("tests/aged", tmp_path / "bundle", on_progress=lambda *_: renewed.wait())
         assert bundle.onnx.is_file()
 
