@@ -1,6 +1,6 @@
 """The interim head's calibration and novelty, after few examples, and what an example costs it.
 
-python -m benchmarks.interim --images FOLDER [--before TREE] [--draws 10]
+python -m benchmarks.interim --images FOLDER [--before TREE] [--draws 10] [--five]
 
 FOLDER has the ResNet that encodes pictures, TREE is a checkout of an earlier state, which is measured beside this one.
 The learner of the server runs in this process, on features that are computed once.
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument(
         "--measure", action="store_true", help="print what is measured as JSON, and write nothing"
     )
+    parser.add_argument("--five", action="store_true", help="measure the five sets alone, in random order")
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measured(options.images, options.draws, five=options.five)))
@@ -121,7 +122,7 @@ def main() -> None:
     if options.before:
         command = [sys.executable, "-m", "benchmarks.interim", "--measure"]
         command += ["--images", str(options.images), "--five"]
-        command += ["--draws", str(options.before_draws or options.draws)]
+        command += ["--draws", str(options.draws)]
         path = os.pathsep.join([str(options.before / "server"), str(Path(__file__).resolve().parents[1])])
         ran = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from graft.v1 import model_pb2
 from graft_server.app import Service
@@ -229,12 +230,59 @@ def test_health_is_known_per_service_and_overall(wire):
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_reflection_lists_the_services(wire):
-    stub = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (answer,) = stub.ServerReflectionInfo(iter([request]))
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_everything_that_is_served(wire, version):
+    """As grpcurl asks: for the services, then for each one's file with all that it imports."""
+    ask = wire.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=60)
     names = {it.name for it in answer.list_services_response.service}
-    assert {*SERVICES, "grpc.health.v1.Health"} <= names
+    assert names == {
+        *SERVICES,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    asked = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in sorted(names)]
+    files = {}
+    for described in ask(iter(asked), timeout=60):
+        for data in described.file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(data)
+            files[file.name] = file
+    pool = descriptor_pool.DescriptorPool()
+    added = set()
+
+    def add(name):
+        if name not in added:
+            added.add(name)
+            for imported in files[name].dependency:
+                add(imported)
+            pool.Add(files[name])
+
+    for name in files:
+        add(name)
+    methods = {
+        f"{name}/{it.name}": (it.input_type.full_name, it.output_type.full_name)
+        for name in names
+        for it in pool.FindServiceByName(name).methods
+    }
+    assert methods["graft.v1.PredictionService/Predict"] == (
+        "graft.v1.PredictRequest",
+        "graft.v1.PredictResponse",
+    )
+    for package in ("v1", "v1alpha"):
+        name = f"grpc.reflection.{package}"
+        assert methods[f"{name}.ServerReflection/ServerReflectionInfo"] == (
+            f"{name}.ServerReflectionRequest",
+            f"{name}.ServerReflectionResponse",
+        )
+    (unknown,) = ask(
+        iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.Such")]), timeout=60
+    )
+    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_an_unknown_method_is_unimplemented(wire):

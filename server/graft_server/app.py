@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
 from graft_server.adapting.publishing.fine_tuning import Tuner
@@ -26,9 +27,10 @@ from graft_server.api.predictions import PredictionApi
 from graft_server.backbones.decoding.audio import AudioLimits
 from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
+from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
-from graft_server.encoding.loading import TrunkSettings
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
+from graft_server.encoding.loading import TrunkSettings, TrunkState
+from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -68,7 +70,9 @@ class Service:
         settings: Settings,
         on_trunk_change: OnChange = lambda _: None,
         workers: Place | None = None,
+        *,
         on_newer: Callable[[], None] = lambda: None,
+        on_followed: Callable[[bool], None] = lambda _: None,
         on_usable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes the parts. Nothing runs yet; the store is opened and the catalogue read.
@@ -79,6 +83,8 @@ class Service:
             workers: Where jobs run; None: where the server does, with the same cache.
             on_usable: Called, on the event loop, where `predictions_usable` changes.
             on_newer: Called, on the event loop, once it is known that a newer release writes to the catalogue.
+            on_followed: Called, on the event loop, with False when the catalogue has not been followed for long, and
+                with True when it is again.
 
         Raises:
             StoreError: The store cannot be used.
@@ -94,10 +100,24 @@ class Service:
         self._preparing = Threads("preparing", place.threads)
         self._learning = Threads("learning", place.threads)
         self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
-        self._versions = Versions(objects, catalogue, self.trunks)
+        self._reading = Threads("reading", STORE_THREADS)
+        self._versions = Versions(
+            objects,
+            catalogue,
+            self.trunks,
+            settings.heads_memory_mb << 20,
+            on_followed,
+            reading=self._reading,
+        )
         self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
         publisher = Publisher(
-            objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
+            objects,
+            catalogue,
+            self._jobs,
+            self._tuner,
+            self._versions.put_in_service,
+            self._learning,
+            self._reading,
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._renewals = Renewals(
@@ -126,7 +146,7 @@ class Service:
         self._catalogue = catalogue
         self._on_newer = on_newer
         self._told_of_newer = False
-        self._recovery: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[object]] = []
 
     async def start(self) -> None:
         """Starts everything; returns once requests can be answered.
@@ -141,9 +161,8 @@ class Service:
         await survived(sweeping, "sweeping what tunings left", _log)
         await self.trunks.open(self._jobs)
         await self._renewals.look()
-        await self._versions.preload()
         self._versions.start(self._follow)
-        self._recovery = asyncio.create_task(self._recover())
+        self._background = [asyncio.create_task(self._load_ahead()), asyncio.create_task(self._recover())]
 
     @property
     def predictions_usable(self) -> bool:
@@ -156,9 +175,9 @@ class Service:
 
     async def close(self) -> None:
         """Ends everything. It has been drained, and no call runs any more."""
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.gather(self._recovery, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self._renewals.close()
         await self._versions.close()
         await self._jobs.close()
@@ -166,6 +185,7 @@ class Service:
         await self.trunks.close()
         self._preparing.close()
         self._learning.close()
+        self._reading.close()
 
     def tell_of_newer(self) -> None:
         """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""
@@ -177,7 +197,13 @@ class Service:
         self.tell_of_newer()
         await self._adaptations.follow()
 
+    async def _load_ahead(self) -> None:
+        await survived(self._versions.load_ahead(), "loading heads ahead", _log)
+
     async def _recover(self) -> None:
+        await survived(asyncio.to_thread(self._handover.sweep_ended), "sweeping what was handed over", _log)
+        encoders = EncoderCache(self._handover.cache)
+        await survived(asyncio.to_thread(encoders.sweep), "sweeping the cache", _log)
         await survived(self._deletion.finish_all(), "finishing deletions", _log)
         await survived(self._adaptations.recover(), "looking for unfinished commits", _log)
         self._renewals.start()
@@ -208,7 +234,13 @@ class App:
         """
         self._settings = settings
         self.addresses: tuple[str, ...] = ()
-        self.service = Service(settings, self._trunk_changed, on_newer=self._newer, on_usable=self._usable)
+        self.service = Service(
+            settings,
+            self._trunk_changed,
+            on_newer=self._newer,
+            on_followed=self._followed,
+            on_usable=self._usable,
+        )
         self._grpc = GrpcServer(
             self.service.adaptations,
             self.service.predictions,
@@ -224,24 +256,43 @@ class App:
             StoreError: An address cannot be used.
         """
         self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
-        await self.service.start()
+        try:
+            await self.service.start()
+        except BaseException:
+            self._grpc.remove_socket_files()
+            raise
         await self._grpc.start()
         self.service.tell_of_newer()
         if not self.service.predictions_usable:
             self._usable()
         return self.addresses[0]
 
-    async def stop(self) -> None:
-        """Drains: asks callers to go elsewhere, lets running calls finish, and ends everything."""
-        await self._grpc.refuse()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_seconds))
-        await self.service.drain()
-        await stopping
+    async def stop(self, hurried: asyncio.Event | None = None) -> None:
+        """Asks callers to go elsewhere, lets the calls that are at work finish, and ends everything.
+
+        Args:
+            hurried: Once it is set, nothing is waited for any more.
+        """
+        hurried = hurried or asyncio.Event()
+        self._grpc.refuse()
+        # Whoever balances load sees NOT_SERVING before calls are refused.
+        await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)
+        self._grpc.drain()
+        await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
+        await self._grpc.close()
         await self.service.close()
+
+    async def _finish(self) -> None:
+        await self.service.drain()
+        await self._grpc.finish()
 
     def _newer(self) -> None:
         """What is adapted is better sent to a server of the newer release; predictions are answered."""
         self._grpc.adaptations_usable(False)
+
+    def _followed(self, followed: bool) -> None:
+        """What other servers publish and delete is known here, or is not."""
+        self._grpc.catalogue_followed(followed)
 
     def _trunk_changed(self, trunk: Trunk) -> None:
         """Where the default backbone's encoder fails, predictions are better asked of another server."""
@@ -250,6 +301,18 @@ class App:
 
     def _usable(self) -> None:
         self._grpc.predictions_usable(self.service.predictions_usable)
+
+
+async def _unhurried(
+    work: Coroutine[Any, Any, None], hurried: asyncio.Event, within_s: float | None = None
+) -> None:
+    """Does some work of the stop; cuts it off after a time, or when the stop is hurried."""
+    working = asyncio.ensure_future(survived(work, "draining", _log))
+    hurry = asyncio.ensure_future(hurried.wait())
+    await asyncio.wait((working, hurry), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    working.cancel()
+    hurry.cancel()
+    await asyncio.gather(working, hurry, return_exceptions=True)
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

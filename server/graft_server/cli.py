@@ -15,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
+from graft_server.backbones.graphs.cache_folder import open_cache
 from graft_server.domain.errors import DomainError
 from graft_server.frontends.grpc.reaching import is_local, reached_by
 from graft_server.jobs.local.pool import LocalJobs
@@ -40,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        asyncio.run(_serve(settings) if asked.command == "serve" else _prepare(settings))
+        cache = open_cache(settings.cache_folder, lasting=asked.command == "prepare")
+        try:
+            environment.settle(cache.path, cache.temporary)
+            settings = msgspec.structs.replace(settings, cache=str(cache.path))
+            asyncio.run(_serve(settings) if asked.command == "serve" else _prepare(settings))
+        finally:
+            cache.close()
     except DomainError as error:
         print(f"graft-server: {error.message}", file=sys.stderr)
         return 1
@@ -48,10 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stopping = asyncio.Event()
+    stopping, hurried = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        """The first signal ends the server in good time, the second at once."""
+        if stopping.is_set():
+            hurried.set()
+        stopping.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     app = App(settings)
     starting = asyncio.create_task(app.start())
     waiting = asyncio.create_task(stopping.wait())
@@ -67,7 +83,7 @@ async def _serve(settings: Settings) -> None:
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-    await app.stop()
+    await app.stop(hurried)
 
 
 def _say(lines: Sequence[str]) -> None:

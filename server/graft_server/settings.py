@@ -17,8 +17,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from graft_server.backbones.graphs.cache_folder import private_temporary
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE, PRECISIONS
-from graft_server.domain.errors import InvalidError
+from graft_server.domain.errors import InvalidError, StoreError
+from graft_server.environment import home
 
 ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"
@@ -43,8 +45,11 @@ def _above_0(description: str) -> Meta:
 
 
 def _default_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return str(Path(base) / "graft")
+    """Under the user's home, if there is one; else "": see `Settings.cache_folder`."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return str(Path(base) / "graft")
+    own = home()
+    return str(own / ".cache" / "graft") if own else ""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,14 +93,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             *PRECISIONS,
         ),
     ] = "fp32"
-    cache: Annotated[str, _text("folder for exported encoders, made once each")] = msgspec.field(
-        default_factory=_default_cache
-    )
+    cache: Annotated[
+        str,
+        _text("folder for exported encoders, made once each, and for temporary files"),
+    ] = msgspec.field(default_factory=_default_cache)
     workers: Annotated[int, _at_least(1, "training jobs that run at once")] = 1
     tuning_workers: Annotated[int, _at_least(1, "backbones that are tuned at once")] = 1
     tuning_memory_mb: Annotated[
         int, _at_least(0, "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk")
     ] = 1024
+    heads_memory_mb: Annotated[
+        int,
+        _at_least(
+            1,
+            "memory, in MiB, for models' heads; those that were not asked for longest go first, and are loaded again "
+            "when they are asked for",
+        ),
+    ] = 256
     tuned_memory_mb: Annotated[
         int,
         _at_least(0, "memory, in MiB, for tuned layers; those that were not asked for longest go first"),
@@ -154,6 +168,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _above_0("length of a clip; longer ones are refused. Encoders read the first 30 s")
     ] = 600.0
     max_audio_ratio: Annotated[float, _above_0("bytes of a clip's samples over bytes of its file")] = 5_000.0
+    drain_notice_seconds: Annotated[
+        float,
+        _at_least(
+            0,
+            "how long, at shutdown, health reports NOT_SERVING while calls are still taken, for balancers that look "
+            "now and then",
+        ),
+    ] = 0.0
     drain_seconds: Annotated[float, _at_least(0, "how long running calls may take to finish at shutdown")] = (
         10.0
     )
@@ -172,7 +194,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cache_folder(self) -> Path:
-        """The folder for exported encoders."""
+        """The folder for exported encoders. Raises StoreError: there is neither a home nor a temporary folder."""
+        if not self.cache:
+            try:
+                return private_temporary() / "cache"
+            except OSError as error:
+                raise StoreError(
+                    f"User id {os.geteuid()} has neither a home folder nor one for temporary files ({error.strerror}): "
+                    "give a folder for the cache (--cache, GRAFT_CACHE).",
+                    reason="CACHE_UNUSABLE",
+                ) from error
         return Path(self.cache).expanduser().resolve()
 
     @property
@@ -316,6 +347,13 @@ def _checked(settings: Settings) -> Settings:
     """Checks the settings against each other."""
     for address in settings.addresses:
         _check_address(address)
+    for name, value in {"store": settings.store, "cache": settings.cache, **settings.backbones}.items():
+        if value.startswith("~") and home() is None:
+            raise _invalid(
+                f"{name} is {value!r}, but user id {os.geteuid()} has no home folder: HOME is not set, and there is no "
+                "passwd entry. Give the whole path",
+                name,
+            )
     if not settings.backbones:
         raise _invalid("there is no backbone: give at least one NAME=SOURCE", "backbones")
     unknown = sorted(settings.backbones_on_use - settings.backbones.keys())

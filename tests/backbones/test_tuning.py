@@ -178,6 +178,37 @@ def test_a_checkpoint_of_other_settings_is_left_alone(ground):
     assert loop.tuned(ground(epochs=1, learning_rate=3e-4), ignore).tuned.resumed == 0
 
 
+def test_a_checkpoint_of_garbage_begins_anew_and_goes(tmp_path):
+    import torch  # noqa: PLC0415 (torch only where it is needed)
+
+    from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State  # noqa: PLC0415
+
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "fingerprint")
+    checkpoint.save(State(step=3), weights=layer.state_dict(), best=layer.state_dict(), optimizer=optimizer)
+    whole = checkpoint.path.read_bytes()
+    assert checkpoint.load(optimizer)[0].step == 3
+    kept = torch.load(checkpoint.path, weights_only=True)
+    spoilt = [
+        {**kept, "state": b"[]"},
+        {**kept, "random": torch.zeros(3)},
+        {**kept, "optimizer": {"state": {}, "param_groups": []}},
+        {**kept, "weights": {"weight": torch.full((2, 2), torch.nan)}},
+        {name: value for name, value in kept.items() if name != "best"},
+        ["no", "mapping"],
+    ]
+    before = torch.get_rng_state()
+    for garbage in (b"", b"garbage", whole[: len(whole) // 2], b"\x80\x04K\x01.", *spoilt):
+        if isinstance(garbage, bytes):
+            checkpoint.path.write_bytes(garbage)
+        else:
+            torch.save(garbage, checkpoint.path)
+        assert checkpoint.load(optimizer) is None
+        assert not checkpoint.path.exists()
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 LIMITED = """
 import resource
 

@@ -38,6 +38,33 @@ def test_a_layout_is_measured_once(tuned, monkeypatch):
     assert layout.workers == layout.threads == 1
 
 
+NONSENSE = (
+    b"",
+    b"\xff\x00",
+    b"[]",
+    b"null",
+    b'{"workers": "many", "threads": 1, "budget": 64}',
+    b'{"workers": 0, "threads": 1, "budget": 64}',
+    b'{"workers": 100000, "threads": 1, "budget": 64}',
+    b'{"workers": 1, "threads": -1, "budget": 192}',
+    b'{"workers": 1, "threads": 1, "budget": 9000000000000000000000}',
+    b'{"workers": true, "threads": 1.5, "budget": 64}',
+    b"[" * 100_000,
+)
+
+
+def test_a_remembered_layout_of_nonsense_is_measured_again(graph, tuned, monkeypatch, caplog):
+    measured = layouts.Layout(1, 1, 64)
+    monkeypatch.setattr(layouts, "_measure", lambda *_: measured)
+    memory = graph.parent / f"layout-{layouts._machine('cpu', 1)}.json"
+    for nonsense in NONSENSE:
+        memory.write_bytes(nonsense)
+        caplog.clear()
+        assert tuned() == measured
+        assert "it is measured again" in caplog.text
+    assert b'"budget": 64' in memory.read_bytes()
+
+
 def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
     monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)
     # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.

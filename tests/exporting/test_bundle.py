@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from graft_server.domain.errors import BackboneError, CorruptError, FaultError
 from graft_server.exporting.bundle import compose
+from graft_server.exporting.bundle_graph import oldest_ir
 from graft_server.exporting.parity import PROBES, probes
 from graft_server.exporting.runner.text import Classifier
 from graft_server.heads import decode, encode
@@ -152,6 +153,31 @@ def test_mixed_lengths_in_one_padded_batch_get_the_served_answers(bundle, served
     assert np.abs(probabilities - output.probabilities).max() < 1e-4
     assert np.abs(novelty - output.novelty).max() < 1e-3
     assert np.abs(np.linalg.norm(features, axis=1) - 1).max() < 1e-4
+
+
+def test_every_graph_is_for_runtimes_from_1_17_on_also_where_the_stored_head_is_newer(bundle, payload, place):
+    objects, ref, manifest, _ = opened(payload, place)
+    newer = onnx.load_model_from_string(read_part(objects, ref, manifest, "head.onnx"))
+    newer.ir_version = 10
+    again = republished(payload, place, graph=newer.SerializeToString())
+    for folder in (bundle[0], composed(again, place)[0]):
+        for path in folder.glob("*.onnx"):
+            model = onnx.load(str(path), load_external_data=False)
+            assert (model.ir_version, [(it.domain, it.version) for it in model.opset_import]) == (
+                8,
+                [("", 18)],
+            ), path
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("FLOAT", 8), ("FLOAT16", 8), ("FLOAT8E4M3FN", 9), ("INT4", 10), ("INT2", 13)]
+)
+def test_the_types_of_elements_decide_how_old_a_runtime_may_be(kind, least):
+    weights = onnx.TensorProto(name="w", data_type=onnx.TensorProto.DataType.Value(kind), dims=[1])
+    graph = onnx.GraphProto(name="g", initializer=[weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    assert oldest_ir(model) >= least
+    assert oldest_ir(model) == least or kind == "INT2"
 
 
 def test_padding_beyond_the_longest_text_changes_nothing(bundle):

@@ -53,19 +53,19 @@ def test_a_stream_that_could_not_go_on_lasts_longer() -> None:
     assert asyncio.run(read(items(), SOON, ends=False)) == [0]
 
 
-def test_requests_end_at_the_age_and_are_told_from_those_that_ended_before() -> None:
-    async def taken(age_s: float, more: bool) -> tuple[list[int], bool]:
+def test_requests_end_at_the_age() -> None:
+    async def taken(age_s: float, *, more: bool) -> list[int]:
         async def items() -> AsyncGenerator[int, None]:
             yield 0
             if more:
                 await asyncio.Event().wait()
 
-        requests = RequestsUntilAge(items(), age_s)
-        return [it async for it in requests], requests.reached
+        return [it async for it in RequestsUntilAge(items(), age_s)]
 
-    assert asyncio.run(taken(SOON, more=True)) == ([0], True)
-    assert asyncio.run(taken(0.0, more=False)) == ([0], False)
-    assert asyncio.run(taken(3600.0, more=False)) == ([0], False)
+    assert asyncio.run(taken(0.0, more=False)) == [0]
+    assert asyncio.run(taken(3600.0, more=False)) == [0]
+    with pytest.raises(AgedError):
+        asyncio.run(taken(SOON, more=True))
 
 
 def test_calls_of_all_kinds_go_on_where_connections_are_renewed(serve, few) -> None:

@@ -1,13 +1,18 @@
 """Sealed objects, created once, on a local folder and in memory; killed and racing writers."""
 
+import errno
+import os
 import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graft_server.domain.errors import CorruptError, StoreError
+from graft_server.store.objects import naming
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
@@ -245,3 +250,71 @@ def test_a_store_whose_folder_is_gone_says_so(tmp_path):
         objects.create("a", b"")
     assert caught.value.reason == "STORE_UNAVAILABLE"
     assert str(tmp_path) not in caught.value.message
+
+
+def no_links(number: int) -> Any:
+    def link(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return link
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_are_no_hard_links_an_object_is_created_once_all_the_same(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "link", no_links(number))
+    objects = Objects.open(tmp_path)
+    objects.create("a/b", b"first")
+    with pytest.raises(ObjectExistsError):
+        objects.create("a/b", b"second")
+    assert objects.get("a/b") == b"first"
+    assert list((tmp_path / ".writing").iterdir()) == []
+
+
+def test_a_file_system_that_can_neither_link_nor_rename_without_replacing_is_refused_at_once(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "link", no_links(errno.EPERM))
+    monkeypatch.setattr(naming, "_C", object())
+    with pytest.raises(StoreError) as raised:
+        Objects.open(tmp_path)
+    assert "can neither link files nor rename them without replacing others" in raised.value.message
+    assert str(tmp_path) in raised.value.message
+    assert list((tmp_path / ".writing").iterdir()) == []
+
+
+def modes(root: Path) -> set[int]:
+    return {path.stat().st_mode & 0o7777 for path in root.rglob("*")}
+
+
+def test_files_and_folders_are_for_the_servers_user_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        Objects.open(tmp_path / "store").create("a/b/c", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "store").stat().st_mode & 0o7777 == 0o700
+    assert modes(tmp_path / "store") == {0o700, 0o600}
+
+
+def test_a_root_that_its_group_shares_is_shared_by_all_that_is_made(tmp_path):
+    tmp_path.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        Objects.open(tmp_path).create("a/b/c", b"")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path) == {0o2770, 0o660}
+
+
+def test_stray_names_in_the_folder_are_passed_over_and_said(tmp_path, caplog):
+    objects = Objects.open(tmp_path)
+    objects.create("models/a", b"")
+    for name in (b"models/\xff\xfe", b"models/new\nline"):
+        stray = tmp_path / os.fsdecode(name)
+        stray.mkdir()
+        (stray / "file").touch()
+    (tmp_path / "models" / "nowhere").symlink_to("/nonexistent")
+    assert objects.keys("models/") == ["models/a"]
+    assert objects.folders("models/") == []
+    assert "\\udcff" in caplog.text
+    assert "new\\nline" in caplog.text

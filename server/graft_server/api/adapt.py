@@ -15,7 +15,7 @@ from graft_server.adapting.session import Session, require_sent
 from graft_server.api.alive import waiting
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.caller import behind
-from graft_server.domain.errors import ConflictError, InvalidError
+from graft_server.domain.errors import ConflictError, DrainingError, InvalidError
 from graft_server.domain.examples import Change, Kind, Modality, Rejection
 from graft_server.domain.names import MAX_ID_BYTES, check_identifier
 from graft_server.domain.stream import (
@@ -85,8 +85,7 @@ async def adapt(
         async for message in _validate(messages, intake):
             yield message
         return
-    adaptation = await adaptations.start(request)
-    session = await adaptation.join(request.writer_id)
+    session = await adaptations.join(request)
     reader = asyncio.create_task(_read(messages, intake, session))
     try:
         if not started:
@@ -171,6 +170,8 @@ async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session
                     session.outbox.fail(_misplaced(message))
                     return
         await session.half_close()
+    except DrainingError as error:
+        session.outbox.end(error)
     except Exception as error:  # noqa: BLE001 - raised again by whoever reads the outbox
         session.outbox.fail(error)
 

@@ -135,7 +135,7 @@ class AdaptationApi:
                     progress, watcher.progress = watcher.progress, None
                     yield progress
                 if not await _changed(watcher):
-                    await asyncio.to_thread(adaptation.store.refresh)  # another server may be at work
+                    await adaptation.refresh()  # another server may be at work
 
     async def cancel_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
         """Stops an adaptation's work for good, and describes it.
@@ -156,7 +156,7 @@ class AdaptationApi:
             return DamagedAdaptation(model, adaptation_id, error)
 
     async def _view(self, store: AdaptationStore, publications: int) -> AdaptationView:
-        positions = await asyncio.to_thread(store.read_positions)
+        positions = await self._adaptations.positions_of(store)
         running = self._adaptations.running(store.model, store.adaptation_id)
         return AdaptationView(
             model=store.model,

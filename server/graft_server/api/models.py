@@ -30,7 +30,8 @@ from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
 from graft_server.domain.stream import Activity
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -78,8 +79,8 @@ class ModelApi:
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
         first = named_key(page.token, "model")
-        models = self.catalogue.snapshot.models
-        names = sorted(it for it in models if it.startswith(prefix) and it >= first)
+        snapshot = self.catalogue.snapshot
+        models, names = snapshot.models, snapshot.names.beginning(prefix, first)
         for name, token in cut(names, page_size(page.size), lambda it: f"model/{it}"):
             yield Listed(models[name], token)
 

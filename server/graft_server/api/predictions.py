@@ -11,7 +11,7 @@ from functools import partial
 from graft_server.adapting.intake.validation import check_input
 from graft_server.api.alive import Doing
 from graft_server.domain.caller import Caller, new_call
-from graft_server.domain.errors import DomainError, InvalidError
+from graft_server.domain.errors import AgedError, DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
 from graft_server.domain.prediction import PredictionRequest, Predictions, StreamedAnswer, StreamedRequest
@@ -111,14 +111,18 @@ class PredictionApi:
 
         async def read() -> None:
             work = _StreamWork()
+            end: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
-                    async for request in requests:
-                        await ready.expect(request)
-                        await work.begin(request.size)
-                        task = group.create_task(answer(request))
-                        task.add_done_callback(partial(work.end, request.size))
-                await ready.put(None)
+                    try:
+                        async for request in requests:
+                            await ready.expect(request)
+                            await work.begin(request.size)
+                            task = group.create_task(answer(request))
+                            task.add_done_callback(partial(work.end, request.size))
+                    except (DrainingError, AgedError) as error:
+                        end = error  # once the requests in work are answered
+                await ready.put(end)
             except ExceptionGroup as group:
                 # The group wraps an error of the stream itself.
                 await ready.put(group.exceptions[0])

@@ -2,11 +2,13 @@
 
     DomainError
     ├── InvalidError        the request can never work as it is
+    ├── TooLargeError       the request has more bytes than are read
     ├── MissingError        something that the request names does not exist
     ├── ConflictError       somebody else was faster: look again, then decide
     ├── StateError          the request could work in another state of the system
     ├── OverloadError       try again later
     ├── DrainingError       this server is going away: try another
+    ├── IdleError           the call was idle, and its place is needed: call again
     ├── DeadlineError       the caller's deadline passed before the work was done
     └── FaultError          something broke here; the caller did nothing wrong
         ├── StoreError      an object could not be written or read
@@ -53,6 +55,10 @@ class InvalidError(DomainError):
     """The request can never work as it is."""
 
 
+class TooLargeError(DomainError):
+    """The request has more bytes than are read."""
+
+
 class MissingError(DomainError):
     """Something that the request names does not exist."""
 
@@ -91,6 +97,18 @@ class AgedError(DomainError):
         super().__init__(
             "The connection is renewed at this age; call again and go on from there.",
             reason="CONNECTION_AGED",
+        )
+
+
+class IdleError(DomainError):
+    """A call was idle, and its place is needed for another one."""
+
+    def __init__(self, next_sequence: int) -> None:
+        super().__init__(
+            "The call was idle, and its place is needed for another one: call again when there is something to send, "
+            f"and continue at sequence {next_sequence:,}.",
+            reason="STREAM_IDLE",
+            metadata={"next_sequence": str(next_sequence)},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.label_forms import shows_nothing, spelled
@@ -24,6 +25,12 @@ def shown(value: str, limit: int = 64) -> str:
     return repr(value if len(value) <= limit else value[:limit] + "…")
 
 
+def listed(values: Sequence[str], limit: int = 10) -> str:
+    """Quotes the first of a caller's values for a message, and says how many more there are."""
+    named = ", ".join(map(shown, values[:limit]))
+    return named if len(values) <= limit else f"{named} and {len(values) - limit:,} more"
+
+
 def check_model(name: str, field: str = "model") -> str:
     """Returns the model's name, or raises InvalidError."""
     if not _MODEL.fullmatch(name):
@@ -35,6 +42,11 @@ def check_model(name: str, field: str = "model") -> str:
             field=field,
         )
     return name
+
+
+def is_model(name: str) -> bool:
+    """Whether a model can have this name."""
+    return _MODEL.fullmatch(name) is not None
 
 
 def check_alias(alias: str, field: str = "alias") -> str:

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 from graft_server.backbones.preprocessing import Preprocessor
 from graft_server.encoding.encoder import Encoder
 from graft_server.onnx_runtime import onnxruntime
+from graft_server.sharing.owned_folders import share
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def tuned(
     With a `measure_s` of 0 nothing is measured or remembered: it returns the layout that is right on most machines.
     """
     memory = graph.parent / f"layout-{_machine(device, cores)}.json"
-    remembered = _remembered(memory)
+    remembered = _remembered(memory, cores, preprocessor)
     newer = remembered is not None and remembered.format > FORMAT
     if remembered is not None and not newer:
         return Layout(remembered.workers, remembered.threads, remembered.budget)
@@ -89,23 +91,33 @@ def tuned(
             "the layout that a newer release remembers stays as it is, and this one is not remembered"
         )
         return layout
-    temporary = memory.with_suffix(f".{os.getpid()}")
+    temporary = memory.with_name(f".{memory.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps({"format": FORMAT, **asdict(layout)}))
+        share(temporary)
         temporary.replace(memory)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         _log.warning("the layout cannot be remembered, and is measured again at the next start: %s", error)
     return layout
 
 
-def _remembered(memory: Path) -> _Remembered | None:
-    """The layout that a file has; None if it has none that makes sense."""
+def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> _Remembered | None:
+    """The layout that a file has; None if it has none that an encoder can be driven by here."""
     try:
         found = msgspec.json.decode(memory.read_bytes(), type=_Remembered)
-    except (OSError, msgspec.MsgspecError):
+    except FileNotFoundError:
         return None
-    whole = min(found.workers, found.threads, found.budget) > 0
-    return found if whole or found.format > FORMAT else None
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        found = None
+    if found is not None:
+        layout = Layout(found.workers, found.threads, found.budget)
+        every = [it for device in ("cpu", "cuda") for it in _layouts(device, cores, preprocessor)]
+        if layout in every or found.format > FORMAT:
+            return found
+    _log.warning("%s says nothing that an encoder can be driven by: it is measured again", memory.name)
+    return None
 
 
 def _machine(device: str, cores: int) -> str:

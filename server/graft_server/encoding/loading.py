@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import os
 import time
@@ -34,6 +35,33 @@ from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
+
+
+class TrunkState(enum.Enum):
+    """Whether a trunk can be used.
+
+    ::
+
+        LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
+        LOADING --loaded--> READY        READY --the encoder fails--> FAILED
+        LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
+                                         FAILED --tried again, where it was never loaded--> LOADING
+    """
+
+    UNLOADED = enum.auto()
+    """It is described, and loaded when it is first used."""
+    LOADING = enum.auto()
+    READY = enum.auto()
+    FAILED = enum.auto()
+
+
+NEXT = {
+    TrunkState.LOADING: {TrunkState.UNLOADED, TrunkState.READY, TrunkState.FAILED},
+    TrunkState.UNLOADED: {TrunkState.LOADING},
+    TrunkState.READY: {TrunkState.FAILED},
+    TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
+}
+"""The states that may follow each state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +150,7 @@ class Loader:
         self._cutting = asyncio.Lock()
         self.stage = "loading"
         """What it is doing, for people."""
+        self._backbone: Backbone | None = None
 
     async def describe(self, known: Backbone | None) -> Backbone:
         """Reads everything but the weights.
@@ -183,6 +212,7 @@ class Loader:
         """
         settings = self._settings
         device = device_for(backbone.precision, settings.device)
+        self._backbone = backbone
         if not self._former_id:
             await self._make(backbone)
             await survived(
@@ -199,9 +229,15 @@ class Loader:
                 await asyncio.to_thread(self._cache.discard, encoder_id)
             await self._make(backbone)
             encoder, layout, memory_bytes = await self._open(backbone, device, preprocessor)
+
+        def loaded_again() -> Encoder:
+            if not self._cache.intact(self._cache.graph(backbone.encoder_id)):
+                raise _damaged()
+            return self._encoder_on(backbone, device, layout, preprocessor)
+
         recovering = RecoveringEncoder(
             encoder,
-            lambda: self._encoder_on(backbone, device, layout, preprocessor),
+            loaded_again,
             on_turn,
             probe=preprocessor.shortest(),
             probe_s=settings.probe_s,
@@ -221,7 +257,7 @@ class Loader:
         """
         parts = self._cache.below(backbone.encoder_id, layer), self._cache.above(backbone.encoder_id, layer)
         async with self._cutting:
-            if not all(it.is_file() for it in parts):
+            if not all([await asyncio.to_thread(self._cache.usable, it) for it in parts]):
                 cutting = Cutting(self._name, backbone.encoder_id, self._cache.identity, layer)
                 await self.run(self._jobs, CUT.job(cutting), unwatched)
                 for part in parts:
@@ -242,7 +278,9 @@ class Loader:
                 missing = error.metadata.get("encoder_id", "")
                 if error.reason != NOT_CACHED or missing in shared:
                     raise
-                if not await asyncio.to_thread(self._cache.share, missing):
+                if not await asyncio.to_thread(self._cache.share, missing) and not await self._remade(
+                    missing
+                ):
                     raise
                 shared.add(missing)
 
@@ -266,8 +304,15 @@ class Loader:
                 layout = Layout(layout.workers, layout.threads, settings.budget)
             started = time.monotonic()
             before = resident_bytes()
-            encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
-            await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            # While it is loaded: reading 90 MB once more would take a tenth of a second of the start.
+            intact = asyncio.create_task(asyncio.to_thread(self._cache.intact, graph))
+            try:
+                encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
+                await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+            finally:
+                usable = await intact
+            if not usable:
+                raise _damaged()
             memory_bytes = max(0, resident_bytes() - before)
         _log.info(
             "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, %.1f s, %d MB",
@@ -297,6 +342,18 @@ class Loader:
         if not await self._has(backbone.encoder_id):
             await self._reduce(backbone)
             await asyncio.to_thread(self._cache.require, self._cache.graph(backbone.encoder_id))
+
+    async def _remade(self, encoder_id: str) -> bool:
+        """Makes a graph again that was found to be missing or damaged; False if it is none of the loaded backbone."""
+        backbone = self._backbone
+        if (
+            self._former_id
+            or backbone is None
+            or encoder_id not in (backbone.encoder_id, backbone.reference_id)
+        ):
+            return False
+        await self._make(backbone)
+        return True
 
     async def _has(self, encoder_id: str) -> bool:
         return self._cache.has(encoder_id) or await asyncio.to_thread(self._cache.fetch, encoder_id)
@@ -346,6 +403,13 @@ def resident_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _damaged() -> BackboneError:
+    return BackboneError(
+        "The exported encoder in the server's cache is damaged; the server's log names it.",
+        reason="ENCODER_LOAD_FAILED",
+    )
 
 
 def _warm_up(encoder: Encoder, layout: Layout, preprocessor: Preprocessor) -> None:

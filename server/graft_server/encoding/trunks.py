@@ -10,7 +10,7 @@ from graft_server.backbones.former import former
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.domain.errors import BackboneError, MissingError
 from graft_server.domain.examples import Modality
-from graft_server.domain.names import shown
+from graft_server.domain.names import listed, shown
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.tuned_layers import TunedLayersCache
@@ -87,7 +87,7 @@ class Trunks:
         if name not in self._trunks:
             raise MissingError(
                 f"There is no backbone {shown(name)} on this server: it has "
-                f"{', '.join(map(shown, sorted(self._trunks)))}. ListBackbones describes them.",
+                f"{listed(sorted(self._trunks))}. ListBackbones describes them.",
                 reason="BACKBONE_NOT_FOUND",
                 field="backbone",
             )

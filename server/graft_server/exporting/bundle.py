@@ -32,7 +32,7 @@ from graft_server.domain.views import POOLED, names_of
 from graft_server.encoding.encoder import Encoder, Features
 from graft_server.encoding.tuned_layers import GraphPart
 from graft_server.exporting import media
-from graft_server.exporting.bundle_graph import INPUTS, write_graph
+from graft_server.exporting.bundle_graph import INPUTS, for_older_runtimes, write_graph
 from graft_server.exporting.contract import COMPOSE, Composed, ComposedFile, Composing
 from graft_server.exporting.parity import check_parity, probes, readable_rows
 from graft_server.exporting.runner import text as text_runner
@@ -100,7 +100,7 @@ def _write(task: _Task, objects: Objects, target: Path, progress: OnProgress) ->
     files = write_graph(graph, head_graph, head.view, target / MODEL, packed=is_packed(preprocessor))
     if _features_unread(manifest, head) is None:
         files.append(target / HEAD_ALONE)
-        files[-1].write_bytes(head_graph)
+        files[-1].write_bytes(for_older_runtimes(head_graph))
     report = read_part(objects, task.manifest, manifest, REPORT)
     texts = _texts(manifest, report)
     texts |= _of_text(task, manifest, head) if reads_text else _of_media(task, manifest, head)

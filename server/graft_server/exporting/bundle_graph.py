@@ -19,6 +19,17 @@ from graft_server.domain.views import names_of
 
 INPUTS = ("input_ids", "attention_mask")
 _ENCODER, _HEAD, _PACKING = "encoder/", "head/", "packing/"
+_OLDEST_IR = 8
+_IR_OF_TYPES: dict[int, int] = {
+    TensorProto.FLOAT8E4M3FN: 9,
+    TensorProto.FLOAT8E4M3FNUZ: 9,
+    TensorProto.FLOAT8E5M2: 9,
+    TensorProto.FLOAT8E5M2FNUZ: 9,
+    TensorProto.UINT4: 10,
+    TensorProto.INT4: 10,
+    TensorProto.FLOAT4E2M1: 11,
+}
+"""The IR version that a type of elements came with; see onnx.in.proto."""
 _MAX_PROTO_BYTES = (1 << 31) - (1 << 24)
 """Protobuf's limit of 2 GiB, less room for everything but the weights."""
 
@@ -65,13 +76,37 @@ def _composed(encoder: onnx.ModelProto, head: onnx.ModelProto, view: str, *, pac
         graph.input.extend(_with_batch(encoder.graph.input))
     features, *others = _signature(head)
     graph.output.extend([*others, features])
-    return helper.make_model(
-        graph,
-        opset_imports=opsets,
-        ir_version=max(encoder.ir_version, head.ir_version),
-        producer_name="graft",
-        functions=list(encoder.functions),
+    model = helper.make_model(
+        graph, opset_imports=opsets, producer_name="graft", functions=list(encoder.functions)
     )
+    model.ir_version = oldest_ir(model)
+    return model
+
+
+def for_older_runtimes(model: bytes) -> bytes:
+    """Returns a model in the oldest form that it can have."""
+    loaded = onnx.load_model_from_string(model)
+    loaded.ir_version = oldest_ir(loaded)
+    serialised: bytes = loaded.SerializeToString(deterministic=True)
+    return serialised
+
+
+def oldest_ir(model: onnx.ModelProto) -> int:
+    """Returns the oldest IR version that a model can be read by; the exporter writes the newest one that it knows.
+
+    A runtime refuses a newer version than its own, whatever the model consists of; onnxruntime 1.17 knows 9.
+    """
+    least: int = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    types = {it.data_type for it in model.graph.initializer}
+    for node in (*model.graph.node, *(it for function in model.functions for it in function.node)):
+        types |= {it.t.data_type for it in node.attribute if it.HasField("t")}
+        types |= {it.i for it in node.attribute if node.op_type == "Cast" and it.name == "to"}
+    return max(_OLDEST_IR, least, *(_ir_of_type(int(it)) for it in types))
+
+
+def _ir_of_type(kind: int) -> int:
+    newest = int(onnx.IR_VERSION)
+    return _IR_OF_TYPES.get(kind, newest if kind > TensorProto.FLOAT4E2M1 else 0)
 
 
 def _packing() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

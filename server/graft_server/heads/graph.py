@@ -17,7 +17,7 @@ from graft_server.heads.nodes import AXIS, FEATURES, Node, Nodes
 from graft_server.heads.novelty import NOVELTY
 
 OPSET = 18
-IR_VERSION = 9
+IR_VERSION = 8
 """The IR version of opset 18: runtimes from 2023 on read it."""
 
 

@@ -34,6 +34,8 @@ class Place:
     """What a tuning computes once is kept in memory up to here, and on disk beyond."""
 
 
+TEMPORARY = "temporary"
+"""The folder of a cache for what is on its way to its place, and for the temporary files of libraries."""
 NOWHERE = Place()
 """Where there is neither a store nor a backbone: for jobs that need none."""
 

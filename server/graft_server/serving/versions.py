@@ -1,13 +1,15 @@
-"""The versions in service: each one's head, loaded when it is first asked for.
+"""The versions in service: each one's head, loaded when it is first asked for, and held within a bound of memory.
 
-A head takes kilobytes to a few megabytes and needs no session, so a new version is live as soon as its parameters
-are read, and nothing else is affected. Requests hold the version that they resolved until they are answered.
+A head takes kilobytes to a few megabytes and needs no session, so a version answers a few milliseconds after it was
+first asked for, and one that was not asked for longest can leave. Requests hold the version that they resolved until
+they are answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import BackboneError, DomainError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -23,20 +25,28 @@ from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
 from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
+from graft_server.serving import in_use
+from graft_server.serving.held import Held, bytes_of
+from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
-from graft_server.sharing.background import survived
+from graft_server.sharing.background import Watchdog, survived
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
-from graft_server.store.catalogue.versions import HEAD, TOP, read_manifest, read_part, read_report
+from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.versions import TOP, read_head, read_part
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """The seconds between two reads of the catalogue for entries of other servers."""
+NOTED_EVERY_S = 300.0
+"""The seconds between two notes of which models are in use."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,27 +80,70 @@ class ServedVersion:
 class Versions:
     """Finds versions, and loads their heads and tuned layers."""
 
-    def __init__(self, objects: Objects, catalogue: Catalogue, trunks: Trunks) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        catalogue: Catalogue,
+        trunks: Trunks,
+        most_bytes: int = 256 << 20,
+        on_followed: Callable[[bool], None] = lambda _: None,
+        *,
+        reading: Threads | None = None,
+    ) -> None:
+        """Makes it; nothing is loaded.
+
+        Args:
+            objects: The store.
+            catalogue: Its catalogue.
+            trunks: The backbones.
+            most_bytes: The memory for heads; a single larger one is held alone.
+            on_followed: Called on the event loop with False when the catalogue has not been followed for long, and
+                with True when it is again.
+            reading: Where the store is read for callers; None: on threads of its own.
+        """
+        self._reading = reading or Threads("reading", 4)
+        self._reports = Reports(objects)
         self._objects = objects
         self._catalogue = catalogue
         self._trunks = trunks
-        self._served: dict[str, ServedVersion] = {}
+        self._held: Held[ServedVersion] = Held(most_bytes)
         self._loading: dict[str, asyncio.Task[ServedVersion]] = {}
-        self._poller: asyncio.Task[None] | None = None
+        self._watchdog = Watchdog("following the catalogue", _log, on_followed)
+        self._checked = catalogue.snapshot
+        """The snapshot in which all held versions are known to exist."""
+        self._noted: list[str] = []
+        self._noted_at = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
         self.asked: Counter[str] = Counter()
         """How often each model was asked for."""
         self.explain: Callable[[Version], str] = lambda _: "Serve the former, or adapt the model again."
         """Says of a version whose encoder this server does not have what becomes of it."""
 
+    @property
+    def held_bytes(self) -> int:
+        """The memory that the held heads take."""
+        return self._held.bytes
+
+    @property
+    def held(self) -> list[Version]:
+        """The versions whose heads are held; the one asked for last comes last."""
+        return [it.version for it in self._held.values()]
+
     def start(self, on_change: Callable[[], Awaitable[None]]) -> None:
         """Begins to follow other servers' publications, cancellations and deletions; calls `on_change` for each."""
-        self._poller = asyncio.create_task(self._poll(on_change))
+        self._watchdog.succeeded()
+        self._tasks = [
+            asyncio.create_task(self._poll(on_change)),
+            asyncio.create_task(self._watchdog.watch()),
+        ]
 
     async def close(self) -> None:
-        """Stops following."""
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
+        """Stops following, and notes which models were in use."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await survived(self._note_in_use(), "noting which models are in use", _log)
 
     def resolve(self, model: str, selector: Selector) -> Version:
         """Finds a version in the catalogue, without reading anything.
@@ -112,29 +165,41 @@ class Versions:
             StateError: The version was trained on another encoder than this server has under that name.
             CorruptError: A part of it is damaged.
         """
-        served = self._served.get(version.manifest.key)
+        key = version.manifest.key
+        served = self._held.get(key)
         if served is not None:
             return served
-        key = version.manifest.key
         task = self._loading.get(key)
-        if task is None:
-            # One task for all callers, so that a caller who leaves does not cancel it for the others.
+        if task is None or task.done():
+            # One task for all callers, so that a caller who leaves does not cancel it for the others. If it fails,
+            # those who wait get the error, and whoever asks next has it tried again.
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
+            task.add_done_callback(lambda ended: self._loaded(key, ended))
         return await asyncio.shield(task)
+
+    def _loaded(self, key: str, task: asyncio.Task[ServedVersion]) -> None:
+        if self._loading.get(key) is task:
+            del self._loading[key]
+        if not task.cancelled():
+            task.exception()  # it was raised where somebody waited; if all have left, nobody needs to know
 
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
         await self.serve(version)
+        await self.report(version)
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
         self._drop(version.manifest.key)
+        self._reports.forget(version)
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
-        return await asyncio.to_thread(read_report, self._objects, version.manifest)
+        known = self._reports.known(version)
+        if known is not None:
+            return known
+        return await self._reading.run(self._reports.read, version)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
@@ -143,23 +208,39 @@ class Versions:
             read_trained_on, self._objects, manifest, examples, erased=version.erased
         )
 
-    async def preload(self) -> None:
-        """Loads the versions that "live" points at, but not their backbones if those are loaded on use."""
-        for model in self._catalogue.snapshot.models.values():
-            try:
-                if LIVE in model.aliases:
-                    await self.serve(model.alias(LIVE))
-            except DomainError as error:
-                _log.error("model %s cannot be served: %s", model.name, error.message)
+    async def load_ahead(self) -> None:
+        """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.
+
+        Backbones that are loaded on use are not loaded for them.
+        """
+        for name in await asyncio.to_thread(in_use.read, self._objects):
+            model = self._catalogue.snapshot.models.get(name)
+            if model is None or LIVE not in model.aliases:
+                continue
+            if self._held.full:
+                break
+            began = time.monotonic()
+            await survived(self.serve(model.alias(LIVE)), f"loading model {name} ahead", _log)
+            await asyncio.sleep(time.monotonic() - began)  # half of the time is left to requests
+
+    async def _note_in_use(self) -> None:
+        """Writes which models are in use, for the servers that start later."""
+        models = list(dict.fromkeys(it.version.model for it in reversed(self._held.values())))[: in_use.MOST]
+        self._noted_at = time.monotonic()
+        if models and models != self._noted:
+            await asyncio.to_thread(in_use.write, self._objects, models)
+            self._noted = models
 
     async def _load(self, version: Version) -> ServedVersion:
-        manifest, head = await asyncio.to_thread(self._read_head, version)
+        manifest, head = await self._reading.run(self._read_head, version)
         trunk = await self._trunk_of(version, manifest)
         tuned = self._tuned_layers_of(version, manifest)
         if tuned is not None and trunk.state is not TrunkState.UNLOADED:
             await trunk.load(tuned)
         served = ServedVersion(version, manifest, manifest.labels, head, trunk, tuned)
-        self._served[version.manifest.key] = served
+        if _exists(self._catalogue.snapshot, version):
+            for left in self._held.put(version.manifest.key, served, bytes_of(version, manifest, head)):
+                _log.debug("version %d of %s left memory", left.version.number, left.version.model)
         return served
 
     async def _trunk_of(self, version: Version, manifest: Manifest) -> Trunk:
@@ -183,24 +264,39 @@ class Versions:
         return TunedLayersRef(ref.key, manifest.below, lambda: read_part(self._objects, ref, manifest, TOP))
 
     def _read_head(self, version: Version) -> tuple[Manifest, Head]:
-        manifest = read_manifest(self._objects, version.manifest)
-        return manifest, decode(read_part(self._objects, version.manifest, manifest, HEAD))
+        manifest, head = read_head(self._objects, version.manifest)
+        return manifest, decode(head)
 
     async def _poll(self, on_change: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            await survived(self._follow(on_change), "following the catalogue", _log)
+            if await survived(self._follow(on_change), "following the catalogue", _log):
+                self._watchdog.succeeded()
+            if time.monotonic() - self._noted_at > NOTED_EVERY_S:
+                await survived(self._note_in_use(), "noting which models are in use", _log)
 
     async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        snapshot = await asyncio.to_thread(self._catalogue.refresh)
-        existing = {
-            version.manifest.key for model in snapshot.models.values() for version in model.versions.values()
-        }
-        for key in self._served.keys() - existing:
-            self._drop(key)
+        snapshot = await self._reading.run(self._catalogue.refresh)
+        if snapshot is not self._checked:
+            for served in self._held.values():
+                name = served.version.model
+                # A model without changes is the same object in both.
+                if snapshot.models.get(name) is not self._checked.models.get(name) and not _exists(
+                    snapshot, served.version
+                ):
+                    self._drop(served.version.manifest.key)
+            self._reports.keep_if(lambda it: _exists(snapshot, it))
+            self._checked = snapshot
         await on_change()
 
     def _drop(self, key: str) -> None:
-        served = self._served.pop(key, None)
+        served = self._held.drop(key)
         if served is not None and served.tuned is not None:
             served.trunk.forget(served.tuned)
+
+
+def _exists(snapshot: Snapshot, version: Version) -> bool:
+    """Whether the catalogue has the version, with the same parts."""
+    model = snapshot.models.get(version.model)
+    known = model.versions.get(version.number) if model else None
+    return known is not None and known.manifest == version.manifest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 
 from graft_server.domain.errors import DomainError
 
@@ -28,3 +30,63 @@ async def survived(work: Awaitable[object], doing: str, log: logging.Logger) -> 
     else:
         return True
     return False
+
+
+STALE_S = 30.0
+"""The seconds without a round that succeeds after which a watchdog barks."""
+LOOK_S = 5.0
+"""The seconds between two looks of a watchdog."""
+
+
+class Watchdog:
+    """Tells when no round of some work has succeeded for long: rounds fail, hang, or are not begun any more."""
+
+    def __init__(
+        self,
+        doing: str,
+        log: logging.Logger,
+        on_turn: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Counts from now on.
+
+        Args:
+            doing: What a round does, for the log.
+            log: The logger of the module whose work it is.
+            on_turn: Called with False when no round has succeeded for STALE_S, and with True when one does again.
+            clock: Returns seconds.
+        """
+        self._doing = doing
+        self._log = log
+        self._on_turn = on_turn
+        self._clock = clock
+        self._last = clock()
+        self._stale = False
+
+    @property
+    def since_s(self) -> float:
+        """The seconds since the last round that succeeded."""
+        return self._clock() - self._last
+
+    def succeeded(self) -> None:
+        """Notes that a round has succeeded."""
+        if self._stale:
+            self._log.warning("%s succeeds again, after %.0f s", self._doing, self.since_s)
+            self._stale = False
+            self._on_turn(True)
+        self._last = self._clock()
+
+    def look(self) -> None:
+        """Tells if no round has succeeded for long: `on_turn` once, the log at each look."""
+        if self.since_s < STALE_S:
+            return
+        self._log.error("%s last succeeded %.0f s ago", self._doing, self.since_s)
+        if not self._stale:
+            self._stale = True
+            self._on_turn(False)
+
+    async def watch(self) -> None:
+        """Looks again and again."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()

@@ -2,10 +2,13 @@
 
 Whoever asks for files names its cache by what identifies it. A worker that has the same cache leaves the files there,
 and nothing goes through the store; any other worker puts them into the store, whence they are fetched.
+
+In the cache of the process that asks they lie in a folder of its own, so that they go with it.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import time
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from graft_server.sharing.owned_folders import make_folders, scratch, share, sweep
+from graft_server.store.objects.naming import give_name
 from graft_server.store.objects.objects import Objects
 
 OLDEST = timedelta(days=1)
@@ -22,20 +27,32 @@ OLDEST = timedelta(days=1)
 
 _ROOT = "handed-over/"
 _IDENTITY = "identity"
+_HEXADECIMAL = re.compile("[0-9a-f]{32}")
 
 
 def cache_identity(cache: Path) -> str:
-    """What tells a cache from others; made when it is first asked for."""
+    """What tells a cache from others; made when it is first asked for, and anew where it is nonsense."""
     path = cache / _ROOT / _IDENTITY
-    with suppress(FileNotFoundError):
-        return path.read_text("ascii")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if (found := _identity_in(path)) is not None:
+        return found
+    path.unlink(missing_ok=True)
+    make_folders(path.parent)
     temporary = path.with_name(f".{_IDENTITY}.{secrets.token_hex(4)}")
-    temporary.write_text(secrets.token_hex(16), "ascii")
-    with suppress(FileExistsError):
-        path.hardlink_to(temporary)
-    temporary.unlink()
-    return path.read_text("ascii")
+    try:
+        temporary.write_text(secrets.token_hex(16), "ascii")
+        share(temporary)
+        with suppress(FileExistsError):
+            give_name(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _identity_in(path) or ""
+
+
+def _identity_in(path: Path) -> str | None:
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        found = path.read_text("ascii")
+        return found if _HEXADECIMAL.fullmatch(found) else None
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +73,28 @@ LOOKS_APART_S = 3600.0
 
 
 class Handover:
-    """Files by key, in one cache and in the store."""
+    """Files by key, in one cache and in the store.
+
+    Attributes:
+        cache: The folder of the cache.
+    """
 
     def __init__(self, objects: Objects, cache: Path) -> None:
         self._objects = objects
-        self._cache = cache
+        self.cache = cache
 
     def new_folder(self) -> str:
-        """The prefix for the keys of files that belong together."""
-        return f"{_ROOT}{secrets.token_hex(8)}/"
+        """The prefix for the keys of files that belong together, which are wanted in this cache by this process."""
+        own = scratch(self.cache / _ROOT)
+        return f"{_ROOT}{own.name}/{secrets.token_hex(8)}/"
 
     def identity(self) -> str:
         """What tells this cache from others."""
-        return cache_identity(self._cache)
+        return cache_identity(self.cache)
 
     def local(self, folder: str) -> Path:
         """Where the files of a prefix lie in this cache."""
-        return self._cache / folder
+        return self.cache / folder
 
     def give(self, folder: str, names: Iterable[str], *, cache: str) -> None:
         """Hands files over that lie in this cache.
@@ -82,7 +104,7 @@ class Handover:
             names: Their names within.
             cache: The identity of the cache that they are wanted in.
         """
-        if cache == cache_identity(self._cache):
+        if cache == cache_identity(self.cache):
             return
         for name in names:
             self._objects.delete([folder + name])  # of an attempt whose process died
@@ -100,6 +122,10 @@ class Handover:
     def drop(self, folder: str) -> None:
         """Removes the files of a prefix from this cache."""
         shutil.rmtree(self.local(folder), ignore_errors=True)
+
+    def sweep_ended(self) -> None:
+        """Removes from this cache what was wanted by processes that are no more."""
+        sweep(self.cache / _ROOT)
 
     def old(self) -> Old:
         """Returns what was handed over so long ago that it may be for somebody who is no more."""
@@ -121,7 +147,7 @@ class Handover:
     def _folders(self) -> dict[Path, float]:
         """Returns the folders of this cache, and when each was last written to."""
         found = {}
-        for path in (self._cache / _ROOT).glob("*/"):
+        for path in (*(self.cache / _ROOT).glob("*/"), *(self.cache / _ROOT).glob("*/*/")):
             with suppress(FileNotFoundError):
                 found[path] = path.stat().st_mtime
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft_server.adapting.interim.single_label.new_classes import CLASSES, Arrivals, Known, unknown_share
+from graft_server.adapting.interim.single_label.new_classes import FURTHER, Arrivals, Known, unknown_share
 
 
 def counted(*examples: int) -> np.ndarray:
@@ -42,6 +42,16 @@ def test_it_states_on_average_what_is_left(classes, equal):
     assert np.mean(stated) == pytest.approx(np.mean(true), abs=0.08)
 
 
+def test_any_number_of_classes_may_be_all_there_are():
+    assert [classes for classes in range(2, 130) if seen(*[40] * classes) > 1e-3] == []
+
+
+def test_one_class_more_makes_no_jump():
+    """The same examples, shared out among ever more classes."""
+    steps = np.diff([seen(*np.full(classes, 64 / classes)) for classes in range(2, 33)])
+    assert -1e-3 < steps.min() < steps.max() < 0.03
+
+
 def test_declared_labels_leave_little_room_and_closed_ones_none():
     assert share(0, 0, 0, declared=3) < 0.05
     assert share(2, 1, 0, declared=3) < 0.05
@@ -58,7 +68,7 @@ def test_declared_labels_that_the_head_cannot_answer_with_yet_are_unknown_to_it(
 
 
 def test_more_classes_than_were_reckoned_with_have_an_answer():
-    many = int(CLASSES[-1]) + 200
+    many = int(FURTHER[-1]) + 200
     assert 0 < seen(*[1] * many) < 1
     assert 0 <= seen(*[50] * many) < 0.01
 

@@ -1,7 +1,11 @@
 """Exported encoders on disk, by encoder_id: made once, then loaded by every start.
 
-An entry appears whole or not at all: it is written beside its place and renamed. Two processes that export the
-same encoder at once make the same entry; the second rename loses, harmlessly.
+An entry appears whole or not at all: it is written elsewhere in the cache and renamed. Two processes that export the
+same encoder at once make the same entry; the second rename loses, harmlessly. Who was killed meanwhile leaves a folder
+that the next start sweeps.
+
+Beside each graph FILE lies FILE.digest, by which a damaged one is told before it is used. A graph of an older release
+has none; it gets its digest at its first use.
 
 Who lacks a graph that another cache has gets it by way of the store, where graphs lie by
 
@@ -12,17 +16,21 @@ Nothing is put there as long as all who work with an encoder share one cache.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graft_server.domain.errors import BackboneError, CorruptError, NewerError, StoreError
-from graft_server.jobs.job import Place
+from graft_server.jobs.job import TEMPORARY, Place
+from graft_server.sharing.owned_folders import make_folders, scratch, share, sweep
 from graft_server.store.handover import cache_identity
 from graft_server.store.objects.objects import ObjectExistsError, Objects
 
@@ -42,7 +50,14 @@ HIDDEN = "hidden"
 NOT_CACHED = "ENCODER_NOT_CACHED"
 """The reason of the error where a graph is neither in the cache nor in the store; metadata["encoder_id"] says whose."""
 
-_FOLDER = "encoders"
+ENCODERS = "encoders"
+"""The folder of the cache for entries, and that of the store."""
+_DIGEST = ".digest"
+_ON_ITS_WAY = ".temporary"
+_HALF_MADE = re.compile(r"\..+|.+\.[0-9]+")
+"""What older releases called what they had not finished."""
+_ABANDONED_S = 3600.0
+_CUT = re.compile(r"(?:above|below)-[0-9]+\.onnx")
 _ABOVE, _BELOW = "above-{}.onnx", "below-{}.onnx"
 
 
@@ -71,7 +86,7 @@ class EncoderCache:
 
     def graph(self, encoder_id: str) -> Path:
         """Where the encoder's graph is, or would be."""
-        return self._folder / _FOLDER / encoder_id / GRAPH
+        return self._folder / ENCODERS / encoder_id / GRAPH
 
     def names(self, encoder_id: str) -> Path:
         """Where the graph is that encodes names of classes, for backbones that have one."""
@@ -107,11 +122,11 @@ class EncoderCache:
             path: Where it would be: what `graph`, `names`, `below` or `above` gives.
 
         Raises:
-            BackboneError: It is in neither (ENCODER_NOT_CACHED).
+            BackboneError: It is in neither (ENCODER_NOT_CACHED), or is damaged here and not there.
             StoreError: The store failed.
         """
         encoder_id = path.parent.name
-        if not path.is_file():
+        if not self.usable(path):
             self.fetch(encoder_id)
         if not path.is_file():
             raise BackboneError(
@@ -120,6 +135,32 @@ class EncoderCache:
                 metadata={"encoder_id": encoder_id},
             )
         return path
+
+    def usable(self, path: Path) -> bool:
+        """Whether a graph is here and as it was written; one that is damaged is removed."""
+        if not path.is_file():
+            return False
+        if self.intact(path):
+            return True
+        with suppress(OSError):
+            path.unlink()
+        return False
+
+    def intact(self, path: Path) -> bool:
+        """Whether a graph is as it was written; a damaged one is logged."""
+        found = _digest(path)
+        record = path.with_name(path.name + _DIGEST)
+        try:
+            written = record.read_text("ascii").strip()
+        except FileNotFoundError:
+            with suppress(OSError):
+                self._put(record, found.encode())
+            return True
+        except (OSError, UnicodeDecodeError):
+            written = ""
+        if found != written:
+            _log.error("encoder %s: %s in the cache is damaged", path.parent.name, path.name)
+        return found == written
 
     def fetch(self, encoder_id: str) -> bool:
         """Gets what the store has of an entry and this cache lacks; returns whether the encoder is here then.
@@ -148,7 +189,9 @@ class EncoderCache:
         for key in keys:
             path = folder / key.rpartition("/")[2]
             if not path.is_file():
-                self._objects.fetch(key, path)
+                fetched = self._temporary() / secrets.token_hex(8)
+                self._objects.fetch(key, fetched)
+                self._place(fetched, path)
 
     def share(self, encoder_id: str) -> bool:
         """Puts what this cache has of an entry into the store, for other caches; returns whether that is something.
@@ -159,6 +202,9 @@ class EncoderCache:
         if self._objects is None or not self.has(encoder_id):
             return False
         graph = self.graph(encoder_id)
+        if not self.intact(graph):
+            self.discard(encoder_id)
+            return False
         files = [it for it in graph.parent.iterdir() if it != graph and _is_shared(it)]
         for path in (*files, graph):  # whoever sees the graph sees all
             with suppress(ObjectExistsError):
@@ -184,31 +230,82 @@ class EncoderCache:
 
     def add(self, path: Path, data: bytes) -> None:
         """Puts a file beside an encoder's graph; two processes that do so at once put the same one."""
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(data)
-        Path(file.name).replace(path)
+        temporary = self._temporary() / secrets.token_hex(8)
+        temporary.write_bytes(data)
+        self._place(temporary, path)
 
     @contextmanager
     def new_entry(self, encoder_id: str) -> Iterator[Path]:
         """Gives a folder to write the entry's files to; it becomes the entry if the block succeeds."""
         place = self.graph(encoder_id).parent
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{encoder_id}.", dir=place.parent))
+        make_folders(place.parent)
+        temporary = self._temporary() / secrets.token_hex(8)
+        temporary.mkdir()
         try:
             yield temporary
+            for path in list(temporary.iterdir()):
+                if path.suffix == ".onnx":
+                    path.with_name(path.name + _DIGEST).write_text(_digest(path), "ascii")
             for path in temporary.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+            self._let_in(place, temporary)
             with suppress(OSError):  # somebody else was faster
                 temporary.rename(place)
+                share(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Removes what processes that are no more have left half-made."""
+        sweep(self._folder / TEMPORARY)
+        sweep(self._folder / ENCODERS / _ON_ITS_WAY)
+        for path in [*(self._folder / ENCODERS).glob("*"), *(self._folder / ENCODERS).glob("*/*")]:
+            with suppress(OSError):
+                if _ON_ITS_WAY in (path.name, path.parent.name):
+                    continue
+                if _HALF_MADE.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
+
+    def _let_in(self, place: Path, entry: Path) -> None:
+        """Gives an entry's files to who may use the cache, and makes room for it where a broken one lies."""
+        above = place.parent.stat().st_mode
+        entry.chmod(entry.stat().st_mode & 0o7777 | above & 0o2070)
+        for path in entry.iterdir():
+            share(path)
+        if place.is_dir() and not (place / GRAPH).exists():
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _place(self, temporary: Path, path: Path) -> None:
+        """Moves a file beside a graph, and its digest before it."""
+        if path.suffix == ".onnx":
+            self._put(path.with_name(path.name + _DIGEST), _digest(temporary).encode())
+        temporary.replace(path)
+        share(path)
+
+    def _put(self, path: Path, data: bytes) -> None:
+        temporary = self._temporary() / secrets.token_hex(8)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+        share(path)
+
+    def _temporary(self) -> Path:
+        # Beside the entries, which may be a volume of their own: nothing is renamed from one to another.
+        return scratch(self._folder / ENCODERS / _ON_ITS_WAY)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
 
 def _prefix(encoder_id: str) -> str:
-    return f"{_FOLDER}/{encoder_id}/"
+    return f"{ENCODERS}/{encoder_id}/"
 
 
 def _is_shared(path: Path) -> bool:
     """Whether a file is part of an entry wherever it is: how to drive it is measured where it runs."""
-    return path.name in (NAMES, PARITY_RECORD, NOTE) or path.name.startswith(("above-", "below-"))
+    return path.name in (NAMES, PARITY_RECORD, NOTE) or bool(_CUT.fullmatch(path.name))

@@ -13,7 +13,9 @@ from graft_server.frontends.grpc.converters import adaptations as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.requests import writer_message
 from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.handlers import rests, takes
 from graft_server.frontends.grpc.paging import page, page_request
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES
 from graft_server.frontends.grpc.times import keep_alive
 
 
@@ -25,6 +27,8 @@ class AdaptationService:
         self._adaptations = adaptations
         self._max_age_s = max_age_s
 
+    @takes(MAX_REQUEST_BYTES)
+    @rests
     async def Adapt(
         self, requests: AsyncIterator[pb.AdaptRequest], _: Context
     ) -> AsyncIterator[pb.AdaptResponse]:
@@ -55,6 +59,7 @@ class AdaptationService:
         adaptations, token = await page(listed, answers.listed_adaptation)
         return pb.ListAdaptationsResponse(adaptations=adaptations, next_page_token=token)
 
+    @rests
     async def WatchAdaptation(
         self, request: pb.WatchAdaptationRequest, _: Context
     ) -> AsyncIterator[pb.WatchAdaptationResponse]:

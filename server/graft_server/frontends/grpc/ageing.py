@@ -58,15 +58,10 @@ async def until_age(
 
 
 class RequestsUntilAge(AsyncIterator[T]):
-    """The requests of a stream until it has lasted for so long: those that were taken are answered then.
-
-    Attributes:
-        reached: Whether the age ended them.
-    """
+    """The requests of a stream until it has lasted for so long: those that were taken can still be answered then."""
 
     def __init__(self, requests: AsyncIterator[T], age_s: float) -> None:
-        """Counts from now; an age of 0 s ends nothing."""
-        self.reached = False
+        """Counts from now; an age of 0 s ends nothing. At the age the iteration raises AgedError."""
         self._requests = requests
         self._ends_at = asyncio.get_running_loop().time() + age_s if age_s else None
 
@@ -75,5 +70,4 @@ class RequestsUntilAge(AsyncIterator[T]):
             async with asyncio.timeout_at(self._ends_at):
                 return await anext(self._requests)
         except TimeoutError:
-            self.reached = True
-            raise StopAsyncIteration from None
+            raise AgedError from None

@@ -1,4 +1,9 @@
-"""The one table from domain errors to gRPC statuses, and how a status carries its details."""
+"""The one table from domain errors to gRPC statuses, and how a status carries its details.
+
+A status travels in the trailers, of which plain clients take 8 KiB in all: a longer message reaches its reader as
+RESOURCE_EXHAUSTED. So each part has a limit, and what is left out is marked. The worst case, bytes that gRPC writes as
+three and details in base64, is 7 KiB.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +19,30 @@ from graft_server.domain.adaptation import Failure
 
 DOMAIN = "graft"
 
+MESSAGE_BYTES = 1_536
+"""Of a message as gRPC writes it: a character of another alphabet takes 6 to 12."""
+DESCRIPTION_BYTES = 512
+"""Of the message again, beside the field at fault."""
+FIELD_BYTES = 128
+FACT_BYTES = 128
+"""Of a key or a value of the metadata."""
+MOST_FACTS = 5
+_CUT = "… (cut)"
+
 Context = Any
 """grpc.aio.ServicerContext, of whatever request and response."""
 _Trailers = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 
 CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.TooLargeError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.MissingError: grpc.StatusCode.NOT_FOUND,
     errors.ConflictError: grpc.StatusCode.ABORTED,
     errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OverloadError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgedError: grpc.StatusCode.UNAVAILABLE,
+    errors.IdleError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BackboneError: grpc.StatusCode.UNAVAILABLE,
     errors.CorruptError: grpc.StatusCode.DATA_LOSS,
@@ -36,6 +53,8 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.FaultError: grpc.StatusCode.INTERNAL,
 }
 """An error has the code of the nearest of its classes that is listed."""
+
+_ESCAPED = bytes({*range(256)} - {*range(0x20, 0x7F)} | {ord("%")})
 
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_NAME = {kind.__name__: code for kind, code in CODES.items()}
@@ -90,7 +109,7 @@ def _made(error: errors.DomainError) -> _Trailers:
     status = to_status(error)
     metadata: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if "next_sequence" in error.metadata:
-        metadata.append(("next_sequence", error.metadata["next_sequence"]))
+        metadata.append(("next_sequence", fitted(error.metadata["next_sequence"], FACT_BYTES)))
     return _BY_NUMBER[status.code], status.message, tuple(metadata)
 
 
@@ -98,14 +117,34 @@ def _status(
     code: grpc.StatusCode, message: str, reason: str, field: str, metadata: dict[str, str]
 ) -> status_pb2.Status:
     number = code_pb2.Code.Value(code.name)
+    message = fitted(message, MESSAGE_BYTES)
     status = status_pb2.Status(code=number, message=message)
-    status.details.append(_any(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)))
+    facts = {
+        fitted(key, FACT_BYTES): fitted(metadata[key], FACT_BYTES) for key in list(metadata)[:MOST_FACTS]
+    }
+    status.details.append(_any(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)))
     if field and code is grpc.StatusCode.INVALID_ARGUMENT:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=field, description=message, reason=reason
+            field=fitted(field, FIELD_BYTES), description=fitted(message, DESCRIPTION_BYTES), reason=reason
         )
         status.details.append(_any(error_details_pb2.BadRequest(field_violations=[violation])))
     return status
+
+
+def fitted(text: str, most_bytes: int) -> str:
+    """Returns a text that takes at most so many bytes as gRPC writes it; a longer one ends with a mark."""
+    if _written(text) <= most_bytes:
+        return text
+    room, kept = most_bytes - _written(_CUT), 0
+    while (room := room - _written(text[kept])) >= 0:
+        kept += 1
+    return text[:kept] + _CUT
+
+
+def _written(text: str) -> int:
+    """Returns the bytes of a text as gRPC writes it: as three each but for printable ASCII."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return 3 * len(encoded) - 2 * len(encoded.translate(None, _ESCAPED))
 
 
 def _any(

@@ -16,26 +16,30 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from graft_server.domain.errors import DomainError, FaultError, InvalidError
+from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
+from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are not a message of the expected type."""
+    """Bytes that are not a message of the expected type, or more of them than are read."""
 
     kind: str
     """The message's full name."""
     data: bytes
+    refused: DomainError | None = None
+    """Why it was not parsed at all, if it was not."""
 
-    def error(self) -> InvalidError:
+    def error(self) -> DomainError:
         """The error for the sender."""
-        return InvalidError(
+        return self.refused or InvalidError(
             f"The request is not a valid {self.kind}: its bytes cannot be parsed. Are all strings UTF-8, and is it "
             "made with the current protos?",
             reason="REQUEST_MALFORMED",
@@ -68,17 +72,52 @@ def answers_each(method: M) -> M:
     return method
 
 
-def add_service(server: grpc.aio.Server, servicer: object, descriptor: ServiceDescriptor) -> None:
-    """Registers all methods of a service, each implemented by the servicer's method of the same name."""
+def rests(method: M) -> M:
+    """Marks a servicer's method whose calls are never at work themselves: they tell of what happens elsewhere."""
+    method.rests = True  # type: ignore[attr-defined]
+    return method
+
+
+def resumes(method: M) -> M:
+    """Marks a servicer's method whose clients can go on in another call after any answer: there is one a message."""
+    method.resumes = True  # type: ignore[attr-defined]
+    return method
+
+
+def takes(most_bytes: int) -> Callable[[M], M]:
+    """Gives the most bytes of a message that a servicer's method reads, if they are more than a few names have."""
+
+    def mark(method: M) -> M:
+        method.most_bytes = most_bytes  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def add_service(
+    server: grpc.aio.Server, servicer: object, descriptor: ServiceDescriptor, calls: Calls, name: str = ""
+) -> None:
+    """Registers all methods of a service, each implemented by the servicer's method of the same name.
+
+    Args:
+        server: The server.
+        servicer: What answers.
+        descriptor: The service's methods and their messages.
+        calls: Where the calls are noted while they run.
+        name: The service's name, if it has another one than the descriptor's.
+    """
     handlers = {
-        method.name: _handler(getattr(servicer, method.name), method) for method in descriptor.methods
+        method.name: _handler(getattr(servicer, method.name), method, calls) for method in descriptor.methods
     }
-    server.add_registered_method_handlers(descriptor.full_name, handlers)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, handlers),))
+    name = name or descriptor.full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
 
-def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
-    parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
+def _handler(
+    method: Callable[..., Any], descriptor: MethodDescriptor, calls: Calls
+) -> grpc.RpcMethodHandler[Any, Any]:
+    most_bytes = getattr(method, "most_bytes", MAX_NAMES_BYTES)
+    parse = _parser(descriptor.input_type, most_bytes)
     answer = message_factory.GetMessageClass(descriptor.output_type)
     if descriptor.client_streaming and descriptor.server_streaming:
         make = grpc.stream_stream_rpc_method_handler
@@ -90,69 +129,94 @@ def _handler(method: Callable[..., Any], descriptor: MethodDescriptor) -> grpc.R
         make = grpc.unary_unary_rpc_method_handler
     wrap = _streaming if descriptor.server_streaming else _single
     deserialize: Callable[[bytes], Any] = parse
-    incoming: Callable[[Any], Any] = _message
+    incoming: _Incoming = _message
     if descriptor.client_streaming:
         deserialize = _Received
         incoming = partial(_each if hasattr(method, "answers_each") else _messages, parse)
-    return make(wrap(method, incoming, answer, descriptor.full_name), deserialize, answer.SerializeToString)
+    begin = partial(calls.begin, rests=hasattr(method, "rests"), resumes=hasattr(method, "resumes"))
+    handle = wrap(_Method(method, incoming, begin, descriptor.full_name), answer)
+    return make(handle, deserialize, answer.SerializeToString)
 
 
 _Parse = Callable[[bytes], Message | Malformed]
+_Incoming = Callable[[Any, Call], Any]
 
 
-def _parser(kind: type[Message]) -> _Parse:
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A servicer's method, and what it needs."""
+
+    implementation: Callable[..., Any]
+    incoming: _Incoming
+    """Makes the method's argument from what gRPC delivers."""
+    begin: Callable[[Context], Call]
+    name: str
+
+
+def _parser(kind: Descriptor, most_bytes: int) -> _Parse:
+    message = message_factory.GetMessageClass(kind)
+
     def parse(data: bytes) -> Message | Malformed:
         try:
-            return kind.FromString(data)
+            check_message(data, kind, most_bytes)
+            return message.FromString(data)
+        except DomainError as error:
+            return Malformed(kind.full_name, data, error)
         except DecodeError:
-            return Malformed(kind.DESCRIPTOR.full_name, data)
+            return Malformed(kind.full_name, data)
 
     return parse
 
 
-def _message(request: Message | Malformed) -> Message:
+def _message(request: Message | Malformed, _: Call | None = None) -> Message:
     if isinstance(request, Malformed):
         raise request.error()
     return request
 
 
-async def _each(parse: _Parse, requests: AsyncIterator[_Received]) -> AsyncIterator[Message | Malformed]:
-    async for request in requests:
+async def _each(
+    parse: _Parse, requests: AsyncIterator[_Received], call: Call
+) -> AsyncIterator[Message | Malformed]:
+    async for request in call.messages(requests):
         yield parse(request.take())
 
 
-async def _messages(parse: _Parse, requests: AsyncIterator[_Received]) -> AsyncIterator[Message]:
-    async for request in requests:
+async def _messages(parse: _Parse, requests: AsyncIterator[_Received], call: Call) -> AsyncIterator[Message]:
+    async for request in call.messages(requests):
         yield _message(parse(request.take()))
 
 
-def _single(
-    method: Callable[..., Awaitable[Message]], incoming: Callable[..., Any], answer: type[Message], name: str
-) -> Callable[..., Awaitable[Message]]:
+def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[Message]]:
     # The message sent with an error's status: none.
     nothing = answer()
 
     async def handle(request: Any, context: Context) -> Message:
+        call = method.begin(context)
         try:
-            return await method(incoming(request), context)
+            check_metadata(context)
+            found: Message = await method.implementation(method.incoming(request, call), context)
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
-            end(context, _told(error, name))
-            return nothing
+            end(context, _told(error, method.name))
+            found = nothing
+        call.sending()
+        return found
 
     return handle
 
 
-def _streaming(
-    method: Callable[..., AsyncIterator[Message]], incoming: Callable[..., Any], _: type[Message], name: str
-) -> Callable[..., AsyncIterator[Message]]:
+def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator[Message]]:
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
+        call = method.begin(context)
         try:
+            check_metadata(context)
             # Closed at once when the caller leaves, not when the garbage collector finds it.
-            async with aclosing(method(incoming(request), context)) as responses:  # type: ignore[type-var]
+            async with aclosing(method.implementation(method.incoming(request, call), context)) as responses:
                 async for response in responses:
+                    call.sending()
                     yield response
+                    call.sent()
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
-            await abort(context, _told(error, name))
+            await abort(context, _told(error, method.name))
 
     return handle
 

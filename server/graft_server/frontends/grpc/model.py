@@ -12,7 +12,9 @@ from graft_server.domain.examples import Example
 from graft_server.frontends.grpc.converters import models as answers
 from graft_server.frontends.grpc.converters.requests import evaluated_examples, received_files, selector
 from graft_server.frontends.grpc.errors import Context
+from graft_server.frontends.grpc.handlers import takes
 from graft_server.frontends.grpc.paging import page, page_request
+from graft_server.frontends.grpc.sizes import MAX_LIST_BYTES, MAX_REQUEST_BYTES
 from graft_server.frontends.grpc.times import keep_alive
 
 
@@ -69,6 +71,7 @@ class ModelService:
         examples, token = await page(listed, lambda it: answers.stored_example(it, include_input=with_inputs))
         return pb.ListExamplesResponse(examples=examples, next_page_token=token)
 
+    @takes(MAX_LIST_BYTES)
     async def DeleteExamples(
         self, request: pb.DeleteExamplesRequest, _: Context
     ) -> pb.DeleteExamplesResponse:
@@ -92,6 +95,7 @@ class ModelService:
             async for chunk in chunks:
                 yield answers.export_response(chunk)
 
+    @takes(MAX_REQUEST_BYTES)
     async def EvaluateModel(
         self, requests: AsyncIterator[pb.EvaluateModelRequest], _: Context
     ) -> pb.EvaluateModelResponse:

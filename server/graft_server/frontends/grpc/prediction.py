@@ -9,14 +9,14 @@ from contextlib import aclosing
 
 from graft.v1 import prediction_pb2 as pb
 from graft_server.api.predictions import PredictionApi
-from graft_server.domain.errors import AgedError
 from graft_server.frontends.grpc.ageing import RequestsUntilAge
 from graft_server.frontends.grpc.converters import predictions as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES
 from graft_server.frontends.grpc.converters.requests import prediction_request, streamed_request
 from graft_server.frontends.grpc.errors import Context
-from graft_server.frontends.grpc.handlers import Malformed, answers_each
+from graft_server.frontends.grpc.handlers import Malformed, answers_each, resumes, takes
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES
 
 
 class PredictionService:
@@ -27,6 +27,7 @@ class PredictionService:
         self._predictions = predictions
         self._max_age_s = max_age_s
 
+    @takes(MAX_REQUEST_BYTES)
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts for some inputs with one model."""
         found = await self._predictions.predict(
@@ -34,7 +35,9 @@ class PredictionService:
         )
         return await answers.predict_response(found)
 
+    @takes(MAX_REQUEST_BYTES)
     @answers_each
+    @resumes
     async def PredictStream(
         self, requests: AsyncIterator[pb.PredictStreamRequest | Malformed], context: Context
     ) -> AsyncIterator[pb.PredictStreamResponse]:
@@ -48,8 +51,6 @@ class PredictionService:
         async with aclosing(stream) as found:
             async for answer in found:
                 yield await answers.stream_response(answer)
-        if taken.reached:
-            raise AgedError
 
 
 def _deadline(context: Context) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 from graft_server.api.adaptations import AdaptationApi
@@ -14,18 +15,28 @@ from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
 from graft_server.domain.errors import StoreError
 from graft_server.frontends.grpc.adaptation import AdaptationService
+from graft_server.frontends.grpc.calls import Calls
 from graft_server.frontends.grpc.handlers import add_service
+from graft_server.frontends.grpc.health import HealthService
 from graft_server.frontends.grpc.listening import SocketFile, require_usable, shown
 from graft_server.frontends.grpc.model import ModelService
 from graft_server.frontends.grpc.prediction import PredictionService
-
-MAX_REQUEST_BYTES = 32 << 20
+from graft_server.frontends.grpc.reflection import add_reflection
+from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES, MAX_TRANSPORTED_METADATA_BYTES
 
 _ADAPTATION = adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"]
 _PREDICTION = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 _MODEL = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _NAMES = tuple(it.full_name for it in (_ADAPTATION, _PREDICTION, _MODEL))
-_Status = health_pb2.HealthCheckResponse
+CATALOGUE = "graft.catalogue"
+"""The name under which health says whether what other servers publish and delete is known here."""
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+_UNCOMPRESSED = 1 << grpc.Compression.NoCompression
+SETTLE_S = 0.25
+"""The time for the statuses of calls that were ended to reach their clients."""
+LINGER_S = 0.1
+"""The time for clients to hang up by themselves once no call runs: one that is idle may not even look."""
 
 
 class GrpcServer:
@@ -48,16 +59,19 @@ class GrpcServer:
             max_connection_age_s: The age at which connections are closed gracefully; 0: never.
         """
         self._server = grpc.aio.server(options=_options(max_connection_age_s))
-        add_service(self._server, AdaptationService(adaptations, max_connection_age_s), _ADAPTATION)
-        add_service(self._server, PredictionService(predictions, max_connection_age_s), _PREDICTION)
-        add_service(self._server, ModelService(models), _MODEL)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-        self._socket_files: list[SocketFile] = []
-        self._changes: set[asyncio.Task[None]] = set()
+        self._calls = Calls()
+        self._health = HealthService((*_NAMES, CATALOGUE))
+        for servicer, service in (
+            (AdaptationService(adaptations, max_connection_age_s), _ADAPTATION),
+            (PredictionService(predictions, max_connection_age_s), _PREDICTION),
+            (ModelService(models), _MODEL),
+            (self._health, _HEALTH),
+        ):
+            add_service(self._server, servicer, service, self._calls)
+        add_reflection(self._server, (*_NAMES, _HEALTH.full_name), self._calls)
         self._stopping = False
+        self._stopped: asyncio.Future[None] | None = None
+        self._socket_files: list[SocketFile] = []
         self._usable: dict[str, bool] = {}
         """Whether services are usable, by name, as far as it was reported: maybe before the server starts."""
 
@@ -85,18 +99,39 @@ class GrpcServer:
     async def start(self) -> None:
         """Answers requests from now on."""
         await self._server.start()
-        await self._set_health(_Status.SERVING)
+        self._health.set(True)
         for name, usable in self._usable.items():
-            self._set_usable(name, usable)
+            self._health.set(usable, name)
 
-    async def refuse(self) -> None:
+    def refuse(self) -> None:
         """Reports to clients that they should use another server; requests are still answered."""
         self._stopping = True
-        await self._set_health(_Status.NOT_SERVING)
+        self._health.set(False)
 
-    async def stop(self, grace_s: float) -> None:
-        """Takes no more requests, lets running calls finish within the time, and ends the rest."""
-        await self._server.stop(grace_s)
+    def drain(self) -> None:
+        """Takes no more connections and calls, and ends the calls that wait for their clients."""
+        self._calls.drain()
+        self._health.end()
+        self._stopped = asyncio.ensure_future(self._server.stop(math.inf))
+
+    async def finish(self) -> None:
+        """Returns when calls that are at work have finished, and the others have been told. It has been drained."""
+        await self._calls.worked()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await self._calls.ended()
+        if self._stopped is not None:
+            await asyncio.wait((self._stopped,), timeout=LINGER_S)
+
+    async def close(self) -> None:
+        """Ends all calls and connections at once."""
+        await self._server.stop(None)
+        if self._stopped is not None:
+            await self._stopped
+        self.remove_socket_files()
+
+    def remove_socket_files(self) -> None:
+        """Removes the files of the UNIX sockets that it listened on."""
         for file in self._socket_files:
             file.remove()
 
@@ -108,23 +143,26 @@ class GrpcServer:
         """Reports whether this server can take adaptations in and publish versions."""
         self._set_usable(_ADAPTATION.full_name, usable)
 
+    def catalogue_followed(self, followed: bool) -> None:
+        """Reports whether the catalogue is followed: if not, this server may answer as if others had done nothing."""
+        self._set_usable(CATALOGUE, followed)
+
     def _set_usable(self, name: str, usable: bool) -> None:
         self._usable[name] = usable
-        if self._stopping:
-            return
-        status = _Status.SERVING if usable else _Status.NOT_SERVING
-        task = asyncio.create_task(self._health.set(name, status))
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *_NAMES):
-            await self._health.set(name, status)
+        if not self._stopping:
+            self._health.set(usable, name)
 
 
 def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # gRPC bounds a message as it comes, not as it is inflated to: 1 MiB may become 1 GiB. So compressed requests
+        # are refused (UNIMPLEMENTED) when their headers come, and what is compressed all the same is not inflated.
+        ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED),
+        ("grpc.per_message_decompression", 0),
+        # Between two different limits gRPC refuses at random.
+        ("grpc.max_metadata_size", MAX_TRANSPORTED_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_TRANSPORTED_METADATA_BYTES),
         # Two servers on one port would silently share its connections.
         ("grpc.so_reuseport", 0),
         # Clients ping every 10 or 20 s. gRPC would close a connection that pings more often

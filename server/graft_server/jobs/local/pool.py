@@ -21,8 +21,9 @@ from typing import Any, cast
 import msgspec
 
 from graft_server.domain.errors import DrainingError, WorkerError
-from graft_server.jobs.job import NOWHERE, Job, OnProgress, P, Place, R
+from graft_server.jobs.job import NOWHERE, TEMPORARY, Job, OnProgress, P, Place, R
 from graft_server.jobs.local import frames
+from graft_server.sharing.owned_folders import sweep
 from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.turns import Turns
 
@@ -110,6 +111,7 @@ class LocalJobs:
             chores = [*self._chores, *(asyncio.ensure_future(it.ended()) for it in self._all)]
             await asyncio.gather(*chores, return_exceptions=True)
             self._all = {it for it in self._all if it.alive}
+        await self._sweep()
 
     @asynccontextmanager
     async def _turn(self, job: Job[Any, Any]) -> AsyncIterator[None]:
@@ -173,8 +175,14 @@ class LocalJobs:
         worker.kill()
         self._start_chore(self._replace(worker, fresh=fresh))
 
+    async def _sweep(self) -> None:
+        """Removes the temporary files of workers that have ended."""
+        if self._place.cache:
+            await asyncio.to_thread(sweep, Path(self._place.cache) / TEMPORARY)
+
     async def _replace(self, worker: _Worker, *, fresh: bool) -> None:
         await worker.ended()
+        await self._sweep()
         self._all.discard(worker)
         if fresh or self._closed or self._turns.waiting or len(self._all) >= self._size:
             return  # where jobs wait, the next one starts its own

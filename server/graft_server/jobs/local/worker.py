@@ -9,11 +9,13 @@ heavy itself: what a job needs is what the job's function imports.
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +23,10 @@ from typing import BinaryIO
 
 import msgspec
 
-from graft_server.domain.errors import DomainError, WorkerError
-from graft_server.jobs.job import Place, Progress, implementation
+from graft_server.domain.errors import DomainError, StoreFullError, WorkerError
+from graft_server.jobs.job import TEMPORARY, Place, Progress, implementation
 from graft_server.jobs.local import frames
+from graft_server.sharing.owned_folders import scratch
 
 _PR_SET_PDEATHSIG = 1
 # Serving comes first: lower priority than the server, and the first to go where memory runs out.
@@ -32,6 +35,8 @@ _OOM_SCORE = 500
 # The allocator of glibc would keep what is freed from blocks of up to 32 MiB once it has seen such a block, 180 MiB
 # more of 15,000 examples than without; larger blocks than this go back to the system at once.
 _M_MMAP_THRESHOLD, _KEPT_BYTES = -3, 1 << 20
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ def main() -> None:
     if (data := frames.read(calls)) is None:
         return
     place = msgspec.msgpack.decode(data, type=Place)
+    _lead_temporary_files(place)
     while (data := frames.read(calls)) is not None:
         call = msgspec.msgpack.decode(data, type=frames.Call)
         answers.write(_answer(call, place, answers))
@@ -85,6 +91,17 @@ def _settle(parent: int) -> None:
         sys.exit(1)
 
 
+def _lead_temporary_files(place: Place) -> None:
+    """Has libraries put their temporary files into the cache: who replaces this process removes them."""
+    if not place.cache:
+        return
+    try:
+        tempfile.tempdir = str(scratch(Path(place.cache) / TEMPORARY))
+        os.environ["TMPDIR"] = tempfile.tempdir
+    except OSError as error:
+        _log.warning("worker: no folder for temporary files in the cache: %s", error)
+
+
 def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
     def progress(what: Progress) -> None:
         answers.write(frames.encode(frames.Progress(what)))
@@ -99,6 +116,10 @@ def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
         return frames.encode(frames.raised(error))
     except MemoryError:
         return frames.encode(frames.raised(_out_of_memory(), traceback.format_exc()))
+    except OSError as error:
+        if error.errno in _FULL:
+            return frames.encode(frames.raised(_no_space(error), traceback.format_exc()))
+        return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 -- whatever a job raises ends the job, not the worker
         return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
 
@@ -107,6 +128,15 @@ def _out_of_memory() -> WorkerError:
     return WorkerError(
         "The job needed more memory than the machine has free: use fewer examples, or give the server more.",
         reason="WORKER_OUT_OF_MEMORY",
+    )
+
+
+def _no_space(error: OSError) -> StoreFullError:
+    where = f" for {Path(str(error.filename)).name}" if error.filename else ""
+    return StoreFullError(
+        f"The disk where the job ran has no space left{where}: free or add some in the folder of the server's cache, "
+        "or give it another one (--cache), then try again.",
+        reason="CACHE_FULL",
     )
 
 

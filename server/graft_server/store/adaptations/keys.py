@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from graft_server.domain.names import IDENTIFIER
 from graft_server.store.catalogue.versions import model_folder
 
 
@@ -16,6 +19,14 @@ def stored_name(adaptation_id: str, deletion: int) -> str:
         deletion: The number of the catalogue's entry that last deleted the model, or 0.
     """
     return f"{adaptation_id}@{deletion}" if deletion else adaptation_id
+
+
+_NAME = re.compile(rf"({IDENTIFIER})(?:@([1-9][0-9]{{0,19}}))?")
+
+
+def is_stored_name(name: str) -> bool:
+    """Whether `stored_name` can have made a name: any other is not this software's."""
+    return _NAME.fullmatch(name) is not None
 
 
 def parsed_name(name: str) -> tuple[str, int]:

@@ -10,8 +10,8 @@ from datetime import datetime
 
 from graft_server.domain.adaptation import Start
 from graft_server.domain.errors import CorruptError, MissingError, NewerError
-from graft_server.domain.names import shown
-from graft_server.store.adaptations.keys import adaptation_folder, parsed_name, start_key
+from graft_server.domain.names import is_model, shown
+from graft_server.store.adaptations.keys import adaptation_folder, is_stored_name, parsed_name, start_key
 from graft_server.store.catalogue.versions import model_folder
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 
@@ -76,9 +76,17 @@ class Beginnings:
 
 def list_adaptations(objects: Objects, model: str) -> list[str]:
     """Returns the names that a model's adaptations are stored by, sorted."""
-    names = objects.folders(f"{model_folder(model)}adaptations/")
     # A deletion, or a crash before the start was durable, leaves a folder without a start.
-    return [it for it in names if objects.exists(start_key(model, it))]
+    return [it for it in _names(objects, model) if objects.exists(start_key(model, it))]
+
+
+def _names(objects: Objects, model: str) -> list[str]:
+    """The names of a model's adaptations, also of those without a start; others are logged."""
+    folder = f"{model_folder(model)}adaptations/"
+    names = objects.folders(folder)
+    for stray in (it for it in names if not is_stored_name(it)):
+        _log.warning("store: %s%s is the name of no adaptation: it is passed over", folder, stray)
+    return [it for it in names if is_stored_name(it)]
 
 
 def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
@@ -89,6 +97,9 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
         for segment in objects.folders(f"models/{namespace}"):
             if segment == "_":
                 model = namespace.rstrip("/")
+                if not is_model(model):
+                    _log.warning("store: models/%s is the name of no model: it is passed over", model)
+                    continue
                 yield from ((model, it) for it in list_adaptations(objects, model))
             else:
                 unvisited.append(f"{namespace}{segment}/")
@@ -101,7 +112,7 @@ def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str
     a newer release began is not: that release removes it.
     """
     found = []
-    for name in objects.folders(f"{model_folder(model)}adaptations/") if deletion else ():
+    for name in _names(objects, model) if deletion else ():
         if parsed_name(name)[1] >= deletion:
             continue  # it began after that
         try:

@@ -24,7 +24,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.model import LIVE, ManifestRef, Model, Version, no_alias
-from graft_server.domain.names import shown
+from graft_server.domain.names import listed, shown
 from graft_server.store.catalogue import stored_state
 from graft_server.store.catalogue.entries import (
     CancelAdaptation,
@@ -170,7 +170,7 @@ class Catalogue:
             aliases = sorted(alias for alias, number in known.aliases.items() if number == version)
             if aliases:
                 raise StateError(
-                    f"Version {version} of model {shown(model)} is what {', '.join(map(shown, aliases))} "
+                    f"Version {version} of model {shown(model)} is what {listed(aliases)} "
                     "points at: point the alias elsewhere with SetAlias first.",
                     reason="VERSION_IN_USE",
                     field="version",

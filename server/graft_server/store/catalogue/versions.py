@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from graft_server.domain.model import Manifest, ManifestRef
 from graft_server.domain.report import Report
@@ -50,6 +51,15 @@ def read_manifest(objects: Objects, ref: ManifestRef) -> Manifest:
     return decode_json(ref.key, _verified(objects, ref.key, ref.sha256), Manifest)
 
 
+def read_head(objects: Objects, ref: ManifestRef) -> tuple[Manifest, bytes]:
+    """Returns a version's manifest and its head, read at once; or raises ObjectMissingError or CorruptError."""
+    key = version_folder(ref) + HEAD
+    with ThreadPoolExecutor(1) as beside:
+        data = beside.submit(objects.get, key)
+        manifest = read_manifest(objects, ref)
+    return manifest, _checked(key, data.result(), manifest.parts[HEAD])
+
+
 def read_part(objects: Objects, ref: ManifestRef, manifest: Manifest, name: str) -> bytes:
     """Returns a part, or raises ObjectMissingError or CorruptError."""
     return _verified(objects, version_folder(ref) + name, manifest.parts[name])
@@ -80,7 +90,10 @@ def version_folder(ref: ManifestRef) -> str:
 
 
 def _verified(objects: Objects, key: str, sha256: str) -> bytes:
-    data = objects.get(key)
+    return _checked(key, objects.get(key), sha256)
+
+
+def _checked(key: str, data: bytes, sha256: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise corrupt(key, "it is not the object that was published")
     return data

@@ -1,31 +1,51 @@
 """Durable, atomic creation of files in a local folder.
 
 A file is written and fsynced under a temporary name, hard-linked to its own (which fails if that exists),
-and the folder is fsynced: a reader that sees the name sees the whole file, even after a power cut. Temporaries
+and the folder is fsynced: a reader that sees the name sees the whole file, even after a power cut. Where there are no
+hard links, it is renamed, as long as the system can refuse to replace (see `naming`). Temporaries
 live in one folder at the root, so that sweeping them does not walk the store, and are locked by the process
 that writes them: a process id would mean nothing across containers, where every server may be process 1.
+
+Files and folders are for the user of the server alone, unless the root says that its group shares the store: it
+can be written by the group and hands the group on (setgid), as Kubernetes' fsGroup leaves a volume.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
+import stat
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from graft_server.store.objects.naming import give_name, require_naming
+
 # obstore does not list names that end in "#" and digits, its own mark of a temporary.
 _WRITING = ".writing"
+_ABANDONED_S = 24 * 3600.0
+"""Where files cannot be locked, what nobody wrote to for so long belongs to nobody."""
+_NOT_SUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
+"""What file systems that people mount answer where they cannot lock a file, or sync a folder."""
 
 
 def prepare(root: Path) -> None:
-    """Makes the folder if there is none, and sweeps temporaries that a killed process left."""
-    _make_folder(root / _WRITING)
-    for temporary in (root / _WRITING).iterdir():
+    """Makes the folder if there is none, and sweeps temporaries that a killed process left.
+
+    Raises:
+        OSError: The folder cannot be used, or can neither link files nor rename them without replacing others.
+    """
+    writing = root / _WRITING
+    _make_folder(writing, root)
+    for temporary in writing.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), temporary.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink()
+            if _lock(file.fileno(), wait=False) or _is_abandoned(temporary):
+                temporary.unlink()
+    if os.access(writing, os.W_OK):
+        require_naming(writing)
 
 
 def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True) -> None:
@@ -49,10 +69,10 @@ def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True)
             file.flush()
             os.fsync(fd)
             try:
-                os.link(temporary, target)
+                give_name(temporary, target)
             except FileNotFoundError:
-                _make_folder(target.parent)
-                os.link(temporary, target)
+                _make_folder(target.parent, root)
+                give_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     if lasting:
@@ -81,20 +101,51 @@ def sync_parents(root: Path, keys: Iterable[str]) -> None:
 
 
 def _open_temporary(folder: Path) -> tuple[Path, int]:
+    shared = _is_shared(folder.parent)
     while True:
         path = folder / f"#{secrets.randbits(63)}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if shared:
+            os.fchmod(fd, 0o660)
+        _lock(fd, wait=True)
         if os.fstat(fd).st_nlink:
             return path, fd
         os.close(fd)  # swept between open and lock: try again
 
 
-def _make_folder(folder: Path) -> None:
+def _is_shared(root: Path) -> bool:
+    """Whether the root's group shares what is in it."""
+    asked = stat.S_ISGID | stat.S_IWGRP
+    return root.stat().st_mode & asked == asked
+
+
+def _lock(fd: int, *, wait: bool) -> bool:
+    """Locks a file for this process; returns False where files cannot be locked.
+
+    Raises:
+        BlockingIOError: Another process has locked it, and this one is not to wait.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        return False
+    return True
+
+
+def _is_abandoned(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _ABANDONED_S
+
+
+def _make_folder(folder: Path, root: Path) -> None:
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    _make_folder(folder.parent, root)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        if root in folder.parents and _is_shared(root):
+            folder.chmod(0o2770)
     _sync_folder(folder.parent)
 
 
@@ -102,5 +153,9 @@ def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        # Shares of other systems sync a name with its file.
+        if error.errno not in _NOT_SUPPORTED:
+            raise
     finally:
         os.close(fd)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from graft_server.domain.errors import CorruptError, StoreError, StoreFullError
-from graft_server.store.objects import formats, local_folder
+from graft_server.store.objects import formats, local_folder, local_listing
+from graft_server.store.objects.local_listing import Listed
 
 _log = logging.getLogger(__name__)
 _SEAL = re.compile(rb"\n#sealed ([0-9a-f]{32}) ([0-9a-f]{16})\n")
@@ -94,8 +96,8 @@ class Objects:
         except OSError as error:
             # The one message that names a path: whoever starts the server reads it.
             raise StoreError(
-                f"The store's folder {root} cannot be used: {error.strerror}. Give one that can be read and "
-                "written.",
+                f"The store's folder {root} cannot be used by user id {os.geteuid()}: {error.strerror}. Give one that "
+                "can be read and written.",
                 reason="STORE_UNUSABLE",
             ) from error
         return cls(LocalStore(root), root)
@@ -188,8 +190,7 @@ class Objects:
 
     def keys(self, prefix: str) -> list[str]:
         """Returns all keys below a prefix that ends in "/", sorted."""
-        with _faults(prefix):
-            return sorted(entry["path"] for batch in obstore.list(self._store, prefix) for entry in batch)
+        return sorted(it.key for it in self._listed(prefix))
 
     def names_after(self, folder: str, name: str) -> list[str]:
         """Returns the names directly below a folder that ends in "/" and that come after a name, sorted.
@@ -226,14 +227,18 @@ class Objects:
         finally:
             self.delete([key])
 
+    def age(self, key: str) -> timedelta:
+        """Returns the age of an object, by the store's own time; raises ObjectMissingError if there is none."""
+        try:
+            with _faults(key):
+                written: datetime = obstore.head(self._store, key)["last_modified"]
+        except FileNotFoundError:
+            raise ObjectMissingError(key) from None
+        return self.now() - written
+
     def times(self, prefix: str) -> dict[str, datetime]:
         """Returns when each object below a prefix was written, by the store's own time, by key."""
-        with _faults(prefix):
-            return {
-                entry["path"]: entry["last_modified"]
-                for batch in obstore.list(self._store, prefix)
-                for entry in batch
-            }
+        return {it.key: it.modified for it in self._listed(prefix)}
 
     def ages(self, prefix: str) -> dict[str, timedelta]:
         """Returns the age of each object below a prefix, by the store's own time, by key."""
@@ -245,10 +250,7 @@ class Objects:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Returns the size in bytes of each object below a prefix, by key."""
-        with _faults(prefix):
-            return {
-                entry["path"]: entry["size"] for batch in obstore.list(self._store, prefix) for entry in batch
-            }
+        return {it.key: it.size for it in self._listed(prefix)}
 
     def folders(self, prefix: str) -> list[str]:
         """Returns the names one level below a prefix that ends in "/" that have keys below them, sorted.
@@ -256,6 +258,8 @@ class Objects:
         In a local folder, a name remains after its last key is deleted.
         """
         with _faults(prefix):
+            if self._root is not None:
+                return sorted(local_listing.folders(self._root, prefix))
             listed = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
 
@@ -274,6 +278,13 @@ class Objects:
     def get_json(self, key: str, kind: type[T]) -> T:
         """Returns an object's payload as plain data of a type."""
         return decode_json(key, self.get(key), kind)
+
+    def _listed(self, prefix: str) -> list[Listed]:
+        with _faults(prefix):
+            if self._root is not None:
+                return list(local_listing.listed(self._root, prefix))
+            batches = obstore.list(self._store, prefix)
+            return [Listed(it["path"], it["size"], it["last_modified"]) for batch in batches for it in batch]
 
     def _read(self, key: str) -> tuple[bytes, bytes]:
         try:

@@ -16,10 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES = np.unique(np.geomspace(2, 1_000, 40).astype(np.int64))
-"""The numbers of classes that are averaged over."""
+LEAST_CLASSES = 2
+"""The least that a task has."""
+FURTHER = np.unique(np.concatenate([np.arange(24), np.geomspace(24, 1_000, 24).astype(np.int64)]))
+"""How many classes there may be beside those that are known of: every small number, so that none at all is possible
+whatever was seen, and some of the large ones."""
+SPANS = np.gradient(FURTHER.astype(np.float64))
+"""How many numbers each of them stands for."""
 CLASSES_EXPONENT = -1.0
-"""The prior probability of a number of classes falls with its inverse."""
+"""The prior probability of a number of classes falls with its inverse; where labels are declared, with the inverse of
+how many there are beside them."""
 CONCENTRATIONS = np.array([0.3, 1.0, 3.0, 30.0])
 """From shares of very different sizes to equal ones."""
 DECLARED_COMPLETE = 0.95
@@ -92,19 +98,11 @@ def _possible(known: Known) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The numbers of classes that are possible, and the logarithms of their prior weights."""
     if known.closed:
         return np.array([known.declared]), np.zeros(1)
-    weights = CLASSES**CLASSES_EXPONENT * np.gradient(CLASSES.astype(np.float64))
-    classes = CLASSES
-    if known.declared > 1:
-        classes = known.declared + np.append(0, CLASSES - 1)
-        weights = np.append(weights.sum() * DECLARED_COMPLETE / (1 - DECLARED_COMPLETE), weights)
-    least = max(known.declared + known.undeclared, len(known.counts), 2)
-    if least > CLASSES[-1] // 2:
-        classes, weights = (
-            least + np.append(0, CLASSES - 1),
-            np.append(weights.mean(), weights[: len(CLASSES)]),
-        )
-    possible = classes >= least
-    return classes[possible], np.log(weights[possible])
+    classes = max(known.declared + known.undeclared, len(known.counts), LEAST_CLASSES) + FURTHER
+    weights = SPANS * (classes - max(known.declared, 1) + 1.0) ** CLASSES_EXPONENT
+    if known.declared > 1 and classes[0] == known.declared:
+        weights[0] = weights[1:].sum() * DECLARED_COMPLETE / (1 - DECLARED_COMPLETE)
+    return classes, np.log(weights)
 
 
 def log_gamma(values: NDArray[np.float64]) -> NDArray[np.float64]:

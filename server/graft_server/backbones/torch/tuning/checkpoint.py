@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -60,6 +62,17 @@ class Checkpoint:
         if self.newer:
             return
         temporary = self.path.with_suffix(".new")
+        try:
+            self._write(temporary, state, weights, best, optimizer)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            _log.warning("a tuning's checkpoint cannot be written, so if killed it begins anew: %s", error)
+            temporary.unlink(missing_ok=True)
+            return
+        temporary.replace(self.path)
+
+    def _write(
+        self, path: Path, state: State, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
+    ) -> None:
         torch.save(
             {
                 "format": FORMAT,
@@ -70,25 +83,40 @@ class Checkpoint:
                 "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
             },
-            temporary,
+            path,
         )
-        temporary.replace(self.path)
 
     def load(self, optimizer: torch.optim.Optimizer) -> tuple[State, Weights, Weights] | None:
         """State, weights and best weights; puts the optimizer's and the generator's state in place.
 
-        None if there is none of the same tuning.
+        None if there is none of the same tuning, or what is there cannot be read: it begins anew then.
         """
+        if not self.path.exists():
+            return None
+        before = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
         try:
             kept = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError):
+            if kept.get("format", FORMAT) > FORMAT:
+                self.newer = True
+                _log.warning("the checkpoint of a newer release is left as it is: the tuning starts anew")
+                return None
+            if kept["fingerprint"] != self.fingerprint:
+                return None
+            state = msgspec.json.decode(kept["state"], type=State)
+            weights, best = _tensors(kept["weights"]), _tensors(kept["best"])
+            optimizer.load_state_dict(kept["optimizer"])
+            torch.set_rng_state(kept["random"])
+        except Exception as error:  # noqa: BLE001 - garbage fails in ways of its own
+            _log.warning("a tuning's checkpoint cannot be read, so the tuning begins anew: %r", error)
+            self.path.unlink(missing_ok=True)
+            optimizer.load_state_dict(before[0])
+            torch.set_rng_state(before[1])
             return None
-        if kept.get("format", FORMAT) > FORMAT:
-            self.newer = True
-            _log.warning("the checkpoint of a newer release is left as it is: the tuning starts anew")
-            return None
-        if kept["fingerprint"] != self.fingerprint:
-            return None
-        optimizer.load_state_dict(kept["optimizer"])
-        torch.set_rng_state(kept["random"])
-        return msgspec.json.decode(kept["state"], type=State), kept["weights"], kept["best"]
+        return state, weights, best
+
+
+def _tensors(kept: Any) -> Weights:
+    if not all(isinstance(it, torch.Tensor) and bool(torch.isfinite(it).all()) for it in kept.values()):
+        raise ValueError("its weights are no finite numbers")
+    weights: Weights = kept
+    return weights

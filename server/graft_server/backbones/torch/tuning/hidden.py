@@ -7,6 +7,7 @@ tuned. Up to a bound it is kept in memory, beyond it on disk, in half precision.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,8 +100,11 @@ class Hidden:
             kept = np.empty(whole, np.float16)
         else:
             path = self._folder / HIDDEN_FILE
-            kept = np.memmap(path, np.float16, "w+", shape=whole)
-            path.unlink()  # it is there for as long as this process is
+            with path.open("w+b") as file:
+                path.unlink()  # it is there for as long as this process is
+                # A full disk is an error here; where there is no room for a page of a mapped file, the process dies.
+                os.posix_fallocate(file.fileno(), 0, math.prod(whole) * 2)
+                kept = np.memmap(file, np.float16, "r+", shape=whole)
 
         def fill(rows: NDArray[np.int64]) -> int:
             for row, own in zip(rows, self._of(rows), strict=True):

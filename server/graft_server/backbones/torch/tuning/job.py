@@ -45,7 +45,7 @@ def tune(payload: Tuning, place: Place, progress: OnProgress) -> Tuned:
     ground = Ground(
         backbone=backbone,
         recipe=payload.recipe,
-        examples=_examples(objects, payload, backbone, folder),
+        examples=_examples(objects, payload, backbone),
         graph=cache.require(graph),
         below_graph=cache.require(cache.below(backbone.encoder_id, below)) if below else None,
         folder=folder,
@@ -61,8 +61,8 @@ def tune(payload: Tuning, place: Place, progress: OnProgress) -> Tuned:
     return dataclasses.replace(outcome.tuned, made=made)
 
 
-def _examples(objects: Objects, payload: Tuning, backbone: Backbone, folder: Path) -> Examples:
-    """The examples, prepared on disk: no name leads to the files, so that they are gone with this process."""
+def _examples(objects: Objects, payload: Tuning, backbone: Backbone) -> Examples:
+    """The examples, prepared on disk, where the worker's temporary files are: gone with this process."""
     chosen = TuningSet.read(objects, payload.prepared)
     inputs = read_inputs(objects, payload.model, payload.sources)
     if not inputs.keys() >= set(chosen.ids):
@@ -73,7 +73,7 @@ def _examples(objects: Objects, payload: Tuning, backbone: Backbone, folder: Pat
     preprocessor = backbone.preprocessor()
     if isinstance(preprocessor, Bounded):
         preprocessor = preprocessor.within(payload.limits)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="prepared-") as prepared:
+    with tempfile.TemporaryDirectory(prefix="prepared-") as prepared:
         Examples.write(
             Path(prepared),
             # One after the other: pixels and samples are far larger than the files that they come from.
