@@ -431,7 +431,7 @@ async def _a_bundle_comes_file_by_file(caller: Caller) -> None:
     received = {path: ReceivedFile(digests[path], len(data)) for path, data in files.items()}
     received["model.onnx"] = ReceivedFile(digests["model.onnx"], 1000)
     received["labels.json"] = ReceivedFile(digests["model.onnx"], 2)
-    export = caller.service.models.export_model(model, Selector(version=1), received, keep_alive_s=0.001)
+    export = caller.service.models.export_model(model, Selector(version=1), received, keep_alive_s=0.1)
     rest: dict[str, bytes] = {}
     async with aclosing(export) as chunks:
         first = await anext(chunks)
