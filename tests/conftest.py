@@ -260,6 +260,12 @@ class Wire:
             _answer(call, message)
         return Failure.of_error(raised.value)
 
+    def rejected(self, model: str, adaptation_id: str) -> list[adaptation_pb2.Rejection]:
+        """What is stored of the rejected changes of an adaptation that takes no more."""
+        request = adaptation_pb2.WatchAdaptationRequest(model=model, adaptation_id=adaptation_id)
+        watched = self.adaptation.WatchAdaptation(request, timeout=CALL_TIMEOUT_S)
+        return [one for it in watched for one in it.rejected.rejected]
+
     def failure(self, failed: status_pb2.Status | grpc.RpcError) -> Failure:
         """What a status inside a message, or a call's error, says."""
         return Failure.of_error(failed) if isinstance(failed, grpc.RpcError) else Failure.of_status(failed)

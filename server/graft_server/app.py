@@ -29,8 +29,8 @@ from graft_server.backbones.decoding.images import ImageLimits
 from graft_server.backbones.decoding.limits import MediaLimits
 from graft_server.backbones.graphs.cache import EncoderCache
 from graft_server.backbones.tunings import Tunings
-from graft_server.encoding.loading import TrunkSettings
-from graft_server.encoding.trunk import OnChange, Trunk, TrunkState
+from graft_server.encoding.loading import TrunkSettings, TrunkState
+from graft_server.encoding.trunk import OnChange, Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -52,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 STORE_THREADS = 32
 """More than computing needs: they wait for a disk or a bucket, and one request may take several."""
+CLOSE_S = 5.0
+"""The time for everything to close once no call runs: it may wait for a store that hangs."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -100,12 +102,24 @@ class Service:
         self._preparing = Threads("preparing", place.threads)
         self._learning = Threads("learning", place.threads)
         self.trunks = trunks_of(settings, on_trunk_change, self._preparing, objects)
+        self._reading = Threads("reading", STORE_THREADS)
         self._versions = Versions(
-            objects, catalogue, self.trunks, settings.heads_memory_mb << 20, on_followed
+            objects,
+            catalogue,
+            self.trunks,
+            settings.heads_memory_mb << 20,
+            on_followed,
+            reading=self._reading,
         )
         self._tuner = Tuner(self._jobs, self._tuning_jobs, Tunings(objects, place))
         publisher = Publisher(
-            objects, catalogue, self._jobs, self._tuner, self._versions.put_in_service, self._learning
+            objects,
+            catalogue,
+            self._jobs,
+            self._tuner,
+            self._versions.put_in_service,
+            self._learning,
+            self._reading,
         )
         self._adaptations = Adaptations(publisher, self.trunks, limits_of(settings))
         self._renewals = Renewals(
@@ -173,6 +187,7 @@ class Service:
         await self.trunks.close()
         self._preparing.close()
         self._learning.close()
+        self._reading.close()
 
     def tell_of_newer(self) -> None:
         """Calls `on_newer` if the catalogue has entries of a newer release and it was not called yet."""
@@ -243,7 +258,11 @@ class App:
             StoreError: An address cannot be used.
         """
         self.addresses = tuple([self._grpc.listen(it) for it in self._settings.addresses])
-        await self.service.start()
+        try:
+            await self.service.start()
+        except BaseException:
+            self._grpc.remove_socket_files()
+            raise
         await self._grpc.start()
         self.service.tell_of_newer()
         if not self.service.predictions_usable:
@@ -263,7 +282,7 @@ class App:
         self._grpc.drain()
         await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
         await self._grpc.close()
-        await self.service.close()
+        await _unhurried(self.service.close(), asyncio.Event(), CLOSE_S)
 
     async def _finish(self) -> None:
         await self.service.drain()

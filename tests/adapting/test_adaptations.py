@@ -14,24 +14,27 @@ import pytest
 
 from graft_server.adapting import adaptations
 from graft_server.adapting.adaptation import Adaptation, Reason, Work
-from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
+from graft_server.adapting.intake.writer_stream import Incoming
 from graft_server.adapting.publishing.fine_tuning import Plan, Tuner
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
-from graft_server.domain.errors import DomainError, StateError, StoreError
+from graft_server.domain.errors import DomainError, IdleError, OverloadError, StateError, StoreError
+from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Version
 from graft_server.domain.report import Evaluation, EvaluationMethod, HeadChoice, Report
-from graft_server.domain.stream import Reconnect
+from graft_server.domain.stream import Accepted, Progress, Reconnect
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
 from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.listing import list_adaptations, list_all_adaptations, remove_adaptation
+from graft_server.store.adaptations.segments import content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.objects.objects import Objects
@@ -374,5 +377,97 @@ def test_what_another_server_has_just_erased_counts_where_a_job_fails_for_it(ben
         it.others.erase_examples("m0", {}, lambda _: False)
         assert await it.publisher.erased("m0", read_at)
         assert not await it.publisher.erased("m1", read_at)
+
+    bench(scenario)
+
+
+def limited(it: Bench, **limits: Any) -> None:
+    it.adaptations._limits = AdaptationLimits(**limits)
+
+
+async def joined(it: Bench, model: str, writer: str = "w") -> Session:
+    request = StartRequest(model, "a", writer, AdaptationSettings(""))
+    return await it.adaptations.join(it.adaptations.check(request))
+
+
+async def told(session: Session) -> list[Any]:
+    """What a caller hears until its call ends, and how it ends."""
+    heard: list[Any] = []
+    try:
+        while (message := await session.next_message()) is not None:
+            heard.append(message)
+    except DomainError as error:
+        heard.append(error)
+    return heard
+
+
+def change(text: str) -> Incoming:
+    return Incoming(content_digest(text.encode()), Change(Example(text, Input(text), "a")))
+
+
+def test_the_limit_of_open_adaptations_holds_exactly_whoever_comes_at_once(bench):
+    async def scenario(it: Bench) -> None:
+        limited(it, open=3)
+        found = await asyncio.gather(*(joined(it, f"m{n}") for n in range(12)), return_exceptions=True)
+        assert sum(isinstance(one, Session) for one in found) == 3
+        assert sum(isinstance(one, OverloadError) for one in found) == 9
+        assert sum(one.attended for one in it.adaptations._open.values()) == 3
+
+    bench(scenario)
+
+
+def test_the_adaptation_that_is_idle_longest_makes_way_and_goes_on_where_it_was(bench):
+    async def scenario(it: Bench) -> None:
+        limited(it, open=2, idle_s=0.0)
+        first, second = await joined(it, "m0"), await joined(it, "m1")
+        for session in (first, second):
+            await session.put(0, [change("one")])
+            await session._stream.flush()
+        third = await joined(it, "m2")
+        acknowledged, reconnect, error = [one for one in await told(first) if not isinstance(one, Progress)]
+        assert acknowledged == Accepted(1)
+        assert reconnect == Reconnect(1)
+        assert isinstance(error, IdleError)
+        assert error.metadata["next_sequence"] == "1"
+        again = await joined(it, "m0")
+        assert again.next_sequence == 1
+        assert isinstance((await told(second))[-1], IdleError)
+        assert sum(one.attended for one in it.adaptations._open.values()) == 2
+        for session in (first, second, third, again):
+            await session.close()
+
+    bench(scenario)
+
+
+def test_work_in_progress_never_makes_way_nor_what_was_idle_for_a_moment(bench):
+    async def scenario(it: Bench) -> None:
+        limited(it, open=1, idle_s=0.0)
+        busy = await joined(it, "m0")
+        busy._open_commits.add("c")  # as while a commit is carried out
+        with pytest.raises(OverloadError):
+            await joined(it, "m1")
+        busy.settle("c")
+        limited(it, open=1, idle_s=600.0)
+        with pytest.raises(OverloadError):
+            await joined(it, "m1")
+        limited(it, open=9, open_per_model=1, idle_s=0.0)
+        request = StartRequest("m0", "another", "w", AdaptationSettings(""))
+        await it.adaptations.join(it.adaptations.check(request))
+        assert isinstance((await told(busy))[-1], IdleError)
+
+    bench(scenario)
+
+
+def test_the_limit_of_calls_holds_for_the_writers_of_one_adaptation(bench):
+    async def scenario(it: Bench) -> None:
+        limited(it, calls=3, idle_s=600.0)
+        found = await asyncio.gather(*(joined(it, "m0", f"w{n}") for n in range(8)), return_exceptions=True)
+        assert sum(isinstance(one, Session) for one in found) == 3
+        refused = [one for one in found if isinstance(one, OverloadError)]
+        assert [one.reason for one in refused] == ["TOO_MANY_CALLS"] * 5
+        limited(it, calls=3, idle_s=0.0)
+        await joined(it, "m0", "late")
+        (adaptation,) = it.adaptations._open.values()
+        assert adaptation.calls == 3
 
     bench(scenario)

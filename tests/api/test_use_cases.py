@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -57,6 +57,7 @@ from graft_server.domain.stream import (
 )
 from graft_server.domain.tasks.single_label import SingleLabelAnswer
 from graft_server.settings import Settings
+from graft_server.store.objects import objects as objects_module
 
 Rows = Sequence[tuple[str, str]]
 FIRST = PageRequest()
@@ -532,3 +533,53 @@ def test_a_store_that_hangs_keeps_no_long_text_waiting(runner, caller):
             await asyncio.gather(*hanging)
 
     assert runner.run(asked_while_the_store_hangs()) == (1, "lock")
+
+
+def test_a_store_that_hangs_stops_nothing_that_is_in_memory(runner, caller, monkeypatch):
+    model, answers = caller.name(), threading.Event()
+    faults = objects_module._faults
+
+    @contextmanager
+    def hanging(key: str) -> Iterator[None]:
+        answers.wait()
+        with faults(key):
+            yield
+
+    async def writer(over: asyncio.Event) -> AsyncIterator[WriterMessage]:
+        yield StartMessage(StartRequest(model, "open", "", AdaptationSettings("")))
+        yield examples(caller.rows)
+        await over.wait()
+
+    async def asked() -> None:
+        service, over = caller.service, asyncio.Event()
+        await caller.publish(model)
+        call = aiter(service.adaptations.adapt(writer(over)))
+        while not isinstance(await anext(call), Accepted):
+            pass
+        monkeypatch.setattr(objects_module, "_faults", hanging)
+        waiting = [
+            asyncio.create_task(it)
+            for _ in range(2 * STORE_THREADS)
+            for it in (
+                service.models.set_alias(model, "another", 1),
+                service.adaptations.get_adaptation(model, "unknown"),
+            )
+        ]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(60):
+                assert await caller.label(model, "the lock is stuck " * 150) == (1, "lock")
+                many = PredictionRequest(model, [Input(f"the lock {n}") for n in range(100)], Selector())
+                assert len((await service.predictions.predict(many)).results) == 100
+                version = await service.models.get_version(model, Selector())
+                assert version.report.examples == len(caller.rows)
+                view = await service.adaptations.get_adaptation(model, "open")
+                assert (view.state, view.writers) == (AdaptationState.OPEN, {"default": len(caller.rows)})
+                assert (await service.models.get_model(model)).latest_version == 1
+        finally:
+            answers.set()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            over.set()
+            await call.aclose()
+
+    runner.run(asked())

@@ -11,8 +11,8 @@ import pytest
 
 from graft_server.backbones.backbone import Backbone
 from graft_server.domain.errors import BackboneError
-from graft_server.encoding.loading import TrunkSettings
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkSettings, TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 

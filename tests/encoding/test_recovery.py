@@ -18,10 +18,10 @@ from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 from graft_server.domain.errors import BackboneError
 from graft_server.domain.examples import Input
 from graft_server.encoding.encoder import Encoder
-from graft_server.encoding.loading import TrunkSettings
+from graft_server.encoding.loading import TrunkSettings, TrunkState
 from graft_server.encoding.queueing import Lane
 from graft_server.encoding.recovery import RecoveringEncoder
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.trunk import Trunk
 
 SOON_S = 0.01
 UNKNOWN_TOKEN = 10**9

@@ -188,6 +188,40 @@ def test_a_full_queue_refuses_with_an_honest_delay(serve, connect, few):
         if error is None:
             assert len(call.result().results) == 8
     assert wire.predict("tests/m", ["the lock"]).version == 1
+    # Nobody is refused for what is larger than the queue: it waits outside.
+    many = [
+        prediction_pb2.PredictStreamRequest(
+            request_id=str(n), request=predict_request("tests/m", ["the lock is stuck"] * 4)
+        )
+        for n in range(40)
+    ]
+    assert {len(it.response.results) for it in stream(wire, many).values()} == {4}
+    assert len(wire.predict("tests/m", ["my bill is wrong"] * 500).results) == 500
+
+
+@pytest.mark.parametrize("kind", ["one request", "a stream"])
+def test_a_lone_text_is_answered_before_the_hundreds_of_another_caller(wire, few_model, kind):
+    texts = [f"the lock of bike {n} is stuck" for n in range(600)]
+    ended = threading.Event()
+    if kind == "one request":
+        bulk = wire.prediction.Predict.future(predict_request(few_model, texts), timeout=120)
+        bulk.add_done_callback(lambda _: ended.set())
+    else:
+        requests = [
+            prediction_pb2.PredictStreamRequest(
+                request_id=str(start), request=predict_request(few_model, texts[start : start + 100])
+            )
+            for start in range(0, len(texts), 100)
+        ]
+        bulk = wire.prediction.PredictStream(iter(requests), timeout=120)
+        bulk.add_callback(ended.set)
+    for _ in range(3):
+        assert wire.predict(few_model, ["my bill is wrong"]).results
+        assert not ended.is_set(), "the lone text has waited for all others"
+    if kind == "one request":
+        assert len(bulk.result().results) == len(texts)
+    else:
+        assert sum(len(it.response.results) for it in bulk) == len(texts)
 
 
 # ------------------------------------------------------------------------------------------ PredictStream

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from graft_server.domain.errors import DrainingError, StateError, StoreError, WorkerError
+from graft_server.domain.errors import DrainingError, StateError, StoreError, StoreFullError, WorkerError
 from graft_server.jobs.job import JobType, Place, Progress
 from graft_server.jobs.local.pool import Limits, LocalJobs
 
@@ -403,3 +403,29 @@ def test_workers_die_with_a_killed_server():
         parent.kill()
     for pid in workers:
         asyncio.run(gone(pid))
+
+
+def test_temporary_files_lie_in_the_cache_and_go_with_their_worker(tmp_path):
+    async def scenario():
+        async with running(place=Place(cache=str(tmp_path))) as jobs:
+            path = await jobs.run(work("temporary"), ignore)
+            with pytest.raises(WorkerError):
+                await jobs.run(work("temporary", "die"), ignore)
+            await jobs.run(work("temporary"), ignore)
+            return Path(path)
+
+    path = asyncio.run(scenario())
+    assert path.is_relative_to(tmp_path / "temporary")
+    assert Path((tmp_path / "left").read_text()).is_relative_to(tmp_path / "temporary")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_full_disk_is_named():
+    async def scenario():
+        async with running() as jobs:
+            with pytest.raises(StoreFullError) as raised:
+                await jobs.run(work("full"), ignore)
+            assert raised.value.reason == "CACHE_FULL"
+            assert "no space left for model.onnx" in raised.value.message
+
+    asyncio.run(scenario())

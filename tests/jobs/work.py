@@ -1,9 +1,11 @@
 """Functions that the tests run as jobs. Worker processes import this file as `work`."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -173,3 +175,18 @@ def swap(payload: Pair, place: Place, progress: OnProgress) -> Pair:
 
 def unmarked(payload, place, progress):
     return "nobody should call this"
+
+
+@job
+def temporary(payload, place, progress):
+    file, path = tempfile.mkstemp()
+    os.close(file)
+    if payload == "die":
+        Path(place.cache, "left").write_text(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+@job
+def full(payload, place, progress):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/model.onnx")

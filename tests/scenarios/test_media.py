@@ -343,14 +343,21 @@ def test_bad_examples_are_rejected_one_by_one(media, model, backbone):
     kind = "image" if backbone in IMAGES else "audio"
     rows = [(made(backbone, label, n), label) for n, label in enumerate(["red", "blue"] * 4)]
     rows += [(types_pb2.Input(**{kind: data}), "red") for data, _ in bad.values()]
-    call = media.adapt(model=model, backbone=backbone)
+    call = media.adapt(model=model, backbone=backbone, adaptation_id="a")
     call.next("started")
-    call.examples(0, upserts(rows))
+    changes = upserts(rows)
+    for it in changes[8:]:
+        it.upsert.subject = "zebulon"
+    call.examples(0, changes)
     rejected = call.accepted(len(rows))
     assert [it.reason for it in rejected] == [reason for _, reason in bad.values()]
     assert {it.field for it in rejected} == {f"upsert.input.{kind}"}
     call.commit("all", close=True)
     assert call.outcomes()[0].summary.examples == 8
+    # Whose they are is known of rejected ones too.
+    assert len(media.rejected(model, "a")) == len(bad)
+    media.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=model, subject="zebulon"), timeout=60)
+    assert media.rejected(model, "a") == []
 
 
 @pytest.mark.parametrize(

@@ -313,13 +313,30 @@ def test_an_input_of_another_kind_fails_alone_and_is_told_what_the_model_reads(w
     assert probabilities(right)
 
 
-def test_an_example_of_another_kind_is_rejected_by_its_sequence(wires, few, model):
-    call = wires.adapt(model=model, backbone="gpt2")
+def test_an_example_of_another_kind_is_rejected_by_its_sequence_and_erased_with_its_subject(
+    wires, few, model
+):
+    call = wires.adapt(model=model, backbone="gpt2", adaptation_id="a")
     call.next("started")
-    call.examples(0, [*few, change(types_pb2.Input(image=b"a picture"), "lock")])
-    (rejected,) = call.accepted(len(few) + 1)
-    assert (rejected.sequence, rejected.reason) == (len(few), "INPUT_WRONG_MODALITY")
-    assert rejected.field == "upsert.input.image"
+    kinds = {
+        "image": types_pb2.Input(image=b"a picture"),
+        "audio": types_pb2.Input(audio=b"a sound"),
+        "text_pair": pair("one", "another"),
+        "features": vector([1.0]),
+    }
+    wrong = [change(it, "lock") for it in kinds.values()]
+    for it in wrong:
+        it.upsert.subject = "zebulon"
+    call.examples(0, [*few, *wrong])
+    rejected = call.accepted(len(few) + len(wrong))
+    assert [it.sequence for it in rejected] == list(range(len(few), len(few) + len(wrong)))
+    assert [it.reason for it in rejected[:3]] == ["INPUT_WRONG_MODALITY"] * 3
+    assert [it.field for it in rejected] == [f"upsert.input.{it}" for it in kinds]
+    call.commit("last", close=True)
+    call.outcomes()
+    assert len(wires.rejected(model, "a")) == len(wrong)
+    wires.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=model, subject="zebulon"), timeout=60)
+    assert wires.rejected(model, "a") == []
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.stream import Committed, Progress, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake
+from graft_server.sharing.refreshing import Refreshing
 from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.features import Features
 from graft_server.store.adaptations.segments import Segment, WriterLog
@@ -83,6 +84,8 @@ class Adaptation:
         store: What is stored of it.
         trunk: The backbone that it uses.
         interim: Its interim head.
+        refresh: Reads what other servers wrote, for as long as that is worth waiting.
+        read_positions: Reads how far each writer is, likewise.
         followed: How many entries of the catalogue it has followed.
     """
 
@@ -107,6 +110,8 @@ class Adaptation:
         self.trunk = trunk
         self.followed = 0
         self._publisher = publisher
+        self.refresh = Refreshing(self._refresh, publisher.reading)
+        self.read_positions = Refreshing(store.read_positions, publisher.reading)
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
         self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
@@ -129,6 +134,9 @@ class Adaptation:
         )
         self._sessions: dict[str, Session] = {}
         self._joining = asyncio.Lock()
+        self._expected = 0
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """The ends of calls that made way, by writer."""
         self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._compacting: asyncio.Task[None] | None = None
@@ -158,15 +166,49 @@ class Adaptation:
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
-        used = self._sessions or self._watchers or self._joining.locked()
+        used = self._sessions or self._expected or self._watchers or self._joining.locked()
         busy = self._publications.busy or self._chores or self._feature_writer.busy or self.interim.busy
         waits = self._continuous.pending or self._compacting
         return not (used or busy or self.interim.wanted or waits)
 
     @property
     def attended(self) -> bool:
-        """Whether this server takes its examples."""
-        return bool(self._sessions)
+        """Whether this server takes its examples, or is about to."""
+        return bool(self._sessions or self._expected)
+
+    @property
+    def idle_s(self) -> float:
+        """How long none of its calls had anything to do, in seconds; 0 if one has, or a commit is carried out."""
+        if self._expected or self._publications.busy:
+            return 0.0
+        return min((it.idle_s for it in self._sessions.values()), default=0.0)
+
+    @property
+    def calls(self) -> int:
+        """How many calls it has, or is about to have."""
+        return len(self._sessions) + self._expected
+
+    def idlest(self) -> Session | None:
+        """The call that has been idle longest; None: there is none."""
+        return max(self._sessions.values(), key=lambda it: it.idle_s, default=None)
+
+    def make_way(self, *sessions: Session) -> None:
+        """Ends calls that are idle; without an argument all. Each hears where it can go on."""
+        for session in sessions or tuple(self._sessions.values()):
+            self.leave(session)
+            session.send_away()
+            end = asyncio.create_task(session.close())
+            self._leaving[session.writer_id] = end
+            self._chores.add(end)
+            end.add_done_callback(self._chores.discard)
+
+    async def join_expected(self, writer_id: str) -> Session:
+        """The same as `join`; the call counts from here on, not only once it has begun."""
+        self._expected += 1
+        try:
+            return await self.join(writer_id)
+        finally:
+            self._expected -= 1
 
     @property
     def unfinished(self) -> int:
@@ -186,6 +228,9 @@ class Adaptation:
             if older is not None:
                 older.outbox.fail(superseded(writer_id))
                 await older.close()
+            left = self._leaving.pop(writer_id, None)
+            if left is not None:
+                await asyncio.wait([left])
             log = await asyncio.to_thread(self._read_writer, writer_id)
             session = Session(self, log, self._feature_writer, self._share)
             self._sessions[writer_id] = session
@@ -409,6 +454,10 @@ class Adaptation:
         """Reads what other servers wrote."""
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
+
+    def _refresh(self) -> bool:
+        self.store.refresh()
+        return True
 
     def _read_writer(self, writer_id: str) -> WriterLog:
         self.store.refresh()  # it may have been closed, and segments rewritten, by another server

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -12,6 +13,7 @@ from weakref import WeakValueDictionary
 from graft_server.adapting.adaptation import Adaptation, Reason
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
 from graft_server.domain.adaptation import (
     AdaptationState,
@@ -24,6 +26,7 @@ from graft_server.domain.errors import (
     InvalidError,
     MissingError,
     OverloadError,
+    StoreError,
 )
 from graft_server.domain.examples import Modality, StoredExample
 from graft_server.domain.model import Source
@@ -56,11 +59,15 @@ class AdaptationLimits:
     open: int = 1024
     """The most adaptations whose examples are taken."""
     open_per_model: int = 256
+    calls: int = 4096
+    """The most calls of Adapt; an adaptation may have one for each writer."""
     publications: int = 1024
     """The most commits that wait or are trained."""
     publications_per_model: int = 64
     intake_bytes: int = 256 << 20
     """Memory for changes that wait for the disk and the encoder."""
+    idle_s: float = 60.0
+    """After how long without work an adaptation's calls give way to another adaptation's, where there are too many."""
 
 
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
@@ -147,6 +154,20 @@ class Adaptations:
                 self._require_room(request.model)
             return adaptation
 
+    async def join(self, request: StartRequest) -> Session:
+        """Opens or resumes an adaptation for a checked request, and begins a call of its writer.
+
+        Where the server takes the examples of as many adaptations as it may, the one that has been idle longest makes
+        way.
+
+        Raises:
+            DomainError: See `start` and `Adaptation.join`.
+        """
+        adaptation = await self.start(request)
+        # Counted before anything else is awaited, so that the limits hold exactly.
+        self._require_call()
+        return await adaptation.join_expected(request.writer_id)
+
     async def get(self, model: str, adaptation_id: str) -> Adaptation:
         """Finds an adaptation in its newest state.
 
@@ -160,7 +181,7 @@ class Adaptations:
             adaptation = self._open.get(key)
             if adaptation is None:
                 return self._adopt(await self._load(key))
-            await asyncio.to_thread(adaptation.store.refresh)
+            await adaptation.refresh()
             return adaptation
 
     async def interim(self, model: str, adaptation_id: str) -> InterimHead:
@@ -180,7 +201,7 @@ class Adaptations:
     async def begun(self, model: str) -> list[tuple[datetime, str]]:
         """Returns when each of a model's adaptations began, and its id, newest first; damaged ones last."""
         check_model(model)
-        begun = await asyncio.to_thread(self._begun, model)
+        begun = await self._publisher.reading.run(self._begun, model)
         return sorted(((time, adaptation_id) for adaptation_id, time in begun.items()), reverse=True)
 
     async def store_of(self, model: str, adaptation_id: str) -> AdaptationStore:
@@ -188,8 +209,16 @@ class Adaptations:
         adaptation = self._open.get((model, adaptation_id))
         if adaptation is None:
             return await self._load((model, adaptation_id))
-        await asyncio.to_thread(adaptation.store.refresh)
+        await adaptation.refresh()
         return adaptation.store
+
+    async def positions_of(self, store: AdaptationStore) -> Mapping[str, int]:
+        """Returns the next sequence number of each writer; of an open adaptation at least as is known here."""
+        adaptation = self._open.get((store.model, store.adaptation_id))
+        if adaptation is None:
+            return await self._publisher.reading.run(store.read_positions)
+        found = await adaptation.read_positions()
+        return store.positions if found is None else found
 
     async def examples(
         self, model: str, adaptation_id: str, subject: str, after: tuple[str, str, int] | None
@@ -226,6 +255,14 @@ class Adaptations:
         """The commit of an adaptation that this server trains, or ""."""
         adaptation = self._open.get((model, adaptation_id))
         return adaptation.running if adaptation else ""
+
+    async def require_existing(self, adaptation: Adaptation) -> None:
+        """Raises MissingError if an adaptation was deleted with its model, here or by another server."""
+        with suppress(StoreError):
+            await asyncio.to_thread(self._publisher.catalogue.refresh)
+        model, adaptation_id = adaptation.key
+        if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
+            raise missing_adaptation(model, adaptation_id)
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""
@@ -313,8 +350,12 @@ class Adaptations:
         self._draining = True
         if self._forgetting is not None:
             self._forgetting.cancel()
-        for adaptation in list(self._open.values()):
-            await adaptation.end(Reason.DRAINING)
+        endings = [it.end(Reason.DRAINING) for it in self._open.values()]
+        failed = [
+            it for it in await asyncio.gather(*endings, return_exceptions=True) if isinstance(it, Exception)
+        ]
+        if failed:
+            raise failed[0]
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
         """Returns the lineage that a request's base_version brings.
@@ -354,7 +395,7 @@ class Adaptations:
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
         """Reads an adaptation; MissingError also if its model was deleted and its objects are not yet."""
-        store = await asyncio.to_thread(
+        store = await self._publisher.reading.run(
             AdaptationStore.load, self._publisher.objects, key[0], self._name(*key)
         )
         if self._publisher.catalogue.snapshot.deletions.get(key[0], 0) > store.start.born:
@@ -384,10 +425,43 @@ class Adaptations:
         return adaptation
 
     def _require_room(self, model: str) -> None:
-        """Raises OverloadError if one more adaptation of the model is one too many."""
-        models = [it.store.model for it in self._open.values() if it.attended]
-        _require_fewer(models.count(model), self._limits.open_per_model, "open adaptations", shown(model))
-        _require_fewer(len(models), self._limits.open, "open adaptations")
+        """Raises OverloadError if one more adaptation of the model is one too many, and no other one makes way."""
+        limits = self._limits
+        attended = [it for it in self._open.values() if it.attended]
+        of_model = [it for it in attended if it.store.model == model]
+        if len(of_model) >= limits.open_per_model and not self._made_way(of_model):
+            _require_fewer(len(of_model), limits.open_per_model, "open adaptations", shown(model))
+        attended = [it for it in attended if it.attended]
+        if len(attended) >= limits.open and not self._made_way(attended):
+            _require_fewer(len(attended), limits.open, "open adaptations")
+
+    def _require_call(self) -> None:
+        """Raises OverloadError if one more call is one too many, and no other one makes way."""
+        count = sum(it.calls for it in self._open.values())
+        if count < self._limits.calls:
+            return
+        idlest = max(
+            ((session, it) for it in self._open.values() if (session := it.idlest()) is not None),
+            key=lambda it: it[0].idle_s,
+            default=None,
+        )
+        if idlest is None or not self._makes_way(idlest[0].idle_s):
+            _require_fewer(count, self._limits.calls, "open calls")
+        else:
+            idlest[1].make_way(idlest[0])
+
+    def _makes_way(self, idle_s: float) -> bool:
+        """Whether what was idle for so long, in seconds, makes way; never what is at work, which is 0."""
+        return idle_s > 0 and idle_s >= self._limits.idle_s
+
+    def _made_way(self, attended: Sequence[Adaptation]) -> bool:
+        """Whether the adaptation that has been idle longest makes way, if that is long enough."""
+        idlest = max(attended, key=lambda it: it.idle_s, default=None)
+        if idlest is None or not self._makes_way(idlest.idle_s):
+            return False
+        _log.info("adaptation %s of %s makes way: its calls are idle", *reversed(idlest.key))
+        idlest.make_way()
+        return True
 
     def _admit(self, adaptation: Adaptation) -> None:
         """Raises OverloadError if one more commit of the adaptation is one too many."""

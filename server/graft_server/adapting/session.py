@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +11,9 @@ from typing import Protocol
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
 from graft_server.adapting.outbox import Outbox
-from graft_server.domain.errors import ConflictError
+from graft_server.domain.errors import ConflictError, IdleError
 from graft_server.domain.names import shown
-from graft_server.domain.stream import Committed, Message, Progress
+from graft_server.domain.stream import Committed, Message, Progress, Reconnect
 from graft_server.sharing.memory import Share
 from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
@@ -77,6 +78,7 @@ class Session:
         self._adaptation = adaptation
         self._log = log
         self._stream = WriterStream(log, feature_writer, share, self._on_durable, self.outbox.fail)
+        self._last_active = time.monotonic()
         self._open_commits: set[str] = set()
         self._half_closed = False
         self._durable_ordinals = 0
@@ -87,6 +89,12 @@ class Session:
     def next_sequence(self) -> int:
         """Every change below this number is durable."""
         return self._log.next_sequence
+
+    @property
+    def idle_s(self) -> float:
+        """How long neither its caller sent anything nor anything was done for it, in seconds; 0 while work goes on."""
+        at_work = self._open_commits or self._stream.busy
+        return 0.0 if at_work else time.monotonic() - self._last_active
 
     async def next_message(self) -> Message | None:
         """Returns the next message for the caller; None: there will be no more.
@@ -104,6 +112,7 @@ class Session:
         Raises:
             StateError: The adaptation takes no more changes.
         """
+        self._last_active = time.monotonic()
         known = self._log.next_sequence
         if first_sequence + len(changes) > known:
             self._adaptation.require_open()
@@ -118,6 +127,7 @@ class Session:
             StateError: The adaptation takes no more commits.
             ConflictError: next_sequence is beyond the changes put.
         """
+        self._last_active = time.monotonic()
         await self.outbox.room()
         await self._stream.flush()
         end = self._log.next_sequence if next_sequence is None else next_sequence
@@ -132,6 +142,7 @@ class Session:
 
     def settle(self, commit_id: str) -> None:
         """Notes that a commit has been answered."""
+        self._last_active = time.monotonic()
         self._open_commits.discard(commit_id)
         self._end_if_done()
 
@@ -146,6 +157,12 @@ class Session:
         self._half_closed = True
         self._end_if_done()
 
+    def send_away(self) -> None:
+        """Tells the caller that its place is needed, and where to go on; one that has sent all is told nothing."""
+        if not self._half_closed:
+            self.outbox.put(Reconnect(self.next_sequence))
+            self.outbox.end(IdleError(self.next_sequence))
+
     async def close(self) -> None:
         """Ends the call in any state."""
         self._adaptation.leave(self)
@@ -156,6 +173,7 @@ class Session:
             self.outbox.end()
 
     def _on_durable(self, segment: Segment) -> None:
+        self._last_active = time.monotonic()
         rejections = segment.rejections
         if self._untold is None and rejections and self.outbox.unread_rejections > MOST_UNREAD_REJECTIONS:
             self._untold = segment.ordinal, segment.first_sequence

@@ -80,8 +80,7 @@ async def adapt(
         async for message in _validate(messages, intake):
             yield message
         return
-    adaptation = await adaptations.start(request)
-    session = await adaptation.join(request.writer_id)
+    session = await adaptations.join(request)
     reader = asyncio.create_task(_read(messages, intake, session))
     try:
         if not started:

@@ -18,7 +18,8 @@ from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.erasing.deletion import Deletion
 from graft_server.exporting.exporter import Exporter
@@ -197,6 +198,7 @@ class ModelApi:
         served = await self.versions.serve(version)
         async with (
             self.exports.place() as export,
+            self.versions.existing(version),
             self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
         ):
             for file in files:

@@ -8,6 +8,7 @@
     ├── StateError          the request could work in another state of the system
     ├── OverloadError       try again later
     ├── DrainingError       this server is going away: try another
+    ├── IdleError           the call was idle, and its place is needed: call again
     ├── DeadlineError       the caller's deadline passed before the work was done
     └── FaultError          something broke here; the caller did nothing wrong
         ├── StoreError      an object could not be written or read
@@ -87,6 +88,18 @@ class DrainingError(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; call again, here or elsewhere.", reason="DRAINING")
+
+
+class IdleError(DomainError):
+    """A call was idle, and its place is needed for another one."""
+
+    def __init__(self, next_sequence: int) -> None:
+        super().__init__(
+            "The call was idle, and its place is needed for another one: call again when there is something to send, "
+            f"and continue at sequence {next_sequence:,}.",
+            reason="STREAM_IDLE",
+            metadata={"next_sequence": str(next_sequence)},
+        )
 
 
 class DeadlineError(DomainError):

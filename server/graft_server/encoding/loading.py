@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import os
 import time
@@ -34,6 +35,33 @@ from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
+
+
+class TrunkState(enum.Enum):
+    """Whether a trunk can be used.
+
+    ::
+
+        LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
+        LOADING --loaded--> READY        READY --the encoder fails--> FAILED
+        LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
+                                         FAILED --tried again, where it was never loaded--> LOADING
+    """
+
+    UNLOADED = enum.auto()
+    """It is described, and loaded when it is first used."""
+    LOADING = enum.auto()
+    READY = enum.auto()
+    FAILED = enum.auto()
+
+
+NEXT = {
+    TrunkState.LOADING: {TrunkState.UNLOADED, TrunkState.READY, TrunkState.FAILED},
+    TrunkState.UNLOADED: {TrunkState.LOADING},
+    TrunkState.READY: {TrunkState.FAILED},
+    TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
+}
+"""The states that may follow each state."""
 
 
 @dataclass(frozen=True, slots=True)

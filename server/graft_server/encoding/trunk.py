@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 import time
@@ -26,7 +25,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.loading import Loaded, Loader, TrunkSettings, load_failure
+from graft_server.encoding.loading import NEXT, Loaded, Loader, TrunkSettings, TrunkState, load_failure
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import (
     TURNS_AT_ONCE,
@@ -46,31 +45,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class TrunkState(enum.Enum):
-    """Whether a trunk can be used.
-
-    ::
-
-        LOADING --described, to be loaded on use--> UNLOADED --first use--> LOADING
-        LOADING --loaded--> READY        READY --the encoder fails--> FAILED
-        LOADING --error---> FAILED       FAILED --the encoder answers again--> READY
-                                         FAILED --tried again, where it was never loaded--> LOADING
-    """
-
-    UNLOADED = enum.auto()
-    """It is described, and loaded when it is first used."""
-    LOADING = enum.auto()
-    READY = enum.auto()
-    FAILED = enum.auto()
-
-
-_NEXT = {
-    TrunkState.LOADING: {TrunkState.UNLOADED, TrunkState.READY, TrunkState.FAILED},
-    TrunkState.UNLOADED: {TrunkState.LOADING},
-    TrunkState.READY: {TrunkState.FAILED},
-    TrunkState.FAILED: {TrunkState.LOADING, TrunkState.READY},
-}
-"""The states that may follow each state."""
+NAMES_AT_ONCE = 256
+"""The names that an encoder of names beside an encoder of images reads in a turn: its graph is loaded for each."""
 
 RETRY_MOST_S = 300.0
 """The longest wait between two tries to load a backbone that could not be loaded, in seconds."""
@@ -137,7 +113,7 @@ class Trunk:
 
     def _turn(self, state: TrunkState) -> None:
         """Changes the state, in one of the ways that `TrunkState` draws."""
-        if state not in _NEXT[self._state]:
+        if state not in NEXT[self._state]:
             raise RuntimeError(f"a trunk does not go from {self._state.name} to {state.name}")
         self._state = state
 
@@ -428,10 +404,11 @@ class Trunk:
         """Whether names of classes say something in the space of its features."""
         return self._require_preparer().reads_texts or self.backbone.family.names
 
-    async def encode_names(self, names: Sequence[str]) -> Features:
+    async def encode_names(self, names: Sequence[str], caller: Caller = NOBODY) -> Features:
         """Features of n >= 1 names, by view: where they are in the space of the backbone's inputs.
 
-        Those of a name that the backbone cannot read are 0: it says nothing.
+        Those of a name that the backbone cannot read are 0: it says nothing. They are encoded part by part, in turns
+        with what other callers have: examples, or names.
 
         Raises:
             BackboneError: The backbone cannot be used now.
@@ -439,21 +416,35 @@ class Trunk:
         await self.ready()
         backbone = self.backbone
         if backbone.family.names:
-            graph = self._cache.names(backbone.reference_id)
-            named = await self._settings.preparing.run(
-                encode_names, graph, backbone.folder, names, backbone.max_tokens
-            )
-            self.name_scale = named.scale
-            return {POOLED: named.features}
-        prepared = await self.prepare_all([Input(name) for name in names])
-        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
+            graph, found = self._cache.names(backbone.reference_id), []
+            for start in range(0, len(names), NAMES_AT_ONCE):
+                some = names[start : start + NAMES_AT_ONCE]
+                named = await self._settings.preparing.run_in_turn(
+                    caller, encode_names, graph, backbone.folder, some, backbone.max_tokens
+                )
+                self.name_scale = named.scale
+                found.append(named.features)
+            return {POOLED: np.concatenate(found)}
+
+        async def encoded(part: Sequence[Input]) -> Features:
+            return await self._encoded_names(part, caller)
+
         features = {POOLED: np.zeros((len(names), backbone.dimension), np.float32)}
-        if not readable:
-            return features
+        for places, part in await self.in_turns(caller, [Input(name) for name in names], encoded):
+            for view, array in part.items():
+                if view not in features:
+                    features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+                features[view][places] = array
+        return features
+
+    async def _encoded_names(self, names: Sequence[Input], caller: Caller) -> Features:
+        """Features of the names of a part, by view; 0 for those that the backbone cannot read."""
+        prepared = await self.prepare_all(names, caller)
+        readable = [row for row, it in enumerate(prepared) if not isinstance(it, InvalidError)]
         items = [it for it in prepared if not isinstance(it, InvalidError)]
-        encoded = await self.encode(items, lane=Lane.ADAPT)
-        for view, array in encoded.arrays.items():
-            features[view] = np.zeros((len(names), array.shape[1]), array.dtype)
+        found = (await self.encode(items, lane=Lane.ADAPT, caller=caller)).arrays if items else {}
+        features = {view: np.zeros((len(names), it.shape[1]), it.dtype) for view, it in found.items()}
+        for view, array in found.items():
             features[view][readable] = array
         return features
 

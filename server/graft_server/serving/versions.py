@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import BackboneError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, FaultError, StateError, StoreError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -25,17 +26,20 @@ from graft_server.domain.prediction import Selector
 from graft_server.domain.report import Report
 from graft_server.domain.views import names_of, stacked
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.trunk import Trunk, TrunkState
+from graft_server.encoding.loading import TrunkState
+from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
 from graft_server.serving import in_use
 from graft_server.serving.held import Held, bytes_of
+from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import Watchdog, survived
+from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
-from graft_server.store.catalogue.versions import TOP, read_head, read_part, read_report
+from graft_server.store.catalogue.versions import TOP, read_head, read_part
 from graft_server.store.objects.objects import Objects
 
 _log = logging.getLogger(__name__)
@@ -84,6 +88,8 @@ class Versions:
         trunks: Trunks,
         most_bytes: int = 256 << 20,
         on_followed: Callable[[bool], None] = lambda _: None,
+        *,
+        reading: Threads | None = None,
     ) -> None:
         """Makes it; nothing is loaded.
 
@@ -94,7 +100,10 @@ class Versions:
             most_bytes: The memory for heads; a single larger one is held alone.
             on_followed: Called on the event loop with False when the catalogue has not been followed for long, and
                 with True when it is again.
+            reading: Where the store is read for callers; None: on threads of its own.
         """
+        self._reading = reading or Threads("reading", 4)
+        self._reports = Reports(objects)
         self._objects = objects
         self._catalogue = catalogue
         self._trunks = trunks
@@ -168,7 +177,19 @@ class Versions:
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
             task.add_done_callback(lambda ended: self._loaded(key, ended))
-        return await asyncio.shield(task)
+        async with self.existing(version):
+            return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def existing(self, version: Version) -> AsyncIterator[None]:
+        """Work that reads a version's objects: MissingError if it fails because the version was deleted meanwhile."""
+        try:
+            yield
+        except FaultError:
+            with suppress(StoreError):
+                await asyncio.to_thread(self._catalogue.refresh)
+            self._catalogue.snapshot.model(version.model).version(version.number)
+            raise
 
     def _loaded(self, key: str, task: asyncio.Task[ServedVersion]) -> None:
         if self._loading.get(key) is task:
@@ -179,21 +200,28 @@ class Versions:
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
         await self.serve(version)
+        await survived(self.report(version), f"reading the report of {version.model} ahead", _log)
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
         self._drop(version.manifest.key)
+        self._reports.forget(version)
 
     async def report(self, version: Version) -> tuple[Manifest, Report]:
         """Reads a version's manifest and report."""
-        return await asyncio.to_thread(read_report, self._objects, version.manifest)
+        known = self._reports.known(version)
+        if known is not None:
+            return known
+        async with self.existing(version):
+            return await self._reading.run(self._reports.read, version)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
         examples = int(version.summary.get("examples", 0))
-        return await asyncio.to_thread(
-            read_trained_on, self._objects, manifest, examples, erased=version.erased
-        )
+        async with self.existing(version):
+            return await asyncio.to_thread(
+                read_trained_on, self._objects, manifest, examples, erased=version.erased
+            )
 
     async def load_ahead(self) -> None:
         """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.
@@ -219,7 +247,7 @@ class Versions:
             self._noted = models
 
     async def _load(self, version: Version) -> ServedVersion:
-        manifest, head = await asyncio.to_thread(self._read_head, version)
+        manifest, head = await self._reading.run(self._read_head, version)
         trunk = await self._trunk_of(version, manifest)
         tuned = self._tuned_layers_of(version, manifest)
         if tuned is not None and trunk.state is not TrunkState.UNLOADED:
@@ -263,7 +291,7 @@ class Versions:
                 await survived(self._note_in_use(), "noting which models are in use", _log)
 
     async def _follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
-        snapshot = await asyncio.to_thread(self._catalogue.refresh)
+        snapshot = await self._reading.run(self._catalogue.refresh)
         if snapshot is not self._checked:
             for served in self._held.values():
                 name = served.version.model
@@ -272,6 +300,7 @@ class Versions:
                     snapshot, served.version
                 ):
                     self._drop(served.version.manifest.key)
+            self._reports.keep_if(lambda it: _exists(snapshot, it))
             self._checked = snapshot
         await on_change()
 

@@ -1,8 +1,9 @@
 """Pools of threads, one for each kind of work, so that work that hangs does not hold up the other kinds.
 
-Reads and writes of the store run on the event loop's own pool (`asyncio.to_thread`): a bucket that does not answer
-may take all of its threads. Computations have pools of their own and continue: `preparing` turns inputs into what the
-encoder reads and looks after encoders, `learning` fits interim heads and measures versions. `app.py` makes all three.
+Writes of the store, and what works on it in the background, run on the event loop's own pool (`asyncio.to_thread`):
+a bucket that does not answer may take all of its threads. What callers wait to read has a pool of its own, `reading`;
+so have computations: `preparing` turns inputs into what the encoder reads and looks after encoders, `learning` fits
+interim heads and measures versions. `app.py` makes all of them.
 """
 
 from __future__ import annotations

@@ -63,18 +63,20 @@ async def readable(
         first: The sequence number of the first.
         caller: Whose changes they are.
     """
-    inputs = {
-        place: change.result.upsert.input
+    examples = {
+        place: change.result.upsert
         for place, change in enumerate(changes)
         if isinstance(change.result, Change) and change.result.upsert
     }
+    inputs = {place: it.input for place, it in examples.items()}
+    subjects = {place: it.subject for place, it in examples.items()}
     found = await trunk.unreadable(list(inputs.values()), caller)
     admitted = list(changes)
     for (place, value), error in zip(inputs.items(), found, strict=True):
         if error is not None:
             field = f"upsert.input.{value.kind}"
             rejection = Rejection(first + place, error.reason, field, error.message, writer_id)
-            admitted[place] = Incoming(changes[place].digest, rejection)
+            admitted[place] = Incoming(changes[place].digest, rejection, subjects[place])
     return admitted
 
 
@@ -117,6 +119,11 @@ class WriterStream:
     def next_sequence(self) -> int:
         """The sequence number that the next new change must have."""
         return self._log.next_sequence + len(self._writing) + len(self._pending)
+
+    @property
+    def busy(self) -> bool:
+        """Whether changes that were taken in are not durable yet."""
+        return not self._idle.is_set()
 
     async def put(self, first_sequence: int, changes: Sequence[Incoming]) -> None:
         """Takes changes in; returns when there is room for more.

@@ -20,6 +20,7 @@ from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.learner import VIEW, FittedHead, Learner, Log, Row
 from graft_server.adapting.interim.table import LEARNERS
 from graft_server.adapting.publishing.publisher import Publisher
+from graft_server.domain.caller import behind
 from graft_server.domain.errors import DomainError, FaultError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.names import shown
@@ -95,6 +96,7 @@ class Interim:
         self._feature_writer = feature_writer
         self._publisher = publisher
         self._on_learned = on_learned
+        self._caller = behind(f"{store.model}/{store.adaptation_id}")
         self._supported = store.start.settings.task in LEARNERS
         self._state: Learner | None = None
         self._followed: dict[Log, _Followed] = {}
@@ -216,7 +218,7 @@ class Interim:
         while True:
             more = await asyncio.to_thread(self._learn, state)
             if unnamed := state.unnamed:
-                named = await self._publisher.names.features(unnamed, self._trunk)
+                named = await self._publisher.names.features(unnamed, self._trunk, self._caller)
                 rows = named.get(VIEW, ())
                 state.name({label.name: row for label, row in zip(unnamed, rows, strict=False)})
             fitted = await self._publisher.learning.run(state.fit) if self.wanted else None

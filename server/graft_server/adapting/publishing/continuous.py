@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from graft_server.adapting.publishing.policy import automatic_id, changes_since, due_in_s
 from graft_server.domain.adaptation import AdaptationState
@@ -33,6 +33,8 @@ class ContinuousPublishing:
         attended: Callable[[], bool],
         training: Callable[[], bool],
         commit: Callable[[str], Awaitable[None]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Does nothing before it is woken.
 
@@ -42,7 +44,11 @@ class ContinuousPublishing:
             attended: Whether this server takes its examples.
             training: Whether a commit of this server is not finished.
             commit: Makes a commit of that id on everything so far.
+            clock: Seconds, by a clock that nobody sets.
         """
+        self._now = clock
+        self._since: tuple[int, float] | None = None
+        """How many commits there were when the newest of them was first seen, and when that was by the clock."""
         self._store = store
         self._policy = store.start.settings.publish
         self._look = look
@@ -73,6 +79,7 @@ class ContinuousPublishing:
 
     async def _run(self) -> None:
         await self._look_around()
+        await survived(self._find_since(), f"asking for the age of a commit of {self._store.model}", _log)
         while self._store.state is AdaptationState.OPEN:
             self._wakeup.clear()
             wait_s = self._due_in_s()
@@ -98,7 +105,25 @@ class ContinuousPublishing:
 
     def _due_in_s(self) -> float | None:
         changes = changes_since(self._store, self._store.positions)
-        return due_in_s(self._policy, self._store, changes, datetime.now(UTC))
+        return due_in_s(self._policy, changes, self._waited_s())
+
+    async def _find_since(self) -> None:
+        """Asks the store how long ago the newest commit was, which may have been before this server began.
+
+        Whatever clocks have been set to since, a commit is at most one interval late or early for it.
+        """
+        if not self._policy.every_s or self._since is not None:
+            return
+        commits = len(self._store.commits)
+        age_s = await asyncio.to_thread(self._store.newest_age_s)
+        self._since = commits, self._now() - min(max(age_s, 0.0), self._policy.every_s)
+
+    def _waited_s(self) -> float:
+        """The seconds since the newest commit was seen."""
+        commits = len(self._store.commits)
+        if self._since is None or self._since[0] != commits:
+            self._since = commits, self._now()
+        return self._now() - self._since[1]
 
     async def _commit_now(self) -> None:
         if not await survived(self._commit_due(), f"a commit of {self._store.model} by its policy", _log):

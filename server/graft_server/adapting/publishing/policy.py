@@ -8,7 +8,6 @@ committed before, and goes on counting from there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from graft_server.domain.adaptation import Commit, PublishPolicy
 from graft_server.store.adaptations.store import AdaptationStore
@@ -49,14 +48,13 @@ def changes_since(store: AdaptationStore, positions: Mapping[str, int]) -> int:
     return sum(max(end - committed.get(writer, 0), 0) for writer, end in positions.items())
 
 
-def due_in_s(policy: PublishPolicy, store: AdaptationStore, changes: int, now: datetime) -> float | None:
+def due_in_s(policy: PublishPolicy, changes: int, waited_s: float) -> float | None:
     """In how many seconds a commit is due, 0 or less: now; None: not before something changes.
 
     Args:
         policy: When to commit.
-        store: The adaptation.
         changes: How many changes came in since the newest commit.
-        now: With a time zone.
+        waited_s: The seconds since the newest commit, or since the start: by a clock that nobody sets.
     """
     if not changes:
         return None
@@ -64,5 +62,4 @@ def due_in_s(policy: PublishPolicy, store: AdaptationStore, changes: int, now: d
         return 0.0
     if not policy.every_s:
         return None
-    since = max([store.start.created, *(commit.time for commit in store.commits.values())])
-    return policy.every_s - (now - since).total_seconds()
+    return policy.every_s - waited_s

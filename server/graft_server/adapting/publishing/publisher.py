@@ -16,6 +16,7 @@ from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, pla
 from graft_server.adapting.publishing.label_names import LabelNames
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
+from graft_server.domain.caller import behind
 from graft_server.domain.errors import (
     ConflictError,
     DomainError,
@@ -91,6 +92,8 @@ class Publisher:
     """Puts a version in service; the commit counts as published once it returns."""
     learning: Threads
     """Where interim heads are fitted."""
+    reading: Threads = field(default_factory=lambda: Threads("reading", 4))
+    """Where what callers ask for is read from the store."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
 
@@ -314,7 +317,9 @@ class Publisher:
         if not names:
             return None
         ordered = sorted(names)
-        features = await self.names.features([described.get(name, Label(name)) for name in ordered], trunk)
+        labels = [described.get(name, Label(name)) for name in ordered]
+        caller = behind(f"{lineage[-1].model}/{lineage[-1].adaptation_id}")
+        features = await self.names.features(labels, trunk, caller)
         if not features:
             return None
         views = {view: array.tobytes() for view, array in features.items()}

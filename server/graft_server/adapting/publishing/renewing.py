@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -114,7 +114,7 @@ class Renewals:
         publisher: Publisher,
         trunks: Trunks,
         load: Load,
-        asked: Mapping[str, int],
+        asked: MutableMapping[str, int],
         on_usable: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Does nothing before `start`.
@@ -123,7 +123,7 @@ class Renewals:
             publisher: Trains and publishes.
             trunks: The backbones of this server.
             load: Gives the stored state of an adaptation.
-            asked: How often each model was asked for.
+            asked: How often each model was asked for; models that are gone are dropped from it.
             on_usable: Called where it changes whether any model can be answered for.
         """
         self._publisher = publisher
@@ -201,6 +201,8 @@ class Renewals:
         if snapshot.entries != self._scanned:
             self._scan = await asyncio.to_thread(self._scanned_of, snapshot)
             self._scanned = snapshot.entries
+            for model in [it for it in self._asked if it not in snapshot.models]:
+                del self._asked[model]
             self._failures = {
                 model: it
                 for model, it in self._failures.items()

@@ -128,6 +128,10 @@ class GrpcServer:
         await self._server.stop(None)
         if self._stopped is not None:
             await self._stopped
+        self.remove_socket_files()
+
+    def remove_socket_files(self) -> None:
+        """Removes the files of the UNIX sockets that it listened on."""
         for file in self._socket_files:
             file.remove()
 

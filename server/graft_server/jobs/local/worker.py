@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from graft_server.domain.errors import DomainError, WorkerError
+from graft_server.domain.errors import DomainError, StoreFullError, WorkerError
 from graft_server.jobs.job import TEMPORARY, Place, Progress, implementation
 from graft_server.jobs.local import frames
 from graft_server.sharing.owned_folders import scratch
@@ -117,8 +117,9 @@ def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
     except MemoryError:
         return frames.encode(frames.raised(_out_of_memory(), traceback.format_exc()))
     except OSError as error:
-        why = _no_space(error) if error.errno in _FULL else _unexpected(error)
-        return frames.encode(frames.raised(why, traceback.format_exc()))
+        if error.errno in _FULL:
+            return frames.encode(frames.raised(_no_space(error), traceback.format_exc()))
+        return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 -- whatever a job raises ends the job, not the worker
         return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
 
@@ -130,12 +131,12 @@ def _out_of_memory() -> WorkerError:
     )
 
 
-def _no_space(error: OSError) -> WorkerError:
+def _no_space(error: OSError) -> StoreFullError:
     where = f" for {Path(str(error.filename)).name}" if error.filename else ""
-    return WorkerError(
+    return StoreFullError(
         f"The disk where the job ran has no space left{where}: free or add some in the folder of the server's cache, "
         "or give it another one (--cache), then try again.",
-        reason="WORKER_DISK_FULL",
+        reason="CACHE_FULL",
     )
 
 

@@ -84,6 +84,11 @@ class Commits:
         """The commit that closed the adaptation, with how far each writer is part of it; None: it is open."""
         return self._closing
 
+    @property
+    def newest_key(self) -> str:
+        """The key of the newest commit, as last read; "": there is none."""
+        return self._log.key(self._log.next_number - 1) if self._commits else ""
+
     def get(self, commit_id: str) -> Commit:
         """Returns a known commit."""
         return self._commits[commit_id]

@@ -120,6 +120,11 @@ class AdaptationStore:
         """Outcomes by commit id, as last read."""
         return self._commits.outcomes
 
+    def newest_age_s(self) -> float:
+        """Returns how long ago, by the store's own time, the newest commit was written, or the start, in seconds."""
+        key = self._commits.newest_key or start_key(self.model, self.name)
+        return self._objects.age(key).total_seconds()
+
     def sources(self, commit_id: str) -> tuple[Source, ...]:
         """Returns the lineage that a commit asks to train on."""
         return *self.start.lineage, Source(self.name, self._commits.get(commit_id).watermarks)

@@ -17,7 +17,6 @@ import fcntl
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import takewhile
@@ -44,7 +43,7 @@ def prepare(root: Path) -> None:
     _make_folder(writing, root)
     for temporary in writing.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), temporary.open("rb") as file:
-            if _lock(file.fileno(), wait=False) or _is_abandoned(temporary):
+            if _lock(file.fileno(), wait=False) or _is_abandoned(temporary, writing):
                 temporary.unlink()
     if os.access(writing, os.W_OK):
         require_naming(writing)
@@ -146,8 +145,14 @@ def _lock(fd: int, *, wait: bool) -> bool:
     return True
 
 
-def _is_abandoned(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > _ABANDONED_S
+def _is_abandoned(path: Path, writing: Path) -> bool:
+    """Whether nobody has written to a file for long, by the time of the file system: another server's clock made it."""
+    newest, fd = _open_temporary(writing)
+    try:
+        return os.fstat(fd).st_mtime - path.stat().st_mtime > _ABANDONED_S
+    finally:
+        newest.unlink(missing_ok=True)
+        os.close(fd)
 
 
 def _make_folder(folder: Path, root: Path) -> None:

@@ -227,6 +227,15 @@ class Objects:
         finally:
             self.delete([key])
 
+    def age(self, key: str) -> timedelta:
+        """Returns the age of an object, by the store's own time; raises ObjectMissingError if there is none."""
+        try:
+            with _faults(key):
+                written: datetime = obstore.head(self._store, key)["last_modified"]
+        except FileNotFoundError:
+            raise ObjectMissingError(key) from None
+        return self.now() - written
+
     def times(self, prefix: str) -> dict[str, datetime]:
         """Returns when each object below a prefix was written, by the store's own time, by key."""
         return {it.key: it.modified for it in self._listed(prefix)}

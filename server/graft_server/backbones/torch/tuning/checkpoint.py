@@ -62,6 +62,17 @@ class Checkpoint:
         if self.newer:
             return
         temporary = self.path.with_suffix(".new")
+        try:
+            self._write(temporary, state, weights, best, optimizer)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            _log.warning("a tuning's checkpoint cannot be written, so if killed it begins anew: %s", error)
+            temporary.unlink(missing_ok=True)
+            return
+        temporary.replace(self.path)
+
+    def _write(
+        self, path: Path, state: State, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer
+    ) -> None:
         torch.save(
             {
                 "format": FORMAT,
@@ -72,9 +83,8 @@ class Checkpoint:
                 "optimizer": optimizer.state_dict(),
                 "random": torch.get_rng_state(),
             },
-            temporary,
+            path,
         )
-        temporary.replace(self.path)
 
     def load(self, optimizer: torch.optim.Optimizer) -> tuple[State, Weights, Weights] | None:
         """State, weights and best weights; puts the optimizer's and the generator's state in place.
