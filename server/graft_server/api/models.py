@@ -205,6 +205,7 @@ class ModelApi:
         served = await self.versions.serve(version)
         async with (
             self.exports.place() as export,
+            self.versions.existing(version),
             self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
         ):
             for file in files:

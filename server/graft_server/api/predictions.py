@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
 
 from graft_server.adapting.intake.validation import check_input
 from graft_server.domain.caller import Caller, new_call
@@ -22,9 +21,13 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-STREAM_BYTES = 8 << 20
-"""Requests of one stream that are processed at once, and their bytes; the client's others wait in the transport. A
-larger request is processed alone."""
+STREAM_BYTES = 16 << 20
+"""Requests of one stream that are processed or whose answers were not taken yet, and the bytes of both; the client's
+others wait in the transport. A larger request is processed alone."""
+ANSWER_BYTES = 4 << 20
+"""About what the largest answer takes that clients accept."""
+SCORE_SIZE, FEATURE_SIZE = 24, 4
+"""About what a score, and a component of features, take in an answer."""
 MAX_TOP_K = 10_000
 """As many labels as a model may declare."""
 SCORE_BYTES = 4
@@ -100,20 +103,20 @@ class PredictionApi:
             deadline: The deadline of the whole stream, on the clock of time.monotonic().
             max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
-        # As large as the number of requests in work, so that a client who does not read is not read from.
         caller = caller or new_call()
-        ready: asyncio.Queue[StreamedAnswer | Exception | None] = asyncio.Queue(STREAM_REQUESTS)
+        ready: asyncio.Queue[tuple[StreamedAnswer, int] | Exception | None] = asyncio.Queue()
+        # Until an answer is taken, so that a client who does not read is not read from.
+        work = _StreamWork()
 
         async def read() -> None:
-            work = _StreamWork()
             end: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
                     try:
                         async for request in requests:
-                            await work.begin(request.size)
-                            task = group.create_task(answer(request))
-                            task.add_done_callback(partial(work.end, request.size))
+                            size = request.size + _answer_size(request.request)
+                            await work.begin(size)
+                            group.create_task(answer(request, size))
                     except DrainingError as error:
                         end = error  # once the requests in work are answered
                 await ready.put(end)
@@ -121,7 +124,7 @@ class PredictionApi:
                 # The group wraps an error of the stream itself.
                 await ready.put(group.exceptions[0])
 
-        async def answer(streamed: StreamedRequest) -> None:
+        async def answer(streamed: StreamedRequest, size: int) -> None:
             found: Predictions | DomainError
             try:
                 if isinstance(streamed.request, DomainError):
@@ -131,21 +134,24 @@ class PredictionApi:
                 )
             except DomainError as error:
                 found = error
-            await ready.put(StreamedAnswer(streamed.request_id, found))
+            await ready.put((StreamedAnswer(streamed.request_id, found), size))
 
         reader = asyncio.create_task(read())
         try:
             while (item := await ready.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                yield item
+                answered, size = item
+                yield answered
+                del answered, item
+                work.end(size)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
 
 class _StreamWork:
-    """What of a stream is processed at once."""
+    """What of a stream is processed, or not taken yet, at once."""
 
     def __init__(self) -> None:
         self._requests = self._bytes = 0
@@ -159,11 +165,20 @@ class _StreamWork:
         self._requests += 1
         self._bytes += size
 
-    def end(self, size: int, _: asyncio.Task[None]) -> None:
+    def end(self, size: int) -> None:
         """Gives room back."""
         self._requests -= 1
         self._bytes -= size
         self._ended.set()
+
+
+def _answer_size(request: PredictionRequest | DomainError) -> int:
+    """Returns about how many bytes the answer to a request takes, before anything of it is known but the request."""
+    if isinstance(request, DomainError):
+        return 0
+    # A backbone's features have a thousand components or so.
+    each = (request.top_k or DEFAULT_TOP_K) * SCORE_SIZE + request.include_features * 1_024 * FEATURE_SIZE
+    return min(len(request.inputs) * max(each, 0), ANSWER_BYTES)
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:
