@@ -339,3 +339,13 @@ def test_a_signal_while_starting_ends_it_too(tmp_path, encoder_cache):
         assert process.stdout.read() == ""
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
+
+
+def test_a_thread_that_waits_for_ever_does_not_keep_the_process():
+    """As one does whose store hangs, when everything else is closed."""
+    code = (
+        "import threading; from graft_server.cli import _end_within; "
+        "threading.Thread(target=threading.Event().wait).start(); _end_within(0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")

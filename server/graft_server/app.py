@@ -52,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 STORE_THREADS = 32
 """More than computing needs: they wait for a disk or a bucket, and one request may take several."""
+CLOSE_S = 5.0
+"""The time for everything to close once no call runs: it may wait for a store that hangs."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -142,6 +144,7 @@ class Service:
             self._adaptations,
             self._deletion,
             self._learning,
+            renewal=self._renewals.renewal_of,
         )
         self._catalogue = catalogue
         self._on_newer = on_newer
@@ -280,7 +283,7 @@ class App:
         self._grpc.drain()
         await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
         await self._grpc.close()
-        await self.service.close()
+        await _unhurried(self.service.close(), asyncio.Event(), CLOSE_S)
 
     async def _finish(self) -> None:
         await self.service.drain()

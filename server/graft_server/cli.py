@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,6 +28,10 @@ from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
 _log = logging.getLogger(__name__)
+HURRY_S = 3.0
+"""The time for a good order once a second signal has come."""
+JOIN_S = 3.0
+"""The time for threads to end once everything is closed."""
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
 
@@ -63,6 +68,7 @@ async def _serve(settings: Settings) -> None:
         """The first signal ends the server in good time, the second at once."""
         if stopping.is_set():
             hurried.set()
+            _end_within(HURRY_S)
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -84,6 +90,14 @@ async def _serve(settings: Settings) -> None:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     await app.stop(hurried)
+    _end_within(JOIN_S)
+
+
+def _end_within(seconds: float) -> None:
+    """Ends the process after a time if it has not ended by itself: a thread may wait for a store that hangs."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -14,13 +14,13 @@ import pytest
 
 from graft_server.adapting.outbox import MOST_UNREAD
 from graft_server.api.exports import Exports
-from graft_server.api.predictions import MAX_TOP_K
+from graft_server.api.predictions import ANSWER_BYTES, MAX_TOP_K, STREAM_BYTES, STREAM_REQUESTS
 from graft_server.app import Service
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
 from graft_server.domain.errors import InvalidError, OverloadError
 from graft_server.domain.examples import Change, Example, Input, Kind
 from graft_server.domain.paging import PageRequest
-from graft_server.domain.prediction import PredictionRequest, Selector
+from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     CommitMessage,
     Committed,
@@ -120,6 +120,27 @@ def test_ten_thousand_rows_of_features_leave_others_their_turns(service, run):
 
     run(scenario())
     assert len(turns) > 3 * 10_000 / 256, "checked, prepared and answered in slices"
+
+
+def test_a_stream_whose_answers_are_large_is_read_from_as_they_are_taken(service, run):
+    taken, ahead = 0, 0
+
+    async def requests() -> AsyncIterator[StreamedRequest]:
+        nonlocal ahead
+        for number in range(STREAM_REQUESTS):
+            ahead = max(ahead, number - taken)
+            yield StreamedRequest(str(number), PredictionRequest(MODEL, features(20), top_k=MAX_TOP_K))
+
+    async def scenario() -> None:
+        nonlocal taken
+        async with aclosing(service.predictions.predict_stream(requests())) as answers:
+            async for answer in answers:
+                assert len(answer.answer.results) == 20
+                taken += 1
+
+    run(scenario())
+    assert taken == STREAM_REQUESTS
+    assert 1 < ahead <= STREAM_BYTES // ANSWER_BYTES + 1
 
 
 # ------------------------------------------------------------------------------------------- evaluations

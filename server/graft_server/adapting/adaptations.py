@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -25,6 +26,7 @@ from graft_server.domain.errors import (
     InvalidError,
     MissingError,
     OverloadError,
+    StoreError,
 )
 from graft_server.domain.examples import Modality, StoredExample
 from graft_server.domain.model import Source
@@ -254,6 +256,14 @@ class Adaptations:
         adaptation = self._open.get((model, adaptation_id))
         return adaptation.running if adaptation else ""
 
+    async def require_existing(self, adaptation: Adaptation) -> None:
+        """Raises MissingError if an adaptation was deleted with its model, here or by another server."""
+        with suppress(StoreError):
+            await asyncio.to_thread(self._publisher.catalogue.refresh)
+        model, adaptation_id = adaptation.key
+        if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
+            raise missing_adaptation(model, adaptation_id)
+
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""
         adaptation = self._open.get((model, adaptation_id))
@@ -340,8 +350,12 @@ class Adaptations:
         self._draining = True
         if self._forgetting is not None:
             self._forgetting.cancel()
-        for adaptation in list(self._open.values()):
-            await adaptation.end(Reason.DRAINING)
+        endings = [it.end(Reason.DRAINING) for it in self._open.values()]
+        failed = [
+            it for it in await asyncio.gather(*endings, return_exceptions=True) if isinstance(it, Exception)
+        ]
+        if failed:
+            raise failed[0]
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
         """Returns the lineage that a request's base_version brings.

@@ -24,7 +24,7 @@ from graft_server.domain.adaptation import (
     Publication,
     PublicationState,
 )
-from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.stream import (
@@ -116,26 +116,13 @@ class AdaptationApi:
                 field="from_event",
             )
         adaptation = await self._adaptations.get(model, adaptation_id)
-        await adaptation.record_events()  # events that a crash left out
-        following = max(from_event, 1)
-        async with adaptation.watched() as watcher:
-            while True:
-                watcher.changed.clear()
-                over = _finished(adaptation)
-                if over:
-                    await adaptation.record_events()  # events are recorded after their facts
-                for event in await asyncio.to_thread(adaptation.store.events.read, following):
-                    yield await _happening(adaptation, event)
-                    following = event.number + 1
-                if over:
-                    return
-                if adaptation.closed:
-                    raise DrainingError
-                if watcher.progress is not None:
-                    progress, watcher.progress = watcher.progress, None
-                    yield progress
-                if not await _changed(watcher):
-                    await adaptation.refresh()  # another server may be at work
+        try:
+            async with aclosing(_events(adaptation, max(from_event, 1))) as events:
+                async for event in events:
+                    yield event
+        except (DrainingError, StoreError):
+            await self._adaptations.require_existing(adaptation)
+            raise
 
     async def cancel_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
         """Stops an adaptation's work for good, and describes it.
@@ -169,6 +156,29 @@ class AdaptationApi:
             publications=tuple(_publications(store, publications, running)),
             metrics=self._adaptations.metrics(store.model, store.adaptation_id),
         )
+
+
+async def _events(adaptation: Adaptation, following: int) -> AsyncGenerator[Happening | Progress, None]:
+    """Yields an adaptation's events from a number on; DrainingError if this server does nothing with it any more."""
+    await adaptation.record_events()  # events that a crash left out
+    async with adaptation.watched() as watcher:
+        while True:
+            watcher.changed.clear()
+            over = _finished(adaptation)
+            if over:
+                await adaptation.record_events()  # events are recorded after their facts
+            for event in await asyncio.to_thread(adaptation.store.events.read, following):
+                yield await _happening(adaptation, event)
+                following = event.number + 1
+            if over:
+                return
+            if adaptation.closed:
+                raise DrainingError
+            if watcher.progress is not None:
+                progress, watcher.progress = watcher.progress, None
+                yield progress
+            if not await _changed(watcher):
+                await adaptation.refresh()  # another server may be at work
 
 
 def _token(key: tuple[datetime, str]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
@@ -22,6 +22,7 @@ from graft_server.domain.model import (
     BundleFile,
     Erasure,
     Model,
+    ModelRenewal,
     ReceivedFile,
     Version,
     VersionView,
@@ -75,6 +76,8 @@ class ModelApi:
     """Memory for what is kept until an evaluation ends."""
     exports: Exports = field(default_factory=Exports)
     """The exports that are carried out now."""
+    renewal: Callable[[str], ModelRenewal | None] = lambda _: None
+    """Says of a model what is done about its encoder."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -82,7 +85,7 @@ class ModelApi:
         snapshot = self.catalogue.snapshot
         models, names = snapshot.models, snapshot.names.beginning(prefix, first)
         for name, token in cut(names, page_size(page.size), lambda it: f"model/{it}"):
-            yield Listed(models[name], token)
+            yield Listed(self._seen(models[name]), token)
 
     async def get_model(self, model: str) -> Model:
         """Describes one model.
@@ -90,7 +93,12 @@ class ModelApi:
         Raises:
             MissingError: There is none.
         """
-        return self.catalogue.snapshot.model(check_model(model))
+        return self._seen(self.catalogue.snapshot.model(check_model(model)))
+
+    def _seen(self, model: Model) -> Model:
+        """Returns a model as callers see it."""
+        renewal = self.renewal(model.name)
+        return model if renewal is None else replace(model, renewal=renewal)
 
     async def list_versions(self, model: str, page: PageRequest) -> AsyncGenerator[Listed[VersionView], None]:
         """Lists a model's versions, newest first, with the figures of their reports.
@@ -237,7 +245,10 @@ class ModelApi:
         self, version: Version, received: Mapping[str, ReceivedFile]
     ) -> AsyncGenerator[BundleChunk, None]:
         served = await self.versions.serve(version)
-        async with self.exporter.bundle(version, served.trunk, served.manifest.below) as files:
+        async with (
+            self.versions.existing(version),
+            self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
+        ):
             for file in files:
                 offset = _had(file, received.get(file.path))
                 with file.place.open("rb") as opened:

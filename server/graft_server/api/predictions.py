@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
 
 from graft_server.adapting.intake.validation import check_input
 from graft_server.api.alive import Doing
@@ -24,9 +23,13 @@ from graft_server.sharing.event_loop import in_slices
 MAX_INPUTS = 10_000
 DEFAULT_TOP_K = 5
 STREAM_REQUESTS = 64
-STREAM_BYTES = 8 << 20
-"""Requests of one stream that are processed at once, and their bytes; the client's others wait in the transport. A
-larger request is processed alone."""
+STREAM_BYTES = 16 << 20
+"""Requests of one stream that are processed or whose answers were not taken yet, and the bytes of both; the client's
+others wait in the transport. A larger request is processed alone."""
+ANSWER_BYTES = 4 << 20
+"""About what the largest answer takes that clients accept."""
+SCORE_SIZE, FEATURE_SIZE = 24, 4
+"""About what a score, and a component of features, take in an answer."""
 MAX_TOP_K = 10_000
 """As many labels as a model may declare."""
 SCORE_BYTES = 4
@@ -108,18 +111,19 @@ class PredictionApi:
         """
         caller = caller or new_call()
         ready = _Ready(self._doing)
+        # Until an answer is taken, so that a client who does not read is not read from.
+        room = StreamRoom()
 
         async def read() -> None:
-            work = _StreamWork()
             end: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
                     try:
                         async for request in requests:
                             await ready.expect(request)
-                            await work.begin(request.size)
-                            task = group.create_task(answer(request))
-                            task.add_done_callback(partial(work.end, request.size))
+                            size = request.size + _answer_size(request.request)
+                            await room.begin(size)
+                            group.create_task(answer(request, size))
                     except (DrainingError, AgedError) as error:
                         end = error  # once the requests in work are answered
                 await ready.put(end)
@@ -127,7 +131,7 @@ class PredictionApi:
                 # The group wraps an error of the stream itself.
                 await ready.put(group.exceptions[0])
 
-        async def answer(streamed: StreamedRequest) -> None:
+        async def answer(streamed: StreamedRequest, size: int) -> None:
             found: Predictions | DomainError
             try:
                 if isinstance(streamed.request, DomainError):
@@ -137,12 +141,18 @@ class PredictionApi:
                 )
             except DomainError as error:
                 found = error
-            await ready.put(StreamedAnswer(streamed.request_id, found))
+            await ready.put((StreamedAnswer(streamed.request_id, found), size))
 
         reader = asyncio.create_task(read())
         try:
             while (item := await ready.next()) is not None:
-                yield item
+                if isinstance(item, Activity):
+                    yield item
+                    continue
+                answered, size = item
+                yield answered
+                del answered, item
+                room.end(size)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -153,10 +163,7 @@ class _Ready:
 
     def __init__(self, doing: Doing) -> None:
         self._doing = doing
-        # As large as the number of requests in work, so that a client who does not read is not read from.
-        self._items: asyncio.Queue[StreamedAnswer | Exception | _Ready | None] = asyncio.Queue(
-            STREAM_REQUESTS
-        )
+        self._items: asyncio.Queue[tuple[StreamedAnswer, int] | Exception | _Ready | None] = asyncio.Queue()
         self._keep_alive_s: float | None = None
         self._waiting = 0
         """The requests without an answer."""
@@ -168,11 +175,11 @@ class _Ready:
             self._keep_alive_s = request.keep_alive_s
             await self._items.put(self)  # who waits does so for as long as that from here on
 
-    async def put(self, item: StreamedAnswer | Exception | None) -> None:
-        """Adds an answer, the stream's error, or its end."""
+    async def put(self, item: tuple[StreamedAnswer, int] | Exception | None) -> None:
+        """Adds an answer and the size of its request, the stream's error, or its end."""
         await self._items.put(item)
 
-    async def next(self) -> StreamedAnswer | Activity | None:
+    async def next(self) -> tuple[StreamedAnswer, int] | Activity | None:
         """The next answer, or what is being done where there is none for long; None: the stream has ended."""
         while True:
             try:
@@ -189,8 +196,8 @@ class _Ready:
                 return item
 
 
-class _StreamWork:
-    """What of a stream is processed at once."""
+class StreamRoom:
+    """What of a stream is processed, or not taken yet, at once."""
 
     def __init__(self) -> None:
         self._requests = self._bytes = 0
@@ -204,11 +211,20 @@ class _StreamWork:
         self._requests += 1
         self._bytes += size
 
-    def end(self, size: int, _: asyncio.Task[None]) -> None:
+    def end(self, size: int) -> None:
         """Gives room back."""
         self._requests -= 1
         self._bytes -= size
         self._ended.set()
+
+
+def _answer_size(request: PredictionRequest | DomainError) -> int:
+    """Returns about how many bytes the answer to a request takes, before anything of it is known but the request."""
+    if isinstance(request, DomainError):
+        return 0
+    # A backbone's features have a thousand components or so.
+    each = (request.top_k or DEFAULT_TOP_K) * SCORE_SIZE + request.include_features * 1_024 * FEATURE_SIZE
+    return min(len(request.inputs) * max(each, 0), ANSWER_BYTES)
 
 
 def answer_too_large(size: str, max_bytes: float) -> InvalidError:

@@ -160,10 +160,15 @@ def _require_close(found: Comparison) -> None:
 
 
 def telling(rows: Rows, head: Head, count: int = PROBES) -> list[int]:
-    """Returns indices of up to `count` examples, without repeats, short and long ones mixed."""
-    lengths = np.array([example.input.size for example in rows.examples])
-    shortest = np.argsort(lengths, kind="stable")
-    closest = np.argsort(head.margins(read_by(head, rows.features)), kind="stable")
+    """Returns indices of up to `count` examples, without repeats, short and long ones mixed.
+
+    Those without features are none of them: the backbone cannot read them.
+    """
+    features = read_by(head, rows.features)
+    readable = np.flatnonzero(np.isfinite(features).all(axis=1))
+    lengths = np.array([rows.examples[i].input.size for i in readable])
+    shortest = readable[np.argsort(lengths, kind="stable")]
+    closest = readable[np.argsort(head.margins(features[readable]), kind="stable")]
     chosen: dict[int, None] = {}
     # In turns, so that every batch has a short, a long and a close one.
     for three in zip(shortest, shortest[::-1], closest, strict=True):

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import BackboneError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, FaultError, StateError, StoreError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -176,7 +177,19 @@ class Versions:
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
             task.add_done_callback(lambda ended: self._loaded(key, ended))
-        return await asyncio.shield(task)
+        async with self.existing(version):
+            return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def existing(self, version: Version) -> AsyncIterator[None]:
+        """Work that reads a version's objects: MissingError if it fails because the version was deleted meanwhile."""
+        try:
+            yield
+        except FaultError:
+            with suppress(StoreError):
+                await asyncio.to_thread(self._catalogue.refresh)
+            self._catalogue.snapshot.model(version.model).version(version.number)
+            raise
 
     def _loaded(self, key: str, task: asyncio.Task[ServedVersion]) -> None:
         if self._loading.get(key) is task:
@@ -187,7 +200,7 @@ class Versions:
     async def put_in_service(self, version: Version) -> None:
         """Loads a version ahead of its first request."""
         await self.serve(version)
-        await self.report(version)
+        await survived(self.report(version), f"reading the report of {version.model} ahead", _log)
 
     def forget(self, version: Version) -> None:
         """Takes a deleted version out of service."""
@@ -199,14 +212,16 @@ class Versions:
         known = self._reports.known(version)
         if known is not None:
             return known
-        return await self._reading.run(self._reports.read, version)
+        async with self.existing(version):
+            return await self._reading.run(self._reports.read, version)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
         examples = int(version.summary.get("examples", 0))
-        return await asyncio.to_thread(
-            read_trained_on, self._objects, manifest, examples, erased=version.erased
-        )
+        async with self.existing(version):
+            return await asyncio.to_thread(
+                read_trained_on, self._objects, manifest, examples, erased=version.erased
+            )
 
     async def load_ahead(self) -> None:
         """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.

@@ -32,7 +32,7 @@ from graft_server.domain.errors import (
     StoreError,
     WorkerError,
 )
-from graft_server.domain.model import LIVE, Model, Version
+from graft_server.domain.model import LIVE, Model, ModelRenewal, RenewalState, Version
 from graft_server.domain.names import shown
 from graft_server.domain.report import Renewal
 from graft_server.encoding.trunks import Trunks
@@ -170,6 +170,19 @@ class Renewals:
         if self._task is not None and model in self._scan.due:
             return "It is being adapted anew from its stored examples: try again in a minute."
         return "Serve that encoder, or adapt the model again."
+
+    def renewal_of(self, model: str) -> ModelRenewal | None:
+        """Says how far a model is; None: there is nothing to do."""
+        version = self._scan.due.get(model)
+        known = self._publisher.catalogue.snapshot.models.get(model)
+        if version is None or known is None or known.latest_version != version.number:
+            return None
+        failure = self._failures.get(model)
+        if self._running is not None and self._running.version.model == model:
+            return ModelRenewal(RenewalState.RUNNING)
+        if failure is None:
+            return ModelRenewal(RenewalState.WAITING)
+        return ModelRenewal(RenewalState.FAILED if failure.final else RenewalState.WAITING, failure.message)
 
     async def follow(self) -> None:
         """Ends the work on a model that the catalogue says is deleted, and looks for more to do."""

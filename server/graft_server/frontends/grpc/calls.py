@@ -65,6 +65,8 @@ class Call:
             DrainingError: The server goes away, and the client sends nothing.
         """
         while True:
+            if self._resumes and self._calls.draining:
+                raise DrainingError  # however much more the client has sent
             try:
                 async with asyncio.timeout(
                     self._patience_s() if self._calls.draining else None

@@ -15,7 +15,7 @@ from graft_server.backbones.torch.tuning.examples import Examples
 from graft_server.backbones.torch.tuning.ground import Ground
 from graft_server.backbones.torch.tuning.loop import tuned
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Tuned, Tuning
-from graft_server.backbones.tuning_objects import TunedParts, TuningSet
+from graft_server.backbones.tuning_objects import Part, TunedParts, TuningSet
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.errors import FaultError
 from graft_server.jobs.job import OnProgress, Place, Progress
@@ -70,6 +70,8 @@ def _examples(objects: Objects, payload: Tuning, backbone: Backbone) -> Examples
             "Some examples were erased while the backbone was about to be tuned on them. Commit again.",
             reason=EXAMPLES_GONE,
         )
+    # What nothing is learned from or measured on may be what the backbone cannot read: anything stands for it.
+    unused = (chosen.part == Part.LEFT_OUT) & ~chosen.validation
     preprocessor = backbone.preprocessor()
     if isinstance(preprocessor, Bounded):
         preprocessor = preprocessor.within(payload.limits)
@@ -77,7 +79,10 @@ def _examples(objects: Objects, payload: Tuning, backbone: Backbone) -> Examples
         Examples.write(
             Path(prepared),
             # One after the other: pixels and samples are far larger than the files that they come from.
-            items=(preprocessor.prepare(inputs[it]).item for it in chosen.ids),
+            items=(
+                preprocessor.shortest() if skipped else preprocessor.prepare(inputs[it]).item
+                for it, skipped in zip(chosen.ids, unused, strict=True)
+            ),
             labels=chosen.labels,
             weights=chosen.weights,
             part=chosen.part,
