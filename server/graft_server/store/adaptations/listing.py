@@ -105,6 +105,18 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
                 unvisited.append(f"{namespace}{segment}/")
 
 
+def may_go_on(objects: Objects, model: str, name: str) -> bool:
+    """Whether a server may have something to do for an adaptation: it is open, or has a commit without an outcome.
+
+    It looks at names alone, which is much less than reading the adaptation.
+    """
+    folder = adaptation_folder(model, name)
+    commits, outcomes = (set(objects.names_after(f"{folder}{it}/", "")) for it in ("commits", "outcomes"))
+    return bool(commits - outcomes) or not any(
+        objects.exists(f"{folder}{it}.json") for it in ("closing", "cancelled")
+    )
+
+
 def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:
     """Returns the stored names of adaptations that a deletion of their model includes, by the number of its entry.
 
