@@ -282,7 +282,7 @@ class Adaptations:
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished, and the adaptations with a publish policy."""
         objects = self._publisher.objects
-        found = await asyncio.to_thread(lambda: list(list_all_adaptations(objects)))
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(objects, gently=True)))
         async for model, name in paced(found):
             adaptation_id, _ = parsed_name(name)
             if name != self._name(model, adaptation_id):

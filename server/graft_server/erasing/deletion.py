@@ -105,7 +105,7 @@ class Deletion:
         await self._require_known()
         for name in self.catalogue.snapshot.deletions:
             await survived(self.finish(name), f"finishing the deletion of model {name}", _log)
-        found = await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects)))
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects, gently=True)))
         async for model, stored in paced(found):
             await survived(
                 self._finish_erasures(model, stored), f"finishing an erasure in model {model}", _log
