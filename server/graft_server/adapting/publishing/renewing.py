@@ -132,7 +132,8 @@ class Renewals:
         self._asked = asked
         self._on_usable = on_usable
         self._scan = _Scan()
-        self._scanned = -1
+        self._scanned: tuple[int, Mapping[str, str]] = -1, {}
+        """The number of the catalogue's entries, and the backbones' encoders, that the scan was of."""
         self._failures: dict[str, _Failure] = {}
         self._running: _Running | None = None
         self._usable = True
@@ -209,11 +210,12 @@ class Renewals:
                 await self._wakeup.wait()
 
     async def look(self) -> None:
-        """Finds out what is due, if the catalogue has changed."""
+        """Finds out what is due, if the catalogue or a backbone has changed."""
         snapshot = self._publisher.catalogue.snapshot
-        if snapshot.entries != self._scanned:
-            self._scan = await asyncio.to_thread(self._scanned_of, snapshot)
-            self._scanned = snapshot.entries
+        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+        if (snapshot.entries, encoders) != self._scanned:
+            self._scan = await asyncio.to_thread(self._scanned_of, snapshot, encoders)
+            self._scanned = snapshot.entries, encoders
             for model in [it for it in self._asked if it not in snapshot.models]:
                 del self._asked[model]
             self._failures = {
@@ -227,8 +229,7 @@ class Renewals:
             self._usable = usable
             self._on_usable(usable)
 
-    def _scanned_of(self, snapshot: Snapshot) -> _Scan:
-        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+    def _scanned_of(self, snapshot: Snapshot, encoders: Mapping[str, str]) -> _Scan:
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
         for name, model in snapshot.models.items():
