@@ -144,6 +144,7 @@ class Service:
             self._adaptations,
             self._deletion,
             self._learning,
+            renewal=self._renewals.renewal_of,
         )
         self._catalogue = catalogue
         self._on_newer = on_newer

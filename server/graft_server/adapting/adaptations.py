@@ -219,7 +219,7 @@ class Adaptations:
         adaptation = self._open.get((store.model, store.adaptation_id))
         if adaptation is None:
             return await self._publisher.reading.run(store.read_positions)
-        found = await adaptation.read_positions()
+        found = None if adaptation.refresh.late else await adaptation.read_positions()
         return store.positions if found is None else found
 
     async def examples(

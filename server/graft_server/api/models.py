@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from graft_server.adapting.adaptations import Adaptations
 from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
@@ -14,7 +14,7 @@ from graft_server.domain.backbone import BackboneDescription, BackboneInfo, Back
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, StoredExample
-from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.model import BundleChunk, Erasure, Model, ModelRenewal, VersionView
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
@@ -63,6 +63,8 @@ class ModelApi:
     """Memory for what is kept until an evaluation ends."""
     exports: Exports = field(default_factory=Exports)
     """The exports that are carried out now."""
+    renewal: Callable[[str], ModelRenewal | None] = lambda _: None
+    """Says of a model what is done about its encoder."""
 
     async def list_models(self, prefix: str, page: PageRequest) -> AsyncGenerator[Listed[Model], None]:
         """Lists the models whose names begin with a prefix, by name."""
@@ -70,7 +72,7 @@ class ModelApi:
         snapshot = self.catalogue.snapshot
         models, names = snapshot.models, snapshot.names.beginning(prefix, first)
         for name, token in cut(names, page_size(page.size), lambda it: f"model/{it}"):
-            yield Listed(models[name], token)
+            yield Listed(self._seen(models[name]), token)
 
     async def get_model(self, model: str) -> Model:
         """Describes one model.
@@ -78,7 +80,12 @@ class ModelApi:
         Raises:
             MissingError: There is none.
         """
-        return self.catalogue.snapshot.model(check_model(model))
+        return self._seen(self.catalogue.snapshot.model(check_model(model)))
+
+    def _seen(self, model: Model) -> Model:
+        """Returns a model as callers see it."""
+        renewal = self.renewal(model.name)
+        return model if renewal is None else replace(model, renewal=renewal)
 
     async def list_versions(self, model: str, page: PageRequest) -> AsyncGenerator[Listed[VersionView], None]:
         """Lists a model's versions, newest first, with the figures of their reports.

@@ -106,7 +106,7 @@ class PredictionApi:
         caller = caller or new_call()
         ready: asyncio.Queue[tuple[StreamedAnswer, int] | Exception | None] = asyncio.Queue()
         # Until an answer is taken, so that a client who does not read is not read from.
-        work = _StreamWork()
+        room = StreamRoom()
 
         async def read() -> None:
             end: Exception | None = None
@@ -115,7 +115,7 @@ class PredictionApi:
                     try:
                         async for request in requests:
                             size = request.size + _answer_size(request.request)
-                            await work.begin(size)
+                            await room.begin(size)
                             group.create_task(answer(request, size))
                     except DrainingError as error:
                         end = error  # once the requests in work are answered
@@ -144,13 +144,13 @@ class PredictionApi:
                 answered, size = item
                 yield answered
                 del answered, item
-                work.end(size)
+                room.end(size)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
 
-class _StreamWork:
+class StreamRoom:
     """What of a stream is processed, or not taken yet, at once."""
 
     def __init__(self) -> None:

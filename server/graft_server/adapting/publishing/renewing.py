@@ -32,7 +32,7 @@ from graft_server.domain.errors import (
     StoreError,
     WorkerError,
 )
-from graft_server.domain.model import LIVE, Model, Version
+from graft_server.domain.model import LIVE, Model, ModelRenewal, RenewalState, Version
 from graft_server.domain.names import shown
 from graft_server.domain.report import Renewal
 from graft_server.encoding.trunks import Trunks
@@ -156,9 +156,10 @@ class Renewals:
         self._asked = asked
         self._on_usable = on_usable
         self._scan = _Scan()
-        self._scanned = -1
+        self._scanned: tuple[int, Mapping[str, str]] = -1, {}
+        """The number of the catalogue's entries, and the backbones' encoders, that the scan was of."""
         self._looked: dict[str, _Looked] = {}
-        self._encoders: dict[str, str] = {}
+        """What is known of each model, for those encoders."""
         self._failures: dict[str, _Failure] = {}
         self._running: _Running | None = None
         self._usable = True
@@ -197,6 +198,19 @@ class Renewals:
             return "It is being adapted anew from its stored examples: try again in a minute."
         return "Serve that encoder, or adapt the model again."
 
+    def renewal_of(self, model: str) -> ModelRenewal | None:
+        """Says how far a model is; None: there is nothing to do."""
+        version = self._scan.due.get(model)
+        known = self._publisher.catalogue.snapshot.models.get(model)
+        if version is None or known is None or known.latest_version != version.number:
+            return None
+        failure = self._failures.get(model)
+        if self._running is not None and self._running.version.model == model:
+            return ModelRenewal(RenewalState.RUNNING)
+        if failure is None:
+            return ModelRenewal(RenewalState.WAITING)
+        return ModelRenewal(RenewalState.FAILED if failure.final else RenewalState.WAITING, failure.message)
+
     async def follow(self) -> None:
         """Ends the work on a model that the catalogue says is deleted, and looks for more to do."""
         running, snapshot = self._running, self._publisher.catalogue.snapshot
@@ -222,11 +236,12 @@ class Renewals:
                 await self._wakeup.wait()
 
     async def look(self) -> None:
-        """Finds out what is due, if the catalogue has changed."""
+        """Finds out what is due, if the catalogue or a backbone has changed."""
         snapshot = self._publisher.catalogue.snapshot
-        if snapshot.entries != self._scanned:
-            self._scan = await asyncio.to_thread(self._scanned_of, snapshot)
-            self._scanned = snapshot.entries
+        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+        if (snapshot.entries, encoders) != self._scanned:
+            self._scan = await asyncio.to_thread(self._scanned_of, snapshot, encoders)
+            self._scanned = snapshot.entries, encoders
             for model in [it for it in self._asked if it not in snapshot.models]:
                 del self._asked[model]
             self._failures = {
@@ -240,15 +255,13 @@ class Renewals:
             self._usable = usable
             self._on_usable(usable)
 
-    def _scanned_of(self, snapshot: Snapshot) -> _Scan:
-        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
-        known = self._looked if encoders == self._encoders else {}
+    def _scanned_of(self, snapshot: Snapshot, encoders: Mapping[str, str]) -> _Scan:
+        known = self._looked if encoders == self._scanned[1] else {}
         self._looked = {
             # A model without changes is the same object in all snapshots.
             name: known[name] if name in known and known[name].model is model else _looked(model, encoders)
             for name, model in snapshot.models.items()
         }
-        self._encoders = encoders
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
         for name, it in self._looked.items():
