@@ -134,7 +134,7 @@ class Service:
         self._handover = Handover(objects, settings.cache_folder)
         exporter = Exporter(self._jobs, self._handover)
         self.adaptations = AdaptationApi(self._adaptations)
-        self.predictions = PredictionApi(predictor)
+        self.predictions = PredictionApi(predictor, lambda: self.trunks.activity)
         self.models = ModelApi(
             catalogue,
             self._versions,
@@ -144,6 +144,7 @@ class Service:
             self._adaptations,
             self._deletion,
             self._learning,
+            renewal=self._renewals.renewal_of,
         )
         self._catalogue = catalogue
         self._on_newer = on_newer

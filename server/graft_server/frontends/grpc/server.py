@@ -62,8 +62,8 @@ class GrpcServer:
         self._calls = Calls()
         self._health = HealthService((*_NAMES, CATALOGUE))
         for servicer, service in (
-            (AdaptationService(adaptations), _ADAPTATION),
-            (PredictionService(predictions), _PREDICTION),
+            (AdaptationService(adaptations, max_connection_age_s), _ADAPTATION),
+            (PredictionService(predictions, max_connection_age_s), _PREDICTION),
             (ModelService(models), _MODEL),
             (self._health, _HEALTH),
         ):
@@ -179,6 +179,7 @@ def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
     if max_connection_age_s:
-        age_ms = round(max_connection_age_s * 1000)
-        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
+        # Without a limit for the calls that run then: those that may last for ever end by themselves (`ageing`), and
+        # the others, an evaluation say, could not go on where they were.
+        options.append(("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)))
     return options
