@@ -188,6 +188,7 @@ class Service:
         await self.trunks.close()
         self._preparing.close()
         self._learning.close()
+        self._handover.close()
         self._reading.close()
 
     def tell_of_newer(self) -> None:

@@ -127,6 +127,19 @@ def test_ages_go_by_the_stores_time_and_not_by_this_machines_clock(tmp_path, mon
     assert objects.ages("nothing/") == {}
 
 
+def test_what_ended_processes_wanted_goes_and_nothing_is_left_of_one_that_closes(tmp_path):
+    objects = Objects.open(tmp_path / "store")
+    living, closed = Handover(objects, tmp_path / "cache"), Handover(objects, tmp_path / "cache")
+    for handover in (living, closed):
+        written(handover, handover.new_folder(), file=b"data")
+    closed.close()
+    living.sweep_ended()
+    left = [it for it in (tmp_path / "cache").rglob("*") if it.name == "file"]
+    assert len(left) == 1
+    living.close()
+    assert not [it for it in (tmp_path / "cache").rglob("*") if it.is_file()]
+
+
 def test_a_cache_is_told_from_others_by_what_is_made_once(tmp_path):
     first = cache_identity(tmp_path / "one")
     assert first == cache_identity(tmp_path / "one") != cache_identity(tmp_path / "other")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from graft_server.sharing.owned_folders import make_folders, scratch, share, sweep
+from graft_server.sharing.owned_folders import OwnedFolder, make_folders, share, sweep
 from graft_server.store.objects.naming import give_name
 from graft_server.store.objects.objects import Objects
 
@@ -82,11 +82,19 @@ class Handover:
     def __init__(self, objects: Objects, cache: Path) -> None:
         self._objects = objects
         self.cache = cache
+        self._own: OwnedFolder | None = None
 
     def new_folder(self) -> str:
         """The prefix for the keys of files that belong together, which are wanted in this cache by this process."""
-        own = scratch(self.cache / _ROOT)
-        return f"{_ROOT}{own.name}/{secrets.token_hex(8)}/"
+        if self._own is None:
+            self._own = OwnedFolder(self.cache / _ROOT)
+        return f"{_ROOT}{self._own.path.name}/{secrets.token_hex(8)}/"
+
+    def close(self) -> None:
+        """Removes from this cache what is wanted by this process; nobody reads it any more."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
     def identity(self) -> str:
         """What tells this cache from others."""
