@@ -96,7 +96,7 @@ def grow(objects: Objects, days: float) -> int:
     return first
 
 
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 -- a folder within is made by tempfile
 FULL = 64 * FAN_IN
 """Examples of a segment that is not joined further."""
 
