@@ -35,7 +35,7 @@ def test_the_exit_code_is_that_of_the_work_where_streams_are_closed(
 
 
 def test_what_fails_fails_where_all_streams_are_closed(server: Any) -> None:
-    done = ended(server, '"$@" >&- 2>&- <&-', "predict", "un/heard-of", "-")
+    done = ended(server, '"$@" >&- 2>&- <&-', "predict", "un/heard-of", "text")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
