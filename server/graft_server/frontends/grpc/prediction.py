@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from graft.v1 import prediction_pb2 as pb
 from graft_server.api.predictions import PredictionApi
+from graft_server.domain.caller import new_call
 from graft_server.frontends.grpc.converters import predictions as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
 from graft_server.frontends.grpc.converters.predictions import MAX_RESPONSE_BYTES
@@ -28,7 +29,10 @@ class PredictionService:
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts for some inputs with one model."""
         found = await self._predictions.predict(
-            prediction_request(request), deadline=_deadline(context), max_bytes=MAX_RESPONSE_BYTES
+            prediction_request(request),
+            caller=new_call(connection=context.peer()),
+            deadline=_deadline(context),
+            max_bytes=MAX_RESPONSE_BYTES,
         )
         return await answers.predict_response(found)
 
@@ -41,6 +45,7 @@ class PredictionService:
         """Answers many requests, each when it is ready."""
         stream = self._predictions.predict_stream(
             ConvertedStream(requests, streamed_request),
+            caller=new_call(connection=context.peer()),
             deadline=_deadline(context),
             max_bytes=MAX_RESPONSE_BYTES,
         )
