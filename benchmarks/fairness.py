@@ -38,7 +38,7 @@ BULK, LONG = 10_000, 2_500
 STREAMED = 128
 """Texts in a request of the stream, as the client's own has."""
 STREAMS_IN_FLIGHT = 8
-LONG_WORDS = 90
+LONG_WORDS = 64
 GREEDY = MODEST = 8
 GREEDY_TEXTS, GREEDY_IN_FLIGHT = 64, 4
 MODEST_S = 0.1

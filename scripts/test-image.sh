@@ -54,22 +54,31 @@ bash deploy/docker/prune.sh "$root/opt" cpu
 mkdir "$root/lib" "$root/tmp"
 [ "$(id -u)" -ne 0 ] || chown -R "$user:$user" "$root/lib" "$root/tmp" "$root/cache"
 
-echo "test-image: starting it as user $user"
-cd "$root"
-: >"$root/out" # there before it is read
-"${as_user[@]}" graft-server serve --listen 127.0.0.1:0 >"$root/out" 2>"$root/log" &
-pid=$!
-address=
-for ((tick = 0; tick < start_within_s * 10; tick++)); do
-  address=$(sed -n 's/^listening on //p' "$root/out")
-  [ -z "$address" ] || break
-  kill -0 "$pid" 2>/dev/null || { echo "test-image: the server ended before it listened" >&2; exit 1; }
-  sleep 0.1
-done
-[ -n "$address" ] || { echo "test-image: it did not listen within $start_within_s s" >&2; exit 1; }
-"${as_user[@]}" graft-server health --target "$address"
-echo "test-image: healthy on $address"
+start() {
+  : >"$root/out" # there before it is read
+  "${as_user[@]}" graft-server serve --listen 127.0.0.1:0 >"$root/out" 2>"$root/log" &
+  pid=$!
+  address=
+  for ((tick = 0; tick < start_within_s * 10; tick++)); do
+    address=$(sed -n 's/^listening on //p' "$root/out")
+    [ -z "$address" ] || break
+    kill -0 "$pid" 2>/dev/null || { echo "test-image: the server ended before it listened" >&2; exit 1; }
+    sleep 0.1
+  done
+  [ -n "$address" ] || { echo "test-image: it did not listen within $start_within_s s" >&2; exit 1; }
+  "${as_user[@]}" graft-server health --target "$address"
+  echo "test-image: healthy on $address"
+}
 
+stop() {
+  kill -TERM "$pid"
+  wait "$pid" || { echo "test-image: it did not end cleanly on SIGTERM (exit status $?)" >&2; exit 1; }
+  pid=
+}
+
+cd "$root"
+echo "test-image: starting it as user $user"
+start
 
 graft() {
   "$root/opt/bin/graft" "$@"
@@ -80,11 +89,19 @@ graft evaluate image/intents "$examples/test.csv" --input text --label intent
 graft predict image/intents "my bike has a flat tire"
 graft export image/intents "$root/bundle"
 
-kill -TERM "$pid"
-wait "$pid" || { echo "test-image: it did not end cleanly on SIGTERM (exit status $?)" >&2; exit 1; }
-pid=
+stop
 if "${as_user[@]}" graft-server health --target "$address" 2>/dev/null; then
   echo "test-image: health says SERVING where no server is" >&2
   exit 1
+fi
+
+if [ "$(id -u)" -eq 0 ]; then
+  # As OpenShift starts images, on a cache that the user may not write.
+  echo "test-image: starting it as user 12345 of group 0, without a home"
+  mkdir -m 777 "$root/other"
+  as_user=(setpriv --reuid 12345 --regid 0 --clear-groups env -i "PATH=$root/opt/bin:/usr/bin:/bin"
+    "TMPDIR=$root/other" "GRAFT_STORE=$root/other/store" "GRAFT_CACHE=$root/cache")
+  start
+  stop
 fi
 echo "test-image: stopped; passed"

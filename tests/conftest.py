@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import onnx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -289,6 +290,14 @@ def upsert(text: str, label: str | None = None, **fields: Any) -> adaptation_pb2
 def request(model: str, texts: Iterable[str], **fields: Any) -> prediction_pb2.PredictRequest:
     inputs = [types_pb2.Input(text=text) for text in texts]
     return prediction_pb2.PredictRequest(model=model, inputs=inputs, **fields)
+
+
+def check_for_older_runtimes(bundle: Path) -> None:
+    """Every graph of a bundle is in a form that onnxruntime 1.17 loads."""
+    graphs = [onnx.load(str(path), load_external_data=False) for path in bundle.glob("*.onnx")]
+    assert graphs
+    for graph in graphs:
+        assert (graph.ir_version, [(it.domain, it.version) for it in graph.opset_import]) == (8, [("", 18)])
 
 
 @pytest.fixture

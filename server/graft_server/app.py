@@ -52,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 STORE_THREADS = 32
 """More than computing needs: they wait for a disk or a bucket, and one request may take several."""
+CLOSE_S = 3.0
+"""The time for everything to close once no call runs: a store may hang, an encoder be in the middle of a batch."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -132,7 +134,7 @@ class Service:
         self._handover = Handover(objects, settings.cache_folder)
         exporter = Exporter(self._jobs, self._handover)
         self.adaptations = AdaptationApi(self._adaptations)
-        self.predictions = PredictionApi(predictor)
+        self.predictions = PredictionApi(predictor, lambda: self.trunks.activity)
         self.models = ModelApi(
             catalogue,
             self._versions,
@@ -142,6 +144,7 @@ class Service:
             self._adaptations,
             self._deletion,
             self._learning,
+            renewal=self._renewals.renewal_of,
         )
         self._catalogue = catalogue
         self._on_newer = on_newer
@@ -280,7 +283,7 @@ class App:
         self._grpc.drain()
         await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
         await self._grpc.close()
-        await self.service.close()
+        await _unhurried(self.service.close(), asyncio.Event(), CLOSE_S)
 
     async def _finish(self) -> None:
         await self.service.drain()

@@ -28,6 +28,7 @@ RECORDS: dict[type[Any], type[Message]] = {
     graft.EvaluationResult: model_pb2.EvaluateModelResponse,
     graft.EvaluationRejection: model_pb2.EvaluationRejection,
     graft.Model: model_pb2.Model,
+    graft.ModelRenewal: model_pb2.ModelRenewal,
     graft.Version: model_pb2.Version,
     graft.Backbone: model_pb2.Backbone,
     graft.Rejection: adaptation_pb2.Rejection,

@@ -30,7 +30,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
         "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
-        "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal",
+        "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.text.packing import cost
+from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.encoding import queueing
 from graft_server.encoding.batcher import Batcher, unread
@@ -424,6 +425,59 @@ def test_a_full_queue_refuses_predictions_and_never_adaptation(batched, limit):
         await batcher.encode(tokens(8))
 
     batched(scenario, **limit)
+
+
+def test_in_a_full_queue_the_largest_request_gives_way_to_a_lone_text(batched):
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        large = [await submit(batcher, tokens(*[8] * 10), caller=new_call()) for _ in range(3)]
+        batcher.require_room(new_call(), 8)
+        lone = await submit(batcher, tokens(9), caller=new_call())
+        with pytest.raises(OverloadError) as raised:
+            await large[-1]
+        assert raised.value.reason == "QUEUE_FULL"
+        assert raised.value.retry_after_s > 0
+        large[-1] = await submit(batcher, tokens(*[8] * 10), caller=new_call())
+        with pytest.raises(OverloadError):
+            batcher.require_room(new_call(), 80)
+        with pytest.raises(OverloadError):
+            await batcher.encode(tokens(*[8] * 10), caller=new_call())
+        gate.open()
+        await asyncio.gather(lone, *large, *first)
+
+    gate = batched(scenario, queued_length=240)
+    assert 9 in map(len, gate.batches[1]), "the lone text is in the very next batch"
+    assert sum(map(len, gate.batches)) == 1 + 1 + 30, "what was refused was not encoded"
+
+
+def test_what_a_caller_who_left_had_queued_leaves_room_at_once(batched):
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        leaving = [await submit(batcher, tokens(8), caller=new_call()) for _ in range(3)]
+        with pytest.raises(OverloadError):
+            await batcher.encode(tokens(8), caller=new_call())
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        assert batcher.queued_length == 0
+        staying = await submit(batcher, tokens(8), caller=new_call())
+        gate.open()
+        await asyncio.gather(staying, *first)
+
+    batched(scenario, queued_requests=3)
+
+
+def test_adaptations_take_turns(batched):
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = await hold(batcher, gate)
+        large = await submit(batcher, tokens(*[8] * 60), lane=Lane.ADAPT, caller=Caller(call="large"))
+        small = await submit(batcher, tokens(9), lane=Lane.ADAPT, caller=Caller(call="small"))
+        gate.open()
+        await small
+        assert not large.done()
+        await asyncio.gather(large, *first)
+
+    batched(scenario)
 
 
 def test_thousands_who_leave_at_random_leave_nothing_behind(batched, encoder):

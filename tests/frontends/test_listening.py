@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -107,11 +108,9 @@ def test_it_listens_on_several_addresses_says_each_and_takes_its_socket_away(ser
 
 def test_closed_standard_streams_are_no_reason_to_fail(tmp_path: Path, encoder_cache: Path):
     path = tmp_path / "graft.sock"
-    command = (
-        f'exec "{sys.executable}" -m graft_server.cli serve --listen unix:{path} --store "{tmp_path}/store"'
-    )
-    flags = f'--measure-seconds 0 --cache "{encoder_cache}"'
-    server = subprocess.Popen(["sh", "-c", f"{command} {flags} <&- >&- 2>&-"])
+    serve = [sys.executable, "-m", "graft_server.cli", "serve", "--listen", f"unix:{path}"]
+    flags = ["--store", str(tmp_path / "store"), "--measure-seconds", "0", "--cache", str(encoder_cache)]
+    server = subprocess.Popen(["sh", "-c", f"exec {shlex.join([*serve, *flags])} <&- >&- 2>&-"])
     try:
         with grpc.insecure_channel(f"unix:{path}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)

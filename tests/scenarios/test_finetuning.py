@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import check_for_older_runtimes
 
 import graft
 from graft_server.training.tasks.single_label.tuning import is_beyond_noise
@@ -59,6 +60,7 @@ def test_its_report_says_what_tuning_did(partial):
 def test_its_bundle_is_one_graph_that_answers_as_the_server_does(client, partial, intents, tmp_path):
     texts = [text for text, _ in intents[:5]]
     client.export(partial.model, tmp_path)
+    check_for_older_runtimes(tmp_path)
     command = [sys.executable, str(tmp_path / "predict.py"), *texts]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line, served in zip(lines, client.predict(partial.model, texts), strict=True):

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 from PIL import Image
 from tests.backbones.kinds import CLIPS, IMAGES, TYPICAL, each, rare
+from tests.conftest import check_for_older_runtimes
 
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
@@ -234,6 +235,7 @@ def exported(wire: Any, model: str, folder: Path, inputs: list[types_pb2.Input])
     for piece in wire.model.ExportModel(model_pb2.ExportModelRequest(model=model), timeout=60):
         with (folder / piece.path).open("ab") as file:
             file.write(piece.chunk)
+    check_for_older_runtimes(folder)
     files = [folder / f"input-{n}" for n in range(len(inputs))]
     for file, value in zip(files, inputs, strict=True):
         file.write_bytes(value.image or value.audio)

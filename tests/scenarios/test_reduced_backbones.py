@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 from tests.backbones.kinds import each, rare
+from tests.conftest import check_for_older_runtimes
 
 import graft
 from graft_server.backbones.source import DEFAULT_NAME
@@ -54,6 +55,7 @@ def test_a_backbone_in_int8_is_adapted_and_its_bundle_answers_the_same(reduced, 
     assert [it.label for it in answers] == ["a", "b"]
     # Exporting compares the bundle with what is served, and hands out none that differs.
     reduced.export(f"tests/int8/{name}", tmp_path / "bundle")
+    check_for_older_runtimes(tmp_path / "bundle")
     assert (tmp_path / "bundle" / "model.onnx").stat().st_size > 0
 
 

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
+from tests.conftest import check_for_older_runtimes
 
 import graft
 
@@ -118,6 +119,7 @@ def test_tuned_layers_are_served_and_exported(client, frozen, tmp_path, *, backb
     tuned = np.array([it.features for it in together])
     assert np.abs(tuned - features_of(client, frozen(backbone), inputs)).max() > 1e-3
     client.export(model, tmp_path / "bundle")
+    check_for_older_runtimes(tmp_path / "bundle")
     for served, scores in zip(together, bundled(tmp_path, inputs), strict=True):
         assert {it.label: it.probability for it in served.scores} == pytest.approx(scores, abs=1e-3)
 

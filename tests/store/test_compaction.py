@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from graft_server.domain.adaptation import AdaptationSettings, Rejected, Start
-from graft_server.domain.errors import ConflictError
+from graft_server.domain.errors import ConflictError, CorruptError
 from graft_server.domain.examples import Change, Example, Input, Rejection
 from graft_server.domain.model import Source
+from graft_server.store.adaptations import generations
 from graft_server.store.adaptations.compaction import FAN_IN, LARGEST_BYTES, compact
 from graft_server.store.adaptations.erasure import ORPHAN_AGE, Wanted, erase, give_up, sweep
 from graft_server.store.adaptations.segments import Record, content_digest
@@ -222,7 +223,7 @@ def test_a_crash_loses_nothing_and_what_it_leaves_is_swept(objects, monkeypatch,
     monkeypatch.setattr(objects, "now", lambda: late)
     give_up(objects, again)
     garbage = sweep(objects, again)
-    assert len(garbage) == (2 if when == "before" else 2 * FAN_IN)
+    assert len(garbage) == (3 if when == "before" else 2 * FAN_IN)
     objects.delete(garbage)
     assert rows(objects, w=FAN_IN + 1) == before
 
@@ -259,3 +260,95 @@ def test_an_example_is_erased_from_what_was_put_together(objects):
     assert ids == [f"w{n}" for n in range(FAN_IN + 1) if n != 3]
     assert features == [n for n in range(FAN_IN + 1) if n != 3]
     assert not any(b"text of w3." in objects.get(key) for key in objects.keys("models/"))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The keys that are read from now on."""
+    keys = []
+    get = Objects.get
+    monkeypatch.setattr(Objects, "get", lambda self, key: (keys.append(key), get(self, key))[1])
+    return keys
+
+
+def test_opening_reads_the_indexes_of_what_was_put_together_and_no_examples(objects, read):
+    store = load(objects)
+    write(store, upsert("deleted"), value=0)
+    trickle(store, 2 * FAN_IN, first=1)
+    write(store, upsert("last"))
+    assert compact(objects, store, "e") == 2 * FAN_IN
+    digests = [
+        content_digest(it.encode())
+        for it in ("deleted", *(f"w{n}" for n in range(1, 2 * FAN_IN + 1)), "last")
+    ]
+    for without in (False, True):
+        if without:
+            objects.delete(objects.keys(f"{store.folder}indexes/"))
+        read.clear()
+        log = load(objects).writer("w")
+        assert sum(it.endswith(".seg") for it in read) == (5 if without else 3)  # the last two, and the end
+        assert (log.next_sequence, log.labels) == (2 * FAN_IN + 2, {"a"})
+        assert log.repeated(0, digests) == len(digests)
+        with pytest.raises(ConflictError, match=f"Sequence {FAN_IN} "):
+            log.repeated(0, [*digests[:FAN_IN], 7])
+
+
+def test_opening_reads_the_state_of_generations_and_those_after_it(objects, read, monkeypatch):
+    monkeypatch.setattr(generations, "STORED_EVERY", 2)
+    store = load(objects)
+    for n in range(5):
+        trickle(store, FAN_IN, first=n * FAN_IN)
+        write(store, upsert(f"theirs{n}"))
+        compact(objects, store, "e")
+        erase(objects, store, Wanted(frozenset({f"theirs{n}"})))
+    assert store.generations.number == 10
+    states = objects.keys(f"{store.folder}generation-states/")
+    assert [it[-7:-5] for it in states] == ["08", "10"]
+    for key in [None, *reversed(states)]:
+        if key:
+            objects.delete([key])
+        read.clear()
+        again = load(objects)
+        known = {None: 10, states[1]: 8, states[0]: 0}[key]
+        entries = {int(it[-10:-5]) for it in read if "/generations/" in it}
+        assert entries - {11} == set(range(known + 1, 11))  # 11: there is none
+        assert again.generations.pieces("w") == store.generations.pieces("w")
+        assert again.generations.erased_since(3) == store.generations.erased_since(3)
+        assert again.generations.last_erasure == 10
+        assert again.generations.erasures("w") == 5
+        assert again.writer("w").next_sequence == 5 * FAN_IN + 5
+
+
+def test_indexes_of_what_is_erased_go_with_it(objects):
+    store = load(objects)
+    trickle(store, FAN_IN + 1)
+    compact(objects, store, "e")
+    (index,) = objects.keys(f"{store.folder}indexes/")
+    digest = content_digest(b"w7").to_bytes(8, "little")
+    assert digest in objects.get(index)
+    erase(objects, store, Wanted(frozenset({"w7"})))
+    objects.delete(sweep(objects, store))
+    assert not any(digest in objects.get(it) for it in objects.keys(store.folder))
+    assert len(objects.keys(f"{store.folder}indexes/")) == 1
+    assert load(objects).writer("w").repeated(7, [1]) == 1  # any change counts as the erased one
+
+
+def test_a_missing_generation_is_named(objects):
+    store = load(objects)
+    trickle(store, 2 * FAN_IN + 1)
+    compact(objects, store, "e")
+    first, last = objects.keys(f"{store.folder}generations/")
+    objects.delete([first])
+    with pytest.raises(CorruptError, match=first):
+        load(objects)
+    assert objects.keys(f"{store.folder}generations/") == [last]
+
+
+def test_folders_that_are_emptied_go(tmp_path):
+    objects = Objects.open(tmp_path)
+    trickle(load(objects), 2)
+    assert (tmp_path / "models/m").is_dir()
+    objects.delete(objects.keys("models/"))
+    assert [it.name for it in tmp_path.iterdir()] == [".writing"]
+    objects.create("models/m/x", b"")
+    assert objects.get("models/m/x") == b""

@@ -137,7 +137,7 @@ def test_a_crash_before_the_generation_counts_changes_nothing_and_its_objects_go
     monkeypatch.setattr(objects, "now", lambda: late)
     give_up(objects, again)
     orphans = sweep(objects, again)
-    assert len(orphans) == 4  # two segments and their features
+    assert len(orphans) == 6  # two segments, their features and their indexes
     objects.delete(orphans)
     assert rows(objects) == before
     assert erase(objects, again, THEIRS) == 1

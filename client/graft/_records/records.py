@@ -16,6 +16,16 @@ from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRenewal:
+    """How far the server is with adapting a model anew, by itself, because its backbone is another encoder."""
+
+    state: str
+    """"waiting", "running" or "failed"."""
+    detail: str = ""
+    """Why it failed, or was tried in vain and waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A name under which versions are published."""
 
@@ -29,6 +39,8 @@ class Model:
     """How many versions exist."""
     create_time: dt.datetime | None
     """When its first version was published, in UTC."""
+    renewal: ModelRenewal | None = None
+    """What the server does about a newest version that was trained on another encoder; None: there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +347,12 @@ def model_of(message: model_pb2.Model) -> Model:
         aliases=dict(sorted(message.aliases.items())),
         versions=message.versions,
         create_time=time_of(message.create_time),
+        renewal=_renewal_of(message.renewal) if message.HasField("renewal") else None,
     )
+
+
+def _renewal_of(message: model_pb2.ModelRenewal) -> ModelRenewal:
+    return ModelRenewal(enum_text(model_pb2.RenewalState, message.state, "RENEWAL_STATE_"), message.detail)
 
 
 def version_of(message: model_pb2.Version) -> Version:

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RenewalState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RenewalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RenewalState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RENEWAL_STATE_UNSPECIFIED: _RenewalState.ValueType  # 0
+    """Never sent."""
+    RENEWAL_STATE_WAITING: _RenewalState.ValueType  # 1
+    """Other models come first, or it is tried again."""
+    RENEWAL_STATE_RUNNING: _RenewalState.ValueType  # 2
+    """Features are computed again, or a head is trained."""
+    RENEWAL_STATE_FAILED: _RenewalState.ValueType  # 3
+    """It cannot be done, and the version stays as it is."""
+
+class RenewalState(_RenewalState, metaclass=_RenewalStateEnumTypeWrapper):
+    """RenewalState says how far a renewal is."""
+
+RENEWAL_STATE_UNSPECIFIED: RenewalState.ValueType  # 0
+"""Never sent."""
+RENEWAL_STATE_WAITING: RenewalState.ValueType  # 1
+"""Other models come first, or it is tried again."""
+RENEWAL_STATE_RUNNING: RenewalState.ValueType  # 2
+"""Features are computed again, or a head is trained."""
+RENEWAL_STATE_FAILED: RenewalState.ValueType  # 3
+"""It cannot be done, and the version stays as it is."""
+Global___RenewalState: _TypeAlias = RenewalState  # noqa: Y015
+
 class _Modality:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -114,6 +142,7 @@ class Model(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name."""
     latest_version: _builtins.int
@@ -128,6 +157,12 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When its first version was published."""
 
+    @_builtins.property
+    def renewal(self) -> Global___ModelRenewal:
+        """What the server does about a newest version that was trained on another encoder than its backbone is; unset
+        where there is nothing to do.
+        """
+
     def __init__(
         self,
         *,
@@ -136,14 +171,41 @@ class Model(_message.Message):
         aliases: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         versions: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        renewal: Global___ModelRenewal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "renewal", b"renewal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "latest_version", b"latest_version", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "latest_version", b"latest_version", "name", b"name", "renewal", b"renewal", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelRenewal(_message.Message):
+    """ModelRenewal says how far the server is with adapting a model anew, by itself, from its stored examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    state: Global___RenewalState.ValueType
+    """How far it is."""
+    detail: _builtins.str
+    """Where it is FAILED, or was tried in vain and waits: why, and what helps."""
+    def __init__(
+        self,
+        *,
+        state: Global___RenewalState.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelRenewal: _TypeAlias = ModelRenewal  # noqa: Y015
 
 @_typing.final
 class Version(_message.Message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -25,17 +26,20 @@ from graft_server.domain.errors import (
     InvalidError,
     MissingError,
     OverloadError,
+    StoreError,
 )
 from graft_server.domain.examples import Modality, StoredExample
 from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
+from graft_server.sharing.background import paced
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
     Beginnings,
     list_all_adaptations,
+    may_go_on,
     missing_adaptation,
     remove_adaptation,
 )
@@ -215,7 +219,7 @@ class Adaptations:
         adaptation = self._open.get((store.model, store.adaptation_id))
         if adaptation is None:
             return await self._publisher.reading.run(store.read_positions)
-        found = await adaptation.read_positions()
+        found = None if adaptation.refresh.late else await adaptation.read_positions()
         return store.positions if found is None else found
 
     async def examples(
@@ -254,6 +258,14 @@ class Adaptations:
         adaptation = self._open.get((model, adaptation_id))
         return adaptation.running if adaptation else ""
 
+    async def require_existing(self, adaptation: Adaptation) -> None:
+        """Raises MissingError if an adaptation was deleted with its model, here or by another server."""
+        with suppress(StoreError):
+            await asyncio.to_thread(self._publisher.catalogue.refresh)
+        model, adaptation_id = adaptation.key
+        if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
+            raise missing_adaptation(model, adaptation_id)
+
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""
         adaptation = self._open.get((model, adaptation_id))
@@ -270,11 +282,14 @@ class Adaptations:
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished, and the adaptations with a publish policy."""
         objects = self._publisher.objects
-        for model, name in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(objects, gently=True)))
+        async for model, name in paced(found):
             adaptation_id, _ = parsed_name(name)
             if name != self._name(model, adaptation_id):
                 continue  # it was deleted with its model
             try:
+                if not await asyncio.to_thread(may_go_on, objects, model, name):
+                    continue
                 store = await self._load((model, adaptation_id))
                 unfinished = store.commits.keys() - store.outcomes.keys()
                 by_itself = store.start.settings.publish.automatic and store.state is AdaptationState.OPEN
@@ -340,8 +355,12 @@ class Adaptations:
         self._draining = True
         if self._forgetting is not None:
             self._forgetting.cancel()
-        for adaptation in list(self._open.values()):
-            await adaptation.end(Reason.DRAINING)
+        endings = [it.end(Reason.DRAINING) for it in self._open.values()]
+        failed = [
+            it for it in await asyncio.gather(*endings, return_exceptions=True) if isinstance(it, Exception)
+        ]
+        if failed:
+            raise failed[0]
 
     async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
         """Returns the lineage that a request's base_version brings.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import datetime
 
 from graft_server.adapting.adaptation import Adaptation
@@ -12,6 +12,7 @@ from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Watcher
 from graft_server.api.adapt import adapt
+from graft_server.api.alive import alive
 from graft_server.api.paging import bad_token, cut, page_size
 from graft_server.domain import adaptation as nouns
 from graft_server.domain.adaptation import (
@@ -23,10 +24,18 @@ from graft_server.domain.adaptation import (
     Publication,
     PublicationState,
 )
-from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.domain.paging import Listed, PageRequest
-from graft_server.domain.stream import Committed, Happening, Message, Progress, Rejections, WriterMessage
+from graft_server.domain.stream import (
+    Activity,
+    Committed,
+    Happening,
+    Message,
+    Progress,
+    Rejections,
+    WriterMessage,
+)
 from graft_server.store.adaptations.store import AdaptationStore
 
 MAX_PUBLICATIONS = 1_000
@@ -78,7 +87,7 @@ class AdaptationApi:
             yield Listed(await self._listed(model, adaptation_id), token)
 
     async def watch_adaptation(
-        self, model: str, adaptation_id: str, from_event: int = 0
+        self, model: str, adaptation_id: str, from_event: int = 0, *, keep_alive_s: float | None = None
     ) -> AsyncGenerator[Happening | Progress, None]:
         """Yields an adaptation's events, the past ones first, until no more can follow.
 
@@ -86,11 +95,20 @@ class AdaptationApi:
             model: The model.
             adaptation_id: The adaptation.
             from_event: The number of the first event to yield; 0: all.
+            keep_alive_s: After how much silence, in seconds, an empty progress is yielded; None: never.
 
         Raises:
             MissingError: There is no such adaptation.
             DrainingError: This server is going away.
         """
+        events = self._watch(model, adaptation_id, from_event)
+        async with aclosing(alive(events, keep_alive_s, lambda: "")) as followed:
+            async for event in followed:
+                yield Progress() if isinstance(event, Activity) else event
+
+    async def _watch(
+        self, model: str, adaptation_id: str, from_event: int
+    ) -> AsyncGenerator[Happening | Progress, None]:
         if from_event < 0:
             raise InvalidError(
                 f"from_event is {from_event}: events count from 1; 0 sends all.",
@@ -98,26 +116,13 @@ class AdaptationApi:
                 field="from_event",
             )
         adaptation = await self._adaptations.get(model, adaptation_id)
-        await adaptation.record_events()  # events that a crash left out
-        following = max(from_event, 1)
-        async with adaptation.watched() as watcher:
-            while True:
-                watcher.changed.clear()
-                over = _finished(adaptation)
-                if over:
-                    await adaptation.record_events()  # events are recorded after their facts
-                for event in await asyncio.to_thread(adaptation.store.events.read, following):
-                    yield await _happening(adaptation, event)
-                    following = event.number + 1
-                if over:
-                    return
-                if adaptation.closed:
-                    raise DrainingError
-                if watcher.progress is not None:
-                    progress, watcher.progress = watcher.progress, None
-                    yield progress
-                if not await _changed(watcher):
-                    await adaptation.refresh()  # another server may be at work
+        try:
+            async with aclosing(_events(adaptation, max(from_event, 1))) as events:
+                async for event in events:
+                    yield event
+        except (DrainingError, StoreError):
+            await self._adaptations.require_existing(adaptation)
+            raise
 
     async def cancel_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
         """Stops an adaptation's work for good, and describes it.
@@ -151,6 +156,29 @@ class AdaptationApi:
             publications=tuple(_publications(store, publications, running)),
             metrics=self._adaptations.metrics(store.model, store.adaptation_id),
         )
+
+
+async def _events(adaptation: Adaptation, following: int) -> AsyncGenerator[Happening | Progress, None]:
+    """Yields an adaptation's events from a number on; DrainingError if this server does nothing with it any more."""
+    await adaptation.record_events()  # events that a crash left out
+    async with adaptation.watched() as watcher:
+        while True:
+            watcher.changed.clear()
+            over = _finished(adaptation)
+            if over:
+                await adaptation.record_events()  # events are recorded after their facts
+            for event in await asyncio.to_thread(adaptation.store.events.read, following):
+                yield await _happening(adaptation, event)
+                following = event.number + 1
+            if over:
+                return
+            if adaptation.closed:
+                raise DrainingError
+            if watcher.progress is not None:
+                progress, watcher.progress = watcher.progress, None
+                yield progress
+            if not await _changed(watcher):
+                await adaptation.refresh()  # another server may be at work
 
 
 def _token(key: tuple[datetime, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ class Version:
     """Whether its parts were rewritten without their traces of erased examples."""
 
 
+class RenewalState(StrEnum):
+    """How far the server is with adapting a model anew for another encoder."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FAILED = "failed"
+    """It cannot be done, and the version stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRenewal:
+    """What the server does about a newest version that was trained on another encoder than its backbone is."""
+
+    state: RenewalState
+    detail: str = ""
+    """Why it is FAILED, or WAITING after it was tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model at one moment."""
@@ -90,6 +109,8 @@ class Model:
     versions: Mapping[int, Version]
     """The versions by number, ascending."""
     aliases: Mapping[str, int]
+    renewal: ModelRenewal | None = None
+    """As this server knows it; None in the catalogue, and where there is nothing to do."""
 
     @property
     def latest_version(self) -> int:
@@ -167,6 +188,20 @@ class BundleChunk:
     """The SHA-256 of the whole file in lower-case hexadecimal digits."""
     chunk: bytes
     """The next bytes of the file."""
+    offset: int = 0
+    """Where in the file they begin."""
+    version: int = 0
+    """The version that the bundle is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """What a caller has of a file of a bundle."""
+
+    sha256: str
+    """The SHA-256 of the whole file in lower-case hexadecimal digits."""
+    size: int
+    """How many bytes from its beginning the caller has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,9 +295,13 @@ def _budget(lane: Lane, queues: Queues, limits: Limits, now: float) -> float:
 
 def _choice(lane: Lane, queues: Queues, limits: Limits, *, budget: float, price: Price, now: float) -> Choice:
     """Returns the choice among the next rows in turn; it takes none only if no caller waits for any."""
+    costs: dict[int, float] = {}
 
     def cost(length: int) -> float:
-        return price(1, length, length)
+        found = costs.get(length)
+        if found is None:
+            found = costs[length] = price(1, length, length)
+        return found
 
     queue = queues.lanes[lane]
     waiting: list[Turn] = []
@@ -344,7 +348,7 @@ def _due(turns: Sequence[Turn], lengths: Sequence[int], budget: float) -> list[i
 
 def _urgent(turns: Sequence[Turn], soon: float) -> list[int]:
     """Returns the rows whose deadline comes before all of these are encoded, the nearest first."""
-    urgent = [place for place, turn in enumerate(turns) if turn.row[0].deadline < soon]
+    urgent = [place for place, (row, *_) in enumerate(turns) if row[0].deadline < soon]
     return sorted(urgent, key=lambda place: turns[place].row[0].deadline)
 
 

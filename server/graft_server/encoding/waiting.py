@@ -178,15 +178,19 @@ class Rotation(Generic[M]):
 
     def rise(self, quantum: float) -> None:
         """Raises the floor to the least served member that is not sparse: those would hold it down."""
-        least = min((it.served for it in self._kinds(quantum)[1]), default=self.floor)
-        self.floor = max(self.floor, least)
+        others = (it.served for it in self.members.values() if not self.is_sparse(it, quantum))
+        self.floor = max(self.floor, min(others, default=self.floor))
 
     def _kinds(self, quantum: float) -> tuple[list[M], list[M]]:
         """Returns the sparse members, and the others."""
         sparse: list[M] = []
         others: list[M] = []
-        for it in self.members.values():
-            (sparse if self.is_sparse(it, quantum) else others).append(it)
+        floor = self.floor
+        for (
+            it
+        ) in self.members.values():  # `is_sparse`, which would take twice as long for thousands of members
+            little = it.served <= floor and (it.length <= quantum or it.count == 1)
+            (sparse if little else others).append(it)
         return sparse, others
 
 
@@ -204,19 +208,20 @@ where they are long. This gives 84, and 0.64 s."""
 def _least_served(members: Sequence[Member], quantum: float, cost: Cost) -> Iterator[Turn]:
     """Returns the rows of all members: a turn's worth of the one that was served least, then of the next one."""
     length = max(1.0, quantum * min(LONG_TURN, max(TURN, _LONGER * len(members))))
-    heap = [
-        (it.served // length, it.since, it.served, it.in_turn(quantum, cost, sparse=False)) for it in members
-    ]
+    heap = [(it.served // length, it.since, it.served, it) for it in members]
     heapq.heapify(heap)
+    begun: dict[int, Iterator[Turn]] = {}
     while heap:
-        _, since, served, rows = heap[0]
-        turn = next(rows, None)
+        _, since, served, member = heap[0]
+        if since not in begun:
+            begun[since] = member.in_turn(quantum, cost, sparse=False)
+        turn = next(begun[since], None)
         if turn is None:
             heapq.heappop(heap)
         else:
             yield turn
             served += turn.cost
-            heapq.heapreplace(heap, (served // length, since, served, rows))
+            heapq.heapreplace(heap, (served // length, since, served, member))
 
 
 PASSED_OVER = 4
@@ -248,6 +253,24 @@ class Identity(Member):
     unbegun: list[tuple[bool, int, int, Submission]] = field(default_factory=list)
     """The first parts of requests of which no row was taken yet: whether it has several rows, its length, its number,
     and itself; sorted."""
+
+    _longest: int | None = None
+    """The length of its largest call of several rows; None: not known."""
+
+    def longest(self) -> int:
+        """Returns the length of its largest call of several rows. A full queue asks that for each newcomer."""
+        if self._longest is None:
+            self._longest = max((it.length for it in self.calls.members.values() if it.count > 1), default=0)
+        return self._longest
+
+    def put(self, call: Call) -> None:
+        """Notes that a call has more rows."""
+        if self._longest is not None and call.count > 1:
+            self._longest = max(self._longest, call.length)
+
+    def serve(self) -> None:
+        """Notes that its calls have fewer rows."""
+        self._longest = None
 
     def in_turn(self, quantum: float, cost: Cost, *, sparse: bool) -> Iterator[Turn]:  # noqa: ARG002
         """See `Member.in_turn`: its calls may be sparse whether it is or not."""
@@ -284,6 +307,7 @@ class Waiting:
         for member in (identity, call):
             member.length += length
             member.count += len(items)
+        identity.put(call)
         self.length += length
         if submission.opens:
             self.requests += 1
@@ -314,35 +338,36 @@ class Waiting:
             quantum: See `in_turn`.
             cost: See `in_turn`.
         """
-        self._charge(taken, quantum, cost)
-        looked_at: dict[Caller, int] = {}
-        for submission, _ in chain(taken, kept, dropped):
-            looked_at[submission.caller] = looked_at.get(submission.caller, 0) + 1
-        keep: dict[Caller, list[Row]] = {caller: [] for caller in looked_at}
-        for row in kept:
-            keep[row[0].caller].append(row)
-        served = {submission.caller for submission, _ in taken}
-        for caller, count in looked_at.items():
-            call = self._call(caller)
-            oldest = call.rows[0]
+        served, kept_of, gone = _by_submission(taken), _by_submission(kept), _by_submission(dropped)
+        self._charge(served, quantum, cost)
+        examined: dict[Call, int] = {}
+        keep: dict[Call, list[Row]] = {}
+        # Submissions of a call are in the order of its rows, and the kept ones come in that order.
+        for submission, places in chain(kept_of.items(), served.items(), gone.items()):
+            call = self._call(submission.caller)
+            examined[call] = examined.get(call, 0) + len(places)
+            keep.setdefault(call, [])
+        for submission, places in kept_of.items():
+            keep[self._call(submission.caller)] += [(submission, place) for place in places]
+        for call, count in examined.items():
+            submission, place = call.rows[0]
             for _ in range(count):
                 call.rows.popleft()
-            call.rows.extendleft(reversed(keep[caller]))
-            if caller in served:
-                call.passed = call.passed + 1 if keep[caller] and keep[caller][0] is oldest else 0
-        for row in chain(taken, dropped):
-            self._left(row)
-        self._tidy(looked_at, quantum)
+            call.rows.extendleft(reversed(keep[call]))
+            if len(keep[call]) < count:  # some were taken, or nobody waits for them
+                call.passed = call.passed + 1 if keep[call] and keep[call][0] == (submission, place) else 0
+        for submission, places in chain(served.items(), gone.items()):
+            self._left(submission, places)
+        self._tidy({it.caller for it in chain(kept_of, served, gone)}, quantum)
 
     def withdraw(self, submission: Submission) -> None:
         """Removes all rows of a submission."""
         if not submission.queued:
             return
         call = self._call(submission.caller)
-        left = [row for row in call.rows if row[0] is submission]
+        places = [place for waiting, place in call.rows if waiting is submission]
         call.rows = deque(row for row in call.rows if row[0] is not submission)
-        for row in left:
-            self._left(row)
+        self._left(submission, places)
         self._tidy([submission.caller], 0.0)
 
     def clear(self) -> None:
@@ -358,11 +383,12 @@ class Waiting:
     def _call(self, caller: Caller) -> Call:
         return self.identities.members[caller.identity].calls.members[caller.call]
 
-    def _charge(self, taken: Sequence[Row], quantum: float, cost: Cost) -> None:
+    def _charge(self, taken: Mapping[Submission, Sequence[int]], quantum: float, cost: Cost) -> None:
         by_identity: dict[Hashable, float] = {}
         by_call: dict[Hashable, dict[Hashable, float]] = {}
-        for submission, place in taken:
-            caller, price = submission.caller, cost(len(submission.items[place]))
+        for submission, places in taken.items():
+            caller = submission.caller
+            price = sum(cost(len(submission.items[place])) for place in places)
             by_identity[caller.identity] = by_identity.get(caller.identity, 0.0) + price
             calls = by_call.setdefault(caller.identity, {})
             calls[caller.call] = calls.get(caller.call, 0.0) + price
@@ -370,18 +396,17 @@ class Waiting:
         for identity, costs in by_call.items():
             self.identities.members[identity].calls.charge(costs, quantum)
 
-    def _left(self, row: Row) -> None:
-        submission, place = row
-        length = len(submission.items[place])
+    def _left(self, submission: Submission, places: Sequence[int]) -> None:
+        length = sum(len(submission.items[place]) for place in places)
         identity = self.identities.members[submission.caller.identity]
         for member in (identity, identity.calls.members[submission.caller.call]):
             member.length -= length
-            member.count -= 1
+            member.count -= len(places)
         self.length -= length
         entry = self._entries.pop(submission, None)
         if entry is not None:
             del identity.unbegun[bisect.bisect_left(identity.unbegun, entry)]
-        submission.queued -= 1
+        submission.queued -= len(places)
         if submission.queued == 0 and submission.opens:
             self.requests -= 1
 
@@ -395,11 +420,23 @@ class Waiting:
                 identity.calls.leave(caller.call)
         for key in touched:
             identity = self.identities.members[key]
+            identity.serve()
             if identity.calls.members:
                 identity.calls.rise(quantum)
             else:
                 self.identities.leave(key)
         self.identities.rise(quantum)
+
+
+def _by_submission(rows: Iterable[Row]) -> dict[Submission, list[int]]:
+    found: dict[Submission, list[int]] = {}
+    for submission, place in rows:
+        places = found.get(submission)
+        if places is None:
+            found[submission] = [place]
+        else:
+            places.append(place)
+    return found
 
 
 FAR_MORE = 2
@@ -438,7 +475,7 @@ def asks_far_less(waiting: Waiting, caller: Caller, length: float) -> bool:
     mine = length + (0 if own is None else own.length)
     if any(it.length > FAR_MORE * mine for it in waiting.identities.members.values() if it is not own):
         return True
-    calls = {} if own is None else own.calls.members
-    call = calls.get(caller.call)
-    mine = length + (0 if call is None else call.length)
-    return any(it.count > 1 and it.length > FAR_MORE * mine for it in calls.values() if it is not call)
+    if own is None:
+        return False
+    call = own.calls.members.get(caller.call)
+    return own.longest() > FAR_MORE * (length + (0 if call is None else call.length))

@@ -127,6 +127,8 @@ class Predictor:
         if not inputs:
             return [], Timings()
         work = partial(self._answer_part, served, options, _Read(served, options))
+        # Before jobs are paused: one of them may make the backbone's graph.
+        await served.trunk.ready()
         with self._preemption.predicting():
             parts = await served.trunk.in_parts(options.caller, inputs, work)
         timings = reduce(add, (took for _, (_, took) in parts))

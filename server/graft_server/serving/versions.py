@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import BackboneError, FaultError, StateError
+from graft_server.domain.errors import BackboneError, FaultError, StateError, StoreError
 from graft_server.domain.examples import Label
 from graft_server.domain.model import LIVE, Manifest, Version
 from graft_server.domain.names import check_alias, check_model, shown
@@ -34,7 +35,7 @@ from graft_server.serving import in_use
 from graft_server.serving.held import Held, bytes_of
 from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
-from graft_server.sharing.background import Watchdog, survived
+from graft_server.sharing.background import Watchdog, paced, survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
@@ -176,7 +177,19 @@ class Versions:
             task = asyncio.create_task(self._load(version))
             self._loading[key] = task
             task.add_done_callback(lambda ended: self._loaded(key, ended))
-        return await asyncio.shield(task)
+        async with self.existing(version):
+            return await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def existing(self, version: Version) -> AsyncIterator[None]:
+        """Work that reads a version's objects: MissingError if it fails because the version was deleted meanwhile."""
+        try:
+            yield
+        except FaultError:
+            with suppress(StoreError):
+                await asyncio.to_thread(self._catalogue.refresh)
+            self._catalogue.snapshot.model(version.model).version(version.number)
+            raise
 
     def _loaded(self, key: str, task: asyncio.Task[ServedVersion]) -> None:
         if self._loading.get(key) is task:
@@ -199,29 +212,27 @@ class Versions:
         known = self._reports.known(version)
         if known is not None:
             return known
-        return await self._reading.run(self._reports.read, version)
+        async with self.existing(version):
+            return await self._reading.run(self._reports.read, version)
 
     async def trained_on(self, version: Version, manifest: Manifest) -> TrainedOn:
         """Reads which inputs a version was trained on."""
         examples = int(version.summary.get("examples", 0))
-        return await asyncio.to_thread(
-            read_trained_on, self._objects, manifest, examples, erased=version.erased
-        )
+        async with self.existing(version):
+            return await asyncio.to_thread(
+                read_trained_on, self._objects, manifest, examples, erased=version.erased
+            )
 
     async def load_ahead(self) -> None:
         """Loads the "live" heads of the models that were in use last, one by one, as long as there is room.
 
         Backbones that are loaded on use are not loaded for them.
         """
-        for name in await asyncio.to_thread(in_use.read, self._objects):
+        async for name in paced(await asyncio.to_thread(in_use.read, self._objects)):
             model = self._catalogue.snapshot.models.get(name)
-            if model is None or LIVE not in model.aliases:
+            if model is None or LIVE not in model.aliases or self._held.full:
                 continue
-            if self._held.full:
-                break
-            began = time.monotonic()
             await survived(self.serve(model.alias(LIVE)), f"loading model {name} ahead", _log)
-            await asyncio.sleep(time.monotonic() - began)  # half of the time is left to requests
 
     async def _note_in_use(self) -> None:
         """Writes which models are in use, for the servers that start later."""

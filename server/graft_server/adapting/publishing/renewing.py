@@ -32,7 +32,7 @@ from graft_server.domain.errors import (
     StoreError,
     WorkerError,
 )
-from graft_server.domain.model import LIVE, Model, Version
+from graft_server.domain.model import LIVE, Model, ModelRenewal, RenewalState, Version
 from graft_server.domain.names import shown
 from graft_server.domain.report import Renewal
 from graft_server.encoding.trunks import Trunks
@@ -90,6 +90,30 @@ class _Scan:
     """Models whose live version cannot be served until it is made anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What is known of one model."""
+
+    model: Model
+    due: Version | None
+    """Its newest version, if that is to be made anew."""
+    live: tuple[str, str] | None
+    """The encoder of its live version."""
+    newest_is_live: bool
+
+
+def _looked(model: Model, encoders: Mapping[str, str]) -> _Looked:
+    number, pointed_at = model.latest_version, model.aliases.get(LIVE, 0)
+    newest = model.versions.get(number)
+    live = newest if pointed_at == number else model.versions.get(pointed_at)
+    return _Looked(
+        model,
+        newest if newest is not None and is_due(newest, model, encoders) else None,
+        None if live is None else encoder_of(live),
+        pointed_at == number,
+    )
+
+
 @dataclass(slots=True)
 class _Failure:
     version: int
@@ -132,7 +156,10 @@ class Renewals:
         self._asked = asked
         self._on_usable = on_usable
         self._scan = _Scan()
-        self._scanned = -1
+        self._scanned: tuple[int, Mapping[str, str]] = -1, {}
+        """The number of the catalogue's entries, and the backbones' encoders, that the scan was of."""
+        self._looked: dict[str, _Looked] = {}
+        """What is known of each model, for those encoders."""
         self._failures: dict[str, _Failure] = {}
         self._running: _Running | None = None
         self._usable = True
@@ -171,6 +198,19 @@ class Renewals:
             return "It is being adapted anew from its stored examples: try again in a minute."
         return "Serve that encoder, or adapt the model again."
 
+    def renewal_of(self, model: str) -> ModelRenewal | None:
+        """Says how far a model is; None: there is nothing to do."""
+        version = self._scan.due.get(model)
+        known = self._publisher.catalogue.snapshot.models.get(model)
+        if version is None or known is None or known.latest_version != version.number:
+            return None
+        failure = self._failures.get(model)
+        if self._running is not None and self._running.version.model == model:
+            return ModelRenewal(RenewalState.RUNNING)
+        if failure is None:
+            return ModelRenewal(RenewalState.WAITING)
+        return ModelRenewal(RenewalState.FAILED if failure.final else RenewalState.WAITING, failure.message)
+
     async def follow(self) -> None:
         """Ends the work on a model that the catalogue says is deleted, and looks for more to do."""
         running, snapshot = self._running, self._publisher.catalogue.snapshot
@@ -196,11 +236,12 @@ class Renewals:
                 await self._wakeup.wait()
 
     async def look(self) -> None:
-        """Finds out what is due, if the catalogue has changed."""
+        """Finds out what is due, if the catalogue or a backbone has changed."""
         snapshot = self._publisher.catalogue.snapshot
-        if snapshot.entries != self._scanned:
-            self._scan = await asyncio.to_thread(self._scanned_of, snapshot)
-            self._scanned = snapshot.entries
+        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+        if (snapshot.entries, encoders) != self._scanned:
+            self._scan = await asyncio.to_thread(self._scanned_of, snapshot, encoders)
+            self._scanned = snapshot.entries, encoders
             for model in [it for it in self._asked if it not in snapshot.models]:
                 del self._asked[model]
             self._failures = {
@@ -214,26 +255,25 @@ class Renewals:
             self._usable = usable
             self._on_usable(usable)
 
-    def _scanned_of(self, snapshot: Snapshot) -> _Scan:
-        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+    def _scanned_of(self, snapshot: Snapshot, encoders: Mapping[str, str]) -> _Scan:
+        known = self._looked if encoders == self._scanned[1] else {}
+        self._looked = {
+            # A model without changes is the same object in all snapshots.
+            name: known[name] if name in known and known[name].model is model else _looked(model, encoders)
+            for name, model in snapshot.models.items()
+        }
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
-        for name, model in snapshot.models.items():
-            number = model.latest_version
-            newest = model.versions.get(number)
-            due = newest is not None and is_due(newest, model, encoders)
-            if newest is not None and due:
-                scan.due[name] = newest
-            pointed_at = model.aliases.get(LIVE, 0)
-            live = newest if pointed_at == number else model.versions.get(pointed_at)
-            if live is None:
+        for name, it in self._looked.items():
+            if it.due is not None:
+                scan.due[name] = it.due
+            if it.live is None:
                 continue
-            encoder = encoder_of(live)
-            if encoder not in served:
-                served[encoder] = self._trunks.can_serve(*encoder)
-            if served[encoder]:
+            if it.live not in served:
+                served[it.live] = self._trunks.can_serve(*it.live)
+            if served[it.live]:
                 scan.answered = True
-            elif due and pointed_at == number:
+            elif it.due is not None and it.newest_is_live:
                 scan.waiting.add(name)
         return scan
 

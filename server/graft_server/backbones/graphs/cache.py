@@ -53,6 +53,9 @@ NOT_CACHED = "ENCODER_NOT_CACHED"
 ENCODERS = "encoders"
 """The folder of the cache for entries, and that of the store."""
 _DIGEST = ".digest"
+_INTACT: dict[Path, tuple[int, int, int]] = {}
+"""Graphs that this process found intact, and their state then."""
+_TICK_NS = 2_000_000_000
 _ON_ITS_WAY = ".temporary"
 _HALF_MADE = re.compile(r"\..+|.+\.[0-9]+")
 """What older releases called what they had not finished."""
@@ -147,7 +150,13 @@ class EncoderCache:
         return False
 
     def intact(self, path: Path) -> bool:
-        """Whether a graph is as it was written; a damaged one is logged."""
+        """Whether a graph is as it was written; a damaged one is logged.
+
+        One that this process found intact is read again only if it was written to since.
+        """
+        state = _state(path)
+        if _INTACT.get(path) == state:
+            return True
         found = _digest(path)
         record = path.with_name(path.name + _DIGEST)
         try:
@@ -155,12 +164,17 @@ class EncoderCache:
         except FileNotFoundError:
             with suppress(OSError):
                 self._put(record, found.encode())
-            return True
+            written = found
         except (OSError, UnicodeDecodeError):
             written = ""
         if found != written:
             _log.error("encoder %s: %s in the cache is damaged", path.parent.name, path.name)
-        return found == written
+            _INTACT.pop(path, None)
+            return False
+        # What was written just now may be written to once more within the same tick of the file system's clock.
+        if time.time_ns() - state[0] > _TICK_NS:
+            _INTACT[path] = state
+        return True
 
     def fetch(self, encoder_id: str) -> bool:
         """Gets what the store has of an entry and this cache lacks; returns whether the encoder is here then.
@@ -295,6 +309,11 @@ class EncoderCache:
     def _temporary(self) -> Path:
         # Beside the entries, which may be a volume of their own: nothing is renamed from one to another.
         return scratch(self._folder / ENCODERS / _ON_ITS_WAY)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return max(found.st_mtime_ns, found.st_ctime_ns), found.st_size, found.st_ino
 
 
 def _digest(path: Path) -> str:

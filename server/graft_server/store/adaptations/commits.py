@@ -17,7 +17,7 @@ import msgspec
 
 from graft_server.domain.adaptation import Closing, Commit, Failure, Outcome
 from graft_server.store.objects.numbered_log import NumberedLog
-from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 
 
 class Commits:
@@ -47,17 +47,37 @@ class Commits:
         self._commits: dict[str, Commit] = {}
         self._ordinals: dict[str, int] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._unfinished: set[str] = set()
+        self._shown: tuple[Mapping[str, Commit], Mapping[str, Outcome]] | None = None
+        """Copies that others see; None where they would be behind."""
         self._closing: Commit | None = None
+        self._watermarks: dict[str, int] = {}
+        self._ended = False
 
     @property
     def commits(self) -> Mapping[str, Commit]:
         """Commits by id, oldest first, as last read."""
-        return MappingProxyType(dict(self._commits))
+        return self._seen()[0]
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """Outcomes by commit id, as last read."""
-        return MappingProxyType(dict(self._outcomes))
+        return self._seen()[1]
+
+    @property
+    def watermarks(self) -> Mapping[str, int]:
+        """Writer to the number below which its changes were durable when something was committed, as last read."""
+        return self._watermarks
+
+    def _seen(self) -> tuple[Mapping[str, Commit], Mapping[str, Outcome]]:
+        shown = self._shown
+        if shown is None:
+            with self._lock:
+                shown = self._shown = (
+                    MappingProxyType(dict(self._commits)),
+                    MappingProxyType(dict(self._outcomes)),
+                )
+        return shown
 
     @property
     def closing(self) -> Commit | None:
@@ -77,9 +97,9 @@ class Commits:
         """Reads the commits and outcomes that other servers have written since the last read."""
         with self._lock:
             self._read()
-            for commit_id in self._commits.keys() - self._outcomes.keys():
+            for commit_id in list(self._unfinished):
                 with suppress(ObjectMissingError):
-                    self._outcomes[commit_id] = self._objects.get_json(self._outcome_key(commit_id), Outcome)
+                    self._finish(commit_id, self._objects.get_json(self._outcome_key(commit_id), Outcome))
 
     def read_closing(self) -> Commit | None:
         """The commit that closed the adaptation, read now."""
@@ -95,6 +115,7 @@ class Commits:
                 if commit_id in self._commits:
                     return self._commits[commit_id]
                 self._require_open()
+                self._require_last()
                 commit = Commit(commit_id, dict(watermarks), close, datetime.now(UTC), writer_id)
                 with suppress(ObjectExistsError):
                     self._know(self._log.append(commit), commit)
@@ -108,18 +129,43 @@ class Commits:
         except ObjectExistsError:
             outcome = self._objects.get_json(key, Outcome)
         with self._lock:
-            self._outcomes[commit_id] = outcome
+            self._finish(commit_id, outcome)
         return outcome
+
+    def _finish(self, commit_id: str, outcome: Outcome) -> None:
+        self._outcomes[commit_id] = outcome
+        self._unfinished.discard(commit_id)
+        self._shown = None
 
     def _read(self) -> None:
         while commit := self._log.read_next():
             self._know(self._log.next_number - 1, commit)
+        if not self._ended:
+            self._require_last()
+            self._ended = True
+
+    def _require_last(self) -> None:
+        """Raises CorruptError if a commit is missing that came after all that are known.
+
+        Its outcome would become that of the next commit; and whatever it closed would be open.
+        """
+        number = self._log.next_number
+        for derived in (f"{self._folder}outcomes/{number:020d}.json", f"{self._folder}closing.json"):
+            if (self._closing is None or "closing" not in derived) and self._objects.exists(derived):
+                with suppress(ObjectMissingError):
+                    self._objects.get(self._log.key(number))
+                    return  # it has been written since
+                raise corrupt(self._log.key(number), f"it is missing, although {derived} is there")
 
     def _know(self, ordinal: int, commit: Commit) -> None:
         if commit.close:
             commit = self._closing = msgspec.structs.replace(commit, watermarks=self._settled(commit))
         self._commits[commit.commit_id] = commit
         self._ordinals[commit.commit_id] = ordinal
+        self._unfinished.add(commit.commit_id)
+        for writer_id, sequence in commit.watermarks.items():
+            self._watermarks[writer_id] = max(sequence, self._watermarks.get(writer_id, 0))
+        self._shown = None
 
     def _settled(self, commit: Commit) -> dict[str, int]:
         """Returns how far each writer is part of a closing commit: the first server to ask settles it for good."""

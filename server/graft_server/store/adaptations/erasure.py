@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from graft_server.store.adaptations.features import StoredFeatures, encode_features, read_features
 from graft_server.store.adaptations.generations import Generation, Piece, new_name
-from graft_server.store.adaptations.keys import features_key, writer_folder
+from graft_server.store.adaptations.keys import features_key, index_key, writer_folder
 from graft_server.store.adaptations.segments import (
     ERASED,
     Record,
     Segment,
     changes,
+    encode_index,
     encode_segment,
     read_segment,
     segment_key,
@@ -41,6 +42,8 @@ _SEGMENT = re.compile(r"([^/]+)/([^/]+)\.seg")
 """WRITER/NAME.seg"""
 _FEATURES = re.compile(r"[^/]+/([^/]+)/([^/]+)\.bin")
 """ENCODER/WRITER/NAME.bin"""
+_INDEX = re.compile(r"([^/]+)/([^/]+)\.bin")
+"""WRITER/NAME.bin"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +203,22 @@ def give_up(objects: Objects, store: AdaptationStore) -> None:
     waiting = [key for key, it in _places(objects, store).items() if not counts(*it) and not dead(it[1])]
     if not waiting:
         return
-    ages = {**objects.ages(f"{store.folder}writers/"), **objects.ages(f"{store.folder}features/")}
+    ages = {
+        key: age
+        for kind in ("writers", "features", "indexes")
+        for key, age in objects.ages(f"{store.folder}{kind}/").items()
+    }
     if any(ages.get(key, timedelta(0)) > ORPHAN_AGE for key in waiting):
         _enter(store, number, [], erased=None)
 
 
 def _places(objects: Objects, store: AdaptationStore) -> dict[str, tuple[str, str]]:
-    """Returns the keys of segments and features, each with the writer and name; without those of a newer release."""
+    """Returns the keys of segments, features and indexes, each with writer and name; not those of a newer release."""
     segments, features = f"{store.folder}writers/", f"{store.folder}features/"
+    indexes = f"{store.folder}indexes/"
     found = [(key, _SEGMENT.fullmatch(key.removeprefix(segments))) for key in objects.keys(segments)]
     found += [(key, _FEATURES.fullmatch(key.removeprefix(features))) for key in objects.keys(features)]
+    found += [(key, _INDEX.fullmatch(key.removeprefix(indexes))) for key in objects.keys(indexes)]
     return {key: (it[1], it[2]) for key, it in found if it and store.generations.known(it[2])}
 
 
@@ -255,12 +264,14 @@ def _examples(segment: Segment, wanted: Wanted) -> list[tuple[str, int]]:
 
 
 def _keys(objects: Objects, store: AdaptationStore, segments: Iterable[Segment]) -> list[str]:
-    """Returns the objects of segments: their records and their features."""
+    """Returns the objects of segments: their records, their features and their indexes."""
     encoders = _encoders(objects, store)
     keys: list[str] = []
     for it in segments:
         keys.append(segment_key(writer_folder(store.model, store.name, it.writer_id), it.name))
         keys += [_features_key(store, it, encoder_id) for encoder_id in encoders]
+        if it.rewritten:
+            keys.append(index_key(store.model, store.name, it.writer_id, it.name))
     return keys
 
 
@@ -297,6 +308,8 @@ def _joined(parts: Sequence[StoredFeatures | None]) -> StoredFeatures | None:
 def _write(objects: Objects, store: AdaptationStore, segment: Segment) -> None:
     folder = writer_folder(store.model, store.name, segment.writer_id)
     objects.create(segment_key(folder, segment.name), encode_segment(segment))
+    index = index_key(store.model, store.name, segment.writer_id, segment.name)
+    objects.create(index, encode_index(segment), lasting=False)
 
 
 def _write_features(

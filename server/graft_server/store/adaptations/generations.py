@@ -4,22 +4,35 @@ A segment never changes. When an example is erased, or small segments are joined
 under new names, and one entry of a numbered log, a generation, says which ordinals each of them stands for: that entry
 makes them count, all at once. The objects they replace are then garbage, even after a crash, and a reader that
 follows an older generation finds them missing and looks again.
+
+A stream of months has ten thousands of generations, of which few pieces are left. After every 64th the state is stored,
+so that opening the adaptation reads that and the generations after it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import threading
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
 
+from graft_server.domain.errors import CorruptError, NewerError, StoreError
 from graft_server.store.objects.numbered_log import NumberedLog
-from graft_server.store.objects.objects import ObjectExistsError, Objects
+from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
+
+_log = logging.getLogger(__name__)
+
+STORED_EVERY = 64
+"""The generations from one stored state to the next."""
 
 _ORIGINAL = re.compile(r"\d{20}")
+_STATE = re.compile(r"\d{20}\.json")
 _REWRITTEN = re.compile(r"\d{20}-(\d{20})-[0-9a-f]{16}")
 
 
@@ -59,6 +72,37 @@ def ordinal_of(name: str) -> int | None:
     return int(name) if _ORIGINAL.fullmatch(name) else None
 
 
+class _State(msgspec.Struct, frozen=True):
+    """What the generations up to one amount to."""
+
+    number: int
+    pieces: dict[str, list[Piece]]
+    erasures: dict[str, int]
+    erased: dict[int, dict[str, int]]
+
+
+class _Pieces:
+    """A writer's rewritten segments that count, ascending and without overlaps."""
+
+    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
+        self.all = list(pieces)
+        self._firsts = [it.first_ordinal for it in self.all]
+
+    def at(self, ordinal: int) -> Piece | None:
+        """Returns the piece that stands for an ordinal, or None."""
+        place = bisect_right(self._firsts, ordinal) - 1
+        if place < 0 or ordinal >= self.all[place].next_ordinal:
+            return None
+        return self.all[place]
+
+    def put(self, piece: Piece) -> None:
+        """Puts a piece in the place of those whose ordinals it stands for."""
+        first = bisect_left(self._firsts, piece.first_ordinal)
+        end = bisect_left(self._firsts, piece.next_ordinal)
+        self.all[first:end] = [piece]
+        self._firsts[first:end] = [piece.first_ordinal]
+
+
 class Generations:
     """The generations of one adaptation, as last read. Thread-safe."""
 
@@ -69,9 +113,12 @@ class Generations:
             objects: The store.
             folder: The adaptation's folder, ending in "/".
         """
+        self._objects = objects
         self._log: NumberedLog[Generation] = NumberedLog(objects, f"{folder}generations/", Generation)
+        self._states = f"{folder}generation-states/"
         self._lock = threading.Lock()
-        self._pieces: dict[str, dict[int, Piece]] = {}
+        self._restored = False
+        self._pieces: dict[str, _Pieces] = {}
         self._erasures: dict[str, int] = {}
         self._erased: dict[int, dict[str, int]] = {}
 
@@ -92,7 +139,9 @@ class Generations:
             if number != self._log.next_number:
                 raise ObjectExistsError(self._log.key(number))
             self._log.append(generation)
-            self._apply(generation)
+            self._apply([(number, generation)])
+            if number % STORED_EVERY == 0:
+                self._store()
 
     def erasures(self, writer_id: str) -> int:
         """Returns how many generations have erased records of a writer."""
@@ -100,18 +149,20 @@ class Generations:
 
     def piece(self, writer_id: str, ordinal: int) -> Piece | None:
         """Returns the rewritten segment that stands for an ordinal, or None."""
-        return self._pieces.get(writer_id, {}).get(ordinal)
+        pieces = self._pieces.get(writer_id)
+        return pieces.at(ordinal) if pieces else None
 
     def pieces(self, writer_id: str) -> list[Piece]:
         """Returns a writer's rewritten segments that count, ascending."""
-        return sorted(set(self._pieces.get(writer_id, {}).values()), key=lambda it: it.first_ordinal)
+        pieces = self._pieces.get(writer_id)
+        return list(pieces.all) if pieces else []
 
     def counts(self, writer_id: str, name: str) -> bool:
         """Whether an object of that name counts, if it exists."""
-        ordinal = ordinal_of(name)
-        if ordinal is not None:
-            return self.piece(writer_id, ordinal) is None
-        return any(it.name == name for it in self.pieces(writer_id))
+        if not self.known(name):
+            return False
+        piece = self.piece(writer_id, int(name[:20]))
+        return piece is None if ordinal_of(name) is not None else piece is not None and piece.name == name
 
     def dead(self, name: str) -> bool:
         """Whether an object that does not count never will: it did once, or its generation is past."""
@@ -141,20 +192,60 @@ class Generations:
         return lowest
 
     def _read(self) -> None:
+        if not self._restored:
+            self._restore()
+            self._restored = True
+        read: list[tuple[int, Generation]] = []
         while generation := self._log.read_next():
-            self._apply(generation)
+            read.append((self.number, generation))
+        self._apply(read)
 
-    def _apply(self, generation: Generation) -> None:
-        if generation.erased is not None:
-            self._erased[self.number] = generation.erased
-        for writer_id, pieces in generation.pieces.items():
-            # A new mapping, because it is read without the lock.
-            known = dict(self._pieces.get(writer_id, {}))
-            for piece in pieces:
-                known.update(dict.fromkeys(range(piece.first_ordinal, piece.next_ordinal), piece))
-            self._pieces[writer_id] = known
+    def _apply(self, generations: Sequence[tuple[int, Generation]]) -> None:
+        """Applies generations with their numbers, in order."""
+        changed: dict[str, _Pieces] = {}
+        for number, generation in generations:
             if generation.erased is not None:
-                self._erasures[writer_id] = self.erasures(writer_id) + 1
+                self._erased[number] = generation.erased
+            for writer_id, pieces in generation.pieces.items():
+                if writer_id not in changed:
+                    known = self._pieces.get(writer_id)
+                    changed[writer_id] = _Pieces(known.all if known else ())
+                for piece in pieces:
+                    changed[writer_id].put(piece)
+                if generation.erased is not None:
+                    self._erasures[writer_id] = self.erasures(writer_id) + 1
+        # New pieces in the place of the old, because they are read without the lock.
+        self._pieces.update(changed)
+
+    def _restore(self) -> None:
+        """Begins with the newest stored state."""
+        for name in sorted(
+            filter(_STATE.fullmatch, self._objects.names_after(self._states, "")), reverse=True
+        ):
+            try:
+                state = self._objects.get_json(self._states + name, _State)
+            except (ObjectMissingError, CorruptError, NewerError) as error:
+                _log.warning("a stored state of generations is passed over: %s", error.message)
+                continue
+            if not self._objects.exists(self._log.key(state.number)):
+                raise corrupt(
+                    self._log.key(state.number), "it is missing, although a state after it is stored"
+                )
+            self._pieces = {writer_id: _Pieces(them) for writer_id, them in state.pieces.items()}
+            self._erasures, self._erased = state.erasures, state.erased
+            self._log.next_number = state.number + 1
+            return
+
+    def _store(self) -> None:
+        pieces = {writer_id: it.all for writer_id, it in self._pieces.items()}
+        state = _State(self.number, pieces, self._erasures, self._erased)
+        try:
+            before = sorted(filter(_STATE.fullmatch, self._objects.names_after(self._states, "")))
+            with suppress(ObjectExistsError):
+                self._objects.create_json(f"{self._states}{self.number:020d}.json", state)
+            self._objects.delete([self._states + it for it in before[:-1]])
+        except StoreError as error:
+            _log.warning("the state of generations could not be stored: %s", error.message)
 
 
 def names_of(paths: Iterable[str], prefix: str, suffix: str) -> set[tuple[str, str]]:

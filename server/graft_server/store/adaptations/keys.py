@@ -53,3 +53,8 @@ def features_key(model: str, name: str, encoder_id: str, writer_id: str, segment
 def start_key(model: str, name: str) -> str:
     """Returns the key of how an adaptation began, by the name that it is stored by."""
     return f"{adaptation_folder(model, name)}start.json"
+
+
+def index_key(model: str, name: str, writer_id: str, segment: str) -> str:
+    """Returns the key of the index of a rewritten segment, by the names of adaptation and segment."""
+    return f"{adaptation_folder(model, name)}indexes/{writer_id}/{segment}.bin"

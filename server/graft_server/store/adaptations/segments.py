@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.errors import ConflictError, DomainError
+from graft_server.domain.errors import ConflictError, CorruptError, DomainError, NewerError
 from graft_server.domain.examples import Change, Example, Rejection
 from graft_server.domain.names import shown
 from graft_server.store.adaptations.generations import Generations, ordinal_of, original_name
@@ -86,6 +86,67 @@ class Segment:
     def rejections(self) -> tuple[Rejection, ...]:
         """The rejections, in record order."""
         return tuple(it.rejection for it in self.records if it.rejection)
+
+    def index(self) -> Index:
+        """Returns what a writer's log needs of it."""
+        return Index(
+            self.writer_id,
+            self.name,
+            self.first_sequence,
+            self.next_ordinal,
+            np.array([it.digest for it in self.records], np.uint64),
+            frozenset(label for it in self.upserts for label in it.labels),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """What a writer's log needs of a segment, so that opening a long stream reads no examples."""
+
+    writer_id: str
+    name: str
+    """The segment's."""
+    first_sequence: int
+    next_ordinal: int
+    digests: NDArray[np.uint64]
+    """The digest of each record."""
+    labels: frozenset[str]
+    """The labels that its examples carry."""
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number after its last record."""
+        return self.first_sequence + len(self.digests)
+
+
+class _StoredIndex(msgspec.Struct, frozen=True):
+    writer_id: str
+    name: str
+    first_sequence: int
+    next_ordinal: int
+    digests: bytes
+    labels: list[str]
+
+
+def encode_index(segment: Segment) -> bytes:
+    """Returns a segment's index as bytes."""
+    it = segment.index()
+    digests = it.digests.astype("<u8").tobytes()
+    return formats.packed(
+        _StoredIndex(it.writer_id, it.name, it.first_sequence, it.next_ordinal, digests, sorted(it.labels))
+    )
+
+
+def read_index(objects: Objects, key: str) -> Index | None:
+    """Returns an index, or None where none is stored that can be read: the segment says the same."""
+    try:
+        data = objects.get(key)
+        formats.require_known(key, data, pack=True)
+        it = msgspec.msgpack.decode(data, type=_StoredIndex)
+    except (ObjectMissingError, CorruptError, NewerError, msgspec.MsgspecError):
+        return None
+    digests = np.frombuffer(it.digests, "<u8").astype(np.uint64, copy=False)
+    return Index(it.writer_id, it.name, it.first_sequence, it.next_ordinal, digests, frozenset(it.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +240,9 @@ class WriterLog:
         writer_id: str,
         generations: Generations,
         *,
-        counts: Callable[[Segment], bool] = lambda _: True,
+        counts: Callable[[Segment | Index], bool] = lambda _: True,
         confirm: Callable[[Segment], None] = lambda _: None,
+        read_index: Callable[[str], Index | None] | None = None,
     ) -> None:
         """Describes the log; `load` reads it.
 
@@ -192,7 +254,9 @@ class WriterLog:
             counts: Says whether an existing segment belongs to the log; the log ends before one that does not.
             confirm: Called with a segment that `append` has made durable, before it counts. If it raises, the
                 segment is deleted again.
+            read_index: Reads the index of a rewritten segment by its name; None if there is none.
         """
+        self._read_index = read_index
         self.writer_id = writer_id
         self._objects = objects
         self._folder = folder
@@ -217,7 +281,9 @@ class WriterLog:
         return frozenset(self._labels)
 
     def load(self) -> Iterator[Segment]:
-        """Reads and yields each segment that is not known yet.
+        """Reads what is not known yet, and yields each segment of it that was not rewritten.
+
+        Of rewritten segments the index is read, where there is one, not the examples.
 
         Raises:
             CorruptError: A segment is damaged.
@@ -229,8 +295,20 @@ class WriterLog:
             if not self._next_ordinal:
                 self._require_whole()
             while (segment := self._read_next()) is not None and self._counts(segment):
-                self._add(segment)
-                yield segment
+                if isinstance(segment, Segment):
+                    self._add(segment.index())
+                    yield segment
+                else:
+                    self._add(segment)
+
+    def require(self, sequence: int) -> None:
+        """Raises CorruptError if not all changes below a number are there, which a commit says are durable."""
+        if self._next_sequence < sequence:
+            raise corrupt(
+                segment_key(self._folder, original_name(self._next_ordinal)),
+                f"it is missing, although a commit has the changes of its writer below {sequence}, and those below "
+                f"{self._next_sequence} are there",
+            )
 
     def repeated(self, first_sequence: int, digests: Sequence[int]) -> int:
         """Returns how many of the changes, counted from the first, are already durable or were erased since.
@@ -291,7 +369,7 @@ class WriterLog:
             except DomainError:
                 self._objects.delete([key])
                 raise
-            self._add(segment)
+            self._add(segment.index())
             return segment
 
     def _require_whole(self) -> None:
@@ -299,14 +377,25 @@ class WriterLog:
         keys = self._objects.keys(self._folder)
         names = (it.removeprefix(self._folder).removesuffix(".seg") for it in keys)
         ordinals = {it for it in map(ordinal_of, names) if it is not None}
-        for ordinal in range(max(ordinals, default=0)):
-            if ordinal not in ordinals and self._generations.piece(self.writer_id, ordinal) is None:
+        pieces = self._generations.pieces(self.writer_id)
+        last = max([*ordinals, *(it.first_ordinal for it in pieces)], default=-1)
+        ordinal = 0
+        while ordinal <= last:
+            piece = self._generations.piece(self.writer_id, ordinal)
+            if piece is None and ordinal not in ordinals:
                 self._generations.refresh()
-                if self._generations.piece(self.writer_id, ordinal) is None:
+                piece = self._generations.piece(self.writer_id, ordinal)
+                if piece is None:
                     raise ObjectMissingError(segment_key(self._folder, original_name(ordinal)))
+            ordinal = piece.next_ordinal if piece else ordinal + 1
 
-    def _read_next(self) -> Segment | None:
+    def _read_next(self) -> Segment | Index | None:
         ordinal = self._next_ordinal
+        piece = self._generations.piece(self.writer_id, ordinal)
+        if piece is not None and self._read_index is not None:
+            index = self._read_index(piece.name)
+            if index is not None:
+                return index
         try:
             return read_current(self._objects, self._folder, self._generations, self.writer_id, ordinal)
         except ObjectMissingError:
@@ -319,14 +408,21 @@ class WriterLog:
         erasures = self._generations.erasures(self.writer_id)
         if erasures == self._erasures:
             return
-        again = WriterLog(self._objects, self._folder, self.writer_id, self._generations, counts=self._counts)
+        again = WriterLog(
+            self._objects,
+            self._folder,
+            self.writer_id,
+            self._generations,
+            counts=self._counts,
+            read_index=self._read_index,
+        )
         for _ in again.load():
             pass
         self._digests, self._labels = again._digests, again._labels
         self._next_ordinal, self._next_sequence = again._next_ordinal, again._next_sequence
         self._erasures = erasures
 
-    def _add(self, segment: Segment) -> None:
+    def _add(self, segment: Index) -> None:
         first = self._next_sequence
         if not segment.first_sequence <= first <= segment.next_sequence:
             raise corrupt(
@@ -338,9 +434,8 @@ class WriterLog:
             grown[:first] = self._digests[:first]
             self._digests = grown
         # A segment joined from several may begin with known records.
-        new = segment.records[first - segment.first_sequence :]
-        self._digests[first : segment.next_sequence] = [it.digest for it in new]
-        self._labels.update(label for it in segment.upserts for label in it.labels)
+        self._digests[first : segment.next_sequence] = segment.digests[first - segment.first_sequence :]
+        self._labels.update(segment.labels)
         self._next_ordinal = segment.next_ordinal
         # Last, because `repeated` reads without the lock.
         self._next_sequence = segment.next_sequence

@@ -37,12 +37,13 @@ from graft_server.store.adaptations.generations import Generations, names_of, or
 from graft_server.store.adaptations.keys import (
     adaptation_folder,
     features_key,
+    index_key,
     parsed_name,
     start_key,
     writer_folder,
 )
 from graft_server.store.adaptations.listing import missing_adaptation
-from graft_server.store.adaptations.segments import Segment, WriterLog, read_current
+from graft_server.store.adaptations.segments import Index, Segment, WriterLog, read_current, read_index
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects
 
 
@@ -149,6 +150,9 @@ class AdaptationStore:
                     self.generations,
                     counts=self._counts,
                     confirm=self._confirm,
+                    read_index=lambda name: read_index(
+                        self._objects, index_key(self.model, self.name, writer_id, name)
+                    ),
                 )
                 self.follow(log)
                 self._writers[writer_id] = log
@@ -163,6 +167,12 @@ class AdaptationStore:
         """Reads the changes that other servers have made to a log since."""
         for segment in log.load():
             self.record_rejections(segment)
+        known = self._commits.watermarks.get(log.writer_id, 0)
+        if log.next_sequence < known:
+            # Read again, as changes may have been committed, here or by another server, since the log was read.
+            for segment in log.load():
+                self.record_rejections(segment)
+            log.require(known)
 
     def follow_all(self) -> None:
         """Reads the changes that other servers have made to all writers' logs since."""
@@ -321,7 +331,7 @@ class AdaptationStore:
             return end
         return min(end, closing.watermarks.get(writer_id, 0))
 
-    def _counts(self, segment: Segment) -> bool:
+    def _counts(self, segment: Segment | Index) -> bool:
         return self._limited(segment.writer_id, segment.next_sequence) == segment.next_sequence
 
     def _confirm(self, segment: Segment) -> None:

@@ -19,6 +19,7 @@ import secrets
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from graft_server.store.objects.naming import give_name, require_naming
@@ -27,6 +28,7 @@ from graft_server.store.objects.naming import give_name, require_naming
 _WRITING = ".writing"
 _ABANDONED_S = 24 * 3600.0
 """Where files cannot be locked, what nobody wrote to for so long belongs to nobody."""
+_NAMING_ATTEMPTS = 10
 _NOT_SUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 """What file systems that people mount answer where they cannot lock a file, or sync a folder."""
 
@@ -67,15 +69,22 @@ def create(root: Path, key: str, data: Iterable[bytes], *, lasting: bool = True)
             file.writelines(data)
             file.flush()
             os.fsync(fd)
-            try:
-                give_name(temporary, target)
-            except FileNotFoundError:
-                _make_folder(target.parent, root)
-                give_name(temporary, target)
+            _give_name(temporary, target, root)
     finally:
         temporary.unlink(missing_ok=True)
     if lasting:
         _sync_folder(target.parent)
+
+
+def _give_name(temporary: Path, target: Path, root: Path) -> None:
+    """Names a file, and makes the folders above it: several times, if somebody removes them as they are empty."""
+    for _ in range(_NAMING_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            give_name(temporary, target)
+            return
+        with suppress(FileNotFoundError):
+            _make_folder(target.parent, root)
+    give_name(temporary, target)
 
 
 def names(folder: Path) -> list[str]:
@@ -93,10 +102,13 @@ def mark(folder: Path) -> int:
 
 
 def sync_parents(root: Path, keys: Iterable[str]) -> None:
-    """Makes deletions below the root survive a power cut."""
+    """Makes deletions below the root survive a power cut, and removes the folders that they have emptied."""
     for parent in {(root / key).parent for key in keys}:
         with suppress(FileNotFoundError):
             _sync_folder(parent)
+        with suppress(OSError):  # something is in it
+            for folder in takewhile(lambda it: it != root, (parent, *parent.parents)):
+                folder.rmdir()
 
 
 def _open_temporary(folder: Path) -> tuple[Path, int]:

@@ -7,6 +7,7 @@ from graft_server.domain.adaptation import AdaptationState, PublicationState
 from graft_server.domain.backbone import BackboneState
 from graft_server.domain.examples import Modality, Split, Task
 from graft_server.domain.method import Method
+from graft_server.domain.model import RenewalState
 
 METHOD_MESSAGES = {
     Method.AUTO: types_pb2.METHOD_AUTO,
@@ -52,6 +53,12 @@ BACKBONE_STATES = {
     BackboneState.LOADING: model_pb2.BACKBONE_STATE_LOADING,
     BackboneState.READY: model_pb2.BACKBONE_STATE_READY,
     BackboneState.FAILED: model_pb2.BACKBONE_STATE_FAILED,
+}
+
+RENEWAL_STATES = {
+    RenewalState.WAITING: model_pb2.RENEWAL_STATE_WAITING,
+    RenewalState.RUNNING: model_pb2.RENEWAL_STATE_RUNNING,
+    RenewalState.FAILED: model_pb2.RENEWAL_STATE_FAILED,
 }
 
 ADAPTATION_STATES = {

@@ -12,11 +12,13 @@ from graft.v1 import model_pb2, report_pb2, types_pb2
 from graft_server.domain.backbone import BackboneInfo
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
-from graft_server.domain.model import BundleChunk, Erasure, Model, VersionView
+from graft_server.domain.model import BundleChunk, Erasure, Model, ModelRenewal, VersionView
 from graft_server.domain.report import Evaluation, EvaluationMethod
+from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.enums import (
     BACKBONE_STATES,
     MODALITIES,
+    RENEWAL_STATES,
     SPLIT_NUMBERS,
     TASK_MESSAGES,
 )
@@ -28,12 +30,17 @@ from graft_server.frontends.grpc.times import timestamp
 def model(value: Model) -> model_pb2.Model:
     """A model."""
     return model_pb2.Model(
+        renewal=None if value.renewal is None else _renewal(value.renewal),
         name=value.name,
         latest_version=value.latest_version,
         aliases=dict(value.aliases),
         versions=len(value.versions),
         create_time=timestamp(value.created),
     )
+
+
+def _renewal(value: ModelRenewal) -> model_pb2.ModelRenewal:
+    return model_pb2.ModelRenewal(state=RENEWAL_STATES[value.state], detail=value.detail)
 
 
 def version(value: VersionView) -> model_pb2.Version:
@@ -138,10 +145,17 @@ def backbone(value: BackboneInfo) -> model_pb2.Backbone:
     return message
 
 
-def export_response(value: BundleChunk) -> model_pb2.ExportModelResponse:
-    """A piece of a bundle's file."""
+def export_response(value: BundleChunk | Activity) -> model_pb2.ExportModelResponse:
+    """A piece of a bundle's file, or what is being done before there is one."""
+    if isinstance(value, Activity):
+        return model_pb2.ExportModelResponse(activity=types_pb2.Activity(stage=value.stage))
     return model_pb2.ExportModelResponse(
-        path=value.path, size=value.size, sha256=value.sha256, chunk=value.chunk
+        path=value.path,
+        size=value.size,
+        sha256=value.sha256,
+        chunk=value.chunk,
+        offset=value.offset,
+        version=value.version,
     )
 
 
