@@ -38,16 +38,19 @@ from graft_server.domain.errors import (
     StateError,
 )
 from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.model import ReceivedFile
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Prediction, PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     Accepted,
+    Activity,
     CommitMessage,
     Committed,
     EmptyMessage,
     ExamplesMessage,
     Happening,
     Message,
+    Progress,
     Published,
     Rejections,
     SentChange,
@@ -259,6 +262,12 @@ async def _a_watcher_sees_the_past_and_then_the_end(caller: Caller) -> None:
     async with aclosing(caller.service.adaptations.watch_adaptation(model, "a", from_event=4)) as watched:
         assert [it.number async for it in watched if isinstance(it, Happening)] == [4]
 
+    # Of one that is open nothing may happen for long.
+    await caller.adapt(model, examples(caller.rows), adaptation_id="open")
+    watch = caller.service.adaptations.watch_adaptation(model, "open", keep_alive_s=0.001)
+    async with aclosing(watch) as watched:
+        assert await anext(watched) == Progress()
+
 
 @asks(AdaptationApi.cancel_adaptation)
 async def _a_cancelled_adaptation_takes_no_more(caller: Caller) -> None:
@@ -319,6 +328,13 @@ async def _each_request_of_a_stream_gets_its_own_answer(caller: Caller) -> None:
     assert best(good.results[0]) == "lock"
     reasons = {name: it.reason for name, it in found.items() if isinstance(it, DomainError)}
     assert reasons == {"none": "INPUTS_EMPTY", "absent": "MODEL_NOT_FOUND", "unread": "REQUEST_MALFORMED"}
+
+    # Who asks for it is told that the server is at work.
+    long = PredictionRequest(model, [Input(f"the lock of door {number} is stuck") for number in range(300)])
+    requests = stream(StreamedRequest("long", long, keep_alive_s=0.0001))
+    async with aclosing(caller.service.predictions.predict_stream(requests)) as answers:
+        assert await anext(answers) == Activity()
+        assert [it.request_id async for it in answers if not isinstance(it, Activity)] == ["long"]
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -410,6 +426,26 @@ async def _a_bundle_comes_file_by_file(caller: Caller) -> None:
             digests[it.path] = it.sha256
     assert {"model.onnx", "labels.json"} <= files.keys()
     assert {path: hashlib.sha256(data).hexdigest() for path, data in files.items()} == digests
+
+    # Who has a part of it gets the rest; of a file that is whole one empty piece, of another file's digest all.
+    received = {path: ReceivedFile(digests[path], len(data)) for path, data in files.items()}
+    received["model.onnx"] = ReceivedFile(digests["model.onnx"], 1000)
+    received["labels.json"] = ReceivedFile(digests["model.onnx"], 2)
+    export = caller.service.models.export_model(model, Selector(version=1), received, keep_alive_s=0.1)
+    rest: dict[str, bytes] = {}
+    async with aclosing(export) as chunks:
+        first = await anext(chunks)
+        assert first == Activity("composing the bundle")
+        async for it in chunks:
+            if not isinstance(it, Activity):
+                assert (it.version, it.sha256) == (1, digests[it.path])
+                assert files[it.path][it.offset :].startswith(it.chunk)
+                rest[it.path] = rest.get(it.path, b"") + it.chunk
+    expected = dict.fromkeys(files, b"") | {
+        "model.onnx": files["model.onnx"][1000:],
+        "labels.json": files["labels.json"],
+    }
+    assert rest == expected
 
 
 @asks(ModelApi.evaluate_model)

@@ -90,6 +90,30 @@ class _Scan:
     """Models whose live version cannot be served until it is made anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What is known of one model."""
+
+    model: Model
+    due: Version | None
+    """Its newest version, if that is to be made anew."""
+    live: tuple[str, str] | None
+    """The encoder of its live version."""
+    newest_is_live: bool
+
+
+def _looked(model: Model, encoders: Mapping[str, str]) -> _Looked:
+    number, pointed_at = model.latest_version, model.aliases.get(LIVE, 0)
+    newest = model.versions.get(number)
+    live = newest if pointed_at == number else model.versions.get(pointed_at)
+    return _Looked(
+        model,
+        newest if newest is not None and is_due(newest, model, encoders) else None,
+        None if live is None else encoder_of(live),
+        pointed_at == number,
+    )
+
+
 @dataclass(slots=True)
 class _Failure:
     version: int
@@ -136,6 +160,8 @@ class Renewals:
         self._scan = _Scan()
         self._scanned: tuple[int, Mapping[str, str]] = -1, {}
         """The number of the catalogue's entries, and the backbones' encoders, that the scan was of."""
+        self._looked: dict[str, _Looked] = {}
+        """What is known of each model, for those encoders."""
         self._failures: dict[str, _Failure] = {}
         self._running: _Running | None = None
         self._usable = True
@@ -232,24 +258,24 @@ class Renewals:
             self._on_usable(usable)
 
     def _scanned_of(self, snapshot: Snapshot, encoders: Mapping[str, str]) -> _Scan:
+        known = self._looked if encoders == self._scanned[1] else {}
+        self._looked = {
+            # A model without changes is the same object in all snapshots.
+            name: known[name] if name in known and known[name].model is model else _looked(model, encoders)
+            for name, model in snapshot.models.items()
+        }
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
-        for name, model in snapshot.models.items():
-            number = model.latest_version
-            newest = model.versions.get(number)
-            due = newest is not None and is_due(newest, model, encoders)
-            if newest is not None and due:
-                scan.due[name] = newest
-            pointed_at = model.aliases.get(LIVE, 0)
-            live = newest if pointed_at == number else model.versions.get(pointed_at)
-            if live is None:
+        for name, it in self._looked.items():
+            if it.due is not None:
+                scan.due[name] = it.due
+            if it.live is None:
                 continue
-            encoder = encoder_of(live)
-            if encoder not in served:
-                served[encoder] = self._trunks.can_serve(*encoder)
-            if served[encoder]:
+            if it.live not in served:
+                served[it.live] = self._trunks.can_serve(*it.live)
+            if served[it.live]:
                 scan.answered = True
-            elif due and pointed_at == number:
+            elif it.due is not None and it.newest_is_live:
                 scan.waiting.add(name)
         return scan
 
