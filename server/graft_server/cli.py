@@ -30,7 +30,7 @@ from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 _log = logging.getLogger(__name__)
 HURRY_S = 3.0
 """The time for a good order once a second signal has come."""
-JOIN_S = 3.0
+JOIN_S = 1.0
 """The time for threads to end once everything is closed."""
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 

@@ -117,14 +117,12 @@ class GrpcServer:
     async def finish(self) -> None:
         """Returns when calls that are at work have finished, and the others have been told. It has been drained."""
         await self._calls.worked()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                await self._calls.ended()
-        if self._stopped is not None:
-            await asyncio.wait((self._stopped,), timeout=LINGER_S)
+        await self._settle()
 
     async def close(self) -> None:
-        """Ends all calls and connections at once."""
+        """Ends all calls, and then all connections. It has been drained."""
+        if self._calls.give_up():
+            await self._settle()
         await self._server.stop(None)
         if self._stopped is not None:
             await self._stopped
@@ -134,6 +132,14 @@ class GrpcServer:
         """Removes the files of the UNIX sockets that it listened on."""
         for file in self._socket_files:
             file.remove()
+
+    async def _settle(self) -> None:
+        """Waits a moment for what has been told to be written, and then for clients to hang up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await self._calls.ended()
+        if self._stopped is not None:
+            await asyncio.wait((self._stopped,), timeout=LINGER_S)
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
