@@ -7,6 +7,7 @@ logged and reported as INTERNAL, without their text.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -19,7 +20,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from graft_server.domain.errors import DomainError, FaultError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, FaultError, InvalidError
 from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
 from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
@@ -195,6 +196,11 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
         try:
             check_metadata(context)
             found: Message = await method.implementation(method.incoming(request, call), context)
+        except asyncio.CancelledError:
+            if not call.given_up:
+                raise
+            end(context, DrainingError())
+            found = nothing
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             end(context, _told(error, method.name))
             found = nothing
@@ -215,6 +221,10 @@ def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator
                     call.sending()
                     yield response
                     call.sent()
+        except asyncio.CancelledError:
+            if not call.given_up:
+                raise
+            await abort(context, DrainingError())
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             await abort(context, _told(error, method.name))
 
