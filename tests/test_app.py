@@ -17,8 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from graft.v1 import model_pb2
 from graft_server.app import Service
+from graft_server.cli import main
 from graft_server.domain.errors import StoreError
-from graft_server.settings import Settings
+from graft_server.frontends.grpc.reaching import is_local, reached_by
+from graft_server.settings import Settings, load
 from graft_server.store.objects.objects import Objects
 
 SERVICES = [
@@ -75,10 +77,63 @@ def test_health_asks_a_server(server):
     assert (ended.returncode, ended.stdout) == (0, f"{server.target}: SERVING\n")
 
 
+@pytest.mark.parametrize(
+    ("listen", "target"),
+    [
+        ("0.0.0.0:7", "127.0.0.1:7"),
+        ("[::]:7", "[::1]:7"),
+        ("unix:/run/graft.sock", "unix:/run/graft.sock"),
+        ("127.0.0.3:7, 127.0.0.1:8", "127.0.0.3:7"),
+        ("graft.internal:7", "graft.internal:7"),
+    ],
+)
+def test_health_asks_where_the_settings_have_a_server_listen(listen, target):
+    assert reached_by(load({}, {"GRAFT_LISTEN": listen}).addresses[0]) == target
+
+
+def test_health_follows_the_environment_and_the_file(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "graft.toml").write_text(f'listen = "{server.target}"')
+    assert main(["health", "--config", str(tmp_path / "graft.toml")]) == 0
+    monkeypatch.setenv("GRAFT_LISTEN", f"{server.target},127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert main(["health"]) == 0
+    assert capsys.readouterr().out == f"{server.target}: SERVING\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("127.0.0.1:0", "whose port is picked at the start: name the server with --target"),
+        ("unix:/nowhere/graft.sock", "No such file"),
+        ("127.0.0.1:1", "Connection refused"),
+    ],
+)
+def test_health_says_why_it_cannot_ask(listen, why, monkeypatch, capsys):
+    monkeypatch.setenv("GRAFT_LISTEN", listen)
+    assert main(["health"]) == 1
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [
+        ("localhost:1", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("unix:/x", True),
+        ("graft.internal:1", False),
+        ("10.0.0.1:1", False),
+    ],
+)
+def test_what_is_on_this_machine_is_reached_without_a_proxy(target, local):
+    assert is_local(target) == local
+
+
 def test_health_of_nothing_is_a_failure():
     ended = command("health", "--target", "127.0.0.1:1")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "127.0.0.1:1: UNAVAILABLE\n"
+    assert ended.stderr.startswith("127.0.0.1:1: UNAVAILABLE: ")
+    assert "Connection refused" in ended.stderr
 
 
 def test_a_port_in_use_is_said(server, tmp_path, encoder_cache):

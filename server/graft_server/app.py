@@ -52,8 +52,8 @@ _log = logging.getLogger(__name__)
 
 STORE_THREADS = 32
 """More than computing needs: they wait for a disk or a bucket, and one request may take several."""
-CLOSE_S = 5.0
-"""The time for everything to close once no call runs: it may wait for a store that hangs."""
+CLOSE_S = 3.0
+"""The time for everything to close once no call runs: a store may hang, an encoder be in the middle of a batch."""
 _WORKER_MODULES = ("graft_server.training.train", "graft_server.exporting.bundle")
 
 
@@ -134,7 +134,7 @@ class Service:
         self._handover = Handover(objects, settings.cache_folder)
         exporter = Exporter(self._jobs, self._handover)
         self.adaptations = AdaptationApi(self._adaptations)
-        self.predictions = PredictionApi(predictor)
+        self.predictions = PredictionApi(predictor, lambda: self.trunks.activity)
         self.models = ModelApi(
             catalogue,
             self._versions,

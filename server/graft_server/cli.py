@@ -23,13 +23,14 @@ from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
 from graft_server.backbones.graphs.cache_folder import open_cache
 from graft_server.domain.errors import DomainError
+from graft_server.frontends.grpc.reaching import is_local, reached_by
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
 _log = logging.getLogger(__name__)
 HURRY_S = 3.0
 """The time for a good order once a second signal has come."""
-JOIN_S = 3.0
+JOIN_S = 1.0
 """The time for threads to end once everything is closed."""
 _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_seconds", "log_level"}
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "health":
-            return asyncio.run(_health(asked.target))
+            target = asked.target or reached_by(load({}, os.environ, asked.config).addresses[0])
+            return asyncio.run(_health(target))
         settings = load(vars(asked), os.environ, asked.config)
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -131,12 +133,13 @@ async def _prepare(settings: Settings) -> None:
 
 
 async def _health(target: str) -> int:
-    async with grpc.aio.insecure_channel(target) as channel:
+    options = [("grpc.enable_http_proxy", 0)] if is_local(target) else []
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         except grpc.aio.AioRpcError as error:
-            print(f"{target}: {error.code().name}", file=sys.stderr)
+            print(f"{target}: {error.code().name}: {error.details()}", file=sys.stderr)
             return 1
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{target}: {name}")
@@ -159,7 +162,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(prepare, _PREPARE)
     check = commands.add_parser("health", help="ask a server whether it is serving; exit code 0: it is")
-    check.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT")
+    check.add_argument(
+        "--target",
+        metavar="HOST:PORT",
+        help="the server, or unix:PATH (default: the first address of the settings' listen, "
+        f"{ENVIRONMENT_PREFIX}LISTEN)",
+    )
+    check.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the server's settings")
     return parser
 
 

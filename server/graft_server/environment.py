@@ -38,6 +38,8 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets what has to be there before any library is imported."""
     environment.update(_SILENT)
     environment.setdefault(_OFFLINE, _OURS)
+    # gRPC writes a line to standard error for each request that it refuses by itself: callers could fill the log.
+    environment.setdefault("GRPC_VERBOSITY", "NONE")
     # Before NumPy is imported: its threads wait for each other by spinning, on the cores that the encoder needs. With
     # them, serving a kernel head took 7.5 ms of processor time a text instead of 4.8 (benchmarks/serving). Where two
     # things at a time pay, `training.solvers.threads` does them.

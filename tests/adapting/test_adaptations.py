@@ -22,7 +22,14 @@ from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
-from graft_server.domain.errors import DomainError, IdleError, OverloadError, StateError, StoreError
+from graft_server.domain.errors import (
+    DomainError,
+    IdleError,
+    MissingError,
+    OverloadError,
+    StateError,
+    StoreError,
+)
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Version
@@ -30,6 +37,7 @@ from graft_server.domain.report import Evaluation, EvaluationMethod, HeadChoice,
 from graft_server.domain.stream import Accepted, Progress, Reconnect
 from graft_server.encoding.loading import TrunkSettings
 from graft_server.encoding.trunks import Trunks
+from graft_server.erasing.deletion import Deletion
 from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.sharing.threads import Threads
@@ -469,5 +477,27 @@ def test_the_limit_of_calls_holds_for_the_writers_of_one_adaptation(bench):
         await joined(it, "m0", "late")
         (adaptation,) = it.adaptations._open.values()
         assert adaptation.calls == 3
+
+    bench(scenario)
+
+
+def test_deletions_of_the_same_and_of_other_models_at_once_succeed_or_find_nothing(bench):
+    async def scenario(it: Bench) -> None:
+        models = ("m0", "m1", "m2")
+        for model in models:
+            await it.join(model)
+        deletion = Deletion(it.objects, it.catalogue, lambda _: None, 0.0, it.publisher.jobs)
+        ended = await asyncio.gather(
+            *(deletion.model(model, stop=it.adaptations.follow) for model in models * 4),
+            return_exceptions=True,
+        )
+        failures = [one for one in ended if one is not None]
+        assert all(isinstance(one, MissingError) for one in failures), failures
+        assert len(failures) <= len(ended) - len(models)
+        for model in models:
+            assert not list_adaptations(it.objects, model)
+            with pytest.raises(MissingError):
+                await deletion.model(model, stop=it.adaptations.follow)
+        assert (await it.start("m0")).store.name != "a"  # what begins later is another one
 
     bench(scenario)

@@ -42,12 +42,14 @@ from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Prediction, PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     Accepted,
+    Activity,
     CommitMessage,
     Committed,
     EmptyMessage,
     ExamplesMessage,
     Happening,
     Message,
+    Progress,
     Published,
     Rejections,
     SentChange,
@@ -259,6 +261,12 @@ async def _a_watcher_sees_the_past_and_then_the_end(caller: Caller) -> None:
     async with aclosing(caller.service.adaptations.watch_adaptation(model, "a", from_event=4)) as watched:
         assert [it.number async for it in watched if isinstance(it, Happening)] == [4]
 
+    # Of one that is open nothing may happen for long.
+    await caller.adapt(model, examples(caller.rows), adaptation_id="open")
+    watch = caller.service.adaptations.watch_adaptation(model, "open", keep_alive_s=0.001)
+    async with aclosing(watch) as watched:
+        assert await anext(watched) == Progress()
+
 
 @asks(AdaptationApi.cancel_adaptation)
 async def _a_cancelled_adaptation_takes_no_more(caller: Caller) -> None:
@@ -319,6 +327,13 @@ async def _each_request_of_a_stream_gets_its_own_answer(caller: Caller) -> None:
     assert best(good.results[0]) == "lock"
     reasons = {name: it.reason for name, it in found.items() if isinstance(it, DomainError)}
     assert reasons == {"none": "INPUTS_EMPTY", "absent": "MODEL_NOT_FOUND", "unread": "REQUEST_MALFORMED"}
+
+    # Who asks for it is told that the server is at work.
+    long = PredictionRequest(model, [Input(f"the lock of door {number} is stuck") for number in range(300)])
+    requests = stream(StreamedRequest("long", long, keep_alive_s=0.0001))
+    async with aclosing(caller.service.predictions.predict_stream(requests)) as answers:
+        assert await anext(answers) == Activity()
+        assert [it.request_id async for it in answers if not isinstance(it, Activity)] == ["long"]
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -404,8 +419,13 @@ async def _a_bundle_comes_file_by_file(caller: Caller) -> None:
     await caller.publish(model)
     files: dict[str, bytes] = {}
     digests: dict[str, str] = {}
-    async with aclosing(caller.service.models.export_model(model, Selector(version=1))) as chunks:
+    export = caller.service.models.export_model(model, Selector(version=1), keep_alive_s=0.1)
+    async with aclosing(export) as chunks:
+        assert await anext(chunks) == Activity("composing the bundle")  # which takes longer
         async for it in chunks:
+            if isinstance(it, Activity):
+                continue
+            assert (it.version, it.offset) == (1, len(files.get(it.path, b"")))
             files[it.path] = files.get(it.path, b"") + it.chunk
             digests[it.path] = it.sha256
     assert {"model.onnx", "labels.json"} <= files.keys()

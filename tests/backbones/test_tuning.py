@@ -209,6 +209,22 @@ def test_a_checkpoint_of_garbage_begins_anew_and_goes(tmp_path):
         assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_checkpoint_of_a_newer_release_is_neither_read_nor_written_over(tmp_path):
+    import torch  # noqa: PLC0415 (torch only where it is needed)
+
+    from graft_server.backbones.torch.tuning.checkpoint import Checkpoint, State  # noqa: PLC0415
+
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": 2, "fingerprint": "fingerprint", "shards": [1]}, path)
+    newer = path.read_bytes()
+    checkpoint = Checkpoint(path, "fingerprint")
+    assert checkpoint.load(optimizer) is None
+    checkpoint.save(State(step=3), weights=layer.state_dict(), best=layer.state_dict(), optimizer=optimizer)
+    assert path.read_bytes() == newer
+
+
 LIMITED = """
 import resource
 

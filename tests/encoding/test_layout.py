@@ -65,6 +65,22 @@ def test_a_remembered_layout_of_nonsense_is_measured_again(graph, tuned, monkeyp
     assert b'"budget": 64' in memory.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "newer", [b'{"format": 2, "workers": 1, "threads": 1, "budget": 64}', b'{"format":2,"workers":{}}']
+)
+def test_a_layout_that_a_newer_release_remembers_stays_as_it_is(newer, graph, tuned, monkeypatch, caplog):
+    measured = layouts.Layout(1, 1, 192)
+    monkeypatch.setattr(layouts, "_measure", lambda *_: measured)
+    memory = graph.parent / f"layout-{layouts._machine('cpu', 1)}.json"
+    memory.write_bytes(newer)
+    assert tuned() == measured
+    assert memory.read_bytes() == newer
+    assert "newer release" in caplog.text
+    more = b'{"format": 1, "workers": 1, "threads": 1, "budget": 64, "more": [1]}'
+    memory.write_bytes(more)
+    assert tuned() == layouts.Layout(1, 1, 64)
+
+
 def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
     monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)
     # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.

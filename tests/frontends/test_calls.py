@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft_server.domain.errors import DrainingError
 from graft_server.frontends.grpc import calls as module
 from graft_server.frontends.grpc.calls import Call, Calls
+from graft_server.frontends.grpc.handlers import add_service
 
 
 class Context:
@@ -106,6 +109,8 @@ def test_a_stream_is_at_work_for_what_it_has_not_answered() -> None:
         await anext(messages)
         call.sending()
         call.sent()
+        call.sending()
+        call.sent(answers=False)  # it says only that the server is at work
         assert call.at_work
         working = asyncio.ensure_future(calls.worked())
         await asyncio.sleep(0)
@@ -149,5 +154,42 @@ def test_a_client_that_goes_on_sending_may_finish() -> None:
             assert await anext(messages) == message
         await room.put("end")
         assert await anext(messages, None) is None
+
+    run(test)
+
+
+class Forever:
+    """A service of health that never finishes."""
+
+    async def Check(self, _: Any, __: Any) -> Any:  # noqa: N802
+        await asyncio.Event().wait()
+
+    async def Watch(self, _: Any, __: Any) -> AsyncIterator[Any]:  # noqa: N802
+        yield health_pb2.HealthCheckResponse()
+        await asyncio.Event().wait()
+
+
+def test_what_is_at_work_when_the_time_is_over_is_told_too() -> None:
+    async def test(calls: Calls) -> None:
+        server = grpc.aio.server()
+        add_service(server, Forever(), health_pb2.DESCRIPTOR.services_by_name["Health"], calls)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
+            await watch.read()
+            check = asyncio.ensure_future(stub.Check(health_pb2.HealthCheckRequest()))
+            while sum(call.at_work for call in calls._running) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert calls.give_up()
+            for ending in (check, watch.read()):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await ending
+                assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert "shutting down" in str(raised.value.details())
+            await calls.ended()
+            assert not calls.give_up()
+        await server.stop(None)
 
     run(test)

@@ -52,6 +52,9 @@ BOMBS: dict[str, tuple[bytes, Descriptor]] = {
     "empty inputs": (block(5) * (2 * MIB), PREDICT),
     "empty inputs with long tags": (block(5, long=True) * MIB, PREDICT),
     "inputs of another kind each time": (block(5, (block(2) + block(5)) * MIB), PREDICT),
+    "with lengths that are longer than they need": (b"\x2a\x80\x00" * MIB, PREDICT),
+    "inputs with something unknown": (block(5, b"\x78\x01") * MIB, PREDICT),
+    "inputs with more that is unknown": (block(5, b"\x78\x01" * 10) * MIB, PREDICT),
     "in a stream": (block(2, block(5) * (2 * MIB)), STREAM),
     "empty changes": (block(2, block(2) * (2 * MIB)), ADAPT),
     "empty labels": (block(1, block(6) * (2 * MIB)), ADAPT),
@@ -185,6 +188,7 @@ def test_compressed_requests_are_refused_before_they_are_inflated(
             call(zeros, compression=compression, timeout=120)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert peak_bytes(server.process.pid) - before < len(zeros)
+    assert not [line for line in server.log if "ompression" in line]  # nor does it fill the log
 
 
 def peak_bytes(pid: int) -> int:

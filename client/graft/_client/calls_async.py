@@ -85,9 +85,9 @@ class AsyncCalls:
 
     async def close(self) -> None:
         """Ends every call and the connection."""
-        self._closed = True
         if not forking.usable():
             return
+        self._closed = True
         running = asyncio.get_running_loop()
         stubs, self._stubs = self._stubs, {}
         for loop, it in stubs.items():

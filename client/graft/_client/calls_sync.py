@@ -83,9 +83,9 @@ class SyncCalls:
 
     def close(self) -> None:
         """Ends every call, pending retries and the connection; may be called from any thread."""
-        self._closed.set()
         if not forking.usable():
             return
+        self._closed.set()
         with self._lock:
             stops = tuple(self._stops.values())
             channel = self._channel

@@ -29,9 +29,11 @@ _TRANSPORT: Final = re.compile(
     r"end of (?:tcp )?(?:file|stream)|\bEOF\b|too_many_pings",
     re.IGNORECASE,
 )
-# What gRPC says when there was no connection on which to send anything.
+# What gRPC says when there was no connection on which to send anything, or when the server said that it has not seen
+# the call, because it was about to renew the connection.
 _NOT_SENT: Final = re.compile(
-    r"connections to all backends failing|failed to connect|DNS resolution failed|HTTP proxy returned",
+    r"connections to all backends failing|failed to connect|DNS resolution failed|HTTP proxy returned|"
+    r"GOAWAY received; Error code: 0",
     re.IGNORECASE,
 )
 _TRANSPORT_CODES: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}

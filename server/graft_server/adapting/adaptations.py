@@ -33,11 +33,13 @@ from graft_server.domain.model import Source
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
+from graft_server.sharing.background import paced
 from graft_server.sharing.memory import Intake
 from graft_server.store.adaptations.keys import parsed_name, stored_name
 from graft_server.store.adaptations.listing import (
     Beginnings,
     list_all_adaptations,
+    may_go_on,
     missing_adaptation,
     remove_adaptation,
 )
@@ -217,7 +219,7 @@ class Adaptations:
         adaptation = self._open.get((store.model, store.adaptation_id))
         if adaptation is None:
             return await self._publisher.reading.run(store.read_positions)
-        found = await adaptation.read_positions()
+        found = None if adaptation.refresh.late else await adaptation.read_positions()
         return store.positions if found is None else found
 
     async def examples(
@@ -280,11 +282,14 @@ class Adaptations:
     async def recover(self) -> None:
         """Takes up the commits that a server left unfinished, and the adaptations with a publish policy."""
         objects = self._publisher.objects
-        for model, name in await asyncio.to_thread(lambda: list(list_all_adaptations(objects))):
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(objects, gently=True)))
+        async for model, name in paced(found):
             adaptation_id, _ = parsed_name(name)
             if name != self._name(model, adaptation_id):
                 continue  # it was deleted with its model
             try:
+                if not await asyncio.to_thread(may_go_on, objects, model, name):
+                    continue
                 store = await self._load((model, adaptation_id))
                 unfinished = store.commits.keys() - store.outcomes.keys()
                 by_itself = store.start.settings.publish.automatic and store.state is AdaptationState.OPEN

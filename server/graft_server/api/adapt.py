@@ -12,6 +12,7 @@ from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change
 from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.adapting.session import Session, require_sent
+from graft_server.api.alive import waiting
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.caller import behind
 from graft_server.domain.errors import ConflictError, DrainingError, InvalidError
@@ -35,6 +36,8 @@ from graft_server.store.adaptations.segments import content_digest
 
 KEEP_ALIVE_S = 20.0
 """The silence after which an empty progress message is sent: proxies close idle calls after a minute or so."""
+FIRST_SIGN_S = 1.0
+"""When a caller is told what is done before the start is answered, if that takes long."""
 MAX_CHANGES = 10_000
 CHANGES_AT_ONCE = 64
 """Of a message, between two turns of the event loop: reading and checking one takes 23 µs."""
@@ -71,7 +74,9 @@ async def adapt(
             messages = _beginning_with(second, messages)
         request = adaptations.check(request, backbone)
     trunk = adaptations.trunk(request.settings.backbone)
-    await trunk.ready()
+    every_s = KEEP_ALIVE_S if first.keep_alive_s is None else first.keep_alive_s
+    async for activity in waiting(trunk.ready(), every_s, lambda: trunk.activity, first_s=FIRST_SIGN_S):
+        yield Progress(stage=activity.stage)
     intake = _Intake(request, _targets(request), trunk)
     if first.validate_only:
         await adaptations.lineage(request)
@@ -85,7 +90,7 @@ async def adapt(
     try:
         if not started:
             yield _started(request, session.next_sequence)
-        async for message in _answers(session):
+        async for message in _answers(session, every_s):
             yield message
     finally:
         reader.cancel()
@@ -135,12 +140,12 @@ async def _beginning_with(
         del message
 
 
-async def _answers(session: Session) -> AsyncIterator[Message]:
+async def _answers(session: Session, keep_alive_s: float) -> AsyncIterator[Message]:
     """Yields the messages for the writer, and a sign of life after long silence."""
     while True:
         message: Message | None
         try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
+            async with asyncio.timeout(keep_alive_s):
                 message = await session.next_message()
         except TimeoutError:
             message = Progress()

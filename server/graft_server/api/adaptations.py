@@ -12,6 +12,7 @@ from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Watcher
 from graft_server.api.adapt import adapt
+from graft_server.api.alive import alive
 from graft_server.api.paging import bad_token, cut, page_size
 from graft_server.domain import adaptation as nouns
 from graft_server.domain.adaptation import (
@@ -26,7 +27,15 @@ from graft_server.domain.adaptation import (
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.domain.paging import Listed, PageRequest
-from graft_server.domain.stream import Committed, Happening, Message, Progress, Rejections, WriterMessage
+from graft_server.domain.stream import (
+    Activity,
+    Committed,
+    Happening,
+    Message,
+    Progress,
+    Rejections,
+    WriterMessage,
+)
 from graft_server.store.adaptations.store import AdaptationStore
 
 MAX_PUBLICATIONS = 1_000
@@ -78,7 +87,7 @@ class AdaptationApi:
             yield Listed(await self._listed(model, adaptation_id), token)
 
     async def watch_adaptation(
-        self, model: str, adaptation_id: str, from_event: int = 0
+        self, model: str, adaptation_id: str, from_event: int = 0, *, keep_alive_s: float | None = None
     ) -> AsyncGenerator[Happening | Progress, None]:
         """Yields an adaptation's events, the past ones first, until no more can follow.
 
@@ -86,11 +95,20 @@ class AdaptationApi:
             model: The model.
             adaptation_id: The adaptation.
             from_event: The number of the first event to yield; 0: all.
+            keep_alive_s: After how much silence, in seconds, an empty progress is yielded; None: never.
 
         Raises:
             MissingError: There is no such adaptation.
             DrainingError: This server is going away.
         """
+        events = self._watch(model, adaptation_id, from_event)
+        async with aclosing(alive(events, keep_alive_s, lambda: "")) as followed:
+            async for event in followed:
+                yield Progress() if isinstance(event, Activity) else event
+
+    async def _watch(
+        self, model: str, adaptation_id: str, from_event: int
+    ) -> AsyncGenerator[Happening | Progress, None]:
         if from_event < 0:
             raise InvalidError(
                 f"from_event is {from_event}: events count from 1; 0 sends all.",

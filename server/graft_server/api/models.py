@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
+from graft_server.api.alive import alive
 from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
 from graft_server.api.exports import Exports
 from graft_server.api.paging import bad_token, cut, named_key, page_size
@@ -14,10 +17,20 @@ from graft_server.domain.backbone import BackboneDescription, BackboneInfo, Back
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, StoredExample
-from graft_server.domain.model import BundleChunk, Erasure, Model, ModelRenewal, VersionView
+from graft_server.domain.model import (
+    BundleChunk,
+    BundleFile,
+    Erasure,
+    Model,
+    ModelRenewal,
+    ReceivedFile,
+    Version,
+    VersionView,
+)
 from graft_server.domain.names import check_alias, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
+from graft_server.domain.stream import Activity
 from graft_server.encoding.loading import TrunkState
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
@@ -191,10 +204,23 @@ class ModelApi:
         )
         return await asyncio.shield(asyncio.ensure_future(erasing))
 
-    async def export_model(self, model: str, selector: Selector) -> AsyncGenerator[BundleChunk, None]:
+    async def export_model(
+        self,
+        model: str,
+        selector: Selector,
+        received: Mapping[str, ReceivedFile] = MappingProxyType({}),
+        *,
+        keep_alive_s: float | None = None,
+    ) -> AsyncGenerator[BundleChunk | Activity, None]:
         """Composes a version's bundle and yields its files, one after the other, each in order.
 
         Close the returned iterator: the bundle is kept until then.
+
+        Args:
+            model: The model.
+            selector: Which of its versions.
+            received: What the caller has of the files, by path; of a file that is the same only the rest is yielded.
+            keep_alive_s: After how much silence, in seconds, it is yielded what is being done; None: never.
 
         Raises:
             MissingError: There is no such version.
@@ -202,20 +228,30 @@ class ModelApi:
             OverloadError: As many exports are carried out as may be at once.
         """
         version = self.versions.resolve(model, selector)
-        served = await self.versions.serve(version)
+
+        def doing() -> str:
+            return self.trunks.activity or "composing the bundle"
+
         async with (
             self.exports.place() as export,
+            aclosing(alive(self._bundle(version, received), keep_alive_s, doing)) as pieces,
+        ):
+            async for piece in pieces:
+                if isinstance(piece, BundleChunk):
+                    export.sent()
+                yield piece
+
+    async def _bundle(
+        self, version: Version, received: Mapping[str, ReceivedFile]
+    ) -> AsyncGenerator[BundleChunk, None]:
+        served = await self.versions.serve(version)
+        async with (
             self.versions.existing(version),
             self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
         ):
             for file in files:
-                with file.place.open("rb") as opened:
-                    chunk = None
-                    while chunk is None or len(chunk) == CHUNK_BYTES:
-                        chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
-                        if chunk or not file.size:
-                            export.sent()
-                            yield BundleChunk(file.path, file.size, file.sha256, chunk)
+                async for chunk in chunks_of(file, version.number, received.get(file.path)):
+                    yield chunk
 
     async def evaluate_model(
         self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
@@ -243,6 +279,29 @@ class ModelApi:
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""
         return tuple(_backbone(trunk, is_default=trunk.name == self.trunks.default) for trunk in self.trunks)
+
+
+async def chunks_of(
+    file: BundleFile, version: int, received: ReceivedFile | None = None
+) -> AsyncGenerator[BundleChunk, None]:
+    """The chunks of a file of a version's bundle from where its caller is on; one at least, which may be empty."""
+    offset = _had(file, received)
+    with file.place.open("rb") as opened:
+        opened.seek(offset)
+        chunk = None
+        while chunk is None or len(chunk) == CHUNK_BYTES:
+            first = chunk is None
+            chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
+            if chunk or first:
+                yield BundleChunk(file.path, file.size, file.sha256, chunk, offset, version)
+            offset += len(chunk)
+
+
+def _had(file: BundleFile, received: ReceivedFile | None) -> int:
+    """How many bytes of a file its caller has."""
+    if received is None or received.sha256 != file.sha256 or not 0 <= received.size <= file.size:
+        return 0
+    return received.size
 
 
 def _version_key(token: str) -> int | None:

@@ -8,11 +8,13 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from graft_server.adapting.intake.validation import check_input
+from graft_server.api.alive import Doing
 from graft_server.domain.caller import Caller, new_call
-from graft_server.domain.errors import DomainError, DrainingError, InvalidError
+from graft_server.domain.errors import AgedError, DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Input
 from graft_server.domain.names import MAX_LABEL_BYTES
 from graft_server.domain.prediction import PredictionRequest, Predictions, StreamedAnswer, StreamedRequest
+from graft_server.domain.stream import Activity
 from graft_server.serving.interim import Interim
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import ServedVersion
@@ -41,8 +43,10 @@ MEASURED_FROM = 1 << 20
 class PredictionApi:
     """Predictions, for callers of any protocol."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, doing: Doing = lambda: "") -> None:
+        """Makes it; `doing` says what is being done until backbones can be used."""
         self._predictor = predictor
+        self._doing = doing
 
     async def predict(
         self,
@@ -92,8 +96,10 @@ class PredictionApi:
         caller: Caller | None = None,
         deadline: float = math.inf,
         max_bytes: float = math.inf,
-    ) -> AsyncGenerator[StreamedAnswer, None]:
+    ) -> AsyncGenerator[StreamedAnswer | Activity, None]:
         """Answers many requests, each when it is ready. A bad one does not end the stream.
+
+        Where a request asks for it (`keep_alive_s`), it is yielded what is being done while requests wait.
 
         Close the returned iterator: the stream has not ended before.
 
@@ -104,7 +110,7 @@ class PredictionApi:
             max_bytes: The largest answer to one request that the caller accepts; see `predict`.
         """
         caller = caller or new_call()
-        ready: asyncio.Queue[tuple[StreamedAnswer, int] | Exception | None] = asyncio.Queue()
+        ready = _Ready(self._doing)
         # Until an answer is taken, so that a client who does not read is not read from.
         room = StreamRoom()
 
@@ -114,10 +120,11 @@ class PredictionApi:
                 async with asyncio.TaskGroup() as group:
                     try:
                         async for request in requests:
+                            await ready.expect(request)
                             size = request.size + _answer_size(request.request)
                             await room.begin(size)
                             group.create_task(answer(request, size))
-                    except DrainingError as error:
+                    except (DrainingError, AgedError) as error:
                         end = error  # once the requests in work are answered
                 await ready.put(end)
             except ExceptionGroup as group:
@@ -138,9 +145,10 @@ class PredictionApi:
 
         reader = asyncio.create_task(read())
         try:
-            while (item := await ready.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
+            while (item := await ready.next()) is not None:
+                if isinstance(item, Activity):
+                    yield item
+                    continue
                 answered, size = item
                 yield answered
                 del answered, item
@@ -148,6 +156,44 @@ class PredictionApi:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+class _Ready:
+    """The answers of a stream that are ready, its error or its end (None), and what is said while there are none."""
+
+    def __init__(self, doing: Doing) -> None:
+        self._doing = doing
+        self._items: asyncio.Queue[tuple[StreamedAnswer, int] | Exception | _Ready | None] = asyncio.Queue()
+        self._keep_alive_s: float | None = None
+        self._waiting = 0
+        """The requests without an answer."""
+
+    async def expect(self, request: StreamedRequest) -> None:
+        """Takes note of a request."""
+        self._waiting += 1
+        if request.keep_alive_s not in (None, self._keep_alive_s):
+            self._keep_alive_s = request.keep_alive_s
+            await self._items.put(self)  # who waits does so for as long as that from here on
+
+    async def put(self, item: tuple[StreamedAnswer, int] | Exception | None) -> None:
+        """Adds an answer and the size of its request, the stream's error, or its end."""
+        await self._items.put(item)
+
+    async def next(self) -> tuple[StreamedAnswer, int] | Activity | None:
+        """The next answer, or what is being done where there is none for long; None: the stream has ended."""
+        while True:
+            try:
+                async with asyncio.timeout(self._keep_alive_s):
+                    item = await self._items.get()
+            except TimeoutError:
+                if self._waiting:
+                    return Activity(self._doing())
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if not isinstance(item, _Ready):
+                self._waiting -= item is not None
+                return item
 
 
 class StreamRoom:

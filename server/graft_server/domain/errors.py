@@ -90,6 +90,16 @@ class DrainingError(DomainError):
         super().__init__("The server is shutting down; call again, here or elsewhere.", reason="DRAINING")
 
 
+class AgedError(DomainError):
+    """A call has lasted for as long as its connection may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The connection is renewed at this age; call again and go on from there.",
+            reason="CONNECTION_AGED",
+        )
+
+
 class IdleError(DomainError):
     """A call was idle, and its place is needed for another one."""
 

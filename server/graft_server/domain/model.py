@@ -188,6 +188,20 @@ class BundleChunk:
     """The SHA-256 of the whole file in lower-case hexadecimal digits."""
     chunk: bytes
     """The next bytes of the file."""
+    offset: int = 0
+    """Where in the file they begin."""
+    version: int = 0
+    """The version that the bundle is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """What a caller has of a file of a bundle."""
+
+    sha256: str
+    """The SHA-256 of the whole file in lower-case hexadecimal digits."""
+    size: int
+    """How many bytes from its beginning the caller has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class StreamedRequest:
     """The request, or the error if it cannot be read."""
     size: int = 0
     """The bytes of memory that it takes while it is answered, about."""
+    keep_alive_s: float | None = None
+    """After how much silence, in seconds, the caller wants to hear that the server is at work; None: not said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

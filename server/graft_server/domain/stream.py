@@ -21,6 +21,8 @@ class StartMessage:
     request: StartRequest
     validate_only: bool = False
     """Whether examples and commits are only checked: nothing is stored."""
+    keep_alive_s: float | None = None
+    """After how much silence, in seconds, the writer wants to hear that the server is at work; None: as usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,14 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
     eta_s: float | None = None
     """The time that the rest will take; None if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is being done before there is an answer."""
+
+    stage: str = ""
+    """For people, for example "loading the backbone minilm"; "": something."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,10 @@ FORMAT = 1
 """The newest format of remembered layouts that this release knows."""
 
 
+class _Said(msgspec.Struct):
+    format: int = 1
+
+
 class _Remembered(msgspec.Struct):
     """A layout as it is remembered; one of a newer format may mean something else."""
 
@@ -106,7 +110,12 @@ def tuned(
 def _remembered(memory: Path, cores: int, preprocessor: Preprocessor) -> _Remembered | None:
     """The layout that a file has; None if it has none that an encoder can be driven by here."""
     try:
-        found = msgspec.json.decode(memory.read_bytes(), type=_Remembered)
+        data = memory.read_bytes()
+        said = msgspec.json.decode(data, type=_Said)
+        # What else a newer one says may have another form.
+        found = (
+            _Remembered(said.format) if said.format > FORMAT else msgspec.json.decode(data, type=_Remembered)
+        )
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, RecursionError):

@@ -148,6 +148,8 @@ class Loader:
         self._jobs = jobs
         self._loading = loading
         self._cutting = asyncio.Lock()
+        self.stage = "loading"
+        """What it is doing, for people."""
         self._backbone: Backbone | None = None
 
     async def describe(self, known: Backbone | None) -> Backbone:
@@ -361,7 +363,11 @@ class Loader:
 
     async def _export(self, backbone: Backbone) -> None:
         _log.info("backbone %s: exporting its encoder to ONNX, once (about 15 s)", self._name)
-        result = await self._jobs.run(EXPORT.job(self._making(backbone)), self._log_stage)
+        self.stage = "exporting"
+        try:
+            result = await self._jobs.run(EXPORT.job(self._making(backbone)), self._log_stage)
+        finally:
+            self.stage = "loading"
         _log.info("backbone %s: exported; differs from torch by %.1e at most", self._name, result.parity)
 
     async def _reduce(self, backbone: Backbone) -> None:

@@ -145,6 +145,13 @@ class Trunk:
         return self._error.message if self._state is TrunkState.FAILED else ""
 
     @property
+    def activity(self) -> str:
+        """What is being done until it can be used, for people; "" where nothing is."""
+        if self._state is not TrunkState.LOADING or self._loader is None:
+            return ""
+        return f"{self._loader.stage} the backbone {self.name}"
+
+    @property
     def parity(self) -> float:
         """By how much its exported features differ from torch's; 0: not known."""
         return self._cache.parity(self.backbone.reference_id)

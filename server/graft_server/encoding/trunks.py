@@ -65,6 +65,11 @@ class Trunks:
     def __iter__(self) -> Iterator[Trunk]:
         return iter(sorted(self._trunks.values(), key=lambda trunk: trunk.name))
 
+    @property
+    def activity(self) -> str:
+        """What is being done until backbones can be used, for people; "" where nothing is."""
+        return ", ".join(it.activity for it in self if it.activity)
+
     def reading(self, modality: Modality | None) -> Trunk:
         """Returns the default trunk, or the first that reads a modality if the default does not; None: the default."""
         default = self._trunks[self.default]

@@ -15,7 +15,7 @@ from graft_server.domain.errors import InvalidError
 from graft_server.domain.model import Erasure, ManifestRef, Version
 from graft_server.erasing.contract import REDACT, Redacting, Written
 from graft_server.jobs.job import Jobs, unwatched
-from graft_server.sharing.background import survived
+from graft_server.sharing.background import paced, survived
 from graft_server.store.adaptations.erasure import Wanted, erase, give_up, sweep
 from graft_server.store.adaptations.listing import (
     deleted_adaptations,
@@ -105,13 +105,22 @@ class Deletion:
         await self._require_known()
         for name in self.catalogue.snapshot.deletions:
             await survived(self.finish(name), f"finishing the deletion of model {name}", _log)
-        for model, stored in await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects))):
+        found = await asyncio.to_thread(lambda: list(list_all_adaptations(self.objects, gently=True)))
+        async for model, stored in paced(found):
             await survived(
                 self._finish_erasures(model, stored), f"finishing an erasure in model {model}", _log
             )
 
     async def _finish_erasures(self, model: str, stored: str) -> None:
         store = await asyncio.to_thread(AdaptationStore.load, self.objects, model, stored)
+        snapshot = self.catalogue.snapshot
+        announced = store.generations.last_erasure <= snapshot.erased.get((model, stored), 0)
+        if (
+            announced
+            and model not in snapshot.replaced
+            and not await asyncio.to_thread(sweep, self.objects, store)
+        ):
+            return
         await self._complete(model, [store], _nothing)
 
     async def examples(

@@ -35,7 +35,7 @@ from graft_server.serving import in_use
 from graft_server.serving.held import Held, bytes_of
 from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
-from graft_server.sharing.background import Watchdog, survived
+from graft_server.sharing.background import Watchdog, paced, survived
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
@@ -228,21 +228,17 @@ class Versions:
 
         Backbones that are loaded on use are not loaded for them.
         """
-        for name in await asyncio.to_thread(in_use.read, self._objects):
+        async for name in paced(await asyncio.to_thread(in_use.read, self._objects)):
             model = self._catalogue.snapshot.models.get(name)
-            if model is None or LIVE not in model.aliases:
+            if model is None or LIVE not in model.aliases or self._held.full:
                 continue
-            if self._held.full:
-                break
-            began = time.monotonic()
             await survived(self.serve(model.alias(LIVE)), f"loading model {name} ahead", _log)
-            await asyncio.sleep(time.monotonic() - began)  # half of the time is left to requests
 
     async def _note_in_use(self) -> None:
         """Writes which models are in use, for the servers that start later."""
         models = list(dict.fromkeys(it.version.model for it in reversed(self._held.values())))[: in_use.MOST]
         self._noted_at = time.monotonic()
-        if models and models != self._noted:
+        if models and models != self._noted and not self._catalogue.snapshot.newer:
             await asyncio.to_thread(in_use.write, self._objects, models)
             self._noted = models
 

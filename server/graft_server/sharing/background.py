@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from graft_server.domain.errors import DomainError
+
+T = TypeVar("T")
 
 
 async def survived(work: Awaitable[object], doing: str, log: logging.Logger) -> bool:
@@ -30,6 +33,14 @@ async def survived(work: Awaitable[object], doing: str, log: logging.Logger) -> 
     else:
         return True
     return False
+
+
+async def paced(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yields items to work on, and waits after each for as long as it took: half of the time is left to requests."""
+    for item in items:
+        began = time.monotonic()
+        yield item
+        await asyncio.sleep(time.monotonic() - began)
 
 
 STALE_S = 30.0

@@ -10,7 +10,7 @@ from graft_server.sharing.threads import Threads
 
 T = TypeVar("T")
 
-WORTH_S = 1.0
+WORTH_S = 2.0
 """How long a call waits for what other servers wrote, in seconds, before it answers by what is known."""
 
 
@@ -23,6 +23,11 @@ class Refreshing(Generic[T]):
         self._threads = threads
         self._running: asyncio.Task[T] | None = None
 
+    @property
+    def late(self) -> bool:
+        """Whether the last read took longer than it was worth, and goes on."""
+        return self._running is not None and not self._running.done()
+
     async def __call__(self, worth_s: float = WORTH_S) -> T | None:
         """Returns what is read, or None if that takes longer than it is worth; the read goes on.
 
@@ -30,10 +35,11 @@ class Refreshing(Generic[T]):
             Exception: What the read raised in time.
         """
         begun = asyncio.get_running_loop().time()
-        if self._running is not None:
+        earlier = self._running
+        if earlier is not None:
             # It may have begun before what the caller wants to see: another one follows it.
-            await asyncio.wait({self._running}, timeout=worth_s)
-            if self._running is not None and not self._running.done():
+            await asyncio.wait({earlier}, timeout=worth_s)
+            if not earlier.done():
                 return None
         running = self._begin()
         left_s = max(0.0, worth_s - (asyncio.get_running_loop().time() - begun))

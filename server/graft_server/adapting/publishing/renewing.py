@@ -90,6 +90,30 @@ class _Scan:
     """Models whose live version cannot be served until it is made anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What is known of one model."""
+
+    model: Model
+    due: Version | None
+    """Its newest version, if that is to be made anew."""
+    live: tuple[str, str] | None
+    """The encoder of its live version."""
+    newest_is_live: bool
+
+
+def _looked(model: Model, encoders: Mapping[str, str]) -> _Looked:
+    number, pointed_at = model.latest_version, model.aliases.get(LIVE, 0)
+    newest = model.versions.get(number)
+    live = newest if pointed_at == number else model.versions.get(pointed_at)
+    return _Looked(
+        model,
+        newest if newest is not None and is_due(newest, model, encoders) else None,
+        None if live is None else encoder_of(live),
+        pointed_at == number,
+    )
+
+
 @dataclass(slots=True)
 class _Failure:
     version: int
@@ -100,10 +124,12 @@ class _Failure:
     """By the monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     version: Version
     task: asyncio.Task[None]
+    stored: str = ""
+    """The name that its adaptation is stored by, once it is read."""
 
 
 class Renewals:
@@ -132,7 +158,10 @@ class Renewals:
         self._asked = asked
         self._on_usable = on_usable
         self._scan = _Scan()
-        self._scanned = -1
+        self._scanned: tuple[int, Mapping[str, str]] = -1, {}
+        """The number of the catalogue's entries, and the backbones' encoders, that the scan was of."""
+        self._looked: dict[str, _Looked] = {}
+        """What is known of each model, for those encoders."""
         self._failures: dict[str, _Failure] = {}
         self._running: _Running | None = None
         self._usable = True
@@ -209,11 +238,12 @@ class Renewals:
                 await self._wakeup.wait()
 
     async def look(self) -> None:
-        """Finds out what is due, if the catalogue has changed."""
+        """Finds out what is due, if the catalogue or a backbone has changed."""
         snapshot = self._publisher.catalogue.snapshot
-        if snapshot.entries != self._scanned:
-            self._scan = await asyncio.to_thread(self._scanned_of, snapshot)
-            self._scanned = snapshot.entries
+        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+        if (snapshot.entries, encoders) != self._scanned:
+            self._scan = await asyncio.to_thread(self._scanned_of, snapshot, encoders)
+            self._scanned = snapshot.entries, encoders
             for model in [it for it in self._asked if it not in snapshot.models]:
                 del self._asked[model]
             self._failures = {
@@ -227,26 +257,25 @@ class Renewals:
             self._usable = usable
             self._on_usable(usable)
 
-    def _scanned_of(self, snapshot: Snapshot) -> _Scan:
-        encoders = {it.name: it.description.encoder_id for it in self._trunks if it.description is not None}
+    def _scanned_of(self, snapshot: Snapshot, encoders: Mapping[str, str]) -> _Scan:
+        known = self._looked if encoders == self._scanned[1] else {}
+        self._looked = {
+            # A model without changes is the same object in all snapshots.
+            name: known[name] if name in known and known[name].model is model else _looked(model, encoders)
+            for name, model in snapshot.models.items()
+        }
         served: dict[tuple[str, str], bool] = {}
         scan = _Scan()
-        for name, model in snapshot.models.items():
-            number = model.latest_version
-            newest = model.versions.get(number)
-            due = newest is not None and is_due(newest, model, encoders)
-            if newest is not None and due:
-                scan.due[name] = newest
-            pointed_at = model.aliases.get(LIVE, 0)
-            live = newest if pointed_at == number else model.versions.get(pointed_at)
-            if live is None:
+        for name, it in self._looked.items():
+            if it.due is not None:
+                scan.due[name] = it.due
+            if it.live is None:
                 continue
-            encoder = encoder_of(live)
-            if encoder not in served:
-                served[encoder] = self._trunks.can_serve(*encoder)
-            if served[encoder]:
+            if it.live not in served:
+                served[it.live] = self._trunks.can_serve(*it.live)
+            if served[it.live]:
                 scan.answered = True
-            elif due and pointed_at == number:
+            elif it.due is not None and it.newest_is_live:
                 scan.waiting.add(name)
         return scan
 
@@ -267,7 +296,7 @@ class Renewals:
         try:
             await asyncio.wait({running.task})
             if running.task.cancelled():
-                await self._remove_deleted(version)
+                await self._remove_deleted(running)
                 return
             running.task.result()
         except DomainError as error:
@@ -287,6 +316,8 @@ class Renewals:
             trunk.encoder_id,
         )
         store = await self._load(version.model, version.adaptation_id)
+        if self._running is not None:
+            self._running.stored = store.name
         commit_id = version.commit_id.partition("/")[0]
         if commit_id not in store.commits:
             raise StateError(
@@ -305,14 +336,13 @@ class Renewals:
         )
         _log.info("model %s: version %d takes the place of %d", version.model, made.number, version.number)
 
-    async def _remove_deleted(self, version: Version) -> None:
+    async def _remove_deleted(self, running: _Running) -> None:
         """Features may have been written after the deletion had removed everything."""
-        snapshot = self._publisher.catalogue.snapshot
-        if version.model in snapshot.models or snapshot.newer:
+        model, snapshot = running.version.model, self._publisher.catalogue.snapshot
+        if model in snapshot.models or snapshot.newer or not running.stored:
             return
-        objects, model = self._publisher.objects, version.model
         with suppress(DomainError):  # a next start finishes it
-            await asyncio.to_thread(remove_adaptation, objects, model, version.adaptation_id)
+            await asyncio.to_thread(remove_adaptation, self._publisher.objects, model, running.stored)
 
     def _note(self, version: Version, error: DomainError) -> None:
         if error.reason in (MODEL_DELETED, "RENEWAL_SUPERSEDED"):

@@ -30,10 +30,13 @@ class Call:
 
     Attributes:
         received: How many messages the client has sent so far that were read.
-        answered: How many messages were sent to the client.
+        answered: How many answers were sent to the client.
+        given_up: Whether it was cancelled because the server waits no longer.
     """
 
-    __slots__ = ("_calls", "_rests", "_resumes", "_sending_since", "_wait", "answered", "received")
+    __slots__ = (
+        "_calls", "_rests", "_resumes", "_sending_since", "_task", "_wait", "answered", "given_up", "received"
+    )  # fmt: skip
 
     def __init__(self, calls: Calls, *, rests: bool, resumes: bool) -> None:
         """Describes a call.
@@ -45,6 +48,8 @@ class Call:
         """
         self.received = 0
         self.answered = 0
+        self.given_up = False
+        self._task = asyncio.current_task()
         self._calls = calls
         self._rests = rests
         self._resumes = resumes
@@ -87,14 +92,20 @@ class Call:
         if self._wait is not None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._patience_s())
 
+    def give_up(self) -> None:
+        """Cancels what it does: the server waits no longer. Its handler then ends it as DRAINING."""
+        if self._task is not None:
+            self.given_up = True
+            self._task.cancel()
+
     def sending(self) -> None:
         """Notes that a message is on its way to the client."""
         self._sending_since = time.monotonic()
 
-    def sent(self) -> None:
-        """Notes that the client's side has taken a message."""
+    def sent(self, *, answers: bool = True) -> None:
+        """Notes that the client's side has taken a message, and whether the message answers one of the client's."""
         self._sending_since = None
-        self.answered += 1
+        self.answered += answers
         self._calls.changed()
 
     def _patience_s(self) -> float:
@@ -130,6 +141,12 @@ class Calls:
         self.draining = True
         for call in self._running:
             call.tell()
+
+    def give_up(self) -> bool:
+        """Ends all calls, those at work too; whether there are any."""
+        for call in self._running:
+            call.give_up()
+        return bool(self._running)
 
     async def worked(self) -> None:
         """Returns when no call is at work."""

@@ -41,6 +41,7 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OverloadError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.AgedError: grpc.StatusCode.UNAVAILABLE,
     errors.IdleError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BackboneError: grpc.StatusCode.UNAVAILABLE,

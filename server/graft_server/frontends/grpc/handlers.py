@@ -7,6 +7,7 @@ logged and reported as INTERNAL, without their text.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -19,12 +20,15 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from graft_server.domain.errors import DomainError, FaultError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, FaultError, InvalidError
 from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
 from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
 
 _log = logging.getLogger(__name__)
+
+_ACTIVITY = "activity"
+"""The field of what says only that the server is at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,11 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
         try:
             check_metadata(context)
             found: Message = await method.implementation(method.incoming(request, call), context)
+        except asyncio.CancelledError:
+            if not call.given_up:
+                raise
+            end(context, DrainingError())
+            found = nothing
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             end(context, _told(error, method.name))
             found = nothing
@@ -204,7 +213,9 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
     return handle
 
 
-def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator[Message]]:
+def _streaming(method: _Method, answer: type[Message]) -> Callable[..., AsyncIterator[Message]]:
+    alive = _ACTIVITY in answer.DESCRIPTOR.fields_by_name
+
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         call = method.begin(context)
         try:
@@ -214,7 +225,11 @@ def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator
                 async for response in responses:
                     call.sending()
                     yield response
-                    call.sent()
+                    call.sent(answers=not (alive and response.HasField(_ACTIVITY)))
+        except asyncio.CancelledError:
+            if not call.given_up:
+                raise
+            await abort(context, DrainingError())
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             await abort(context, _told(error, method.name))
 

@@ -10,11 +10,12 @@ from graft_server.api.models import ModelApi
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 from graft_server.frontends.grpc.converters import models as answers
-from graft_server.frontends.grpc.converters.requests import evaluated_examples, selector
+from graft_server.frontends.grpc.converters.requests import evaluated_examples, received_files, selector
 from graft_server.frontends.grpc.errors import Context
 from graft_server.frontends.grpc.handlers import takes
 from graft_server.frontends.grpc.paging import page, page_request
 from graft_server.frontends.grpc.sizes import MAX_LIST_BYTES, MAX_REQUEST_BYTES
+from graft_server.frontends.grpc.times import keep_alive
 
 
 class ModelService:
@@ -84,7 +85,13 @@ class ModelService:
         self, request: pb.ExportModelRequest, _: Context
     ) -> AsyncIterator[pb.ExportModelResponse]:
         """Streams a bundle."""
-        async with aclosing(self._models.export_model(request.model, selector(request))) as chunks:
+        export = self._models.export_model(
+            request.model,
+            selector(request),
+            received_files(request),
+            keep_alive_s=keep_alive(request.keep_alive, "keep_alive"),
+        )
+        async with aclosing(export) as chunks:
             async for chunk in chunks:
                 yield answers.export_response(chunk)
 

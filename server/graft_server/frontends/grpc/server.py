@@ -62,8 +62,8 @@ class GrpcServer:
         self._calls = Calls()
         self._health = HealthService((*_NAMES, CATALOGUE))
         for servicer, service in (
-            (AdaptationService(adaptations), _ADAPTATION),
-            (PredictionService(predictions), _PREDICTION),
+            (AdaptationService(adaptations, max_connection_age_s), _ADAPTATION),
+            (PredictionService(predictions, max_connection_age_s), _PREDICTION),
             (ModelService(models), _MODEL),
             (self._health, _HEALTH),
         ):
@@ -117,14 +117,12 @@ class GrpcServer:
     async def finish(self) -> None:
         """Returns when calls that are at work have finished, and the others have been told. It has been drained."""
         await self._calls.worked()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
-                await self._calls.ended()
-        if self._stopped is not None:
-            await asyncio.wait((self._stopped,), timeout=LINGER_S)
+        await self._settle()
 
     async def close(self) -> None:
-        """Ends all calls and connections at once."""
+        """Ends all calls, and then all connections. It has been drained."""
+        if self._calls.give_up():
+            await self._settle()
         await self._server.stop(None)
         if self._stopped is not None:
             await self._stopped
@@ -134,6 +132,14 @@ class GrpcServer:
         """Removes the files of the UNIX sockets that it listened on."""
         for file in self._socket_files:
             file.remove()
+
+    async def _settle(self) -> None:
+        """Waits a moment for what has been told to be written, and then for clients to hang up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await self._calls.ended()
+        if self._stopped is not None:
+            await asyncio.wait((self._stopped,), timeout=LINGER_S)
 
     def predictions_usable(self, usable: bool) -> None:
         """Reports whether this server can answer predictions."""
@@ -173,6 +179,7 @@ def _options(max_connection_age_s: float) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
     if max_connection_age_s:
-        age_ms = round(max_connection_age_s * 1000)
-        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
+        # Without a limit for the calls that run then: those that may last for ever end by themselves (`ageing`), and
+        # the others, an evaluation say, could not go on where they were.
+        options.append(("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)))
     return options

@@ -9,6 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from graft_server.domain.errors import InvalidError
 
+LEAST_KEEP_ALIVE_S = 0.2
+
 
 def timestamp(moment: datetime) -> Timestamp:
     """A moment with a time zone."""
@@ -21,6 +23,13 @@ def duration(seconds: float) -> Duration:
     """A length of time."""
     whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
     return Duration(seconds=whole, nanos=nanos)
+
+
+def keep_alive(message: Duration, field: str) -> float | None:
+    """After how much silence a caller wants to hear of the server, in seconds; None: it does not say."""
+    if not message.ByteSize():
+        return None
+    return max(LEAST_KEEP_ALIVE_S, seconds(message, field))
 
 
 def seconds(message: Duration, field: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,6 +18,7 @@ from graft_server.store.objects.objects import ObjectMissingError, Objects
 
 _log = logging.getLogger(__name__)
 
+_AT_ONCE_S = 0.002
 KEPT_BEGINNINGS = 50_000
 """Adaptations, about 200 B each."""
 
@@ -89,10 +91,20 @@ def _names(objects: Objects, model: str) -> list[str]:
     return [it for it in names if is_stored_name(it)]
 
 
-def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
-    """Yields model and stored name of every adaptation in the store, also of models without a version."""
+def list_all_adaptations(objects: Objects, *, gently: bool = False) -> Iterator[tuple[str, str]]:
+    """Yields model and stored name of every adaptation in the store, also of models without a version.
+
+    Args:
+        objects: The store.
+        gently: Whether to rest half of the time, so that a thread that walks through ten thousand models does not keep
+            the others waiting.
+    """
     unvisited = [""]
+    began = time.monotonic()
     while unvisited:
+        if gently and time.monotonic() - began > _AT_ONCE_S:
+            time.sleep(_AT_ONCE_S)
+            began = time.monotonic()
         namespace = unvisited.pop()
         for segment in objects.folders(f"models/{namespace}"):
             if segment == "_":
@@ -103,6 +115,18 @@ def list_all_adaptations(objects: Objects) -> Iterator[tuple[str, str]]:
                 yield from ((model, it) for it in list_adaptations(objects, model))
             else:
                 unvisited.append(f"{namespace}{segment}/")
+
+
+def may_go_on(objects: Objects, model: str, name: str) -> bool:
+    """Whether a server may have something to do for an adaptation: it is open, or has a commit without an outcome.
+
+    It looks at names alone, which is much less than reading the adaptation.
+    """
+    folder = adaptation_folder(model, name)
+    commits, outcomes = (set(objects.names_after(f"{folder}{it}/", "")) for it in ("commits", "outcomes"))
+    return bool(commits - outcomes) or not any(
+        objects.exists(f"{folder}{it}.json") for it in ("closing", "cancelled")
+    )
 
 
 def deleted_adaptations(objects: Objects, model: str, deletion: int) -> list[str]:

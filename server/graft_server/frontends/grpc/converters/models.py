@@ -14,6 +14,7 @@ from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
 from graft_server.domain.model import BundleChunk, Erasure, Model, ModelRenewal, VersionView
 from graft_server.domain.report import Evaluation, EvaluationMethod
+from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.enums import (
     BACKBONE_STATES,
     MODALITIES,
@@ -144,10 +145,17 @@ def backbone(value: BackboneInfo) -> model_pb2.Backbone:
     return message
 
 
-def export_response(value: BundleChunk) -> model_pb2.ExportModelResponse:
-    """A piece of a bundle's file."""
+def export_response(value: BundleChunk | Activity) -> model_pb2.ExportModelResponse:
+    """A piece of a bundle's file, or what is being done before there is one."""
+    if isinstance(value, Activity):
+        return model_pb2.ExportModelResponse(activity=types_pb2.Activity(stage=value.stage))
     return model_pb2.ExportModelResponse(
-        path=value.path, size=value.size, sha256=value.sha256, chunk=value.chunk
+        path=value.path,
+        size=value.size,
+        sha256=value.sha256,
+        chunk=value.chunk,
+        offset=value.offset,
+        version=value.version,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graft.v1 import prediction_pb2 as pb
+from graft.v1 import types_pb2
 from graft_server.api.predictions import answer_too_large
 from graft_server.domain.errors import DomainError
 from graft_server.domain.prediction import (
@@ -13,6 +14,7 @@ from graft_server.domain.prediction import (
     StreamedAnswer,
     Timings,
 )
+from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.tasks import set_answer
 from graft_server.frontends.grpc.errors import to_status
 from graft_server.frontends.grpc.times import duration
@@ -56,8 +58,10 @@ def _at_once(results: Sequence[Prediction | DomainError]) -> int:
     return max(1, min(SLICE, NUMBERS_AT_ONCE // max(1, numbers + scores)))
 
 
-async def stream_response(value: StreamedAnswer) -> pb.PredictStreamResponse:
-    """Converts the answer of PredictStream to one request."""
+async def stream_response(value: StreamedAnswer | Activity) -> pb.PredictStreamResponse:
+    """Converts the answer of PredictStream to one request, or what is being done before there is one."""
+    if isinstance(value, Activity):
+        return pb.PredictStreamResponse(activity=types_pb2.Activity(stage=value.stage))
     response = pb.PredictStreamResponse(request_id=value.request_id)
     try:
         if isinstance(value.answer, DomainError):

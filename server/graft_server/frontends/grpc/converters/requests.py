@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -12,6 +12,7 @@ from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Example, Input, Kind, Label, Split, Task
+from graft_server.domain.model import ReceivedFile
 from graft_server.domain.names import check_identifier
 from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
@@ -26,7 +27,10 @@ from graft_server.frontends.grpc.converters.enums import METHODS, SPLITS, TASKS
 from graft_server.frontends.grpc.converters.lazy import Converted
 from graft_server.frontends.grpc.converters.tasks import target
 from graft_server.frontends.grpc.handlers import Malformed
-from graft_server.frontends.grpc.times import seconds
+from graft_server.frontends.grpc.times import keep_alive, seconds
+
+MAX_RECEIVED = 1_000
+"""The most files of a bundle that a caller may say it has."""
 
 
 def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
@@ -75,7 +79,9 @@ def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
     """Converts a message of a caller of Adapt, not yet checked."""
     match message.WhichOneof("message"):
         case "start":
-            return StartMessage(start_request(message.start), message.start.validate_only)
+            start = message.start
+            silence_s = keep_alive(start.keep_alive, "start.keep_alive")
+            return StartMessage(start_request(start), start.validate_only, silence_s)
         case "examples":
             batch = message.examples
             return ExamplesMessage(batch.first_sequence, Converted(batch.changes, _sent_change))
@@ -125,7 +131,9 @@ def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -
     if isinstance(message, Malformed):
         return StreamedRequest(_request_id(message), message.error(), len(message.data))
     try:
-        return StreamedRequest(message.request_id, prediction_request(message.request), message.ByteSize())
+        silence_s = keep_alive(message.keep_alive, "keep_alive")
+        request = prediction_request(message.request)
+        return StreamedRequest(message.request_id, request, message.ByteSize(), silence_s)
     except InvalidError as error:
         return StreamedRequest(message.request_id, error, message.ByteSize())
 
@@ -137,6 +145,21 @@ def _request_id(malformed: Malformed) -> str:
         return StringValue.FromString(malformed.data).value
     except DecodeError:
         return ""
+
+
+def received_files(message: model_pb2.ExportModelRequest) -> Mapping[str, ReceivedFile]:
+    """What a caller has of a bundle's files, by path.
+
+    Raises:
+        InvalidError: They are more than a bundle has.
+    """
+    if len(message.received) > MAX_RECEIVED:
+        raise InvalidError(
+            f"received has {len(message.received):,} entries: at most {MAX_RECEIVED:,} are accepted.",
+            reason="TOO_MANY_FILES",
+            field="received",
+        )
+    return {it.path: ReceivedFile(it.sha256, it.size) for it in message.received}
 
 
 def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Example | InvalidError]:

@@ -1,0 +1,44 @@
+"""How a server on this machine is reached that listens to an address."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from graft_server.domain.errors import InvalidError
+
+_UNIX: Final = "unix:"
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+"""By which host a server is reached that listens on every address."""
+
+
+def reached_by(address: str) -> str:
+    """The target for an address that is listened on: HOST:PORT, [IPV6]:PORT or unix:PATH.
+
+    Raises:
+        InvalidError: It has port 0, in place of which the server has picked one.
+    """
+    if address.startswith(_UNIX):
+        return address
+    host, _, port = address.rpartition(":")
+    if int(port) == 0:
+        raise InvalidError(
+            f"listen is {address}, whose port is picked at the start: name the server with --target HOST:PORT.",
+            reason="TARGET_UNKNOWN",
+            field="target",
+        )
+    return f"{_ANY.get(host, host)}:{port}"
+
+
+def is_local(target: str) -> bool:
+    """Whether a target is on this machine by its name alone: no proxy leads there."""
+    if target.startswith("unix"):
+        return True
+    host = target.rpartition(":")[0].strip("[]").lower().removeprefix("dns:///").rstrip(".")
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
