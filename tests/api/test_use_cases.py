@@ -555,6 +555,29 @@ def test_a_store_that_hangs_keeps_no_long_text_waiting(runner, caller):
     assert runner.run(asked_while_the_store_hangs()) == (1, "lock")
 
 
+def test_who_starts_while_the_store_hangs_hears_that_the_server_is_there(runner, caller, monkeypatch):
+    answers = threading.Event()
+    faults = objects_module._faults
+
+    @contextmanager
+    def hanging(key: str) -> Iterator[None]:
+        answers.wait()
+        with faults(key):
+            yield
+
+    async def asked() -> list[type]:
+        settings = AdaptationSettings("minilm")
+        start = StartMessage(StartRequest(caller.name(), "a", "", settings), keep_alive_s=0.001)
+        monkeypatch.setattr(objects_module, "_faults", hanging)
+        async with aclosing(caller.service.adaptations.adapt(stream(start))) as call:
+            heard = [type(await anext(call))]
+            answers.set()
+            heard += [type(it) async for it in call if not isinstance(it, Progress)]
+        return heard
+
+    assert runner.run(asked()) == [Progress, Started]
+
+
 def test_a_store_that_hangs_stops_nothing_that_is_in_memory(runner, caller, monkeypatch):
     model, answers = caller.name(), threading.Event()
     faults = objects_module._faults
