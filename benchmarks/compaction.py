@@ -5,6 +5,8 @@
 A stream that trickled left segments of one example each. Before and after `store.adaptations.compaction`: what a server
 that starts on them needs until the writer can go on, and what a commit needs until its worker has all rows. In one
 process, on a local folder, with features of the default backbone's size; the figures are ratios.
+
+Then a stream of one example a second for a month, as put together, with all its generations: what opening it takes.
 """
 
 from __future__ import annotations
@@ -18,12 +20,21 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Figure, write
+from benchmarks.harness import Figure, at_most, write
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.examples import Change, Example, Input
 from graft_server.domain.model import Source
-from graft_server.store.adaptations.compaction import compact
-from graft_server.store.adaptations.segments import Record, content_digest
+from graft_server.store.adaptations.compaction import FAN_IN, compact
+from graft_server.store.adaptations.generations import Generation, Piece, new_name
+from graft_server.store.adaptations.keys import index_key, writer_folder
+from graft_server.store.adaptations.segments import (
+    Record,
+    Segment,
+    content_digest,
+    encode_index,
+    encode_segment,
+    segment_key,
+)
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.training_rows import read_rows
 from graft_server.store.objects.objects import Objects
@@ -71,13 +82,54 @@ def measure(folder: Path, segments: int) -> dict[str, float]:
     }
 
 
+def grow(objects: Objects, days: float) -> int:
+    """Leaves what a stream of one example a second has come to, and returns its examples."""
+    store = load(objects)
+    examples, first, rewritten = int(days * 86_400), 0, []
+    while first + FULL <= examples:
+        rewritten.append(_joined(objects, store, first, FULL))
+        first += FULL
+    # What each join of 64 has entered: the segments of the lower levels are gone, their generations are not.
+    for number, start in enumerate(range(0, first, FAN_IN), 1):
+        written = rewritten[start // FULL] if start % FULL == FULL - FAN_IN else _passed(start)
+        store.generations.append(Generation(datetime(2026, 1, 2, tzinfo=UTC), {"w": (written,)}), number)
+    return first
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108 -- a folder within is made by tempfile
+FULL = 64 * FAN_IN
+"""Examples of a segment that is not joined further."""
+
+
+def _passed(start: int) -> Piece:
+    return Piece(start, start + FAN_IN, start + FAN_IN, new_name(start, start // FAN_IN + 1))
+
+
+def _joined(objects: Objects, store: AdaptationStore, first: int, count: int) -> Piece:
+    """Writes a segment that was joined of so many, and its index."""
+    records = tuple(
+        Record(
+            content_digest(str(n).encode()), Change(Example(str(n), Input(f"text {n}"), f"label {n % 12}"))
+        )
+        for n in range(first, first + count)
+    )
+    name = new_name(first, (first + count) // FAN_IN)
+    segment = Segment("w", first, first, records, ordinals=count, rewritten=name)
+    folder = writer_folder(store.model, store.name, "w")
+    objects.create(segment_key(folder, name), encode_segment(segment))
+    objects.create(index_key(store.model, store.name, "w", name), encode_index(segment))
+    return Piece(first, first + count, first + count, name)
+
+
 def main() -> None:
     """Measures, and writes the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--segments", type=int, default=5_000)
-    segments = parser.parse_args().segments
+    parser.add_argument("--days", type=float, default=30.0, help="of one example a second")
+    asked = parser.parse_args()
+    segments = asked.segments
     with tempfile.TemporaryDirectory(prefix="graft-benchmark-") as fresh:
         folder = Path(fresh)
         store = load(Objects.open(folder))
@@ -87,11 +139,19 @@ def main() -> None:
         compact(Objects.open(folder), store, ENCODER)
         took_s = time.perf_counter() - began
         after = measure(folder, segments)
+    # What is measured is read from memory anyway, and 40,000 generations would be synced one by one.
+    memory = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="graft-benchmark-", dir=memory) as fresh:
+        folder = Path(fresh)
+        examples = grow(Objects.open(folder), asked.days)
+        opened_s = fastest_s(lambda: load(Objects.open(folder)).writer("w"))
+        assert load(Objects.open(folder)).writer("w").next_sequence == examples
     figures = [
         _figure("opening the store until the writer can go on", before["start"], after["start"]),
         _figure("a commit until its worker has all rows", before["commit"], after["commit"]),
         Figure("objects stored", after["objects"], "", reference=f"before: {before['objects']:,.0f}"),
         Figure("putting them together, a segment", 1e3 * took_s / segments, "ms"),
+        at_most(f"opening {examples:,} examples of {asked.days:g} days, one a second", opened_s, 2, "s"),
     ]
     write(
         "compaction",

@@ -40,7 +40,7 @@ STREAMED = 128
 STREAMS_IN_FLIGHT = 8
 LONG_WORDS = 64
 GREEDY = MODEST = 8
-GREEDY_TEXTS, GREEDY_IN_FLIGHT = 64, 4
+GREEDY_TEXTS, GREEDY_IN_FLIGHT = 32, 4
 MODEST_S = 0.1
 GREEDY_RUN_S = 15.0
 ALONE_S = 5.0
@@ -126,9 +126,9 @@ def long(bench: Bench) -> list[Figure]:
 
 def greedy(bench: Bench) -> list[Figure]:
     """Eight callers who always have requests in flight, and eight who ask now and then."""
-    sixty_four = write_requests(bench.folder / "64", predict_requests([MODEL], bench.texts, GREEDY_TEXTS))
+    asked = write_requests(bench.folder / "greedy", predict_requests([MODEL], bench.texts, GREEDY_TEXTS))
     target = bench.server.target
-    large = callers.start(Callers(target, sixty_four, GREEDY_TEXTS, GREEDY, GREEDY_IN_FLIGHT))
+    large = callers.start(Callers(target, asked, GREEDY_TEXTS, GREEDY, GREEDY_IN_FLIGHT))
     small = callers.start(Callers(target, bench.one, 1, MODEST, every_s=MODEST_S))
     time.sleep(GREEDY_RUN_S * bench.scale)
     modest, bulk = small.end(), large.end()

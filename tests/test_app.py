@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_health_says_why_it_cannot_ask(listen, why, monkeypatch, capsys):
 )
 def test_what_is_on_this_machine_is_reached_without_a_proxy(target, local):
     assert is_local(target) == local
+
+
+def test_health_asks_the_server_here_without_the_environments_proxy(monkeypatch, capsys):
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://name:secret@127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("GRAFT_LISTEN", "graft.invalid:1")
+        assert main(["health"]) == 1
+        assert "DNS resolution failed" in (asked_directly := capsys.readouterr().err)
+        assert "proxy" not in asked_directly
+
+        assert main(["health", "--target", "graft.invalid:1"]) == 1
+        error = capsys.readouterr().err
+        assert f"proxy 127.0.0.1:{proxy.getsockname()[1]} of http_proxy" in error
+        assert "secret" not in error
 
 
 def test_health_of_nothing_is_a_failure():

@@ -23,7 +23,7 @@ from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
 from graft_server.backbones.graphs.cache_folder import open_cache
 from graft_server.domain.errors import DomainError
-from graft_server.frontends.grpc.reaching import is_local, reached_by
+from graft_server.frontends.grpc.reaching import is_local, reached_by, through_proxy
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "health":
-            target = asked.target or reached_by(load({}, os.environ, asked.config).addresses[0])
-            return asyncio.run(_health(target))
+            own = "" if asked.target else reached_by(load({}, os.environ, asked.config).addresses[0])
+            return asyncio.run(_health(own or asked.target, direct=bool(own) or is_local(asked.target)))
         settings = load(vars(asked), os.environ, asked.config)
         logging.basicConfig(
             level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -132,14 +132,21 @@ async def _prepare(settings: Settings) -> None:
     await jobs.close()
 
 
-async def _health(target: str) -> int:
-    options = [("grpc.enable_http_proxy", 0)] if is_local(target) else []
+async def _health(target: str, *, direct: bool) -> int:
+    """Prints whether a server is serving, and returns the exit code.
+
+    Args:
+        target: The server.
+        direct: Whether it is on this machine, so that no proxy of the environment leads there.
+    """
+    options = [("grpc.enable_http_proxy", 0)] if direct else []
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         except grpc.aio.AioRpcError as error:
-            print(f"{target}: {error.code().name}: {error.details()}", file=sys.stderr)
+            way = "" if direct else through_proxy(os.environ)
+            print(f"{target}: {error.code().name}: {error.details()}{way}", file=sys.stderr)
             return 1
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{target}: {name}")

@@ -430,3 +430,22 @@ def test_an_async_client_may_be_made_before_there_is_a_loop_and_used_from_severa
     with pytest.raises(graft.CancelledError):
         used.run_until_complete(client.version("m"))
     used.close()
+
+
+@pytest.mark.parametrize("call", [adapt, export, watch, predict_stream], ids=lambda it: it.__name__)
+def test_an_interpreter_that_ends_is_an_error_of_the_client(
+    server: Any, call: Callable[[Any, Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("graft-"):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        started(thread)
+
+    with graft.Client(server.target) as client:
+        assert client.version("m").version == 7
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(graft.CancelledError) as refused:
+            call(client, tmp_path)
+    assert refused.value.reason == "INTERPRETER_SHUTDOWN"

@@ -142,6 +142,7 @@ def test_results_become_json() -> None:
             "aliases": {"live": 2},
             "versions": 2,
             "create_time": "2026-01-02T00:00:00+00:00",
+            "renewal": None,
         }
     ]
     error = graft.NotFoundError("no such model", reason="MODEL_NOT_FOUND")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from graft_server.backbones.text.packing import cost
-from graft_server.domain.caller import NOBODY, Caller
+from graft_server.domain.caller import NOBODY, Caller, new_call
 from graft_server.domain.errors import BackboneError, DeadlineError, InvalidError, OverloadError
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import NOT_FINITE, Encoder, Features
@@ -308,3 +308,45 @@ def test_rows_of_a_suspect_that_wait_beyond_their_deadline_fail(encoder):
             await task
 
     run(encoder, scenario)
+
+
+def test_a_row_that_failed_is_refused_without_being_run_again_whoever_sends_it(encoder):
+    watched = Watched(encoder)
+    watched.go_on.set()
+
+    async def scenario(batcher: Batcher) -> None:
+        first = await batcher.encode([BAD])
+        watched.batches.clear()
+        again = await batcher.encode([BAD.copy(), *texts(5, 6)], caller=who("another"))
+        assert again.faults == first.faults
+        alike(encoder, texts(5, 6), again, (1, 2))
+        (alone,) = (await batcher.encode([BAD])).faults.values()
+        assert alone.reason == AT_FAULT
+
+    run(watched, scenario)
+    assert all(UNKNOWN_TOKEN not in item for batch in watched.batches for item in batch)
+
+
+def test_rows_that_failed_are_remembered_for_a_while_and_not_too_many_of_them():
+    suspects = Suspects(budget=100)
+    error = InvalidError("This one fails.", reason=AT_FAULT)
+    one = submission(None, *range(1, MOST_SUSPECTS + 3))
+    for place in range(len(one.items)):
+        suspects.note_row((one, place), error, 0.0)
+    rest, found = suspects.known(batch(one), 1.0)
+    assert len(found) == MOST_SUSPECTS
+    assert rest is not None
+    assert [place for _, place in rows_of(rest)] == [0, 1]
+    assert suspects.known(batch(one), SUSPECT_S + 1)[1] == []
+
+
+def test_where_nobody_knows_who_called_the_connection_answers_for_faults():
+    suspects = Suspects(budget=100)
+    suspects.note(new_call(connection="here"), 0.0)
+    mine, others = (
+        Submission(texts(5), unread, None, math.inf, lambda: False, new_call(connection=it))
+        for it in ("here", "there")
+    )
+    trusted, _ = suspects.taken(batch(mine, others), 1.0)
+    assert trusted is not None
+    assert [it for it, _ in rows_of(trusted)] == [others]

@@ -109,6 +109,8 @@ def test_a_stream_is_at_work_for_what_it_has_not_answered() -> None:
         await anext(messages)
         call.sending()
         call.sent()
+        call.sending()
+        call.sent(answers=False)  # it says only that the server is at work
         assert call.at_work
         working = asyncio.ensure_future(calls.worked())
         await asyncio.sleep(0)

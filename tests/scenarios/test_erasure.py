@@ -229,7 +229,7 @@ def test_a_tuning_keeps_nothing_of_an_erased_person(serve, connect, intents, tok
     call.examples(0, [*rows, theirs])
     call.commit(close=True)
     call.next("committed")
-    (prepared,) = tokenizer.each([Input(PRIVATE)])
+    prepared = tokenizer(PRIVATE)
     traces = [prepared.item.astype(np.int32).tobytes(), b'"theirs"']
     given, made = server.store / "tunings", encoder_cache / "tuning" / _digest(str(server.store))
 

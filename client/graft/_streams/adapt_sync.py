@@ -18,7 +18,7 @@ import grpc
 
 from graft._records.records import AdaptProgress, AdaptResult, Outcome
 from graft._streams.adapt import AdaptExchange
-from graft._transport.reading_sync import end
+from graft._transport.reading_sync import end, start
 from graft.errors import GraftError, client_closed, from_call
 from graft.v1 import adaptation_pb2
 
@@ -71,7 +71,7 @@ class SyncAdapt:
         """
         supervisor = threading.Thread(target=self._supervise, name="graft-adapt", daemon=True)
         try:
-            supervisor.start()
+            start(supervisor)
             for example in examples:
                 if not self._add(example):
                     break
@@ -148,12 +148,14 @@ class SyncAdapt:
             self._exchange.opened()
         try:
             call = self._open_call(self._requests(talk))
+            reader = threading.Thread(
+                target=self._read, args=(call, talk), name="graft-adapt-read", daemon=True
+            )
+            start(reader)
         except GraftError as error:
             with self._changed:
                 self._exchange.fail(error)
             return error
-        reader = threading.Thread(target=self._read, args=(call, talk), name="graft-adapt-read", daemon=True)
-        reader.start()
         with self._changed:
             while not (talk.ended or self._over or self._exchange.wants_another_call):
                 self._changed.wait(self._exchange.look_s())

@@ -35,7 +35,8 @@ _CLASS_BY_STATUS: Final[dict[int, type[GraftError]]] = {
     407: UnauthenticatedError,
     413: ResourceExhaustedError,
 }
-_AT_SHUTDOWN: Final = re.compile(r"shutdown|can't start new thread|cannot schedule", re.IGNORECASE)
+_AT_SHUTDOWN: Final = "shutdown"
+"""In what Python says of threads that are to be started then."""
 _BARE_DEADLINE: Final = "Deadline Exceeded"
 
 
@@ -66,7 +67,7 @@ def opening_failed(error: Exception, *, closed: bool) -> GraftError:
     """
     if closed:
         return client_closed()
-    if sys.is_finalizing() or (isinstance(error, RuntimeError) and _AT_SHUTDOWN.search(str(error))):
+    if sys.is_finalizing() or (isinstance(error, RuntimeError) and _AT_SHUTDOWN in str(error)):
         return CancelledError(
             f"The call cannot be made, because the interpreter is shutting down: {error}",
             reason="INTERPRETER_SHUTDOWN",

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from graft._transport import forking
+from graft._transport.failures import opening_failed
 from graft.errors import GraftError
 
 M = TypeVar("M")
@@ -39,7 +40,7 @@ class Incoming(Generic[M]):
         self._closed = False
         self._messages: queue.SimpleQueue[M | GraftError | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
-        self._reader.start()
+        start(self._reader)
 
     def next(self, timeout_s: float) -> M | GraftError | None:
         """The next message, or what the call ended with: an error, or None where it ended well.
@@ -72,6 +73,18 @@ class Incoming(Generic[M]):
             self._messages.put(None)
         except grpc.RpcError:
             self._messages.put(self._error_of(self._call))
+
+
+def start(thread: threading.Thread) -> None:
+    """Starts a thread.
+
+    Raises:
+        GraftError: There can be none, at the end of the interpreter for example.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise opening_failed(error, closed=False) from error
 
 
 def end(call: Any) -> None:

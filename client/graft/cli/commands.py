@@ -227,7 +227,9 @@ def predict(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         read = line_as_file if args.files else line_as_pair if args.pairs else line_as_text
         questions = Questions(lines_of(stdin.buffer, stdin.encoding, read))
         chunk = _INTERACTIVE_CHUNK if stdin.isatty() else _BULK_CHUNK
-        predictions = client.predict_stream(args.model, questions.inputs(), **selected, chunk_size=chunk)
+        predictions = client.predict_stream(
+            args.model, questions.inputs(), **selected, chunk_size=chunk, on_progress=terminal.say
+        )
         table = False
     else:
         questions = Questions(_given(args))

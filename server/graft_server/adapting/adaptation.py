@@ -84,8 +84,7 @@ class Adaptation:
         store: What is stored of it.
         trunk: The backbone that it uses.
         interim: Its interim head.
-        refresh: Reads what other servers wrote, for as long as that is worth waiting.
-        read_positions: Reads how far each writer is, likewise.
+        refresh: Reads what other servers wrote; `read_positions` how far each writer is.
         followed: How many entries of the catalogue it has followed.
     """
 
@@ -110,7 +109,7 @@ class Adaptation:
         self.trunk = trunk
         self.followed = 0
         self._publisher = publisher
-        self.refresh = Refreshing(self._refresh, publisher.reading)
+        self.refresh = Refreshing(store.refresh, publisher.reading)
         self.read_positions = Refreshing(store.read_positions, publisher.reading)
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
@@ -454,10 +453,6 @@ class Adaptation:
         """Reads what other servers wrote."""
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
-
-    def _refresh(self) -> bool:
-        self.store.refresh()
-        return True
 
     def _read_writer(self, writer_id: str) -> WriterLog:
         self.store.refresh()  # it may have been closed, and segments rewritten, by another server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from graft_server.adapting.adaptations import Adaptations
@@ -61,6 +62,22 @@ async def adapt(
             reason="START_MISSING",
             field="start",
         )
+    every_s = KEEP_ALIVE_S if first.keep_alive_s is None else first.keep_alive_s
+    async with aclosing(_answers_to(adaptations, first, messages, every_s)) as answers:
+        opening = asyncio.ensure_future(anext(answers, None))
+        # The store may be slow, and a caller who hears nothing looks for another server.
+        async with aclosing(waiting(opening, every_s, lambda: "", first_s=FIRST_SIGN_S)) as signs:
+            async for _ in signs:
+                yield Progress()
+        if (answer := opening.result()) is not None:
+            yield answer
+        async for answer in answers:
+            yield answer
+
+
+async def _answers_to(
+    adaptations: Adaptations, first: StartMessage, messages: AsyncIterator[WriterMessage], every_s: float
+) -> AsyncGenerator[Message, None]:
     request = adaptations.check(first.request)
     started = False
     if not first.request.settings.backbone:
@@ -74,9 +91,10 @@ async def adapt(
             messages = _beginning_with(second, messages)
         request = adaptations.check(request, backbone)
     trunk = adaptations.trunk(request.settings.backbone)
-    every_s = KEEP_ALIVE_S if first.keep_alive_s is None else first.keep_alive_s
-    async for activity in waiting(trunk.ready(), every_s, lambda: trunk.activity, first_s=FIRST_SIGN_S):
-        yield Progress(stage=activity.stage)
+    loading = waiting(trunk.ready(), every_s, lambda: trunk.activity, first_s=FIRST_SIGN_S)
+    async with aclosing(loading) as signs:
+        async for activity in signs:
+            yield Progress(stage=activity.stage)
     intake = _Intake(request, _targets(request), trunk)
     if first.validate_only:
         await adaptations.lineage(request)

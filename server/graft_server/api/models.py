@@ -250,18 +250,8 @@ class ModelApi:
             self.exporter.bundle(version, served.trunk, served.manifest.below) as files,
         ):
             for file in files:
-                offset = _had(file, received.get(file.path))
-                with file.place.open("rb") as opened:
-                    opened.seek(offset)
-                    chunk = None
-                    while chunk is None or len(chunk) == CHUNK_BYTES:
-                        first = chunk is None
-                        chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
-                        if chunk or first:
-                            yield BundleChunk(
-                                file.path, file.size, file.sha256, chunk, offset, version.number
-                            )
-                        offset += len(chunk)
+                async for chunk in chunks_of(file, version.number, received.get(file.path)):
+                    yield chunk
 
     async def evaluate_model(
         self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
@@ -289,6 +279,22 @@ class ModelApi:
     async def list_backbones(self) -> tuple[BackboneInfo, ...]:
         """Describes the backbones of this server, by name."""
         return tuple(_backbone(trunk, is_default=trunk.name == self.trunks.default) for trunk in self.trunks)
+
+
+async def chunks_of(
+    file: BundleFile, version: int, received: ReceivedFile | None = None
+) -> AsyncGenerator[BundleChunk, None]:
+    """The chunks of a file of a version's bundle from where its caller is on; one at least, which may be empty."""
+    offset = _had(file, received)
+    with file.place.open("rb") as opened:
+        opened.seek(offset)
+        chunk = None
+        while chunk is None or len(chunk) == CHUNK_BYTES:
+            first = chunk is None
+            chunk = await asyncio.to_thread(opened.read, CHUNK_BYTES)
+            if chunk or first:
+                yield BundleChunk(file.path, file.size, file.sha256, chunk, offset, version)
+            offset += len(chunk)
 
 
 def _had(file: BundleFile, received: ReceivedFile | None) -> int:

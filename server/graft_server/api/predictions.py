@@ -31,7 +31,7 @@ ANSWER_BYTES = 4 << 20
 SCORE_SIZE, FEATURE_SIZE = 24, 4
 """About what a score, and a component of features, take in an answer."""
 MAX_TOP_K = 10_000
-"""As many labels as a model may declare."""
+"""The most scores of an answer, as many as a model may declare labels; a larger `top_k` asks for as many."""
 SCORE_BYTES = 4
 """The least bytes of a score in an answer besides its label."""
 FEATURE_BYTES = 4
@@ -72,7 +72,7 @@ class PredictionApi:
         inputs = await in_slices(
             lambda place: _checked(request.inputs[place], f"inputs[{place}]"), range(len(request.inputs))
         )
-        selector, top_k = request.selector, request.top_k or DEFAULT_TOP_K
+        selector, top_k = request.selector, min(request.top_k or DEFAULT_TOP_K, MAX_TOP_K)
         served = await self._predictor.serve(request.model, selector)
         size = _least_bytes(served, inputs, top_k, include_features=request.include_features)
         if size > max_bytes:
@@ -249,10 +249,9 @@ def _check(request: PredictionRequest) -> None:
             reason="TOO_MANY_INPUTS",
             field="inputs",
         )
-    if not 0 <= request.top_k <= MAX_TOP_K:
+    if request.top_k < 0:
         raise InvalidError(
-            f"top_k is {request.top_k:,}: give how many scores each answer shall have, 1 to {MAX_TOP_K:,}, or 0 for "
-            f"{DEFAULT_TOP_K}.",
+            f"top_k is {request.top_k}: give how many scores each answer shall have, or 0 for {DEFAULT_TOP_K}.",
             reason="TOP_K_INVALID",
             field="top_k",
         )

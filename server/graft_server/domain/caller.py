@@ -17,15 +17,18 @@ class Caller:
     call: int | str = 0
     """One call: a request with one answer, or a stream with all its requests. A connection is not a call: a proxy has
     one for all its clients. A name stands for work that goes on behind calls, such as an adaptation's."""
+    connection: str = ""
+    """Where the call came from; "": not known. It takes no turns of its own, but where nobody knows who called, it
+    answers for rows that fail in the encoder."""
 
 
 NOBODY = Caller()
 """Who asks for what belongs to no call."""
 
 
-def new_call(identity: str = "") -> Caller:
+def new_call(identity: str = "", connection: str = "") -> Caller:
     """Returns a caller for a call that begins."""
-    return Caller(identity, next(_calls))
+    return Caller(identity, next(_calls), connection)
 
 
 def behind(adaptation: str) -> Caller:

@@ -327,8 +327,13 @@ class Batcher:
             )
             if decision.batch is None:
                 return None
-            batch, refused = self._suspects.taken(decision.batch, now)
-            self._fail(refused, no_room)
+            batch, known = self._suspects.known(decision.batch, now)
+            for (submission, place), error in known:
+                if (answer := self._unanswered.get(submission)) is not None:
+                    answer.refuse([place], error)
+            if batch is not None:
+                batch, refused = self._suspects.taken(batch, now)
+                self._fail(refused, no_room)
             if batch is not None:
                 return batch
             self._queues.end(decision.batch)
@@ -412,7 +417,9 @@ class Batcher:
             answer = self._unanswered.get(submission)
             if answer is not None:
                 if isinstance(reading.result, InvalidError) and reading.result.reason == AT_FAULT:
-                    self._suspects.note(answer.caller, time.monotonic())
+                    now = time.monotonic()
+                    self._suspects.note(answer.caller, now)
+                    self._suspects.note_row((submission, rows[0]), reading.result, now)
                     answer.refuse(rows, reading.result)
                 elif isinstance(reading.result, Exception):
                     answer.fail(reading.result)

@@ -4,18 +4,21 @@ A batch fails as a whole, whichever of its rows is at fault. So it is tried agai
 alone; that costs a few times what the batch cost. Where the encoder, or the tuned layers of a model, do not even answer
 a probe, no row is at fault, and nothing is tried again.
 
-A caller whose row failed alone is a suspect for a while. Its rows leave the batches that the policy chooses, are held,
-and run in batches of their own: small ones, and while others wait only a small part of the time. So a caller that
-goes on to send such rows delays itself.
+A row that failed alone is remembered for a while, and refused without being run again. Its caller is a suspect: its
+rows leave the batches that the policy chooses, are held, and run in batches of their own, small ones, and while others
+wait only a small part of the time. So a caller that goes on to send such rows delays itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, InvalidError, OverloadError
@@ -146,6 +149,7 @@ class Suspects:
     def __init__(self, budget: float) -> None:
         """Suspects nobody; `budget` is the length of a usual batch."""
         self._until: OrderedDict[Caller, float] = OrderedDict()
+        self._failed: OrderedDict[tuple[int, bytes], tuple[float, InvalidError]] = OrderedDict()
         self._held: deque[Row] = deque()
         self._held_length = 0
         self._like: Batch | None = None
@@ -168,6 +172,32 @@ class Suspects:
         self._until.move_to_end(caller)
         if len(self._until) > MOST_SUSPECTS:
             self._until.popitem(last=False)
+
+    def note_row(self, row: Row, error: InvalidError, now: float) -> None:
+        """Takes note that a row failed alone: the same one is not run again for a while."""
+        digest = _digest(*row)
+        self._failed[digest] = now + SUSPECT_S, error
+        self._failed.move_to_end(digest)
+        if len(self._failed) > MOST_SUSPECTS:
+            self._failed.popitem(last=False)
+
+    def known(self, batch: Batch, now: float) -> tuple[Batch | None, list[tuple[Row, InvalidError]]]:
+        """Returns a batch without the rows that failed alone lately, None if none is left; and those with errors."""
+        while self._failed and next(iter(self._failed.values()))[0] <= now:
+            self._failed.popitem(last=False)
+        if not self._failed:
+            return batch, []
+        others: list[Row] = []
+        found: list[tuple[Row, InvalidError]] = []
+        for row in rows_of(batch):
+            failed = self._failed.get(_digest(*row))
+            if failed is None:
+                others.append(row)
+            else:
+                found.append((row, failed[1]))
+        if not found:
+            return batch, []
+        return (batch_of(others, batch) if others else None), found
 
     def taken(self, batch: Batch, now: float) -> tuple[Batch | None, list[Submission]]:
         """Takes suspects' rows out of a batch, and holds them.
@@ -230,8 +260,17 @@ class Suspects:
 
 
 def _accountable(caller: Caller) -> Caller:
-    """Returns who answers for a fault: whoever is known, whichever call it was in."""
-    return Caller(caller.identity) if caller.identity else caller
+    """Returns who answers for a fault: whoever is known, or else the connection, whichever call it was in."""
+    if caller.identity:
+        return Caller(caller.identity)
+    return Caller(connection=caller.connection) if caller.connection else caller
+
+
+def _digest(submission: Submission, place: int) -> tuple[int, bytes]:
+    """Returns what is equal for equal items that go through the same layers; it does not keep these in memory."""
+    item: Any = submission.items[place]
+    values = np.ascontiguousarray(getattr(item, "values", item))
+    return id(submission.tuned), hashlib.blake2b(values.tobytes(), digest_size=16).digest()
 
 
 def no_room() -> OverloadError:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,9 @@ NEXT = {
 """The states that may follow each state."""
 
 
+LOADING_THREADS = 4
+
+
 @dataclass(frozen=True, slots=True)
 class TrunkSettings:
     """How trunks are run."""
@@ -92,6 +96,8 @@ class TrunkSettings:
     """What images and clips may be."""
     preparing: Threads = field(default_factory=lambda: Threads("preparing", 2))
     """Where inputs are prepared that take long, and what looks after encoders runs."""
+    loading: Threads = field(default_factory=lambda: Threads("loading", LOADING_THREADS))
+    """Where backbones are described, measured and loaded: from local files, also while the store hangs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +169,8 @@ class Loader:
         """
         settings = self._settings
         device_for(settings.precision, settings.device)
-        backbone = await asyncio.to_thread(
-            open_backbone, self._name, self._source, precision=settings.precision
+        backbone = await settings.loading.run(
+            partial(open_backbone, self._name, self._source, precision=settings.precision)
         )
         if self._former_id:
             backbone = await self._settings.preparing.run(self._as_former, backbone)
@@ -192,7 +198,7 @@ class Loader:
         Raises:
             DomainError: The files do not say.
         """
-        preprocessor = await asyncio.to_thread(backbone.preprocessor)
+        preprocessor = await self._settings.loading.run(backbone.preprocessor)
         return (
             preprocessor.within(self._settings.limits) if isinstance(preprocessor, Bounded) else preprocessor
         )
@@ -257,7 +263,7 @@ class Loader:
         """
         parts = self._cache.below(backbone.encoder_id, layer), self._cache.above(backbone.encoder_id, layer)
         async with self._cutting:
-            if not all([await asyncio.to_thread(self._cache.usable, it) for it in parts]):
+            if not all([await self._settings.loading.run(self._cache.usable, it) for it in parts]):
                 cutting = Cutting(self._name, backbone.encoder_id, self._cache.identity, layer)
                 await self.run(self._jobs, CUT.job(cutting), unwatched)
                 for part in parts:
@@ -292,23 +298,25 @@ class Loader:
         graph = self._cache.graph(backbone.encoder_id)
         # One after the other: encoders beside each other would spoil the measurements of speed and of memory.
         async with self._loading:
-            layout = await asyncio.to_thread(
-                tuned,
-                graph,
-                device=device,
-                cores=settings.cores,
-                preprocessor=preprocessor,
-                measure_s=0.0 if self._former_id else settings.measure_s,
+            layout = await settings.loading.run(
+                partial(
+                    tuned,
+                    graph,
+                    device=device,
+                    cores=settings.cores,
+                    preprocessor=preprocessor,
+                    measure_s=0.0 if self._former_id else settings.measure_s,
+                )
             )
             if settings.budget and backbone.modality is Modality.TEXT:
                 layout = Layout(layout.workers, layout.threads, settings.budget)
             started = time.monotonic()
             before = resident_bytes()
             # While it is loaded: reading 90 MB once more would take a tenth of a second of the start.
-            intact = asyncio.create_task(asyncio.to_thread(self._cache.intact, graph))
+            intact = asyncio.create_task(settings.loading.run(self._cache.intact, graph))
             try:
-                encoder = await asyncio.to_thread(self._encoder_on, backbone, device, layout, preprocessor)
-                await asyncio.to_thread(_warm_up, encoder, layout, preprocessor)
+                encoder = await settings.loading.run(self._encoder_on, backbone, device, layout, preprocessor)
+                await settings.loading.run(_warm_up, encoder, layout, preprocessor)
             finally:
                 usable = await intact
             if not usable:

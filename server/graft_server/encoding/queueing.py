@@ -336,11 +336,15 @@ def _choice(lane: Lane, queues: Queues, limits: Limits, *, budget: float, price:
 
 
 def _due(turns: Sequence[Turn], lengths: Sequence[int], budget: float) -> list[int]:
-    """Returns the rows whose turn it is: the first, lone ones, and those passed over too often."""
+    """Returns the rows whose turn it is: the first, those passed over too often, and lone ones beside others.
+
+    Where only lone ones wait they are alike, and the policy is free to choose the best mates.
+    """
+    beside = not all(turn.sparse for turn in turns)
     due: list[int] = []
     total = 0
     for place, turn in enumerate(turns):
-        if place == 0 or turn.late or (turn.sparse and total < budget):
+        if place == 0 or turn.late or (beside and turn.sparse and total < budget):
             due.append(place)
         total += lengths[place]
     return due

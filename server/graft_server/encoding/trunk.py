@@ -465,7 +465,7 @@ class Trunk:
         loaded = self._require_loaded()
         if ref.below and not loaded.split_encoder.has_cut(ref.below):
             parts = await self.cut(ref.below)
-            below, above = [await asyncio.to_thread(loaded.graph_part, it) for it in parts]
+            below, above = [await self._settings.loading.run(loaded.graph_part, it) for it in parts]
             loaded.split_encoder.add_cut(ref.below, below, above)
         return await self._tuned_layers.get(ref, loaded.graph_part)
 

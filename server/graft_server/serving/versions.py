@@ -238,7 +238,7 @@ class Versions:
         """Writes which models are in use, for the servers that start later."""
         models = list(dict.fromkeys(it.version.model for it in reversed(self._held.values())))[: in_use.MOST]
         self._noted_at = time.monotonic()
-        if models and models != self._noted:
+        if models and models != self._noted and not self._catalogue.snapshot.newer:
             await asyncio.to_thread(in_use.write, self._objects, models)
             self._noted = models
 

@@ -3,7 +3,7 @@
 Writes of the store, and what works on it in the background, run on the event loop's own pool (`asyncio.to_thread`):
 a bucket that does not answer may take all of its threads. What callers wait to read has a pool of its own, `reading`;
 so have computations: `preparing` turns inputs into what the encoder reads and looks after encoders, `learning` fits
-interim heads and measures versions. `app.py` makes all of them.
+interim heads and measures versions, `loading` describes and loads backbones.
 """
 
 from __future__ import annotations

@@ -124,10 +124,12 @@ class _Failure:
     """By the monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     version: Version
     task: asyncio.Task[None]
+    stored: str = ""
+    """The name that its adaptation is stored by, once it is read."""
 
 
 class Renewals:
@@ -294,7 +296,7 @@ class Renewals:
         try:
             await asyncio.wait({running.task})
             if running.task.cancelled():
-                await self._remove_deleted(version)
+                await self._remove_deleted(running)
                 return
             running.task.result()
         except DomainError as error:
@@ -314,6 +316,8 @@ class Renewals:
             trunk.encoder_id,
         )
         store = await self._load(version.model, version.adaptation_id)
+        if self._running is not None:
+            self._running.stored = store.name
         commit_id = version.commit_id.partition("/")[0]
         if commit_id not in store.commits:
             raise StateError(
@@ -332,14 +336,13 @@ class Renewals:
         )
         _log.info("model %s: version %d takes the place of %d", version.model, made.number, version.number)
 
-    async def _remove_deleted(self, version: Version) -> None:
+    async def _remove_deleted(self, running: _Running) -> None:
         """Features may have been written after the deletion had removed everything."""
-        snapshot = self._publisher.catalogue.snapshot
-        if version.model in snapshot.models or snapshot.newer:
+        model, snapshot = running.version.model, self._publisher.catalogue.snapshot
+        if model in snapshot.models or snapshot.newer or not running.stored:
             return
-        objects, model = self._publisher.objects, version.model
         with suppress(DomainError):  # a next start finishes it
-            await asyncio.to_thread(remove_adaptation, objects, model, version.adaptation_id)
+            await asyncio.to_thread(remove_adaptation, self._publisher.objects, model, running.stored)
 
     def _note(self, version: Version, error: DomainError) -> None:
         if error.reason in (MODEL_DELETED, "RENEWAL_SUPERSEDED"):

@@ -30,7 +30,7 @@ class Call:
 
     Attributes:
         received: How many messages the client has sent so far that were read.
-        answered: How many messages were sent to the client.
+        answered: How many answers were sent to the client.
         given_up: Whether it was cancelled because the server waits no longer.
     """
 
@@ -102,10 +102,10 @@ class Call:
         """Notes that a message is on its way to the client."""
         self._sending_since = time.monotonic()
 
-    def sent(self) -> None:
-        """Notes that the client's side has taken a message."""
+    def sent(self, *, answers: bool = True) -> None:
+        """Notes that the client's side has taken a message, and whether the message answers one of the client's."""
         self._sending_since = None
-        self.answered += 1
+        self.answered += answers
         self._calls.changed()
 
     def _patience_s(self) -> float:

@@ -27,6 +27,9 @@ from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, ch
 
 _log = logging.getLogger(__name__)
 
+_ACTIVITY = "activity"
+"""The field of what says only that the server is at work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
@@ -210,7 +213,9 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
     return handle
 
 
-def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator[Message]]:
+def _streaming(method: _Method, answer: type[Message]) -> Callable[..., AsyncIterator[Message]]:
+    alive = _ACTIVITY in answer.DESCRIPTOR.fields_by_name
+
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         call = method.begin(context)
         try:
@@ -220,7 +225,7 @@ def _streaming(method: _Method, _: type[Message]) -> Callable[..., AsyncIterator
                 async for response in responses:
                     call.sending()
                     yield response
-                    call.sent()
+                    call.sent(answers=not (alive and response.HasField(_ACTIVITY)))
         except asyncio.CancelledError:
             if not call.given_up:
                 raise

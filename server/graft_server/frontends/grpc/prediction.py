@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from graft.v1 import prediction_pb2 as pb
 from graft_server.api.predictions import PredictionApi
+from graft_server.domain.caller import new_call
 from graft_server.frontends.grpc.ageing import RequestsUntilAge
 from graft_server.frontends.grpc.converters import predictions as answers
 from graft_server.frontends.grpc.converters.lazy import ConvertedStream
@@ -31,7 +32,10 @@ class PredictionService:
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Predicts for some inputs with one model."""
         found = await self._predictions.predict(
-            prediction_request(request), deadline=_deadline(context), max_bytes=MAX_RESPONSE_BYTES
+            prediction_request(request),
+            caller=new_call(connection=context.peer()),
+            deadline=_deadline(context),
+            max_bytes=MAX_RESPONSE_BYTES,
         )
         return await answers.predict_response(found)
 
@@ -45,6 +49,7 @@ class PredictionService:
         taken = RequestsUntilAge(requests, self._max_age_s)
         stream = self._predictions.predict_stream(
             ConvertedStream(taken, streamed_request),
+            caller=new_call(connection=context.peer()),
             deadline=_deadline(context),
             max_bytes=MAX_RESPONSE_BYTES,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Final
 
 from graft_server.domain.errors import InvalidError
@@ -10,6 +11,8 @@ from graft_server.domain.errors import InvalidError
 _UNIX: Final = "unix:"
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 """By which host a server is reached that listens on every address."""
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+"""The variables that gRPC takes a proxy from; the first that is set counts."""
 
 
 def reached_by(address: str) -> str:
@@ -42,3 +45,12 @@ def is_local(target: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
+
+
+def through_proxy(environment: Mapping[str, str]) -> str:
+    """Words for the end of an error, which name the proxy that the call went through; "": there is none."""
+    variable = next((it for it in _PROXIES if environment.get(it)), None)
+    if variable is None:
+        return ""
+    proxy = environment[variable].rpartition("@")[2]  # without credentials
+    return f" (the call goes through the proxy {proxy} of {variable}, unless no_proxy names the host)"
