@@ -11,7 +11,7 @@ from graft._records.examples import example_messages, input_message, label_messa
 from graft._streams.adapt import Limits
 from graft._streams.options import AdaptOptions
 from graft._streams.start import new_exchange
-from graft._transport.channel import channel_target
+from graft._transport.targets import target_of
 from graft.v1 import prediction_pb2, types_pb2
 
 
@@ -132,12 +132,12 @@ def test_a_method_of_a_later_release_is_named() -> None:
     ],
 )
 def test_targets_resolve_through_dns_unless_they_say_otherwise(target: str, expected: str) -> None:
-    assert channel_target(target) == expected
+    assert target_of(target).address == expected
 
 
 def test_an_empty_target_is_refused() -> None:
     with pytest.raises(ValueError, match="the target is empty"):
-        channel_target(" ")
+        target_of(" ")
 
 
 def test_batches_keep_to_their_count_and_size() -> None:

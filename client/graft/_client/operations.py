@@ -340,23 +340,6 @@ def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
         yield rest
 
 
-def evaluation_requests(
-    model: str, selector: Selector, batches: Iterable[list[types_pb2.Example]]
-) -> Iterator[model_pb2.EvaluateModelRequest]:
-    """Yields the messages of an evaluation. The first names the version, and is sent even without examples."""
-    batches = iter(batches)
-    yield first_evaluation_request(model, selector, next(batches, []))
-    for batch in batches:
-        yield model_pb2.EvaluateModelRequest(examples=batch)
-
-
-def first_evaluation_request(
-    model: str, selector: Selector, examples: list[types_pb2.Example]
-) -> model_pb2.EvaluateModelRequest:
-    """The message that begins an evaluation."""
-    return model_pb2.EvaluateModelRequest(model=model, examples=examples, **selector.fields())
-
-
 def numbered_input_message(number: int, value: object) -> types_pb2.Input:
     """The protobuf form of input `number`, counted from 0 in errors."""
     try:

@@ -6,7 +6,6 @@ import json
 from typing import Final
 
 from graft._records.examples import MAX_MESSAGE_BYTES
-from graft._transport.targets import target_of
 
 # A repeat of what is missing here can be told that somebody else did it (NOT_FOUND, ALIAS_MOVED) when it was the first
 # try of the same call.
@@ -73,12 +72,3 @@ def channel_options(
         # Waits for the answer to the ping itself: a minute by default, whatever the line above says.
         ("grpc.http2.ping_timeout_ms", round(keep_alive_s * 500)),
     ]
-
-
-def channel_target(target: str) -> str:
-    """A target in gRPC's syntax: "host", "host:port" and "[ipv6]:port" become "dns:///host:port".
-
-    Raises:
-        ArgumentError: It is no target.
-    """
-    return target_of(target).address
