@@ -7,8 +7,6 @@ containers, where every server may be process 1.
 from __future__ import annotations
 
 import atexit
-import errno
-import fcntl
 import functools
 import os
 import secrets
@@ -18,10 +16,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from graft_server.sharing.file_locks import lock
+
 _LOCK = ".lock"
 _ABANDONED_S = 24 * 3600.0
 """What nobody has locked and nobody wrote to for so long belongs to nobody."""
-_CANNOT_LOCK = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 
 class OwnedFolder:
@@ -47,7 +46,7 @@ class OwnedFolder:
         self._lock_path = parent / (name + _LOCK)
         self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            _locked(self._lock)
+            lock(self._lock, wait=True)
             share(self._lock_path)
             self.path.mkdir()
             share(self.path)
@@ -122,20 +121,9 @@ def share(path: Path) -> None:
 def _sweep_locked(path: Path) -> None:
     folder = path.with_name(path.name.removesuffix(_LOCK))
     with suppress(OSError), path.open("rb") as file:
-        if _locked(file.fileno(), wait=False) or _is_abandoned(folder if folder.exists() else path):
+        if lock(file.fileno(), wait=False) or _is_abandoned(folder if folder.exists() else path):
             shutil.rmtree(folder, ignore_errors=True)
             path.unlink()
-
-
-def _locked(lock: int, *, wait: bool = True) -> bool:
-    """Locks a file; returns False where files cannot be locked. Raises BlockingIOError: another process has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno not in _CANNOT_LOCK:
-            raise
-        return False
-    return True
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -12,8 +12,6 @@ can be written by the group and hands the group on (setgid), as Kubernetes' fsGr
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -22,6 +20,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
+from graft_server.sharing.file_locks import NOT_SUPPORTED, lock
 from graft_server.store.objects.naming import give_name, require_naming
 
 # obstore does not list names that end in "#" and digits, its own mark of a temporary.
@@ -29,8 +28,6 @@ _WRITING = ".writing"
 _ABANDONED_S = 24 * 3600.0
 """Where files cannot be locked, what nobody wrote to for so long belongs to nobody."""
 _NAMING_ATTEMPTS = 10
-_NOT_SUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
-"""What file systems that people mount answer where they cannot lock a file, or sync a folder."""
 
 
 def prepare(root: Path) -> None:
@@ -43,7 +40,7 @@ def prepare(root: Path) -> None:
     _make_folder(writing, root)
     for temporary in writing.iterdir():
         with suppress(FileNotFoundError, BlockingIOError), temporary.open("rb") as file:
-            if _lock(file.fileno(), wait=False) or _is_abandoned(temporary, writing):
+            if lock(file.fileno(), wait=False) or _is_abandoned(temporary, writing):
                 temporary.unlink()
     if os.access(writing, os.W_OK):
         require_naming(writing)
@@ -118,7 +115,7 @@ def _open_temporary(folder: Path) -> tuple[Path, int]:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         if shared:
             os.fchmod(fd, 0o660)
-        _lock(fd, wait=True)
+        lock(fd, wait=True)
         if os.fstat(fd).st_nlink:
             return path, fd
         os.close(fd)  # swept between open and lock: try again
@@ -128,21 +125,6 @@ def _is_shared(root: Path) -> bool:
     """Whether the root's group shares what is in it."""
     asked = stat.S_ISGID | stat.S_IWGRP
     return root.stat().st_mode & asked == asked
-
-
-def _lock(fd: int, *, wait: bool) -> bool:
-    """Locks a file for this process; returns False where files cannot be locked.
-
-    Raises:
-        BlockingIOError: Another process has locked it, and this one is not to wait.
-    """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-        return False
-    return True
 
 
 def _is_abandoned(path: Path, writing: Path) -> bool:
@@ -172,7 +154,7 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     except OSError as error:
         # Shares of other systems sync a name with its file.
-        if error.errno not in _NOT_SUPPORTED:
+        if error.errno not in NOT_SUPPORTED:
             raise
     finally:
         os.close(fd)
