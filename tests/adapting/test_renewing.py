@@ -215,6 +215,29 @@ def test_the_work_on_a_model_that_is_deleted_ends_and_leaves_nothing(bench, few,
     bench(scenario)
 
 
+def test_a_fault_of_ours_leaves_the_model_as_it_is_and_is_not_tried_for_ever(bench, few):
+    async def scenario(it: Bench) -> None:
+        it.teach("m", few)
+        tries = 0
+
+        async def failing(model: str, adaptation_id: str) -> AdaptationStore:
+            nonlocal tries
+            tries += 1
+            raise ValueError(model, adaptation_id)
+
+        it.renewals = Renewals(it.publisher, it.trunks, failing, it.asked)
+        await it.renewals.look()
+        it.renewals.start()
+        found = await it.settled("m")
+        assert found.state is RenewalState.FAILED
+        await it.renewals.follow()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert tries == 1
+
+    bench(scenario)
+
+
 @pytest.mark.slow
 def test_a_failure_that_passes_is_tried_again_later(bench, few, monkeypatch):
     async def scenario(it: Bench) -> None:

@@ -213,3 +213,37 @@ def test_a_caller_who_leaves_ends_all_parts_of_its_request():
         assert rooms.callers == 0
 
     run(scenario())
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_caller_who_leaves_before_its_parts_have_begun_keeps_no_room(steps):
+    async def scenario() -> None:
+        rooms, work, loop = Rooms(LIMITS), Work(), asyncio.get_running_loop()
+
+        def leave_after(left: int) -> None:
+            if left:
+                loop.call_soon(leave_after, left - 1)
+            else:
+                task.cancel()
+
+        task = ask(rooms, new_call(), inputs(60), work)
+        leave_after(steps)
+        await asyncio.gather(task, return_exceptions=True)
+        await turns()
+        assert task.cancelled()
+        assert rooms.callers == 0
+
+    run(scenario())
+
+
+def test_a_caller_whose_parts_have_ended_holds_nothing_whatever_their_lengths_were():
+    rooms, caller = Rooms(LIMITS), new_call()
+
+    async def scenario() -> None:
+        for length in (0.1, 0.2, 0.3):
+            await rooms.enter(caller, length, opens=False)
+        for length in (0.1, 0.2, 0.3):
+            rooms.leave(caller, length, opens=False)
+
+    run(scenario())
+    assert rooms.callers == 0

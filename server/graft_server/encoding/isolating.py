@@ -153,7 +153,7 @@ class Suspects:
         self._held: deque[Row] = deque()
         self._held_length = 0
         self._like: Batch | None = None
-        """The batch that rows were last taken out of."""
+        """The batch that rows were last taken out of, without its rows."""
         self._small = max(1.0, SMALL * budget)
         self._most = MOST_HELD * budget
         self._resume = -math.inf
@@ -223,7 +223,7 @@ class Suspects:
             else:
                 self._held.append((submission, place))
                 self._held_length += length
-        self._like = batch
+        self._like = replace(batch, groups=[], length=0)
         return (batch_of(trusted, batch) if trusted else None), list(refused)
 
     def next_batch(self, now: float, *, others_wait: bool) -> Batch | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from graft_server.domain.caller import Caller
 from graft_server.domain.examples import Input
@@ -45,14 +46,12 @@ async def in_parts(
     tasks: list[asyncio.Task[tuple[list[int], T]]] = []
     failed = asyncio.Event()
 
-    async def one(places: list[int], held: float, *, opens: bool) -> tuple[list[int], T]:
+    async def one(places: list[int], *, opens: bool) -> tuple[list[int], T]:
         try:
             return places, await work([inputs[place] for place in places], opens)
         except BaseException:
             failed.set()
             raise
-        finally:
-            rooms.leave(caller, held, opens=opens)
 
     try:
         for places in _cut(lengths, rooms.part):
@@ -61,12 +60,19 @@ async def in_parts(
             if failed.is_set():
                 rooms.leave(caller, held, opens=opens)
                 break
-            tasks.append(asyncio.create_task(one(places, held, opens=opens)))
+            task = asyncio.create_task(one(places, opens=opens))
+            # Not within the task: one that is cancelled before its first step runs nothing of it.
+            task.add_done_callback(partial(_leave, rooms, caller, held, opens))
+            tasks.append(task)
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _leave(rooms: Rooms, caller: Caller, held: float, opens: bool, _: asyncio.Task[Any]) -> None:
+    rooms.leave(caller, held, opens=opens)
 
 
 def _cut(lengths: Sequence[float], most: float) -> Iterator[list[int]]:

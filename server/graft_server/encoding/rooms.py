@@ -26,6 +26,7 @@ class _Room:
     """What one caller holds, and what waits until it holds less."""
 
     length: float = 0.0
+    parts: int = 0
     requests: int = 0
     waiting: deque[tuple[asyncio.Future[None], float, bool]] = field(default_factory=deque)
 
@@ -92,8 +93,10 @@ class Rooms:
     def leave(self, caller: Caller, length: float, *, opens: bool) -> None:
         """Gives room back."""
         room = self._rooms[caller]
-        room.length -= length
+        room.parts -= 1
         room.requests -= opens
+        # Sums of fractions do not come back to 0.
+        room.length = room.length - length if room.parts else 0.0
         self._admit(caller, room)
 
     def _admit(self, caller: Caller, room: _Room) -> None:
@@ -105,11 +108,11 @@ class Rooms:
                 _take(room, length, opens=opens)
                 turn.set_result(None)
             room.waiting.popleft()
-        if not room.length and not room.requests:
+        if not room.parts:
             self._rooms.pop(caller, None)
 
     def _fits(self, room: _Room, length: float, *, opens: bool) -> bool:
-        if not room.length and not room.requests:
+        if not room.parts:
             return True
         limits, share = self._limits, _HALF * len(self._rooms)
         if room.length + length > min(self.most, limits.queued_length / share):
@@ -119,4 +122,5 @@ class Rooms:
 
 def _take(room: _Room, length: float, *, opens: bool) -> None:
     room.length += length
+    room.parts += 1
     room.requests += opens

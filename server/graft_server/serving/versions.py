@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,7 +188,7 @@ class Versions:
             yield
         except FaultError:
             with suppress(StoreError):
-                await asyncio.to_thread(self._catalogue.refresh)
+                await self._reading.run(self._catalogue.refresh)
             self._catalogue.snapshot.model(version.model).version(version.number)
             raise
 
@@ -219,8 +220,8 @@ class Versions:
         """Reads which inputs a version was trained on."""
         examples = int(version.summary.get("examples", 0))
         async with self.existing(version):
-            return await asyncio.to_thread(
-                read_trained_on, self._objects, manifest, examples, erased=version.erased
+            return await self._reading.run(
+                partial(read_trained_on, self._objects, manifest, examples, erased=version.erased)
             )
 
     async def load_ahead(self) -> None:

@@ -27,6 +27,7 @@ from graft_server.domain.errors import (
     BackboneError,
     CorruptError,
     DomainError,
+    FaultError,
     NewerError,
     StateError,
     StoreError,
@@ -224,7 +225,8 @@ class Renewals:
 
     async def _run(self) -> None:
         while True:
-            await survived(self._round(), "making versions anew", _log)
+            if not await survived(self._round(), "making versions anew", _log):
+                await asyncio.sleep(LOOK_S)
 
     async def _round(self) -> None:
         self._wakeup.clear()
@@ -301,6 +303,10 @@ class Renewals:
             running.task.result()
         except DomainError as error:
             self._note(version, error)
+        except Exception:  # noqa: BLE001 - a fault of ours, which would be met again at once
+            _log.exception("model %s", version.model)
+            failed = FaultError("Something failed here; the server's log has the details.", reason="INTERNAL")
+            self._note(version, failed)
         finally:
             self._running = None
 
