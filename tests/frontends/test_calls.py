@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from graft_server.domain.errors import DrainingError
+from graft_server.domain.prediction import StreamedAnswer
 from graft_server.frontends.grpc import calls as module
 from graft_server.frontends.grpc.calls import Call, Calls
-from graft_server.frontends.grpc.handlers import add_service
+from graft_server.frontends.grpc.converters.predictions import stream_response
+from graft_server.frontends.grpc.handlers import Malformed, add_service
+from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES
 
 
 class Context:
@@ -193,3 +198,45 @@ def test_what_is_at_work_when_the_time_is_over_is_told_too() -> None:
         await server.stop(None)
 
     run(test)
+
+
+def test_a_refused_request_is_gone_with_its_call() -> None:
+    class Servicer:
+        async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+            raise NotImplementedError
+
+        Watch = List = Check
+
+    async def test(calls: Calls) -> None:
+        server = grpc.aio.server()
+        add_service(server, Servicer(), health_pb2.DESCRIPTOR.services_by_name["Health"], calls)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for data in (bytes(MAX_NAMES_BYTES + 1), b"\xff"):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await channel.unary_unary("/grpc.health.v1.Health/Check")(data)
+        await calls.ended()
+        await server.stop(None)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test)
+        assert not [it for it in gc.get_objects() if isinstance(it, Malformed)]
+    finally:
+        gc.enable()
+
+
+def test_the_error_of_a_streamed_request_is_gone_with_its_answer() -> None:
+    error = DrainingError()
+    seen = weakref.ref(error)
+    gc.collect()
+    gc.disable()
+    try:
+        answer = StreamedAnswer("one", error)
+        assert asyncio.run(stream_response(answer)).error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        del error, answer
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -140,7 +140,8 @@ class PredictionApi:
                     streamed.request, caller=caller, deadline=deadline, max_bytes=max_bytes
                 )
             except DomainError as error:
-                found = error
+                # Its frames refer to the request, and to the error itself.
+                found = error.with_traceback(None)
             await ready.put((StreamedAnswer(streamed.request_id, found), size))
 
         reader = asyncio.create_task(read())

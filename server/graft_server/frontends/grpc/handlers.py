@@ -165,7 +165,7 @@ def _parser(kind: Descriptor, most_bytes: int) -> _Parse:
             check_message(data, kind, most_bytes)
             return message.FromString(data)
         except DomainError as error:
-            return Malformed(kind.full_name, data, error)
+            return Malformed(kind.full_name, data, error.with_traceback(None))
         except DecodeError:
             return Malformed(kind.full_name, data)
 
@@ -237,8 +237,12 @@ def _streaming(method: _Method, answer: type[Message]) -> Callable[..., AsyncIte
 
 
 def _told(error: Exception, name: str) -> DomainError:
-    """Returns the error that a caller receives."""
+    """Returns the error that a caller receives.
+
+    It has no traceback: that refers to the request, which may be large, and some requests refer to their error. Both
+    would stay in memory until the garbage collector looks for such cycles.
+    """
     if isinstance(error, DomainError):
-        return error
+        return error.with_traceback(None)
     _log.error("unexpected error in %s", name, exc_info=error)
     return FaultError("Something failed here; the server's log has the details.", reason="INTERNAL")

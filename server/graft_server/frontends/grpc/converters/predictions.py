@@ -63,9 +63,10 @@ async def stream_response(value: StreamedAnswer | Activity) -> pb.PredictStreamR
     if isinstance(value, Activity):
         return pb.PredictStreamResponse(activity=types_pb2.Activity(stage=value.stage))
     response = pb.PredictStreamResponse(request_id=value.request_id)
+    if isinstance(value.answer, DomainError):
+        response.error.CopyFrom(to_status(value.answer))
+        return response
     try:
-        if isinstance(value.answer, DomainError):
-            raise value.answer
         response.response.CopyFrom(await predict_response(value.answer))
     except DomainError as error:
         response.error.CopyFrom(to_status(error))

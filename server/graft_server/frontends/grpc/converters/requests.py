@@ -135,7 +135,7 @@ def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -
         request = prediction_request(message.request)
         return StreamedRequest(message.request_id, request, message.ByteSize(), silence_s)
     except InvalidError as error:
-        return StreamedRequest(message.request_id, error, message.ByteSize())
+        return StreamedRequest(message.request_id, error.with_traceback(None), message.ByteSize())
 
 
 def _request_id(malformed: Malformed) -> str:
