@@ -12,8 +12,10 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
+from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, prediction_pb2_grpc, types_pb2
 from graft_server.domain.errors import DomainError, InvalidError, TooLargeError
+from graft_server.frontends.grpc.converters.requests import MAX_REQUEST_ID, streamed_request
+from graft_server.frontends.grpc.handlers import Malformed
 from graft_server.frontends.grpc.sizes import MAX_METADATA_BYTES, MAX_REQUEST_BYTES, check_message
 
 MIB = 1 << 20
@@ -174,6 +176,17 @@ def test_a_stream_goes_on_after_a_message_of_countless_parts(wire: Any, few_mode
     }
     assert wire.failure(answers["bad"].error).reason == "REQUEST_TOO_FRAGMENTED"
     assert answers["good"].response.results
+
+
+def test_a_stream_goes_on_after_an_id_that_no_answer_could_carry(wire: Any, few_model: str) -> None:
+    stream = prediction_pb2_grpc.PredictionServiceStub(wire.channel).PredictStream
+    asked = prediction_pb2.PredictRequest(model=few_model, inputs=[types_pb2.Input(text="the lock")])
+    whole, cut = "w" * MAX_REQUEST_ID, "c" * MAX_REQUEST_ID
+    sent = [prediction_pb2.PredictStreamRequest(request_id=it, request=asked) for it in (cut * 8192, whole)]
+    answers = {it.request_id: it for it in stream(iter(sent), timeout=120)}
+    assert wire.failure(answers[cut].error).reason == "REQUEST_ID_TOO_LONG"
+    assert answers[whole].response.results
+    assert streamed_request(Malformed("any", block(1, cut.encode() * 8192))).request_id == cut
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])

@@ -373,7 +373,7 @@ class PredictStreamRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, and given back with the answer."""
+    """Chosen by the client, and given back with the answer. At most 1,024 characters."""
     @_builtins.property
     def request(self) -> Global___PredictRequest:
         """The request."""

@@ -186,9 +186,8 @@ class Rotation(Generic[M]):
         sparse: list[M] = []
         others: list[M] = []
         floor = self.floor
-        for (
-            it
-        ) in self.members.values():  # `is_sparse`, which would take twice as long for thousands of members
+        for it in self.members.values():
+            # `is_sparse`, which would take twice as long for thousands of members.
             little = it.served <= floor and (it.length <= quantum or it.count == 1)
             (sparse if little else others).append(it)
         return sparse, others

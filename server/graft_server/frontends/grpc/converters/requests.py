@@ -13,7 +13,7 @@ from graft_server.domain.adaptation import AdaptationSettings, FineTuning, Publi
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Example, Input, Kind, Label, Split, Task
 from graft_server.domain.model import ReceivedFile
-from graft_server.domain.names import check_identifier
+from graft_server.domain.names import check_identifier, shown
 from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
 from graft_server.domain.stream import (
     CommitMessage,
@@ -31,6 +31,8 @@ from graft_server.frontends.grpc.times import keep_alive, seconds
 
 MAX_RECEIVED = 1_000
 """The most files of a bundle that a caller may say it has."""
+MAX_REQUEST_ID = 1_024
+"""The most characters of a request's id in PredictStream: the answer carries it, and has its own bound."""
 
 
 def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
@@ -129,13 +131,25 @@ def prediction_request(message: prediction_pb2.PredictRequest) -> PredictionRequ
 def streamed_request(message: prediction_pb2.PredictStreamRequest | Malformed) -> StreamedRequest:
     """Returns a request of PredictStream, or the error if it cannot be read."""
     if isinstance(message, Malformed):
-        return StreamedRequest(_request_id(message), message.error(), len(message.data))
+        return StreamedRequest(_request_id(message)[:MAX_REQUEST_ID], message.error(), len(message.data))
     try:
+        _check_request_id(message.request_id)
         silence_s = keep_alive(message.keep_alive, "keep_alive")
         request = prediction_request(message.request)
         return StreamedRequest(message.request_id, request, message.ByteSize(), silence_s)
     except InvalidError as error:
-        return StreamedRequest(message.request_id, error.with_traceback(None), message.ByteSize())
+        request_id = message.request_id[:MAX_REQUEST_ID]
+        return StreamedRequest(request_id, error.with_traceback(None), message.ByteSize())
+
+
+def _check_request_id(request_id: str) -> None:
+    if len(request_id) > MAX_REQUEST_ID:
+        raise InvalidError(
+            f"request_id is {shown(request_id)} and has {len(request_id):,} characters: at most {MAX_REQUEST_ID:,} are "
+            "given back.",
+            reason="REQUEST_ID_TOO_LONG",
+            field="request_id",
+        )
 
 
 def _request_id(malformed: Malformed) -> str:
