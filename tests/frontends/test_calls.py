@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from graft.v1 import prediction_pb2, prediction_pb2_grpc
 from graft_server.domain.errors import DrainingError
 from graft_server.domain.prediction import StreamedAnswer
 from graft_server.frontends.grpc import calls as module
@@ -240,3 +241,54 @@ def test_the_error_of_a_streamed_request_is_gone_with_its_answer() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+async def read_to_the_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+class Endless:
+    """Answers for as long as it may, whether its answers are read or not."""
+
+    async def Predict(self, *_: Any) -> prediction_pb2.PredictResponse:  # noqa: N802 - the RPC's name
+        raise NotImplementedError
+
+    async def PredictStream(  # noqa: N802
+        self, *_: Any
+    ) -> AsyncIterator[prediction_pb2.PredictStreamResponse]:
+        self.task = asyncio.current_task()
+        while True:
+            yield prediction_pb2.PredictStreamResponse(request_id="x" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("drained", "reason"), [(False, "ANSWERS_NOT_READ"), (True, "DRAINING")], ids=["made way", "drained"]
+)
+def test_a_client_that_does_not_read_is_told_that_its_call_was_ended(
+    monkeypatch: pytest.MonkeyPatch, drained: bool, reason: str
+) -> None:
+    monkeypatch.setattr(module, "UNREAD_S", 0.1)
+
+    async def test(calls: Calls) -> None:
+        server, servicer = grpc.aio.server(), Endless()
+        descriptor = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"]
+        add_service(server, servicer, descriptor, calls)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = prediction_pb2_grpc.PredictionServiceStub(channel).PredictStream()
+            await call.read()
+            await calls.worked()  # what is not read is not waited for
+            if drained:
+                assert calls.give_up()
+            else:
+                servicer.task.cancel()
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await read_to_the_end(call)
+            details = raised.value.trailing_metadata()["grpc-status-details-bin"]
+            assert reason.encode() in details
+            await calls.ended()
+        await server.stop(None)
+
+    run(test)

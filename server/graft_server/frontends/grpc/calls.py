@@ -32,10 +32,12 @@ class Call:
         received: How many messages the client has sent so far that were read.
         answered: How many answers were sent to the client.
         given_up: Whether it was cancelled because the server waits no longer.
+        telling: What tells its client of its end, where its handler could not; None: nothing.
     """
 
     __slots__ = (
-        "_calls", "_rests", "_resumes", "_sending_since", "_task", "_wait", "answered", "given_up", "received"
+        "_calls", "_rests", "_resumes", "_sending_since", "_task", "_wait", "answered", "given_up", "received",
+        "telling",
     )  # fmt: skip
 
     def __init__(self, calls: Calls, *, rests: bool, resumes: bool) -> None:
@@ -49,6 +51,7 @@ class Call:
         self.received = 0
         self.answered = 0
         self.given_up = False
+        self.telling: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
         self._calls = calls
         self._rests = rests

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from graft_server.domain.errors import DomainError, DrainingError, FaultError, InvalidError
+from graft_server.domain.errors import DomainError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
 from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _ACTIVITY = "activity"
 """The field of what says only that the server is at work."""
+_NOT_READ_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +231,30 @@ def _streaming(method: _Method, answer: type[Message]) -> Callable[..., AsyncIte
             if not call.given_up:
                 raise
             await abort(context, DrainingError())
+        except GeneratorExit:
+            if not context.done():
+                # It was cancelled while the transport held an answer back. gRPC tells the client nothing then.
+                error = DrainingError() if call.given_up else _not_read()
+                call.telling = asyncio.ensure_future(_tell(context, error))
+            raise
         except Exception as error:  # noqa: BLE001 - sent as its status, or logged and sent as INTERNAL
             await abort(context, _told(error, method.name))
 
     return handle
+
+
+async def _tell(context: Context, error: DomainError) -> None:
+    """Ends a call whose handler has ended; its client may have left."""
+    with suppress(Exception):
+        await abort(context, error)
+
+
+def _not_read() -> OverloadError:
+    return OverloadError(
+        "The answers of this call were not read for long, and its place was needed: call again, and go on from there.",
+        reason="ANSWERS_NOT_READ",
+        retry_after_s=_NOT_READ_RETRY_S,
+    )
 
 
 def _told(error: Exception, name: str) -> DomainError:
