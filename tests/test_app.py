@@ -20,7 +20,7 @@ from graft.v1 import model_pb2
 from graft_server.app import Service
 from graft_server.cli import main
 from graft_server.domain.errors import StoreError
-from graft_server.frontends.grpc.reaching import is_local, reached_by
+from graft_server.frontends.grpc.targets import is_local, reached_by
 from graft_server.settings import Settings, load
 from graft_server.store.objects.objects import Objects
 

@@ -23,7 +23,7 @@ from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
 from graft_server.backbones.graphs.cache_folder import open_cache
 from graft_server.domain.errors import DomainError
-from graft_server.frontends.grpc.reaching import is_local, reached_by, through_proxy
+from graft_server.frontends.grpc.targets import is_local, reached_by, through_proxy
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.settings import ENVIRONMENT_PREFIX, SETTINGS, Settings, load
 

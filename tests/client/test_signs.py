@@ -13,7 +13,7 @@ from graft._client.operations import Selector
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.predict import PredictExchange
 from graft._streams.watch import WatchCursor
-from graft._transport.patience import Cursor, Patience, keep_alive_s
+from graft._transport.progress_timeout import Cursor, ProgressTimeout, keep_alive_s
 from graft._transport.retry import Backoff
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
@@ -29,45 +29,47 @@ class Clock:
         return self.now
 
 
-def patient(clock: Clock) -> Patience:
+def patient(clock: Clock) -> ProgressTimeout:
     backoff = Backoff(uniform=lambda _, high: high)
-    return Patience("word", connect_timeout_s=20.0, resume_timeout_s=300.0, backoff=backoff, clock=clock)
+    return ProgressTimeout(
+        "word", connect_timeout_s=20.0, resume_timeout_s=300.0, backoff=backoff, clock=clock
+    )
 
 
 def test_a_silent_call_is_waited_for_as_long_as_it_may_be_and_no_longer() -> None:
     clock = Clock()
-    patience = patient(clock)
+    progress_timeout = patient(clock)
     clock.now += 299
-    assert patience.left_s() == 1
-    patience.progressed()
-    assert patience.left_s() == 300
+    assert progress_timeout.left_s() == 1
+    progress_timeout.progressed()
+    assert progress_timeout.left_s() == 300
     clock.now += 300
     with pytest.raises(graft.UnavailableError, match="No word came for 300 s") as raised:
-        patience.left_s()
+        progress_timeout.left_s()
     assert raised.value.reason == "NO_PROGRESS"
 
 
 def test_the_time_that_a_caller_takes_over_a_message_is_not_the_servers() -> None:
     clock = Clock()
-    patience = patient(clock)
+    progress_timeout = patient(clock)
     clock.now += 1000
-    patience.restarted()
-    assert patience.left_s() == 300
+    progress_timeout.restarted()
+    assert progress_timeout.left_s() == 300
 
 
 def test_calls_that_break_are_repeated_for_longer_once_there_was_an_answer() -> None:
     clock = Clock()
-    patience = patient(clock)
-    assert patience.broken(BROKEN) == 0.1
+    progress_timeout = patient(clock)
+    assert progress_timeout.broken(BROKEN) == 0.1
     clock.now += 20
     with pytest.raises(graft.UnavailableError, match=r"Gave up after 20 s with no answer.*Socket closed"):
-        patience.broken(BROKEN)
-    patience.progressed()
+        progress_timeout.broken(BROKEN)
+    progress_timeout.progressed()
     clock.now += 299.5
-    assert patience.broken(BROKEN) <= 0.5
+    assert progress_timeout.broken(BROKEN) <= 0.5
     clock.now += 1
     with pytest.raises(graft.UnavailableError, match="with no progress"):
-        patience.broken(BROKEN)
+        progress_timeout.broken(BROKEN)
 
 
 def test_what_a_server_decided_is_not_repeated() -> None:

@@ -12,6 +12,7 @@ import pytest
 from graft_server.backbones.text.packing import cost
 from graft_server.domain.caller import new_call
 from graft_server.domain.errors import OverloadError
+from graft_server.encoding.fair_queue import Submission
 from graft_server.encoding.queueing import (
     ADAPT_SHARE,
     BRIEF,
@@ -27,7 +28,6 @@ from graft_server.encoding.queueing import (
     idle_s,
     next_batch,
 )
-from graft_server.encoding.waiting import Submission
 
 PRICE = partial(cost, dimension=384)
 LONG_AGO, NOW = 0.0, 1_000.0

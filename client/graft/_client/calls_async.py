@@ -21,7 +21,7 @@ from graft._transport.async_status import FinalStatus
 from graft._transport.authentication import AsyncAuth, Metadata, asked_async, checked_metadata
 from graft._transport.channel import REPEATABLE_PATHS, channel_options
 from graft._transport.failures import explained, opening_failed
-from graft._transport.patience import Cursor
+from graft._transport.progress_timeout import Cursor
 from graft._transport.proxies import route_to
 from graft._transport.retry import Retries
 from graft._transport.targets import target_of
@@ -227,7 +227,7 @@ async def messages(
         try:
             while (message := await _next(calls, call, cursor)) is not grpc.aio.EOF:
                 yield message
-                cursor.patience.restarted()
+                cursor.progress_timeout.restarted()
         except grpc.RpcError as failed:
             error = status.error(failed)
         else:
@@ -241,7 +241,7 @@ async def _next(calls: AsyncCalls, call: Any, cursor: Cursor) -> Any:
     reading = asyncio.ensure_future(call.read())
     try:
         while not reading.done():
-            await asyncio.wait({reading}, timeout=cursor.patience.left_s())
+            await asyncio.wait({reading}, timeout=cursor.progress_timeout.left_s())
         with calls.opening():
             return reading.result()
     finally:

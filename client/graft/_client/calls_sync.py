@@ -18,7 +18,7 @@ from graft._transport import forking
 from graft._transport.authentication import Auth, Metadata, asked, checked_metadata
 from graft._transport.channel import REPEATABLE_PATHS, channel_options
 from graft._transport.failures import explained, opening_failed
-from graft._transport.patience import Cursor
+from graft._transport.progress_timeout import Cursor
 from graft._transport.proxies import route_to
 from graft._transport.reading_sync import Incoming, end
 from graft._transport.retry import Retries
@@ -278,7 +278,7 @@ def messages(calls: SyncCalls, method: Callable[[Stubs], Any], cursor: Cursor) -
                 if message is None:
                     return
                 yield message
-                cursor.patience.restarted()
+                cursor.progress_timeout.restarted()
         finally:
             incoming.close()
         calls.wait(cursor.broken(message))
@@ -287,4 +287,4 @@ def messages(calls: SyncCalls, method: Callable[[Stubs], Any], cursor: Cursor) -
 def _next(incoming: Incoming[Any], cursor: Cursor) -> Any:
     while True:
         with contextlib.suppress(queue.Empty):
-            return incoming.next(cursor.patience.left_s())
+            return incoming.next(cursor.progress_timeout.left_s())

@@ -13,7 +13,7 @@ import tempfile
 from typing import IO, Final
 
 from graft._client.operations import Selector
-from graft._transport.patience import Patience
+from graft._transport.progress_timeout import ProgressTimeout
 from graft.errors import GraftError
 from graft.v1 import model_pb2, types_pb2
 
@@ -45,10 +45,10 @@ class Evaluation:
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
         """
         first = model_pb2.EvaluateModelRequest(model=model, **Selector(version).fields())
-        self._patience = Patience(
+        self._progress_timeout = ProgressTimeout(
             "sign of the evaluation", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )
-        self._ends = None if timeout_s is None else self._patience.now + timeout_s
+        self._ends = None if timeout_s is None else self._progress_timeout.now + timeout_s
         self._kept = _Kept()
         self._kept.add(first.SerializeToString())
         self._most_taken = 0
@@ -71,7 +71,7 @@ class Evaluation:
 
     def _caught_up(self) -> None:
         if self._most_taken >= self._kept.count:
-            self._patience.progressed()  # until here it was the examples that were waited for
+            self._progress_timeout.progressed()  # until here it was the examples that were waited for
 
     @property
     def has_room(self) -> bool:
@@ -90,7 +90,7 @@ class Evaluation:
         self._taken += 1
         if self._taken > self._most_taken:
             self._most_taken = self._taken
-            self._patience.progressed()
+            self._progress_timeout.progressed()
         return model_pb2.EvaluateModelRequest.FromString(message)
 
     @property
@@ -100,7 +100,7 @@ class Evaluation:
 
     def deadline_s(self) -> float | None:
         """The deadline of the next call, in seconds; None: there is none."""
-        return None if self._ends is None else max(0.0, self._ends - self._patience.now)
+        return None if self._ends is None else max(0.0, self._ends - self._progress_timeout.now)
 
     def left_s(self) -> float:
         """How long to wait for the server, in seconds.
@@ -108,7 +108,7 @@ class Evaluation:
         Raises:
             UnavailableError: It did not take a message, or answer, for too long.
         """
-        return self._patience.left_s()
+        return self._progress_timeout.left_s()
 
     def broken(self, error: GraftError) -> float:
         """Takes in the failure of a call and returns how long to wait before the next, in seconds.
@@ -116,7 +116,7 @@ class Evaluation:
         Raises:
             GraftError: There is no point in another.
         """
-        return self._patience.broken(error)
+        return self._progress_timeout.broken(error)
 
     def close(self) -> None:
         """Lets go of what was kept."""

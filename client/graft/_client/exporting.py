@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from graft._client.bundle import BundleWriter
 from graft._client.operations import Selector
-from graft._transport.patience import Cursor, Patience, keep_alive_s
+from graft._transport.progress_timeout import Cursor, ProgressTimeout, keep_alive_s
 from graft.v1 import model_pb2
 
 
@@ -33,10 +33,10 @@ class Export(Cursor):
             resume_timeout_s: How long the next piece is, or a word that the server is at work.
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
         """
-        patience = Patience(
+        progress_timeout = ProgressTimeout(
             "piece of the bundle", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )
-        super().__init__(patience, timeout_s)
+        super().__init__(progress_timeout, timeout_s)
         self._model = model
         self._selector = selector
         self._writer = writer
@@ -58,7 +58,7 @@ class Export(Cursor):
             DataLossError: It does not fit what came before.
             OSError: It cannot be written.
         """
-        self.patience.progressed()
+        self.progress_timeout.progressed()
         if message.HasField("activity"):
             return (message.activity.stage, self._writer.received) if message.activity.stage else None
         if message.version:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graft._records.predictions import Prediction, Predictions, predictions_of
-from graft._transport.patience import keep_alive_s
+from graft._transport.progress_timeout import keep_alive_s
 from graft._transport.retry import Backoff, is_resumable, overload_delay_s
 from graft.errors import DeadlineExceededError, GraftError, UnavailableError, from_status
 from graft.v1 import prediction_pb2

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from graft._records.records import Event, event_of
-from graft._transport.patience import Cursor, Patience, keep_alive_s
+from graft._transport.progress_timeout import Cursor, ProgressTimeout, keep_alive_s
 from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 
@@ -25,7 +25,7 @@ class WatchCursor(Cursor):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            Patience(
+            ProgressTimeout(
                 "message",
                 connect_timeout_s=connect_timeout_s,
                 resume_timeout_s=resume_timeout_s,
@@ -47,7 +47,7 @@ class WatchCursor(Cursor):
 
     def receive(self, message: adaptation_pb2.WatchAdaptationResponse) -> Event | None:
         """Takes in one message; None where it says no more than that the server is there."""
-        self.patience.progressed()
+        self.progress_timeout.progressed()
         if message.event:
             self._from_event = message.event + 1
         elif message.WhichOneof("what") == "progress" and not message.progress.stage:
@@ -60,7 +60,7 @@ class EventsCursor(Cursor):
 
     def __init__(self, request: adaptation_pb2.WatchAdaptationRequest, timeout_s: float) -> None:
         super().__init__(
-            Patience("event", connect_timeout_s=timeout_s, resume_timeout_s=timeout_s), timeout_s
+            ProgressTimeout("event", connect_timeout_s=timeout_s, resume_timeout_s=timeout_s), timeout_s
         )
         self._request = request
 

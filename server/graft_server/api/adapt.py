@@ -13,7 +13,7 @@ from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change
 from graft_server.adapting.intake.writer_stream import Incoming, readable
 from graft_server.adapting.session import Session, require_sent
-from graft_server.api.alive import waiting
+from graft_server.api.keep_alive import waiting
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.caller import behind
 from graft_server.domain.errors import ConflictError, DrainingError, InvalidError

@@ -12,7 +12,7 @@ from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Watcher
 from graft_server.api.adapt import adapt
-from graft_server.api.alive import alive
+from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, page_size
 from graft_server.domain import adaptation as nouns
 from graft_server.domain.adaptation import (

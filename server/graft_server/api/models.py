@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from graft_server.adapting.adaptations import Adaptations
-from graft_server.api.alive import alive
 from graft_server.api.evaluation import EVALUATION_BYTES, EVALUATIONS_BYTES, Evaluation
 from graft_server.api.exports import Exports
+from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError

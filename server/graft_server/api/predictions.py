@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from graft_server.adapting.intake.validation import check_input
-from graft_server.api.alive import Doing
+from graft_server.api.keep_alive import Doing
 from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import AgedError, DomainError, DrainingError, InvalidError
 from graft_server.domain.examples import Input

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import DeadlineError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.encoding.encoder import Features
+from graft_server.encoding.fair_queue import Arrays, Reader, Submission
 from graft_server.encoding.isolating import AT_FAULT, Suspects, isolated, no_room
 from graft_server.encoding.queueing import (
     Batch,
@@ -43,9 +44,8 @@ from graft_server.encoding.queueing import (
     next_batch,
     queue_full,
 )
-from graft_server.encoding.rooms import Rooms
 from graft_server.encoding.tuned_layers import TunedLayers
-from graft_server.encoding.waiting import Arrays, Reader, Submission
+from graft_server.encoding.windows import Windows
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Batcher:
     """Owns the queue in front of one encoder, and the threads that run it.
 
     Attributes:
-        rooms: How much of each caller's predictions is at work at once.
+        windows: How much of each caller's predictions is at work at once.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Batcher:
         self._limits = limits
         self._price = price
         self._queues = Queues()
-        self.rooms = Rooms(limits)
+        self.windows = Windows(limits)
         self._wakeup = asyncio.Event()
         self._executor = ThreadPoolExecutor(
             limits.workers, thread_name_prefix="encoder", initializer=_yield_to_others

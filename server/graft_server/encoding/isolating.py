@@ -23,9 +23,9 @@ import numpy as np
 from graft_server.domain.caller import NOBODY, Caller
 from graft_server.domain.errors import BackboneError, InvalidError, OverloadError
 from graft_server.encoding.encoder import NOT_FINITE
+from graft_server.encoding.fair_queue import Row, Submission
 from graft_server.encoding.queueing import Batch, Group
 from graft_server.encoding.tuned_layers import TunedLayers
-from graft_server.encoding.waiting import Row, Submission
 
 T = TypeVar("T")
 

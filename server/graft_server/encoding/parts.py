@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from graft_server.domain.caller import Caller
 from graft_server.domain.examples import Input
-from graft_server.encoding.rooms import Rooms
+from graft_server.encoding.windows import Windows
 from graft_server.sharing.event_loop import in_slices
 
 T = TypeVar("T")
@@ -22,14 +22,14 @@ Work = Callable[[Sequence[Input], bool], Awaitable[T]]
 
 
 async def in_parts(
-    rooms: Rooms, caller: Caller, inputs: Sequence[Input], length: Callable[[Input], float], work: Work[T]
+    windows: Windows, caller: Caller, inputs: Sequence[Input], length: Callable[[Input], float], work: Work[T]
 ) -> list[tuple[list[int], T]]:
     """Returns the results of `work` on the inputs, part by part, with the inputs' places.
 
     Inputs of similar length share a part, so that batches have little to pad.
 
     Args:
-        rooms: Where parts enter.
+        windows: Where parts enter.
         caller: Whose request it is.
         inputs: The request.
         length: The length of an input's item, before it is prepared.
@@ -40,8 +40,8 @@ async def in_parts(
     """
     lengths = await in_slices(length, inputs)
     total = sum(lengths)
-    if total <= rooms.part and len(inputs) <= PART_INPUTS:
-        async with rooms.place(caller, total):
+    if total <= windows.part and len(inputs) <= PART_INPUTS:
+        async with windows.place(caller, total):
             return [(list(range(len(inputs))), await work(inputs, True))]
     tasks: list[asyncio.Task[tuple[list[int], T]]] = []
     failed = asyncio.Event()
@@ -54,15 +54,15 @@ async def in_parts(
             raise
 
     try:
-        for places in _cut(lengths, rooms.part):
+        for places in _cut(lengths, windows.part):
             held, opens = sum(lengths[place] for place in places), not tasks
-            await rooms.enter(caller, held, opens=opens)
+            await windows.enter(caller, held, opens=opens)
             if failed.is_set():
-                rooms.leave(caller, held, opens=opens)
+                windows.leave(caller, held, opens=opens)
                 break
             task = asyncio.create_task(one(places, opens=opens))
             # Not within the task: one that is cancelled before its first step runs nothing of it.
-            task.add_done_callback(partial(_leave, rooms, caller, held, opens))
+            task.add_done_callback(partial(_leave, windows, caller, held, opens))
             tasks.append(task)
         return await asyncio.gather(*tasks)
     finally:
@@ -71,8 +71,8 @@ async def in_parts(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _leave(rooms: Rooms, caller: Caller, held: float, opens: bool, _: asyncio.Task[Any]) -> None:
-    rooms.leave(caller, held, opens=opens)
+def _leave(windows: Windows, caller: Caller, held: float, opens: bool, _: asyncio.Task[Any]) -> None:
+    windows.leave(caller, held, opens=opens)
 
 
 def _cut(lengths: Sequence[float], most: float) -> Iterator[list[int]]:

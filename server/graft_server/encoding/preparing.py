@@ -16,7 +16,7 @@ from graft_server.domain.examples import Input, Kind
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Encoded
 from graft_server.encoding.encoder import Features
-from graft_server.encoding.waiting import Arrays, Reader
+from graft_server.encoding.fair_queue import Arrays, Reader
 from graft_server.sharing.threads import Threads
 from graft_server.sharing.turns import Turns
 

@@ -2,7 +2,7 @@
 
 The items that arrive while the device is busy are the next batch. A worker that becomes free takes its share of the
 queue, up to the budget: under low load one item at once, under high load a full batch. Callers take turns, see
-`waiting`. A batch is the item whose turn it is, the lone items of callers that ask for little, and those of the next
+`fair_queue`. A batch is the item whose turn it is, the lone items of callers that ask for little, and those of the next
 items in turn that are nearest to them in length, since attention pads a batch to its longest. An item is a text's token
 ids, or an image or a clip; it counts by its length.
 
@@ -30,13 +30,13 @@ from dataclasses import dataclass, field
 
 from graft_server.domain.caller import Caller
 from graft_server.domain.errors import OverloadError
-from graft_server.encoding.waiting import (
+from graft_server.encoding.fair_queue import (
     Cost,
+    FairQueue,
     Reader,
     Row,
     Submission,
     Turn,
-    Waiting,
     asks_far_less,
     displaced,
 )
@@ -151,7 +151,7 @@ class Decision:
 class Queues:
     """The queues in front of one encoder, and the policy's figures on past batches."""
 
-    lanes: dict[Lane, Waiting] = field(default_factory=lambda: {lane: Waiting() for lane in Lane})
+    lanes: dict[Lane, FairQueue] = field(default_factory=lambda: {lane: FairQueue() for lane in Lane})
     last_prediction: float = -math.inf
     """When the last prediction came in."""
     adapt_batches: int = 0
@@ -238,7 +238,7 @@ def queue_full(queues: Queues) -> OverloadError:
     )
 
 
-def _holds_its_share(waiting: Waiting, limits: Limits, caller: Caller) -> bool:
+def _holds_its_share(waiting: FairQueue, limits: Limits, caller: Caller) -> bool:
     """Whether an identity holds as much as one may while others wait. Calls without one are no caller together."""
     members = waiting.identities.members
     own = members.get(caller.identity)

@@ -25,6 +25,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Batcher, Encoded, unread
 from graft_server.encoding.encoder import Features
+from graft_server.encoding.fair_queue import Reader
 from graft_server.encoding.loading import NEXT, Loaded, Loader, TrunkSettings, TrunkState, load_failure
 from graft_server.encoding.parts import Work, in_parts
 from graft_server.encoding.preparing import (
@@ -36,7 +37,6 @@ from graft_server.encoding.preparing import (
 )
 from graft_server.encoding.queueing import Lane
 from graft_server.encoding.tuned_layers import TunedLayers, TunedLayersCache, TunedLayersRef
-from graft_server.encoding.waiting import Reader
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, R
 from graft_server.sharing.turns import Turns
 
@@ -358,10 +358,10 @@ class Trunk:
             Exception: What `work` raises.
         """
         await self.ready()
-        rooms = self.batcher.rooms
-        length = self._require_preparer().lengths(rooms.most)
-        self.batcher.require_room(caller, min(rooms.part, length(inputs[0]) * len(inputs)))
-        return await in_parts(rooms, caller, inputs, length, work)
+        windows = self.batcher.windows
+        length = self._require_preparer().lengths(windows.most)
+        self.batcher.require_room(caller, min(windows.part, length(inputs[0]) * len(inputs)))
+        return await in_parts(windows, caller, inputs, length, work)
 
     async def in_turns(
         self, caller: Caller, inputs: Sequence[Input], work: Callable[[Sequence[Input]], Awaitable[T]]

@@ -15,7 +15,7 @@ from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example, Input, Task
 from graft_server.domain.report import Measured
-from graft_server.encoding.waiting import Arrays
+from graft_server.encoding.fair_queue import Arrays
 from graft_server.evaluation.answered import Answered
 from graft_server.serving.predictor import Predictor, named
 from graft_server.serving.trained_on import NearCopies, TrainedOn

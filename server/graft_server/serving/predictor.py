@@ -20,8 +20,8 @@ from graft_server.domain.prediction import Prediction, Selector, Timings
 from graft_server.domain.views import POOLED
 from graft_server.encoding.batcher import Encoded
 from graft_server.encoding.encoder import Features
+from graft_server.encoding.fair_queue import Arrays
 from graft_server.encoding.queueing import Lane
-from graft_server.encoding.waiting import Arrays
 from graft_server.heads.novelty import ABSTAIN_ABOVE, NOVELTY
 from graft_server.serving.interim import Interim, InterimHeads
 from graft_server.serving.response_cache import ResponseCache

@@ -33,7 +33,7 @@ from graft_server.encoding.trunks import Trunks
 from graft_server.encoding.tuned_layers import TunedLayersRef
 from graft_server.heads import Head, HeadOutput, decode
 from graft_server.serving import in_use
-from graft_server.serving.held import Held, bytes_of
+from graft_server.serving.head_cache import HeadCache, bytes_of
 from graft_server.serving.reports import Reports
 from graft_server.serving.trained_on import TrainedOn, read_trained_on
 from graft_server.sharing.background import Watchdog, paced, survived
@@ -108,7 +108,7 @@ class Versions:
         self._objects = objects
         self._catalogue = catalogue
         self._trunks = trunks
-        self._held: Held[ServedVersion] = Held(most_bytes)
+        self._held: HeadCache[ServedVersion] = HeadCache(most_bytes)
         self._loading: dict[str, asyncio.Task[ServedVersion]] = {}
         self._watchdog = Watchdog("following the catalogue", _log, on_followed)
         self._checked = catalogue.snapshot

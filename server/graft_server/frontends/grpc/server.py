@@ -14,14 +14,14 @@ from graft_server.api.adaptations import AdaptationApi
 from graft_server.api.models import ModelApi
 from graft_server.api.predictions import PredictionApi
 from graft_server.domain.errors import StoreError
-from graft_server.frontends.grpc.adaptation import AdaptationService
 from graft_server.frontends.grpc.calls import Calls
 from graft_server.frontends.grpc.handlers import add_service
-from graft_server.frontends.grpc.health import HealthService
 from graft_server.frontends.grpc.listening import SocketFile, require_usable, shown
-from graft_server.frontends.grpc.model import ModelService
-from graft_server.frontends.grpc.prediction import PredictionService
-from graft_server.frontends.grpc.reflection import add_reflection
+from graft_server.frontends.grpc.services.adaptation import AdaptationService
+from graft_server.frontends.grpc.services.health import HealthService
+from graft_server.frontends.grpc.services.model import ModelService
+from graft_server.frontends.grpc.services.prediction import PredictionService
+from graft_server.frontends.grpc.services.reflection import add_reflection
 from graft_server.frontends.grpc.sizes import MAX_REQUEST_BYTES, MAX_TRANSPORTED_METADATA_BYTES
 
 _ADAPTATION = adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"]

@@ -14,6 +14,7 @@ import pytest
 from graft_server.backbones.text.packing import cost
 from graft_server.domain.caller import Caller, new_call
 from graft_server.domain.errors import OverloadError
+from graft_server.encoding.fair_queue import PASSED_OVER, TURN, Submission
 from graft_server.encoding.queueing import (
     LOOKAHEAD,
     SHARE,
@@ -24,7 +25,6 @@ from graft_server.encoding.queueing import (
     admission,
     next_batch,
 )
-from graft_server.encoding.waiting import PASSED_OVER, TURN, Submission
 
 PRICE = partial(cost, dimension=384)
 NOW = 1_000.0

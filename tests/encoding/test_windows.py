@@ -13,7 +13,7 @@ from graft_server.domain.errors import DeadlineError
 from graft_server.domain.examples import Input
 from graft_server.encoding.parts import PART_INPUTS, in_parts
 from graft_server.encoding.queueing import Limits
-from graft_server.encoding.rooms import PARTS, Rooms
+from graft_server.encoding.windows import PARTS, Windows
 
 LIMITS = Limits(100, 2)
 
@@ -54,15 +54,15 @@ def inputs(count: int, size: int = 10) -> list[Input]:
     return [Input(f"{n:0{size + n % 3}}") for n in range(count)]
 
 
-def ask(rooms: Rooms, caller: Caller, asked: Sequence[Input], work: Any) -> asyncio.Task[Any]:
-    return asyncio.create_task(in_parts(rooms, caller, asked, lambda it: it.size, work))
+def ask(windows: Windows, caller: Caller, asked: Sequence[Input], work: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(in_parts(windows, caller, asked, lambda it: it.size, work))
 
 
 def test_a_small_request_is_one_part():
     async def scenario() -> None:
         work, asked = Work(), inputs(5)
         work.go_on.set()
-        found = await in_parts(Rooms(LIMITS), new_call(), asked, lambda it: it.size, work)
+        found = await in_parts(Windows(LIMITS), new_call(), asked, lambda it: it.size, work)
         assert found == [(list(range(5)), [it.text for it in asked])]
         assert work.opened == [True]
 
@@ -71,19 +71,19 @@ def test_a_small_request_is_one_part():
 
 def test_a_large_request_enters_as_room_comes_and_every_input_is_answered_at_its_place():
     async def scenario() -> None:
-        rooms, work, asked, caller = Rooms(LIMITS), Work(), inputs(2_000), new_call()
-        task = ask(rooms, caller, asked, work)
+        windows, work, asked, caller = Windows(LIMITS), Work(), inputs(2_000), new_call()
+        task = ask(windows, caller, asked, work)
         await turns()
         held = sum(map(len, work.parts))
         assert 0 < held < 200, "the rest waits outside"
-        assert rooms.held(caller) <= rooms.most
+        assert windows.held(caller) <= windows.most
         work.go_on.set()
         answers = {place: it for places, part in await task for place, it in zip(places, part, strict=True)}
         assert [answers[place] for place in range(2_000)] == [it.text for it in asked]
-        assert work.most <= rooms.most
+        assert work.most <= windows.most
         assert work.opened == [True] + [False] * (len(work.parts) - 1)
         assert max(map(len, work.parts)) <= PART_INPUTS
-        assert rooms.callers == 0
+        assert windows.callers == 0
 
     run(scenario())
 
@@ -93,7 +93,7 @@ def test_inputs_of_a_part_are_of_like_length():
         work = Work()
         work.go_on.set()
         asked = [Input("x" * (1 + 37 * n % 97)) for n in range(500)]
-        await in_parts(Rooms(LIMITS), new_call(), asked, lambda it: it.size, work)
+        await in_parts(Windows(LIMITS), new_call(), asked, lambda it: it.size, work)
         longest = [max(it.size for it in part) for part in work.parts]
         shortest = [min(it.size for it in part) for part in work.parts]
         assert all(longest[n] <= shortest[n + 1] for n in range(len(longest) - 1))
@@ -103,9 +103,9 @@ def test_inputs_of_a_part_are_of_like_length():
 
 def test_an_input_larger_than_a_room_is_a_part_of_its_own():
     async def scenario() -> None:
-        rooms, work = Rooms(LIMITS), Work()
+        windows, work = Windows(LIMITS), Work()
         work.go_on.set()
-        found = await in_parts(rooms, new_call(), [Input("x" * 10_000)] * 3, lambda it: it.size, work)
+        found = await in_parts(windows, new_call(), [Input("x" * 10_000)] * 3, lambda it: it.size, work)
         assert [places for places, _ in found] == [[0], [1], [2]]
         assert work.most == 10_000, "one at a time"
 
@@ -115,16 +115,16 @@ def test_an_input_larger_than_a_room_is_a_part_of_its_own():
 def test_of_many_callers_each_holds_less():
     async def scenario() -> None:
         limits = Limits(100, 2, queued_length=8_000)
-        rooms, work = Rooms(limits), Work()
+        windows, work = Windows(limits), Work()
         many = [new_call() for _ in range(20)]
-        tasks = [ask(rooms, caller, inputs(1_000), work) for caller in many]
+        tasks = [ask(windows, caller, inputs(1_000), work) for caller in many]
         await turns(100)
-        assert rooms.part < rooms.held(many[0]) <= rooms.most
-        assert 0 < rooms.held(many[-1]) <= rooms.part
-        assert sum(map(rooms.held, many)) <= 1.5 * limits.queued_length
+        assert windows.part < windows.held(many[0]) <= windows.most
+        assert 0 < windows.held(many[-1]) <= windows.part
+        assert sum(map(windows.held, many)) <= 1.5 * limits.queued_length
         work.go_on.set()
         await asyncio.gather(*tasks)
-        assert rooms.callers == 0
+        assert windows.callers == 0
 
     run(scenario())
 
@@ -132,11 +132,11 @@ def test_of_many_callers_each_holds_less():
 def test_requests_of_a_stream_wait_beyond_its_share_and_others_enter_meanwhile():
     async def scenario() -> None:
         limits = Limits(100, 2, queued_requests=8)
-        rooms, work, stream = Rooms(limits), Work(), new_call()
-        tasks = [ask(rooms, stream, inputs(1), work) for _ in range(30)]
+        windows, work, stream = Windows(limits), Work(), new_call()
+        tasks = [ask(windows, stream, inputs(1), work) for _ in range(30)]
         await turns()
         assert len(work.parts) == limits.queued_requests // 2
-        other = ask(rooms, new_call(), inputs(1), work)
+        other = ask(windows, new_call(), inputs(1), work)
         await turns()
         assert len(work.parts) == limits.queued_requests // 2 + 1
         work.go_on.set()
@@ -147,10 +147,10 @@ def test_requests_of_a_stream_wait_beyond_its_share_and_others_enter_meanwhile()
 
 def test_parts_of_one_caller_enter_in_the_order_in_which_they_came():
     async def scenario() -> None:
-        rooms, caller, entered = Rooms(LIMITS), new_call(), []
+        windows, caller, entered = Windows(LIMITS), new_call(), []
 
         async def hold(number: int) -> None:
-            async with rooms.place(caller, rooms.most):
+            async with windows.place(caller, windows.most):
                 entered.append(number)
                 await turns(3)
 
@@ -163,29 +163,29 @@ def test_parts_of_one_caller_enter_in_the_order_in_which_they_came():
 @pytest.mark.parametrize("when", ["as it waits", "as it is let in"])
 def test_who_leaves_as_it_waits_keeps_no_room(when):
     async def scenario() -> None:
-        rooms, caller = Rooms(LIMITS), new_call()
-        await rooms.enter(caller, rooms.most, opens=True)
-        waiting = [asyncio.create_task(rooms.enter(caller, rooms.most, opens=True)) for _ in range(2)]
+        windows, caller = Windows(LIMITS), new_call()
+        await windows.enter(caller, windows.most, opens=True)
+        waiting = [asyncio.create_task(windows.enter(caller, windows.most, opens=True)) for _ in range(2)]
         await turns(2)
         if when == "as it waits":
             waiting[0].cancel()
             await turns(2)
-            rooms.leave(caller, rooms.most, opens=True)
+            windows.leave(caller, windows.most, opens=True)
         else:
-            rooms.leave(caller, rooms.most, opens=True)
+            windows.leave(caller, windows.most, opens=True)
             waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
         assert waiting[0].cancelled()
         await waiting[1]
-        rooms.leave(caller, rooms.most, opens=True)
-        assert rooms.callers == 0
+        windows.leave(caller, windows.most, opens=True)
+        assert windows.callers == 0
 
     run(scenario())
 
 
 def test_after_an_error_nothing_of_the_request_enters_and_its_room_is_given_back():
     async def scenario() -> None:
-        rooms, parts = Rooms(LIMITS), 0
+        windows, parts = Windows(LIMITS), 0
 
         async def work(_inputs: Sequence[Input], _opens: bool) -> None:
             nonlocal parts
@@ -195,22 +195,22 @@ def test_after_an_error_nothing_of_the_request_enters_and_its_room_is_given_back
                 raise DeadlineError
 
         with pytest.raises(DeadlineError):
-            await in_parts(rooms, new_call(), inputs(3_000), lambda it: it.size, work)
+            await in_parts(windows, new_call(), inputs(3_000), lambda it: it.size, work)
         assert parts <= 3 * PARTS
-        assert rooms.callers == 0
+        assert windows.callers == 0
 
     run(scenario())
 
 
 def test_a_caller_who_leaves_ends_all_parts_of_its_request():
     async def scenario() -> None:
-        rooms, work = Rooms(LIMITS), Work()
-        task = ask(rooms, new_call(), inputs(3_000), work)
+        windows, work = Windows(LIMITS), Work()
+        task = ask(windows, new_call(), inputs(3_000), work)
         await turns()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
-        assert rooms.callers == 0
+        assert windows.callers == 0
 
     run(scenario())
 
@@ -218,7 +218,7 @@ def test_a_caller_who_leaves_ends_all_parts_of_its_request():
 @pytest.mark.parametrize("steps", range(4))
 def test_a_caller_who_leaves_before_its_parts_have_begun_keeps_no_room(steps):
     async def scenario() -> None:
-        rooms, work, loop = Rooms(LIMITS), Work(), asyncio.get_running_loop()
+        windows, work, loop = Windows(LIMITS), Work(), asyncio.get_running_loop()
 
         def leave_after(left: int) -> None:
             if left:
@@ -226,24 +226,24 @@ def test_a_caller_who_leaves_before_its_parts_have_begun_keeps_no_room(steps):
             else:
                 task.cancel()
 
-        task = ask(rooms, new_call(), inputs(60), work)
+        task = ask(windows, new_call(), inputs(60), work)
         leave_after(steps)
         await asyncio.gather(task, return_exceptions=True)
         await turns()
         assert task.cancelled()
-        assert rooms.callers == 0
+        assert windows.callers == 0
 
     run(scenario())
 
 
 def test_a_caller_whose_parts_have_ended_holds_nothing_whatever_their_lengths_were():
-    rooms, caller = Rooms(LIMITS), new_call()
+    windows, caller = Windows(LIMITS), new_call()
 
     async def scenario() -> None:
         for length in (0.1, 0.2, 0.3):
-            await rooms.enter(caller, length, opens=False)
+            await windows.enter(caller, length, opens=False)
         for length in (0.1, 0.2, 0.3):
-            rooms.leave(caller, length, opens=False)
+            windows.leave(caller, length, opens=False)
 
     run(scenario())
-    assert rooms.callers == 0
+    assert windows.callers == 0

@@ -22,7 +22,7 @@ _HALF = 2
 
 
 @dataclass(slots=True, eq=False)
-class _Room:
+class _Window:
     """What one caller holds, and what waits until it holds less."""
 
     length: float = 0.0
@@ -31,12 +31,12 @@ class _Room:
     waiting: deque[tuple[asyncio.Future[None], float, bool]] = field(default_factory=deque)
 
 
-class Rooms:
-    """A room for each caller. Belongs to one event loop."""
+class Windows:
+    """A window for each caller, as in flow control. Belongs to one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._rooms: dict[Caller, _Room] = {}
+        self._windows: dict[Caller, _Window] = {}
         # What is being encoded, what the next batches are chosen from, and as much again that is being prepared.
         self.most = min(
             2.0 * (limits.workers + LOOKAHEAD) * limits.budget, limits.queued_length / (_HALF * PARTS)
@@ -48,12 +48,12 @@ class Rooms:
     @property
     def callers(self) -> int:
         """The number of callers that hold something."""
-        return len(self._rooms)
+        return len(self._windows)
 
     def held(self, caller: Caller) -> float:
         """Returns the length that a caller holds."""
-        room = self._rooms.get(caller)
-        return room.length if room else 0.0
+        window = self._windows.get(caller)
+        return window.length if window else 0.0
 
     @asynccontextmanager
     async def place(self, caller: Caller, length: float, *, opens: bool = True) -> AsyncIterator[None]:
@@ -72,55 +72,55 @@ class Rooms:
 
     async def enter(self, caller: Caller, length: float, *, opens: bool) -> None:
         """Waits for room, and takes it; see `place`."""
-        room = self._rooms.setdefault(caller, _Room())
-        if not room.waiting and self._fits(room, length, opens=opens):
-            _take(room, length, opens=opens)
+        window = self._windows.setdefault(caller, _Window())
+        if not window.waiting and self._fits(window, length, opens=opens):
+            _take(window, length, opens=opens)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (turn, length, opens)
-        room.waiting.append(entry)
+        window.waiting.append(entry)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                if entry in room.waiting:
-                    room.waiting.remove(entry)
-                self._admit(caller, room)
+                if entry in window.waiting:
+                    window.waiting.remove(entry)
+                self._admit(caller, window)
             else:  # it was let in in the same moment
                 self.leave(caller, length, opens=opens)
             raise
 
     def leave(self, caller: Caller, length: float, *, opens: bool) -> None:
         """Gives room back."""
-        room = self._rooms[caller]
-        room.parts -= 1
-        room.requests -= opens
+        window = self._windows[caller]
+        window.parts -= 1
+        window.requests -= opens
         # Sums of fractions do not come back to 0.
-        room.length = room.length - length if room.parts else 0.0
-        self._admit(caller, room)
+        window.length = window.length - length if window.parts else 0.0
+        self._admit(caller, window)
 
-    def _admit(self, caller: Caller, room: _Room) -> None:
-        while room.waiting:
-            turn, length, opens = room.waiting[0]
+    def _admit(self, caller: Caller, window: _Window) -> None:
+        while window.waiting:
+            turn, length, opens = window.waiting[0]
             if not turn.cancelled():
-                if not self._fits(room, length, opens=opens):
+                if not self._fits(window, length, opens=opens):
                     return
-                _take(room, length, opens=opens)
+                _take(window, length, opens=opens)
                 turn.set_result(None)
-            room.waiting.popleft()
-        if not room.parts:
-            self._rooms.pop(caller, None)
+            window.waiting.popleft()
+        if not window.parts:
+            self._windows.pop(caller, None)
 
-    def _fits(self, room: _Room, length: float, *, opens: bool) -> bool:
-        if not room.parts:
+    def _fits(self, window: _Window, length: float, *, opens: bool) -> bool:
+        if not window.parts:
             return True
-        limits, share = self._limits, _HALF * len(self._rooms)
-        if room.length + length > min(self.most, limits.queued_length / share):
+        limits, share = self._limits, _HALF * len(self._windows)
+        if window.length + length > min(self.most, limits.queued_length / share):
             return False
-        return not opens or room.requests < max(1, limits.queued_requests // share)
+        return not opens or window.requests < max(1, limits.queued_requests // share)
 
 
-def _take(room: _Room, length: float, *, opens: bool) -> None:
-    room.length += length
-    room.parts += 1
-    room.requests += opens
+def _take(window: _Window, length: float, *, opens: bool) -> None:
+    window.length += length
+    window.parts += 1
+    window.requests += opens

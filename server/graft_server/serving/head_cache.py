@@ -17,7 +17,7 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Held(Generic[T]):
+class HeadCache(Generic[T]):
     """Values by key within a bound of bytes. Belongs to one event loop."""
 
     def __init__(self, most_bytes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graft_server.api.alive import alive, waiting
+from graft_server.api.keep_alive import alive, waiting
 from graft_server.domain.stream import Activity
 
 SOON = 0.001

@@ -20,7 +20,7 @@ def keep_alive_s(bound_s: float) -> float:
     return min(KEEP_ALIVE_S, bound_s / _SIGNS_IN_BOUND)
 
 
-class Patience:
+class ProgressTimeout:
     """Ends a stream that makes no progress."""
 
     def __init__(
@@ -109,15 +109,15 @@ class Patience:
 class Cursor:
     """Where a stream of answers is, over however many calls it takes: what to ask for next, and how long to wait."""
 
-    def __init__(self, patience: Patience, timeout_s: float | None = None) -> None:
+    def __init__(self, progress_timeout: ProgressTimeout, timeout_s: float | None = None) -> None:
         """Begins a stream.
 
         Args:
-            patience: What bounds its waiting.
+            progress_timeout: What bounds its waiting.
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
         """
-        self.patience = patience
-        self._ends = None if timeout_s is None else patience.now + timeout_s
+        self.progress_timeout = progress_timeout
+        self._ends = None if timeout_s is None else progress_timeout.now + timeout_s
 
     def request(self) -> Any:
         """The request of the next call."""
@@ -125,7 +125,7 @@ class Cursor:
 
     def deadline_s(self) -> float | None:
         """The deadline of the next call, in seconds; None: there is none."""
-        return None if self._ends is None else max(0.0, self._ends - self.patience.now)
+        return None if self._ends is None else max(0.0, self._ends - self.progress_timeout.now)
 
     def broken(self, error: GraftError) -> float:
         """Takes in the failure of a call and returns how long to wait before the next, in seconds.
@@ -133,4 +133,4 @@ class Cursor:
         Raises:
             GraftError: There is no point in another.
         """
-        return self.patience.broken(error)
+        return self.progress_timeout.broken(error)

@@ -277,7 +277,7 @@ class Identity(Member):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class FairQueue:
     """The rows of one lane."""
 
     identities: Rotation[Identity] = field(default_factory=Rotation)
@@ -442,7 +442,7 @@ FAR_MORE = 2
 """Who holds more than so many times what a newcomer asks for gives way to it in a full queue."""
 
 
-def displaced(waiting: Waiting, caller: Caller, length: float) -> Submission | None:
+def displaced(waiting: FairQueue, caller: Caller, length: float) -> Submission | None:
     """Returns the request that gives way to a newcomer's in a full queue; None: there is none.
 
     It is the newest of the largest requests, of which nothing was encoded yet, of the identity that holds far more
@@ -468,7 +468,7 @@ def displaced(waiting: Waiting, caller: Caller, length: float) -> Submission | N
     return submission if several and theirs > FAR_MORE * mine else None
 
 
-def asks_far_less(waiting: Waiting, caller: Caller, length: float) -> bool:
+def asks_far_less(waiting: FairQueue, caller: Caller, length: float) -> bool:
     """Returns whether somebody else holds far more than a newcomer asks for; see `displaced` for the arguments."""
     own = waiting.identities.members.get(caller.identity)
     mine = length + (0 if own is None else own.length)
