@@ -8,6 +8,7 @@
     ├── StateError          the request could work in another state of the system
     ├── OverloadError       try again later
     ├── DrainingError       this server is going away: try another
+    ├── AgedError           the call has lasted for as long as its connection may: call again
     ├── IdleError           the call was idle, and its place is needed: call again
     ├── DeadlineError       the caller's deadline passed before the work was done
     └── FaultError          something broke here; the caller did nothing wrong
