@@ -166,5 +166,9 @@ class Trunks:
                 raise result
 
     async def close(self) -> None:
-        """Closes all trunks."""
+        """Closes all trunks, and opens none any more."""
+        opening = list(self._opening.values())
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
         await asyncio.gather(*(trunk.close() for trunk in (*self, *self._former.values())))
