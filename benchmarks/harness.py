@@ -73,7 +73,9 @@ def server(*flags: str, store: Path | None = None, tree: Path | None = None) -> 
     if tree is not None:
         environment["PYTHONPATH"] = f"{tree / 'server'}{os.pathsep}{tree / 'client'}"
     with tempfile.TemporaryDirectory(prefix="graft-benchmark-") as fresh:
-        command = [sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "graft_server.cli", "serve"]
+        if "--listen" not in flags:
+            command += ["--listen", "127.0.0.1:0"]
         command += ["--store", str(store or Path(fresh) / "store"), "--cache", str(CACHE), *flags]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -87,7 +87,9 @@ def start_server(store: Path, *flags: str, within: Sequence[str] = (), **environ
 
     How to drive the encoder is not measured, which takes seconds at each start on a machine that has other work.
     """
-    command = [*within, sys.executable, "-m", "graft_server.cli", "serve", "--listen", "127.0.0.1:0"]
+    command = [*within, sys.executable, "-m", "graft_server.cli", "serve"]
+    if "--listen" not in flags:
+        command += ["--listen", "127.0.0.1:0"]
     process = subprocess.Popen(
         [*command, "--store", str(store), "--measure-seconds", "0", *flags],
         stdout=subprocess.PIPE,

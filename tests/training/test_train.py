@@ -24,6 +24,7 @@ from graft_server.store.adaptations.keys import features_key
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.versions import read_manifest, read_part
+from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training import train as train_module
 from graft_server.training.contract import Trained, Training
@@ -116,7 +117,7 @@ def test_a_version_reads_back_whole(teach):
     probabilities = head.scores(features(clusters()).astype(np.float32)).probabilities
     assert (probabilities.argmax(axis=1) == np.arange(60) % 3).mean() > 0.95
     assert read_part(teach.objects, ref, manifest, "head.onnx") == to_onnx(head)
-    assert read_part(teach.objects, ref, manifest, "report.json") == msgspec.json.encode(result.report)
+    assert read_part(teach.objects, ref, manifest, "report.json") == stamped(result.report)
     fractions = [it.fraction for it in stages]
     assert list(dict.fromkeys(it.stage for it in stages)) == ["reading", "selecting", "publishing"]
     assert fractions == sorted(fractions)
