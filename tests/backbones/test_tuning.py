@@ -156,7 +156,8 @@ def run(code: str, ground: Any, number: int) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("checkpoint", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpoint", [3, 1])
+@pytest.mark.slow
 def test_one_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(ground, checkpoint):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
@@ -447,6 +448,7 @@ def test_a_tuned_graph_that_computes_something_else_than_torch_is_refused(ground
     assert raised.value.reason == "TUNED_PARITY"
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(ground):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 
@@ -461,6 +463,7 @@ def test_what_does_not_fit_into_memory_is_kept_on_disk_and_gives_the_same(ground
     assert not any("hidden" in it.name for it in on_disk.folder.rglob("*"))
 
 
+@pytest.mark.slow
 def test_kept_states_train_as_computed_ones_do(ground):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415
 

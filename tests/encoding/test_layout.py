@@ -81,6 +81,7 @@ def test_a_layout_that_a_newer_release_remembers_stays_as_it_is(newer, graph, tu
     assert tuned() == layouts.Layout(1, 1, 64)
 
 
+@pytest.mark.slow
 def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, caplog, monkeypatch):
     monkeypatch.setattr(layouts, "_UNDISTURBED", 1.0)
     # Whoever runs the tests may be allowed to write everywhere, but not a file in the place of a folder.
@@ -90,6 +91,7 @@ def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, c
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="tells how long a thread waits")
+@pytest.mark.slow
 def test_what_was_measured_beside_others_is_not_remembered(graph, tuned, caplog):
     mine = os.sched_getaffinity(0)
     one = {min(mine)}

@@ -93,6 +93,7 @@ def stored(client: graft.Client, model: str) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_consumer_that_is_killed_loses_nothing_and_learns_nothing_twice(
     broker: str, server: Any, model: str, intents: list[tuple[str, str]]
 ) -> None:

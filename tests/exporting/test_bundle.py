@@ -241,6 +241,7 @@ def test_a_graph_that_answers_otherwise_is_refused(payload, place):
     assert raised.value.reason == "BUNDLE_PARITY"
 
 
+@pytest.mark.slow
 def test_a_version_whose_examples_are_gone_is_checked_on_random_tokens(payload, place):
     orphan = republished(payload, place, sources=())
     deleted = replace(opened(payload, place)[2].sources[0], adaptation_id="deleted")

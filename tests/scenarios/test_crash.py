@@ -95,6 +95,7 @@ def test_a_commit_of_a_cancelled_adaptation_is_given_up_by_the_next_server(serve
     assert wire.failure(failed.status).reason == "ADAPTATION_CANCELLED"
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment_lose_nothing_and_double_nothing(serve, connect, few):
     rows = few * 4
     for number in range(4):

@@ -215,6 +215,7 @@ def test_what_a_server_that_died_wrote_too_late_is_erased_with_the_rest(serve, c
     assert not places(server.store, traces)
 
 
+@pytest.mark.slow
 def test_a_tuning_keeps_nothing_of_an_erased_person(serve, connect, intents, tokenizer, encoder_cache):
     server = serve(*IMMEDIATELY)
     wire = connect(server)

@@ -147,9 +147,8 @@ class Meanwhile:
             self._act()
 
 
-@pytest.mark.parametrize(
-    ("method", "budget"), [("auto", 3600), pytest.param("partial", None, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("method", "budget"), [("auto", 3600), ("partial", None)])
+@pytest.mark.slow
 def test_cancelling_in_the_middle_keeps_what_was_published_so_far(server, client, intents, method, budget):
     model = f"tests/cancelled-{method}"
     other = graft.Client(server.target)
@@ -176,6 +175,7 @@ def tuned_again(
     return client.adapt("tests/again", rows, method="partial", fine_tuning=SHORT)
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_already_gets_no_frozen_version_before_what_was_asked_for(client, tuned_again):
     assert tuned_again.version == 2
     assert client.version(tuned_again.model).report.tuning is not None
@@ -225,10 +225,11 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(s
     ("fine_tuning", "methods"),
     [
         (SHORT, {"partial"}),
-        pytest.param(graft.FineTuning(epochs=2), {"partial", "full"}, marks=pytest.mark.slow),
+        (graft.FineTuning(epochs=2), {"partial", "full"}),
     ],
     ids=["short", "both"],
 )
+@pytest.mark.slow
 def test_a_server_that_is_killed_while_it_tunes_is_followed_by_one_that_goes_on(
     serve, intents, fine_tuning, methods
 ):
@@ -302,6 +303,7 @@ def test_examples_that_are_features_already_keep_the_frozen_head(client):
     assert any("features of it already" in it for it in report.warnings)
 
 
+@pytest.mark.slow
 def test_a_budget_for_less_than_an_epoch_keeps_the_frozen_head_and_says_so(client, intents):
     result = client.adapt("tests/no-time", intents, method="partial", time_budget=0.001)
     assert (result.report.method, result.report.tuning.ended) == ("frozen", "no_time")

@@ -215,6 +215,7 @@ def test_pairs_are_taught_and_asked_through_the_client_and_the_bundle(wires, mod
     assert [it.truncated for it in served] == [False, False, True, False]
 
 
+@pytest.mark.slow
 def test_layers_are_tuned_on_pairs_and_answer_in_the_bundle_as_they_are_served(wires, model, tmp_path):
     # Every fifth label is wrong, so that a head on frozen features is not perfect already.
     texts = ["the lock", "is stuck", "my bill", "is wrong"]

@@ -280,7 +280,7 @@ class AsyncClient(AsyncRequests):
         timeout: float | None = math.inf,
     ) -> Bundle:
         """Writes a self-contained bundle; see `Client.export`."""
-        with await asyncio.to_thread(BundleWriter, directory) as writer:
+        with BundleWriter(directory) as writer:
             export = Export(
                 model,
                 Selector(version, alias),
@@ -292,10 +292,10 @@ class AsyncClient(AsyncRequests):
             pieces = messages(self._calls, lambda stubs: stubs.models.ExportModel, export)
             async with aclosing(pieces):
                 async for piece in pieces:
-                    told = await asyncio.to_thread(export.receive, piece)
+                    told = await _to_the_end(partial(export.receive, piece))
                     if told is not None and on_progress is not None:
                         on_progress(*told)
-            return await asyncio.to_thread(writer.finish)
+            return await _to_the_end(writer.finish)
 
     def watch(self, model: str, adaptation_id: str, *, from_event: int = 0) -> AsyncIterator[Event]:
         """Follows an adaptation's events, the past ones first; see `Client.watch`."""
@@ -341,6 +341,16 @@ class AsyncClient(AsyncRequests):
                 if exchange.is_last(event):
                     break
         return events
+
+
+async def _to_the_end(function: Callable[[], T]) -> T:
+    """Runs a function in a thread, and waits for its end also where its caller is cancelled: it uses what goes then."""
+    running = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _watching(stubs: Stubs) -> Any:
