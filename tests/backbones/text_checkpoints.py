@@ -110,7 +110,7 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
     bert = {**SMALL, **TOKENS, **PLACES}
     # DeBERTa's. As transformers begins its weights (0.02), what it reads of two texts differs by a thousandth: so
     # little that a head which tells them apart turns the last bit of a feature into 5e-4 of a probability. So it is
-    # with XLM-RoBERTa's first token.
+    # with the first token of BERT and of XLM-RoBERTa.
     disentangled = {
         "initializer_range": 0.2,
         "relative_attention": True,
@@ -121,7 +121,7 @@ def architectures() -> dict[str, tuple[Any, Tokenizer, dict[str, bool]]]:
     return {
         "bert": (BertModel(BertConfig(**bert)), wordpiece(), {}),
         "strange": (BertModel(BertConfig(**bert | {"vocab_size": 4 + len(WORDS)})), strange(), {}),
-        "bert-cls": (BertModel(BertConfig(**bert)), wordpiece(), CLS),
+        "bert-cls": (BertModel(BertConfig(**bert, initializer_range=0.2)), wordpiece(), CLS),
         "electra": (ElectraModel(ElectraConfig(**bert, embedding_size=16)), wordpiece(), {}),
         "roberta": (RobertaModel(RobertaConfig(**bert)), marked, {}),
         "xlm-roberta": (XLMRobertaModel(XLMRobertaConfig(**bert, initializer_range=0.2)), marked, CLS),
