@@ -16,7 +16,6 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import graft
-from benchmarks.harness import Figure, Server, at_most, merged, server, write
+from benchmarks.harness import Figure, Server, at_most, measured, merged, server, write
 from benchmarks.http2 import call_compressed
 from graft.v1 import (
     adaptation_pb2,
@@ -63,8 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
     only = parser.parse_args().only
-    figures = [replace(figure, part=name) for name in only for figure in parts[name]()]
-    write("edge", "The edge of the server", merged("edge", list(parts), figures))
+    write("edge", "The edge of the server", merged("edge", list(parts), measured(parts, only)))
 
 
 def stopping() -> list[Figure]:

@@ -10,13 +10,13 @@ server's budget, and its seconds how long each took.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -26,7 +26,7 @@ import graft
 from benchmarks import callers
 from benchmarks.callers import Callers, Outcome
 from benchmarks.datasets import banking77, few_shot
-from benchmarks.harness import Figure, Server, at_least, at_most, merged, server, write
+from benchmarks.harness import Figure, Server, at_least, at_most, measured, merged, server, write
 from benchmarks.inprocess import backbone, tokenized
 from benchmarks.load import predict_requests, write_requests
 from graft.v1 import prediction_pb2 as pb
@@ -76,7 +76,6 @@ def main() -> None:
     chosen = parser.parse_args()
     data = banking77()
     texts = [data.train[row] for row in np.random.default_rng(0).permutation(len(data.train))]
-    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="graft-benchmark-") as temporary:
         folder = Path(temporary)
         one = write_requests(folder / "one", predict_requests([MODEL], texts[:2_000], 1))
@@ -85,14 +84,7 @@ def main() -> None:
             client.adapt(MODEL, [(data.train[row], data.classes[data.train_labels[row]]) for row in rows])
             workers, budget = _layout(running)
             bench = Bench(running, texts, folder, one, chosen.scale, budget, workers)
-            for name in chosen.only:
-                print(f"--- {name}", flush=True)
-                for figure in parts[name](bench):
-                    print(
-                        f"    {figure.what}: {figure.value:.4g} {figure.unit} ({figure.reference})",
-                        flush=True,
-                    )
-                    figures.append(dataclasses.replace(figure, part=name))
+            figures = measured({name: partial(part, bench) for name, part in parts.items()}, chosen.only)
     if chosen.scale == 1:
         write(
             "fairness",

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -143,6 +143,17 @@ def merged(name: str, parts: Sequence[str], figures: Sequence[Figure]) -> list[F
     earlier = json.loads(path.read_text())["figures"] if path.exists() else []
     kept = [Figure(**it) for it in earlier if it.get("part") in {*parts} - measured]
     return sorted([*kept, *figures], key=lambda it: parts.index(it.part))
+
+
+def measured(parts: Mapping[str, Callable[[], Sequence[Figure]]], chosen: Sequence[str]) -> list[Figure]:
+    """Runs the chosen parts of a benchmark one after the other, and shows each figure as it comes."""
+    figures: list[Figure] = []
+    for name in chosen:
+        print(f"--- {name}", flush=True)
+        for figure in parts[name]():
+            print(f"    {figure.what}: {figure.value:.4g} {figure.unit} ({figure.reference})", flush=True)
+            figures.append(replace(figure, part=name))
+    return figures
 
 
 def at_least(what: str, value: float, least: float, unit: str = "", reference: str = "") -> Figure:

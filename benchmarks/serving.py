@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 import graft
 from benchmarks import load
 from benchmarks.datasets import banking77, few_shot
-from benchmarks.harness import Figure, Server, at_least, at_most, merged, server, write
+from benchmarks.harness import Figure, Server, at_least, at_most, measured, merged, server, write
 from benchmarks.inprocess import backbone, best_loop, one_at_a_time, rate, session, tokenized
 from benchmarks.load import Load, predict_requests, write_requests
 from benchmarks.mlserver.plain import export
@@ -79,7 +80,6 @@ def main() -> None:
     chosen = parser.parse_args().only
     data = banking77()
     texts = [data.test[row] for row in np.random.default_rng(0).permutation(len(data.test))]
-    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="graft-benchmark-") as temporary:
         folder = Path(temporary)
         one = write_requests(folder / "one", predict_requests([MODEL], texts, 1))
@@ -89,14 +89,7 @@ def main() -> None:
             rows = few_shot(data.train_labels, 8, 0)
             client.adapt(MODEL, [(data.train[row], data.classes[data.train_labels[row]]) for row in rows])
             bench = Bench(running, store, client, texts, folder, one, sixteen)
-            for name in chosen:
-                print(f"--- {name}", flush=True)
-                for figure in parts[name](bench):
-                    print(
-                        f"    {figure.what}: {figure.value:.4g} {figure.unit} ({figure.reference})",
-                        flush=True,
-                    )
-                    figures.append(dataclasses.replace(figure, part=name))
+            figures = measured({name: partial(part, bench) for name, part in parts.items()}, chosen)
     write("serving", "Serving on 2 cores, CPU, fp32", merged("serving", list(parts), figures))
 
 
