@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import grpc
 import pytest
+from tests.client import scripted
 
 import graft
 
@@ -22,29 +20,14 @@ ROWS = [(f"text {number}", "label") for number in range(600)]
 """More than two messages of an evaluation."""
 
 
-def scripted_module() -> ModuleType:
-    # Tests are imported by path, so that a module beside them is not importable by name.
-    path = Path(__file__).with_name("scripted.py")
-    spec = importlib.util.spec_from_file_location("scripted", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPTED = scripted_module()
-
-
 @pytest.fixture
 def script() -> Any:
-    return SCRIPTED.Scripted()
+    return scripted.Scripted()
 
 
 @pytest.fixture
 def server(script: Any) -> Iterator[Any]:
-    with SCRIPTED.Server(script) as server:
+    with scripted.Server(script) as server:
         yield server
 
 
@@ -115,8 +98,8 @@ def at_every_stage(kind: str, ends: Callable[[Any], Callable[[Any], None]], fold
     with ExitStack() as stack:
 
         def prepared(call: Callable[[Any, Path], Any], stage: int) -> tuple[Any, Path]:
-            script = SCRIPTED.Scripted()
-            server = stack.enter_context(SCRIPTED.Server(script))
+            script = scripted.Scripted()
+            server = stack.enter_context(scripted.Server(script))
             script.stage, script.ends = stage, ends(server)
             return server, folder / f"{call.__name__}-{stage}"
 
@@ -153,7 +136,7 @@ def made_at_once(kind: str, places: list[tuple[Any, Path]]) -> list[Any]:
 @pytest.mark.parametrize("end", ["silence", "death"])
 def test_every_call_ends_at_every_stage(kind: str, end: str, tmp_path: Path) -> None:
     def ends(server: Any) -> Callable[[Any], None]:
-        return SCRIPTED.silent if end == "silence" else server.dies  # type: ignore[no-any-return]
+        return scripted.silent if end == "silence" else server.dies  # type: ignore[no-any-return]
 
     results = at_every_stage(kind, ends, tmp_path)
     assert {name: it for name, it in results.items() if not isinstance(it, graft.GraftError)} == {}
@@ -174,7 +157,7 @@ def once(ends: Callable[[Any], None]) -> Callable[[Any], None]:
 WHOLE: dict[Callable[[Any, Path], Any], Callable[[Any], bool]] = {
     adapt: lambda it: it.version == 1,
     evaluate: lambda it: (it.version, it.examples) == (7, 600),
-    export: lambda it: {p.name: p.read_bytes() for p in it.files} == SCRIPTED.FILES and it.size == 26,
+    export: lambda it: {p.name: p.read_bytes() for p in it.files} == scripted.FILES and it.size == 26,
     watch: lambda it: [event.number for event in it] == [1, 2, 3],
     predict_stream: lambda it: len(it) == 3,
 }
@@ -182,7 +165,7 @@ WHOLE: dict[Callable[[Any, Path], Any], Callable[[Any], bool]] = {
 
 @both_clients
 def test_every_call_that_breaks_once_at_any_stage_gives_the_whole_result(kind: str, tmp_path: Path) -> None:
-    results = at_every_stage(kind, lambda _: once(SCRIPTED.breaks), tmp_path)
+    results = at_every_stage(kind, lambda _: once(scripted.breaks), tmp_path)
     for call, stage in STAGES:
         if call is not check:  # of a check the server keeps nothing
             assert WHOLE[call](results[f"{call.__name__}-{stage}"]), (call, stage, results)
@@ -192,7 +175,7 @@ def test_every_call_that_breaks_once_at_any_stage_gives_the_whole_result(kind: s
 def test_an_export_asks_for_the_rest_of_the_version_that_it_began_with(
     script: Any, server: Any, kind: str, tmp_path: Path
 ) -> None:
-    script.stage, script.ends = 2, once(SCRIPTED.breaks)
+    script.stage, script.ends = 2, once(scripted.breaks)
     made(kind, server.target, export, tmp_path)
     first, second = script.calls["ExportModel"]
     assert (first.version, list(first.received)) == (0, [])
@@ -205,7 +188,7 @@ def test_an_export_asks_for_the_rest_of_the_version_that_it_began_with(
 def test_an_export_begins_anew_where_an_older_server_sends_everything_again(
     script: Any, server: Any, kind: str, stage: int, tmp_path: Path
 ) -> None:
-    script.stage, script.ends, script.resumes = stage, once(SCRIPTED.breaks), False
+    script.stage, script.ends, script.resumes = stage, once(scripted.breaks), False
     assert WHOLE[export](made(kind, server.target, export, tmp_path))
 
 
@@ -215,14 +198,14 @@ def test_a_call_outlives_the_age_of_its_connection(
     script: Any, kind: str, call: Callable[[Any, Path], Any], tmp_path: Path
 ) -> None:
     """The first call waits for as long as its connection lives, whose age the server limits."""
-    script.stage, script.ends = 2, once(SCRIPTED.silent)
+    script.stage, script.ends = 2, once(scripted.silent)
     ages = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 100))
-    with SCRIPTED.Server(script, *ages) as server:
+    with scripted.Server(script, *ages) as server:
         assert WHOLE[call](made(kind, server.target, call, tmp_path))
 
 
 def test_an_evaluation_sends_an_iterator_again_and_the_same_version(script: Any, server: Any) -> None:
-    script.stage, script.ends = 9, once(SCRIPTED.breaks)
+    script.stage, script.ends = 9, once(scripted.breaks)
     with graft.Client(server.target) as client:
         assert client.evaluate("m", iter(ROWS), alias="live").examples == len(ROWS)
     assert [versions[0] for versions in script.calls["EvaluateModel"]] == [7, 7]
@@ -235,7 +218,7 @@ def test_an_evaluation_keeps_large_examples_with_and_without_room_for_temporary_
     monkeypatch.setattr("graft._client.evaluating._IN_MEMORY", 1000)
     if not room:
         monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    script.stage, script.ends = 9, once(SCRIPTED.breaks)
+    script.stage, script.ends = 9, once(scripted.breaks)
     with graft.Client(server.target) as client:
         assert client.evaluate("m", ROWS).examples == len(ROWS)
 
@@ -265,7 +248,7 @@ class Deaf(grpc.GenericRpcHandler):
 
     def service(self, _: Any) -> Any:
         def hear(_: bytes, context: Any) -> bytes:
-            SCRIPTED.silent(context)
+            scripted.silent(context)
             return b""
 
         return grpc.unary_unary_rpc_method_handler(hear)
@@ -311,7 +294,7 @@ def test_a_client_that_is_closed_during_a_call_raises_its_own_error(
 
     def ends(context: Any) -> None:
         reached.set()
-        SCRIPTED.silent(context)
+        scripted.silent(context)
 
     script.stage, script.ends = 1, ends
     if kind == "blocking":
@@ -340,7 +323,7 @@ def test_a_cancelled_task_stays_cancelled(
 
     def ends(context: Any) -> None:
         reached.set()
-        SCRIPTED.silent(context)
+        scripted.silent(context)
 
     script.stage, script.ends = 1, ends
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import importlib.util
 import json
 import math
 import os
@@ -17,10 +16,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.client.cutting_proxy import Cut, cutting_proxy
 
 import graft
 
@@ -44,27 +43,11 @@ def few(count: int = 24) -> list[tuple[str, str]]:
     ]
 
 
-def proxy_module() -> ModuleType:
-    # Tests are imported by path, so that a module beside them is not importable by name.
-    spec = importlib.util.spec_from_file_location(
-        "cutting_proxy", Path(__file__).with_name("cutting_proxy.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PROXY = proxy_module()
-
-
 def random_cuts(seed: int) -> list[Any]:
     """Six cuts while examples go up (30 kB for what `few(800)` gives), two while answers come down."""
     generator = random.Random(seed)  # noqa: S311
-    up = [PROXY.Cut(generator.randint(200, 12_000), True) for _ in range(6)]
-    down = [PROXY.Cut(generator.randint(200, 800), False) for _ in range(2)]
+    up = [Cut(generator.randint(200, 12_000), True) for _ in range(6)]
+    down = [Cut(generator.randint(200, 800), False) for _ in range(2)]
     return [*up, *down]
 
 
@@ -443,7 +426,7 @@ def test_a_connection_that_breaks_at_random_costs_no_example_and_doubles_none(
 ) -> None:
     rows = few(800)
     rows[100] = ("", "refused")
-    with PROXY.cutting_proxy(target, random_cuts(seed)) as proxy, graft.Client(proxy.target) as shaky:
+    with cutting_proxy(target, random_cuts(seed)) as proxy, graft.Client(proxy.target) as shaky:
         result = shaky.adapt(new_name(), rows)
         assert proxy.broken > 2
     assert result.report.examples == len(rows) - 1
@@ -460,7 +443,7 @@ def test_the_same_for_the_async_client(target: str, seed: int) -> None:
         async with graft.AsyncClient(proxy_target) as shaky:
             return await shaky.adapt(new_name(), rows)
 
-    with PROXY.cutting_proxy(target, random_cuts(seed)) as proxy:
+    with cutting_proxy(target, random_cuts(seed)) as proxy:
         result = asyncio.run(shaky_adapt(proxy.target))
         assert proxy.broken > 2
     assert (result.version, result.report.examples) == (1, len(rows))

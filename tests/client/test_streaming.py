@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -12,28 +11,12 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.client.cutting_proxy import Cut, cutting_proxy
 
 import graft
-
-
-def proxy_module() -> ModuleType:
-    # Tests are imported by path, so that a module beside them is not importable by name.
-    path = Path(__file__).with_name("cutting_proxy.py")
-    spec = importlib.util.spec_from_file_location("cutting_proxy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PROXY = proxy_module()
 
 
 def new_name() -> str:
@@ -50,9 +33,9 @@ def client(server: Any) -> Iterator[graft.Client]:
 def test_a_connection_that_falls_silent_is_noticed_and_costs_no_example(
     server: Any, few: list[tuple[str, str]], upstream: bool
 ) -> None:
-    cuts = [PROXY.Cut(700, upstream, silent=True)]
+    cuts = [Cut(700, upstream, silent=True)]
     with (
-        PROXY.cutting_proxy(server.target, cuts) as proxy,
+        cutting_proxy(server.target, cuts) as proxy,
         graft.Client(proxy.target, keep_alive=1.0) as shaky,
     ):
         result = shaky.adapt(new_name(), few * 20)
@@ -65,7 +48,7 @@ def test_the_async_client_notices_it_too(server: Any, few: list[tuple[str, str]]
         async with graft.AsyncClient(target, keep_alive=1.0) as shaky:
             return await shaky.adapt(new_name(), few * 20)
 
-    with PROXY.cutting_proxy(server.target, [PROXY.Cut(700, upstream=True, silent=True)]) as proxy:
+    with cutting_proxy(server.target, [Cut(700, upstream=True, silent=True)]) as proxy:
         assert asyncio.run(adapt(proxy.target)).report.examples == 20 * len(few)
         assert proxy.broken == 1
 
@@ -79,8 +62,8 @@ def expected() -> list[str]:
 
 @pytest.mark.parametrize("upstream", [True, False])
 def test_bulk_predictions_go_on_where_connections_broke(server: Any, few_model: str, upstream: bool) -> None:
-    cuts = [PROXY.Cut(after, upstream) for after in (900, 1_500, 2_100)]
-    with PROXY.cutting_proxy(server.target, cuts) as proxy, graft.Client(proxy.target) as shaky:
+    cuts = [Cut(after, upstream) for after in (900, 1_500, 2_100)]
+    with cutting_proxy(server.target, cuts) as proxy, graft.Client(proxy.target) as shaky:
         labels = [it.label for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
         assert proxy.broken == len(cuts)
     assert labels == expected()
@@ -91,17 +74,17 @@ def test_bulk_predictions_of_the_async_client_go_on_too(server: Any, few_model: 
         async with graft.AsyncClient(target) as shaky:
             return [it.label async for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
 
-    cuts = [PROXY.Cut(900, True), PROXY.Cut(1_500, False)]
-    with PROXY.cutting_proxy(server.target, cuts) as proxy:
+    cuts = [Cut(900, True), Cut(1_500, False)]
+    with cutting_proxy(server.target, cuts) as proxy:
         labels = asyncio.run(ask(proxy.target))
         assert proxy.broken == len(cuts)
     assert labels == expected()
 
 
 def test_bulk_predictions_go_on_where_a_connection_fell_silent(server: Any, few_model: str) -> None:
-    cuts = [PROXY.Cut(1_500, False, silent=True)]
+    cuts = [Cut(1_500, False, silent=True)]
     with (
-        PROXY.cutting_proxy(server.target, cuts) as proxy,
+        cutting_proxy(server.target, cuts) as proxy,
         graft.Client(proxy.target, keep_alive=1.0) as shaky,
     ):
         labels = [it.label for it in shaky.predict_stream(few_model, TEXTS, chunk_size=4)]
