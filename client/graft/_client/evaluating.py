@@ -13,8 +13,7 @@ import tempfile
 from typing import IO, Final
 
 from graft._client.operations import Selector
-from graft._transport.progress_timeout import ProgressTimeout
-from graft.errors import GraftError
+from graft._transport.progress_timeout import ManyCalls, ProgressTimeout
 from graft.v1 import model_pb2, types_pb2
 
 _IN_MEMORY: Final = 16 * 1024 * 1024
@@ -23,7 +22,7 @@ AHEAD: Final = 4
 """Messages that are prepared before the transport takes them."""
 
 
-class Evaluation:
+class Evaluation(ManyCalls):
     """The messages of one evaluation. Its driver owns the lock, if it needs one."""
 
     def __init__(
@@ -45,10 +44,10 @@ class Evaluation:
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
         """
         first = model_pb2.EvaluateModelRequest(model=model, **Selector(version).fields())
-        self._progress_timeout = ProgressTimeout(
+        progress_timeout = ProgressTimeout(
             "sign of the evaluation", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )
-        self._ends = None if timeout_s is None else self._progress_timeout.now + timeout_s
+        super().__init__(progress_timeout, timeout_s)
         self._kept = _Kept()
         self._kept.add(first.SerializeToString())
         self._most_taken = 0
@@ -71,7 +70,7 @@ class Evaluation:
 
     def _caught_up(self) -> None:
         if self._most_taken >= self._kept.count:
-            self._progress_timeout.progressed()  # until here it was the examples that were waited for
+            self.progress_timeout.progressed()  # until here it was the examples that were waited for
 
     @property
     def has_room(self) -> bool:
@@ -90,7 +89,7 @@ class Evaluation:
         self._taken += 1
         if self._taken > self._most_taken:
             self._most_taken = self._taken
-            self._progress_timeout.progressed()
+            self.progress_timeout.progressed()
         return model_pb2.EvaluateModelRequest.FromString(message)
 
     @property
@@ -98,25 +97,13 @@ class Evaluation:
         """Whether the call has every message."""
         return self._ended and self._taken >= self._kept.count
 
-    def deadline_s(self) -> float | None:
-        """The deadline of the next call, in seconds; None: there is none."""
-        return None if self._ends is None else max(0.0, self._ends - self._progress_timeout.now)
-
     def left_s(self) -> float:
         """How long to wait for the server, in seconds.
 
         Raises:
             UnavailableError: It did not take a message, or answer, for too long.
         """
-        return self._progress_timeout.left_s()
-
-    def broken(self, error: GraftError) -> float:
-        """Takes in the failure of a call and returns how long to wait before the next, in seconds.
-
-        Raises:
-            GraftError: There is no point in another.
-        """
-        return self._progress_timeout.broken(error)
+        return self.progress_timeout.left_s()
 
     def close(self) -> None:
         """Lets go of what was kept."""

@@ -106,11 +106,11 @@ class ProgressTimeout:
         return min(max(self._backoff.next_s(), error.retry_after or 0.0), limit_s - waited_s)
 
 
-class Cursor:
-    """Where a stream of answers is, over however many calls it takes: what to ask for next, and how long to wait."""
+class ManyCalls:
+    """What one caller asks for, over however many calls it takes: how long to wait, and when to give up."""
 
     def __init__(self, progress_timeout: ProgressTimeout, timeout_s: float | None = None) -> None:
-        """Begins a stream.
+        """Begins.
 
         Args:
             progress_timeout: What bounds its waiting.
@@ -118,10 +118,6 @@ class Cursor:
         """
         self.progress_timeout = progress_timeout
         self._ends = None if timeout_s is None else progress_timeout.now + timeout_s
-
-    def request(self) -> Any:
-        """The request of the next call."""
-        raise NotImplementedError
 
     def deadline_s(self) -> float | None:
         """The deadline of the next call, in seconds; None: there is none."""
@@ -134,3 +130,11 @@ class Cursor:
             GraftError: There is no point in another.
         """
         return self.progress_timeout.broken(error)
+
+
+class Cursor(ManyCalls):
+    """Where a stream of answers is: what to ask for next."""
+
+    def request(self) -> Any:
+        """The request of the next call."""
+        raise NotImplementedError
