@@ -253,15 +253,18 @@ class Batcher:
             caller: Whose request it is.
             length: The length of its first part, as far as it is known.
         """
+        self._admitted(caller, length)
+
+    def _admitted(self, caller: Caller, length: float) -> Submission | None:
+        """Returns what gives way to a request, if anything has to; raises OverloadError if the request is refused."""
         found = admission(self._queues, self._limits, caller, length)
         if isinstance(found, OverloadError):
             raise found
+        return found
 
     def _make_room(self, caller: Caller, length: int) -> None:
         """Refuses what has to give way to a request; raises OverloadError if that is the request itself."""
-        found = admission(self._queues, self._limits, caller, length)
-        if isinstance(found, OverloadError):
-            raise found
+        found = self._admitted(caller, length)
         if found is not None:
             answer = self._unanswered.get(found)
             if answer is not None:
