@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, Origin, Row
 from graft._data_files.targets import target_of
 from graft._records.examples import Example, Input, TextPair
 from graft._records.media import media_message, unusable
+from graft._records.shapes import features_of, is_array
 
 _HEAD_BYTES: Final = 64
 """Where a file's kind is."""
 
 
-def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -> Example:
+def example_of(
+    data: Origin, row: Row, columns: Columns, *, opened: bool = True, given: Input | None = None
+) -> Example:
     """Returns the example of a row.
 
     Args:
@@ -23,13 +28,14 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
         row: The row.
         columns: Which columns hold what.
         opened: Whether a file that the row names is looked into; if not, it is read when it is sent.
+        given: The input, where it is known.
 
     Raises:
         RowError: A column is missing, a value has the wrong type, or a file is no image or clip.
     """
     cells = Cells(data.name, row, columns.decimal)
     return Example(
-        input=_input(data, cells, columns, opened=opened),
+        input=input_of(data, row, columns, opened=opened) if given is None else given,
         **target_of(cells, columns),
         id=cells.attribute(columns.id),
         weight=cells.number(columns.weight) if columns.weight else None,
@@ -39,7 +45,13 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
     )
 
 
-def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:
+def input_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -> Input:
+    """Returns the input of a row.
+
+    Raises:
+        RowError: It is missing, or is none; or a file is no image or clip.
+    """
+    cells = Cells(data.name, row, columns.decimal)
     value = cells.value(columns.input)
     if isinstance(value, bytes):
         return _content(cells, columns, value)
@@ -50,10 +62,31 @@ def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Inp
         if value["bytes"] is not None:
             return _content(cells, columns, value["bytes"])
         return _file(data, cells, columns, str(value["path"]), opened=opened)
+    if isinstance(value, os.PathLike):
+        return _file(data, cells, columns, os.fspath(value), opened=opened)
+    if (found := _in_memory(cells, columns, value)) is not None:
+        return found
     text = cells.text(columns.input)
     if columns.path:
         return _file(data, cells, columns, text, opened=opened)
     return TextPair(text, cells.text(columns.second)) if columns.second else text
+
+
+def _in_memory(cells: Cells, columns: Columns, value: Any) -> Input | None:
+    """The input that an object of a program is: a pair, features, or a picture of Pillow; None for others."""
+    if isinstance(value, TextPair):
+        return value
+    if is_array(value) and value.ndim:
+        try:
+            features_of(value)
+        except (TypeError, ValueError) as error:
+            raise cells.wrong(columns.input, str(error)) from None
+        return value
+    if not isinstance(value, str) and any(it.__module__ == "PIL.Image" for it in type(value).__mro__):
+        content = io.BytesIO()
+        value.save(content, "PNG")
+        return content.getvalue()
+    return None
 
 
 def _content(cells: Cells, columns: Columns, content: bytes) -> bytes:

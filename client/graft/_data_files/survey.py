@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Final
 
 from graft._data_files.absent import Absent
@@ -14,7 +15,7 @@ from graft._data_files.examples import example_of
 from graft._data_files.targets import CODE, labels_in
 from graft._records.id_use import IdUse
 from graft._records.list_cells import list_of
-from graft._records.targets import is_collection, is_missing
+from graft._records.targets import is_collection, is_missing, plain
 from graft._records.task_guess import Guess, TaskGuess
 
 _MAX_CELLS: Final = 1_000_000
@@ -73,7 +74,7 @@ class Survey:
         if self._columns.labels_from:
             return
         cells = Cells(self._origin.name, row)
-        value = cells.value(self._columns.target) if cells.has(self._columns.target) else None
+        value = plain(cells.value(self._columns.target)) if cells.has(self._columns.target) else None
         if is_missing(value) or (isinstance(value, str) and self._columns.value and is_no_number(value)):
             self.missing += 1
         elif isinstance(value, str):
@@ -215,7 +216,7 @@ def look(rows: Iterable[Row | RowError], survey: Survey) -> None:
 
 
 def _may_tell(value: Any) -> bool:
-    return isinstance(value, Mapping | str | int | float) or is_collection(value)
+    return isinstance(value, Mapping | str | int | float | Decimal) or is_collection(value)
 
 
 def _is_fraction(cell: str) -> bool:

@@ -1,0 +1,227 @@
+"""The examples and inputs of a table: it is looked at first, then each row becomes one example, or is refused alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from graft._data_files.absent import Absent
+from graft._data_files.cells import Cells
+from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.examples import example_of, input_of
+from graft._data_files.survey import Survey, look
+from graft._records.examples import MAX_MESSAGE_BYTES, Example, Input
+from graft._records.targets import is_missing
+from graft._streams.look_ahead import LookAhead
+from graft._tables.options import Asked, as_arguments
+from graft._tables.sources import Source
+
+_LOOK_ROWS: Final = 1_000
+"""The most rows of a stream that are looked at before the first is sent."""
+_MOST_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
+"""Larger files do not fit into a message, with what goes beside them."""
+_MOST_REFUSED: Final = 10_000
+"""The most refused rows whose reasons are kept."""
+
+
+class TableRows:
+    """The rows of a table on their way to the server, each in its place.
+
+    A row that is no example stands as one without an input, which the server refuses alone: so the number of an example
+    at the server is that of its row, also where a call is repeated.
+
+    Attributes:
+        source: The table.
+        notes: What was found, in sentences, with what overrules it.
+        refused: By their places, the first rows that are no examples, with the reason.
+        refused_count: How many rows are no examples.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.notes: tuple[str, ...] = ()
+        self.refused: dict[int, RowError] = {}
+        self.refused_count = 0
+        self._lines: dict[int, int] = {}
+        self._count = 0
+
+    def place(self, index: int) -> str:
+        """Names the row of the example with this number, from 0."""
+        return self.source.place(self._lines.get(index, index))
+
+    def _take(self, row: Row | RowError) -> None:
+        if row.line != self._count:
+            self._lines[self._count] = row.line
+        self._count += 1
+
+    def _refuse(self, error: RowError) -> None:
+        self.refused_count += 1
+        if len(self.refused) < _MOST_REFUSED:
+            self.refused[self._count - 1] = error
+
+
+class TableExamples(TableRows):
+    """The examples of a table.
+
+    Attributes:
+        task: The task, as it was named, or as the targets tell; "" if nothing tells.
+    """
+
+    def __init__(
+        self, source: Source, asked: Asked, *, task: str, id_repeats: str = "", checked: bool = False
+    ) -> None:
+        """Looks at a table: at all of it, or at the first rows of a stream.
+
+        Args:
+            source: The table.
+            asked: What the caller says of its columns.
+            task: The task that the caller names; "" for none.
+            id_repeats: "replace" allows that rows of the same id replace each other.
+            checked: Whether ids that lose rows are only told.
+
+        Raises:
+            DataError: It has no such column.
+            ValueError: Ids stand for several rows, and nothing allows that.
+        """
+        super().__init__(source)
+        columns = _fitted(source, asked.columns)
+        survey = Survey(source, columns)
+        self._rows = source.rows()
+        self._first: list[Row | RowError] = []
+        if source.whole:
+            look(source.rows(), survey)
+            with _arguments():
+                survey.absent.require()
+        else:
+            self._look_ahead(survey)
+        if columns.id is not None and survey.ids.lossy and not (checked or id_repeats == "replace"):
+            raise ValueError(
+                f"{source.name}: the column {columns.id!r} is not unique: {survey.ids.said('rows', 'inputs')}. A row "
+                f"replaces an earlier row of the same id, so that {survey.ids.lost:,} rows would be lost. Name a column "
+                "that tells every row from every other, or none; id_repeats='replace' lets the last row of an id count"
+            )
+        found = survey.reading(task, asked.label_cells, whole=source.whole)
+        self.notes = tuple(as_arguments(it) for it in found.notes)
+        self.task = found.columns.task
+        self._columns = found.columns
+
+    def __iter__(self) -> Iterator[Example]:
+        """The examples, one for each row.
+
+        Raises:
+            DataError: None of the rows is one, or a column is in none of them.
+        """
+        first: RowError | None = None
+        absent = Absent(self.source.name, self._columns)
+        for row in self._all():
+            self._take(row)
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                absent.see(row)
+                example = _example_of(self.source, row, self._columns)
+            except RowError as error:
+                first = first or error
+                self._refuse(error)
+                yield Example("")
+            else:
+                yield example
+        with _arguments():
+            absent.require()
+        if first is not None and self.refused_count == self._count:
+            others = f" (none of the {self._count:,} rows can be used)" if self._count > 1 else ""
+            raise DataError(f"{as_arguments(str(first))}{others}")
+
+    def _look_ahead(self, survey: Survey) -> None:
+        ahead = LookAhead(_LOOK_ROWS)
+        while (survey.open or not ahead.count) and ahead.within and (row := next(self._rows, None)) is not None:
+            ahead.at(row.values.values() if isinstance(row, Row) else ())
+            self._first.append(row)
+            survey.add(row)
+
+    def _all(self) -> Iterator[Row | RowError]:
+        yield from self._first
+        yield from self._rows
+
+
+class TableInputs(TableRows):
+    """The inputs of a table, one for each row."""
+
+    def __init__(self, source: Source, asked: Asked) -> None:
+        """Finds the columns.
+
+        Raises:
+            DataError: The table has no such column.
+        """
+        super().__init__(source)
+        columns = replace(asked.columns, label="")
+        names = getattr(source, "names", ())
+        if not asked.named and len(names) == 1:
+            columns = replace(columns, input=names[0])
+        self._columns = _fitted(source, columns)
+
+    def __iter__(self) -> Iterator[Input]:
+        """The inputs; a text without a character in place of one that is missing, or is none.
+
+        Raises:
+            DataError: A column is in none of the rows.
+        """
+        absent = Absent(self.source.name, self._columns)
+        for row in self.source.rows():
+            self._take(row)
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                absent.see(row)
+                yield _input_of(self.source, row, self._columns)
+            except RowError as error:
+                self._refuse(error)
+                yield ""
+        with _arguments():
+            absent.require()
+
+
+class _arguments:  # noqa: N801 - a context manager, written as others are
+    """Has errors name the client's arguments in place of the command line's options."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DataError) and not isinstance(error, RowError):
+            raise DataError(as_arguments(str(error))) from None
+
+
+def _fitted(source: Source, columns: Columns) -> Columns:
+    with _arguments():
+        return source.fitted(columns)
+
+
+def _example_of(source: Source, row: Row, columns: Columns) -> Example:
+    return example_of(source, row, columns, given=_input_of(source, row, columns))
+
+
+def _input_of(source: Source, row: Row, columns: Columns) -> Input:
+    """The input of a row, ready to be sent; "" if it is missing.
+
+    Raises:
+        RowError: It is none.
+    """
+    cells = Cells(source.name, row, columns.decimal)
+    if row.sparse and not cells.has(columns.input):
+        raise RowError(source.name, row.line, f"there is no {columns.input!r}", unit=row.unit)
+    if is_missing(cells.value(columns.input)):
+        return ""
+    value = input_of(source, row, columns)
+    if isinstance(value, Path):
+        try:
+            value = value.read_bytes()
+        except OSError as error:
+            raise cells.wrong(columns.input, f"{value} cannot be read: {error.strerror or error}") from None
+    if isinstance(value, bytes) and len(value) > _MOST_BYTES:
+        raise cells.wrong(
+            columns.input, f"the file takes {len(value):,} bytes; at most {_MOST_BYTES:,} can be sent"
+        )
+    return value
