@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         TuningReport,
     )
     from graft._streams.options import FineTuning
+    from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -124,6 +125,7 @@ __all__ = [
     "FineTuning",
     "GraftError",
     "HeadChoice",
+    "InputColumns",
     "InternalError",
     "InvalidArgumentError",
     "Label",
@@ -154,6 +156,7 @@ __all__ = [
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "TableColumns",
     "TextPair",
     "Timings",
     "TuningPoint",
@@ -237,6 +240,10 @@ _NAMES_BY_MODULE = {
         "TuningReport",
     ),
     "_streams.options": ("FineTuning",),
+    "_tables.options": (
+        "InputColumns",
+        "TableColumns",
+    ),
     "errors": (
         "AbortedError",
         "AlreadyExistsError",

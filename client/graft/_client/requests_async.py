@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Unpack
 
 from graft._client import operations as ops
 from graft._client.calls_async import AsyncCalls
+from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
@@ -20,6 +22,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
+from graft._tables.options import InputColumns, Inputs
 
 
 class AsyncRequests:
@@ -31,7 +34,7 @@ class AsyncRequests:
     async def predict(
         self,
         model: str,
-        inputs: Input | Iterable[Input],
+        inputs: Input | Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -39,10 +42,12 @@ class AsyncRequests:
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Predictions:
         """Classifies inputs; one version answers all of them. See `Client.predict`."""
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return await self._calls.run(ops.predict(settings, inputs), timeout)
+        given = GivenInputs(inputs, columns, "predict")
+        return given.answered(await self._calls.run(ops.predict(settings, given), timeout))
 
     async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
         """Lists the models whose name starts with `prefix`, by name."""

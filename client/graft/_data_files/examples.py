@@ -53,27 +53,32 @@ def input_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -
     """
     cells = Cells(data.name, row, columns.decimal)
     value = cells.value(columns.input)
-    if isinstance(value, bytes):
-        return _content(cells, columns, value)
+    if not isinstance(value, str) and (found := _in_memory(cells, columns, value)) is not None:
+        return found
+    name = _named(value)
+    if name is None:
+        name = cells.text(columns.input)
+        if not columns.path:
+            return TextPair(name, cells.text(columns.second)) if columns.second else name
+    return _file(data, cells, columns, name, opened=opened)
+
+
+def _named(value: Any) -> str | None:
+    """The name of the file that a value stands for, if it is no text."""
+    if isinstance(value, dict) and value.get("path") is not None and "bytes" in value:
+        return str(value["path"])
+    return os.fspath(value) if isinstance(value, os.PathLike) else None
+
+
+def _in_memory(cells: Cells, columns: Columns, value: Any) -> Input | None:
+    """The input that a value is by itself: content, a pair, features, a picture of Pillow; None for others."""
     if isinstance(value, dict) and {"bytes", "path"} <= {*value}:
         # A picture or a clip, as the data sets of Hugging Face keep it in Parquet.
         if value["bytes"] is None and value["path"] is None:
             raise cells.wrong(columns.input, "there is neither the content nor the path of a file")
-        if value["bytes"] is not None:
-            return _content(cells, columns, value["bytes"])
-        return _file(data, cells, columns, str(value["path"]), opened=opened)
-    if isinstance(value, os.PathLike):
-        return _file(data, cells, columns, os.fspath(value), opened=opened)
-    if (found := _in_memory(cells, columns, value)) is not None:
-        return found
-    text = cells.text(columns.input)
-    if columns.path:
-        return _file(data, cells, columns, text, opened=opened)
-    return TextPair(text, cells.text(columns.second)) if columns.second else text
-
-
-def _in_memory(cells: Cells, columns: Columns, value: Any) -> Input | None:
-    """The input that an object of a program is: a pair, features, or a picture of Pillow; None for others."""
+        value = value["bytes"]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _content(cells, columns, bytes(value))
     if isinstance(value, TextPair):
         return value
     if is_array(value) and value.ndim:
@@ -82,7 +87,7 @@ def _in_memory(cells: Cells, columns: Columns, value: Any) -> Input | None:
         except (TypeError, ValueError) as error:
             raise cells.wrong(columns.input, str(error)) from None
         return value
-    if not isinstance(value, str) and any(it.__module__ == "PIL.Image" for it in type(value).__mro__):
+    if any(it.__module__ == "PIL.Image" for it in type(value).__mro__):
         content = io.BytesIO()
         value.save(content, "PNG")
         return content.getvalue()

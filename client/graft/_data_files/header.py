@@ -94,7 +94,7 @@ def missing(asked: str, option: str, names: Collection[str]) -> str:
     which = near[0] if near else "COLUMN"
     there = f"the columns are: {', '.join(known[:_SHOWN])}{more}" if known else "there are no named columns"
     if option:
-        return f"no column {asked!r}; {there}; name the right one with --{option} {which if which == 'COLUMN' else shlex.quote(which)}"
+        return f"no column {asked!r}; {there}; name the right one with --{option} {shlex.quote(which)}"
     return f"no column {asked!r}; {there}" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -104,9 +104,8 @@ def _hint(option: str, header: Header) -> str:
             it for it in header.names if it and header.names.count(it) == 1 and _is_ones(header.column(it))
         ]
         if len(ones) > 1:
-            return (
-                f"; {', '.join(ones)} hold 0 and 1 only: --labels-from {shlex.quote(','.join(ones))} takes them for labels"
-            )
+            named = shlex.quote(",".join(ones))
+            return f"; {', '.join(ones)} hold 0 and 1 only: --labels-from {named} takes them for labels"
     if option in ("input", "label") and not header.given and len(header.names) > 1:
         return "; if the file has no header line, give the names of its columns with --columns A,B,…"
     return ""

@@ -34,6 +34,8 @@ class Surveyed:
     columns: Columns
     notes: tuple[str, ...]
     """What was found, in sentences, with what overrules it."""
+    doubt: str = ""
+    """Of the notes, the one that says how the task was guessed, where it may be another."""
 
 
 class Survey:
@@ -74,7 +76,7 @@ class Survey:
         if self._columns.labels_from:
             return
         cells = Cells(self._origin.name, row)
-        value = plain(cells.value(self._columns.target)) if cells.has(self._columns.target) else None
+        value: Any = plain(cells.value(self._columns.target)) if cells.has(self._columns.target) else None
         if is_missing(value) or (isinstance(value, str) and self._columns.value and is_no_number(value)):
             self.missing += 1
         elif isinstance(value, str):
@@ -135,11 +137,12 @@ class Survey:
         codes = cells == "" and texts > 0 and all(CODE.fullmatch(cell.strip()) for cell in self._cells)
         if codes:
             notes.append(self._of_codes())
-        guess = Guess("")
+        guess, said = Guess(""), ""
         if not task:
             several = bool(columns.separator) or (read and any(isinstance(it, list) for it in found.values()))
             guess = Guess("multi_label") if several else self._guess.result()
-            notes.append(guess.said("--task {}"))
+            said = guess.said("--task {}")
+            notes.append(said)
         numbers = self._numbers or len(self._zeros_and_ones) > 1
         columns = replace(
             columns, task=task or guess.task, lists=read and lists > 0, numbers=numbers, codes=codes
@@ -149,7 +152,7 @@ class Survey:
             notes.append(self._of_separators())
         if texts and not codes and not lists:
             notes.append(self._of_numbers(texts))
-        return Surveyed(columns, (*filter(None, notes), *missing))
+        return Surveyed(columns, (*filter(None, notes), *missing), said if guess.doubtful else "")
 
     def _count_labels(self, columns: Columns) -> None:
         for cell, count in self._cells.items():

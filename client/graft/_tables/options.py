@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from graft._data_files.columns import Columns
+from graft._records.examples import ChangeLike, Input
 
 
 class TableColumns(TypedDict, total=False):
@@ -59,6 +61,22 @@ class InputColumns(TypedDict, total=False):
     """The column of second texts, where inputs are pairs."""
 
 
+class ArrowStream(Protocol):
+    """A table that any library of Arrow reads: a data frame of pandas or polars, an Arrow table, a query's result."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Gives its record batches."""
+
+
+Examples: TypeAlias = (
+    Iterable[ChangeLike] | Iterable[Mapping[str, Any]] | ArrowStream | str | os.PathLike[str]
+)
+"""Pairs (input, label), `Example`s and `Delete`s; or a table: a data frame, an Arrow table, a split of a data set of
+Hugging Face's `datasets`, a structured NumPy array, rows as mappings, or the path of a data file or of a folder."""
+Inputs: TypeAlias = Iterable[Input] | Iterable[Mapping[str, Any]] | ArrowStream
+"""Inputs; or a table of them, as for `Examples`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a caller says of a table."""
@@ -71,6 +89,7 @@ class Asked:
     """Whether the caller named anything."""
 
 
+_OTHERS: Final = ("id", "weight", "group", "split", "subject", "value", "second")
 _WORDS: Final = ("label_separator", "label_cells", "decimal")
 """Options that are no columns."""
 _ARGUMENT: Final = re.compile(
@@ -118,12 +137,9 @@ def asked_of(
         separator=given.get("label_separator", ""),
         decimal=given.get("decimal", ""),
         labels_from=tuple(name_of(it) for it in given.get("labels_from", ())),
-        **{
-            it: name_of(given[it])
-            for it in ("id", "weight", "group", "split", "subject", "value", "second")
-            if it in given
-        },
     )
+    others: dict[str, Any] = {it: name_of(given[it]) for it in _OTHERS if it in given}
+    columns = replace(columns, **others)
     return Asked(columns, given.get("label_cells", ""), bool(given))
 
 

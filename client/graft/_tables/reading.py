@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from graft._records.examples import MAX_MESSAGE_BYTES, Example, Input
 from graft._records.targets import is_missing
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, as_arguments
-from graft._tables.sources import Source
+from graft._tables.sources import Frame, Source
+
+LOG = logging.getLogger("graft")
 
 _LOOK_ROWS: Final = 1_000
 """The most rows of a stream that are looked at before the first is sent."""
@@ -46,6 +49,7 @@ class TableRows:
         self.refused_count = 0
         self._lines: dict[int, int] = {}
         self._count = 0
+        self._first_refused: RowError | None = None
 
     def place(self, index: int) -> str:
         """Names the row of the example with this number, from 0."""
@@ -58,6 +62,7 @@ class TableRows:
 
     def _refuse(self, error: RowError) -> None:
         self.refused_count += 1
+        self._first_refused = self._first_refused or error
         if len(self.refused) < _MOST_REFUSED:
             self.refused[self._count - 1] = error
 
@@ -99,51 +104,63 @@ class TableExamples(TableRows):
         if columns.id is not None and survey.ids.lossy and not (checked or id_repeats == "replace"):
             raise ValueError(
                 f"{source.name}: the column {columns.id!r} is not unique: {survey.ids.said('rows', 'inputs')}. A row "
-                f"replaces an earlier row of the same id, so that {survey.ids.lost:,} rows would be lost. Name a column "
-                "that tells every row from every other, or none; id_repeats='replace' lets the last row of an id count"
+                f"replaces an earlier row of the same id, so that {survey.ids.lost:,} rows would be lost. Name a "
+                "column that tells every row from every other, or none; id_repeats='replace' lets the last row of an "
+                "id count"
             )
         found = survey.reading(task, asked.label_cells, whole=source.whole)
-        self.notes = tuple(as_arguments(it) for it in found.notes)
+        self.notes = (*source.remarks, *(as_arguments(it) for it in found.notes))
+        if found.doubt:
+            LOG.warning("%s", as_arguments(found.doubt))
         self.task = found.columns.task
         self._columns = found.columns
+        self._absent = Absent(source.name, found.columns)
 
     def __iter__(self) -> Iterator[Example]:
-        """The examples, one for each row.
+        """The examples, one for each row; see `example` and `end`."""
+        for row in self.rows():
+            yield self.example(row)
+        self.end()
+
+    def rows(self) -> Iterator[Row | RowError]:
+        """All rows, those that were looked at first."""
+        yield from self._first
+        yield from self._rows
+
+    def example(self, row: Row | RowError) -> Example:
+        """The example of the next row; one without an input, if it is none."""
+        self._take(row)
+        try:
+            if isinstance(row, RowError):
+                raise row
+            self._absent.see(row)
+            return example_of(
+                self.source, row, self._columns, given=_input_of(self.source, row, self._columns)
+            )
+        except RowError as error:
+            self._refuse(error)
+            return Example("")
+
+    def end(self) -> None:
+        """Notes that there are no more rows.
 
         Raises:
-            DataError: None of the rows is one, or a column is in none of them.
+            DataError: None of the rows is an example, or a column is in none of them.
         """
-        first: RowError | None = None
-        absent = Absent(self.source.name, self._columns)
-        for row in self._all():
-            self._take(row)
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                absent.see(row)
-                example = _example_of(self.source, row, self._columns)
-            except RowError as error:
-                first = first or error
-                self._refuse(error)
-                yield Example("")
-            else:
-                yield example
         with _arguments():
-            absent.require()
-        if first is not None and self.refused_count == self._count:
+            self._absent.require()
+        if self._first_refused is not None and self.refused_count == self._count:
             others = f" (none of the {self._count:,} rows can be used)" if self._count > 1 else ""
-            raise DataError(f"{as_arguments(str(first))}{others}")
+            raise DataError(f"{as_arguments(str(self._first_refused))}{others}")
 
     def _look_ahead(self, survey: Survey) -> None:
         ahead = LookAhead(_LOOK_ROWS)
-        while (survey.open or not ahead.count) and ahead.within and (row := next(self._rows, None)) is not None:
+        while (
+            (survey.open or not ahead.count) and ahead.within and (row := next(self._rows, None)) is not None
+        ):
             ahead.at(row.values.values() if isinstance(row, Row) else ())
             self._first.append(row)
             survey.add(row)
-
-    def _all(self) -> Iterator[Row | RowError]:
-        yield from self._first
-        yield from self._rows
 
 
 class TableInputs(TableRows):
@@ -157,30 +174,37 @@ class TableInputs(TableRows):
         """
         super().__init__(source)
         columns = replace(asked.columns, label="")
-        names = getattr(source, "names", ())
-        if not asked.named and len(names) == 1:
-            columns = replace(columns, input=names[0])
+        if not asked.named and isinstance(source, Frame) and len(source.names) == 1:
+            columns = replace(columns, input=source.names[0])
         self._columns = _fitted(source, columns)
+        self._absent = Absent(source.name, self._columns)
 
     def __iter__(self) -> Iterator[Input]:
-        """The inputs; a text without a character in place of one that is missing, or is none.
+        """The inputs, one for each row; see `input` and `end`."""
+        for row in self.source.rows():
+            yield self.input(row)
+        self.end()
+
+    def input(self, row: Row | RowError) -> Input:
+        """The input of the next row; a text without a character in place of one that is missing, or is none."""
+        self._take(row)
+        try:
+            if isinstance(row, RowError):
+                raise row
+            self._absent.see(row)
+            return _input_of(self.source, row, self._columns)
+        except RowError as error:
+            self._refuse(error)
+            return ""
+
+    def end(self) -> None:
+        """Notes that there are no more rows.
 
         Raises:
             DataError: A column is in none of the rows.
         """
-        absent = Absent(self.source.name, self._columns)
-        for row in self.source.rows():
-            self._take(row)
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                absent.see(row)
-                yield _input_of(self.source, row, self._columns)
-            except RowError as error:
-                self._refuse(error)
-                yield ""
         with _arguments():
-            absent.require()
+            self._absent.require()
 
 
 class _arguments:  # noqa: N801 - a context manager, written as others are
@@ -199,10 +223,6 @@ def _fitted(source: Source, columns: Columns) -> Columns:
         return source.fitted(columns)
 
 
-def _example_of(source: Source, row: Row, columns: Columns) -> Example:
-    return example_of(source, row, columns, given=_input_of(source, row, columns))
-
-
 def _input_of(source: Source, row: Row, columns: Columns) -> Input:
     """The input of a row, ready to be sent; "" if it is missing.
 
@@ -216,10 +236,11 @@ def _input_of(source: Source, row: Row, columns: Columns) -> Input:
         return ""
     value = input_of(source, row, columns)
     if isinstance(value, Path):
+        path = value
         try:
-            value = value.read_bytes()
+            value = path.read_bytes()
         except OSError as error:
-            raise cells.wrong(columns.input, f"{value} cannot be read: {error.strerror or error}") from None
+            raise cells.wrong(columns.input, f"{path} cannot be read: {error.strerror or error}") from None
     if isinstance(value, bytes) and len(value) > _MOST_BYTES:
         raise cells.wrong(
             columns.input, f"the file takes {len(value):,} bytes; at most {_MOST_BYTES:,} can be sent"

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.header import Header, fitted
 from graft._records.shapes import is_array
+from graft._records.targets import plain
 from graft._tables.hugging_face import names_of_codes
 from graft._tables.options import name_of
+from graft._tables.stored import StoredRows, is_stored
 
 _CHUNK: Final = 4_096
 """So many rows are turned into Python's own values at once."""
@@ -45,6 +47,10 @@ class Source(Protocol):
     @property
     def whole(self) -> bool:
         """Whether its rows can be read more than once."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out, in sentences."""
 
     def place(self, number: int) -> str:
         """Names a row by its number."""
@@ -75,6 +81,7 @@ class Frame:
 
     folder = Path()
     unit = "row"
+    remarks: ClassVar[tuple[str, ...]] = ()
 
     def place(self, number: int) -> str:
         """Names a row by its position, counted from 0."""
@@ -118,6 +125,7 @@ class Records:
 
     folder = Path()
     unit = "row"
+    remarks: ClassVar[tuple[str, ...]] = ()
 
     def place(self, number: int) -> str:
         """Names a row by its position, counted from 0."""
@@ -200,7 +208,7 @@ def _of_pandas(given: Any) -> Frame:
             yield [part.iloc[:, at].tolist() for at in wanted]
 
     def label(position: int) -> str:
-        return f"index {given.index[position]!r}"
+        return f"index {plain(given.index[position])!r}"
 
     index = given.index
     usual = type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1
@@ -326,6 +334,7 @@ def _refuse_splits(given: Any) -> Frame:
 
 
 _KINDS: Final[tuple[tuple[Callable[[Any], bool], Callable[[Any], Source]], ...]] = (
+    (is_stored, StoredRows),
     (lambda it: _from(it, "pandas", "DataFrame"), _of_pandas),
     (lambda it: _from(it, "polars", "DataFrame", "LazyFrame"), _of_polars),
     (lambda it: _from(it, "pyarrow", "Table", "RecordBatch", "RecordBatchReader"), _of_arrow),
