@@ -37,11 +37,6 @@ from graft.cli.terminal import Terminal, plain
 T = TypeVar("T")
 
 _MIB: Final = 1024 * 1024
-_FIGURES: Final = (
-    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
-    *("multi_label", "regression"),
-)
-"""Of an evaluation."""
 _INTERACTIVE_CHUNK: Final = 1
 _BULK_CHUNK: Final = 64
 
@@ -403,7 +398,7 @@ def _with_lines(result: EvaluationResult, lines: Sequence[int]) -> dict[str, Any
     value["trained_on_lines"] = [lines[it] for it in result.trained_on]
     for label in value["unknown_labels"]:
         label["lines"] = [lines[it] for it in label["indices"]]
-    return value if result.examples else value | dict.fromkeys(_FIGURES)
+    return value
 
 
 def _told(rows: RowsRead, terminal: Terminal) -> Callable[[RowError], None]:
