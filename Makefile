@@ -47,8 +47,16 @@ test-faults: setup ## 200 kills of the server and 200 of the worker in long stre
 		GRAFT_FAULT_KEPT=build/faults.jsonl GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
 		$(BIN)/python -m pytest tests/faults -m slow -v -s $(ARGS)
 
+.PHONY: docs
+docs: setup ## write docs/reference from the parsers, settings, docstrings and protos
+	$(BIN)/python -m scripts.references
+
+.PHONY: docs-check
+docs-check: setup ## docs/reference is what `make docs` writes
+	$(BIN)/python -m scripts.references --check
+
 .PHONY: check
-check: lint types imports proto-lint proto-breaking proto-check ## every static check
+check: lint types imports proto-lint proto-breaking proto-check docs-check ## every static check
 
 .PHONY: lint
 lint: setup ## style and common mistakes (ruff)

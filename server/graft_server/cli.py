@@ -38,7 +38,7 @@ _PREPARE = {"backbones", "device", "precision", "cache", "cores", "measure_secon
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     _open_closed_streams()
-    parser = _parser()
+    parser = build_parser()
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "health":
@@ -153,7 +153,8 @@ async def _health(target: str, *, direct: bool) -> int:
     return 0 if name == "SERVING" else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
     parser = argparse.ArgumentParser(
         prog="graft-server",
         description="Serves Graft: streams of labelled examples in, classifiers out.",
