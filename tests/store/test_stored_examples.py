@@ -217,7 +217,8 @@ def test_a_page_of_some_ids_of_a_version_reads_their_segments_alone(objects, seg
         "3",
         "17",
     ]
-    assert len(segments_read) == 2
+    # One more to see where the writer is.
+    assert len(segments_read) == 3
 
 
 def test_the_list_of_all_that_is_stored_keeps_to_what_is_wanted(objects):
