@@ -13,7 +13,7 @@ BENCH ?= serving adapting streaming heads
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## the whole job on a small data set: start a server, stream examples in, predict
@@ -87,6 +87,10 @@ proto-lint: setup ## the protos' style (buf)
 .PHONY: proto-breaking
 proto-breaking: setup ## the contract still serves the clients of the last release (buf)
 	bash scripts/proto-breaking.sh
+
+.PHONY: release-protos
+release-protos: setup ## keep the contract as that of a release: make release-protos VERSION=0.1.0
+	@bash scripts/release-protos.sh $(VERSION)
 
 .PHONY: proto-check
 proto-check: proto ## the committed stubs are what the protos generate
