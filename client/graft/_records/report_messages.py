@@ -241,6 +241,7 @@ def _data_of(message: report_pb2.DataReport) -> DataReport:
             for several in message.similar_labels
         ),
         unlabelled_examples=message.unlabelled_examples,
+        confirmed_examples=message.confirmed_examples,
     )
 
 

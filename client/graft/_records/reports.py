@@ -278,6 +278,8 @@ class DataReport:
     """Labels that differ by case, spacing or invisible characters only, and are probably meant to be one."""
     unlabelled_examples: int = 0
     """Examples that carry no target, and were therefore not trained on."""
+    confirmed_examples: int = 0
+    """Examples that were trained on whose target a person has confirmed: none is among the doubtful ones."""
 
 
 @dataclass(frozen=True, slots=True)
