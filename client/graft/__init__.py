@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         Outcome,
         Progress,
         Publication,
-        Rejection,
         StoredExample,
         Version,
     )
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._streams.options import FineTuning
     from graft.errors import (
         AbortedError,
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -150,6 +151,7 @@ __all__ = [
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -206,10 +208,10 @@ _NAMES_BY_MODULE = {
         "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
         "StoredExample",
         "Version",
     ),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -250,6 +252,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",
