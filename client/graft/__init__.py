@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         Outcome,
         Progress,
         Publication,
-        Rejection,
         StoredExample,
         Version,
     )
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._streams.options import FineTuning
     from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -152,6 +153,7 @@ __all__ = [
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -209,10 +211,10 @@ _NAMES_BY_MODULE = {
         "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
         "StoredExample",
         "Version",
     ),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -257,6 +259,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

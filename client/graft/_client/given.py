@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,13 +13,13 @@ from graft._client import operations as ops
 from graft._records.evaluations import EvaluationRejection, EvaluationResult
 from graft._records.examples import Input
 from graft._records.predictions import Prediction, Predictions
-from graft._records.records import AdaptResult, CheckResult, Rejection
+from graft._records.records import AdaptResult, CheckResult
 from graft._records.shapes import is_array, several_examples
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, InputColumns, asked_of
 from graft._tables.reading import TableExamples, TableInputs, TableRows
 from graft._tables.sources import Records, Source, mapping_of, row_of, source_of
-from graft.errors import InvalidArgumentError
+from graft.errors import GraftError, InvalidArgumentError, Rejection
 
 _ROW_UNUSABLE: Final = "ROW_UNUSABLE"
 """The reason of a row that the client refuses."""
@@ -50,6 +51,15 @@ class GivenExamples:
         """
         rejected = self.placed(result.rejected, first_sequence)
         return replace(result, rejected=rejected, notices=(*self.notes, *result.notices))
+
+    @contextmanager
+    def placing(self, first_sequence: Callable[[], int]) -> Iterator[None]:
+        """Has an error name the rows of what was refused; `first_sequence` gives that of the first example."""
+        try:
+            yield
+        except GraftError as error:
+            error.rejections = self.placed(error.rejections, first_sequence())
+            raise
 
     def checked(self, result: CheckResult) -> CheckResult:
         """The result of a check, with the rows of what would be refused."""

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -197,7 +196,7 @@ class Client(SyncRequests):
             on_published: Called with the outcome of each commit, including the server's own, like on_progress.
             on_progress: Called during the work, from a background thread, one call at a time.
             columns: Of a table, the columns by name: input ("text") or path, label ("label") or labels_from or value,
-                and second, id, weight, group, split, subject; and label_separator, label_cells, decimal: see
+                and second, id, weight, group, split, subject, confirmed; and label_separator, label_cells, decimal: see
                 `graft.TableColumns`. A row that cannot be used is refused alone; a missing label leaves it unlabelled.
 
         Returns:
@@ -240,11 +239,15 @@ class Client(SyncRequests):
             on_published,
             error_of=self._calls.error_of,
         )
-        with self._calls.stopping(drive.stop):
-            result = drive.run(ready.conversion.changes(ready.changes))
-        result = self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
-        result = replace(result, notices=ready.conversion.notices)
-        return given.adapted(result, exchange.progress().first_sequence)
+        with given.placing(lambda: exchange.progress().first_sequence):
+            try:
+                with self._calls.stopping(drive.stop):
+                    result = drive.run(ready.conversion.changes(ready.changes))
+            finally:
+                if exchange.may_lack_rejections:
+                    self._complete_rejections(exchange)
+        first = exchange.progress().first_sequence
+        return given.adapted(ready.conversion.adapt_result(exchange.result or result, first), first)
 
     def check(
         self,
@@ -465,15 +468,12 @@ class Client(SyncRequests):
             if (event := cursor.receive(message)) is not None:
                 yield event
 
-    def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
-        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+    def _complete_rejections(self, exchange: AdaptExchange) -> None:
+        """Completes the rejections of a resumed adaptation; its outcome stands with or without them."""
         try:
             exchange.complete_rejections(self._events_so_far(exchange))
         except GraftError as error:
             LOG.warning("some rejections may be missing: %s", error)
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
 
     def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)

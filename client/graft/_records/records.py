@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft._records.examples import Label
+from graft._records.examples import Example, Input, Label, TextPair
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
-from graft.errors import GraftError, from_status
+from graft._records.row_counts import RowCounts
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
@@ -101,6 +102,34 @@ class StoredExample:
     """The probability of each label, if given."""
     weight: float = 1.0
     """Its weight in training, relative to the others."""
+    origin: str = ""
+    """Where it came from, for people, such as "train.csv:17", or ""."""
+    confirmed: bool = False
+    """Whether a person looked at its target and kept it."""
+    input: Input | types_pb2.Input | None = field(default=None, repr=False)
+    """The input of any kind, if it was requested, in a form that can be sent again: a text, a pair, or a file's bytes;
+    features as their message."""
+
+    def example(self, **changes: Any) -> Example:
+        """Returns the example as it can be sent again, with its id, its target and all else, but for some changes.
+
+        Args:
+            changes: Fields of `Example` with other values. A target that is given takes the place of the present one.
+
+        Raises:
+            ValueError: The input was not requested.
+        """
+        if "input" not in changes and self.input is None:
+            raise ValueError(
+                f"the input of example {self.id!r} was not requested: ask with include_inputs=True"
+            )
+        names = ("label", "labels", "value", "distribution")
+        kept = {} if changes.keys() & set(names) else {name: getattr(self, name) for name in names}
+        others = {
+            name: getattr(self, name)
+            for name in ("input", "id", "weight", "split", "group", "subject", "origin", "confirmed")
+        }
+        return Example(**{**others, **kept, **changes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,26 +180,6 @@ class Backbone:
     warnings: tuple[str, ...]
     """What users of its files should know, in sentences: for example, that its tokenizer has tokens which its weights
     lack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one example was refused."""
-
-    sequence: int
-    """The example: its place in the writer's stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
-    field: str
-    """The path of the field at fault within the change."""
-    detail: str
-    """What was wrong, with what value, and what would be right."""
-    writer_id: str
-    """The writer that sent the example."""
-    row: int | None = None
-    """The row of the table that was given, by its position from 0; None where examples were no table."""
-    origin: str = ""
-    """Where the row is, in words: "row 17", or "row 17 (index 'x')" where a data frame's index is no position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +328,8 @@ class CheckResult:
     """How many examples a later one with the same id would replace, by another input or target."""
     notices: tuple[str, ...] = ()
     """What was guessed or left out, in sentences."""
+    rows: RowCounts | None = None
+    """What would become of the examples; None where there are more than can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +352,8 @@ class AdaptResult:
     """How many examples were refused."""
     notices: tuple[str, ...] = ()
     """What the client guessed of the examples, in sentences: for example the task."""
+    rows: RowCounts | None = None
+    """What became of the examples that were given; None where there are more than can be counted."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -397,7 +410,26 @@ def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
         value=example.value if target == "value" else None,
         distribution={it.label: it.probability for it in shares} if target == "distribution" else None,
         weight=example.weight if example.HasField("weight") else 1.0,
+        origin=example.origin,
+        confirmed=example.confirmed,
+        input=_stored_input(example.input),
     )
+
+
+def _stored_input(message: types_pb2.Input) -> Input | types_pb2.Input | None:
+    match message.WhichOneof("kind"):
+        case "text":
+            return message.text
+        case "text_pair":
+            return TextPair(message.text_pair.first, message.text_pair.second)
+        case "image":
+            return message.image
+        case "audio":
+            return message.audio
+        case "features":
+            return message
+        case _:
+            return None
 
 
 def backbone_of(message: model_pb2.Backbone) -> Backbone:

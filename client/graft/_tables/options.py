@@ -46,6 +46,8 @@ class TableColumns(TypedDict, total=False):
     """The column that says "train" or "validation"."""
     subject: Any
     """The column of whose data it is."""
+    confirmed: Any
+    """The column that says whether a person looked at the label and kept it."""
     decimal: str
     """What numbers in texts have before their decimals, "." or ","."""
 
@@ -89,11 +91,11 @@ class Asked:
     """Whether the caller named anything."""
 
 
-_OTHERS: Final = ("id", "weight", "group", "split", "subject", "value", "second")
+_OTHERS: Final = ("id", "weight", "group", "split", "subject", "confirmed", "value", "second")
 _WORDS: Final = ("label_separator", "label_cells", "decimal")
 """Options that are no columns."""
 _ARGUMENT: Final = re.compile(
-    r"--(input|path|second|labels-from|label-separator|label-cells|label|value|id|weight|group|split|subject|decimal"
+    r"--(input|path|second|labels-from|label-separator|label-cells|label|value|id|weight|group|split|subject|confirmed|decimal"
     r"|task) ('[^']*'|\S+?(?=[;.:)]?(?:\s|$)))"
 )
 """An option of the command line in a message, with its value."""
