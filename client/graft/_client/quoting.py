@@ -27,15 +27,9 @@ _QUOTED_BYTES: Final = 24 * 1024 * 1024
 """Of inputs that are read for one report; of examples beyond that only where they came from is shown."""
 
 
-def get_report(model: str, selector: Selector) -> Operation[Report]:
-    """A version's report, with quotes of the examples that it names."""
+def get_quoted(model: str, selector: Selector) -> Operation[Version]:
+    """A version whose report has quotes of the examples that it names, as far as they may be read."""
     version = yield from get_version(model, selector)
-    quoted = yield from with_quotes(version)
-    return quoted.report
-
-
-def with_quotes(version: Version) -> Operation[Version]:
-    """The version, whose report has quotes of the examples that it names, as far as they may be read."""
     quotes = yield from _quotes(version.model, version.version, list(dict.fromkeys(_named(version.report))))
     return replace(version, report=replace(version.report, quotes=quotes))
 

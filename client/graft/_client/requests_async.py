@@ -65,10 +65,13 @@ class AsyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
         """Describes one version with its full report; without version and alias, the one that is live."""
-        return await self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return await self._calls.run(operation, timeout)
 
     async def report(
         self,
@@ -79,7 +82,8 @@ class AsyncRequests:
         timeout: float | None = None,
     ) -> Report:
         """Returns a version's report with quotes of the examples that it names; see `Client.report`."""
-        return await self._calls.run(quoting.get_report(model, Selector(version, alias)), timeout)
+        operation = quoting.get_quoted(model, Selector(version, alias))
+        return (await self._calls.run(operation, timeout)).report
 
     async def probable_errors(
         self,

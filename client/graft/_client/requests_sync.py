@@ -86,10 +86,21 @@ class SyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
-        """Describes one version with its full report; without version and alias, the one that is live."""
-        return self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        """Describes one version with its full report; without version and alias, the one that is live.
+
+        Args:
+            model: The model.
+            version: A version's number.
+            alias: An alias.
+            quotes: Whether its report has quotes of the examples that it names; see `report`.
+            timeout: In seconds, of each request.
+        """
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return self._calls.run(operation, timeout)
 
     def report(
         self,
@@ -111,7 +122,7 @@ class SyncRequests:
             The report; its `quotes` have the texts (or files) and origins of the examples. The stored report quotes
             nothing: where the examples were erased, or cannot be read, `quotes` says so.
         """
-        return self._calls.run(quoting.get_report(model, Selector(version, alias)), timeout)
+        return self._calls.run(quoting.get_quoted(model, Selector(version, alias)), timeout).report
 
     def probable_errors(
         self,

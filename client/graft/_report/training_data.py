@@ -193,7 +193,7 @@ def _quoted(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None, *, 
     if quotes is None:
         return markup.name(ids)
     found = [quotes.of(it.id) for it in examples]
-    shown = []
+    shown: list[str] = []
     for quote in found:
         content = shown_content(quote.content) if quote.content else ""
         text = (
