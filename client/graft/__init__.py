@@ -42,7 +42,6 @@ if TYPE_CHECKING:
         Outcome,
         Progress,
         Publication,
-        Rejection,
         StoredExample,
         Version,
     )
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._streams.options import FineTuning
     from graft.errors import (
         AbortedError,
@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -155,6 +156,7 @@ __all__ = [
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -216,10 +218,10 @@ _NAMES_BY_MODULE = {
         "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
         "StoredExample",
         "Version",
     ),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -260,6 +262,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",
