@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
         AdaptProgress,
@@ -145,8 +147,11 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
@@ -197,6 +202,11 @@ _NAMES_BY_MODULE = {
         "Predictions",
         "Score",
         "Timings",
+    ),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
     ),
     "_records.records": (
         "Adaptation",

@@ -153,15 +153,19 @@ def test_every_column_has_its_part(tmp_path: Path) -> None:
             "w": [1, 0.5],
             "fold": pd.to_datetime(["2024-05-01", "2024-05-02"]),
             "part": ["train", "validation"],
+            "seen": [True, False],
         }
     )
     options = {"second": "answer", "label": "intent", "label_separator": ";", "id": "key", "subject": "who"}
-    one, other = taken(frame, input="q", group="fold", weight="w", split="part", **options).changes
+    one, other = taken(
+        frame, input="q", group="fold", weight="w", split="part", confirmed="seen", **options
+    ).changes
     key = str(uuid.UUID(int=7))
     assert one == graft.Example(
         graft.TextPair("a", "c"), labels=("x", "y"), id=key, subject="3", weight=1.0, group="2024-05-01 00:00:00",
-        split="train",
+        split="train", confirmed=True,
     )  # fmt: skip
+    assert (one.origin, other.origin, other.confirmed) == ("row 0", "row 1", False)
     assert (other.labels, other.weight, other.split) == (("y",), 0.5, "validation")
 
 

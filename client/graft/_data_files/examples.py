@@ -14,12 +14,20 @@ from graft._records.examples import Example, Input, TextPair
 from graft._records.media import media_message, unusable
 from graft._records.shapes import features_of, is_array
 
+_ORIGIN_BYTES: Final = 256
+"""The most of an example's origin that a server takes."""
 _HEAD_BYTES: Final = 64
 """Where a file's kind is."""
 
 
 def example_of(
-    data: Origin, row: Row, columns: Columns, *, opened: bool = True, given: Input | None = None
+    data: Origin,
+    row: Row,
+    columns: Columns,
+    *,
+    opened: bool = True,
+    given: Input | None = None,
+    origin: str = "",
 ) -> Example:
     """Returns the example of a row.
 
@@ -29,6 +37,7 @@ def example_of(
         columns: Which columns hold what.
         opened: Whether a file that the row names is looked into; if not, it is read when it is sent.
         given: The input, where it is known.
+        origin: Where the row came from, for people; "" where the file's name and the line say it.
 
     Raises:
         RowError: A column is missing, a value has the wrong type, or a file is no image or clip.
@@ -42,7 +51,25 @@ def example_of(
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
         group=cells.attribute(columns.group),
         subject=cells.attribute(columns.subject),
+        origin=_ended(origin) if origin else _origin(data, row, columns),
+        confirmed=columns.confirmed is not None and cells.flag(columns.confirmed),
     )
+
+
+def _origin(data: Origin, row: Row, columns: Columns) -> str:
+    """Where a row came from, for people: the picture or clip that it names, or the file and the line."""
+    named = row.values.get(columns.input) if columns.path else None
+    if isinstance(named, str) and named:
+        return _ended(named)
+    return _ended(f"{Path(data.name).name}:{row.line}")
+
+
+def _ended(text: str) -> str:
+    """The end of a text, if it is longer than a server takes: names differ at their ends."""
+    content = text.encode(errors="replace")
+    if len(content) <= _ORIGIN_BYTES:
+        return content.decode()
+    return "…" + content[3 - _ORIGIN_BYTES :].decode(errors="ignore")
 
 
 def input_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True) -> Input:

@@ -18,6 +18,7 @@ from graft._records.targets import is_missing
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, as_arguments
 from graft._tables.sources import Frame, Source
+from graft._tables.stored import StoredRows
 
 LOG = logging.getLogger("graft")
 
@@ -134,9 +135,9 @@ class TableExamples(TableRows):
             if isinstance(row, RowError):
                 raise row
             self._absent.see(row)
-            return example_of(
-                self.source, row, self._columns, given=_input_of(self.source, row, self._columns)
-            )
+            value = _input_of(self.source, row, self._columns)
+            origin = "" if isinstance(self.source, StoredRows) else self.source.place(row.line)
+            return example_of(self.source, row, self._columns, given=value, origin=origin)
         except RowError as error:
             self._refuse(error)
             return Example("")
