@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graft._records.examples import Example, Input, Label, TextPair
@@ -12,6 +12,7 @@ from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
 from graft._records.row_counts import RowCounts
+from graft._records.shown import Saved, Shown
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
@@ -45,7 +46,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class Version(Saved):
     """One trained state of a model. It never changes."""
 
     model: str
@@ -307,7 +308,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Shown):
     """The result of checking a start and examples, of which nothing was stored."""
 
     model: str
@@ -333,7 +334,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptResult:
+class AdaptResult(Saved):
     """A served version, and its origin."""
 
     model: str
@@ -380,7 +381,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         adaptation_id=message.adaptation_id,
         commit_id=message.commit_id,
         create_time=time_of(message.create_time),
-        report=report_of(message.report),
+        report=replace(report_of(message.report), model=message.model, version=message.version),
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
