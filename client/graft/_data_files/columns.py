@@ -88,6 +88,8 @@ class Columns:
     """Whether labels such as "2.0" are codes that became fractions: "2"."""
     merge: Callable[[str], str] | None = None
     """Gives similar labels one name."""
+    inputs_only: bool = False
+    """Whether no column of targets is asked for: the inputs are to be answered."""
 
     @property
     def target(self) -> str:
@@ -95,10 +97,17 @@ class Columns:
         return self.value or self.label
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """The columns without which a table is not the one that is meant."""
+        targets = () if self.inputs_only else self.labels_from or (self.target,)
+        return (self.input, *targets)
+
+    @property
     def named(self) -> dict[str, str]:
         """By their options, the columns that some row must have."""
         targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
         targets = targets or ({"value": self.value} if self.value else {"label": self.label})
+        targets = {} if self.inputs_only else targets
         others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
         found = {**targets, "path" if self.path else "input": self.input, **others}
         return {option: column for option, column in found.items() if column}

@@ -29,7 +29,7 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
     """
     cells = Cells(data.name, row, columns.decimal)
     return Example(
-        input=_input(data, cells, columns, opened=opened),
+        input=input_of(data, cells, columns, opened=opened),
         **target_of(cells, columns),
         id=cells.attribute(columns.id),
         weight=cells.number(columns.weight) if columns.weight else None,
@@ -39,7 +39,12 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
     )
 
 
-def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:
+def input_of(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:
+    """Returns what a row asks a model about.
+
+    Raises:
+        RowError: As `example_of`.
+    """
     value = cells.value(columns.input)
     if isinstance(value, bytes):
         return _content(cells, columns, value)

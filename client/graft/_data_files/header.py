@@ -51,7 +51,9 @@ def fitted(columns: Columns, header: Header, file: str) -> Columns:
     found: dict[str, Any] = {}
     for option in _OPTIONS:
         asked = getattr(columns, option)
-        if asked is None or (option == "label" and (columns.value or columns.labels_from)):
+        if asked is None or (
+            option == "label" and (columns.value or columns.labels_from or columns.inputs_only)
+        ):
             continue
         shown = "path" if option == "input" and columns.path else option
         found[option] = _found(asked, shown, header, file)
