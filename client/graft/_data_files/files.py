@@ -24,9 +24,9 @@ from graft._data_files.formats.json_rows import JsonRows
 from graft._data_files.formats.lines import Line, TextLines
 from graft._data_files.formats.parquet import ParquetTable
 from graft._data_files.formats.tables import Table
+from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
 from graft._data_files.header import fitted
 from graft._data_files.options import Reading
-from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
 
 T = TypeVar("T")
 
@@ -142,6 +142,7 @@ class DataFile:
         if not isinstance(rows, Table):
             return FileForm(data_format, rows.header.names)
         text = replace(self._text, dialect=rows.dialect)
+        data_format = "tsv" if rows.dialect.delimiter == "\t" else "csv"
         return FileForm(data_format, rows.header.names, text, not rows.header.given)
 
     def whole_rows(self) -> Iterator[WholeRow]:

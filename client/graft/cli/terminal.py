@@ -134,7 +134,7 @@ class Terminal:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
             remarks = phrases.remarks(prediction)
             cells = [answer, certainty, text, *([remarks] if remarks else [])]
-        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
+        self.line("\t".join(map(phrases.escaped, cells)))
 
     def event(self, event: Event) -> None:
         """One event of an adaptation, as a line."""

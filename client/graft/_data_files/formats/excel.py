@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header, like
 from graft._data_files.options import Reading
-from graft._data_files.formats.whole import WholeRow
 
 _SAMPLE: Final = 200
 _ERRORS: Final = frozenset(("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"))

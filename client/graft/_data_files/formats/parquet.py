@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
-from graft._data_files.header import Header
 from graft._data_files.formats.whole import WholeRow
+from graft._data_files.header import Header
 
 _BATCH: Final = 256
 """So many rows are in memory at once: one may hold a picture."""

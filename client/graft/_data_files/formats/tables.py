@@ -8,9 +8,9 @@ from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.formats.dialect import Beginning, Found, found_dialect
 from graft._data_files.formats.lines import TextLines
 from graft._data_files.formats.records import Dialect, Record, Records
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header
 from graft._data_files.options import Reading
-from graft._data_files.formats.whole import WholeRow
 
 _DELIMITER_NAMES = {"\t": "tab", " ": "space"}
 
