@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
+from graft.errors import GraftError
 
 PREFIX: Final = "predicted_"
 """What comes before the name of a column that the input has a column of the same name for."""
+_PLACE: Final = re.compile(r"^inputs\[\d+\](?:\.(\w+))?")
 _DIGITS: Final = 7
 """So many digits tell any two numbers of 32 bits apart, nearly."""
 
@@ -76,7 +79,7 @@ class AnswerColumns:
         if isinstance(answer, str):
             return [*[None] * (len(self.names) - 1), answer]
         if answer.error is not None:
-            return [*[None] * (len(self.names) - 1), answer.error.message]
+            return [*[None] * (len(self.names) - 1), reason_of(answer.error)]
         rest = [answer.abstained, answer.truncated, _short(answer.novelty), None]
         return [*self._values(answer), *rest]
 
@@ -98,6 +101,11 @@ class AnswerColumns:
             by_label = {it.label: _short(it.probability) for it in ranked}
             found += [by_label.get(it) for it in self._labels]
         return found
+
+
+def reason_of(error: GraftError) -> str:
+    """Why an input could not be answered, without its place among those that were sent with it."""
+    return _PLACE.sub(lambda it: f"the {(it[1] or 'input').replace('_', ' ')}", error.message)
 
 
 def cell_text(value: Any) -> str:

@@ -73,7 +73,7 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
             taken=names,
         )
         for usual, name in columns.renamed:
-            terminal.note(f"the input has a column {usual!r}: the answers' is {name!r}")
+            terminal.note(f"the input has a column {usual!r}: what the model says is in {name!r}")
         layout = Layout(data.form, names, columns.names)
         FileRun(args, client, terminal, data, output, layout, columns, by).answer(part)
 
@@ -209,6 +209,7 @@ class FileRun:
         with self.terminal.count_bar("answering:") as bar:
             answering.written(predictions, self._writing(part, writer, bar))
         writer.end()
+        out.flush()
         if isinstance(part, Unfinished):
             part.finish(packed(part.path, self.output.packed) if self.output.packed else None)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from graft._data_files.answers.asked import AskedRow
-from graft._data_files.answers.columns import AnswerColumns
+from graft._data_files.answers.columns import AnswerColumns, reason_of
 from graft._data_files.columns import RowError
 from graft._records.examples import Input, sendable_input
 from graft._records.predictions import Prediction
@@ -73,7 +73,7 @@ class Answering:
             write(row, None, False)
             return
         self.answered += 1
-        error = answer if isinstance(answer, str) else answer.error and answer.error.message
+        error = answer if isinstance(answer, str) else answer.error and reason_of(answer.error)
         if error:
             self.failed += 1
             self.first_error = self.first_error or f"{_place(row)}: {error}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
+from graft._data_files.answers.columns import reason_of
 from graft._data_files.columns import DataError
 from graft._records.predictions import Prediction
 from graft.cli.answering.file import answer_file
@@ -157,7 +158,7 @@ def _require_answers(questions: Questions) -> None:
     if questions.first_error is not None:
         failed = f"{questions.errors:,} of {questions.count:,} inputs could not be answered"
         first = "" if questions.errors == questions.count else "the first because "
-        raise DataError(f"{failed}: {first}{questions.first_error.message}")
+        raise DataError(f"{failed}: {first}{reason_of(questions.first_error)}")
 
 
 def _print_prediction(
