@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import Adaptation, Reason
+from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
@@ -29,7 +29,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import Modality, StoredExample
-from graft_server.domain.model import Source
+from graft_server.domain.model import HeldBack, Source
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
@@ -265,6 +265,11 @@ class Adaptations:
         model, adaptation_id = adaptation.key
         if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
             raise missing_adaptation(model, adaptation_id)
+
+    def held_back(self, model: str, version: int) -> HeldBack | None:
+        """Returns why a version did not become live as it was published; None: it did, or was deleted since."""
+        found = self._publisher.version(model, version)
+        return None if found is None else found.held_back
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""
