@@ -355,7 +355,7 @@ def _renewal_of(message: model_pb2.ModelRenewal) -> ModelRenewal:
     return ModelRenewal(enum_text(model_pb2.RenewalState, message.state, "RENEWAL_STATE_"), message.detail)
 
 
-def version_of(message: model_pb2.Version) -> Version:
+def version_of(message: model_pb2.ModelVersion) -> Version:
     """The version that a message carries."""
     return Version(
         model=message.model,

@@ -126,16 +126,16 @@ def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
         per_class=_classes_of(message.per_class),
         confusions=_confusions_of(message.confusions),
         rejected=tuple(EvaluationRejection(r.index, r.reason, r.detail) for r in message.rejected),
-        rejected_count=message.rejected_count,
+        rejected_count=message.total_rejected,
         accuracy_low=message.accuracy_low,
         accuracy_high=message.accuracy_high,
-        trained_on_count=message.trained_on_count,
+        trained_on_count=message.total_trained_on,
         trained_on=tuple(message.trained_on),
         unknown_labels=tuple(
             UnknownLabel(it.label, it.examples, tuple(it.indices), it.similar)
             for it in message.unknown_labels
         ),
-        unknown_label_count=message.unknown_label_count,
+        unknown_label_count=message.total_with_unknown_label,
         training_examples_missing=message.training_examples_missing,
         **_task_of(message),
     )

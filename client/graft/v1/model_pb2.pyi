@@ -198,7 +198,7 @@ class Model(_message.Message):
         """What UpdateModel has set."""
 
     @_builtins.property
-    def live(self) -> Global___Version:
+    def live(self) -> Global___ModelVersion:
         """The version that "live" points at, as in ListVersions but without its metadata; unset: it points nowhere."""
 
     def __init__(
@@ -212,7 +212,7 @@ class Model(_message.Message):
         renewal: Global___ModelRenewal | None = ...,
         live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        live: Global___Version | None = ...,
+        live: Global___ModelVersion | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "live", b"live", "live_pinned_time", b"live_pinned_time", "renewal", b"renewal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -249,8 +249,8 @@ class ModelRenewal(_message.Message):
 Global___ModelRenewal: _TypeAlias = ModelRenewal  # noqa: Y015
 
 @_typing.final
-class Version(_message.Message):
-    """Version is one trained state of a model. It never changes."""
+class ModelVersion(_message.Message):
+    """ModelVersion is one trained state of a model. It never changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -340,7 +340,7 @@ class Version(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Version: _TypeAlias = Version  # noqa: Y015
+Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
 
 @_typing.final
 class Backbone(_message.Message):
@@ -577,13 +577,13 @@ class ListVersionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Give this as page_token for the next page; empty: this was the last."""
     @_builtins.property
-    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """The versions, newest first. Their reports carry figures and warnings, no lists."""
 
     def __init__(
         self,
         *,
-        versions: _abc.Iterable[Global___Version] | None = ...,
+        versions: _abc.Iterable[Global___ModelVersion] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -634,13 +634,13 @@ class GetVersionResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___Version:
+    def version(self) -> Global___ModelVersion:
         """The version, with its full report."""
 
     def __init__(
         self,
         *,
-        version: Global___Version | None = ...,
+        version: Global___ModelVersion | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1243,16 +1243,16 @@ class EvaluateModelResponse(_message.Message):
     PER_CLASS_FIELD_NUMBER: _builtins.int
     CONFUSIONS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
-    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_REJECTED_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     MULTI_LABEL_FIELD_NUMBER: _builtins.int
     REGRESSION_FIELD_NUMBER: _builtins.int
     ACCURACY_LOW_FIELD_NUMBER: _builtins.int
     ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
-    TRAINED_ON_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_TRAINED_ON_FIELD_NUMBER: _builtins.int
     TRAINED_ON_FIELD_NUMBER: _builtins.int
     UNKNOWN_LABELS_FIELD_NUMBER: _builtins.int
-    UNKNOWN_LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_WITH_UNKNOWN_LABEL_FIELD_NUMBER: _builtins.int
     TRAINING_EXAMPLES_MISSING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
@@ -1268,7 +1268,7 @@ class EvaluateModelResponse(_message.Message):
     """As Report.log_loss; 0 for TASK_REGRESSION. A label that the version does not know counts as probability 1e-7."""
     calibration_error: _builtins.float
     """As Report.calibration_error; 0 for TASK_REGRESSION."""
-    rejected_count: _builtins.int
+    total_rejected: _builtins.int
     """How many examples could not be evaluated."""
     task: _types_pb2.Task.ValueType
     """The version's task."""
@@ -1276,9 +1276,9 @@ class EvaluateModelResponse(_message.Message):
     """The lower end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
     accuracy_high: _builtins.float
     """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
-    trained_on_count: _builtins.int
+    total_trained_on: _builtins.int
     """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
-    unknown_label_count: _builtins.int
+    total_with_unknown_label: _builtins.int
     """How many examples carry a label that the version does not know."""
     training_examples_missing: _builtins.bool
     """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that examples
@@ -1325,21 +1325,21 @@ class EvaluateModelResponse(_message.Message):
         per_class: _abc.Iterable[_report_pb2.ClassReport] | None = ...,
         confusions: _abc.Iterable[_report_pb2.Confusion] | None = ...,
         rejected: _abc.Iterable[Global___EvaluationRejection] | None = ...,
-        rejected_count: _builtins.int = ...,
+        total_rejected: _builtins.int = ...,
         task: _types_pb2.Task.ValueType = ...,
         multi_label: _report_pb2.MultiLabelFigures | None = ...,
         regression: _report_pb2.RegressionFigures | None = ...,
         accuracy_low: _builtins.float = ...,
         accuracy_high: _builtins.float = ...,
-        trained_on_count: _builtins.int = ...,
+        total_trained_on: _builtins.int = ...,
         trained_on: _abc.Iterable[_builtins.int] | None = ...,
         unknown_labels: _abc.Iterable[Global___UnknownLabel] | None = ...,
-        unknown_label_count: _builtins.int = ...,
+        total_with_unknown_label: _builtins.int = ...,
         training_examples_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["multi_label", b"multi_label", "regression", b"regression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "trained_on", b"trained_on", "trained_on_count", b"trained_on_count", "training_examples_missing", b"training_examples_missing", "unknown_label_count", b"unknown_label_count", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "task", b"task", "total_rejected", b"total_rejected", "total_trained_on", b"total_trained_on", "total_with_unknown_label", b"total_with_unknown_label", "trained_on", b"trained_on", "training_examples_missing", b"training_examples_missing", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

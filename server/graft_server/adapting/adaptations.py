@@ -15,6 +15,7 @@ from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
+from graft_server.adapting.work import Reason
 from graft_server.domain.adaptation import (
     AdaptationState,
     Start,
