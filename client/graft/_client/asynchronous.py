@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -142,6 +142,8 @@ class AsyncClient(AsyncRequests):
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
@@ -164,6 +166,8 @@ class AsyncClient(AsyncRequests):
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,
@@ -181,7 +185,7 @@ class AsyncClient(AsyncRequests):
         result = await drive.run(ready.changes)
         if exchange.may_lack_rejections:
             result = await self._with_all_rejections(exchange)
-        return replace(result, notices=ready.conversion.notices)
+        return replace(result, notices=(*ready.conversion.notices, *result.notices))
 
     async def check(
         self,

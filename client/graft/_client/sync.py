@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +147,8 @@ class Client(SyncRequests):
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
@@ -189,6 +191,10 @@ class Client(SyncRequests):
             publish_every: Have the server publish after every this many examples, of all writers. 0: never by count.
             publish_seconds: Have it publish when there are changes and the newest commit is this old. 0: never by
                 age.
+            promote: Whether the versions become live as they are published, and with that what `predict` asks, unless
+                "live" is pinned (see `promote`). If not, "live" stays where it is; a model's first version is then
+                asked for by its number.
+            metadata: Pairs of texts to find again with the adaptation and its versions, at most 32.
             close: Whether the commit at the end closes the adaptation. If not, it can be continued later.
             append: Whether the examples continue this writer's earlier examples in the adaptation; if not, they
                 repeat them, and examples that the server has are skipped.
@@ -200,7 +206,8 @@ class Client(SyncRequests):
             on_progress: Called during the work, from a background thread, one call at a time.
 
         Returns:
-            The version, its report, and the examples that were refused.
+            The version, its report, and the examples that were refused. Where the version is not live, the notices say
+            why.
 
         Raises:
             GraftError: There is no version. FailedPreconditionError, for example, with a single class.
@@ -223,6 +230,8 @@ class Client(SyncRequests):
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,
@@ -240,7 +249,7 @@ class Client(SyncRequests):
         with self._calls.stopping(drive.stop):
             result = drive.run(ready.conversion.changes(ready.changes))
         result = self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
-        return replace(result, notices=ready.conversion.notices)
+        return replace(result, notices=(*ready.conversion.notices, *result.notices))
 
     def check(
         self,

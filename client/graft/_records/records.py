@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from graft._records.examples import Label
@@ -41,6 +41,13 @@ class Model:
     """When its first version was published, in UTC."""
     renewal: ModelRenewal | None = None
     """What the server does about a newest version that was trained on another encoder; None: there is nothing to do."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" stays where `promote` pointed it, away from the newest version, in UTC; None: it is not pinned,
+    and the next publication moves it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What `set_metadata` has set."""
+    live: Version | None = None
+    """The version that "live" points at, without its metadata and its report's own lists; None: it points nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class Version:
     """Whether it may have been trained on examples that have since been erased."""
     task: str = "single_label"
     """Its task: "single_label", "multi_label" or "regression"."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of the adaptation that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +192,11 @@ class Publication:
     """Why it failed or was cancelled."""
     create_time: dt.datetime | None
     """When the commit became durable, in UTC."""
+    live_version: int | None = None
+    """The version that "live" pointed at once this one was published: this one, or another if it did not move; 0:
+    none; None: not known, or no version was published."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" was pinned to live_version, if that is why it did not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +219,18 @@ class Adaptation:
     """The outcomes of its commits, oldest first."""
     metrics: Mapping[str, float]
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What `adapt` was given as metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledAdaptation(Adaptation):
+    """An adaptation after a request to cancel it."""
+
+    changed: bool = True
+    """Whether the request cancelled it; if not, it was over already, and nothing changed."""
+    given_up: int = 0
+    """How many of its commits had no outcome yet, and were given up by the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +267,10 @@ class Event:
     """The version, if kind is "published"."""
     report: Report | None = None
     """The quality of the version, if kind is "published"."""
+    live_version: int | None = None
+    """The version that "live" pointed at then, if kind is "published"; 0: none; None: not known."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" was pinned to live_version, if that is why it did not move."""
     error: GraftError | None = None
     """The reason, if kind is "publication_failed"."""
     state: str = ""
@@ -291,6 +321,11 @@ class Outcome:
     """Its training data and quality; None if there is no version."""
     error: GraftError | None
     """Why there is no version; the stream continues all the same."""
+    live_version: int | None = None
+    """The version that "live" pointed at once this one was published: this one, or another if it did not move; 0:
+    none; None: not known, or no version was published."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" was pinned to live_version, if that is why it did not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +371,13 @@ class AdaptResult:
     rejected_count: int
     """How many examples were refused."""
     notices: tuple[str, ...] = ()
-    """What the client guessed of the examples, in sentences: for example the task."""
+    """What a caller should know, in sentences: what the client guessed of the examples, for example the task; and why
+    the version is not live, if it is not."""
+    live_version: int | None = None
+    """The version that "live" pointed at once this one was published: this one, or another if it did not move; 0:
+    none; None: not known, or no version was published."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" was pinned to live_version, if that is why it did not move."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -348,6 +389,9 @@ def model_of(message: model_pb2.Model) -> Model:
         versions=message.versions,
         create_time=time_of(message.create_time),
         renewal=_renewal_of(message.renewal) if message.HasField("renewal") else None,
+        live_pinned_time=time_of(message.live_pinned_time),
+        metadata=dict(sorted(message.metadata.items())),
+        live=version_of(message.live) if message.HasField("live") else None,
     )
 
 
@@ -368,6 +412,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
         task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        metadata=dict(sorted(message.metadata.items())),
     )
 
 
@@ -439,7 +484,15 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
+        metadata=dict(sorted(message.metadata.items())),
     )
+
+
+def cancelled_of(message: adaptation_pb2.CancelAdaptationResponse) -> CancelledAdaptation:
+    """The adaptation, and what became of the request to cancel it, that a message carries."""
+    known = adaptation_of(message.adaptation)
+    facts = {it.name: getattr(known, it.name) for it in fields(known)}
+    return CancelledAdaptation(**facts, changed=message.changed, given_up=message.given_up)
 
 
 def progress_of(message: adaptation_pb2.Progress) -> Progress:
@@ -456,7 +509,13 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
 def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
     """The outcome that a message carries."""
     if isinstance(message, adaptation_pb2.Published):
-        return Outcome(message.commit_id, message.version, report_of(message.summary), None)
+        return Outcome(
+            message.commit_id,
+            message.version,
+            report_of(message.summary),
+            None,
+            *live_of(message),
+        )
     return Outcome(message.commit_id, 0, None, from_status(message.status))
 
 
@@ -476,6 +535,7 @@ def _event_facts(kind: str, message: adaptation_pb2.WatchAdaptationResponse) -> 
         facts["commit_id"] = getattr(message, kind).commit_id
     if kind == "published":
         facts.update(version=message.published.version, report=report_of(message.published.summary))
+        facts["live_version"], facts["live_pinned_time"] = live_of(message.published)
     elif kind == "publication_failed":
         facts["error"] = from_status(message.publication_failed.status)
     elif kind == "progress":
@@ -487,11 +547,22 @@ def _adaptation_state(value: int) -> str:
     return enum_text(adaptation_pb2.AdaptationState, value, "ADAPTATION_STATE_")
 
 
+def live_of(
+    message: adaptation_pb2.Published | adaptation_pb2.Publication,
+) -> tuple[int | None, dt.datetime | None]:
+    """Where "live" pointed once a version was published, and since when it was pinned there if that is why."""
+    version = message.live_version if message.HasField("live_version") else None
+    return version, time_of(message.live_pinned_time)
+
+
 def _publication_of(message: adaptation_pb2.Publication) -> Publication:
+    live_version, live_pinned_time = live_of(message)
     return Publication(
         commit_id=message.commit_id,
         state=enum_text(adaptation_pb2.PublicationState, message.state, "PUBLICATION_STATE_"),
         version=message.version,
         error=from_status(message.status) if message.HasField("status") else None,
         create_time=time_of(message.create_time),
+        live_version=live_version,
+        live_pinned_time=live_pinned_time,
     )

@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from graft._records.live import stays
 from graft._records.records import (
     AdaptProgress,
     AdaptResult,
     Outcome,
     Progress,
     Rejection,
+    live_of,
     outcome_of,
     progress_of,
     rejection_of,
@@ -425,8 +427,18 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            self.result = self._with_rejections(self._published(published))
             self._advance()
+
+    def _published(self, published: adaptation_pb2.Published) -> AdaptResult:
+        live_version, pinned_time = live_of(published)
+        stayed = stays(self._start.model, published.version, live_version, pinned_time, command=False)
+        return replace(
+            self._result(published.version, published.summary),
+            notices=(f"version {published.version} was published; {stayed}",) if stayed else (),
+            live_version=live_version,
+            live_pinned_time=pinned_time,
+        )
 
     def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
         return AdaptResult(

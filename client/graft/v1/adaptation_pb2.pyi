@@ -647,7 +647,7 @@ class Published(_message.Message):
     """The version's number."""
     live_version: _builtins.int
     """Where "live" pointed once it was published: at this version, or, if that did not move it, at another one; 0:
-    nowhere.
+    nowhere. Unset: not known, because the version was deleted since.
     """
     @_builtins.property
     def summary(self) -> _report_pb2.Report:
@@ -664,14 +664,16 @@ class Published(_message.Message):
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         summary: _report_pb2.Report | None = ...,
-        live_version: _builtins.int = ...,
+        live_version: _builtins.int | None = ...,
         live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["live_pinned_time", b"live_pinned_time", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Published: _TypeAlias = Published  # noqa: Y015
 
@@ -953,7 +955,7 @@ class Publication(_message.Message):
     version: _builtins.int
     """The version, where state is PUBLISHED; otherwise 0."""
     live_version: _builtins.int
-    """As Published.live_version, where state is PUBLISHED; otherwise 0."""
+    """As Published.live_version; unset also where state is not PUBLISHED."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, where state is FAILED or CANCELLED."""
@@ -974,14 +976,16 @@ class Publication(_message.Message):
         version: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
-        live_version: _builtins.int = ...,
+        live_version: _builtins.int | None = ...,
         live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
 

@@ -462,28 +462,22 @@ class Evaluation(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     FOLDS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
-    DATA_DIGEST_FIELD_NUMBER: _builtins.int
     method: Global___EvaluationMethod.ValueType
     """How."""
     folds: _builtins.int
     """Folds of the cross-validation; 0 for a held-out set."""
     examples: _builtins.int
     """How many examples were evaluated."""
-    data_digest: _builtins.str
-    """Equal for versions whose figures were measured on the same examples, of the same targets and weights, by the same
-    method: those alone can be set side by side. Empty: not known.
-    """
     def __init__(
         self,
         *,
         method: Global___EvaluationMethod.ValueType = ...,
         folds: _builtins.int = ...,
         examples: _builtins.int = ...,
-        data_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_digest", b"data_digest", "examples", b"examples", "folds", b"folds", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "folds", b"folds", "method", b"method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

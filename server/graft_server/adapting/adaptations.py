@@ -30,7 +30,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import Modality, StoredExample
-from graft_server.domain.model import HeldBack, Source
+from graft_server.domain.model import LiveThen, Source
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
@@ -267,10 +267,10 @@ class Adaptations:
         if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
             raise missing_adaptation(model, adaptation_id)
 
-    def held_back(self, model: str, version: int) -> HeldBack | None:
-        """Returns why a version did not become live as it was published; None: it did, or was deleted since."""
+    def live_then(self, model: str, version: int) -> LiveThen | None:
+        """Returns where `live` pointed once a version was published; None: there is no such version any more."""
         found = self._publisher.version(model, version)
-        return None if found is None else found.held_back
+        return None if found is None else found.live_then
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""

@@ -149,8 +149,7 @@ class AdaptationApi:
         for commit in list(store.commits.values())[-count:]:
             outcome = store.outcomes.get(commit.commit_id)
             publication = _publication(commit, outcome, training=commit.commit_id == running)
-            held_back = self._adaptations.held_back(store.model, publication.version)
-            yield publication if held_back is None else replace(publication, held_back=held_back)
+            yield replace(publication, live=self._adaptations.live_then(store.model, publication.version))
 
     async def _view(self, store: AdaptationStore, publications: int) -> AdaptationView:
         positions = await self._adaptations.positions_of(store)

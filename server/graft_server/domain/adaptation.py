@@ -13,7 +13,7 @@ import msgspec
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.method import Method
-from graft_server.domain.model import HeldBack, Source
+from graft_server.domain.model import LiveThen, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,8 @@ class Publication:
     """When the commit became durable."""
     version: int = 0
     """Set if it is PUBLISHED."""
-    held_back: HeldBack | None = None
-    """Why the version did not become live as it was published; None: it did, or it was deleted since."""
+    live: LiveThen | None = None
+    """Where `live` pointed once it was published; None if it was not, or was deleted since."""
     failure: Failure | None = None
     """Set if it is FAILED or CANCELLED."""
 

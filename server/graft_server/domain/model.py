@@ -74,6 +74,16 @@ class HeldBack:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveThen:
+    """Where the alias `live` pointed once a version was published."""
+
+    version: int
+    """The version itself, or the one that `live` stayed at; 0: it pointed nowhere."""
+    pinned: datetime | None = None
+    """The time at which `live` was pinned there, if that is why it did not move."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A published version."""
 
@@ -93,6 +103,12 @@ class Version:
     """The metadata of the adaptation that it came from."""
     held_back: HeldBack | None = None
     """Why its publication did not move `live`; None: it did."""
+
+    @property
+    def live_then(self) -> LiveThen:
+        """Where `live` pointed once it was published."""
+        held_back = self.held_back
+        return LiveThen(self.number) if held_back is None else LiveThen(held_back.live, held_back.pinned)
 
 
 class RenewalState(StrEnum):

@@ -9,7 +9,7 @@ from datetime import datetime
 from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
-from graft_server.domain.model import HeldBack
+from graft_server.domain.model import LiveThen
 from graft_server.domain.report import Report
 
 # ---------------------------------------------------------------------------------------------- the writer's
@@ -109,8 +109,8 @@ class Published:
     version: int
     report: Report | None
     """None if the version has been deleted since."""
-    held_back: HeldBack | None = None
-    """Why the version did not become live as it was published; None: it did, or it was deleted since."""
+    live: LiveThen | None = None
+    """Where `live` pointed then; None if the version has been deleted since."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ class PublicationQueue:
 
 
 def _published(commit_id: str, version: Version, report: Report) -> Published:
-    return Published(commit_id, version.model, version.number, report, version.held_back)
+    return Published(commit_id, version.model, version.number, report, version.live_then)
 
 
 def next_run(queue: Sequence[str], commits: Mapping[str, Commit]) -> tuple[str, list[str]]:

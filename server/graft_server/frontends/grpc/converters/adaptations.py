@@ -14,7 +14,7 @@ from graft_server.domain.adaptation import (
     Publication,
 )
 from graft_server.domain.examples import Rejection
-from graft_server.domain.model import HeldBack
+from graft_server.domain.model import LiveThen
 from graft_server.frontends.grpc.converters.enums import (
     ADAPTATION_STATES,
     PUBLICATION_STATES,
@@ -103,16 +103,16 @@ def _publication(value: Publication) -> pb.Publication:
         version=value.version,
         status=None if value.failure is None else failure_status(value.failure),
         create_time=timestamp(value.created),
-        **_live(value.version, value.held_back),
+        **_live(value.live),
     )
 
 
-def _live(version: int, held_back: HeldBack | None) -> dict[str, Any]:
+def _live(then: LiveThen | None) -> dict[str, Any]:
     """Returns the fields that say where `live` pointed once a version was published."""
-    if held_back is None:
-        return {"live_version": version}
-    pinned = None if held_back.pinned is None else timestamp(held_back.pinned)
-    return {"live_version": held_back.live, "live_pinned_time": pinned}
+    if then is None:
+        return {}
+    pinned = None if then.pinned is None else timestamp(then.pinned)
+    return {"live_version": then.version, "live_pinned_time": pinned}
 
 
 def _started(value: stream.Started) -> pb.Started:
@@ -144,7 +144,7 @@ def _published(value: stream.Published) -> pb.Published:
         model=value.model,
         version=value.version,
         summary=None if value.report is None else report_message(value.report),
-        **_live(value.version, value.held_back),
+        **_live(value.live),
     )
 
 
