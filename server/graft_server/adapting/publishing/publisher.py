@@ -27,7 +27,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
-from graft_server.domain.model import Version
+from graft_server.domain.model import HeldBack, Version
 from graft_server.domain.report import Renewal, Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
@@ -300,6 +300,8 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
+        elif version.held_back is not None:
+            _log.info("%s", _stayed(version, version.held_back))
         try:
             await self.on_published(version)
         except DomainError as error:
@@ -342,6 +344,16 @@ class Publisher:
             return None
         views = {view: array.tobytes() for view, array in features.items()}
         return LabelFeatures(tuple(ordered), views, trunk.name_scale)
+
+
+def _stayed(version: Version, held_back: HeldBack) -> str:
+    """Says of a version that it is not live, and why."""
+    if held_back.pinned is not None:
+        why = f"where it was pinned at {held_back.pinned:%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        why = "as its adaptation does not promote"
+    stays = f"live stays at version {held_back.live}" if held_back.live else "live points nowhere"
+    return f"model {version.model}: version {version.number} is published; {stays}, {why}"
 
 
 def _first_part(on_progress: OnProgress) -> OnProgress:
