@@ -502,7 +502,7 @@ def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None
     terminal.outcome(graft.Outcome("c", version=1, report=value, error=None))
     told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
     shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
-    assert told.count("not stated: too few examples") >= (3 if task == "regression" else 4)
+    assert told.count("not measured: too few examples") >= (3 if task == "regression" else 4)
     assert "too few examples to measure" in shown
     assert not re.search(r"\d\.\d%", told)
     assert not re.search(r"\d\.\d%", shown)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._transport.retry import HTTP_STATUS
-from graft._transport.targets import DEFAULT_TARGET
 from graft._version import __version__
+from graft.cli.arguments import add_connection
 from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.cli.standard_streams import flushed, open_closed_streams
 from graft.cli.verbs import VERBS
@@ -37,8 +37,8 @@ examples:
   graft promote support/intents 2
   graft export support/intents bundle/
 
-The server is --server, or the environment variable GRAFT_SERVER, or the one here that listens as GRAFT_LISTEN
-says, or {default}.
+'graft COMMAND --help' describes a command. --server, --timeout and --json may stand before
+the command or after it.
 """
 
 _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
@@ -104,10 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graft",
         description="Teach, ask, measure, promote and export models on a Graft server.",
-        epilog=_EXAMPLES.format(default=DEFAULT_TARGET),
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"graft {__version__}")
+    add_connection(parser)
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for verb in VERBS:
         verb.add(verbs)

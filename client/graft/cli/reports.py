@@ -76,7 +76,7 @@ def _unknown_labels(terminal: Terminal, result: EvaluationResult, lines: Sequenc
 def _classes(terminal: Terminal, classes: Sequence[ClassReport], *, full: bool, trained: bool = True) -> None:
     if not classes:
         return
-    ordered = sorted(classes, key=lambda c: (c.f1, c.label))
+    ordered = sorted(classes, key=lambda c: (not c.support, c.f1 or 0.0, c.label))
     shown = ordered if full else ordered[:_SHOWN_CLASSES]
     sets = any(entry.threshold for entry in classes)
     cut = any(entry.truncated for entry in classes)
@@ -150,11 +150,11 @@ def _candidates(terminal: Terminal, report: Report) -> None:
     rows: list[tuple[str, ...]] = []
     for candidate in report.head.candidates:
         settings = words.values(candidate.settings)
-        log_loss = f"{candidate.log_loss:.3f}" if report.regression is None else ""
+        log_loss = words.figure_as(".3f", candidate.log_loss) if report.regression is None else ""
         found = {
-            "accuracy": words.percent(candidate.accuracy) if words.stated(report) else "",
-            "micro-F1": words.percent(candidate.micro_f1) if words.stated(report) else "",
-            "RMSE": f"{candidate.rmse:.4g}",
+            "accuracy": words.percent(candidate.accuracy),
+            "micro-F1": words.percent(candidate.micro_f1),
+            "RMSE": words.figure_as(".4g", candidate.rmse),
         }[measure]
         rows.append((candidate.kind, candidate.view, settings, log_loss, found))
     terminal.table(("tried", "reads", "settings", "log-loss", measure), rows)

@@ -48,16 +48,20 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="+", help="texts, or - for the lines of standard input")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
-        "--files", action="store_true", help="the texts, or lines, are names of image or audio files"
+        "--files", action="store_true", help="the texts, or the lines, are names of image or audio files"
     )
     kind.add_argument(
         "--pairs",
         action="store_true",
-        help="the texts are pairs, each first one with the second behind it; of a line, behind a tab",
+        help="the texts are pairs: the first with the second, and so on; in a line, a tab separates the two",
     )
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="N", help="how many labels each input gets; default: 5"
+    )
     add_selector(parser).add_argument(
-        "--adaptation", metavar="ID", help="the interim head of this open adaptation"
+        "--adaptation",
+        metavar="ID",
+        help="ask what this open adaptation has learned so far; default: a version",
     )
     parser.set_defaults(run=run)
 
