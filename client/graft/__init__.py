@@ -29,20 +29,13 @@ if TYPE_CHECKING:
     from graft._records.predictions import Prediction, Predictions, Score, Timings
     from graft._records.records import (
         Adaptation,
-        AdaptProgress,
-        AdaptResult,
         Backbone,
         CancelledAdaptation,
-        CheckResult,
-        Erasure,
-        Event,
         Model,
         ModelRenewal,
-        Outcome,
         Progress,
         Publication,
         Rejection,
-        StoredExample,
         Version,
     )
     from graft._records.reports import (
@@ -71,6 +64,8 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.stored_examples import Erasure, StoredExample
+    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
     from graft.errors import (
         AbortedError,
@@ -197,22 +192,17 @@ _NAMES_BY_MODULE = {
     ),
     "_records.records": (
         "Adaptation",
-        "AdaptProgress",
-        "AdaptResult",
         "Backbone",
         "CancelledAdaptation",
-        "CheckResult",
-        "Erasure",
-        "Event",
         "Model",
         "ModelRenewal",
-        "Outcome",
         "Progress",
         "Publication",
         "Rejection",
-        "StoredExample",
         "Version",
     ),
+    "_records.stored_examples": ("Erasure", "StoredExample"),
+    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",

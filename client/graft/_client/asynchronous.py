@@ -30,15 +30,9 @@ from graft._client.requests_async import AsyncRequests
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
 from graft._records.report_messages import evaluation_of
 from graft._records.shapes import several_examples
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.options import AdaptOptions, FineTuning

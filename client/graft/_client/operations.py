@@ -22,18 +22,16 @@ from graft._records.records import (
     Adaptation,
     Backbone,
     CancelledAdaptation,
-    Erasure,
     Model,
-    StoredExample,
     Version,
     adaptation_of,
     backbone_of,
     cancelled_of,
     model_of,
-    stored_example_of,
     version_of,
 )
 from graft._records.shapes import several_inputs
+from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
 from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 

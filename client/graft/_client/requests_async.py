@@ -13,15 +13,8 @@ from graft._client.calls_async import AsyncCalls
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    CancelledAdaptation,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
+from graft._records.stored_examples import Erasure, StoredExample
 
 
 class AsyncRequests:

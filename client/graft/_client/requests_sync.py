@@ -12,15 +12,8 @@ from graft._records.examples import (
     Input,
 )
 from graft._records.predictions import Predictions
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    CancelledAdaptation,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
+from graft._records.stored_examples import Erasure, StoredExample
 
 
 class SyncRequests:

@@ -22,18 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from graft._records.live import stays
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    Outcome,
-    Progress,
-    Rejection,
-    live_of,
-    outcome_of,
-    progress_of,
-    rejection_of,
-)
+from graft._records.records import Progress, Rejection, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2

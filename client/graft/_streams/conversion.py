@@ -9,8 +9,9 @@ from graft._records.examples import ChangeLike, Delete, Example, numbered_change
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
-from graft._records.records import CheckResult, Rejection
+from graft._records.records import Rejection
 from graft._records.task_guess import Guess
+from graft._records.told import CheckResult
 from graft.v1 import adaptation_pb2
 
 OVERRULED_BY = "task='{}'"
