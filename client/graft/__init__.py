@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
         Backbone,
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
         ModelRenewal,
         Progress,
         Publication,
-        Rejection,
         Version,
     )
     from graft._records.reports import (
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._records.stored_examples import Erasure, StoredExample
     from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -139,14 +142,18 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -190,6 +197,11 @@ _NAMES_BY_MODULE = {
         "Score",
         "Timings",
     ),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
+    ),
     "_records.records": (
         "Adaptation",
         "Backbone",
@@ -198,11 +210,11 @@ _NAMES_BY_MODULE = {
         "ModelRenewal",
         "Progress",
         "Publication",
-        "Rejection",
         "Version",
     ),
     "_records.stored_examples": ("Erasure", "StoredExample"),
     "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -243,6 +255,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from graft._records.examples import Label
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report
-from graft.errors import GraftError, from_status
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
@@ -113,22 +114,6 @@ class Backbone:
     warnings: tuple[str, ...]
     """What users of its files should know, in sentences: for example, that its tokenizer has tokens which its weights
     lack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one example was refused."""
-
-    sequence: int
-    """The example: its place in the writer's stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
-    field: str
-    """The path of the field at fault within the change."""
-    detail: str
-    """What was wrong, with what value, and what would be right."""
-    writer_id: str
-    """The writer that sent the example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,22 +293,18 @@ def adaptation_state(value: int) -> str:
     return enum_text(adaptation_pb2.AdaptationState, value, "ADAPTATION_STATE_")
 
 
-def live_of(
-    message: adaptation_pb2.Published | adaptation_pb2.Publication,
-) -> tuple[int | None, dt.datetime | None]:
-    """Where "live" pointed once a version was published, and since when it was pinned there if that is why."""
+def live_of(message: adaptation_pb2.Published | adaptation_pb2.Publication) -> dict[str, Any]:
+    """Where "live" pointed once a version was published, by the names of the records' fields."""
     version = message.live_version if message.HasField("live_version") else None
-    return version, time_of(message.live_pinned_time)
+    return {"live_version": version, "live_pinned_time": time_of(message.live_pinned_time)}
 
 
 def _publication_of(message: adaptation_pb2.Publication) -> Publication:
-    live_version, live_pinned_time = live_of(message)
     return Publication(
         commit_id=message.commit_id,
         state=enum_text(adaptation_pb2.PublicationState, message.state, "PUBLICATION_STATE_"),
         version=message.version,
         error=from_status(message.status) if message.HasField("status") else None,
         create_time=time_of(message.create_time),
-        live_version=live_version,
-        live_pinned_time=live_pinned_time,
+        **live_of(message),
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft._records.fields import time_of
-from graft._records.records import Progress, Rejection, adaptation_state, live_of, progress_of, rejection_of
+from graft._records.records import Progress, adaptation_state, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
-from graft.errors import GraftError, from_status
+from graft._records.row_counts import RowCounts
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2
 
 
@@ -116,6 +117,8 @@ class CheckResult:
     """How many examples a later one with the same id would replace, by another input or target."""
     notices: tuple[str, ...] = ()
     """What was guessed or left out, in sentences."""
+    rows: RowCounts | None = None
+    """What would become of the examples; None where there are more than can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +147,15 @@ class AdaptResult:
     none; None: not known, or no version was published."""
     live_pinned_time: dt.datetime | None = None
     """Since when "live" was pinned to live_version, if that is why it did not move."""
+    rows: RowCounts | None = None
+    """What became of the examples that were given; None where there are more than can be counted."""
 
 
 def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
     """The outcome that a message carries."""
     if isinstance(message, adaptation_pb2.Published):
         return Outcome(
-            message.commit_id,
-            message.version,
-            report_of(message.summary),
-            None,
-            *live_of(message),
+            message.commit_id, message.version, report_of(message.summary), None, **live_of(message)
         )
     return Outcome(message.commit_id, 0, None, from_status(message.status))
 
@@ -175,7 +176,7 @@ def _event_facts(kind: str, message: adaptation_pb2.WatchAdaptationResponse) -> 
         facts["commit_id"] = getattr(message, kind).commit_id
     if kind == "published":
         facts.update(version=message.published.version, report=report_of(message.published.summary))
-        facts["live_version"], facts["live_pinned_time"] = live_of(message.published)
+        facts.update(live_of(message.published))
     elif kind == "publication_failed":
         facts["error"] = from_status(message.publication_failed.status)
     elif kind == "progress":
