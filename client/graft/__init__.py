@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from graft._records.stored_examples import Erasure, StoredExample
     from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
+    from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -124,6 +125,7 @@ __all__ = [
     "FineTuning",
     "GraftError",
     "HeadChoice",
+    "InputColumns",
     "InternalError",
     "InvalidArgumentError",
     "Label",
@@ -158,6 +160,7 @@ __all__ = [
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "TableColumns",
     "TextPair",
     "Timings",
     "TuningPoint",
@@ -242,6 +245,10 @@ _NAMES_BY_MODULE = {
         "TuningReport",
     ),
     "_streams.options": ("FineTuning",),
+    "_tables.options": (
+        "InputColumns",
+        "TableColumns",
+    ),
     "errors": (
         "AbortedError",
         "AlreadyExistsError",

@@ -33,6 +33,7 @@ from graft._records.records import (
 )
 from graft._records.shapes import several_inputs
 from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
+from graft._records.targets import is_missing
 from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
@@ -399,9 +400,12 @@ def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
 
 
 def numbered_input_message(number: int, value: object) -> types_pb2.Input:
-    """The protobuf form of input `number`, counted from 0 in errors."""
+    """The protobuf form of input `number`, counted from 0 in errors.
+
+    One that is missing is a text without a character, which the server refuses alone.
+    """
     try:
-        return sendable_input(value)
+        return sendable_input("" if is_missing(value) else value)
     except TypeError as error:
         raise TypeError(f"input {number}: {error}") from None
     except ValueError as error:

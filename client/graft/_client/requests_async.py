@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
 from graft._client import quoting
 from graft._client.calls_async import AsyncCalls
+from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
@@ -18,6 +19,7 @@ from graft._records.probable_errors import ProbableError
 from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
 from graft._records.reports import Report
 from graft._records.stored_examples import Erasure, StoredExample
+from graft._tables.options import InputColumns, Inputs
 
 
 class AsyncRequests:
@@ -29,7 +31,7 @@ class AsyncRequests:
     async def predict(
         self,
         model: str,
-        inputs: Input | Iterable[Input],
+        inputs: Input | Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -37,10 +39,12 @@ class AsyncRequests:
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Predictions:
         """Classifies inputs; one version answers all of them. See `Client.predict`."""
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return await self._calls.run(ops.predict(settings, inputs), timeout)
+        given = GivenInputs(inputs, columns, "predict")
+        return given.answered(await self._calls.run(ops.predict(settings, given), timeout))
 
     async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
         """Lists the models whose name starts with `prefix`, by name."""

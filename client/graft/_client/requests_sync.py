@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
 from graft._client import quoting
 from graft._client.calls_sync import SyncCalls
+from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import (
     Input,
@@ -17,6 +18,7 @@ from graft._records.probable_errors import ProbableError
 from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
 from graft._records.reports import Report
 from graft._records.stored_examples import Erasure, StoredExample
+from graft._tables.options import InputColumns, Inputs
 
 
 class SyncRequests:
@@ -28,7 +30,7 @@ class SyncRequests:
     def predict(
         self,
         model: str,
-        inputs: Input | Iterable[Input],
+        inputs: Input | Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -36,12 +38,14 @@ class SyncRequests:
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Predictions:
         """Classifies inputs; one version answers all of them.
 
         Args:
             model: The model's name.
-            inputs: Texts, or other inputs, in an order: a list, a generator, an array or a Series; or one input. A
+            inputs: Texts, or other inputs, in an order: a list, a generator, an array or a Series; or one input; or a
+                table: a data frame (pandas, polars), an Arrow table, a split of a data set, or rows as dicts. A
                 NumPy array of numbers holds the features of one input, or of one in each row. Any number: they are
                 sent in as many requests as it takes.
             version: A version's number. Neither version nor alias: the alias "live".
@@ -50,18 +54,21 @@ class SyncRequests:
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             timeout: Deadline of each request in seconds. None: the client's.
+            columns: Of a table, the columns by name: input ("text", or the only column) or path, and second.
 
         Returns:
-            One prediction per input, in order. An input that the server refuses has its own `error` and spoils no
-            other.
+            One prediction per input, in order. An input that is missing, or that the server refuses, has its own
+            `error` and spoils no other.
 
         Raises:
-            TypeError: The inputs have no order (a set), or iterating them gives something else than inputs (a dict, a
-                data frame, an open file); or one of them, which the message names by its index, is no input.
+            DataError: A table has no such column.
+            TypeError: The inputs have no order (a set), or iterating them gives something else than inputs (a dict, an
+                open file); or one of them, which the message names by its index, is no input.
             ValueError: A text is not valid Unicode, or a file is neither an image nor a clip.
         """
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return self._calls.run(ops.predict(settings, inputs), timeout)
+        given = GivenInputs(inputs, columns, "predict")
+        return given.answered(self._calls.run(ops.predict(settings, given), timeout))
 
     def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
         """Lists the models whose name starts with `prefix`, by name."""
