@@ -21,16 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    Outcome,
-    Progress,
-    outcome_of,
-    progress_of,
-    rejection_of,
-)
+from graft._records.records import Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
@@ -429,7 +422,9 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            self.result = self._with_rejections(
+                replace(self._result(published.version, published.summary), **live_of(published))
+            )
             self._advance()
 
     def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
