@@ -40,7 +40,9 @@ CLIENTS = {
 def copies(kind: Any, message: Descriptor, renamed: dict[str, str]) -> list[tuple[str, set[str], set[str]]]:
     """The fields of a dataclass and of its message, and the same of all that they are made of."""
     hints = typing.get_type_hints(kind)
-    fields = {it.name: renamed.get(it.name, it.name) for it in dataclasses.fields(kind)}
+    # A report's quotes are joined when it is shown.
+    named = [it.name for it in dataclasses.fields(kind) if it.name != "quotes"]
+    fields = {it: renamed.get(it, it) for it in named}
     found = [(message.name, set(fields.values()), set(message.fields_by_name))]
     for name, field in fields.items():
         described = message.fields_by_name.get(field)
@@ -119,6 +121,24 @@ def test_what_a_writer_sends_is_told_apart():
     assert isinstance(empty.change, InvalidError)
     assert (empty.change.field, empty.subject, empty.kind) == ("change", "", None)
     assert len({it.content for it in sent.changes}) == 4
+
+
+def test_where_an_example_came_from_does_not_tell_a_repeat_from_another_change():
+    def sent(**fields: Any) -> Any:
+        example = types_pb2.Example(input=types_pb2.Input(text="x"), label="a", **fields)
+        batch = adaptation_pb2.ExampleBatch(changes=[adaptation_pb2.ExampleChange(upsert=example)])
+        changes = writer_message(adaptation_pb2.AdaptRequest(examples=batch))
+        assert isinstance(changes, ExamplesMessage)
+        (first,), (again,) = changes.changes, changes.changes  # each is converted when it is read
+        assert first == again
+        return first
+
+    plain, named, moved = sent(), sent(origin="a.csv:2"), sent(origin="b.csv:9")
+    assert plain.content == named.content == moved.content
+    assert [it.change.upsert.origin for it in (plain, named, moved)] == ["", "a.csv:2", "b.csv:9"]
+    confirmed = sent(confirmed=True)
+    assert confirmed.change.upsert.confirmed
+    assert confirmed.content != plain.content
 
 
 def test_an_evaluations_fields_are_those_of_its_request():

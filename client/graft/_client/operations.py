@@ -1,6 +1,7 @@
 """The requests of each method of the clients, and the reading of their answers: everything but the I/O.
 
-An operation is a generator. It yields the calls to make, is sent their responses, and returns the result;
+An operation is a generator. It yields the calls to make, is sent their responses (or their errors are raised in it),
+and returns the result;
 `Client` and `AsyncClient` each have one loop that makes the calls. So paging, chunking and parsing are
 written once.
 """
@@ -8,29 +9,31 @@ written once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
+from graft._records.metadata import metadata_message
 from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
     Backbone,
-    Erasure,
+    CancelledAdaptation,
     Model,
-    StoredExample,
     Version,
     adaptation_of,
     backbone_of,
+    cancelled_of,
     model_of,
-    stored_example_of,
     version_of,
 )
 from graft._records.shapes import several_inputs
+from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
+from graft._records.targets import is_missing
 from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
@@ -41,6 +44,8 @@ PREDICTIONS: Final = "/graft.v1.PredictionService/"
 MODELS: Final = "/graft.v1.ModelService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
+MAX_LISTED_IDS: Final = 1_000
+"""The most ids that a server takes in one ListExamples."""
 MAX_INPUTS: Final = 10_000
 """The most inputs that a server takes in one Predict."""
 _DEFAULT_TOP_K: Final = 5
@@ -205,10 +210,31 @@ def get_version(model: str, selector: Selector) -> Operation[Version]:
     return version_of(response.version)
 
 
-def set_alias(model: str, alias: str, version: int, expected_version: int | None) -> Operation[Model]:
-    """Points an alias at a version."""
+def set_metadata(model: str, metadata: Mapping[str, str | None]) -> Operation[Model]:
+    """Sets and removes pairs of a model's metadata."""
+    request = model_pb2.UpdateModelRequest(
+        model=model,
+        set_metadata=metadata_message({key: value for key, value in metadata.items() if value is not None}),
+        remove_metadata=[key for key, value in metadata.items() if value is None],
+    )
+    response = yield Call(MODELS + "UpdateModel", request, model_pb2.UpdateModelResponse)
+    return model_of(response.model)
+
+
+def set_alias(model: str, alias: str, version: int | str, expected_version: int | None) -> Operation[Model]:
+    """Points an alias at a version.
+
+    Raises:
+        ValueError: The version is a text other than "latest".
+    """
+    if isinstance(version, str) and version != "latest":
+        raise ValueError(f"version is {version!r}; give a number, or 'latest'")
     request = model_pb2.SetAliasRequest(
-        model=model, alias=alias, version=version, expected_version=expected_version
+        model=model,
+        alias=alias,
+        version=0 if isinstance(version, str) else version,
+        expected_version=expected_version,
+        latest=isinstance(version, str),
     )
     response = yield Call(MODELS + "SetAlias", request, model_pb2.SetAliasResponse)
     return model_of(response.model)
@@ -227,14 +253,47 @@ def delete_model(model: str) -> Operation[None]:
 
 
 def list_examples(
-    model: str, adaptation_id: str, subject: str, *, include_inputs: bool
+    request: model_pb2.ListExamplesRequest, ids: Iterable[str] | None
 ) -> Operation[list[StoredExample]]:
-    """Lists the stored examples of a model."""
-    request = model_pb2.ListExamplesRequest(
-        model=model, adaptation_id=adaptation_id, subject=subject, include_inputs=include_inputs
+    """Lists stored examples of a model.
+
+    Args:
+        request: The model, and which of its examples.
+        ids: Only those with these ids, any number; None: all.
+    """
+    named = [""] if ids is None else list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+    found: list[StoredExample] = []
+    for start in range(0, len(named), MAX_LISTED_IDS):
+        request.ids[:] = [] if ids is None else named[start : start + MAX_LISTED_IDS]
+        pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
+        found += [stored_example_of(example) for page in pages for example in page.examples]
+    return found
+
+
+def examples_request(
+    model: str,
+    *,
+    adaptation_id: str = "",
+    subject: str = "",
+    version: int | None = None,
+    label: str = "",
+    split: str = "",
+    include_inputs: bool = False,
+) -> model_pb2.ListExamplesRequest:
+    """The request for some of a model's examples.
+
+    Raises:
+        ValueError: The split is none.
+    """
+    return model_pb2.ListExamplesRequest(
+        model=model,
+        adaptation_id=adaptation_id,
+        subject=subject,
+        version=version or 0,
+        label=label,
+        split=split_number(split),
+        include_inputs=include_inputs,
     )
-    pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
-    return [stored_example_of(example) for page in pages for example in page.examples]
 
 
 def delete_examples(
@@ -278,11 +337,11 @@ def list_adaptations(model: str) -> Operation[list[Adaptation]]:
     return [adaptation_of(adaptation) for page in pages for adaptation in page.adaptations]
 
 
-def cancel_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
+def cancel_adaptation(model: str, adaptation_id: str) -> Operation[CancelledAdaptation]:
     """Stops an adaptation's work."""
     request = adaptation_pb2.CancelAdaptationRequest(model=model, adaptation_id=adaptation_id)
     response = yield Call(ADAPTATIONS + "CancelAdaptation", request, adaptation_pb2.CancelAdaptationResponse)
-    return adaptation_of(response.adaptation)
+    return cancelled_of(response)
 
 
 def check_health(service: str) -> Operation[str]:
@@ -341,9 +400,12 @@ def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
 
 
 def numbered_input_message(number: int, value: object) -> types_pb2.Input:
-    """The protobuf form of input `number`, counted from 0 in errors."""
+    """The protobuf form of input `number`, counted from 0 in errors.
+
+    One that is missing is a text without a character, which the server refuses alone.
+    """
     try:
-        return sendable_input(value)
+        return sendable_input("" if is_missing(value) else value)
     except TypeError as error:
         raise TypeError(f"input {number}: {error}") from None
     except ValueError as error:

@@ -55,7 +55,7 @@ class Columns:
     input: str
     """The input to classify."""
     label: str
-    """The label of the input."""
+    """The label of the input; "" where only inputs are read."""
     id: str | None = None
     """The example's id."""
     weight: str | None = None
@@ -66,6 +66,8 @@ class Columns:
     """ "train" or "validation"."""
     subject: str | None = None
     """The person whose data it is."""
+    confirmed: str | None = None
+    """Whether a person looked at the target and kept it."""
     path: bool = False
     """Whether `input` names files of images or clips, relative to the data file's folder, instead of holding texts."""
     separator: str = ""
@@ -88,8 +90,6 @@ class Columns:
     """Whether labels such as "2.0" are codes that became fractions: "2"."""
     merge: Callable[[str], str] | None = None
     """Gives similar labels one name."""
-    inputs_only: bool = False
-    """Whether no column of targets is asked for: the inputs are to be answered."""
 
     @property
     def target(self) -> str:
@@ -99,16 +99,17 @@ class Columns:
     @property
     def required(self) -> tuple[str, ...]:
         """The columns without which a table is not the one that is meant."""
-        targets = () if self.inputs_only else self.labels_from or (self.target,)
-        return (self.input, *targets)
+        return (self.input, *filter(None, self.labels_from or (self.target,)))
 
     @property
     def named(self) -> dict[str, str]:
         """By their options, the columns that some row must have."""
         targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
         targets = targets or ({"value": self.value} if self.value else {"label": self.label})
-        targets = {} if self.inputs_only else targets
-        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        others = {
+            it: getattr(self, it)
+            for it in ("second", "id", "weight", "group", "split", "subject", "confirmed")
+        }
         found = {**targets, "path" if self.path else "input": self.input, **others}
         return {option: column for option, column in found.items() if column}
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from graft._data_files.answers.columns import reason_of
 from graft._records.predictions import Prediction
-from graft._records.records import Event, Outcome
+from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Protocol, Self
 
-from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import ENDINGS as TABLES
 from graft._data_files.content import PACKED_ENDINGS, Content
@@ -122,8 +121,7 @@ class AskedFile:
 
     def _asked(self, whole: WholeRow, row: Row) -> AskedRow:
         try:
-            cells = Cells(self._data.name, row)
-            return AskedRow(whole, input_of(self._data, cells, self._columns, opened=False))
+            return AskedRow(whole, input_of(self._data, row, self._columns, opened=False))
         except RowError as error:
             return AskedRow(whole, None, error.reason)
 

@@ -27,7 +27,6 @@ def asking_of(args: argparse.Namespace) -> Asking:
         label="",
         path=bool(args.path),
         second=args.second,
-        inputs_only=True,
     )
     return Asking(columns, reading_of(args))
 

@@ -12,14 +12,14 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
 from graft._records.label_forms import asked
-from graft._records.records import AdaptProgress, CheckResult
+from graft._records.told import AdaptProgress, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.following import FollowedLines
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import say_refusals, with_refused
-from graft.cli.reports import show_report
+from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -56,79 +56,126 @@ def add(verbs: Verbs) -> None:
         "stream labelled examples in and get a served version",
         _EXAMPLES.format(data_files=DATA_FILES),
     )
-    parser.add_argument("model", metavar="MODEL", help="the model to publish to, for example support/intents")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the model to publish to, for example support/intents; it need not exist",
+    )
     add_data(parser)
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
         "--id-repeats",
         default="",
         choices=["replace", "keep"],
-        help="of rows with the same id, let later ones replace earlier ones, or keep the first (ask, or refuse)",
+        help="of rows with the same id, let the last one replace the others, or keep the first one; default: "
+        "ask on a "
+        "terminal, else stop",
     )
     settings.add_argument(
-        "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
+        "--backbone", default="", metavar="NAME", help="the backbone; default: the server's default backbone"
     )
     settings.add_argument(
         "--task",
         default="",
         choices=["single-label", "multi-label", "regression"],
-        help="what the model answers with (what the targets are for)",
+        help="whether the model answers with one label, several labels or a number; default: what the data "
+        "file shows",
     )
     settings.add_argument(
-        "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
+        "--method",
+        default="auto",
+        metavar="METHOD",
+        help="frozen trains a head on the backbone's features, partial also tunes the backbone's upper "
+        "layers, full all "
+        "of them; auto tunes within --time-budget and keeps that where it helps; default: auto",
     )
     settings.add_argument(
-        "--layers", type=int, default=0, metavar="N", help="tune so many upper layers (a third of them)"
+        "--layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many upper layers are tuned; default: a third of them",
     )
     settings.add_argument(
-        "--epochs", type=int, default=0, metavar="N", help="see each example at most so often in tuning (4)"
+        "--epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often tuning sees each example at most; default: 4",
     )
     settings.add_argument(
-        "--learning-rate", type=float, default=0.0, metavar="R", help="of the uppermost layer (0.0001)"
+        "--learning-rate",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="the learning rate of the uppermost layer in tuning; default: 0.0001",
     )
     settings.add_argument(
         "--time-budget",
         type=float,
-        metavar="S",
-        help="tune for at most so many seconds; the method auto does not tune without one",
-    )
-    settings.add_argument("--seed", type=int, default=0, help="what every random choice is derived from (0)")
-    settings.add_argument(
-        "--labels", type=names, metavar="A,B,C", help="classes known in advance, in output order"
+        metavar="SECONDS",
+        help="how long tuning may take; default: no limit, and the method auto does not tune",
     )
     settings.add_argument(
-        "--closed-labels", action="store_true", help="refuse examples with labels that are not in --labels"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the number that every random choice is derived from; default: 0",
     )
     settings.add_argument(
-        "--base-version", type=int, default=0, metavar="N", help="go on from the examples of this version"
+        "--labels",
+        type=names,
+        metavar="A,B,C",
+        help="labels that are known in advance, in output order; default: those of the examples",
+    )
+    settings.add_argument(
+        "--closed-labels", action="store_true", help="refuse examples whose labels are not among --labels"
+    )
+    settings.add_argument(
+        "--base-version",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train on the examples of this version, too; default: on none",
     )
     settings.add_argument(
         "--adaptation-id",
         default=uuid.uuid4().hex,
         metavar="ID",
-        help="names this adaptation; repeat it to go on where an interrupted command was (a new one)",
+        help="the name of this adaptation; give that of an interrupted command to go on where it was; "
+        "default: a new one",
     )
     settings.add_argument(
         "--publish-every",
         type=int,
         default=0,
         metavar="N",
-        help="have the server publish after every N examples (only at the end)",
+        help="have the server publish a version after every N examples; default: only at the end",
     )
     settings.add_argument(
         "--publish-seconds",
         type=positive,
         default=0.0,
-        metavar="S",
-        help="have it publish what is new after S seconds (only at the end)",
+        metavar="SECONDS",
+        help="have the server publish what is new after so long; default: only at the end",
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--check", action="store_true", help="only say which examples would be refused")
     how.add_argument(
-        "--follow", action="store_true", help="read standard input for as long as lines come, then commit"
+        "--check",
+        action="store_true",
+        help="store nothing; say which rows would be refused, and why; the exit code is 1 where there are any",
+    )
+    how.add_argument(
+        "--follow",
+        action="store_true",
+        help="read lines of JSON from standard input for as long as they come, then publish",
     )
     settings.add_argument(
-        "--writer-id", default="", metavar="ID", help="which of several feeders of one adaptation this is"
+        "--writer-id",
+        default="",
+        metavar="ID",
+        help="the name of this feeder, where several feed one adaptation; default: default",
     )
     add_full(parser)
     parser.set_defaults(run=run)
@@ -171,7 +218,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if args.json:
         terminal.json(with_refused(result, rows, notes))
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
 
 
@@ -202,7 +249,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     if args.json:
         terminal.json(with_refused(result, rows))
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 

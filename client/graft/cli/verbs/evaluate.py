@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
-from graft._records.records import Rejection
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.data_options import DATA_FILES, add_data
@@ -18,17 +17,10 @@ from graft.cli.plain import plain
 from graft.cli.reading import Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refused, say_refusals
 from graft.cli.reports import show_evaluation
+from graft.errors import Rejection
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
-
-_FIGURES: Final = (
-    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
-    *("multi_label", "regression"),
-)
-"""Of an evaluation."""
-_INTERACTIVE_CHUNK: Final = 1
-_BULK_CHUNK: Final = 64
 
 
 def add(verbs: Verbs) -> None:
@@ -69,9 +61,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 
 
 def _with_lines(result: EvaluationResult, lines: Sequence[int]) -> dict[str, Any]:
-    """An evaluation for programs, with the lines of its examples; figures that there are not are null."""
+    """An evaluation for programs, with the lines of its examples."""
     value: dict[str, Any] = plain(result)
     value["trained_on_lines"] = [lines[it] for it in result.trained_on]
     for label in value["unknown_labels"]:
         label["lines"] = [lines[it] for it in label["indices"]]
-    return value if result.examples else value | dict.fromkeys(_FIGURES)
+    return value

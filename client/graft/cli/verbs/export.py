@@ -12,13 +12,6 @@ if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
 _MIB: Final = 1024 * 1024
-_FIGURES: Final = (
-    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error"),
-    *("multi_label", "regression"),
-)
-"""Of an evaluation."""
-_INTERACTIVE_CHUNK: Final = 1
-_BULK_CHUNK: Final = 64
 
 
 def add(verbs: Verbs) -> None:

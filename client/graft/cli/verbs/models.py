@@ -19,7 +19,13 @@ _COLUMNS: Final = ("model", "live", "latest", "versions", "other aliases", "crea
 def add(verbs: Verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "models", "list models")
-    parser.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only names that start so")
+    parser.add_argument(
+        "prefix",
+        metavar="PREFIX",
+        nargs="?",
+        default="",
+        help="only models whose names start with this; default: all",
+    )
     parser.set_defaults(run=run)
 
 

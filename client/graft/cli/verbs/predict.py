@@ -71,16 +71,24 @@ def add(verbs: Verbs) -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--text", dest="text_only", action="store_true", help="all are texts, also FILE.csv")
     kind.add_argument(
-        "--files", action="store_true", help="the texts, or lines, are names of image or audio files"
+        "--files", action="store_true", help="the texts, or the lines, are names of image or audio files"
     )
     kind.add_argument(
         "--pairs",
         action="store_true",
-        help="the texts are pairs, each first one with the second behind it; of a line, behind a tab",
+        help="the texts are pairs: the first with the second, and so on; in a line, a tab separates the two",
     )
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="how many labels a text (5)")
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many labels each input gets; default: 5, in a file 1",
+    )
     add_selector(parser).add_argument(
-        "--adaptation", metavar="ID", help="the interim head of this open adaptation"
+        "--adaptation",
+        metavar="ID",
+        help="ask what this open adaptation has learned so far; default: a version",
     )
     _add_output(parser.add_argument_group("where the answers of a file go"))
     add_inputs(parser.add_argument_group("the columns of the file"), None)
@@ -89,12 +97,14 @@ def add(verbs: Verbs) -> None:
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
-    output.add_argument("--output", metavar="FILE", help="write the rows with their answers to FILE")
+    output.add_argument(
+        "--output", metavar="FILE", help="write the rows with their answers to FILE; default: standard output"
+    )
     output.add_argument(
         "--output-format",
         choices=FORMATS,
         default="",
-        help="what is written, where FILE's ending does not say so (what the input is)",
+        help="what is written; default: what FILE's ending says, else what the input is",
     )
     output.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     output.add_argument(
@@ -104,7 +114,10 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
         "--scores", action="store_true", help="add a column for each label, with its probability"
     )
     output.add_argument(
-        "--prefix", default="", metavar="TEXT", help="begin the names of the answers' columns with TEXT"
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="begin the names of the answers' columns with TEXT; default: none",
     )
 
 

@@ -17,12 +17,14 @@ def add(verbs: Verbs) -> None:
     parser = add_verb(verbs, "promote", "make a version the live one; also rolls back")
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("version", metavar="VERSION", type=int, help="the version's number")
-    parser.add_argument("--alias", default="live", help="move another alias than live")
+    parser.add_argument(
+        "--alias", default="live", metavar="ALIAS", help="the alias that is moved; default: live"
+    )
     parser.add_argument(
         "--expected-version",
         type=int,
         metavar="N",
-        help="refuse if the alias does not point at this version now",
+        help="stop unless the alias points at this version now; default: move it from wherever it is",
     )
     parser.set_defaults(run=run)
 

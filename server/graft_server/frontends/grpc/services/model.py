@@ -10,7 +10,12 @@ from graft_server.api.models import ModelApi
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 from graft_server.frontends.grpc.converters import models as answers
-from graft_server.frontends.grpc.converters.requests import evaluated_examples, received_files, selector
+from graft_server.frontends.grpc.converters.requests import (
+    evaluated_examples,
+    examples_wanted,
+    received_files,
+    selector,
+)
 from graft_server.frontends.grpc.errors import Context
 from graft_server.frontends.grpc.handlers import takes
 from graft_server.frontends.grpc.paging import page, page_request
@@ -46,10 +51,19 @@ class ModelService:
         found = await self._models.get_version(request.model, selector(request))
         return pb.GetVersionResponse(version=answers.version(found))
 
+    async def UpdateModel(self, request: pb.UpdateModelRequest, _: Context) -> pb.UpdateModelResponse:
+        """Sets and removes metadata."""
+        updated = await self._models.update_model(
+            request.model, dict(request.set_metadata), list(request.remove_metadata)
+        )
+        return pb.UpdateModelResponse(model=answers.model(updated))
+
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
         """Points an alias at a version."""
         expected = request.expected_version if request.HasField("expected_version") else None
-        moved = await self._models.set_alias(request.model, request.alias, request.version, expected)
+        moved = await self._models.set_alias(
+            request.model, request.alias, request.version, expected, latest=request.latest
+        )
         return pb.SetAliasResponse(model=answers.model(moved))
 
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, _: Context) -> pb.DeleteVersionResponse:
@@ -62,11 +76,10 @@ class ModelService:
         await self._models.delete_model(request.model)
         return pb.DeleteModelResponse()
 
+    @takes(MAX_LIST_BYTES)
     async def ListExamples(self, request: pb.ListExamplesRequest, _: Context) -> pb.ListExamplesResponse:
         """Lists stored examples."""
-        listed = self._models.list_examples(
-            request.model, page_request(request), request.adaptation_id, request.subject
-        )
+        listed = self._models.list_examples(request.model, page_request(request), examples_wanted(request))
         with_inputs = request.include_inputs
         examples, token = await page(listed, lambda it: answers.stored_example(it, include_input=with_inputs))
         return pb.ListExamplesResponse(examples=examples, next_page_token=token)
