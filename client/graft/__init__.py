@@ -31,18 +31,12 @@ if TYPE_CHECKING:
     from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
-        AdaptProgress,
-        AdaptResult,
         Backbone,
-        CheckResult,
-        Erasure,
-        Event,
+        CancelledAdaptation,
         Model,
         ModelRenewal,
-        Outcome,
         Progress,
         Publication,
-        StoredExample,
         Version,
     )
     from graft._records.reports import (
@@ -72,6 +66,8 @@ if TYPE_CHECKING:
         TuningReport,
     )
     from graft._records.row_counts import RowCounts
+    from graft._records.stored_examples import Erasure, StoredExample
+    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
     from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
@@ -103,6 +99,7 @@ __all__ = [
     "AsyncClient",
     "Backbone",
     "Bundle",
+    "CancelledAdaptation",
     "CancelledError",
     "Candidate",
     "CheckResult",
@@ -210,20 +207,16 @@ _NAMES_BY_MODULE = {
     ),
     "_records.records": (
         "Adaptation",
-        "AdaptProgress",
-        "AdaptResult",
         "Backbone",
-        "CheckResult",
-        "Erasure",
-        "Event",
+        "CancelledAdaptation",
         "Model",
         "ModelRenewal",
-        "Outcome",
         "Progress",
         "Publication",
-        "StoredExample",
         "Version",
     ),
+    "_records.stored_examples": ("Erasure", "StoredExample"),
+    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
     "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",

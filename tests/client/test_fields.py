@@ -75,7 +75,8 @@ def filled(kind: type[Message], numbers: Iterator[int]) -> Any:
     message: Any = kind()
     for field in kind.DESCRIPTOR.fields:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            getattr(message, field.name)[f"key {next(numbers)}"] = next(numbers)
+            key, held = f"key {next(numbers)}", field.message_type.fields_by_name["value"]
+            getattr(message, field.name)[key] = value(held, numbers)
         elif field.is_repeated:
             values = [value(field, numbers) for _ in range(2)]
             getattr(message, field.name).extend(values)

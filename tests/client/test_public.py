@@ -13,7 +13,8 @@ from graft._streams.options import AdaptOptions
 METHODS = {
     "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
     "delete_model", "delete_version", "evaluate", "examples", "export", "health", "model", "models",
-    "predict", "predict_stream", "probable_errors", "promote", "report", "set_alias", "version", "versions", "watch",
+    "predict", "predict_stream", "probable_errors", "promote", "report", "set_alias", "set_metadata",
+    "version", "versions", "watch",
 }  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
         "TableColumns",
-        "ProbableError", "Quote", "Quotes",
+        "CancelledAdaptation", "ProbableError", "Quote", "Quotes",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

@@ -39,14 +39,8 @@ from graft._client.requests_async import AsyncRequests
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
 from graft._records.report_messages import evaluation_of
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_async import AsyncAdapt, Stream
 from graft._streams.options import AdaptOptions, FineTuning
@@ -151,6 +145,8 @@ class AsyncClient(AsyncRequests):
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
@@ -174,6 +170,8 @@ class AsyncClient(AsyncRequests):
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,

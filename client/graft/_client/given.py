@@ -13,8 +13,8 @@ from graft._client import operations as ops
 from graft._records.evaluations import EvaluationRejection, EvaluationResult
 from graft._records.examples import Input
 from graft._records.predictions import Prediction, Predictions
-from graft._records.records import AdaptResult, CheckResult
 from graft._records.shapes import is_array, several_examples
+from graft._records.told import AdaptResult, CheckResult
 from graft._streams.look_ahead import LookAhead
 from graft._tables.options import Asked, InputColumns, asked_of
 from graft._tables.reading import TableExamples, TableInputs, TableRows

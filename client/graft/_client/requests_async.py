@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Iterable, Mapping
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
 from graft._client import quoting
@@ -16,15 +16,9 @@ from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
 from graft._records.probable_errors import ProbableError
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
 from graft._records.reports import Report
+from graft._records.stored_examples import Erasure, StoredExample
 from graft._tables.options import InputColumns, Inputs
 
 
@@ -105,11 +99,17 @@ class AsyncRequests:
         )
         return await self._calls.run(operation, timeout)
 
+    async def set_metadata(
+        self, model: str, metadata: Mapping[str, str | None], *, timeout: float | None = None
+    ) -> Model:
+        """Sets pairs of a model's metadata; a pair whose value is None is removed, and others stay."""
+        return await self._calls.run(ops.set_metadata(model, metadata), timeout)
+
     async def set_alias(
         self,
         model: str,
         alias: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
@@ -120,12 +120,12 @@ class AsyncRequests:
     async def promote(
         self,
         model: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
-        """Moves the alias "live" to a version, which `predict` then uses. It also rolls back."""
+        """Moves the alias "live" to a version, which `predict` then uses. It also rolls back; see `Client.promote`."""
         return await self.set_alias(
             model, "live", version, expected_version=expected_version, timeout=timeout
         )
@@ -188,8 +188,10 @@ class AsyncRequests:
         """Lists a model's adaptations, newest first."""
         return await self._calls.run(ops.list_adaptations(model), timeout)
 
-    async def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
+    async def cancel(
+        self, model: str, adaptation_id: str, *, timeout: float | None = None
+    ) -> CancelledAdaptation:
+        """Stops an adaptation's work. Versions that it published stay; one that is over is left as it is."""
         return await self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> str:

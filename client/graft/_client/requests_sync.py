@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Unpack
+from collections.abc import Iterable, Mapping
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
 from graft._client import quoting
@@ -15,15 +15,9 @@ from graft._records.examples import (
 )
 from graft._records.predictions import Predictions
 from graft._records.probable_errors import ProbableError
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
 from graft._records.reports import Report
+from graft._records.stored_examples import Erasure, StoredExample
 from graft._tables.options import InputColumns, Inputs
 
 
@@ -164,21 +158,36 @@ class SyncRequests:
         )
         return self._calls.run(operation, timeout)
 
+    def set_metadata(
+        self, model: str, metadata: Mapping[str, str | None], *, timeout: float | None = None
+    ) -> Model:
+        """Sets pairs of a model's metadata; a pair whose value is None is removed, and others stay.
+
+        Args:
+            model: The model's name.
+            metadata: At most 32 pairs of texts in all. A key is 1 to 64 letters, digits, ".", "_", "/" and "-".
+            timeout: Deadline in seconds. None: the client's.
+        """
+        return self._calls.run(ops.set_metadata(model, metadata), timeout)
+
     def set_alias(
         self,
         model: str,
         alias: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
         """Points an alias at a version; version 0 removes it.
 
+        "live" is pinned where another version is the newest then: publications do not move it until it is pointed at
+        the newest one. Other aliases never follow publications.
+
         Args:
             model: The model's name.
             alias: The alias.
-            version: The version.
+            version: The version; "latest": the newest one.
             expected_version: Where the alias is believed to point now (0: nowhere). None: not checked.
             timeout: Deadline in seconds. None: the client's.
 
@@ -190,12 +199,16 @@ class SyncRequests:
     def promote(
         self,
         model: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
-        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too.
+
+        Another version than the newest is pinned: later publications do not go live until "latest", or the newest
+        version's number, is promoted. `Model.live_pinned_time` says so.
+        """
         return self.set_alias(model, "live", version, expected_version=expected_version, timeout=timeout)
 
     def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
@@ -283,8 +296,8 @@ class SyncRequests:
         """Lists a model's adaptations, newest first."""
         return self._calls.run(ops.list_adaptations(model), timeout)
 
-    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
+    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> CancelledAdaptation:
+        """Stops an adaptation's work. Versions that it published stay; one that is over is left as it is."""
         return self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +25,8 @@ from graft._client.requests_sync import SyncRequests
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import LabelsLike, example_messages
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
 from graft._records.report_messages import evaluation_of
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange, Limits
 from graft._streams.adapt_sync import SyncAdapt
 from graft._streams.options import AdaptOptions, FineTuning
@@ -142,6 +136,8 @@ class Client(SyncRequests):
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
@@ -187,6 +183,10 @@ class Client(SyncRequests):
             publish_every: Have the server publish after every this many examples, of all writers. 0: never by count.
             publish_seconds: Have it publish when there are changes and the newest commit is this old. 0: never by
                 age.
+            promote: Whether the versions become live as they are published, and with that what `predict` asks, unless
+                "live" is pinned (see `promote`). If not, "live" stays where it is; a model's first version is then
+                asked for by its number.
+            metadata: Pairs of texts to find again with the adaptation and its versions, at most 32.
             close: Whether the commit at the end closes the adaptation. If not, it can be continued later.
             append: Whether the examples continue this writer's earlier examples in the adaptation; if not, they
                 repeat them, and examples that the server has are skipped.
@@ -201,7 +201,8 @@ class Client(SyncRequests):
                 `graft.TableColumns`. A row that cannot be used is refused alone; a missing label leaves it unlabelled.
 
         Returns:
-            The version, its report, and the examples that were refused, of a table with their rows.
+            The version, its report, and the examples that were refused, of a table with their rows. Where the version
+            is not live, the notices say why.
 
         Raises:
             DataError: A table has no such column, or none of its rows can be used.
@@ -225,6 +226,8 @@ class Client(SyncRequests):
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,

@@ -16,8 +16,9 @@ from typing import Final
 
 from graft._records.evaluations import EvaluationResult
 from graft._records.predictions import Prediction, Predictions
-from graft._records.records import AdaptResult, CheckResult, Version
+from graft._records.records import Version
 from graft._records.reports import Report
+from graft._records.told import AdaptResult, CheckResult
 from graft._report import markup, quality, summary, training_data, words
 from graft.errors import Rejection
 
