@@ -10,7 +10,7 @@ from rich.table import Table
 
 _NUMBERS: Final = frozenset(
     {"accuracy", "classes", "evaluated", "examples", "F1", "features", "latest", "layers", "live", "log-loss"}
-    | {"macro-F1", "precision", "probability", "recall", "times", "tokens", "version", "versions"}
+    | {"macro-F1", "newest", "precision", "probability", "recall", "times", "tokens", "version", "versions"}
 )
 """Columns that hold numbers, and are aligned as such."""
 

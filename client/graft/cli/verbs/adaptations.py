@@ -48,6 +48,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         found = [client.adaptation(args.model, args.adaptation)]
     if args.json:
         terminal.json_lines(found)
+    elif not found:
+        client.model(args.model)  # raises what is right where there is no such model
+        terminal.line(f"{args.model}: no adaptations")
     elif args.adaptation is None:
         terminal.table(_COLUMNS, map(_cells, found), whole=("adaptation",))
     else:

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     if not args.yes:
         answer = terminal.ask(f"{what}. This cannot be undone. Delete? [y/N] ")
         if answer is None:
-            raise ValueError(f"{what}, for good: give --yes where nobody can be asked")
+            raise ValueError(
+                f"nothing was deleted, because nobody can be asked here: {what}; give --yes for it"
+            )
         if answer.lower() not in ("y", "yes"):
             terminal.say("nothing was deleted")
             return NOT_DELETED

@@ -45,6 +45,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     models = client.models(args.prefix)
     if args.json:
         terminal.json_lines(models)
+    elif not models:
+        named = f" whose name starts with {args.prefix}" if args.prefix else ""
+        terminal.say(f"there is no model{named}: 'graft adapt MODEL train.csv' makes one")
     else:
         terminal.table(_COLUMNS, map(_cells, models))
 
