@@ -220,7 +220,15 @@ class Progress:
     metrics: Mapping[str, float]
     """Figures so far, by name."""
     eta_s: float | None
-    """How long the rest will take, in seconds, if known."""
+    """How long the rest will take, in seconds; None where that is not known yet."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float | None = None
+    """How long the server has worked on the commit, or taken in the stream, in seconds; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +458,10 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
         fraction=message.fraction,
         metrics=dict(message.metrics),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
+        done=message.done,
+        total=message.total,
+        unit=message.unit,
+        elapsed_s=seconds_of(message.elapsed) if message.HasField("elapsed") else None,
     )
 
 
