@@ -442,7 +442,7 @@ async def _an_evaluation_names_bad_examples_by_their_place_and_their_field(calle
     found = await caller.service.models.evaluate_model(model, Selector(), stream(good, bad))
     assert (found.model, found.version, found.measured.examples) == (model, 1, len(good))
     assert found.measured.figures.accuracy == 1
-    assert found.rejected_count == 3
+    assert found.total_rejected == 3
     assert [(it.index, it.reason) for it in found.rejected] == [
         (len(good), "INPUT_EMPTY"),
         (len(good) + 1, "LABEL_EMPTY"),
@@ -450,7 +450,7 @@ async def _an_evaluation_names_bad_examples_by_their_place_and_their_field(calle
     ]
     assert "examples[0].input.text is empty" in found.rejected[0].detail
     assert "examples[1].target is not set" in found.rejected[1].detail
-    assert (found.trained_on_count, found.unknown_label_count, found.training_examples_missing) == (
+    assert (found.total_trained_on, found.total_with_unknown_label, found.training_examples_missing) == (
         0,
         0,
         False,

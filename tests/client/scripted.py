@@ -88,7 +88,7 @@ class Scripted(
             self.at(number + 1, context)
 
     def GetVersion(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        return model_pb2.GetVersionResponse(version=model_pb2.Version(model=request.model, version=7))
+        return model_pb2.GetVersionResponse(version=model_pb2.ModelVersion(model=request.model, version=7))
 
     def EvaluateModel(self, requests: Iterator[Any], context: Any) -> Any:  # noqa: N802
         self.at(0, context)

@@ -29,7 +29,7 @@ RECORDS: dict[type[Any], type[Message]] = {
     graft.EvaluationRejection: model_pb2.EvaluationRejection,
     graft.Model: model_pb2.Model,
     graft.ModelRenewal: model_pb2.ModelRenewal,
-    graft.Version: model_pb2.Version,
+    graft.Version: model_pb2.ModelVersion,
     graft.Backbone: model_pb2.Backbone,
     graft.Rejection: adaptation_pb2.Rejection,
     graft.Progress: adaptation_pb2.Progress,
@@ -42,6 +42,9 @@ NAMES = {
     (graft.Report, "training_duration_s"): "training_duration",
     (graft.Progress, "eta_s"): "eta",
     (graft.Publication, "error"): "status",
+    (graft.EvaluationResult, "rejected_count"): "total_rejected",
+    (graft.EvaluationResult, "trained_on_count"): "total_trained_on",
+    (graft.EvaluationResult, "unknown_label_count"): "total_with_unknown_label",
 }
 """Where a record's field has not the name of the message's."""
 
@@ -134,7 +137,7 @@ def same(ours: Any, theirs: Any, descriptor: Any) -> None:
         (report_pb2.Report, report_messages.report_of),
         (model_pb2.EvaluateModelResponse, report_messages.evaluation_of),
         (model_pb2.Model, records.model_of),
-        (model_pb2.Version, records.version_of),
+        (model_pb2.ModelVersion, records.version_of),
         (model_pb2.Backbone, records.backbone_of),
         (adaptation_pb2.Rejection, records.rejection_of),
         (adaptation_pb2.Progress, records.progress_of),

@@ -335,11 +335,11 @@ def test_evaluating_counts_unknown_labels_as_wrong_and_names_bad_examples_by_the
     measured = wire.model.EvaluateModel(iter(requests))
     assert measured.examples == len(few) + 1
     assert measured.accuracy == pytest.approx(len(few) / (len(few) + 1), abs=1e-6)
-    assert measured.rejected_count == 2
+    assert measured.total_rejected == 2
     assert [(it.label, it.examples, list(it.indices)) for it in measured.unknown_labels] == [
         ("dog", 1, [len(few)])
     ]
-    assert measured.unknown_label_count == 1
+    assert measured.total_with_unknown_label == 1
     assert [(it.index, it.reason) for it in measured.rejected] == [
         (len(few) + 1, "INPUT_EMPTY"),
         (len(few) + 2, "LABEL_EMPTY"),
@@ -366,7 +366,7 @@ def test_evaluating_leaves_out_what_the_version_was_trained_on_whatever_its_labe
     )
     assert (measured.examples, measured.accuracy) == (len(others) + 1, 1.0)
     first = len(others)
-    assert (measured.trained_on_count, list(measured.trained_on)) == (6, [*range(first, first + 6)])
+    assert (measured.total_trained_on, list(measured.trained_on)) == (6, [*range(first, first + 6)])
     assert [(it.label, list(it.indices)) for it in measured.unknown_labels] == [("none of them", [first + 2])]
     assert not measured.training_examples_missing
 
@@ -374,7 +374,7 @@ def test_evaluating_leaves_out_what_the_version_was_trained_on_whatever_its_labe
 def test_evaluating_only_what_the_version_was_trained_on_gives_no_figures(wire, few_model, few):
     measured = wire.model.EvaluateModel(iter([evaluation(few_model, few * 20)]))
     assert (measured.examples, measured.accuracy, measured.accuracy_high) == (0, 0, 0)
-    assert measured.trained_on_count == 20 * len(few)
+    assert measured.total_trained_on == 20 * len(few)
     assert list(measured.trained_on) == [*range(100)]
 
 
@@ -410,7 +410,7 @@ def test_what_was_erased_is_known_no_more_and_that_is_said(wire, model, few):
     wire.publish(model, [upsert(text, label, id=text) for text, label in few])
     wire.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=model, ids=[few[0][0]]))
     measured = wire.model.EvaluateModel(iter([evaluation(model, few)]))
-    assert (measured.trained_on_count, measured.examples) == (len(few) - 1, 1)
+    assert (measured.total_trained_on, measured.examples) == (len(few) - 1, 1)
     assert measured.training_examples_missing
 
 
@@ -426,7 +426,7 @@ def test_labels_that_the_version_does_not_know_are_counted_beside_what_was_proba
         ("Lock", 1, [0], "lock"),
         ("billl", 1, [2], "bill"),
     ]
-    assert (measured.unknown_label_count, measured.examples) == (
+    assert (measured.total_with_unknown_label, measured.examples) == (
         5,
         6,
     )  # space around a label is no part of it

@@ -208,8 +208,8 @@ class ModelRenewal(_message.Message):
 Global___ModelRenewal: _TypeAlias = ModelRenewal  # noqa: Y015
 
 @_typing.final
-class Version(_message.Message):
-    """Version is one trained state of a model. It never changes."""
+class ModelVersion(_message.Message):
+    """ModelVersion is one trained state of a model. It never changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -273,7 +273,7 @@ class Version(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Version: _TypeAlias = Version  # noqa: Y015
+Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
 
 @_typing.final
 class Backbone(_message.Message):
@@ -510,13 +510,13 @@ class ListVersionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Give this as page_token for the next page; empty: this was the last."""
     @_builtins.property
-    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """The versions, newest first. Their reports carry figures and warnings, no lists."""
 
     def __init__(
         self,
         *,
-        versions: _abc.Iterable[Global___Version] | None = ...,
+        versions: _abc.Iterable[Global___ModelVersion] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -567,13 +567,13 @@ class GetVersionResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def version(self) -> Global___Version:
+    def version(self) -> Global___ModelVersion:
         """The version, with its full report."""
 
     def __init__(
         self,
         *,
-        version: Global___Version | None = ...,
+        version: Global___ModelVersion | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -741,6 +741,10 @@ class ListExamplesRequest(_message.Message):
     INCLUDE_INPUTS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. It need not have a version."""
     adaptation_id: _builtins.str
@@ -753,6 +757,18 @@ class ListExamplesRequest(_message.Message):
     """At most this many, 1 to 1,000. 0: 100. A page may be shorter, so that it stays below 4 MiB."""
     page_token: _builtins.str
     """next_page_token of the page before; empty: the first page."""
+    version: _builtins.int
+    """Only what this version was trained or measured on, the examples of its base version included: each example once,
+    in the state that the version was made with. 0: all that is stored.
+    """
+    label: _builtins.str
+    """Only those that carry this label, alone or among others; empty: any."""
+    split: _types_pb2.Split.ValueType
+    """Only those of this split; unspecified: any."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only those with these ids, at most 1,000; empty: any."""
+
     def __init__(
         self,
         *,
@@ -762,10 +778,14 @@ class ListExamplesRequest(_message.Message):
         include_inputs: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.int = ...,
+        label: _builtins.str = ...,
+        split: _types_pb2.Split.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "include_inputs", b"include_inputs", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "ids", b"ids", "include_inputs", b"include_inputs", "label", b"label", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "split", b"split", "subject", b"subject", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,7 +803,9 @@ class ListExamplesResponse(_message.Message):
     """Give this as page_token for the next page; empty: this was the last."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredExample]:
-        """The examples, by adaptation, then writer, then sequence."""
+        """The examples, by adaptation, then writer, then sequence. The adaptations are in the order of their ids; those of a
+        version in the order in which it goes on from them, the oldest first.
+        """
 
     def __init__(
         self,
@@ -817,7 +839,9 @@ class StoredExample(_message.Message):
     sequence: _builtins.int
     """The change's sequence number."""
     deleted: _builtins.bool
-    """Whether a later change of the same adaptation replaced or removed it: it is still stored, but not trained on."""
+    """Whether a later change of the same adaptation replaced or removed it: it is still stored, but not trained on. Of a
+    version's examples it may be set where the change came after the version.
+    """
     @_builtins.property
     def example(self) -> _types_pb2.Example:
         """The example; its input is set only if include_inputs was."""
@@ -1092,16 +1116,16 @@ class EvaluateModelResponse(_message.Message):
     PER_CLASS_FIELD_NUMBER: _builtins.int
     CONFUSIONS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
-    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_REJECTED_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     MULTI_LABEL_FIELD_NUMBER: _builtins.int
     REGRESSION_FIELD_NUMBER: _builtins.int
     ACCURACY_LOW_FIELD_NUMBER: _builtins.int
     ACCURACY_HIGH_FIELD_NUMBER: _builtins.int
-    TRAINED_ON_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_TRAINED_ON_FIELD_NUMBER: _builtins.int
     TRAINED_ON_FIELD_NUMBER: _builtins.int
     UNKNOWN_LABELS_FIELD_NUMBER: _builtins.int
-    UNKNOWN_LABEL_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_WITH_UNKNOWN_LABEL_FIELD_NUMBER: _builtins.int
     TRAINING_EXAMPLES_MISSING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
@@ -1117,7 +1141,7 @@ class EvaluateModelResponse(_message.Message):
     """As Report.log_loss; 0 for TASK_REGRESSION. A label that the version does not know counts as probability 1e-7."""
     calibration_error: _builtins.float
     """As Report.calibration_error; 0 for TASK_REGRESSION."""
-    rejected_count: _builtins.int
+    total_rejected: _builtins.int
     """How many examples could not be evaluated."""
     task: _types_pb2.Task.ValueType
     """The version's task."""
@@ -1125,9 +1149,9 @@ class EvaluateModelResponse(_message.Message):
     """The lower end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
     accuracy_high: _builtins.float
     """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
-    trained_on_count: _builtins.int
+    total_trained_on: _builtins.int
     """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
-    unknown_label_count: _builtins.int
+    total_with_unknown_label: _builtins.int
     """How many examples carry a label that the version does not know."""
     training_examples_missing: _builtins.bool
     """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that examples
@@ -1174,21 +1198,21 @@ class EvaluateModelResponse(_message.Message):
         per_class: _abc.Iterable[_report_pb2.ClassReport] | None = ...,
         confusions: _abc.Iterable[_report_pb2.Confusion] | None = ...,
         rejected: _abc.Iterable[Global___EvaluationRejection] | None = ...,
-        rejected_count: _builtins.int = ...,
+        total_rejected: _builtins.int = ...,
         task: _types_pb2.Task.ValueType = ...,
         multi_label: _report_pb2.MultiLabelFigures | None = ...,
         regression: _report_pb2.RegressionFigures | None = ...,
         accuracy_low: _builtins.float = ...,
         accuracy_high: _builtins.float = ...,
-        trained_on_count: _builtins.int = ...,
+        total_trained_on: _builtins.int = ...,
         trained_on: _abc.Iterable[_builtins.int] | None = ...,
         unknown_labels: _abc.Iterable[Global___UnknownLabel] | None = ...,
-        unknown_label_count: _builtins.int = ...,
+        total_with_unknown_label: _builtins.int = ...,
         training_examples_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["multi_label", b"multi_label", "regression", b"regression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "rejected_count", b"rejected_count", "task", b"task", "trained_on", b"trained_on", "trained_on_count", b"trained_on_count", "training_examples_missing", b"training_examples_missing", "unknown_label_count", b"unknown_label_count", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "calibration_error", b"calibration_error", "confusions", b"confusions", "examples", b"examples", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "model", b"model", "multi_label", b"multi_label", "per_class", b"per_class", "regression", b"regression", "rejected", b"rejected", "task", b"task", "total_rejected", b"total_rejected", "total_trained_on", b"total_trained_on", "total_with_unknown_label", b"total_with_unknown_label", "trained_on", b"trained_on", "training_examples_missing", b"training_examples_missing", "unknown_labels", b"unknown_labels", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,9 +53,9 @@ class Evaluation:
         self._targets = TargetRules(evaluator.task)
         self._seen = 0
         self._rejected: list[ExampleError] = []
-        self._rejected_count = 0
+        self._total_rejected = 0
         self._trained_on: list[int] = []
-        self._trained_on_count = 0
+        self._total_trained_on = 0
         self._counted: array[int] = array("q")
         """The places in the stream of the examples that count, as far as that is known before all have come."""
         self._unknown = UnknownLabels([label.name for label in evaluator.served.labels])
@@ -104,9 +104,9 @@ class Evaluation:
             version.number,
             replace(measured, per_class=measured.per_class[:MAX_CLASS_REPORTS]),
             tuple(self._rejected),
-            self._rejected_count,
+            self._total_rejected,
             tuple(trained_on[:MAX_TRAINED_ON]),
-            self._trained_on_count + len(copies),
+            self._total_trained_on + len(copies),
             await self._evaluator.threads.run(self._unknown.found),
             self._unknown.examples,
             training_examples_missing=not self._evaluator.trained.complete,
@@ -134,12 +134,12 @@ class Evaluation:
         if found:
             self._counted.append(index)
         else:
-            self._trained_on_count += 1
+            self._total_trained_on += 1
             if len(self._trained_on) < MAX_TRAINED_ON:
                 self._trained_on.append(index)
 
     def _reject(self, index: int, error: InvalidError) -> None:
-        self._rejected_count += 1
+        self._total_rejected += 1
         if len(self._rejected) < MAX_REJECTIONS:
             self._rejected.append(ExampleError(index, error.reason, error.message))
 

@@ -41,13 +41,13 @@ class EvaluatedVersion:
     measured: Measured
     rejected: tuple[ExampleError, ...] = ()
     """The first ones."""
-    rejected_count: int = 0
+    total_rejected: int = 0
     trained_on: tuple[int, ...] = ()
     """Places of the first examples that were left out because the version was trained on them, or on copies of them."""
-    trained_on_count: int = 0
+    total_trained_on: int = 0
     unknown_labels: tuple[UnknownLabel, ...] = ()
     """Most frequent first, at most 50."""
-    unknown_label_count: int = 0
+    total_with_unknown_label: int = 0
     """Examples that carry a label that the version does not know."""
     training_examples_missing: bool = False
     """Whether some of the examples that the version was trained on can no longer be read, as erased ones, so that

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.examples import Change, Example, Input, StoredExample, still_confirmed
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import StoredFeatures, read_features
 from graft_server.store.adaptations.generations import Generations
@@ -92,6 +92,28 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
         return {it.example.id: it.example.input for it in kept}
 
     return _unreplaced(objects, model, sources, read)[0]
+
+
+def read_states(objects: Objects, model: str, sources: Sequence[Source]) -> list[StoredExample]:
+    """Returns where the examples that `read_rows` returns are stored, in its order, each with a digest as its input.
+
+    Returns:
+        The examples; `adaptation_id` is the name that the adaptation is stored by.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> list[StoredExample]:
+        kept = _current_rows(objects, model, sources, "", generations, reduced=_digested)
+        return [StoredExample(it.source, *it.origin, it.example, superseded=False) for it in kept]
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def _digested(value: Input) -> Input:
+    return Input(kind=value.kind, data=value.digest())
 
 
 def read_reduced(
@@ -190,6 +212,7 @@ def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, sour
         replaced = 0
         if before is not None and before.source == source:
             replaced = before.replaced + (before.example.input != example.input)
+        example = still_confirmed(example, None if before is None else before.example)
         rows[example.id] = _Row(example, (writer_id, placed.sequence), key, placed.row, source, replaced)
 
 

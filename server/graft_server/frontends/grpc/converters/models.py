@@ -43,11 +43,11 @@ def _renewal(value: ModelRenewal) -> model_pb2.ModelRenewal:
     return model_pb2.ModelRenewal(state=RENEWAL_STATES[value.state], detail=value.detail)
 
 
-def version(value: VersionView) -> model_pb2.Version:
+def version(value: VersionView) -> model_pb2.ModelVersion:
     """Converts a version, with its whole report or with the catalogue's figures."""
     known = value.version
     report = _summary(known.summary) if value.report is None else report_message(value.report)
-    return model_pb2.Version(
+    return model_pb2.ModelVersion(
         model=known.model,
         version=known.number,
         adaptation_id=known.adaptation_id,
@@ -96,6 +96,8 @@ def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.St
             split=SPLIT_NUMBERS[example.split],
             group=example.group,
             subject=example.subject,
+            origin=example.origin,
+            confirmed=example.confirmed,
         ),
         deleted=value.superseded,
     )
@@ -173,10 +175,10 @@ def evaluate_response(value: EvaluatedVersion) -> model_pb2.EvaluateModelRespons
         model=value.model,
         version=value.version,
         examples=measured.examples,
-        rejected_count=value.rejected_count,
+        total_rejected=value.total_rejected,
         trained_on=value.trained_on,
-        trained_on_count=value.trained_on_count,
-        unknown_label_count=value.unknown_label_count,
+        total_trained_on=value.total_trained_on,
+        total_with_unknown_label=value.total_with_unknown_label,
         training_examples_missing=value.training_examples_missing,
         task=TASK_MESSAGES[measured.task],
     )
