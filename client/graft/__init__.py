@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.progress import AdaptProgress, Progress
     from graft._records.records import (
         Adaptation,
-        AdaptProgress,
         AdaptResult,
         Backbone,
         CheckResult,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         Model,
         ModelRenewal,
         Outcome,
-        Progress,
         Publication,
         Rejection,
         StoredExample,

@@ -30,17 +30,13 @@ from graft._client.requests_async import AsyncRequests
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
+from graft._records.progress import AdaptProgress
+from graft._records.records import AdaptResult, CheckResult, Event, Outcome
 from graft._records.report_messages import evaluation_of
 from graft._records.shapes import several_examples
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_async import AsyncPredict

@@ -31,7 +31,7 @@ from graft._records.records import (
     version_of,
 )
 from graft._records.shapes import several_inputs
-from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
+from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft._records.examples import Example, Input, Label, TextPair
-from graft._records.fields import enum_text, seconds_of, time_of
+from graft._records.fields import enum_text, time_of
+from graft._records.progress import Progress, progress_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
 from graft.errors import GraftError, from_status
@@ -236,30 +237,6 @@ class Adaptation:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """The work that the server is doing."""
-
-    commit_id: str
-    """The commit that is being worked on."""
-    stage: str
-    """For example "encoding", "selecting" or "publishing"."""
-    fraction: float
-    """How much of the commit's work is done, 0 to 1."""
-    metrics: Mapping[str, float]
-    """Figures so far, by name."""
-    eta_s: float | None
-    """How long the rest will take, in seconds; None where that is not known yet."""
-    done: int = 0
-    """How much of the stage is done, in units."""
-    total: int = 0
-    """How much there is to do in the stage; 0 where nothing is counted."""
-    unit: str = ""
-    """What is counted, for example "examples", "candidates" or "steps"."""
-    elapsed_s: float | None = None
-    """How long the server has worked on the commit, or taken in the stream, in seconds; None where it does not say."""
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened in an adaptation."""
 
@@ -283,36 +260,6 @@ class Event:
     """The adaptation's new state, if kind is "state"."""
     progress: Progress | None = None
     """The work in progress, if kind is "progress"."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptProgress:
-    """How far an `adapt` call has come."""
-
-    adaptation_id: str
-    """The adaptation, to watch or resume it by."""
-    stage: str
-    """"connecting", "streaming", "committed", or the server's stage, for example "selecting"."""
-    sent: int
-    """The number of examples that were sent to the server, now or by an earlier call."""
-    acknowledged: int
-    """How many examples are durable, or were refused."""
-    rejected: int
-    """How many examples were refused."""
-    fraction: float
-    """How much of the training is done, 0 to 1."""
-    metrics: Mapping[str, float]
-    """The server's figures so far, by name; of the stream, for example "prequential_accuracy"."""
-    version: int
-    """The newest version published during this call, by the client's commit or by the server's own; 0: none."""
-    eta_s: float | None
-    """How long the rest of the training will take, in seconds, if known."""
-    reconnects: int
-    """How many times the call was broken and resumed."""
-    trouble: GraftError | None
-    """Why there is no connection now, while the client tries a new one."""
-    first_sequence: int = 0
-    """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,21 +441,6 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
-    )
-
-
-def progress_of(message: adaptation_pb2.Progress) -> Progress:
-    """The progress that a message carries."""
-    return Progress(
-        commit_id=message.commit_id,
-        stage=message.stage,
-        fraction=message.fraction,
-        metrics=dict(message.metrics),
-        eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
-        done=message.done,
-        total=message.total,
-        unit=message.unit,
-        elapsed_s=seconds_of(message.elapsed) if message.HasField("elapsed") else None,
     )
 
 

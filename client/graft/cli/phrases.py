@@ -10,7 +10,8 @@ from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
-from graft._records.records import AdaptProgress, Event, Progress, StoredExample
+from graft._records.progress import AdaptProgress, Progress
+from graft._records.records import Event, StoredExample
 from graft._records.reports import Report
 from graft._report import words
 

@@ -58,6 +58,9 @@ class Progress:
     """What is counted, in the plural; "": nothing is."""
 
 
+WAITING = "waiting"
+"""The stage of a job that has no worker yet."""
+
 OnProgress = Callable[[Progress], None]
 Function = Callable[[P, Place, OnProgress], R]
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from graft_server.domain.stream import Progress
+from graft_server.jobs.job import WAITING
 
 SETTLED_S = 10.0
 """From when on what is left is told, and how long a part is measured until its expectation counts no more."""
@@ -40,11 +41,14 @@ class Part:
     _changed: float = 0.0
     _told_left_s: float | None = None
 
-    def tell(self, share: float, now: float, left_s: float | None = None) -> None:
-        """Notes the share that is done, which does not fall, and what is left by its own account, if it says so."""
+    def begin(self, share: float, now: float) -> None:
+        """Notes what was done before it began: that is no work of the commit."""
         if self._began is None:
             self._began = self._changed = now
             self._first_share = self.share = min(max(share, 0.0), 1.0)
+
+    def tell(self, share: float, now: float, left_s: float | None = None) -> None:
+        """Notes the share that is done, which does not fall, and what is left by its own account, if it says so."""
         if share > self.share:
             self.share, self._changed = min(share, 1.0), now
         if left_s is not None:
@@ -99,6 +103,8 @@ class Pace:
         self._last_told = -SHORTEST_S
         self._fraction = 0.0
         self._now = Progress(commit_id)
+        self._said = ""
+        """The stage that was told last."""
 
     def plan(self, parts: Mapping[str, Part]) -> None:
         """Says what the rest of the work consists of, in order. What is done already stays done."""
@@ -117,9 +123,12 @@ class Pace:
             share: How much of it is done, 0 to 1.
             progress: The stage, its counts and its figures, and `eta_s` where the part itself knows what is left.
         """
+        if progress.stage == WAITING:
+            self.stage(WAITING)
+            return
         now, own = self._clock(), self.parts[part]
-        before, whole = own.left_s(now), self._left_s(now)
-        share_before = own.share
+        own.begin(share, now)
+        before, whole, share_before = own.left_s(now), self._left_s(now), own.share
         own.tell(share, now, progress.eta_s)
         if own.share > share_before and whole > 0:
             gained = before * (own.share - share_before) / (1 - share_before)
@@ -150,9 +159,6 @@ class Pace:
         if self._now.stage != self._said or now - self._last_told >= SHORTEST_S:
             self._emit(now)
 
-    _said = ""
-    """The stage that was told last."""
-
     def _emit(self, now: float) -> None:
         self._last_told, self._said = now, self._now.stage
         elapsed = now - self._began
@@ -163,10 +169,12 @@ class Pace:
         return sum(part.left_s(now) for part in self.parts.values())
 
     def _eta_s(self, now: float) -> float | None:
-        parts = self.parts.values()
-        if now - self._began < SETTLED_S or not all(part.known or part.share >= 1 for part in parts):
+        if self._now.stage == WAITING or now - self._began < SETTLED_S:
             return None
-        return None if any(part.share < 1 and part.stands(now) for part in parts) else self._left_s(now)
+        parts = [part for part in self.parts.values() if part.share < 1]
+        if any(not part.known or part.stands(now) for part in parts):
+            return None
+        return self._left_s(now)
 
 
 class Speeds:
