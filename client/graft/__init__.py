@@ -192,9 +192,9 @@ _NAMES_BY_MODULE = {
         "Score",
         "Timings",
     ),
+    "_records.progress": ("AdaptProgress", "Progress"),
     "_records.records": (
         "Adaptation",
-        "AdaptProgress",
         "AdaptResult",
         "Backbone",
         "CheckResult",
@@ -203,7 +203,6 @@ _NAMES_BY_MODULE = {
         "Model",
         "ModelRenewal",
         "Outcome",
-        "Progress",
         "Publication",
         "Rejection",
         "StoredExample",

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 import graft
-from graft._records import records, report_messages, reports
+from graft._records import progress, records, report_messages, reports
 from graft.v1 import adaptation_pb2, model_pb2, report_pb2
 
 RECORDS: dict[type[Any], type[Message]] = {
@@ -41,6 +41,7 @@ NAMES = {
     (graft.Report, "evaluation"): "evaluation.method",
     (graft.Report, "training_duration_s"): "training_duration",
     (graft.Progress, "eta_s"): "eta",
+    (graft.Progress, "elapsed_s"): "elapsed",
     (graft.Publication, "error"): "status",
     (graft.EvaluationResult, "rejected_count"): "total_rejected",
     (graft.EvaluationResult, "trained_on_count"): "total_trained_on",
@@ -140,7 +141,7 @@ def same(ours: Any, theirs: Any, descriptor: Any) -> None:
         (model_pb2.ModelVersion, records.version_of),
         (model_pb2.Backbone, records.backbone_of),
         (adaptation_pb2.Rejection, records.rejection_of),
-        (adaptation_pb2.Progress, records.progress_of),
+        (adaptation_pb2.Progress, progress.progress_of),
     ],
     ids=lambda it: it.__name__,
 )

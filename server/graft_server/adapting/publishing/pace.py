@@ -19,6 +19,8 @@ from graft_server.jobs.job import WAITING
 
 SETTLED_S = 10.0
 """From when on what is left is told, and how long a part is measured until its expectation counts no more."""
+EVIDENCE_S = 3.0
+"""How much work, in expected seconds, says as much about the speed of uneven work as what was known before."""
 SHORTEST_S = 0.25
 """Between two words on the same stage: what comes in between is left out, and the newest is told."""
 LONGEST_S = 1.0
@@ -35,6 +37,8 @@ class Part:
     """What all of it is expected to take; 0: it was done before."""
     known: bool = True
     """Whether that is more than a guess: nothing is said about the end before it is."""
+    even: bool = False
+    """Whether equal shares take equal times, so that the first of them say how long the others take."""
     share: float = 0.0
     _began: float | None = None
     _first_share: float = 0.0
@@ -75,8 +79,11 @@ class Part:
         if self._began is None or gained <= 0:
             return expected
         spent = self._changed - self._began
-        weight = min(spent / SETTLED_S, 1.0)
-        return weight * spent * (1 - self.share) / gained + (1 - weight) * expected
+        if self.even:
+            weight = min(spent / SETTLED_S, 1.0)
+            return weight * spent * (1 - self.share) / gained + (1 - weight) * expected
+        # How much slower than expected, as far as what is done is evidence of it.
+        return expected * (spent + EVIDENCE_S) / (gained * self.expected_s + EVIDENCE_S)
 
 
 class Pace:

@@ -216,7 +216,7 @@ class Publisher:
         usual_s = usual_training_s(sum(examples), len(names))
         pace.plan(
             {
-                _ENCODING: Part(self.speeds.encoding_s(trunk.encoder_id, sum(examples))),
+                _ENCODING: Part(self.speeds.encoding_s(trunk.encoder_id, sum(examples)), even=True),
                 _TRAINING: Part(self.speeds.training_s(usual_s)),
                 **parts_of(plan),
             }
