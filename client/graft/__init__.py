@@ -27,20 +27,16 @@ if TYPE_CHECKING:
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.predictions import Prediction, Predictions, Score, Timings
-    from graft._records.progress import AdaptProgress, Progress
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
-        AdaptResult,
         Backbone,
-        CheckResult,
-        Erasure,
-        Event,
+        CancelledAdaptation,
         Model,
         ModelRenewal,
-        Outcome,
+        Progress,
         Publication,
-        Rejection,
-        StoredExample,
         Version,
     )
     from graft._records.reports import (
@@ -69,7 +65,11 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
+    from graft._records.stored_examples import Erasure, StoredExample
+    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
+    from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -98,6 +99,7 @@ __all__ = [
     "AsyncClient",
     "Backbone",
     "Bundle",
+    "CancelledAdaptation",
     "CancelledError",
     "Candidate",
     "CheckResult",
@@ -123,6 +125,7 @@ __all__ = [
     "FineTuning",
     "GraftError",
     "HeadChoice",
+    "InputColumns",
     "InternalError",
     "InvalidArgumentError",
     "Label",
@@ -141,18 +144,23 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "TableColumns",
     "TextPair",
     "Timings",
     "TuningPoint",
@@ -192,22 +200,24 @@ _NAMES_BY_MODULE = {
         "Score",
         "Timings",
     ),
-    "_records.progress": ("AdaptProgress", "Progress"),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
+    ),
     "_records.records": (
         "Adaptation",
-        "AdaptResult",
         "Backbone",
-        "CheckResult",
-        "Erasure",
-        "Event",
+        "CancelledAdaptation",
         "Model",
         "ModelRenewal",
-        "Outcome",
+        "Progress",
         "Publication",
-        "Rejection",
-        "StoredExample",
         "Version",
     ),
+    "_records.stored_examples": ("Erasure", "StoredExample"),
+    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -235,6 +245,10 @@ _NAMES_BY_MODULE = {
         "TuningReport",
     ),
     "_streams.options": ("FineTuning",),
+    "_tables.options": (
+        "InputColumns",
+        "TableColumns",
+    ),
     "errors": (
         "AbortedError",
         "AlreadyExistsError",
@@ -248,6 +262,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records.progress import NOTHING_TOLD, AdaptProgress, Progress, progress_of
-from graft._records.records import AdaptResult, Outcome, Rejection, outcome_of, rejection_of
+from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
+from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
-from graft.errors import DataLossError, GraftError, UnavailableError, from_status
+from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
 _LONGEST_LOOK_S: Final = 5.0
@@ -102,6 +103,7 @@ class AdaptExchange:
         self._rejected: dict[int, Rejection] = {}
         self._rejected_count = 0
         self._committed = False
+        self._unpublished = False
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
         self._stream_progress = NOTHING_TOLD
@@ -215,8 +217,8 @@ class AdaptExchange:
 
     @property
     def may_lack_rejections(self) -> bool:
-        """Whether some were sent on a call that broke before they arrived; the events have them all."""
-        return self._resumed
+        """Whether some were sent on a call that broke before they arrived; the events up to the outcome have all."""
+        return self._resumed and (self.result is not None or self._unpublished)
 
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
         """Processes one message from the server."""
@@ -271,6 +273,7 @@ class AdaptExchange:
                 f"adaptation_id={self._start.adaptation_id!r} of model {self._start.model!r}, "
                 f"{self._durable:,} examples acknowledged"
             )
+            error.rejections, error.rejected_count = self._rejections(), self._rejected_count
             self.failure = error
 
     def events_request(self) -> adaptation_pb2.WatchAdaptationRequest:
@@ -281,7 +284,7 @@ class AdaptExchange:
 
     def is_last(self, event: adaptation_pb2.WatchAdaptationResponse) -> bool:
         """Whether what follows an event came after our commit's outcome; an adaptation that is open has no end."""
-        return event.published.commit_id == self._commit_id
+        return self._commit_id in (event.published.commit_id, event.publication_failed.commit_id)
 
     def complete_rejections(self, events: Iterable[adaptation_pb2.WatchAdaptationResponse]) -> None:
         """Replaces the rejections of a resumed adaptation by those of its events, which are all there."""
@@ -293,6 +296,8 @@ class AdaptExchange:
                     self._reject(rejection_of(rejection))
         if self.result is not None:
             self.result = self._with_rejections(self.result)
+        if self.failure is not None:
+            self.failure.rejections, self.failure.rejected_count = self._rejections(), self._rejected_count
 
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
@@ -402,7 +407,9 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            self.result = self._with_rejections(
+                replace(self._result(published.version, published.summary), **live_of(published))
+            )
             self._advance()
 
     def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
@@ -420,6 +427,7 @@ class AdaptExchange:
         self._outcomes.append(outcome_of(failed))
         self._server_progress = None
         if failed.commit_id == self._commit_id:
+            self._unpublished = True
             self.fail(from_status(failed.status))
             self._advance()
 
@@ -445,8 +453,10 @@ class AdaptExchange:
             self._rejected[rejection.sequence] = rejection
 
     def _with_rejections(self, result: AdaptResult) -> AdaptResult:
-        rejected = tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
-        return replace(result, rejected=rejected, rejected_count=self._rejected_count)
+        return replace(result, rejected=self._rejections(), rejected_count=self._rejected_count)
+
+    def _rejections(self) -> tuple[Rejection, ...]:
+        return tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
 
     def _stage(self) -> str:
         if self.result is not None:
@@ -458,10 +468,9 @@ class AdaptExchange:
         return "committed" if self._committed else "streaming"
 
     def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "the call went silent, or the server ended it"
-        what = "no progress" if self._ever_started else "no answer"
+        last = error.message if error is not None else "The call went silent, or the server ended it"
         return UnavailableError(
-            f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",
+            gave_up(last, waited_s, heard=self._ever_started),
             reason=error.reason if error is not None else "",
             domain=error.domain if error is not None else "",
         )
