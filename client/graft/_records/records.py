@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from graft._records.examples import Label
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report
+from graft._records.shown import Saved
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
@@ -51,7 +52,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class Version(Saved):
     """One trained state of a model. It never changes."""
 
     model: str
@@ -214,7 +215,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         adaptation_id=message.adaptation_id,
         commit_id=message.commit_id,
         create_time=time_of(message.create_time),
-        report=report_of(message.report),
+        report=replace(report_of(message.report), model=message.model, version=message.version),
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,

@@ -12,6 +12,7 @@ from graft._records.records import Progress, adaptation_state, live_of, progress
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
 from graft._records.row_counts import RowCounts
+from graft._records.shown import Saved, Shown
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2
 
@@ -96,7 +97,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Shown):
     """The result of checking a start and examples, of which nothing was stored."""
 
     model: str
@@ -122,7 +123,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptResult:
+class AdaptResult(Saved):
     """A served version, and its origin."""
 
     model: str

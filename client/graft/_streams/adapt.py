@@ -433,7 +433,7 @@ class AdaptExchange:
             version=version,
             adaptation_id=self._start.adaptation_id,
             commit_id=self._commit_id,
-            report=report_of(report),
+            report=replace(report_of(report), model=self._start.model, version=version),
             rejected=(),
             rejected_count=0,
         )
