@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     model = client.set_metadata(args.model, changes) if changes else client.model(args.model)
     if args.json:
         terminal.json(model.metadata)
-    elif model.metadata:
-        terminal.facts(model.metadata)
-    else:
+        return
+    for key, value in model.metadata.items():
+        terminal.line(f"{key}={' '.join(value.splitlines())}")
+    if not model.metadata:
         terminal.line(f"{model.name}: no metadata")
