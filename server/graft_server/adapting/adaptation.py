@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import MOST_UNREAD, Outbox
@@ -15,6 +15,7 @@ from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
 from graft_server.domain.names import shown
@@ -28,53 +29,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-
-class Work(enum.Enum):
-    """What this server does with an adaptation.
-
-    ::
-
-        GOING_ON <--examples were erased--> PAUSED
-        GOING_ON, PAUSED                    --> CANCELLED, DRAINED or DELETED
-        CANCELLED                           --> DRAINED or DELETED
-        DRAINED                             --> DELETED
-
-    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
-    come.
-    """
-
-    GOING_ON = enum.auto()
-    """Changes are taken in, commits carried out, segments put together."""
-    PAUSED = enum.auto()
-    """The same, but no segments are put together: what is put together now still has examples that were erased."""
-    CANCELLED = enum.auto()
-    """No more commits are carried out. Watchers may go on watching."""
-    DRAINED = enum.auto()
-    """Nothing is done any more: the next server goes on."""
-    DELETED = enum.auto()
-    """Nothing is done any more, by whatever server."""
-
-
-_NEXT = {
-    Work.GOING_ON: {Work.PAUSED, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.PAUSED: {Work.GOING_ON, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.CANCELLED: {Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.DRAINED: {Work.DRAINED, Work.DELETED},
-    Work.DELETED: {Work.DELETED},
-}
-"""The states that may follow each state. An end comes again to do what a fault cut off."""
-
-
-class Reason(enum.Enum):
-    """Why this server ends its work on an adaptation. The value is the state that follows."""
-
-    CANCELLED = Work.CANCELLED
-    """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
-    DRAINING = Work.DRAINED
-    """This server goes away. Callers hear how far they are and call again; the next server goes on."""
-    DELETED = Work.DELETED
-    """Its model was deleted."""
 
 
 class Adaptation:
@@ -270,7 +224,8 @@ class Adaptation:
     async def _make(
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
-        if commit_id not in self.store.commits:
+        new = commit_id not in self.store.commits
+        if new:
             self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
@@ -282,6 +237,8 @@ class Adaptation:
             # The caller may leave meanwhile: what became durable is carried out all the same.
             await asyncio.wait({making})
             if commit_id in self.store.commits:
+                if new:
+                    announcing.accepted(self.store, commit_id)
                 self._enqueue(commit_id)
                 self._notify()
 
@@ -311,7 +268,10 @@ class Adaptation:
     async def cancel(self) -> None:
         """Stops the adaptation's work for good. Versions that it published stay."""
         async with self._joining:
+            before = self.store.state
             await asyncio.to_thread(self.store.cancel)
+        if before is not AdaptationState.CANCELLED:
+            announcing.cancelled(self.store)
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:
@@ -324,7 +284,7 @@ class Adaptation:
 
         After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
         """
-        if reason.value not in _NEXT[self._work]:
+        if reason.value not in NEXT[self._work]:
             return
         self._turn(reason.value)
         async with self._ending:
@@ -372,7 +332,7 @@ class Adaptation:
 
     def _turn(self, work: Work) -> None:
         """Changes what is done with it, in one of the ways that `Work` draws."""
-        if work not in _NEXT[self._work]:
+        if work not in NEXT[self._work]:
             raise RuntimeError(f"the work on an adaptation does not go from {self._work.name} to {work.name}")
         self._work = work
 

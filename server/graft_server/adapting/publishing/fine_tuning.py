@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from graft_server.adapting import announcing
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
 from graft_server.backbones.tunings import Tunings
@@ -217,6 +218,9 @@ class Tuner:
                 tuned=tuned,
             )
             finished = await self.jobs.run(FINISH.job(finishing, store.model), unwatched)
+            for tried in filter(None, (finished.report.tuning, *finished.report.other_tunings)):
+                if tried.method is attempt.method:
+                    announcing.tuned(store, commit_id, tried)
             spent += took
             best_measured = finished.measured or best_measured
             best = await on_better(attempt.method, finished) if finished.kept and not last else finished

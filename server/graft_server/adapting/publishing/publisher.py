@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
@@ -69,11 +71,14 @@ class _Entered:
     name: str
     renewal: Renewal | None
     """Why it is carried out once more; None: it is the first time."""
+    began: float = 0.0
+    """When this server began, by the monotonic clock."""
 
     @classmethod
     def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
         """Returns it for a commit that is carried out on a backbone."""
-        return cls(commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id), renewal)
+        name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
+        return cls(name, renewal, time.monotonic())
 
     def part(self, method: Method) -> _Entered:
         """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
@@ -282,6 +287,9 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
+        elif (model := self.catalogue.snapshot.models.get(store.model)) is not None:
+            preliminary = entered.renewal is None and "/" in entered.name
+            announcing.published(model, version, result.report, began=entered.began, preliminary=preliminary)
         try:
             await self.on_published(version)
         except DomainError as error:

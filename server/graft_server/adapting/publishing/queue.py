@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.outbox import Outbox
 from graft_server.adapting.publishing.policy import already_published
@@ -166,6 +168,7 @@ class PublicationQueue:
 
     async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
         result: Result
+        began = time.monotonic()
         try:
             result = await self._version(commit_id)
         except DrainingError:
@@ -186,6 +189,8 @@ class PublicationQueue:
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self._store.model)
             result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
+        if isinstance(result, DomainError) and result.reason != CANCELLED:
+            announcing.failed(self._store, commit_id, result, began=began)
         for it in (*coalesced, commit_id):
             await self.finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
@@ -208,7 +213,10 @@ class PublicationQueue:
         report = (
             await asyncio.to_thread(self._publisher.unerased, self._store.model, number) if number else None
         )
-        return None if report is None else (number, report)
+        if report is None:
+            return None
+        announcing.answered(self._store, commit_id, number)
+        return number, report
 
 
 def next_run(queue: Sequence[str], commits: Mapping[str, Commit]) -> tuple[str, list[str]]:
