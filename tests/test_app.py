@@ -336,6 +336,8 @@ def test_a_signal_ends_the_server_with_exit_code_0(serve, number):
     server = serve()
     server.process.send_signal(number)
     assert server.stop() == 0, "".join(server.log)
+    events = [line.split(": ")[1] for line in server.log]
+    assert events == ["backbone loaded", "server started", "server draining", "server ended"]
 
 
 def test_a_signal_while_starting_ends_it_too(tmp_path, encoder_cache):

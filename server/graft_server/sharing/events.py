@@ -1,4 +1,4 @@
-"""What a person wants to know afterwards: each happening is one line of the log, with a name and fields.
+"""Lines of the log, one a happening that a person wants to know of afterwards, with a name and fields.
 
     version published: model=support/intents version=4 accuracy=0.914 examples=412 seconds=12.3 live=yes
 
@@ -39,8 +39,7 @@ def log_event(log: logging.Logger, event: str, /, **fields: Field) -> None:
 
 
 def log_failure(log: logging.Logger, event: str, error: DomainError, /, **fields: Field) -> None:
-    """Writes the line of something that failed, with the reason. What its message quotes of a caller's values is left
-    out.
+    """Writes the line of something that failed, with its reason and message but what that quotes of callers' values.
 
     Args:
         log: The logger of the module whose work it is.
@@ -72,7 +71,7 @@ def _written(value: Field) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, str):
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return f"{value:.10g}" if isinstance(value, float) else str(value)
     if len(value) > _MOST:
         value = value[:_MOST] + "…"
     if _PLAIN.fullmatch(value):
