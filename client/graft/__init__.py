@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
         AdaptProgress,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
         Outcome,
         Progress,
         Publication,
-        Rejection,
         StoredExample,
         Version,
     )
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._streams.options import FineTuning
     from graft.errors import (
         AbortedError,
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -142,14 +145,18 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -193,6 +200,11 @@ _NAMES_BY_MODULE = {
         "Score",
         "Timings",
     ),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
+    ),
     "_records.records": (
         "Adaptation",
         "AdaptProgress",
@@ -206,10 +218,10 @@ _NAMES_BY_MODULE = {
         "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
         "StoredExample",
         "Version",
     ),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -250,6 +262,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

@@ -11,7 +11,8 @@ from graft._records.examples import Example, Input, Label, TextPair
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
-from graft.errors import GraftError, from_status
+from graft._records.row_counts import RowCounts
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
@@ -182,22 +183,6 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one example was refused."""
-
-    sequence: int
-    """The example: its place in the writer's stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
-    field: str
-    """The path of the field at fault within the change."""
-    detail: str
-    """What was wrong, with what value, and what would be right."""
-    writer_id: str
-    """The writer that sent the example."""
-
-
-@dataclass(frozen=True, slots=True)
 class Publication:
     """The outcome of one commit."""
 
@@ -343,6 +328,8 @@ class CheckResult:
     """How many examples a later one with the same id would replace, by another input or target."""
     notices: tuple[str, ...] = ()
     """What was guessed or left out, in sentences."""
+    rows: RowCounts | None = None
+    """What would become of the examples; None where there are more than can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +352,8 @@ class AdaptResult:
     """How many examples were refused."""
     notices: tuple[str, ...] = ()
     """What the client guessed of the examples, in sentences: for example the task."""
+    rows: RowCounts | None = None
+    """What became of the examples that were given; None where there are more than can be counted."""
 
 
 def model_of(message: model_pb2.Model) -> Model:

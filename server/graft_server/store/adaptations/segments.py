@@ -173,6 +173,13 @@ def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
             yield Placed(sequence, change, row)
 
 
+def refusals(segment: Segment, first: int, end: int) -> Iterator[Rejection]:
+    """Yields the refused changes of a segment whose sequence numbers are from `first` on and below `end`."""
+    for sequence, record in enumerate(segment.records, segment.first_sequence):
+        if record.rejection is not None and first <= sequence < end:
+            yield record.rejection
+
+
 def walk(read: Callable[[int], Segment], end: int) -> Iterator[tuple[Segment, int]]:
     """Yields a writer's segments below a sequence number, each with the first sequence number not yielded before.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import StoredFeatures, read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
-from graft_server.store.adaptations.segments import Placed, changes, read_current, walk
+from graft_server.store.adaptations.segments import Placed, changes, read_current, refusals, walk
 from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Rows:
     """Adaptation to the generation of its segments that was read."""
     replaced: int = 0
     """Changes that gave another input to an id that the same adaptation had given to an example before."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """How many changes of the last adaptation of the lineage were refused, by the reason, most frequent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
     """
 
     def read(generations: Mapping[str, Generations]) -> Rows:
-        kept = _current_rows(objects, model, sources, encoder_id, generations)
+        refused: Counter[str] = Counter()
+        kept = _current_rows(objects, model, sources, encoder_id, generations, refused=refused)
         encoded = _read_features(objects, kept)
         return Rows(
             examples=tuple(it.example for it in kept),
@@ -73,6 +77,7 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             truncated=encoded.truncated,
             generations={},
             replaced=sum(it.replaced for it in kept),
+            refused=dict(refused.most_common()),
         )
 
     rows, generations = _unreplaced(objects, model, sources, read)
@@ -176,7 +181,9 @@ def _current_rows(
     generations: Mapping[str, Generations],
     *,
     reduced: Callable[[Input], Input] | None = None,
+    refused: Counter[str] | None = None,
 ) -> tuple[_Row, ...]:
+    """The rows, and in `refused` the reasons of the refused changes of the last source."""
     rows: dict[str, _Row] = {}
     for source in sources:
         of_source = generations[source.adaptation_id]
@@ -185,6 +192,8 @@ def _current_rows(
             read = partial(read_current, objects, folder, of_source, writer_id)
             for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
+                if refused is not None and source is sources[-1]:
+                    refused.update(it.reason for it in refusals(segment, first, next_sequence))
                 for it in changes(segment, first, next_sequence):
                     _apply(
                         rows,
