@@ -55,8 +55,9 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
         wire.predict(MODEL, [text, "confidential question"])
     alias = model_pb2.SetAliasRequest(model=MODEL, alias="live", version=1)
     wire.model.SetAlias(alias, timeout=60)
-    wire.model.SetAlias(alias, timeout=60)  # it points there already
     wire.publish(OTHER, [("confidential", "private-label")] * 3, adaptation_id="three")
+    wire.model.SetAlias(alias, timeout=60)  # it points there already
+    wire.publish(MODEL, secret_rows, adaptation_id="five")
     wire.publish(GONE, few[:4], adaptation_id="four")
     call = wire.adapt(model=GONE, adaptation_id="open")
     call.next("started")
@@ -75,6 +76,7 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
     started = {"backbone": "minilm", "task": "single_label", "method": "auto"}
     accepted = {"closes": "yes"}
     published = {"accuracy": "*", "classes": "2", "seconds": "*", "live": "yes", "method": "frozen"}
+    stayed = {**published, "live": "no", "live_stays": "1", "held_back": "pinned"}
     unmeasured = {**published, "accuracy": '"not measured"'}
     assert of_models(first.log) == [
         ("INFO", "adaptation started", {"model": MODEL, **started}),
@@ -83,7 +85,11 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
         ("INFO", "adaptation started", {"model": MODEL, **started, "base_version": "1"}),
         ("INFO", "commit accepted", {"model": MODEL, "changes": "10", **accepted}),
         ("INFO", "version published", {"model": MODEL, "version": "2", "examples": "22", **published}),
-        ("INFO", "alias moved", {"model": MODEL, "alias": "live", "version": "1", "before": "2", **by}),
+        (
+            "INFO",
+            "alias moved",
+            {"model": MODEL, "alias": "live", "version": "1", "before": "2", "pinned": "yes", **by},
+        ),
         ("INFO", "adaptation started", {"model": OTHER, **started}),
         ("INFO", "commit accepted", {"model": OTHER, "changes": "3", **accepted}),
         (
@@ -97,6 +103,9 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
                 'examples that can be used."',
             },
         ),
+        ("INFO", "adaptation started", {"model": MODEL, **started}),
+        ("INFO", "commit accepted", {"model": MODEL, "changes": "12", **accepted}),
+        ("INFO", "version published", {"model": MODEL, "version": "3", "examples": "12", **stayed}),
         ("INFO", "adaptation started", {"model": GONE, **started}),
         ("INFO", "commit accepted", {"model": GONE, "changes": "4", **accepted}),
         ("INFO", "version published", {"model": GONE, "version": "1", "examples": "4", **unmeasured}),

@@ -8,7 +8,7 @@ import time
 from graft_server.domain.caller import asking
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Task
-from graft_server.domain.model import LIVE, Model, Version
+from graft_server.domain.model import Version
 from graft_server.domain.report import EvaluationMethod, Report, TuningReport
 from graft_server.sharing.events import Field, figure, log_event, log_failure
 from graft_server.store.adaptations.store import AdaptationStore
@@ -71,28 +71,28 @@ def accepted(store: AdaptationStore, commit_id: str) -> None:
     )
 
 
-def cancelled(store: AdaptationStore) -> None:
-    """Says that an adaptation is cancelled."""
+def cancelled(store: AdaptationStore, unfinished: int) -> None:
+    """Says that an adaptation is cancelled, and how many of its commits had no outcome."""
     log_event(
         _log,
         "adaptation cancelled",
         model=store.model,
-        unfinished=len(store.commits.keys() - store.outcomes.keys()),
+        unfinished=unfinished,
         by=asking.get() or None,
         adaptation=store.adaptation_id,
     )
 
 
-def published(model: Model, version: Version, report: Report, *, began: float, preliminary: bool) -> None:
+def published(version: Version, report: Report, *, began: float, preliminary: bool) -> None:
     """Says that a version is published.
 
     Args:
-        model: The model after that.
         version: The version.
         report: Its report.
         began: When work on its commit began, by the monotonic clock.
         preliminary: Whether another version of the same commit may follow: the backbone is tuned meanwhile.
     """
+    held_back = version.held_back
     log_event(
         _log,
         "version published",
@@ -102,7 +102,9 @@ def published(model: Model, version: Version, report: Report, *, began: float, p
         examples=report.examples,
         classes=report.classes or None,
         seconds=_seconds_since(began),
-        live=model.aliases.get(LIVE) == version.number,
+        live=held_back is None,
+        live_stays=held_back.live or None if held_back else None,
+        held_back=("pinned" if held_back.pinned else "policy") if held_back else None,
         preliminary=preliminary or None,
         renews=report.renewal.version if report.renewal else None,
         method=str(report.method),

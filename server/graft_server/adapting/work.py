@@ -1,4 +1,4 @@
-"""What a server does with an adaptation, and why it ends."""
+"""What a server does with an adaptation, and why it ends that."""
 
 from __future__ import annotations
 

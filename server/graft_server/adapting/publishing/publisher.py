@@ -249,19 +249,35 @@ class Publisher:
         known = self.catalogue.snapshot.models.get(model)
         return known is not None and bool(known.versions)
 
-    def report(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if the version has been deleted."""
-        version = self._version(self.catalogue.snapshot, model, number)
+    def published(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if the version has been deleted."""
+        version = self.version(model, number)
         if version is None:
-            version = self._version(
-                self.catalogue.refresh(), model, number
-            )  # another server may have published it
-        return None if version is None else read_report(self.objects, version.manifest)[1]
+            # Another server may have published it.
+            version = self._version(self.catalogue.refresh(), model, number)
+        return None if version is None else (version, read_report(self.objects, version.manifest)[1])
 
-    def unerased(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if it has been deleted, or trained on what was erased since."""
+    def unerased(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if it has been deleted, or trained on what was erased since."""
         version = self._version(self.catalogue.refresh(), model, number)
-        return None if version is None or version.erased else read_report(self.objects, version.manifest)[1]
+        if version is None or version.erased:
+            return None
+        return version, read_report(self.objects, version.manifest)[1]
+
+    def committed(self, store: AdaptationStore, commit_id: str) -> tuple[Version, Report] | None:
+        """Returns the version that a commit became, by whatever server, and its report; None: none that is there."""
+        try:
+            version = self.catalogue.published(store.model, store.adaptation_id, commit_id)
+            return None if version is None else self.published(store.model, version.number)
+        except StoreError as error:
+            _log.error(
+                "whether %s of %s was published is not known: %s", commit_id, store.model, error.message
+            )
+            return None
+
+    def version(self, model: str, number: int) -> Version | None:
+        """Returns a version as this server knows it; None if it has been deleted."""
+        return self._version(self.catalogue.snapshot, model, number)
 
     @staticmethod
     def _version(snapshot: Snapshot, model: str, number: int) -> Version | None:
@@ -278,6 +294,8 @@ class Publisher:
                 commit_id=entered.name,
                 manifest=manifest,
                 summary=msgspec.to_builtins(summary_of(result.report)),
+                metadata=store.start.settings.metadata,
+                promote=store.start.settings.publish.promote,
                 born=store.start.born,
                 read_at=read_at,
                 renews=entered.renewal.version if entered.renewal else 0,
@@ -287,9 +305,9 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
-        elif (model := self.catalogue.snapshot.models.get(store.model)) is not None:
+        else:
             preliminary = entered.renewal is None and "/" in entered.name
-            announcing.published(model, version, result.report, began=entered.began, preliminary=preliminary)
+            announcing.published(version, result.report, began=entered.began, preliminary=preliminary)
         try:
             await self.on_published(version)
         except DomainError as error:
