@@ -100,7 +100,8 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
                 "seconds": "*",
                 "reason": "TOO_FEW_CLASSES",
                 "detail": "\"1 of the classes ('…') has training examples: at least 2 are needed. There are 3 training "
-                'examples that can be used."',
+                "examples that can be used. Of the examples that came in: 3 with a label, by label "
+                "'…' (3).\"",
             },
         ),
         ("INFO", "adaptation started", {"model": MODEL, **started}),
