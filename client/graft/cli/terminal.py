@@ -17,6 +17,7 @@ from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.plain import plain
+from graft.cli.spoken import spoken
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
@@ -76,8 +77,8 @@ class Terminal:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
-        elif outcome.error is not None:
-            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
+        elif outcome.error is not None and outcome.commit_id.startswith("auto:"):  # else it ends the command
+            self.say(f"commit {outcome.commit_id} led to no version: {spoken(outcome.error.message)}")
 
     def adapt_bar(self) -> AdaptBar:
         """Shows how far an adaptation is."""
@@ -107,7 +108,7 @@ class Terminal:
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
         color = {"advice": "cyan", "warning": "yellow"}[kind]
-        self.out.print(f"[{color}]{kind}:[/] {escape(text)}")
+        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table."""
@@ -121,7 +122,7 @@ class Terminal:
         table = table_of("input", "label", "probability", "next best", "")
         for text, prediction in answered:
             if prediction.error is not None:
-                row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
+                row(table, _cut(text), "", "", "", f"error: {spoken(prediction.error.message)}")
                 continue
             row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
         self.out.print(table)
@@ -129,7 +130,7 @@ class Terminal:
     def prediction_line(self, text: str, prediction: Prediction) -> None:
         """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            cells = ["", "", text, f"error: {prediction.error.message}"]
+            cells = ["", "", text, f"error: {spoken(prediction.error.message)}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
             remarks = phrases.remarks(prediction)

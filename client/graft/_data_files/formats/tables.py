@@ -20,6 +20,7 @@ class Table:
     Attributes:
         header: The columns.
         unit: What rows are counted in.
+        blank_rows: How many rows without a value, and repeated headers, were passed over between other rows.
     """
 
     unit = "line"
@@ -51,6 +52,7 @@ class Table:
         self._lines = lines
         self._found: Found = found_dialect(beginning, reading, usual, columns)
         self._named = bool(reading.names)
+        self.blank_rows = 0
         if self._found.wrong:
             raise DataError(f"{name}, {self._found.wrong}; this line must name the columns")
         if not self._found.names:
@@ -66,14 +68,16 @@ class Table:
         for _ in range(self._found.skipped):
             self._lines.next()
         header = not self._named
+        repeated = 0
         for record in records:
             if header:  # R names one column less than there are
                 header = False
                 continue
+            self.blank_rows = records.blank + repeated
             if record.wrong:
                 yield RowError(self._name, record.line, record.wrong)
             elif self._is_header(record):
-                continue
+                repeated += 1
             elif records.fits(record.cells):
                 yield Row(record.line, self.header.values(record.cells))
             else:

@@ -18,7 +18,7 @@ from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.following import FollowedLines
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
-from graft.cli.refusals import say_refusals, with_refused
+from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
@@ -181,14 +181,15 @@ def add(verbs: Verbs) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Streams a data file in and prints the report of the version that comes of it."""
-    if args.follow:
-        _follow(args, client, terminal)
-        return
+def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
     if args.check:
-        _check(args, client, terminal)
-        return
+        return _check(args, client, terminal)
+    (_follow if args.follow else _adapt)(args, client, terminal)
+    return 0
+
+
+def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     rows = RowsRead()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
@@ -206,7 +207,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             terminal.say(said)
         return _wanted(args)
 
-    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.adapt_bar() as bar,
+    ):
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
@@ -215,11 +220,13 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             on_published=terminal.outcome,
         )
     notes = told_at_the_end(data, terminal)
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
     else:
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -230,7 +237,11 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
-    with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        interrupts.ending_input_first(),
+        terminal.adapt_bar() as bar,
+    ):
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
 
         def show(progress: AdaptProgress) -> None:
@@ -246,11 +257,13 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
             on_progress=show,
             on_published=terminal.outcome,
         )
+    counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
-        terminal.json(with_refused(result, rows))
+        terminal.json(with_refused(result, rows, counts=counts))
     else:
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
 
@@ -268,10 +281,14 @@ def _require_followable(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Says which rows of a data file would be refused, and why; 1 if there are any. Nothing is stored."""
     rows = RowsRead()
-    with read_file(args, terminal, lambda: _wanted(args)) as data, terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, lambda: _wanted(args)) as data,
+        terminal.adapt_bar() as bar,
+    ):
         result = client.check(
             args.model,
             data.examples(bar.reading, rows),
@@ -279,13 +296,16 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
             on_progress=bar.show,
         )
     notes = told_at_the_end(data, terminal, _found_by_check(result, data))
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
     else:
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
         terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
+    return 1 if result.rejected_count + rows.refused_count else 0
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
