@@ -79,7 +79,11 @@ class Records:
     Attributes:
         width: How many cells a row has; 0: as many as the first one.
         loose: How many cells at the end of a row may be left away.
+<<<<<<< HEAD
         blank: How many rows without a value came before the newest one.
+=======
+        blank: Whether rows of empty cells are given, too.
+>>>>>>> main
         seen: What is among the values of each column, where that tells rows from other lines; None: it does not.
     """
 
@@ -92,7 +96,11 @@ class Records:
         self._singles = _csv_rows(self._single, dialect) if dialect.quote else iter(())
         self.width = 0
         self.loose = 0
+<<<<<<< HEAD
         self.blank = 0
+=======
+        self.blank = False
+>>>>>>> main
         self._doubtful = 0
         self.seen = [{*it} if isinstance(it, set) else it for it in seen]
         self._few = [(at, it) for at, it in enumerate(self.seen) if isinstance(it, set)]
@@ -101,10 +109,14 @@ class Records:
         blank = 0
         while (line := self._lines.next()) is not None:
             record = self._record(line)
+<<<<<<< HEAD
             if not record.wrong and not any(record.cells):
                 blank += 1
             else:
                 self.blank = blank
+=======
+            if record.wrong or self.blank or any(record.cells):
+>>>>>>> main
                 if self._few and record.lines == 1 and len(record.cells) == self.width:
                     self._learn(record.cells)
                 yield record
