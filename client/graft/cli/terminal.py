@@ -123,11 +123,7 @@ class Terminal:
         table = table_of("input", "label", "probability", "next best", "")
         for text, prediction in answered:
             if prediction.error is not None:
-<<<<<<< HEAD
-                row(table, _cut(text), "", "", "", f"error: {spoken(prediction.error.message)}")
-=======
                 row(table, _cut(text), "", "", "", f"error: {reason_of(prediction.error)}")
->>>>>>> main
                 continue
             row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
         self.out.print(table)
@@ -135,11 +131,7 @@ class Terminal:
     def prediction_line(self, text: str, prediction: Prediction) -> None:
         """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-<<<<<<< HEAD
-            cells = ["", "", text, f"error: {spoken(prediction.error.message)}"]
-=======
             cells = ["", "", text, f"error: {reason_of(prediction.error)}"]
->>>>>>> main
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
             remarks = phrases.remarks(prediction)

@@ -21,7 +21,7 @@ class Table:
     Attributes:
         header: The columns.
         unit: What rows are counted in.
-        blank_rows: How many rows without a value, and repeated headers, were passed over between other rows.
+        blank_rows: How many rows of empty cells, and repeated headers, `rows` passed over between other rows.
     """
 
     unit = "line"
@@ -69,11 +69,16 @@ class Table:
         """The rows, and what is wrong with those that cannot be read."""
         records = self._records()
         header = not self._named
+        repeated = 0
         for record in records:
             if header:  # R names one column less than there are
                 header = False
-            elif record.wrong or not self._is_header(record):
+                continue
+            self.blank_rows = records.passed_over + repeated
+            if record.wrong or not self._is_header(record):
                 yield self._row(record, records)
+            else:
+                repeated += 1
 
     def whole_rows(self) -> Iterator[WholeRow]:
         """The header, the rows and the empty lines, with all that stands in them: rows of empty cells, too."""
@@ -103,23 +108,6 @@ class Table:
         records.loose = len(names) - len("\0".join(names).rstrip("\0").split("\0"))
         for _ in range(self._found.skipped):
             self._lines.next()
-<<<<<<< HEAD
-        header = not self._named
-        repeated = 0
-        for record in records:
-            if header:  # R names one column less than there are
-                header = False
-                continue
-            self.blank_rows = records.blank + repeated
-            if record.wrong:
-                yield RowError(self._name, record.line, record.wrong)
-            elif self._is_header(record):
-                repeated += 1
-            elif records.fits(record.cells):
-                yield Row(record.line, self.header.values(record.cells))
-            else:
-                yield RowError(self._name, record.line, self._ragged(record))
-=======
         return records
 
     def _row(self, record: Record, records: Records) -> Row | RowError:
@@ -128,7 +116,6 @@ class Table:
         if records.fits(record.cells):
             return Row(record.line, self.header.values(record.cells))
         return RowError(self._name, record.line, self._ragged(record))
->>>>>>> main
 
     def _is_header(self, record: Record) -> bool:
         """Whether a row is the header once more, as where files are joined, or where the names were given."""
