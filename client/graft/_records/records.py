@@ -160,6 +160,8 @@ class Adaptation:
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What `adapt` was given as metadata."""
+    error: GraftError | None = None
+    """Why it cannot be used, if an object of it is damaged; the other fields are then as far as known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,7 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
         metadata=dict(sorted(message.metadata.items())),
+        error=from_status(message.error) if message.HasField("error") else None,
     )
 
 
