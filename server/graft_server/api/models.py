@@ -121,7 +121,7 @@ class ModelApi:
         version = self.versions.resolve(model, selector)
         manifest, report = await self.versions.report(version)
         aliases = self.catalogue.snapshot.model(version.model).aliases_of(version.number)
-        return VersionView(version, aliases, report, manifest.labels)
+        return VersionView(version, aliases, report, manifest.labels, manifest.extension)
 
     async def set_alias(self, model: str, alias: str, version: int, expected: int | None = None) -> Model:
         """Points an alias at a version, and returns the model after that.

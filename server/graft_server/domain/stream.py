@@ -9,6 +9,7 @@ from datetime import datetime
 from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
+from graft_server.domain.extension import Extension
 from graft_server.domain.report import Report
 
 # ---------------------------------------------------------------------------------------------- the writer's
@@ -37,6 +38,8 @@ class SentChange:
     """If the change cannot be read: the subject of its data, if that can be read."""
     kind: Kind | None = None
     """If the change cannot be read: the kind of its input, if that can be read."""
+    weighted: bool = False
+    """Whether it is an example that has a weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,18 @@ class Started:
     """The backbone's name; "" until the first example decides it."""
     next_sequence: int
     """Every change of the writer below this number is durable or rejected."""
+    extension: Extension | None = None
+    """What it goes on from; None: it began empty."""
+    live: LiveVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """The version that answers where a request selects none."""
+
+    version: int
+    examples: int
+    """How many it was trained on, those for validation included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,8 @@ class Committed:
 
     commit_id: str
     next_sequence: int
+    extension: Extension | None = None
+    """What the examples of a check would come to; None: it is none, or there is no base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +125,7 @@ class Published:
     version: int
     report: Report | None
     """None if the version has been deleted since."""
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,7 @@ class PublicationFailed:
 
     commit_id: str
     failure: Failure
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -332,7 +332,7 @@ class Renewals:
                 reason="COMMIT_NOT_FOUND",
             )
         feature_writer = FeatureWriter(store, trunk)
-        made, _ = await self._publisher.publish(
+        made, _, _ = await self._publisher.publish(
             store,
             trunk,
             feature_writer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from graft_server.domain.examples import StoredExample
 from graft_server.store.adaptations.erasure import segments_of
@@ -29,6 +29,16 @@ Place = tuple[str, int]
 def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
     """Returns the ids of the examples that belong, or once belonged, to a subject."""
     return {it.id for segment, _ in segments_of(store) for it in segment.upserts if it.subject == subject}
+
+
+def earlier_ids(store: AdaptationStore, ids: Collection[str]) -> set[str]:
+    """Returns the ids under which earlier adaptations have those of the examples that this one gave other ids."""
+    return {
+        record.renames
+        for segment, _ in segments_of(store)
+        for record in segment.records
+        if record.renames and record.change is not None and record.change.id in ids
+    }
 
 
 class ExampleIndex:
