@@ -13,7 +13,7 @@ BENCH ?= serving adapting streaming heads
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## the whole job on a small data set: start a server, stream examples in, predict
@@ -47,8 +47,16 @@ test-faults: setup ## 200 kills of the server and 200 of the worker in long stre
 		GRAFT_FAULT_KEPT=build/faults.jsonl GRAFT_FAULT_REPORT=benchmarks/results/faults.md \
 		$(BIN)/python -m pytest tests/faults -m slow -v -s $(ARGS)
 
+.PHONY: docs
+docs: setup ## write docs/reference from the parsers, settings, docstrings and protos
+	$(BIN)/python -m scripts.references
+
+.PHONY: docs-check
+docs-check: setup ## docs/reference is what `make docs` writes
+	$(BIN)/python -m scripts.references --check
+
 .PHONY: check
-check: lint types imports proto-lint proto-breaking proto-check ## every static check
+check: lint types imports proto-lint proto-breaking proto-check docs-check ## every static check
 
 .PHONY: lint
 lint: setup ## style and common mistakes (ruff)
@@ -79,6 +87,10 @@ proto-lint: setup ## the protos' style (buf)
 .PHONY: proto-breaking
 proto-breaking: setup ## the contract still serves the clients of the last release (buf)
 	bash scripts/proto-breaking.sh
+
+.PHONY: release-protos
+release-protos: setup ## keep the contract as that of a release: make release-protos VERSION=0.1.0
+	@bash scripts/release-protos.sh $(VERSION)
 
 .PHONY: proto-check
 proto-check: proto ## the committed stubs are what the protos generate

@@ -1,19 +1,15 @@
 #!/usr/bin/env bash
-# Compares the contract with that of the last release (the newest tag vX.Y.Z that is an ancestor): what its
-# clients rely on must still be there. Until 1.0 a minor release may break it; the comparison is with the last
-# release tag all the same, so that a break is seen and written into the changelog, never with main.
+# Compares the contract with that of the last release, the newest protos/released/vX.Y.Z.binpb: what its clients
+# rely on must still be there. Until 1.0 a minor release may break it; the comparison is with the last release all
+# the same, so that a break is seen and written into the changelog, never with main.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*.[0-9]*.[0-9]*' 2>/dev/null || true)
-if [ -z "$tag" ]; then
-  echo "no release tag yet: nothing to compare the contract with"
+# Kept in the tree, since a clone need not have the tags.
+released=$({ find protos/released -name 'v*.binpb' 2>/dev/null || true; } | sort --version-sort | tail -n 1)
+if [ -z "$released" ]; then
+  echo "no released contract in protos/released yet: nothing to compare with"
   exit 0
 fi
-echo "comparing the contract with $tag"
-
-# As archives: buf needs no clone, and works in a worktree and a shallow checkout.
-release=$(mktemp -d)
-trap 'rm -rf "$release"' EXIT
-git archive "$tag" buf.yaml protos | tar -x -C "$release"
-"${VENV:-.venv}/bin/buf" breaking --against "$release"
+echo "comparing the contract with $released"
+"${VENV:-.venv}/bin/buf" breaking --against "$released"

@@ -54,10 +54,10 @@ def test_labels_are_normalised_and_trimmed_and_counted_in_bytes_after_that():
     assert reason(label="\u3000") == "LABEL_EMPTY"
 
 
-def test_ids_and_groups_are_counted_in_bytes():
-    assert checked(id="é" * 128, group="é" * 128).group == "é" * 128
-    assert reason(id="é" * 129) == "ID_TOO_LONG"
-    assert reason(group="é" * 129) == "ID_TOO_LONG"
+@pytest.mark.parametrize("field", ["id", "group", "subject", "origin"])
+def test_ids_and_other_names_are_counted_in_bytes(field):
+    assert getattr(checked(**{field: "é" * 128}), field) == "é" * 128
+    assert reason(**{field: "é" * 129}) == "ID_TOO_LONG"
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-300, 1e300])

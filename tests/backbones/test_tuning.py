@@ -103,6 +103,7 @@ def losses(tuned: Tuned) -> list[tuple[float, float]]:
     return [(it.log_loss, it.train_loss) for it in tuned.history]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(ground):
     from graft_server.backbones.torch.tuning import loop  # noqa: PLC0415 (torch only where it is needed)
 

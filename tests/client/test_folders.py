@@ -18,6 +18,7 @@ from graft._data_files.reader import numbered_examples
 from graft._data_files.refused import RowsRead
 from graft._records.records import Rejection
 from graft.cli.phrases import lines_of
+from graft.cli.refusals import say_refusals
 from graft.cli.terminal import Terminal
 
 PNG, WAV, TIFF = b"\x89PNG\r\n\x1a\nrest", b"RIFF\x10\0\0\0WAVErest", b"II*\0\x08\0\0\0rest"
@@ -86,7 +87,7 @@ def test_the_terminal_names_the_files_that_the_client_or_the_server_refused(tmp_
         for line, _ in numbered_examples(tree, FOLDER_COLUMNS, rows.refuse):
             rows.take(line)
         corrupt = Rejection(2, "IMAGE_CORRUPT", "", "The PNG image cannot be decoded", "w")
-        terminal.rejections([corrupt], 1, rows)
+        say_refusals(terminal, [corrupt], 1, rows)
     assert isinstance(terminal.err.file, io.StringIO)
     shown = terminal.err.file.getvalue()
     assert "2 examples were refused" in shown

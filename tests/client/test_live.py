@@ -435,7 +435,7 @@ def test_a_connection_that_breaks_at_random_costs_no_example_and_doubles_none(
     assert [version.version for version in client.versions(result.model)] == [1]
 
 
-@pytest.mark.parametrize("seed", range(2, 4))
+@pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_same_for_the_async_client(target: str, seed: int) -> None:
     rows = few(800)
 
@@ -450,7 +450,7 @@ def test_the_same_for_the_async_client(target: str, seed: int) -> None:
     assert result.rejected == ()
 
 
-@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("end", ["kill", pytest.param("stop", marks=pytest.mark.slow)])
 def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
     serve: Callable[..., Any], end: str
 ) -> None:
@@ -474,6 +474,7 @@ def test_a_server_that_ends_in_the_middle_and_comes_back_costs_no_example(
         assert client.adaptation(result.model, result.adaptation_id).writers == {"default": len(rows)}
 
 
+@pytest.mark.slow
 def test_the_async_client_outlives_such_a_server_too(serve: Callable[..., Any]) -> None:
     server, rows = serve(), few(800)
 

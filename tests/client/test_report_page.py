@@ -20,7 +20,9 @@ from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
 from graft.cli import phrases
+from graft.cli.reports import show_report
 from graft.cli.terminal import Terminal
+from graft.cli.verbs import versions
 from graft.v1 import report_pb2, types_pb2
 
 PLOTS = (
@@ -304,7 +306,7 @@ def test_similar_labels_and_unlabelled_examples_are_told_with_their_counts(
     assert "Similar labels" in text
     assert "'card' × 20, 'ca\\u200brd' × 3" in text
     assert "unlabelled examples" in text
-    Terminal().report("m", 1, dataclasses.replace(value, data=data), full=True)
+    show_report(Terminal(), "m", 1, dataclasses.replace(value, data=data), full=True)
     told = capsys.readouterr().out
     assert "1 group of similar labels, 7 unlabelled examples" in told
     assert "'card' (20) and 'ca\\u200brd' (3)" in told
@@ -344,7 +346,7 @@ def test_the_terminal_tells_findings_forecasts_and_advice() -> None:
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
     value = report(names=["card_arrival", "[bold]", "third"])
-    terminal.report("m", 1, value, full=True)
+    show_report(terminal, "m", 1, value, full=True)
     assert isinstance(terminal.out.file, io.StringIO)
     shown = terminal.out.file.getvalue()
     assert (
@@ -370,7 +372,7 @@ def test_examples_that_were_cut_off_are_counted_on_the_page_and_in_the_terminal(
     assert "longer than the backbone reads" in text
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
-    terminal.report("m", 1, report_of(message), full=True)
+    show_report(terminal, "m", 1, report_of(message), full=True)
     assert isinstance(terminal.out.file, io.StringIO)
     shown = terminal.out.file.getvalue()
     assert "the end of 13 examples (32.5%)" in shown
@@ -478,7 +480,7 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     assert "95% interval 73.0 to 88.0" in page(version(value))
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
-    terminal.versions([version(value)])
+    terminal.table(versions.COLUMNS, [versions.cells(version(value))])
     assert shown in terminal.out.file.getvalue()
 
 
@@ -495,12 +497,12 @@ def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
     terminal.err = Console(file=terminal.out.file, width=1000, highlight=False)
-    terminal.report("m", 1, value, full=True)
-    terminal.versions([version(value)])
+    show_report(terminal, "m", 1, value, full=True)
+    terminal.table(versions.COLUMNS, [versions.cells(version(value))])
     terminal.outcome(graft.Outcome("c", version=1, report=value, error=None))
     told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
     shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
-    assert told.count("not stated: too few examples") >= (3 if task == "regression" else 4)
+    assert told.count("not measured: too few examples") >= (3 if task == "regression" else 4)
     assert "too few examples to measure" in shown
     assert not re.search(r"\d\.\d%", told)
     assert not re.search(r"\d\.\d%", shown)
@@ -514,7 +516,7 @@ def test_the_terminal_names_the_figure_of_each_task() -> None:
     ):
         terminal = Terminal()
         terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
-        terminal.report("m", 1, value, full=True)
+        show_report(terminal, "m", 1, value, full=True)
         assert isinstance(terminal.out.file, io.StringIO)
         told = terminal.out.file.getvalue()
         assert shown in told
@@ -537,7 +539,7 @@ def test_look_alikes_are_told_with_both_figures_on_the_page_and_in_the_terminal(
     assert "but 65% when whole groups are held out" in read.text
     terminal = Terminal()
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
-    terminal.report("m", 1, value)
+    show_report(terminal, "m", 1, value)
     assert isinstance(terminal.out.file, io.StringIO)
     shown = terminal.out.file.getvalue()
     assert "65.2% (60.1 to 70.1); 118 examples in 30 groups" in shown

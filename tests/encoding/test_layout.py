@@ -92,6 +92,7 @@ def test_a_layout_that_cannot_be_remembered_is_used_all_the_same(graph, tuned, c
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="tells how long a thread waits")
 @pytest.mark.slow
+@pytest.mark.slow
 def test_what_was_measured_beside_others_is_not_remembered(graph, tuned, caplog):
     mine = os.sched_getaffinity(0)
     one = {min(mine)}

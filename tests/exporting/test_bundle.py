@@ -242,6 +242,7 @@ def test_a_graph_that_answers_otherwise_is_refused(payload, place):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_version_whose_examples_are_gone_is_checked_on_random_tokens(payload, place):
     orphan = republished(payload, place, sources=())
     deleted = replace(opened(payload, place)[2].sources[0], adaptation_id="deleted")
@@ -298,6 +299,7 @@ def test_the_job_imports_neither_torch_nor_grpc(payload, place):
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_wanted_in_another_cache_comes_by_way_of_the_store(bundle, payload, place, tmp_path):
     objects = Objects.open(place.store)
     mine = Handover(objects, tmp_path / "cache")

@@ -215,7 +215,7 @@ def stream_while_the_worker_is_killed(  # noqa: PLR0917 - all of them are what a
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("stream", [SHORT, *(pytest.param(it, marks=pytest.mark.slow) for it in STREAMS)])
-@pytest.mark.parametrize("victim", ["server", "worker"])
+@pytest.mark.parametrize("victim", ["server", pytest.param("worker", marks=pytest.mark.slow)])
 def test_kills_lose_nothing_and_repeat_nothing(  # noqa: PLR0917 - fixtures
     victim, stream, serve, connect, tmp_path, stream_rows, probes, undisturbed, kills_of, sightings
 ):

@@ -121,6 +121,24 @@ def test_what_a_writer_sends_is_told_apart():
     assert len({it.content for it in sent.changes}) == 4
 
 
+def test_where_an_example_came_from_does_not_tell_a_repeat_from_another_change():
+    def sent(**fields: Any) -> Any:
+        example = types_pb2.Example(input=types_pb2.Input(text="x"), label="a", **fields)
+        batch = adaptation_pb2.ExampleBatch(changes=[adaptation_pb2.ExampleChange(upsert=example)])
+        changes = writer_message(adaptation_pb2.AdaptRequest(examples=batch))
+        assert isinstance(changes, ExamplesMessage)
+        (first,), (again,) = changes.changes, changes.changes  # each is converted when it is read
+        assert first == again
+        return first
+
+    plain, named, moved = sent(), sent(origin="a.csv:2"), sent(origin="b.csv:9")
+    assert plain.content == named.content == moved.content
+    assert [it.change.upsert.origin for it in (plain, named, moved)] == ["", "a.csv:2", "b.csv:9"]
+    confirmed = sent(confirmed=True)
+    assert confirmed.change.upsert.confirmed
+    assert confirmed.content != plain.content
+
+
 def test_an_evaluations_fields_are_those_of_its_request():
     examples = [
         types_pb2.Example(label="a"),

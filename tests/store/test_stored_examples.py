@@ -7,12 +7,14 @@ import pytest
 
 from graft_server.domain.adaptation import AdaptationSettings, Start
 from graft_server.domain.errors import MissingError
-from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.examples import Change, Example, ExamplesWanted, Input, Label, Split
+from graft_server.domain.model import Manifest, Source
 from graft_server.store.adaptations.compaction import FAN_IN, compact
 from graft_server.store.adaptations.erasure import Wanted, erase
 from graft_server.store.adaptations.segments import Record, content_digest
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import StoredExamples
+from graft_server.store.adaptations.training_rows import read_rows
 from graft_server.store.objects.objects import Objects
 
 START = Start(AdaptationSettings("minilm"), datetime(2026, 1, 2, tzinfo=UTC))
@@ -140,6 +142,117 @@ def test_an_adaptation_that_is_large_or_forgotten_is_read_anew(objects, segments
         segments_read.clear()
         assert listed(stored) == WHOLE
         assert len(segments_read) >= 2 * 4
+
+
+def version(*sources, labels=("a",)):
+    return Manifest(
+        *("m", "job", "c", "minilm", "e"),
+        labels=tuple(map(Label, labels)),
+        sources=sources,
+        seed=0,
+        created=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+
+
+def made_of(stored, manifest, wanted=ExamplesWanted(), first=None):  # noqa: B008 - it is frozen
+    found = stored.of_version(1, manifest, wanted, first)
+    return [(it.adaptation_id, it.writer_id, it.sequence, it.example.id, it.superseded) for it in found]
+
+
+def test_a_version_is_listed_by_its_lineage_with_each_example_once_as_it_was_then(objects):
+    base = AdaptationStore.create(objects, "m", "zbase", START)
+    write(base, "w", "a", "b", "gone", "kept")
+    job = load(objects)
+    teach(job)  # replaces a, b and c among others
+    manifest = version(Source("zbase", {"w": 3}), Source("job", {"v": 4, "w": 2}))
+    stored = StoredExamples(objects)
+    whole = [
+        ("zbase", "w", 2, "gone", False),
+        ("job", "v", 2, "c", True),  # replaced since
+        ("job", "v", 3, "d", False),
+        ("job", "w", 0, "a", False),
+    ]
+    assert made_of(stored, manifest) == whole
+    write(job, "w", "d")
+    assert [it[:4] for it in made_of(stored, manifest)] == [it[:4] for it in whole]
+    for n, place in enumerate(whole):
+        assert [it[:4] for it in made_of(stored, manifest, first=place[:3])] == [it[:4] for it in whole[n:]]
+    assert [it[3] for it in made_of(stored, manifest, ExamplesWanted(ids=frozenset({"a", "b", "c"})))] == [
+        "c",
+        "a",
+    ]
+    assert [it[3] for it in made_of(stored, manifest, ExamplesWanted(adaptation_id="zbase"))] == ["gone"]
+    erase(objects, job, Wanted(frozenset({"c"})))
+    stored.forget("m")
+    assert [it[3] for it in made_of(stored, manifest)] == ["gone", "d", "a"]
+
+
+def test_what_a_version_left_out_is_not_among_its_examples(objects):
+    text = Input("a text")
+    examples = [
+        Example("unlabelled", text),
+        Example("weightless", text, "a", weight=0.0),
+        Example("other", text, "b"),
+        Example("held out", text, "a", split=Split.VALIDATION),
+        Example("good", text, "a"),
+    ]
+    store = load(objects)
+    store.writer("w").append([Record(n + 1, Change(it)) for n, it in enumerate(examples)])
+    found = made_of(StoredExamples(objects), version(Source("job", {"w": 5})))
+    assert [it[3] for it in found] == ["held out", "good"]
+    held_out = ExamplesWanted(split=Split.VALIDATION)
+    assert [it[3] for it in made_of(StoredExamples(objects), version(Source("job", {"w": 5})), held_out)] == [
+        "held out"
+    ]
+
+
+def test_a_page_of_some_ids_of_a_version_reads_their_segments_alone(objects, segments_read):
+    store = load(objects)
+    for n in range(20):
+        write(store, "w", f"{n}")
+    stored, manifest = StoredExamples(objects), version(Source("job", {"w": 20}))
+    made_of(stored, manifest)
+    segments_read.clear()
+    assert [it[3] for it in made_of(stored, manifest, ExamplesWanted(ids=frozenset({"3", "17"})))] == [
+        "3",
+        "17",
+    ]
+    # One more to see where the writer is.
+    assert len(segments_read) == 3
+
+
+def test_the_list_of_all_that_is_stored_keeps_to_what_is_wanted(objects):
+    teach(load(objects))
+    wanted = ExamplesWanted(ids=frozenset({"c", "e"}))
+    found = StoredExamples(objects).listed("m", ["job"], wanted, None)
+    assert [(it.writer_id, it.sequence) for it in found] == [("v", 2), ("v", 4), ("w", 2)]
+    for label, count in (("a", len(WHOLE)), ("b", 0)):
+        found = StoredExamples(objects).listed("m", ["job"], ExamplesWanted(label=label), None)
+        assert len(list(found)) == count
+
+
+def test_a_confirmation_holds_where_the_same_input_and_target_come_again(objects):
+    def sent(id_, text, label, *, confirmed=False):
+        return Change(Example(id_, Input(text), label, confirmed=confirmed))
+
+    changes = [
+        *(sent("same", "x", "a", confirmed=True), sent("relabelled", "y", "a", confirmed=True)),
+        *(sent("reworded", "z", "a", confirmed=True), sent("gone", "u", "a", confirmed=True)),
+        *(sent("same", "x", "a"), sent("relabelled", "y", "b"), sent("reworded", "zz", "a")),
+        *(Change(delete_id="gone"), sent("gone", "u", "a"), sent("late", "v", "a")),
+        *(sent("late", "v", "a", confirmed=True), sent("same", "x", "a")),
+    ]
+    store = load(objects)
+    segment = store.writer("w").append([Record(n + 1, it) for n, it in enumerate(changes)])
+    store.write_features(segment, "e", {"pooled": np.zeros((len(segment.upserts), 1), np.float16)})
+    source = Source("job", {"w": len(changes)})
+    rows = read_rows(objects, "m", [source], "e")
+    confirmed = {it.id for it in rows.examples if it.confirmed}
+    assert confirmed == {"same", "late"}
+    listed_of_version = StoredExamples(objects).of_version(
+        1, version(source, labels=("a", "b")), ExamplesWanted(), None
+    )
+    assert {it.example.id for it in listed_of_version if it.example.confirmed} == confirmed
 
 
 def test_an_adaptation_that_is_not_there_is_not_found(objects):

@@ -39,6 +39,31 @@ def test_flipped_labels_are_found_and_named(make_set: MakeSet) -> None:
     assert first.probability < first.suggested_probability
 
 
+def test_labels_that_a_person_confirmed_are_counted_and_not_doubted(make_set: MakeSet) -> None:
+    train = make_set([25] * 4, noise=0.4)
+    flipped = [3, 30, 55, 80]
+    labels = train.labels.copy()
+    labels[flipped] = (labels[flipped] + 1) % 4
+    train = replace(train, labels=labels)
+    confirmed = frozenset({"id-3", "id-55"})
+    before, after = data_of(train), data_of(replace(train, confirmed=confirmed))
+    doubted = {error.example.id for error in before.label_errors}
+    assert confirmed < doubted
+    assert {error.example.id for error in after.label_errors} == doubted - confirmed
+    assert after.probable_label_errors == before.probable_label_errors - 2
+    assert (before.confirmed_examples, after.confirmed_examples) == (0, 2)
+
+
+def test_a_conflict_whose_labels_are_all_confirmed_is_none(make_set: MakeSet) -> None:
+    train = make_set([15, 15])
+    digests = list(train.input_digests)
+    digests[20] = digests[2]
+    train = replace(train, input_digests=tuple(digests))
+    for confirmed, conflicts in (({"id-2"}, 1), ({"id-2", "id-20"}, 0)):
+        data = data_of(replace(train, confirmed=frozenset(confirmed)))
+        assert (data.conflicting_inputs, len(data.conflicts)) == (conflicts, conflicts)
+
+
 def test_clean_labels_raise_no_suspicion(make_set: MakeSet) -> None:
     assert data_of(make_set([25] * 4, noise=0.3)).label_errors == ()
 

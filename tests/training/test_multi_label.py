@@ -180,6 +180,11 @@ def test_planted_errors_are_found_and_said_to_be_missing_or_too_many(make_labell
         for row, _ in planted
     }
     assert len(found & right) >= 4
+    kept = replace(train, targets=targets, confirmed=frozenset(train.ids[row] for row, _ in planted))
+    _, report = selected(kept)
+    assert report.data is not None
+    assert report.data.confirmed_examples == len(planted)
+    assert not {it.example.id for it in report.data.label_errors} & kept.confirmed
 
 
 def test_names_of_labels_help_where_examples_are_few(make_labelled_set: MakeSet) -> None:

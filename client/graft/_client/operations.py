@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input
+from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
 from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
@@ -41,6 +41,8 @@ PREDICTIONS: Final = "/graft.v1.PredictionService/"
 MODELS: Final = "/graft.v1.ModelService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
+MAX_LISTED_IDS: Final = 1_000
+"""The most ids that a server takes in one ListExamples."""
 MAX_INPUTS: Final = 10_000
 """The most inputs that a server takes in one Predict."""
 _DEFAULT_TOP_K: Final = 5
@@ -227,14 +229,47 @@ def delete_model(model: str) -> Operation[None]:
 
 
 def list_examples(
-    model: str, adaptation_id: str, subject: str, *, include_inputs: bool
+    request: model_pb2.ListExamplesRequest, ids: Iterable[str] | None
 ) -> Operation[list[StoredExample]]:
-    """Lists the stored examples of a model."""
-    request = model_pb2.ListExamplesRequest(
-        model=model, adaptation_id=adaptation_id, subject=subject, include_inputs=include_inputs
+    """Lists stored examples of a model.
+
+    Args:
+        request: The model, and which of its examples.
+        ids: Only those with these ids, any number; None: all.
+    """
+    named = [""] if ids is None else list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+    found: list[StoredExample] = []
+    for start in range(0, len(named), MAX_LISTED_IDS):
+        request.ids[:] = [] if ids is None else named[start : start + MAX_LISTED_IDS]
+        pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
+        found += [stored_example_of(example) for page in pages for example in page.examples]
+    return found
+
+
+def examples_request(
+    model: str,
+    *,
+    adaptation_id: str = "",
+    subject: str = "",
+    version: int | None = None,
+    label: str = "",
+    split: str = "",
+    include_inputs: bool = False,
+) -> model_pb2.ListExamplesRequest:
+    """The request for some of a model's examples.
+
+    Raises:
+        ValueError: The split is none.
+    """
+    return model_pb2.ListExamplesRequest(
+        model=model,
+        adaptation_id=adaptation_id,
+        subject=subject,
+        version=version or 0,
+        label=label,
+        split=split_number(split),
+        include_inputs=include_inputs,
     )
-    pages = yield from _pages(MODELS + "ListExamples", request, model_pb2.ListExamplesResponse)
-    return [stored_example_of(example) for page in pages for example in page.examples]
 
 
 def delete_examples(

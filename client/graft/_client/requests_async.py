@@ -106,12 +106,24 @@ class AsyncRequests:
         *,
         adaptation_id: str = "",
         subject: str = "",
+        ids: Iterable[str] | None = None,
+        version: int | None = None,
+        label: str = "",
+        split: str = "",
         include_inputs: bool = False,
         timeout: float | None = None,
     ) -> list[StoredExample]:
         """Lists stored examples; see `Client.examples`."""
-        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
-        return await self._calls.run(operation, timeout)
+        request = ops.examples_request(
+            model,
+            adaptation_id=adaptation_id,
+            subject=subject,
+            version=version,
+            label=label,
+            split=split,
+            include_inputs=include_inputs,
+        )
+        return await self._calls.run(ops.list_examples(request, ids), timeout)
 
     async def delete_examples(
         self,

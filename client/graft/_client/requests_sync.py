@@ -136,6 +136,10 @@ class SyncRequests:
         *,
         adaptation_id: str = "",
         subject: str = "",
+        ids: Iterable[str] | None = None,
+        version: int | None = None,
+        label: str = "",
+        split: str = "",
         include_inputs: bool = False,
         timeout: float | None = None,
     ) -> list[StoredExample]:
@@ -145,11 +149,27 @@ class SyncRequests:
             model: The model; it need not have a version.
             adaptation_id: Only those of this adaptation. Empty: of all.
             subject: Only those of this subject. Empty: of anybody.
+            ids: Only those with these ids. None: any.
+            version: Only what this version was trained or measured on, each example once, as it was then. None: all
+                that is stored, replaced states too.
+            label: Only those that carry this label. Empty: any.
+            split: Only those of this split, "train" or "validation". Empty: any.
             include_inputs: Whether to bring the inputs, too.
             timeout: In seconds, of each request.
+
+        Returns:
+            The examples by adaptation, then writer, then sequence.
         """
-        operation = ops.list_examples(model, adaptation_id, subject, include_inputs=include_inputs)
-        return self._calls.run(operation, timeout)
+        request = ops.examples_request(
+            model,
+            adaptation_id=adaptation_id,
+            subject=subject,
+            version=version,
+            label=label,
+            split=split,
+            include_inputs=include_inputs,
+        )
+        return self._calls.run(ops.list_examples(request, ids), timeout)
 
     def delete_examples(
         self,

@@ -35,22 +35,22 @@ class UnknownLabel:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """How good a version is on a caller's labelled examples."""
+    """How good a version is on a caller's labelled examples. Without an evaluated example, every figure is None."""
 
     model: str
     """The model's name."""
     version: int
     """The version that was evaluated."""
     examples: int
-    """How many examples were evaluated; where it is 0, there are no figures, and those below are 0."""
-    accuracy: float
-    """The share whose best label is right, 0 to 1, weighted."""
-    macro_f1: float
-    """The mean over the classes in the examples of F1, 0 to 1."""
-    log_loss: float
-    """The mean of -log(probability of the right label), in nats."""
-    calibration_error: float
-    """Expected calibration error over 15 bins of confidence, 0 to 1."""
+    """How many examples were evaluated; where it is 0, nothing was measured."""
+    accuracy: float | None
+    """The share whose best label is right, 0 to 1, weighted; None: not measured."""
+    macro_f1: float | None
+    """The mean over the classes in the examples of F1, 0 to 1; None: not measured."""
+    log_loss: float | None
+    """The mean of -log(probability of the right label), in nats; None: not measured."""
+    calibration_error: float | None
+    """Expected calibration error over 15 bins of confidence, 0 to 1; None: not measured."""
     per_class: tuple[ClassReport, ...] = field(repr=False)
     """One entry a class in the examples, sorted by label."""
     confusions: tuple[Confusion, ...] = field(repr=False)
@@ -64,11 +64,11 @@ class EvaluationResult:
     multi_label: MultiLabelFigures | None = None
     """Further figures of a multi-label version."""
     regression: RegressionFigures | None = None
-    """The figures of a regression; the others are 0."""
-    accuracy_low: float = 0.0
-    """The lower end of the 95% interval of the accuracy, 0 to 1."""
-    accuracy_high: float = 0.0
-    """The upper end of the 95% interval of the accuracy, 0 to 1."""
+    """The figures of a regression; accuracy and the other figures of labels are None."""
+    accuracy_low: float | None = None
+    """The lower end of the 95% interval of the accuracy, 0 to 1; None: unknown."""
+    accuracy_high: float | None = None
+    """The upper end of the 95% interval of the accuracy, 0 to 1; None: unknown."""
     trained_on_count: int = 0
     """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
     trained_on: tuple[int, ...] = field(default=(), repr=False)

@@ -59,6 +59,10 @@ class Example:
     """The number to predict, for a regression."""
     distribution: Mapping[str, float] | None = None
     """The probability of each label, with a sum of 1, for a single-label model."""
+    origin: str = ""
+    """Where it came from, for people, such as "train.csv:17". At most 256 bytes; `read_examples` sets it."""
+    confirmed: bool = False
+    """Whether a person looked at the target and kept it: it is then not listed as a probable label error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ def input_message(value: object) -> types_pb2.Input:
     try:
         if isinstance(value, str):
             return types_pb2.Input(text=value)
+        if isinstance(value, types_pb2.Input):  # features, as `Client.examples` returns them
+            return value
         if isinstance(value, TextPair):
             return types_pb2.Input(text_pair=types_pb2.TextPair(first=value.first, second=value.second))
     except UnicodeEncodeError as error:
@@ -166,9 +172,11 @@ def _example_message(example: ExampleLike, task: str) -> types_pb2.Example:
         # The server refuses an empty text alone, and says so by its place.
         input=types_pb2.Input(text="") if is_missing(example.input) else input_message(example.input),
         weight=example.weight,
-        split=_split(word_of(example.split)),
+        split=split_number(word_of(example.split)),
         group=word_of(example.group),
         subject=word_of(example.subject),
+        origin=word_of(example.origin),
+        confirmed=bool(example.confirmed),
     )
     _set_target(message, example, task)
     if (size := message.ByteSize()) > _MAX_EXAMPLE_BYTES:
@@ -213,7 +221,8 @@ def _label_message(label: object) -> types_pb2.Label:
     return types_pb2.Label(name=word_of(label))
 
 
-def _split(split: str) -> types_pb2.Split.ValueType:
+def split_number(split: str) -> types_pb2.Split.ValueType:
+    """The protobuf form of a split; raises ValueError for anything else than "train", "validation" and ""."""
     splits = {
         "": types_pb2.SPLIT_UNSPECIFIED,
         "train": types_pb2.SPLIT_TRAIN,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graft._records.examples import Label
+from graft._records.examples import Example, Input, Label, TextPair
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
@@ -101,6 +101,34 @@ class StoredExample:
     """The probability of each label, if given."""
     weight: float = 1.0
     """Its weight in training, relative to the others."""
+    origin: str = ""
+    """Where it came from, for people, such as "train.csv:17", or ""."""
+    confirmed: bool = False
+    """Whether a person looked at its target and kept it."""
+    input: Input | types_pb2.Input | None = field(default=None, repr=False)
+    """The input of any kind, if it was requested, in a form that can be sent again: a text, a pair, or a file's bytes;
+    features as their message."""
+
+    def example(self, **changes: Any) -> Example:
+        """Returns the example as it can be sent again, with its id, its target and all else, but for some changes.
+
+        Args:
+            changes: Fields of `Example` with other values. A target that is given takes the place of the present one.
+
+        Raises:
+            ValueError: The input was not requested.
+        """
+        if "input" not in changes and self.input is None:
+            raise ValueError(
+                f"the input of example {self.id!r} was not requested: ask with include_inputs=True"
+            )
+        names = ("label", "labels", "value", "distribution")
+        kept = {} if changes.keys() & set(names) else {name: getattr(self, name) for name in names}
+        others = {
+            name: getattr(self, name)
+            for name in ("input", "id", "weight", "split", "group", "subject", "origin", "confirmed")
+        }
+        return Example(**{**others, **kept, **changes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +421,26 @@ def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
         value=example.value if target == "value" else None,
         distribution={it.label: it.probability for it in shares} if target == "distribution" else None,
         weight=example.weight if example.HasField("weight") else 1.0,
+        origin=example.origin,
+        confirmed=example.confirmed,
+        input=_stored_input(example.input),
     )
+
+
+def _stored_input(message: types_pb2.Input) -> Input | types_pb2.Input | None:
+    match message.WhichOneof("kind"):
+        case "text":
+            return message.text
+        case "text_pair":
+            return TextPair(message.text_pair.first, message.text_pair.second)
+        case "image":
+            return message.image
+        case "audio":
+            return message.audio
+        case "features":
+            return message
+        case _:
+            return None
 
 
 def backbone_of(message: model_pb2.Backbone) -> Backbone:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
 from graft._records.fields import enum_text, seconds_of, time_of
@@ -35,22 +35,23 @@ from graft._records.reports import (
 )
 from graft.v1 import model_pb2, report_pb2, types_pb2
 
+T = TypeVar("T")
+
 
 def report_of(message: report_pb2.Report) -> Report:
     """The report that a message carries."""
+    measured = _is_measured(message)
+    task = _task_of(message, measured=measured)
     return Report(
         examples=message.examples,
         validation_examples=message.validation_examples,
         classes=message.classes,
-        accuracy=message.accuracy,
-        macro_f1=message.macro_f1,
-        log_loss=message.log_loss,
-        calibration_error=message.calibration_error,
+        **_figures_of(message, measured=measured),
         evaluation=enum_text(report_pb2.EvaluationMethod, message.evaluation.method, "EVALUATION_METHOD_"),
         evaluation_folds=message.evaluation.folds,
         evaluated_examples=message.evaluation.examples,
         method=enum_text(types_pb2.Method, message.method, "METHOD_"),
-        head=_head_of(message.head),
+        head=_head_of(message.head, task["task"], measured=measured),
         per_class=_classes_of(message.per_class),
         confusions=_confusions_of(message.confusions),
         warnings=tuple(message.warnings),
@@ -59,7 +60,7 @@ def report_of(message: report_pb2.Report) -> Report:
         seed=message.seed,
         trained_time=time_of(message.trained_time),
         training_duration_s=seconds_of(message.training_duration),
-        reliability=tuple(ReliabilityBin(b.examples, b.confidence, b.accuracy) for b in message.reliability),
+        reliability=tuple(map(_bin_of, message.reliability)),
         novelty=(
             NoveltyReport(message.novelty.threshold, message.novelty.false_alarm_rate)
             if message.HasField("novelty")
@@ -73,15 +74,47 @@ def report_of(message: report_pb2.Report) -> Report:
         predicted_values=tuple(
             PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
         ),
-        accuracy_low=message.accuracy_low,
-        accuracy_high=message.accuracy_high,
         renewal=Renewal(message.renewal.version, message.renewal.encoder_id)
         if message.HasField("renewal")
         else None,
         look_alikes=_look_alikes_of(message.look_alikes) if message.HasField("look_alikes") else None,
         truncated_examples=message.truncated_examples,
-        **_task_of(message),
+        **task,
     )
+
+
+def _is_measured(message: report_pb2.Report) -> bool:
+    """Whether figures were measured. Lists of versions of old servers do not name the method."""
+    method = message.evaluation.method
+    if method in (report_pb2.EVALUATION_METHOD_CROSS_VALIDATION, report_pb2.EVALUATION_METHOD_HELD_OUT):
+        return True
+    return bool(message.accuracy or message.multi_label.micro_f1 or message.regression.rmse)
+
+
+def _figures_of(
+    message: report_pb2.Report | model_pb2.EvaluateModelResponse, *, measured: bool
+) -> dict[str, Any]:
+    """The figures of labels: the wire has 0 for those that were not measured."""
+    applies = measured and not message.HasField("regression")
+    figures: dict[str, Any] = {
+        name: _measured(getattr(message, name), applies=applies)
+        for name in ("accuracy", "macro_f1", "log_loss", "calibration_error")
+    }
+    known = message.accuracy_high > 0
+    figures["accuracy_low"] = message.accuracy_low if known else None
+    figures["accuracy_high"] = message.accuracy_high if known else None
+    return figures
+
+
+def _measured(value: float, *, applies: bool) -> float | None:
+    """A figure; None for the 0 that stands where it was not measured, or does not apply."""
+    return value if value or applies else None
+
+
+def _bin_of(message: report_pb2.ReliabilityBin) -> ReliabilityBin:
+    if not message.examples:
+        return ReliabilityBin(0, None, None)
+    return ReliabilityBin(message.examples, message.confidence, message.accuracy)
 
 
 def _look_alikes_of(message: report_pb2.LookAlikes) -> LookAlikes:
@@ -95,40 +128,42 @@ def _look_alikes_of(message: report_pb2.LookAlikes) -> LookAlikes:
     )
 
 
-def _task_of(message: report_pb2.Report | model_pb2.EvaluateModelResponse) -> dict[str, Any]:
+_OF_THE_DATA: Final = frozenset({"labels_per_example", "confidence", "mean", "deviation"})
+"""What figures say of the examples and the settings, and not of how good a version is."""
+
+
+def _task_of(
+    message: report_pb2.Report | model_pb2.EvaluateModelResponse, *, measured: bool
+) -> dict[str, Any]:
     """The task and its own figures."""
-    labels, numbers = message.multi_label, message.regression
+
+    def figures(kind: type[T], found: Any) -> T:
+        names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+        return kind(*(_measured(getattr(found, it), applies=measured or it in _OF_THE_DATA) for it in names))
+
     return {
         "task": enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
         "multi_label": (
-            MultiLabelFigures(*(getattr(labels, name) for name in MultiLabelFigures.__dataclass_fields__))
-            if message.HasField("multi_label")
-            else None
+            figures(MultiLabelFigures, message.multi_label) if message.HasField("multi_label") else None
         ),
         "regression": (
-            RegressionFigures(*(getattr(numbers, name) for name in RegressionFigures.__dataclass_fields__))
-            if message.HasField("regression")
-            else None
+            figures(RegressionFigures, message.regression) if message.HasField("regression") else None
         ),
     }
 
 
 def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
     """The evaluation that a message carries."""
+    measured = message.examples > 0
     return EvaluationResult(
         model=message.model,
         version=message.version,
         examples=message.examples,
-        accuracy=message.accuracy,
-        macro_f1=message.macro_f1,
-        log_loss=message.log_loss,
-        calibration_error=message.calibration_error,
+        **_figures_of(message, measured=measured),
         per_class=_classes_of(message.per_class),
         confusions=_confusions_of(message.confusions),
         rejected=tuple(EvaluationRejection(r.index, r.reason, r.detail) for r in message.rejected),
         rejected_count=message.total_rejected,
-        accuracy_low=message.accuracy_low,
-        accuracy_high=message.accuracy_high,
         trained_on_count=message.total_trained_on,
         trained_on=tuple(message.trained_on),
         unknown_labels=tuple(
@@ -137,20 +172,30 @@ def evaluation_of(message: model_pb2.EvaluateModelResponse) -> EvaluationResult:
         ),
         unknown_label_count=message.total_with_unknown_label,
         training_examples_missing=message.training_examples_missing,
-        **_task_of(message),
+        **(
+            _task_of(message, measured=True) | ({} if measured else {"multi_label": None, "regression": None})
+        ),
     )
 
 
-def _head_of(message: report_pb2.HeadChoice) -> HeadChoice:
+def _head_of(message: report_pb2.HeadChoice, task: str, *, measured: bool) -> HeadChoice:
+    def candidate(it: report_pb2.Candidate) -> Candidate:
+        return Candidate(
+            it.kind,
+            it.view,
+            dict(it.settings),
+            log_loss=_measured(it.log_loss, applies=task != "regression"),
+            accuracy=_measured(it.accuracy, applies=measured and task == "single_label"),
+            micro_f1=_measured(it.micro_f1, applies=measured and task == "multi_label"),
+            rmse=_measured(it.rmse, applies=measured and task == "regression"),
+        )
+
     return HeadChoice(
         kind=message.kind,
         view=message.view,
         settings=dict(message.settings),
         temperature=message.temperature,
-        candidates=tuple(
-            Candidate(c.kind, c.view, dict(c.settings), c.log_loss, c.accuracy, c.micro_f1, c.rmse)
-            for c in message.candidates
-        ),
+        candidates=tuple(map(candidate, message.candidates)),
     )
 
 
@@ -160,9 +205,9 @@ def _classes_of(messages: Iterable[report_pb2.ClassReport]) -> tuple[ClassReport
             label=message.label,
             examples=message.examples,
             support=message.support,
-            precision=message.precision,
-            recall=message.recall,
-            f1=message.f1,
+            precision=_measured(message.precision, applies=message.support > 0),
+            recall=_measured(message.recall, applies=message.support > 0),
+            f1=_measured(message.f1, applies=message.support > 0),
             threshold=message.threshold,
             truncated=message.truncated,
         )
@@ -196,6 +241,7 @@ def _data_of(message: report_pb2.DataReport) -> DataReport:
             for several in message.similar_labels
         ),
         unlabelled_examples=message.unlabelled_examples,
+        confirmed_examples=message.confirmed_examples,
     )
 
 

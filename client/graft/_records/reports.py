@@ -1,4 +1,7 @@
-"""What is known about how good a version is, as plain data: mirrors report.proto."""
+"""What is known about how good a version is, as plain data: mirrors report.proto.
+
+A figure that was not measured is None, which is no number: 0.0 would read as "all wrong".
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ class ClassReport:
     """How many training examples it has."""
     support: int
     """How many evaluated examples carry it."""
-    precision: float
-    """Of the examples answered with this label, the share that carries it, 0 to 1."""
-    recall: float
-    """Of the examples that carry this label, the share answered with it, 0 to 1."""
-    f1: float
-    """The harmonic mean of precision and recall, 0 to 1."""
+    precision: float | None
+    """Of the examples answered with this label, the share that carries it, 0 to 1; None: no evaluated example does."""
+    recall: float | None
+    """Of the examples that carry this label, the share answered with it, 0 to 1; None: no evaluated example does."""
+    f1: float | None
+    """The harmonic mean of precision and recall, 0 to 1; None: no evaluated example carries the label."""
     threshold: float = 0.0
     """The probability from which on the label is selected; of multi-label versions only."""
     truncated: int = 0
@@ -31,33 +34,39 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelFigures:
-    """How good a multi-label version is, on top of the figures that every version with labels has."""
+    """How good a multi-label version is, on top of the figures that every version with labels has.
 
-    micro_f1: float
+    Where nothing was measured, all but `labels_per_example` are None.
+    """
+
+    micro_f1: float | None
     """F1 over all decisions about all labels together, 0 to 1."""
-    hamming_loss: float
+    hamming_loss: float | None
     """The share of all decisions that are wrong, 0 to 1."""
     labels_per_example: float
     """How many labels an example carries, on average."""
-    selected_per_example: float
+    selected_per_example: float | None
     """How many labels were selected for an example, on average."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegressionFigures:
-    """How good a version is that answers with a number, in the examples' unit."""
+    """How good a version is that answers with a number, in the examples' unit.
 
-    rmse: float
+    Where nothing was measured, all but `confidence`, `mean` and `deviation` are None.
+    """
+
+    rmse: float | None
     """The root of the mean squared error."""
-    mae: float
+    mae: float | None
     """The mean absolute error."""
-    r2: float
+    r2: float | None
     """The share of the values' variance that is explained, at most 1."""
     confidence: float
     """How often an interval is meant to hold the truth, 0 to 1."""
-    coverage: float
+    coverage: float | None
     """How often it did, 0 to 1."""
-    interval_width: float
+    interval_width: float | None
     """How wide intervals are, on average."""
     mean: float
     """The mean of the values."""
@@ -103,14 +112,14 @@ class Candidate:
     """The features that it reads, for example "pooled"."""
     settings: Mapping[str, float]
     """Its settings by name."""
-    log_loss: float
-    """Cross-validated, after calibration, in nats."""
-    accuracy: float
-    """Cross-validated, 0 to 1; of single-label versions only."""
-    micro_f1: float = 0.0
-    """Cross-validated, 0 to 1; of multi-label versions only."""
-    rmse: float = 0.0
-    """Cross-validated; of regressions only."""
+    log_loss: float | None
+    """Cross-validated, after calibration, in nats; None for regressions."""
+    accuracy: float | None
+    """Cross-validated, 0 to 1; None for all but single-label versions, and where nothing was measured."""
+    micro_f1: float | None = None
+    """Cross-validated, 0 to 1; None for all but multi-label versions, and where nothing was measured."""
+    rmse: float | None = None
+    """Cross-validated; None for all but regressions, and where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +144,10 @@ class ReliabilityBin:
 
     examples: int
     """How many there are."""
-    confidence: float
-    """The mean probability of their best labels, 0 to 1; 0 where there are none."""
-    accuracy: float
-    """The share of them whose best label is right, 0 to 1; 0 where there are none."""
+    confidence: float | None
+    """The mean probability of their best labels, 0 to 1; None where there are none."""
+    accuracy: float | None
+    """The share of them whose best label is right, 0 to 1; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +278,8 @@ class DataReport:
     """Labels that differ by case, spacing or invisible characters only, and are probably meant to be one."""
     unlabelled_examples: int = 0
     """Examples that carry no target, and were therefore not trained on."""
+    confirmed_examples: int = 0
+    """Examples that were trained on whose target a person has confirmed: none is among the doubtful ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +401,10 @@ class TuningReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a version was trained on, and how good it is on examples that it was not trained on."""
+    """What a version was trained on, and how good it is on examples that it was not trained on.
+
+    Where there were too few examples to measure anything (`evaluation` is ""), every figure is None.
+    """
 
     examples: int
     """How many examples it was trained on (validation examples not counted)."""
@@ -398,14 +412,14 @@ class Report:
     """How many examples were held out."""
     classes: int
     """How many classes it knows."""
-    accuracy: float
-    """The share of evaluated examples whose best label is right, 0 to 1, weighted."""
-    macro_f1: float
-    """The mean over the evaluated classes of F1, 0 to 1."""
-    log_loss: float
-    """The mean of -log(probability of the right label), in nats; lower is better."""
-    calibration_error: float
-    """Expected calibration error over 15 bins of confidence, 0 to 1; lower is better."""
+    accuracy: float | None
+    """The share of evaluated examples whose best label is right, 0 to 1, weighted; None: not measured."""
+    macro_f1: float | None
+    """The mean over the evaluated classes of F1, 0 to 1; None: not measured."""
+    log_loss: float | None
+    """The mean of -log(probability of the right label), in nats; lower is better; None: not measured."""
+    calibration_error: float | None
+    """Expected calibration error over 15 bins of confidence, 0 to 1; lower is better; None: not measured."""
     evaluation: str
     """Where the figures come from: "cross_validation", "held_out", or "" (too few examples)."""
     evaluation_folds: int
@@ -452,13 +466,13 @@ class Report:
     multi_label: MultiLabelFigures | None = None
     """Further figures of a multi-label version; its accuracy is that of whole sets."""
     regression: RegressionFigures | None = None
-    """The figures of a regression; the others are 0."""
+    """The figures of a regression; accuracy and the other figures of labels are None."""
     predicted_values: tuple[PredictedValue, ...] = field(default=(), repr=False)
     """A sample of at most 500 evaluated examples of a regression. Empty in lists of versions."""
-    accuracy_low: float = 0.0
-    """The lower end of the 95% interval of the accuracy: how much luck the evaluated examples may be."""
-    accuracy_high: float = 0.0
-    """The upper end of the 95% interval of the accuracy."""
+    accuracy_low: float | None = None
+    """The lower end of the 95% interval of the accuracy: how much luck the evaluated examples may be; None: unknown."""
+    accuracy_high: float | None = None
+    """The upper end of the 95% interval of the accuracy; None: unknown."""
     look_alikes: LookAlikes | None = None
     """What is found if whole groups of inputs that look alike are held out; None where there are no such groups."""
     truncated_examples: int = 0

@@ -111,13 +111,14 @@ def reliability(bins: Sequence[ReliabilityBin], *, sets: bool = False) -> str:
                 title=_said(one, sets=sets),
             )
         )
-    for _, one in shown:
-        low, high = wilson(one.accuracy, one.examples)
-        parts.append(_line(across(one.confidence), up(low), across(one.confidence), up(high), "whisker"))
-    for _, one in shown:
+    points = [(one, one.confidence or 0.0, one.accuracy or 0.0) for _, one in shown]
+    for one, confidence, accuracy in points:
+        low, high = wilson(accuracy, one.examples)
+        parts.append(_line(across(confidence), up(low), across(confidence), up(high), "whisker"))
+    for one, confidence, accuracy in points:
         radius = 3.5 + 5 * math.sqrt(size(one.examples) / size(most))
         title = _said(one, sets=sets)
-        parts.append(_circle(across(one.confidence), up(one.accuracy), radius, "dot", title))
+        parts.append(_circle(across(confidence), up(accuracy), radius, "dot", title))
     return _svg(_WIDTH, _HEIGHT, "Accuracy over confidence", parts)
 
 

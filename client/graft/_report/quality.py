@@ -66,7 +66,8 @@ def learning_curve(report: Report) -> str:
         return ""
     # Forecasts go on from the cross-validated accuracy; a held-out set's need not lie on the same curve.
     measure = words.measure(report)
-    now = (report.examples, words.figure(report)) if report.evaluation == "cross_validation" else None
+    figure = words.figure(report) if report.evaluation == "cross_validation" else None
+    now = None if figure is None else (report.examples, figure)
     advice, short = words.useful_advice(report), markup.shortened(report)
     items = "".join(
         f'<li class="worth"><span>{words.plural(one.more_examples, "more example")} of {short(one.label)}</span>'
@@ -163,7 +164,7 @@ def confusion_grid(report: Report) -> charts.Grid:
     place = {label: index for index, label in enumerate(labels)}
     return charts.Grid(
         labels=labels,
-        right=tuple(entries[label].recall for label in labels),
+        right=tuple(entries[label].recall or 0.0 for label in labels),
         wrong={
             (place[one.label], place[one.predicted]): one.count
             for one in report.confusions
@@ -198,7 +199,7 @@ def classes(report: Report) -> str:
     for entry in _worst(report.per_class):
         figures = [_meter(entry.f1), _meter(entry.precision), _meter(entry.recall)]
         if not entry.support:
-            figures = ['<span class="soft">not evaluated</span>', "", ""]
+            figures = [f'<span class="soft">{words.NOT_MEASURED}</span>', "", ""]
         threshold = [f"{entry.threshold:.2f}"] if sets else []
         truncated = [f"{entry.truncated:,}"] if cut else []
         counts = [f"{entry.examples:,}", *truncated, f"{entry.support:,}"]
@@ -233,11 +234,11 @@ def classes(report: Report) -> str:
 
 def _worst(classes: Iterable[ClassReport]) -> list[ClassReport]:
     """Classes by rising F1, those that were not evaluated last."""
-    return sorted(classes, key=lambda entry: (not entry.support, entry.f1, entry.label))
+    return sorted(classes, key=lambda entry: (not entry.support, entry.f1 or 0.0, entry.label))
 
 
-def _meter(share: float) -> str:
-    return f'<i style="--share:{share:.1%}"></i>{words.percent(share)}'
+def _meter(share: float | None) -> str:
+    return f'<i style="--share:{share or 0.0:.1%}"></i>{words.percent(share)}'
 
 
 def head(report: Report) -> str:
@@ -288,6 +289,7 @@ _MEASURES: Final = {
 def _measures(report: Report, one: Candidate) -> tuple[str, str]:
     if report.regression is not None:
         deviation = report.regression.deviation
-        return f"{one.rmse:.4g}", words.percent(one.rmse / deviation) if deviation else ""
+        share = one.rmse / deviation if deviation and one.rmse is not None else None
+        return words.figure_as(".4g", one.rmse), "" if share is None else words.percent(share)
     share = one.micro_f1 if report.multi_label is not None else one.accuracy
-    return f"{one.log_loss:.3f}", words.percent(share) if words.stated(report) else ""
+    return words.figure_as(".3f", one.log_loss), words.percent(share)

@@ -28,7 +28,7 @@ def header(version: Version) -> str:
 
 
 def _lead(report: Report) -> str:
-    if not report.evaluation:
+    if not words.stated(report):
         return "There were too few examples to measure how good this version is."
     said = f"{_in_short(report)}, measured "
     if report.evaluation == "held_out":
@@ -39,7 +39,7 @@ def _lead(report: Report) -> str:
     ahead = next((point for point in forecasts if point.examples >= 2 * report.examples), None)
     if ahead is None:
         return said
-    if ahead.accuracy < words.figure(report) + words.LEAST_GAIN:
+    if ahead.accuracy < (words.figure(report) or 0.0) + words.LEAST_GAIN:
         return f"{said} More examples of the same kind are not expected to change that much."
     twice = {
         "single_label": "twice the examples of every class",
@@ -62,7 +62,7 @@ def _in_short(report: Report) -> str:
             "</strong>"
         )
     low, high = report.accuracy_low, report.accuracy_high
-    interval = f" (95% interval {words.interval(low, high)})" if high else ""
+    interval = f" (95% interval {words.interval(low, high)})" if high is not None else ""
     return f"<strong>{words.percent(report.accuracy)}</strong>{interval} of its answers are right"
 
 
@@ -76,31 +76,32 @@ def tiles(report: Report) -> str:
 
 
 def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
-    known = bool(report.evaluation)
     meant = f"meant to hold {numbers.confidence:.0%}"
+    known = numbers.interval_width is not None
     width = f"{words.number(numbers.interval_width)} wide on average; {meant}" if known else meant
     return [
-        ("Explained", words.percent(numbers.r2) if known else "–", "of the variance (R²)"),
-        ("Mean error", words.number(numbers.mae) if known else "–", "absolute"),
-        ("RMSE", words.number(numbers.rmse) if known else "–", "root mean square error"),
-        ("Intervals hold", words.percent(numbers.coverage) if known else "–", width),
+        ("Explained", words.percent(numbers.r2), "of the variance (R²)"),
+        ("Mean error", words.number(numbers.mae), "absolute"),
+        ("RMSE", words.number(numbers.rmse), "root mean square error"),
+        ("Intervals hold", words.percent(numbers.coverage), width),
         ("Values", words.number(numbers.mean), f"mean; standard deviation {words.number(numbers.deviation)}"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
     ]
 
 
 def _set_tiles(report: Report, labels: MultiLabelFigures) -> list[tuple[str, str, str]]:
-    known = bool(report.evaluation)
-    each = f"{labels.labels_per_example:.2f} an example, {labels.selected_per_example:.2f} selected"
+    selected = labels.selected_per_example
+    each = f"{labels.labels_per_example:.2f} an example"
+    each += "" if selected is None else f", {selected:.2f} selected"
     return [
-        ("Micro-F1", words.percent(labels.micro_f1) if known else "–", "every decision counts the same"),
-        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every label counts the same"),
+        ("Micro-F1", words.percent(labels.micro_f1), "every decision counts the same"),
+        ("Macro-F1", words.percent(report.macro_f1), "every label counts the same"),
         (
             "Sets right",
-            words.percent(report.accuracy) if known else "–",
+            words.percent(report.accuracy),
             _interval(report, "exactly the right labels"),
         ),
-        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
+        ("Calibration error", words.percent(report.calibration_error), "lower is better"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
         ("Labels", f"{report.classes:,}", each),
     ]
@@ -112,13 +113,12 @@ def _held_out(report: Report) -> str:
 
 def _interval(report: Report, what: str) -> str:
     """What a tile's figure counts, and the figure's 95% interval where it is known."""
-    if not report.accuracy_high:
+    if report.accuracy_high is None:
         return what
     return f"{what}; 95% interval {words.interval(report.accuracy_low, report.accuracy_high)}"
 
 
 def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
-    known = bool(report.evaluation)
     counts = [entry.examples for entry in report.per_class]
     each = f"{min(counts):,} to {max(counts):,} examples each" if counts else ""
     if counts and min(counts) == max(counts):
@@ -126,18 +126,23 @@ def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
     return [
         (
             "Accuracy",
-            words.percent(report.accuracy) if known else "–",
+            words.percent(report.accuracy),
             _interval(report, "of answers are right"),
         ),
-        ("Macro-F1", words.percent(report.macro_f1) if known else "–", "every class counts the same"),
-        ("Calibration error", words.percent(report.calibration_error) if known else "–", "lower is better"),
-        ("Log-loss", f"{report.log_loss:.3f}" if known else "–", "nats; lower is better"),
+        ("Macro-F1", words.percent(report.macro_f1), "every class counts the same"),
+        ("Calibration error", words.percent(report.calibration_error), "lower is better"),
+        ("Log-loss", words.figure_as(".3f", report.log_loss), "nats; lower is better"),
         ("Examples", f"{report.examples:,}", _held_out(report)),
         ("Classes", f"{report.classes:,}", each),
     ]
 
 
 def _row_of_tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    # The words do not fit where a figure stands in large print.
+    tiles = [
+        (name, "–", value) if value == words.NOT_MEASURED else (name, value, note)
+        for name, value, note in tiles
+    ]
     cells = "".join(
         f'<dl class="tile{" first" if name == tiles[0][0] else ""}"><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></dl>'
         for name, value, note in tiles

@@ -34,7 +34,7 @@ def _map_of_classes(report: Report) -> tuple[str, str]:
     """The map and its legend: the classes with the most errors, or the most frequent sets of labels, are coloured."""
     points = report.feature_map
     on_map, short = Counter(point.label for point in points), markup.shortened(report)
-    errors = {entry.label: (1 - entry.recall) * entry.support for entry in report.per_class}
+    errors = {entry.label: (1 - (entry.recall or 0.0)) * entry.support for entry in report.per_class}
     if report.multi_label is not None:
         errors = {label: float(count) for label, count in on_map.items()}
     coloured = sorted(on_map, key=lambda label: (-errors.get(label, 0.0), label))

@@ -25,32 +25,36 @@ LEAST_RECALL: Final = 0.01
 
 LEAST_EXAMPLES: Final = 8
 """A share of fewer examples is not shown."""
-NOT_STATED: Final = "not stated: too few examples"
+NOT_MEASURED: Final = "not measured"
+NOT_STATED: Final = f"{NOT_MEASURED}: too few examples"
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """A share, 0 to 1, with one decimal."""
-    return f"{share:.1%}"
+    return NOT_MEASURED if share is None else f"{share:.1%}"
 
 
-def interval(low: float, high: float) -> str:
+def figure_as(form: str, value: float | None) -> str:
+    """A figure in a format as of `format`, for example ".3f"."""
+    return NOT_MEASURED if value is None else format(value, form)
+
+
+def interval(low: float | None, high: float | None) -> str:
     """The ends of an interval of a share, 0 to 1."""
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return NOT_MEASURED if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def accuracy(of: Report | EvaluationResult) -> str:
     """The accuracy with its 95% interval, where it is known."""
     if not stated(of):
         return NOT_STATED
-    known = of.accuracy_high > 0
+    known = of.accuracy_high is not None
     return percent(of.accuracy) + (f" ({interval(of.accuracy_low, of.accuracy_high)})" if known else "")
 
 
 def stated(of: Report | EvaluationResult) -> bool:
-    """Whether there were enough examples for figures. Lists of versions of old servers do not name the method."""
-    if isinstance(of, EvaluationResult) or of.evaluation:
-        return True
-    return bool(of.accuracy or (of.regression is not None and of.regression.rmse))
+    """Whether there were enough examples for figures."""
+    return (of.accuracy if of.regression is None else of.regression.rmse) is not None
 
 
 def look_alikes(found: LookAlikes) -> str:
@@ -106,15 +110,17 @@ def measure(report: Report) -> str:
     return "micro-F1" if report.multi_label is not None else "accuracy"
 
 
-def figure(report: Report) -> float:
-    """That figure, at most 1."""
+def figure(report: Report) -> float | None:
+    """That figure, at most 1; None: not measured."""
     if report.regression is not None:
         return report.regression.r2
     return report.multi_label.micro_f1 if report.multi_label is not None else report.accuracy
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """A number with about four digits, without an exponent where it can be read without."""
+    if value is None:
+        return NOT_MEASURED
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     digits = max(0, 3 - len(f"{abs(value):.0f}")) if abs(value) >= 1 else 3

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -18,7 +20,6 @@ from rich.progress import (
 
 from graft._records.records import AdaptProgress
 from graft.cli import phrases
-from graft.cli.terminal import Terminal
 
 _QUIET_S: Final = 2.0
 """Without a terminal, a line of progress is written no more often than this."""
@@ -27,9 +28,10 @@ _QUIET_S: Final = 2.0
 class AdaptBar:
     """Shows how far an adaptation is: a bar on a terminal, now and then a line elsewhere."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._bar = _progress(terminal)
+    def __init__(self, console: Console, say: Callable[[str], None]) -> None:
+        self._terminal = console.is_terminal
+        self._write = say
+        self._bar = _progress(console)
         self._task = self._bar.add_task("connecting", total=None)
         self._read = 0.0
         self._last_line = time.monotonic()
@@ -55,10 +57,10 @@ class AdaptBar:
         self._say(progress, what)
 
     def _say(self, progress: AdaptProgress, what: str) -> None:
-        if self._terminal.err.is_terminal or progress.stage == self._said:
+        if self._terminal or progress.stage == self._said:
             return
         if time.monotonic() - self._last_line >= _QUIET_S or progress.trouble is not None:
-            self._terminal.say(what)
+            self._write(what)
             self._last_line = time.monotonic()
             self._said = progress.stage
 
@@ -66,8 +68,8 @@ class AdaptBar:
 class CountBar:
     """Shows a count that grows."""
 
-    def __init__(self, terminal: Terminal, what: str) -> None:
-        self._bar = _progress(terminal)
+    def __init__(self, console: Console, what: str) -> None:
+        self._bar = _progress(console)
         self._what = what
         self._task = self._bar.add_task(what, total=None)
 
@@ -90,7 +92,7 @@ class CountBar:
         self._bar.update(self._task, description=escape(f"{self._what} {text}"))
 
 
-def _progress(terminal: Terminal) -> Progress:
+def _progress(console: Console) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -98,7 +100,7 @@ def _progress(terminal: Terminal) -> Progress:
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=terminal.err, transient=True, disable=not terminal.err.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _stage(progress: AdaptProgress, read: float) -> tuple[str, float]:

@@ -126,10 +126,11 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
         if not words.stated(of):
             return {"explains": words.NOT_STATED}
         return {
-            "off by": f"{numbers.mae:.4g} on average, {numbers.rmse:.4g} root mean square",
+            "off by": f"{words.figure_as('.4g', numbers.mae)} on average, {words.figure_as('.4g', numbers.rmse)} root "
+            "mean square",
             "explains": f"{words.percent(numbers.r2)} of the variance (R²)",
             "intervals": f"hold {words.percent(numbers.coverage)} of the truth, "
-            f"meant to hold {numbers.confidence:.0%}; {numbers.interval_width:.4g} wide on average",
+            f"meant to hold {numbers.confidence:.0%}; {words.figure_as('.4g', numbers.interval_width)} wide on average",
             "values": f"{numbers.mean:.4g} ± {numbers.deviation:.4g}",
         }
     if not words.stated(of):
@@ -137,7 +138,7 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
     figures = {
         "accuracy": words.accuracy(of),
         "macro-F1": words.percent(of.macro_f1),
-        "log-loss": f"{of.log_loss:.3f} nats",
+        "log-loss": f"{words.figure_as('.3f', of.log_loss)} nats",
         "calibration error": words.percent(of.calibration_error),
     }
     if of.multi_label is not None:
@@ -146,7 +147,7 @@ def figures(of: Report | EvaluationResult) -> dict[str, str]:
         figures["micro-F1"] = words.percent(labels.micro_f1)
         figures["decisions wrong"] = f"{words.percent(labels.hamming_loss)} (Hamming loss)"
         figures["labels each"] = (
-            f"{labels.selected_per_example:.2f} selected, {labels.labels_per_example:.2f} carried"
+            f"{words.figure_as('.2f', labels.selected_per_example)} selected, {labels.labels_per_example:.2f} carried"
         )
     return figures
 

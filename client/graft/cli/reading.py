@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError, Rows
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
@@ -19,7 +19,9 @@ from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
 from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
-from graft.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from graft.cli.terminal import Terminal
 
 _LOOK_ROWS: Final = 1_000
 """The most rows of a stream that are looked at before the first is sent."""
@@ -207,6 +209,14 @@ def _of_ids(args: argparse.Namespace, ids: IdUse, wanted: Wanted) -> list[str]:
     if same := ids.repeats[Use.SAME]:
         notes.append(f"{same:,} rows repeat an earlier row of the same id exactly: nothing is lost")
     return notes
+
+
+def told_at_the_end(data: ReadFile, terminal: Terminal, more: Sequence[str] = ()) -> list[str]:
+    """Says what was found while the examples were taken, and returns all that was found."""
+    late = [*more, *data.end_notes()]
+    for note in late:
+        terminal.note(note)
+    return [*data.notes, *late]
 
 
 class _Ahead:

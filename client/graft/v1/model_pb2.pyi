@@ -749,6 +749,10 @@ class ListExamplesRequest(_message.Message):
     INCLUDE_INPUTS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. It need not have a version."""
     adaptation_id: _builtins.str
@@ -761,6 +765,18 @@ class ListExamplesRequest(_message.Message):
     """At most this many, 1 to 1,000. 0: 100. A page may be shorter, so that it stays below 4 MiB."""
     page_token: _builtins.str
     """next_page_token of the page before; empty: the first page."""
+    version: _builtins.int
+    """Only what this version was trained or measured on, the examples of its base version included: each example once,
+    in the state that the version was made with. 0: all that is stored.
+    """
+    label: _builtins.str
+    """Only those that carry this label, alone or among others; empty: any."""
+    split: _types_pb2.Split.ValueType
+    """Only those of this split; unspecified: any."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only those with these ids, at most 1,000; empty: any."""
+
     def __init__(
         self,
         *,
@@ -770,10 +786,14 @@ class ListExamplesRequest(_message.Message):
         include_inputs: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.int = ...,
+        label: _builtins.str = ...,
+        split: _types_pb2.Split.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "include_inputs", b"include_inputs", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "ids", b"ids", "include_inputs", b"include_inputs", "label", b"label", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "split", b"split", "subject", b"subject", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -791,7 +811,9 @@ class ListExamplesResponse(_message.Message):
     """Give this as page_token for the next page; empty: this was the last."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredExample]:
-        """The examples, by adaptation, then writer, then sequence."""
+        """The examples, by adaptation, then writer, then sequence. The adaptations are in the order of their ids; those of a
+        version in the order in which it goes on from them, the oldest first.
+        """
 
     def __init__(
         self,
@@ -825,7 +847,9 @@ class StoredExample(_message.Message):
     sequence: _builtins.int
     """The change's sequence number."""
     deleted: _builtins.bool
-    """Whether a later change of the same adaptation replaced or removed it: it is still stored, but not trained on."""
+    """Whether a later change of the same adaptation replaced or removed it: it is still stored, but not trained on. Of a
+    version's examples it may be set where the change came after the version.
+    """
     @_builtins.property
     def example(self) -> _types_pb2.Example:
         """The example; its input is set only if include_inputs was."""

@@ -771,6 +771,7 @@ class DataReport(_message.Message):
     VALIDATION_COPY_PAIRS_FIELD_NUMBER: _builtins.int
     SIMILAR_LABELS_FIELD_NUMBER: _builtins.int
     UNLABELLED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    CONFIRMED_EXAMPLES_FIELD_NUMBER: _builtins.int
     exact_duplicates: _builtins.int
     """Examples that could be left out without losing an input."""
     near_duplicates: _builtins.int
@@ -791,6 +792,10 @@ class DataReport(_message.Message):
     """Validation examples that were left out of the figures because training examples are copies of them."""
     unlabelled_examples: _builtins.int
     """Examples that carry no target, and were therefore not trained on."""
+    confirmed_examples: _builtins.int
+    """Examples that were trained on whose target a person has confirmed. They are not in label_errors, and no conflict
+    is listed whose examples all are.
+    """
     @_builtins.property
     def duplicate_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicateGroup]:
         """Examples with the same input, largest group first."""
@@ -834,10 +839,11 @@ class DataReport(_message.Message):
         validation_copy_pairs: _abc.Iterable[Global___DuplicateGroup] | None = ...,
         similar_labels: _abc.Iterable[Global___SimilarLabels] | None = ...,
         unlabelled_examples: _builtins.int = ...,
+        confirmed_examples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_examples", b"bound_examples", "conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates", "probable_label_errors", b"probable_label_errors", "read_alike", b"read_alike", "similar_labels", b"similar_labels", "unlabelled_examples", b"unlabelled_examples", "validation_copies", b"validation_copies", "validation_copy_pairs", b"validation_copy_pairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_examples", b"bound_examples", "confirmed_examples", b"confirmed_examples", "conflicting_inputs", b"conflicting_inputs", "conflicts", b"conflicts", "duplicate_groups", b"duplicate_groups", "exact_duplicates", b"exact_duplicates", "label_errors", b"label_errors", "near_duplicate_pairs", b"near_duplicate_pairs", "near_duplicates", b"near_duplicates", "probable_label_errors", b"probable_label_errors", "read_alike", b"read_alike", "similar_labels", b"similar_labels", "unlabelled_examples", b"unlabelled_examples", "validation_copies", b"validation_copies", "validation_copy_pairs", b"validation_copy_pairs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

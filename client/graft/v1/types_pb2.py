@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14graft/v1/types.proto\x12\x08graft.v1\"\x97\x01\n\x05Input\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\ttext_pair\x18\x02 \x01(\x0b\x32\x12.graft.v1.TextPairH\x00\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05\x61udio\x18\x04 \x01(\x0cH\x00\x12+\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x17.graft.v1.FeatureVectorH\x00\x42\x06\n\x04kind\")\n\x08TextPair\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x0e\n\x06second\x18\x02 \x01(\t\"\x1f\n\rFeatureVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x9a\x02\n\x07\x45xample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x05input\x18\x02 \x01(\x0b\x32\x0f.graft.v1.Input\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\'\n\tlabel_set\x18\x04 \x01(\x0b\x32\x12.graft.v1.LabelSetH\x00\x12\x0f\n\x05value\x18\x05 \x01(\x01H\x00\x12.\n\x0c\x64istribution\x18\x06 \x01(\x0b\x32\x16.graft.v1.DistributionH\x00\x12\x13\n\x06weight\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x05split\x18\x08 \x01(\x0e\x32\x0f.graft.v1.Split\x12\r\n\x05group\x18\t \x01(\t\x12\x0f\n\x07subject\x18\n \x01(\tB\x08\n\x06targetB\t\n\x07_weight\"\x1a\n\x08LabelSet\x12\x0e\n\x06labels\x18\x01 \x03(\t\":\n\x0c\x44istribution\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.graft.v1.LabelProbability\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"*\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x19\n\x08\x41\x63tivity\x12\r\n\x05stage\x18\x01 \x01(\t\"\xb7\x01\n\tExtension\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x03\x12\x15\n\rbase_examples\x18\x02 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x01(\x03\x12\x16\n\x0ereplaced_by_id\x18\x04 \x01(\x03\x12\x1b\n\x13replaced_by_content\x18\x05 \x01(\x03\x12\x11\n\tunchanged\x18\x06 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x07 \x01(\x03\x12\x15\n\rmatch_content\x18\x08 \x01(\x08*^\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_SINGLE_LABEL\x10\x01\x12\x14\n\x10TASK_MULTI_LABEL\x10\x02\x12\x13\n\x0fTASK_REGRESSION\x10\x03*E\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02*i\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMETHOD_AUTO\x10\x01\x12\x11\n\rMETHOD_FROZEN\x10\x02\x12\x12\n\x0eMETHOD_PARTIAL\x10\x03\x12\x0f\n\x0bMETHOD_FULL\x10\x04\x42R\n\x08graft.v1B\nTypesProtoP\x01Z\x10graft/v1;graftv1\xa2\x02\x03GFT\xaa\x02\x08Graft.V1\xca\x02\x08Graft\\V1\xea\x02\tGraft::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14graft/v1/types.proto\x12\x08graft.v1\"\x97\x01\n\x05Input\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\'\n\ttext_pair\x18\x02 \x01(\x0b\x32\x12.graft.v1.TextPairH\x00\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05\x61udio\x18\x04 \x01(\x0cH\x00\x12+\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x17.graft.v1.FeatureVectorH\x00\x42\x06\n\x04kind\")\n\x08TextPair\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x0e\n\x06second\x18\x02 \x01(\t\"\x1f\n\rFeatureVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xbd\x02\n\x07\x45xample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x05input\x18\x02 \x01(\x0b\x32\x0f.graft.v1.Input\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\'\n\tlabel_set\x18\x04 \x01(\x0b\x32\x12.graft.v1.LabelSetH\x00\x12\x0f\n\x05value\x18\x05 \x01(\x01H\x00\x12.\n\x0c\x64istribution\x18\x06 \x01(\x0b\x32\x16.graft.v1.DistributionH\x00\x12\x13\n\x06weight\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x05split\x18\x08 \x01(\x0e\x32\x0f.graft.v1.Split\x12\r\n\x05group\x18\t \x01(\t\x12\x0f\n\x07subject\x18\n \x01(\t\x12\x0e\n\x06origin\x18\x0b \x01(\t\x12\x11\n\tconfirmed\x18\x0c \x01(\x08\x42\x08\n\x06targetB\t\n\x07_weight\"\x1a\n\x08LabelSet\x12\x0e\n\x06labels\x18\x01 \x03(\t\":\n\x0c\x44istribution\x12*\n\x06labels\x18\x01 \x03(\x0b\x32\x1a.graft.v1.LabelProbability\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"*\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x19\n\x08\x41\x63tivity\x12\r\n\x05stage\x18\x01 \x01(\t\"\xb7\x01\n\tExtension\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x03\x12\x15\n\rbase_examples\x18\x02 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x01(\x03\x12\x16\n\x0ereplaced_by_id\x18\x04 \x01(\x03\x12\x1b\n\x13replaced_by_content\x18\x05 \x01(\x03\x12\x11\n\tunchanged\x18\x06 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x07 \x01(\x03\x12\x15\n\rmatch_content\x18\x08 \x01(\x08*^\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_SINGLE_LABEL\x10\x01\x12\x14\n\x10TASK_MULTI_LABEL\x10\x02\x12\x13\n\x0fTASK_REGRESSION\x10\x03*E\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02*i\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMETHOD_AUTO\x10\x01\x12\x11\n\rMETHOD_FROZEN\x10\x02\x12\x12\n\x0eMETHOD_PARTIAL\x10\x03\x12\x0f\n\x0bMETHOD_FULL\x10\x04\x42R\n\x08graft.v1B\nTypesProtoP\x01Z\x10graft/v1;graftv1\xa2\x02\x03GFT\xaa\x02\x08Graft.V1\xca\x02\x08Graft\\V1\xea\x02\tGraft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,12 +32,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'graft.v1.types_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\010graft.v1B\nTypesProtoP\001Z\020graft/v1;graftv1\242\002\003GFT\252\002\010Graft.V1\312\002\010Graft\\V1\352\002\tGraft::V1'
-  _globals['_TASK']._serialized_start=950
-  _globals['_TASK']._serialized_end=1044
-  _globals['_SPLIT']._serialized_start=1046
-  _globals['_SPLIT']._serialized_end=1115
-  _globals['_METHOD']._serialized_start=1117
-  _globals['_METHOD']._serialized_end=1222
+  _globals['_TASK']._serialized_start=985
+  _globals['_TASK']._serialized_end=1079
+  _globals['_SPLIT']._serialized_start=1081
+  _globals['_SPLIT']._serialized_end=1150
+  _globals['_METHOD']._serialized_start=1152
+  _globals['_METHOD']._serialized_end=1257
   _globals['_INPUT']._serialized_start=35
   _globals['_INPUT']._serialized_end=186
   _globals['_TEXTPAIR']._serialized_start=188
@@ -45,17 +45,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATUREVECTOR']._serialized_start=231
   _globals['_FEATUREVECTOR']._serialized_end=262
   _globals['_EXAMPLE']._serialized_start=265
-  _globals['_EXAMPLE']._serialized_end=547
-  _globals['_LABELSET']._serialized_start=549
-  _globals['_LABELSET']._serialized_end=575
-  _globals['_DISTRIBUTION']._serialized_start=577
-  _globals['_DISTRIBUTION']._serialized_end=635
-  _globals['_LABELPROBABILITY']._serialized_start=637
-  _globals['_LABELPROBABILITY']._serialized_end=691
-  _globals['_LABEL']._serialized_start=693
-  _globals['_LABEL']._serialized_end=735
-  _globals['_ACTIVITY']._serialized_start=737
-  _globals['_ACTIVITY']._serialized_end=762
-  _globals['_EXTENSION']._serialized_start=765
-  _globals['_EXTENSION']._serialized_end=948
+  _globals['_EXAMPLE']._serialized_end=582
+  _globals['_LABELSET']._serialized_start=584
+  _globals['_LABELSET']._serialized_end=610
+  _globals['_DISTRIBUTION']._serialized_start=612
+  _globals['_DISTRIBUTION']._serialized_end=670
+  _globals['_LABELPROBABILITY']._serialized_start=672
+  _globals['_LABELPROBABILITY']._serialized_end=726
+  _globals['_LABEL']._serialized_start=728
+  _globals['_LABEL']._serialized_end=770
+  _globals['_ACTIVITY']._serialized_start=772
+  _globals['_ACTIVITY']._serialized_end=797
+  _globals['_EXTENSION']._serialized_start=800
+  _globals['_EXTENSION']._serialized_end=983
 # @@protoc_insertion_point(module_scope)

@@ -229,6 +229,8 @@ class Example(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the client, unique within the model's lineage, at most 256 bytes. An upsert of a known id
     replaces the older example.
@@ -248,6 +250,15 @@ class Example(_message.Message):
     """
     subject: _builtins.str
     """Whose data it is: ModelService.DeleteExamples erases by it. At most 256 bytes. May be empty."""
+    origin: _builtins.str
+    """Where it came from, for people, such as "train.csv:17" or the path of a file. At most 256 bytes. May be empty. It
+    says nothing of the example: a repeat may carry another one.
+    """
+    confirmed: _builtins.bool
+    """Whether a person looked at the target and kept it: the example is then not listed among those whose label is
+    worth a second look, in this version and in those that go on from it. It stays so where the same input and target
+    come again under the same id without it.
+    """
     @_builtins.property
     def input(self) -> Global___Input:
         """What the label was given to."""
@@ -273,10 +284,12 @@ class Example(_message.Message):
         split: Global___Split.ValueType = ...,
         group: _builtins.str = ...,
         subject: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        confirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "input", b"input", "label", b"label", "label_set", b"label_set", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "distribution", b"distribution", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "label_set", b"label_set", "split", b"split", "subject", b"subject", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "confirmed", b"confirmed", "distribution", b"distribution", "group", b"group", "id", b"id", "input", b"input", "label", b"label", "label_set", b"label_set", "origin", b"origin", "split", b"split", "subject", b"subject", "target", b"target", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015

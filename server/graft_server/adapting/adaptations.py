@@ -29,7 +29,7 @@ from graft_server.domain.errors import (
     OverloadError,
     StoreError,
 )
-from graft_server.domain.examples import Modality, StoredExample
+from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.domain.stream import LiveVersion
 from graft_server.encoding.trunk import Trunk
@@ -47,6 +47,7 @@ from graft_server.store.adaptations.listing import (
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.adaptations.stored_examples import StoredExamples
 from graft_server.store.catalogue.snapshot import Snapshot
+from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -226,35 +227,32 @@ class Adaptations:
         return store.positions if found is None else found
 
     async def examples(
-        self, model: str, adaptation_id: str, subject: str, after: tuple[str, str, int] | None
+        self, model: str, wanted: ExamplesWanted, first: tuple[str, str, int] | None
     ) -> Iterator[StoredExample]:
-        """Yields the stored examples of a model by adaptation, writer and sequence; iterate in a thread.
+        """Yields stored examples of a model by adaptation, writer and sequence; iterate in a thread.
 
         Args:
             model: The model.
-            adaptation_id: Only this adaptation's; "": all.
-            subject: Only this subject's; "": anybody's.
-            after: (adaptation, writer, sequence) of the first one wanted; None: all.
+            wanted: Which of them.
+            first: (adaptation, writer, sequence) of the first one wanted; None: all.
 
         Raises:
-            MissingError: There is no such adaptation, or no such model.
+            MissingError: There is no such adaptation or version, or no such model.
         """
         ids = sorted(adaptation_id for _, adaptation_id in await self.begun(model))
-        if adaptation_id and check_identifier(adaptation_id, "adaptation_id") not in ids:
-            raise missing_adaptation(model, adaptation_id)
+        named = wanted.adaptation_id
+        if named and check_identifier(named, "adaptation_id") not in ids:
+            raise missing_adaptation(model, named)
+        if wanted.version:
+            version = self._publisher.catalogue.snapshot.model(model).version(wanted.version)
+            manifest = await self._publisher.reading.run(
+                read_manifest, self._publisher.objects, version.manifest
+            )
+            return self._stored_examples.of_version(wanted.version, manifest, wanted, first)
         if not ids:
             self._publisher.catalogue.snapshot.model(model)
-        first = after or ("", "", 0)
-        wanted = [it for it in ids if it >= first[0] and adaptation_id in ("", it)]
-
-        def found() -> Iterator[StoredExample]:
-            for it in wanted:
-                begin = first[1:] if it == first[0] else ("", 0)
-                for stored in self._stored_examples.of(model, self._name(model, it)).examples(begin):
-                    if subject in ("", stored.example.subject):
-                        yield stored
-
-        return found()
+        names = [self._name(model, it) for it in ids if first is None or it >= first[0]]
+        return self._stored_examples.listed(model, names, wanted, first)
 
     def running(self, model: str, adaptation_id: str) -> str:
         """The commit of an adaptation that this server trains, or ""."""

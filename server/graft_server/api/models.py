@@ -16,7 +16,7 @@ from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.evaluated import EvaluatedVersion
-from graft_server.domain.examples import Example, StoredExample
+from graft_server.domain.examples import Example, ExamplesWanted, StoredExample
 from graft_server.domain.model import (
     BundleChunk,
     BundleFile,
@@ -47,6 +47,9 @@ CHUNK_BYTES = 1 << 20
 """Of a bundle's file, at a time."""
 MAX_IDS = 10_000
 """Of examples to erase at once."""
+MAX_LISTED_IDS = 1_000
+"""Of examples to list, in one request."""
+ANY_EXAMPLE = ExamplesWanted()
 EXAMPLES_AT_ONCE = 64
 BYTES_AT_ONCE = 1 << 20
 """The approximate bytes of stored examples that are read at once; a page may end after any of them."""
@@ -162,21 +165,22 @@ class ModelApi:
         await self.deletion.model(check_model(model), stop=self.adaptations.follow)
 
     async def list_examples(
-        self, model: str, page: PageRequest, adaptation_id: str = "", subject: str = ""
+        self, model: str, page: PageRequest, wanted: ExamplesWanted = ANY_EXAMPLE
     ) -> AsyncGenerator[Listed[StoredExample], None]:
         """Lists the stored examples of a model by adaptation, writer and sequence.
 
         Args:
             model: The model.
             page: The page of the list.
-            adaptation_id: Only this adaptation's; "": all.
-            subject: Only this subject's; "": anybody's.
+            wanted: Which of them.
 
         Raises:
-            MissingError: There is no such adaptation, or no such model.
+            InvalidError: There are too many ids, one is empty, or the version is no number of a version.
+            MissingError: There is no such adaptation or version, or no such model.
         """
         size, first = page_size(page.size), _place(page.token)
-        found = await self.adaptations.examples(model, adaptation_id, subject, first)
+        _check_wanted(wanted)
+        found = await self.adaptations.examples(model, wanted, first)
         entries = cut(found, size, _example_token)
         while some := await asyncio.to_thread(_some, entries):
             for example, token in some:
@@ -338,6 +342,25 @@ def _some(entries: Iterator[tuple[StoredExample, str]]) -> list[tuple[StoredExam
         if len(found) == EXAMPLES_AT_ONCE or size >= BYTES_AT_ONCE:
             break
     return found
+
+
+def _check_wanted(wanted: ExamplesWanted) -> None:
+    if len(wanted.ids) > MAX_LISTED_IDS:
+        raise InvalidError(
+            f"ids has {len(wanted.ids):,} entries: at most {MAX_LISTED_IDS:,} a request are accepted.",
+            reason="TOO_MANY_EXAMPLES",
+            field="ids",
+        )
+    if "" in wanted.ids:
+        raise InvalidError(
+            "ids has an empty entry: name the examples to list.", reason="ID_EMPTY", field="ids"
+        )
+    if wanted.version < 0:
+        raise InvalidError(
+            f"version is {wanted.version}: versions count from 1; 0 lists all that is stored.",
+            reason="VERSION_INVALID",
+            field="version",
+        )
 
 
 def _require_some(ids: Sequence[str], subject: str) -> None:

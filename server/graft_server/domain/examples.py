@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 DIGEST_BYTES = 16
@@ -128,12 +128,20 @@ class Example:
     distribution: tuple[Share, ...] | None = None
     subject: str = ""
     """The person whose data it is: erasure finds examples by it."""
+    origin: str = ""
+    """Where it came from, for people."""
+    confirmed: bool = False
+    """Whether a person looked at the target and kept it."""
+
+    @property
+    def target(self) -> tuple[object, ...]:
+        """What it should be answered with: equal for equal targets."""
+        return self.label, self.label_set, self.value, self.distribution
 
     @property
     def labelled(self) -> bool:
         """Whether it has a target."""
-        targets = (self.label, self.label_set, self.value, self.distribution)
-        return any(target is not None for target in targets)
+        return any(target is not None for target in self.target)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -141,6 +149,14 @@ class Example:
         if self.label is not None:
             return (self.label,)
         return self.label_set or tuple(share.label for share in self.distribution or ())
+
+
+def still_confirmed(example: Example, before: Example | None) -> Example:
+    """Returns an example that replaces another one, confirmed if that one was, with the same input and target."""
+    if before is None or example.confirmed or not before.confirmed:
+        return example
+    same = example.target == before.target and example.input == before.input
+    return replace(example, confirmed=True) if same else example
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +184,33 @@ class Rejection:
     detail: str
     """For people; never quotes the input."""
     writer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplesWanted:
+    """Which of a model's examples are asked for: those that all fields allow."""
+
+    adaptation_id: str = ""
+    """Only this adaptation's; "": all."""
+    subject: str = ""
+    """Only this subject's; "": anybody's."""
+    ids: frozenset[str] = frozenset()
+    """Only those with one of these ids; none: any."""
+    version: int = 0
+    """Only what this version was made of, in the state that it was made with; 0: all that is stored."""
+    label: str = ""
+    """Only those that carry this label, alone or among others; "": any."""
+    split: Split = Split.UNSPECIFIED
+    """Only those of this split; UNSPECIFIED: any."""
+
+    def covers(self, example: Example) -> bool:
+        """Whether an example is one of them, as far as it tells itself."""
+        return (
+            self.subject in ("", example.subject)
+            and (not self.ids or example.id in self.ids)
+            and (not self.label or self.label in example.labels)
+            and self.split in (Split.UNSPECIFIED, example.split)
+        )
 
 
 @dataclass(frozen=True, slots=True)

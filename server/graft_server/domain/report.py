@@ -263,6 +263,8 @@ class DataReport:
     """Labels that are probably meant to be one."""
     unlabelled_examples: int = 0
     """Examples without a target, which were not trained on."""
+    confirmed_examples: int = 0
+    """Examples that were trained on whose target a person has confirmed: none is among the doubtful ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class KnownExamples:
         self._targets = np.array([_target(it) for it in examples], np.int64)
         known: dict[_Attributes, _Attributes] = {}
         self._attributes = [known.setdefault(it, it) for it in map(_attributes, examples)]
+        self._confirmed = np.array([it.confirmed for it in examples], bool)
         derived = frozenset(adaptation_ids)
         self._derived = np.array([is_derived(it, derived) for it in self.ids], bool)
         digests = _halves([it.input.data for it in examples])
@@ -84,9 +85,11 @@ class KnownExamples:
         )
 
     def same(self, example: Example, place: int) -> bool:
-        """Whether the target and the attributes of an example are those of the base."""
+        """Whether the base has the target and the attributes of an example, and knows that it was confirmed."""
         return bool(
-            self._targets[place] == _target(example) and self._attributes[place] == _attributes(example)
+            self._targets[place] == _target(example)
+            and self._attributes[place] == _attributes(example)
+            and (self._confirmed[place] or not example.confirmed)
         )
 
     def free_copy(self, example: Example, *, weighted: bool, derived: bool) -> int | None:
@@ -237,7 +240,7 @@ def _attributes(example: Example) -> _Attributes:
 
 def _target(example: Example) -> int:
     """64 bits that are equal for equal targets, in this process."""
-    return hash((example.label, example.label_set, example.value, example.distribution))
+    return hash(example.target)
 
 
 def _halves(digests: Sequence[bytes]) -> NDArray[np.uint64]:

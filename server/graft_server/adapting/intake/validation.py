@@ -86,6 +86,7 @@ def _check_example(example: Example, targets: TargetRules) -> Example:
     _check_size(example.id, "upsert.id")
     _check_size(example.group, "upsert.group")
     _check_size(example.subject, "upsert.subject")
+    _check_size(example.origin, "upsert.origin")
     return targets.check(example, "upsert.")
 
 

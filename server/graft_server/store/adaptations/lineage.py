@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from graft_server.domain.examples import Example
+from graft_server.domain.examples import Example, still_confirmed
 from graft_server.domain.extension import Extension
 from graft_server.store.adaptations.keys import parsed_name
 from graft_server.store.adaptations.segments import Recorded
@@ -88,8 +88,8 @@ class Lineage:
         if change.upsert is None:
             self.rows.pop(change.id, None)
             return
+        renamed = self.rows.pop(record.renames, None) if record.renames else None
         if record.renames:
-            self.rows.pop(record.renames, None)
             self._renamed[change.id] = record.renames, bool(record.unchanged)
         example = change.upsert
         if record.by_content and not record.renames:
@@ -99,6 +99,8 @@ class Lineage:
         if before is not None and before.source == self._source:
             replaced = before.replaced + (before.example.input != example.input)
         origin = writer_id, recorded.sequence
+        known = before or renamed
+        example = still_confirmed(example, None if known is None else known.example)
         self.rows[example.id] = Row(example, origin, features_key, recorded.row, self._source, replaced)
 
     def extension(self, base: Extension) -> Extension:
@@ -111,7 +113,7 @@ class Lineage:
                 deleted += id_ not in renamed
             elif now is before:
                 unchanged += id_ in self._unchanged
-            elif now.example == before.example:
+            elif _alike(now.example, before.example):
                 unchanged += 1
             elif matched is not None and matched.corrected:
                 by_content += 1
@@ -151,3 +153,8 @@ class Lineage:
 
     def _own_id(self, writer_id: str, sequence: int) -> str:
         return derived_id(parsed_name(self._source)[0], writer_id, sequence)
+
+
+def _alike(one: Example, other: Example) -> bool:
+    """Whether two states of an example are the same to train on: they may come from different files."""
+    return replace(one, origin="", confirmed=False) == replace(other, origin="", confirmed=False)

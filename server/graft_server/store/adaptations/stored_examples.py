@@ -1,7 +1,7 @@
 """The stored examples of a model: every accepted one, in the state that its change gave it.
 
 They are listed a page at a time. An index of the adaptation, which is read once and then kept up to date, says where
-a page begins and which states later ones replaced.
+a page begins and which states later ones replaced. An index of a version says which states it was made of.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from graft_server.domain.examples import StoredExample
+from graft_server.domain.examples import ExamplesWanted, StoredExample
+from graft_server.domain.model import Manifest
 from graft_server.store.adaptations.erasure import segments_of
-from graft_server.store.adaptations.segments import changes
+from graft_server.store.adaptations.keys import parsed_name
+from graft_server.store.adaptations.segments import Segment, changes
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_states
 from graft_server.store.objects.objects import Objects
 
 KEPT_IDS = 200_000
@@ -24,6 +29,9 @@ LABEL_IDS = 4
 
 Place = tuple[str, int]
 """Writer and sequence."""
+FullPlace = tuple[str, str, int]
+"""Adaptation, writer and sequence."""
+Kept = TypeVar("Kept", "ExampleIndex", "VersionIndex")
 
 
 def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
@@ -95,6 +103,23 @@ class ExampleIndex:
                         yield StoredExample(self._store.adaptation_id, *place, it.change.upsert, superseded)
                 start, ordinal = max(start, segment.next_sequence), segment.next_ordinal
 
+    def at(self, places: Sequence[Place]) -> Iterator[StoredExample]:
+        """Yields the examples at some places, which are in order, without erased ones; reads their segments alone."""
+        segment: Segment | None = None
+        for writer_id, sequence in places:
+            if segment is None or segment.writer_id != writer_id or sequence >= segment.next_sequence:
+                known = self._segments[writer_id]
+                _, ordinal = known[bisect_right(known, sequence, key=lambda it: it[0]) - 1]
+                segment = self._store.segment(writer_id, ordinal)
+            change = segment.records[sequence - segment.first_sequence].change
+            if change is not None and change.upsert is not None:
+                superseded = self._latest.get(change.id) != (writer_id, sequence)
+                yield StoredExample(self._store.adaptation_id, writer_id, sequence, change.upsert, superseded)
+
+    def knows(self, ids: Collection[str]) -> bool:
+        """Whether one of the ids occurs in the adaptation."""
+        return any(it in self._latest for it in ids)
+
     def _read(self, writer_id: str, end: int) -> None:
         sequence, ordinal = self._ends.get(writer_id, (0, 0))
         known = self._segments.setdefault(writer_id, [])
@@ -106,6 +131,51 @@ class ExampleIndex:
             known.append((sequence, ordinal))
             sequence, ordinal = segment.next_sequence, segment.next_ordinal
         self._ends[writer_id] = sequence, ordinal
+
+
+class VersionIndex:
+    """An index of the examples that a version was trained or measured on, as it was made."""
+
+    def __init__(self, objects: Objects, manifest: Manifest) -> None:
+        """Reads it.
+
+        Raises:
+            ObjectMissingError: A segment is missing.
+            CorruptError: A segment is damaged.
+        """
+        labels = {label.name for label in manifest.labels}
+        order = {source.adaptation_id: n for n, source in enumerate(manifest.sources)}
+        # What was sent without a target or weight, or with a label beside a closed set, was left out.
+        states = [
+            it
+            for it in read_states(objects, manifest.model, manifest.sources)
+            if it.example.labelled and it.example.weight > 0 and labels.issuperset(it.example.labels)
+        ]
+        states.sort(key=lambda it: (order[it.adaptation_id], it.writer_id, it.sequence))
+        self._ids = [it.example.id for it in states]
+        self._places: list[FullPlace] = [it.place for it in states]
+        self._confirmed = {it.place for it in states if it.example.confirmed}
+        self.sources = tuple(order)
+        """The names that the adaptations are stored by, oldest first."""
+
+    @property
+    def weight(self) -> int:
+        """How many ids' worth of memory it takes."""
+        return 1 + len(self._ids)
+
+    def places(self, source: str, ids: Collection[str], first: Place) -> list[Place]:
+        """Returns the places of its examples in an adaptation from a place on, of those with some ids, or of all."""
+        return [
+            (writer_id, sequence)
+            for (name, writer_id, sequence), id_ in zip(self._places, self._ids, strict=True)
+            if name == source and (writer_id, sequence) >= first and (not ids or id_ in ids)
+        ]
+
+    def confirmed(self, source: str, example: StoredExample) -> StoredExample:
+        """Returns the example, confirmed if it was when the version was made."""
+        if (source, example.writer_id, example.sequence) not in self._confirmed:
+            return example
+        return replace(example, example=replace(example.example, confirmed=True))
 
 
 class StoredExamples:
@@ -121,8 +191,69 @@ class StoredExamples:
         self._objects = objects
         self._kept_ids = kept_ids
         self._lock = threading.Lock()
-        self._indices: OrderedDict[tuple[str, str], ExampleIndex] = OrderedDict()
+        self._indices: OrderedDict[tuple[str, str | int], ExampleIndex | VersionIndex] = OrderedDict()
+        """By model, and by adaptation or version."""
         self._forgotten = 0
+
+    def listed(
+        self, model: str, names: Sequence[str], wanted: ExamplesWanted, first: FullPlace | None
+    ) -> Iterator[StoredExample]:
+        """Yields what is stored of a model's examples, in the order of the adaptations, then writer, then sequence.
+
+        Args:
+            model: The model.
+            names: The names that its adaptations are stored by, in order.
+            wanted: Which of them.
+            first: Adaptation, writer and sequence of the first one; None: all.
+        """
+        yield from self._matching(
+            wanted, names, first, lambda name, begin: self._all(model, name, wanted, begin)
+        )
+
+    def of_version(
+        self, number: int, manifest: Manifest, wanted: ExamplesWanted, first: FullPlace | None
+    ) -> Iterator[StoredExample]:
+        """Yields the examples that a version was made of, in the order of its lineage, then writer, then sequence.
+
+        Args:
+            number: The version's number.
+            manifest: Its manifest.
+            wanted: Which of them.
+            first: Adaptation, writer and sequence of the first one; None: all.
+
+        Raises:
+            ObjectMissingError: A segment is missing.
+            CorruptError: A segment is damaged.
+        """
+        model = manifest.model
+        version = self._kept((model, number), VersionIndex, lambda: VersionIndex(self._objects, manifest))
+
+        def of(name: str, begin: Place) -> Iterator[StoredExample]:
+            places = version.places(name, wanted.ids, begin)
+            if places:
+                for it in self.of(model, name).at(places):
+                    yield version.confirmed(name, it)
+
+        yield from self._matching(wanted, version.sources, first, of)
+
+    def _all(self, model: str, name: str, wanted: ExamplesWanted, first: Place) -> Iterator[StoredExample]:
+        index = self.of(model, name)
+        return index.examples(first) if not wanted.ids or index.knows(wanted.ids) else iter(())
+
+    def _matching(
+        self,
+        wanted: ExamplesWanted,
+        names: Sequence[str],
+        first: FullPlace | None,
+        of: Callable[[str, Place], Iterator[StoredExample]],
+    ) -> Iterator[StoredExample]:
+        ids = [parsed_name(name)[0] for name in names]
+        begin = ids.index(first[0]) if first is not None and first[0] in ids else 0
+        for id_, name in zip(ids[begin:], names[begin:], strict=True):
+            if wanted.adaptation_id not in ("", id_):
+                continue
+            place = first[1:] if first is not None and id_ == first[0] else ("", 0)
+            yield from (it for it in of(name, place) if wanted.covers(it.example))
 
     def of(self, model: str, adaptation_id: str) -> ExampleIndex:
         """Returns the up-to-date index of an adaptation.
@@ -130,12 +261,25 @@ class StoredExamples:
         Raises:
             MissingError: There is no such adaptation.
         """
-        key = model, adaptation_id
+
+        def read() -> ExampleIndex:
+            return ExampleIndex(AdaptationStore.load(self._objects, model, adaptation_id))
+
+        return self._kept((model, adaptation_id), ExampleIndex, read, ExampleIndex.refresh)
+
+    def _kept(
+        self,
+        key: tuple[str, str | int],
+        kind: type[Kept],
+        read: Callable[[], Kept],
+        refresh: Callable[[Kept], None] = lambda _: None,
+    ) -> Kept:
+        """Returns an index, up to date; reads it if it is not kept."""
         with self._lock:
             forgotten, index = self._forgotten, self._indices.get(key)
-        if index is None:
-            index = ExampleIndex(AdaptationStore.load(self._objects, model, adaptation_id))
-        index.refresh()
+        if not isinstance(index, kind):
+            index = read()
+        refresh(index)
         with self._lock:
             if forgotten == self._forgotten:  # otherwise it may hold examples erased while it was read
                 self._indices[key] = index

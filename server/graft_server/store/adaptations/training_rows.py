@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Change, Example, Input
+from graft_server.domain.examples import Change, Example, Input, StoredExample
 from graft_server.domain.extension import Extension
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import StoredFeatures, read_features
@@ -88,6 +88,24 @@ def read_inputs(objects: Objects, model: str, sources: Sequence[Source]) -> dict
     def read(generations: Mapping[str, Generations]) -> dict[str, Input]:
         kept = _current_rows(objects, model, sources, "", generations)
         return {it.example.id: it.example.input for it in kept}
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def read_states(objects: Objects, model: str, sources: Sequence[Source]) -> list[StoredExample]:
+    """Returns where the examples that `read_rows` returns are stored, in its order, each with a digest as its input.
+
+    Returns:
+        The examples; `adaptation_id` is the name that the adaptation is stored by.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> list[StoredExample]:
+        kept = _current_rows(objects, model, sources, "", generations, reduced=digest_of)
+        return [StoredExample(it.source, *it.origin, it.example, superseded=False) for it in kept]
 
     return _unreplaced(objects, model, sources, read)[0]
 

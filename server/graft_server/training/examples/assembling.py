@@ -134,6 +134,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         "origins": tuple(rows.origins[i] for i in kept),
         "input_digests": tuple(it.input.digest() for it in examples),
         "features": {view: array[kept] for view, array in rows.features.items()},
+        "confirmed": _confirmed(examples),
         "wordings": tuple(wording_digest(it.input) for it in examples),
         "recorded": all(it.input.kind in (Kind.IMAGE, Kind.AUDIO) for it in examples),
     }
@@ -175,6 +176,14 @@ def _groups(examples: Sequence[Example]) -> NDArray[np.int64]:
     numbers: dict[tuple[str, int], int] = {}
     keys = ((it.group, -1) if it.group else ("", i) for i, it in enumerate(examples))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _confirmed(examples: Sequence[Example]) -> frozenset[str]:
+    """Returns the ids of the examples that a person has confirmed, or another one of the same input and target."""
+    kept = {(it.input.digest(), it.target) for it in examples if it.confirmed}
+    if not kept:
+        return frozenset()
+    return frozenset(it.id for it in examples if (it.input.digest(), it.target) in kept)
 
 
 def similar_labels(examples: Sequence[Example], wanted: Wanted) -> tuple[SimilarLabels, ...]:

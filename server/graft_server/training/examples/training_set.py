@@ -33,6 +33,8 @@ class ExampleSet:
     wordings: tuple[bytes, ...] = ()
     """A digest of each text that is equal for texts of the same wording; b"" where there is none; () where there are
     no texts."""
+    confirmed: frozenset[str] = frozenset()
+    """The ids of the examples whose target a person has confirmed."""
     recorded: bool = False
     """Whether the inputs come from a camera or a microphone: such come in series."""
 
@@ -48,6 +50,10 @@ class ExampleSet:
     def telling(self) -> Mapping[str, NDArray[np.float16]]:
         """Features by view on which two ways to compute a head are compared."""
         return self.features
+
+    def confirmed_among(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns whether a person has confirmed the target of each of some rows, shape (n,)."""
+        return np.array([self.ids[row] in self.confirmed for row in rows], bool)
 
     def target(self, row: int) -> str:
         """Returns a row's target in words, for the report."""

@@ -48,7 +48,10 @@ def findings(train: ExampleSet, parts: Parts, targets: NDArray[Any]) -> DataRepo
     """
     rows, copies = parts.rows, parts.copies
     alike = groups_of_several(copies.alike[rows])
-    conflicting = [group for group in alike if len(np.unique(targets[group])) > 1]
+    confirmed = train.confirmed_among(rows)
+    conflicting = [
+        group for group in alike if len(np.unique(targets[group])) > 1 and not confirmed[group].all()
+    ]
     trained_on = set(rows.tolist())
     near = [pair for pair in copies.pairs if trained_on.issuperset(pair)]
 
@@ -66,6 +69,7 @@ def findings(train: ExampleSet, parts: Parts, targets: NDArray[Any]) -> DataRepo
         conflicts=tuple(named(rows[group], 1.0) for group in conflicting[:MAX_LISTED]),
         read_alike=len(rows) - len(np.unique(copies.alike[rows])),
         bound_examples=int(mixed(copies.bound[rows], train.groups[rows]).sum()),
+        confirmed_examples=int(confirmed.sum()),
         validation_copies=len(parts.repeated),
         validation_copy_pairs=tuple(
             named(pair, similarity(train, *pair)) for pair in _copied(parts, parts.repeated[:MAX_LISTED])
@@ -101,12 +105,13 @@ def doubts(examples: Examples, out_of_fold: Array) -> NDArray[np.float64]:
 
 
 def suspects(examples: Examples, out_of_fold: Array) -> NDArray[np.int64]:
-    """Returns the rows whose label is worth a second look, most doubtful first."""
+    """Returns the rows whose label is worth a second look and not confirmed, most doubtful first."""
     doubt = doubts(examples, out_of_fold)
     # Even a wrong label gets about 1 / k: below that the head finds the label less likely than by chance.
     suspected = (out_of_fold.argmax(axis=1) != examples.labels) & (
         doubt > 1 - DOUBTFUL / out_of_fold.shape[1]
     )
+    suspected &= ~examples.train.confirmed_among(examples.rows)
     order: NDArray[np.int64] = np.argsort(-doubt, kind="stable")
     found: NDArray[np.int64] = order[suspected[order]]
     return found

@@ -98,6 +98,8 @@ def stored_example(value: StoredExample, *, include_input: bool) -> model_pb2.St
             split=SPLIT_NUMBERS[example.split],
             group=example.group,
             subject=example.subject,
+            origin=example.origin,
+            confirmed=example.confirmed,
         ),
         deleted=value.superseded,
     )

@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.domain.adaptation import AdaptationSettings, FineTuning, PublishPolicy, StartRequest
 from graft_server.domain.errors import InvalidError
-from graft_server.domain.examples import Change, Example, Input, Kind, Label, Split, Task
+from graft_server.domain.examples import Change, Example, ExamplesWanted, Input, Kind, Label, Split, Task
 from graft_server.domain.model import ReceivedFile
 from graft_server.domain.names import check_identifier, shown
 from graft_server.domain.prediction import PredictionRequest, Selector, StreamedRequest
@@ -98,12 +98,23 @@ def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
 
 
 def _sent_change(message: adaptation_pb2.ExampleChange, _: int) -> SentChange:
-    content = message.SerializeToString(deterministic=True)
+    content = _content(message)
     try:
         return SentChange(_change(message), content, weighted=message.upsert.HasField("weight"))
     except InvalidError as error:
         kind = message.upsert.input.WhichOneof("kind")
         return SentChange(error, content, message.upsert.subject, Kind(kind) if kind else None)
+
+
+def _content(message: adaptation_pb2.ExampleChange) -> bytes:
+    """What tells a repeat from another change: all but where an example came from, which may differ."""
+    origin = message.upsert.origin
+    if not origin:
+        return message.SerializeToString(deterministic=True)
+    message.upsert.ClearField("origin")
+    content = message.SerializeToString(deterministic=True)
+    message.upsert.origin = origin
+    return content
 
 
 def _example(message: types_pb2.Example, path: str) -> Example:
@@ -116,6 +127,8 @@ def _example(message: types_pb2.Example, path: str) -> Example:
         group=message.group,
         **target(message),
         subject=message.subject,
+        origin=message.origin,
+        confirmed=message.confirmed,
     )
 
 
@@ -176,6 +189,18 @@ def received_files(message: model_pb2.ExportModelRequest) -> Mapping[str, Receiv
             field="received",
         )
     return {it.path: ReceivedFile(it.sha256, it.size) for it in message.received}
+
+
+def examples_wanted(message: model_pb2.ListExamplesRequest) -> ExamplesWanted:
+    """Converts which examples a caller wants listed, not yet checked."""
+    return ExamplesWanted(
+        adaptation_id=message.adaptation_id,
+        subject=message.subject,
+        ids=frozenset(message.ids),
+        version=message.version,
+        label=message.label,
+        split=_split(message.split, "split"),
+    )
 
 
 def evaluated_examples(message: model_pb2.EvaluateModelRequest) -> Sequence[Example | InvalidError]:

@@ -10,7 +10,12 @@ from graft_server.api.models import ModelApi
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Example
 from graft_server.frontends.grpc.converters import models as answers
-from graft_server.frontends.grpc.converters.requests import evaluated_examples, received_files, selector
+from graft_server.frontends.grpc.converters.requests import (
+    evaluated_examples,
+    examples_wanted,
+    received_files,
+    selector,
+)
 from graft_server.frontends.grpc.errors import Context
 from graft_server.frontends.grpc.handlers import takes
 from graft_server.frontends.grpc.paging import page, page_request
@@ -62,11 +67,10 @@ class ModelService:
         await self._models.delete_model(request.model)
         return pb.DeleteModelResponse()
 
+    @takes(MAX_LIST_BYTES)
     async def ListExamples(self, request: pb.ListExamplesRequest, _: Context) -> pb.ListExamplesResponse:
         """Lists stored examples."""
-        listed = self._models.list_examples(
-            request.model, page_request(request), request.adaptation_id, request.subject
-        )
+        listed = self._models.list_examples(request.model, page_request(request), examples_wanted(request))
         with_inputs = request.include_inputs
         examples, token = await page(listed, lambda it: answers.stored_example(it, include_input=with_inputs))
         return pb.ListExamplesResponse(examples=examples, next_page_token=token)

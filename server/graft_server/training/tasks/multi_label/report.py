@@ -142,6 +142,7 @@ def _label_errors(
     shares = targets.mean(axis=0)
     usual = np.where(targets, shares, 1 - shares)
     likelihood = own / usual
+    likelihood[train.confirmed_among(rows)] = np.inf
     doubtful = np.flatnonzero(likelihood.reshape(-1) < DOUBTFUL)
     order = doubtful[np.argsort(likelihood.reshape(-1)[doubtful], kind="stable")][:MAX_LISTED]
     errors = []

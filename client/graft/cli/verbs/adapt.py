@@ -1,0 +1,345 @@
+"""`graft adapt`: labelled examples in, a served version out."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from graft._client.sync import Client
+from graft._data_files.columns import RowError
+from graft._data_files.refused import RowsRead
+from graft._records.label_forms import asked
+from graft._records.records import AdaptProgress, CheckResult
+from graft._streams.options import FineTuning
+from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
+from graft.cli.data_options import DATA_FILES, add_data, columns_of
+from graft.cli.following import FollowedLines
+from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
+from graft.cli.refusals import say_refusals, with_refused
+from graft.cli.reports import show_report
+
+if TYPE_CHECKING:
+    from graft.cli.terminal import Terminal
+
+_EXAMPLES: Final = """\
+examples:
+  graft adapt support/intents train.csv --input text --label intent
+  graft adapt support/intents train.jsonl.gz --group customer --split part
+  graft adapt shop/products photos/ --backbone resnet
+  graft adapt shop/products photos.csv --path file --label product --backbone resnet
+  graft adapt support/intents train.xlsx --sheet 2024 --label Category
+  graft adapt support/intents export.tsv --quote none --encoding cp1252
+  zcat *.jsonl.gz | graft adapt support/intents -
+  graft adapt support/intents train.csv --check
+  tail -f labels.jsonl | graft adapt support/intents - --follow --publish-every 500 --publish-seconds 60
+  graft adapt support/answers train.csv --input question --second answer --label fits
+  graft adapt support/topics train.csv --label topics --label-separator ';'
+  graft adapt support/tone train.csv --labels-from toxic,insult,threat
+  graft adapt support/hours train.csv --value hours
+
+{data_files}
+
+A broken connection is resumed by itself; an interrupted command goes on with the same
+--adaptation-id. With --follow, a line is {{"id": …, "text": …, "label": …}} or {{"delete": ID}}; the end of the input
+and Ctrl-C commit, and leave the adaptation open.
+"""
+
+
+def add(verbs: Verbs) -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        verbs,
+        "adapt",
+        "stream labelled examples in and get a served version",
+        _EXAMPLES.format(data_files=DATA_FILES),
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the model to publish to, for example support/intents; it need not exist",
+    )
+    add_data(parser)
+    settings = parser.add_argument_group("how to adapt")
+    settings.add_argument(
+        "--id-repeats",
+        default="",
+        choices=["replace", "keep"],
+        help="of rows with the same id, let the last one replace the others, or keep the first one; default: "
+        "ask on a "
+        "terminal, else stop",
+    )
+    settings.add_argument(
+        "--backbone", default="", metavar="NAME", help="the backbone; default: the server's default backbone"
+    )
+    settings.add_argument(
+        "--task",
+        default="",
+        choices=["single-label", "multi-label", "regression"],
+        help="whether the model answers with one label, several labels or a number; default: what the data "
+        "file shows",
+    )
+    settings.add_argument(
+        "--method",
+        default="auto",
+        metavar="METHOD",
+        help="frozen trains a head on the backbone's features, partial also tunes the backbone's upper "
+        "layers, full all "
+        "of them; auto tunes within --time-budget and keeps that where it helps; default: auto",
+    )
+    settings.add_argument(
+        "--layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many upper layers are tuned; default: a third of them",
+    )
+    settings.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often tuning sees each example at most; default: 4",
+    )
+    settings.add_argument(
+        "--learning-rate",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="the learning rate of the uppermost layer in tuning; default: 0.0001",
+    )
+    settings.add_argument(
+        "--time-budget",
+        type=float,
+        metavar="SECONDS",
+        help="how long tuning may take; default: no limit, and the method auto does not tune",
+    )
+    settings.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the number that every random choice is derived from; default: 0",
+    )
+    settings.add_argument(
+        "--labels",
+        type=names,
+        metavar="A,B,C",
+        help="labels that are known in advance, in output order; default: those of the examples",
+    )
+    settings.add_argument(
+        "--closed-labels", action="store_true", help="refuse examples whose labels are not among --labels"
+    )
+    settings.add_argument(
+        "--base-version",
+        type=int,
+        default=0,
+        metavar="N",
+        help="train on the examples of this version, too; default: on none",
+    )
+    settings.add_argument(
+        "--adaptation-id",
+        default=uuid.uuid4().hex,
+        metavar="ID",
+        help="the name of this adaptation; give that of an interrupted command to go on where it was; "
+        "default: a new one",
+    )
+    settings.add_argument(
+        "--publish-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="have the server publish a version after every N examples; default: only at the end",
+    )
+    settings.add_argument(
+        "--publish-seconds",
+        type=positive,
+        default=0.0,
+        metavar="SECONDS",
+        help="have the server publish what is new after so long; default: only at the end",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="store nothing; say which rows would be refused, and why; the exit code is 1 where there are any",
+    )
+    how.add_argument(
+        "--follow",
+        action="store_true",
+        help="read lines of JSON from standard input for as long as they come, then publish",
+    )
+    settings.add_argument(
+        "--writer-id",
+        default="",
+        metavar="ID",
+        help="the name of this feeder, where several feed one adaptation; default: default",
+    )
+    add_full(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams a data file in and prints the report of the version that comes of it."""
+    if args.follow:
+        _follow(args, client, terminal)
+        return
+    if args.check:
+        _check(args, client, terminal)
+        return
+    rows = RowsRead()
+    terminal.interrupts.hint = (
+        f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
+    )
+
+    name = "standard input" if args.data == "-" else args.data
+    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
+    # Nothing may come of a stream for long; of a file that is not there nothing is read.
+    waits = args.data == "-" or Path(args.data).is_fifo()
+    if waits:
+        terminal.say(said)
+
+    def wanted() -> Wanted:
+        if not waits:
+            terminal.say(said)
+        return _wanted(args)
+
+    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+        result = client.adapt(
+            args.model,
+            data.examples(bar.reading, rows),
+            **{**_how_to_adapt(args), "task": data.task},
+            on_progress=bar.show,
+            on_published=terminal.outcome,
+        )
+    notes = told_at_the_end(data, terminal)
+    if args.json:
+        terminal.json(with_refused(result, rows, notes))
+    else:
+        show_report(terminal, result.model, result.version, result.report, full=args.full)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+
+
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
+    if args.data != "-":
+        raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
+    _require_followable(args)
+    rows = RowsRead()
+    interrupts = terminal.interrupts
+    interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+    with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+
+        def show(progress: AdaptProgress) -> None:
+            rows.first_sequence = progress.first_sequence
+            bar.show(progress)
+
+        result = client.adapt(
+            args.model,
+            FollowedLines(interrupts, columns_of(args), rows.take, _told(rows, terminal)),
+            **_how_to_adapt(args),
+            close=False,
+            append=True,
+            on_progress=show,
+            on_published=terminal.outcome,
+        )
+    if args.json:
+        terminal.json(with_refused(result, rows))
+    else:
+        show_report(terminal, result.model, result.version, result.report, full=args.full)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _require_followable(args: argparse.Namespace) -> None:
+    """Refuses options that look at more than one line, or at cells: a stream that is followed would ignore them."""
+    given = {
+        "--merge-labels": args.merge_labels,
+        "--label-cells": args.label_cells,
+        "--id-repeats keep": args.id_repeats == "keep",
+    }
+    if ignored := [option for option, value in given.items() if value]:
+        raise ValueError(
+            f"{', '.join(ignored)} cannot be given with --follow: each line is taken as it comes, and a later one of "
+            "an id replaces an earlier one; leave --follow away, or write the labels as they are meant"
+        )
+
+
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+    rows = RowsRead()
+    with read_file(args, terminal, lambda: _wanted(args)) as data, terminal.adapt_bar() as bar:
+        result = client.check(
+            args.model,
+            data.examples(bar.reading, rows),
+            **{**_what_to_adapt(args), "task": data.task},
+            on_progress=bar.show,
+        )
+    notes = told_at_the_end(data, terminal, _found_by_check(result, data))
+    if args.json:
+        terminal.json(with_refused(result, rows, notes))
+    else:
+        good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
+        task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
+        terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
+    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    """What an adaptation or its check wants of the data file."""
+    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+
+
+def _task(args: argparse.Namespace) -> str:
+    """The task, as far as the arguments tell."""
+    return args.task or (
+        "regression" if args.value else "multi-label" if args.label_separator or args.labels_from else ""
+    )
+
+
+def _found_by_check(result: CheckResult, data: ReadFile) -> list[str]:
+    """What the check of the examples found; of a file that was looked at as a whole, what is not said already."""
+    similar = asked(result.similar_labels)
+    return [*([] if data.whole else result.notices), *([f"warning: {similar}"] if similar else [])]
+
+
+def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of `check` for an adaptation."""
+    return {
+        "method": args.method,
+        "backbone": args.backbone,
+        "task": _task(args),
+        "labels": args.labels,
+        "closed_labels": args.closed_labels,
+        "base_version": args.base_version,
+    }
+
+
+def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the further arguments of `adapt`."""
+    return {
+        **_what_to_adapt(args),
+        "adaptation_id": args.adaptation_id,
+        "writer_id": args.writer_id,
+        "seed": args.seed,
+        "publish_every": args.publish_every,
+        "publish_seconds": args.publish_seconds,
+        "fine_tuning": _fine_tuning(args),
+        "time_budget": args.time_budget,
+    }
+
+
+def _fine_tuning(args: argparse.Namespace) -> FineTuning | None:
+    asked = FineTuning(unfrozen_layers=args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
+    return None if asked == FineTuning() else asked
+
+
+def _told(rows: RowsRead, terminal: Terminal) -> Callable[[RowError], None]:
+    def on_bad(error: RowError) -> None:
+        rows.refuse(error)
+        terminal.warning(str(error))
+
+    return on_bad
