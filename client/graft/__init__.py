@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graft._data_files.reader import read_examples
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
+    from graft._records.extensions import Extension
     from graft._records.predictions import Prediction, Predictions, Score, Timings
     from graft._records.records import (
         Adaptation,
@@ -119,6 +120,7 @@ __all__ = [
     "Event",
     "Example",
     "ExampleRef",
+    "Extension",
     "FailedPreconditionError",
     "FieldViolation",
     "FineTuning",
@@ -187,6 +189,7 @@ _NAMES_BY_MODULE = {
         "Label",
         "TextPair",
     ),
+    "_records.extensions": ("Extension",),
     "_records.predictions": (
         "Prediction",
         "Predictions",

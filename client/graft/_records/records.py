@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft._records.examples import Example, Input, Label, TextPair
+from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
@@ -67,6 +68,9 @@ class Version:
     """Whether it may have been trained on examples that have since been erased."""
     task: str = "single_label"
     """Its task: "single_label", "multi_label" or "regression"."""
+    extension: Extension | None = None
+    """What came of the examples of its adaptation beside those of the version that it extends; None: it extends none,
+    or it is in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +237,9 @@ class Adaptation:
     """The outcomes of its commits, oldest first."""
     metrics: Mapping[str, float]
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
+    extension: Extension | None = None
+    """What came of its examples beside those of the version that it goes on from, as of the newest commit that has an
+    outcome; None: it started empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +312,9 @@ class AdaptProgress:
     """Why there is no connection now, while the client tries a new one."""
     first_sequence: int = 0
     """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
+    extension: Extension | None = None
+    """The version that the adaptation goes on from, and how many examples it has; None: it started empty, or the server
+    has not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +329,9 @@ class Outcome:
     """Its training data and quality; None if there is no version."""
     error: GraftError | None
     """Why there is no version; the stream continues all the same."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the version that the adaptation goes on from; None: it started
+    empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +356,8 @@ class CheckResult:
     """How many examples a later one with the same id would replace, by another input or target."""
     notices: tuple[str, ...] = ()
     """What was guessed or left out, in sentences."""
+    extension: Extension | None = None
+    """What would come of the examples beside those of the version to go on from; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +379,16 @@ class AdaptResult:
     rejected_count: int
     """How many examples were refused."""
     notices: tuple[str, ...] = ()
-    """What the client guessed of the examples, in sentences: for example the task."""
+    """What the client guessed of the examples, in sentences: for example the task; and whether the version was trained
+    on far fewer examples than the one that was live before it."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the version that the adaptation goes on from; None: it started
+    empty."""
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether the version is the one that was gone on from, because the examples are the same."""
+        return self.extension is not None and self.version == self.extension.base_version
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -396,6 +420,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
         task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
     )
 
 
@@ -486,6 +511,7 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
     )
 
 
@@ -502,9 +528,10 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
 
 def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
     """The outcome that a message carries."""
+    extension = extension_if(message.extension, is_set=message.HasField("extension"))
     if isinstance(message, adaptation_pb2.Published):
-        return Outcome(message.commit_id, message.version, report_of(message.summary), None)
-    return Outcome(message.commit_id, 0, None, from_status(message.status))
+        return Outcome(message.commit_id, message.version, report_of(message.summary), None, extension)
+    return Outcome(message.commit_id, 0, None, from_status(message.status), extension)
 
 
 def event_of(message: adaptation_pb2.WatchAdaptationResponse) -> Event:

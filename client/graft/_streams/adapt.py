@@ -15,12 +15,14 @@ A driver (`adapt_sync`, `adapt_async`) owns the exchange, its lock, its threads 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from graft._records.extensions import Extension, extension_if
 from graft._records.records import (
     AdaptProgress,
     AdaptResult,
@@ -32,10 +34,12 @@ from graft._records.records import (
     rejection_of,
 )
 from graft._records.report_messages import report_of
+from graft._streams.extending import far_fewer
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
+LOG = logging.getLogger("graft")
 MIB: Final = 1024 * 1024
 BATCH_EXAMPLES: Final = 256
 BATCH_BYTES: Final = MIB
@@ -132,6 +136,8 @@ class AdaptExchange:
         self._rejected: dict[int, Rejection] = {}
         self._rejected_count = 0
         self._committed = False
+        self._base: Extension | None = None
+        self._live: adaptation_pb2.LiveVersion | None = None
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
         self._stream_metrics: Mapping[str, float] = {}
@@ -339,6 +345,7 @@ class AdaptExchange:
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
             first_sequence=self._first,
+            extension=self._base,
         )
 
     @property
@@ -382,6 +389,9 @@ class AdaptExchange:
             self._first = started.next_sequence
             self._next += self._first
             self._durable = self._first
+        if not self._ever_started:
+            self._live = started.live if started.HasField("live") else None
+        self._base = extension_if(started.extension, is_set=started.HasField("extension"))
         self._resumed |= started.next_sequence > self._first
         self._ever_started = self._started = True
         self._trouble = None
@@ -406,7 +416,8 @@ class AdaptExchange:
         self._committed = True
         self._advance()
         if self._start.validate_only and not self.done:
-            self.result = self._with_rejections(self._result(0, report_pb2.Report()))
+            foreseen = extension_if(committed.extension, is_set=committed.HasField("extension"))
+            self.result = self._with_rejections(self._result(0, report_pb2.Report(), foreseen))
 
     def _receive_progress(self, progress: adaptation_pb2.Progress) -> None:
         if progress.commit_id == self._commit_id:
@@ -425,10 +436,14 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            extension = extension_if(published.extension, is_set=published.HasField("extension"))
+            self.result = self._with_rejections(self._result(published.version, published.summary, extension))
             self._advance()
 
-    def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
+    def _result(self, version: int, report: report_pb2.Report, extension: Extension | None) -> AdaptResult:
+        fewer = far_fewer(version, report, self._live) if self._base is None else ""
+        if fewer:
+            LOG.warning("%s", fewer)
         return AdaptResult(
             model=self._start.model,
             version=version,
@@ -437,6 +452,8 @@ class AdaptExchange:
             report=report_of(report),
             rejected=(),
             rejected_count=0,
+            notices=(fewer,) if fewer else (),
+            extension=extension,
         )
 
     def _receive_failed(self, failed: adaptation_pb2.PublicationFailed) -> None:

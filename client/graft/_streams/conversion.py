@@ -9,7 +9,7 @@ from graft._records.examples import ChangeLike, Delete, Example, numbered_change
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
-from graft._records.records import CheckResult, Rejection
+from graft._records.records import AdaptResult, CheckResult
 from graft._records.task_guess import Guess
 from graft.v1 import adaptation_pb2
 
@@ -54,10 +54,8 @@ class Conversion:
         """What a caller should know, in sentences."""
         return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
 
-    def check_result(
-        self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int
-    ) -> CheckResult:
-        """The result of a check, with what was counted."""
+    def check_result(self, model: str, examples: int, found: AdaptResult) -> CheckResult:
+        """The result of a check of some examples: what the server found, and what was counted here."""
         ids = self._ids
         notices = [*self.notices]
         if self._unlabelled:
@@ -72,17 +70,18 @@ class Conversion:
             notices.append(
                 f"{len(lists):,} labels look like lists, such as {lists[0]:.60}: give the labels as a set"
             )
-        found = similar(self._labels)
+        alike = similar(self._labels)
         return CheckResult(
             model,
             examples,
-            rejected,
-            rejected_count,
+            found.rejected,
+            found.rejected_count,
             task=self._task,
             unlabelled=self._unlabelled,
-            similar_labels=found[:MAX_SIMILAR],
+            similar_labels=alike[:MAX_SIMILAR],
             replaced=ids.lost,
             notices=tuple(notices),
+            extension=found.extension,
         )
 
     def _count(self, message: adaptation_pb2.ExampleChange, change: ChangeLike) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue, Result
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
 from graft_server.domain.extension import Extension
@@ -31,53 +31,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-
-class Work(enum.Enum):
-    """What this server does with an adaptation.
-
-    ::
-
-        GOING_ON <--examples were erased--> PAUSED
-        GOING_ON, PAUSED                    --> CANCELLED, DRAINED or DELETED
-        CANCELLED                           --> DRAINED or DELETED
-        DRAINED                             --> DELETED
-
-    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
-    come.
-    """
-
-    GOING_ON = enum.auto()
-    """Changes are taken in, commits carried out, segments put together."""
-    PAUSED = enum.auto()
-    """The same, but no segments are put together: what is put together now still has examples that were erased."""
-    CANCELLED = enum.auto()
-    """No more commits are carried out. Watchers may go on watching."""
-    DRAINED = enum.auto()
-    """Nothing is done any more: the next server goes on."""
-    DELETED = enum.auto()
-    """Nothing is done any more, by whatever server."""
-
-
-_NEXT = {
-    Work.GOING_ON: {Work.PAUSED, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.PAUSED: {Work.GOING_ON, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.CANCELLED: {Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.DRAINED: {Work.DRAINED, Work.DELETED},
-    Work.DELETED: {Work.DELETED},
-}
-"""The states that may follow each state. An end comes again to do what a fault cut off."""
-
-
-class Reason(enum.Enum):
-    """Why this server ends its work on an adaptation. The value is the state that follows."""
-
-    CANCELLED = Work.CANCELLED
-    """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
-    DRAINING = Work.DRAINED
-    """This server goes away. Callers hear how far they are and call again; the next server goes on."""
-    DELETED = Work.DELETED
-    """Its model was deleted."""
 
 
 class Adaptation:
@@ -345,7 +298,7 @@ class Adaptation:
 
         After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
         """
-        if reason.value not in _NEXT[self._work]:
+        if reason.value not in NEXT[self._work]:
             return
         self._turn(reason.value)
         async with self._ending:
@@ -393,7 +346,7 @@ class Adaptation:
 
     def _turn(self, work: Work) -> None:
         """Changes what is done with it, in one of the ways that `Work` draws."""
-        if work not in _NEXT[self._work]:
+        if work not in NEXT[self._work]:
             raise RuntimeError(f"the work on an adaptation does not go from {self._work.name} to {work.name}")
         self._work = work
 

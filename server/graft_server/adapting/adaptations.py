@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import Adaptation, Reason
+from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.basing import Base, base_of, live_version
 from graft_server.adapting.intake.foreseen import Foreseen, read_foreseen
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
+from graft_server.adapting.work import Reason
 from graft_server.domain.adaptation import (
     AdaptationState,
     Start,
