@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from graft._records.examples import Delete, Example, Label, TextPair
     from graft._records.extensions import Extension
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
         AdaptProgress,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
         Outcome,
         Progress,
         Publication,
-        Rejection,
         StoredExample,
         Version,
     )
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
     from graft._streams.options import FineTuning
     from graft.errors import (
         AbortedError,
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -144,14 +147,18 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
@@ -196,6 +203,11 @@ _NAMES_BY_MODULE = {
         "Score",
         "Timings",
     ),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
+    ),
     "_records.records": (
         "Adaptation",
         "AdaptProgress",
@@ -209,10 +221,10 @@ _NAMES_BY_MODULE = {
         "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
         "StoredExample",
         "Version",
     ),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -253,6 +265,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

@@ -58,6 +58,7 @@ def test_a_record_has_the_fields_of_its_message(record: type[Any]) -> None:
     ours = {path(record, field.name) for field in dataclasses.fields(record)}
     theirs = set(RECORDS[record].DESCRIPTOR.fields_by_name)
     if record is graft.Report:
+        ours.remove("quotes")  # joined when it is shown
         theirs.remove("evaluation")
         theirs |= {f"evaluation.{name}" for name in report_pb2.Evaluation.DESCRIPTOR.fields_by_name}
     assert ours == theirs
@@ -103,6 +104,8 @@ def message_value(kind: type[Message], numbers: Iterator[int]) -> Message:
 def check(record: Any, message: Any) -> None:
     """Every field of the record holds what the message's field of the same name does."""
     for field in dataclasses.fields(record):
+        if field.name == "quotes":
+            continue  # joined when it is shown
         of: Any = message
         for part in path(type(record), field.name).split("."):
             descriptor = of.DESCRIPTOR.fields_by_name[part]

@@ -13,7 +13,7 @@ from graft._streams.options import AdaptOptions
 METHODS = {
     "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
     "delete_model", "delete_version", "evaluate", "examples", "export", "health", "model", "models",
-    "predict", "predict_stream", "promote", "set_alias", "version", "versions", "watch",
+    "predict", "predict_stream", "probable_errors", "promote", "report", "set_alias", "version", "versions", "watch",
 }  # fmt: skip
 
 
@@ -29,8 +29,9 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
-        "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
+        "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal",
+        "ProbableError", "Quote", "Quotes",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None

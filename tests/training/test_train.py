@@ -301,7 +301,7 @@ def test_identical_features_still_agree_with_their_graph(teach):
 @pytest.mark.parametrize(
     ("examples", "settings", "message"),
     [
-        ([], {}, "there are no examples"),
+        ([], {}, "no example came in"),
         ([example(0, None)], {}, "none of the 1 examples carries a label"),
         ([example(0, "a")], {"labels": [{"name": "b"}], "closed_labels": True}, "a label of the closed set"),
         ([example(i, "only") for i in range(5)], {}, "at least 2 are needed"),

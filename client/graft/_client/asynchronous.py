@@ -185,10 +185,13 @@ class AsyncClient(AsyncRequests):
             on_published,
             status_of=self._calls.status_of,
         )
-        result = await drive.run(ready.changes)
-        if exchange.may_lack_rejections:
-            result = await self._with_all_rejections(exchange)
-        return replace(result, notices=(*ready.conversion.notices, *result.notices))
+        try:
+            result = await drive.run(ready.changes)
+        finally:
+            if exchange.may_lack_rejections:
+                await self._complete_rejections(exchange)
+        result = exchange.result or result
+        return ready.conversion.adapt_result(result, exchange.progress().first_sequence)
 
     async def check(
         self,
@@ -355,15 +358,12 @@ class AsyncClient(AsyncRequests):
                 if (event := cursor.receive(message)) is not None:
                     yield event
 
-    async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
-        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+    async def _complete_rejections(self, exchange: AdaptExchange) -> None:
+        """Completes the rejections of a resumed adaptation; its outcome stands with or without them."""
         try:
             exchange.complete_rejections(await self._events_so_far(exchange))
         except GraftError as error:
             LOG.warning("some rejections may be missing: %s", error)
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
 
     async def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)

@@ -1,6 +1,7 @@
 """The requests of each method of the clients, and the reading of their answers: everything but the I/O.
 
-An operation is a generator. It yields the calls to make, is sent their responses, and returns the result;
+An operation is a generator. It yields the calls to make, is sent their responses (or their errors are raised in it),
+and returns the result;
 `Client` and `AsyncClient` each have one loop that makes the calls. So paging, chunking and parsing are
 written once.
 """

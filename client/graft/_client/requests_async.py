@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graft._client import operations as ops
+from graft._client import quoting
 from graft._client.calls_async import AsyncCalls
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
+from graft._records.probable_errors import ProbableError
 from graft._records.records import (
     Adaptation,
     Backbone,
@@ -20,6 +22,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
+from graft._records.reports import Report
 
 
 class AsyncRequests:
@@ -62,10 +65,40 @@ class AsyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
         """Describes one version with its full report; without version and alias, the one that is live."""
-        return await self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return await self._calls.run(operation, timeout)
+
+    async def report(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """Returns a version's report with quotes of the examples that it names; see `Client.report`."""
+        operation = quoting.get_quoted(model, Selector(version, alias))
+        return (await self._calls.run(operation, timeout)).report
+
+    async def probable_errors(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        include_inputs: bool = True,
+        timeout: float | None = None,
+    ) -> list[ProbableError]:
+        """Lists the examples whose label is worth a second look; see `Client.probable_errors`."""
+        operation = quoting.get_probable_errors(
+            model, Selector(version, alias), include_inputs=include_inputs
+        )
+        return await self._calls.run(operation, timeout)
 
     async def set_alias(
         self,

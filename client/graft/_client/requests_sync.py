@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graft._client import operations as ops
+from graft._client import quoting
 from graft._client.calls_sync import SyncCalls
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import (
     Input,
 )
 from graft._records.predictions import Predictions
+from graft._records.probable_errors import ProbableError
 from graft._records.records import (
     Adaptation,
     Backbone,
@@ -19,6 +21,7 @@ from graft._records.records import (
     StoredExample,
     Version,
 )
+from graft._records.reports import Report
 
 
 class SyncRequests:
@@ -83,10 +86,75 @@ class SyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
-        """Describes one version with its full report; without version and alias, the one that is live."""
-        return self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        """Describes one version with its full report; without version and alias, the one that is live.
+
+        Args:
+            model: The model.
+            version: A version's number.
+            alias: An alias.
+            quotes: Whether its report has quotes of the examples that it names; see `report`.
+            timeout: In seconds, of each request.
+        """
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return self._calls.run(operation, timeout)
+
+    def report(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """Returns a version's report with quotes of the examples that it names.
+
+        Args:
+            model: The model.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            timeout: In seconds, of each request.
+
+        Returns:
+            The report; its `quotes` have the texts (or files) and origins of the examples. The stored report quotes
+            nothing: where the examples were erased, or cannot be read, `quotes` says so.
+        """
+        return self._calls.run(quoting.get_quoted(model, Selector(version, alias)), timeout).report
+
+    def probable_errors(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        include_inputs: bool = True,
+        timeout: float | None = None,
+    ) -> list[ProbableError]:
+        """Lists the examples whose label is worth a second look, least likely label first, at most 50.
+
+        Correct or confirm them by `adapt` with `base_version`:
+
+            errors = client.probable_errors("support/intents")
+            fixes = [errors[0].corrected(), errors[1].kept(), errors[2].corrected("refund")]
+            client.adapt("support/intents", fixes, base_version=3)
+
+        Args:
+            model: The model.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            include_inputs: Whether to bring the inputs: without them an example can be neither corrected nor kept.
+            timeout: In seconds, of each request.
+
+        Returns:
+            The examples, without those that were confirmed, or erased since.
+        """
+        operation = quoting.get_probable_errors(
+            model, Selector(version, alias), include_inputs=include_inputs
+        )
+        return self._calls.run(operation, timeout)
 
     def set_alias(
         self,

@@ -251,10 +251,14 @@ class Client(SyncRequests):
             on_published,
             error_of=self._calls.error_of,
         )
-        with self._calls.stopping(drive.stop):
-            result = drive.run(ready.conversion.changes(ready.changes))
-        result = self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
-        return replace(result, notices=(*ready.conversion.notices, *result.notices))
+        try:
+            with self._calls.stopping(drive.stop):
+                result = drive.run(ready.conversion.changes(ready.changes))
+        finally:
+            if exchange.may_lack_rejections:
+                self._complete_rejections(exchange)
+        result = exchange.result or result
+        return ready.conversion.adapt_result(result, exchange.progress().first_sequence)
 
     def check(
         self,
@@ -492,15 +496,12 @@ class Client(SyncRequests):
             if (event := cursor.receive(message)) is not None:
                 yield event
 
-    def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
-        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+    def _complete_rejections(self, exchange: AdaptExchange) -> None:
+        """Completes the rejections of a resumed adaptation; its outcome stands with or without them."""
         try:
             exchange.complete_rejections(self._events_so_far(exchange))
         except GraftError as error:
             LOG.warning("some rejections may be missing: %s", error)
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
 
     def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)

@@ -66,6 +66,8 @@ class Columns:
     """ "train" or "validation"."""
     subject: str | None = None
     """The person whose data it is."""
+    confirmed: str | None = None
+    """Whether a person looked at the target and kept it."""
     path: bool = False
     """Whether `input` names files of images or clips, relative to the data file's folder, instead of holding texts."""
     separator: str = ""
@@ -99,7 +101,10 @@ class Columns:
         """By their options, the columns that some row must have."""
         targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
         targets = targets or ({"value": self.value} if self.value else {"label": self.label})
-        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        others = {
+            it: getattr(self, it)
+            for it in ("second", "id", "weight", "group", "split", "subject", "confirmed")
+        }
         found = {**targets, "path" if self.path else "input": self.input, **others}
         return {option: column for option, column in found.items() if column}
 

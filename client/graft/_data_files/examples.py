@@ -11,6 +11,8 @@ from graft._data_files.targets import target_of
 from graft._records.examples import Example, Input, TextPair
 from graft._records.media import media_message, unusable
 
+_ORIGIN_BYTES: Final = 256
+"""The most of an example's origin that a server takes."""
 _HEAD_BYTES: Final = 64
 """Where a file's kind is."""
 
@@ -36,7 +38,25 @@ def example_of(data: Origin, row: Row, columns: Columns, *, opened: bool = True)
         split=cells.one_of(columns.split, ("", "train", "validation")) if columns.split else "",
         group=cells.attribute(columns.group),
         subject=cells.attribute(columns.subject),
+        origin=_origin(data, row, columns),
+        confirmed=columns.confirmed is not None and cells.flag(columns.confirmed),
     )
+
+
+def _origin(data: Origin, row: Row, columns: Columns) -> str:
+    """Where a row came from, for people: the picture or clip that it names, or the file and the line."""
+    named = row.values.get(columns.input) if columns.path else None
+    if isinstance(named, str) and named:
+        return _ended(named)
+    return _ended(f"{Path(data.name).name}:{row.line}")
+
+
+def _ended(text: str) -> str:
+    """The end of a text, if it is longer than a server takes: names differ at their ends."""
+    content = text.encode(errors="replace")
+    if len(content) <= _ORIGIN_BYTES:
+        return content.decode()
+    return "…" + content[3 - _ORIGIN_BYTES :].decode(errors="ignore")
 
 
 def _input(data: Origin, cells: Cells, columns: Columns, *, opened: bool) -> Input:

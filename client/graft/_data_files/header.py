@@ -10,7 +10,18 @@ from typing import Any, Final
 
 from graft._data_files.columns import Columns, DataError
 
-_OPTIONS: Final = ("input", "second", "label", "value", "id", "weight", "group", "split", "subject")
+_OPTIONS: Final = (
+    "input",
+    "second",
+    "label",
+    "value",
+    "id",
+    "weight",
+    "group",
+    "split",
+    "subject",
+    "confirmed",
+)
 _SHOWN: Final = 40
 _ONES: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
 _COMMA: Final = re.compile(r"[+-]?(\d{1,3}(\.\d{3})*|\d+),\d+\s*")

@@ -12,7 +12,8 @@ from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
-from graft.errors import GraftError, from_status
+from graft._records.row_counts import RowCounts
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
@@ -186,22 +187,6 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one example was refused."""
-
-    sequence: int
-    """The example: its place in the writer's stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
-    field: str
-    """The path of the field at fault within the change."""
-    detail: str
-    """What was wrong, with what value, and what would be right."""
-    writer_id: str
-    """The writer that sent the example."""
-
-
-@dataclass(frozen=True, slots=True)
 class Publication:
     """The outcome of one commit."""
 
@@ -358,6 +343,8 @@ class CheckResult:
     """What was guessed or left out, in sentences."""
     extension: Extension | None = None
     """What would come of the examples beside those of the version to go on from; None: there is none."""
+    rows: RowCounts | None = None
+    """What would become of the examples; None where there are more than can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +371,9 @@ class AdaptResult:
     extension: Extension | None = None
     """What came of the examples beside those of the version that the adaptation goes on from; None: it started
     empty."""
+
+    rows: RowCounts | None = None
+    """What became of the examples that were given; None where there are more than can be counted."""
 
     @property
     def nothing_new(self) -> bool:

@@ -9,6 +9,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graft._records.quotes import Quotes
+
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
@@ -479,3 +481,6 @@ class Report:
     """How many training examples are longer than the backbone reads, so that their end was cut off."""
     renewal: Renewal | None = None
     """Why the server made the version by itself; None where somebody asked for it."""
+    quotes: Quotes | None = field(default=None, compare=False, repr=False)
+    """What the examples are that the report names, for whoever may read them, as `Client.report` joins them; None where
+    nobody asked. The stored report quotes nothing."""

@@ -72,3 +72,8 @@ def name(text: str) -> str:
     """A name from outside: escaped, broken at _ and / at best, and kept from turning its surroundings around."""
     breakable = escape(text).replace("_", "_<wbr>").replace("/", "/<wbr>")
     return f"<bdi>{breakable}</bdi>"
+
+
+def text(value: str) -> str:
+    """A text from outside: escaped, and kept from turning its surroundings around."""
+    return f"<bdi>{escape(value)}</bdi>"

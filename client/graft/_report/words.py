@@ -205,6 +205,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "label worth a second look", "labels worth a second look"),
         (len(data.similar_labels), "group of similar labels", "groups of similar labels"),
+        (data.confirmed_examples, "confirmed label", ""),
         (data.unlabelled_examples, "unlabelled example", ""),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

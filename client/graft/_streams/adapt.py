@@ -28,7 +28,6 @@ from graft._records.records import (
     AdaptResult,
     Outcome,
     Progress,
-    Rejection,
     outcome_of,
     progress_of,
     rejection_of,
@@ -36,7 +35,7 @@ from graft._records.records import (
 from graft._records.report_messages import report_of
 from graft._streams.extending import far_fewer
 from graft._transport.retry import Backoff, is_resumable
-from graft.errors import DataLossError, GraftError, UnavailableError, from_status
+from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
 LOG = logging.getLogger("graft")
@@ -138,6 +137,7 @@ class AdaptExchange:
         self._committed = False
         self._base: Extension | None = None
         self._live: adaptation_pb2.LiveVersion | None = None
+        self._unpublished = False
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
         self._stream_metrics: Mapping[str, float] = {}
@@ -250,8 +250,8 @@ class AdaptExchange:
 
     @property
     def may_lack_rejections(self) -> bool:
-        """Whether some were sent on a call that broke before they arrived; the events have them all."""
-        return self._resumed
+        """Whether some were sent on a call that broke before they arrived; the events up to the outcome have all."""
+        return self._resumed and (self.result is not None or self._unpublished)
 
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
         """Processes one message from the server."""
@@ -306,6 +306,7 @@ class AdaptExchange:
                 f"adaptation_id={self._start.adaptation_id!r} of model {self._start.model!r}, "
                 f"{self._durable:,} examples acknowledged"
             )
+            error.rejections, error.rejected_count = self._rejections(), self._rejected_count
             self.failure = error
 
     def events_request(self) -> adaptation_pb2.WatchAdaptationRequest:
@@ -316,7 +317,7 @@ class AdaptExchange:
 
     def is_last(self, event: adaptation_pb2.WatchAdaptationResponse) -> bool:
         """Whether what follows an event came after our commit's outcome; an adaptation that is open has no end."""
-        return event.published.commit_id == self._commit_id
+        return self._commit_id in (event.published.commit_id, event.publication_failed.commit_id)
 
     def complete_rejections(self, events: Iterable[adaptation_pb2.WatchAdaptationResponse]) -> None:
         """Replaces the rejections of a resumed adaptation by those of its events, which are all there."""
@@ -328,6 +329,8 @@ class AdaptExchange:
                     self._reject(rejection_of(rejection))
         if self.result is not None:
             self.result = self._with_rejections(self.result)
+        if self.failure is not None:
+            self.failure.rejections, self.failure.rejected_count = self._rejections(), self._rejected_count
 
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
@@ -460,6 +463,7 @@ class AdaptExchange:
         self._outcomes.append(outcome_of(failed))
         self._server_progress = None
         if failed.commit_id == self._commit_id:
+            self._unpublished = True
             self.fail(from_status(failed.status))
             self._advance()
 
@@ -485,8 +489,10 @@ class AdaptExchange:
             self._rejected[rejection.sequence] = rejection
 
     def _with_rejections(self, result: AdaptResult) -> AdaptResult:
-        rejected = tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
-        return replace(result, rejected=rejected, rejected_count=self._rejected_count)
+        return replace(result, rejected=self._rejections(), rejected_count=self._rejected_count)
+
+    def _rejections(self) -> tuple[Rejection, ...]:
+        return tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
 
     def _stage(self) -> str:
         if self.result is not None:

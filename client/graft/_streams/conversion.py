@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
 from graft._records.records import AdaptResult, CheckResult
+from graft._records.row_counts import RowTally
 from graft._records.task_guess import Guess
 from graft.v1 import adaptation_pb2
 
@@ -36,6 +38,7 @@ class Conversion:
         self._unlabelled = 0
         self._labels: Counter[str] = Counter()
         self._ids = IdUse()
+        self._tally = RowTally()
 
     def changes(self, changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
         """The protobuf form of all changes, one by one, as they arrive."""
@@ -45,9 +48,21 @@ class Conversion:
     def change(self, number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
         """The protobuf form of change `number`, counted from 0 in errors."""
         message = numbered_change_message(number, change, self._task)
+        self._tally.add(message)
         if self._checked:
             self._count(message, change)
         return message
+
+    def adapt_result(self, result: AdaptResult, first_sequence: int) -> AdaptResult:
+        """The result of an adaptation, with what was noticed and counted.
+
+        Args:
+            result: As the server's answers tell it.
+            first_sequence: The number of the first change in the writer's stream.
+        """
+        places = (it.sequence - first_sequence for it in result.rejected)
+        rows = self._tally.counts(places, result.rejected_count)
+        return replace(result, notices=(*self.notices, *result.notices), rows=rows)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -82,6 +97,7 @@ class Conversion:
             replaced=ids.lost,
             notices=tuple(notices),
             extension=found.extension,
+            rows=self._tally.counts((it.sequence for it in found.rejected), found.rejected_count),
         )
 
     def _count(self, message: adaptation_pb2.ExampleChange, change: ChangeLike) -> None:

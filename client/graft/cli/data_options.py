@@ -109,6 +109,11 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
         metavar="COLUMN",
         help="the column of whose data each example is, by which 'graft forget' erases; default: none",
     )
+    data.add_argument(
+        "--confirmed",
+        metavar="COLUMN",
+        help="whether a person looked at the label and kept it (yes or no): it is then not listed as a probable error",
+    )
 
 
 def _add_reading(how: argparse._ArgumentGroup) -> None:
@@ -180,6 +185,7 @@ def columns_of(args: argparse.Namespace) -> Columns:
         group=args.group,
         split=args.split,
         subject=args.subject,
+        confirmed=args.confirmed,
         separator=args.label_separator,
         value=args.value,
         second=args.second,

@@ -26,7 +26,7 @@ from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import TRAIN, Trained, Training
-from graft_server.training.examples.assembling import Seen, assembled, similar_labels
+from graft_server.training.examples.assembling import Seen, assembled, came_in, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
 from graft_server.training.reporting.truncation import with_truncated
@@ -110,10 +110,26 @@ def _selected(
         return training_set, kind.select(training_set, seed=seed, progress=selecting), seen, []
     except StateError as error:
         named = kind.by_names(task)
-        if named is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
-            raise
+        too_few = error.reason in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}
+        if named is None or not too_few:
+            raise (_with_what_came_in(error, rows, kind.nothing.target) if too_few else error) from error
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
         return *named, Seen(similar=similar_labels((), task)), [warning]
+
+
+def _with_what_came_in(error: StateError, rows: Rows, target: str) -> StateError:
+    """The error that examples do not suffice, with what came in."""
+    counts = {
+        "examples": len(rows.examples),
+        "unlabelled": sum(not it.labelled for it in rows.examples),
+        "refused": sum(rows.refused.values()),
+    }
+    return StateError(
+        f"{error.message} {came_in(rows, target)}".rstrip(),
+        reason=error.reason,
+        field=error.field,
+        metadata={**error.metadata, **{name: str(count) for name, count in counts.items()}},
+    )
 
 
 def _renewed(task: Training) -> list[str]:

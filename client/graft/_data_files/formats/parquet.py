@@ -54,7 +54,7 @@ class ParquetTable:
         """Has only the columns read that are asked for."""
         asked = (
             *(columns.input, columns.second, columns.label, columns.value, columns.id, columns.weight),
-            *(columns.group, columns.split, columns.subject, *columns.labels_from),
+            *(columns.group, columns.split, columns.subject, columns.confirmed, *columns.labels_from),
         )
         names = {*self.header.names}
         self._wanted = [it for it in dict.fromkeys(asked) if it in names]

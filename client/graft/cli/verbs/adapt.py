@@ -19,7 +19,7 @@ from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.following import FollowedLines
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import say_refusals, with_refused
-from graft.cli.reports import show_report
+from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -218,7 +218,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if args.json:
         terminal.json(with_refused(result, rows, notes))
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
 
 
@@ -249,7 +249,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     if args.json:
         terminal.json(with_refused(result, rows))
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 

@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Prints a version's report, or writes it as a page and prints where."""
-    version = client.version(args.model, args.version, alias=args.alias)
+    version = client.version(args.model, args.version, alias=args.alias, quotes=True)
     if args.html:
         Path(args.html).write_text(page(version), encoding="utf-8")
     if args.json:

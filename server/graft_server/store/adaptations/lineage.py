@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -61,10 +62,12 @@ class Lineage:
 
     Attributes:
         rows: The latest state of each example, by id.
+        refused: How many changes of the last adaptation were refused, by the reason.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
+        self.refused: Counter[str] = Counter()
         self._source = ""
         self._base: Mapping[str, Row] = {}
         self._matched: dict[str, _Matched] = {}
@@ -77,12 +80,15 @@ class Lineage:
         self._source = source
         self._base = dict(self.rows)
         self._matched, self._unchanged, self._renamed = {}, set(), {}
+        self.refused = Counter()
 
     def apply(self, recorded: Recorded, writer_id: str, features_key: str) -> None:
         """Takes the next record."""
         record, change = recorded.record, recorded.record.change
         if change is None:
-            if record.unchanged:
+            if record.rejection is not None:
+                self.refused[record.rejection.reason] += 1
+            elif record.unchanged:
                 self._repeat(record.unchanged, writer_id, recorded.sequence)
             return
         if change.upsert is None:

@@ -41,6 +41,8 @@ class Rows:
     """Changes that gave another input to an id that the same adaptation had given to an example before."""
     lineage: Lineage = field(default_factory=Lineage, compare=False)
     """How the last adaptation of the lineage changed the examples of those before it."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """How many changes of the last adaptation of the lineage were refused, by the reason, most frequent first."""
 
     def extension(self, base: Extension | None) -> Extension | None:
         """Returns what came of the examples beside those of a base; None: there is none."""
@@ -71,6 +73,7 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
             truncated=encoded.truncated,
             generations={},
             replaced=sum(it.replaced for it in kept),
+            refused=dict(lineage.refused.most_common()),
         )
 
     rows, generations = _unreplaced(objects, model, sources, read)
