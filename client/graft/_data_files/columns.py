@@ -55,7 +55,7 @@ class Columns:
     input: str
     """The input to classify."""
     label: str
-    """The label of the input."""
+    """The label of the input; "" where only inputs are read."""
     id: str | None = None
     """The example's id."""
     weight: str | None = None

@@ -17,6 +17,8 @@ class EvaluationRejection:
     """UPPER_SNAKE_CASE, for programs."""
     detail: str
     """What was wrong and what would be right."""
+    origin: str = ""
+    """Where it is in the table that was given: "row 17"; "" where examples were no table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from graft._records.extensions import Extension, extension_if
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    Outcome,
-    Progress,
-    outcome_of,
-    progress_of,
-    rejection_of,
-)
+from graft._records.records import Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
 from graft._streams.extending import far_fewer
+from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
@@ -440,7 +434,8 @@ class AdaptExchange:
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
             extension = extension_if(published.extension, is_set=published.HasField("extension"))
-            self.result = self._with_rejections(self._result(published.version, published.summary, extension))
+            result = self._result(published.version, published.summary, extension)
+            self.result = self._with_rejections(replace(result, **live_of(published)))
             self._advance()
 
     def _result(self, version: int, report: report_pb2.Report, extension: Extension | None) -> AdaptResult:
@@ -504,10 +499,9 @@ class AdaptExchange:
         return "committed" if self._committed else "streaming"
 
     def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "the call went silent, or the server ended it"
-        what = "no progress" if self._ever_started else "no answer"
+        last = error.message if error is not None else "The call went silent, or the server ended it"
         return UnavailableError(
-            f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",
+            gave_up(last, waited_s, heard=self._ever_started),
             reason=error.reason if error is not None else "",
             domain=error.domain if error is not None else "",
         )

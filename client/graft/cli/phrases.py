@@ -10,8 +10,10 @@ from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
-from graft._records.records import AdaptProgress, Event, Progress, StoredExample
+from graft._records.records import Progress
 from graft._records.reports import Report
+from graft._records.stored_examples import StoredExample
+from graft._records.told import AdaptProgress, Event
 from graft._report import words
 
 _SHOWN_LINES: Final = 10

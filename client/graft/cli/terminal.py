@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from graft._records.predictions import Prediction
-from graft._records.records import Event, Outcome
+from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar

@@ -134,6 +134,26 @@ class AdaptStart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     WRITER_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -151,6 +171,7 @@ class AdaptStart(_message.Message):
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     BASE_ALIAS_FIELD_NUMBER: _builtins.int
     MATCH_CONTENT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """Unique within the model; matches [A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?. Choosing one makes
     the call resumable. Empty: the server picks one.
@@ -214,6 +235,13 @@ class AdaptStart(_message.Message):
         adaptation. Unset: 20 s.
         """
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs to find again with the adaptation and with each of its versions, for example {"source": "tickets.csv"}. At
+        most 32; a key matches [A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?, a value has at most 1,024 bytes, and all
+        together have at most 8,192. They are a setting like the others: a resumed start carries the same.
+        """
+
     def __init__(
         self,
         *,
@@ -234,10 +262,11 @@ class AdaptStart(_message.Message):
         keep_alive: _duration_pb2.Duration | None = ...,
         base_alias: _builtins.str = ...,
         match_content: _builtins.bool = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_alias", b"base_alias", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "match_content", b"match_content", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_alias", b"base_alias", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "match_content", b"match_content", "metadata", b"metadata", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,8 +284,14 @@ class PublishPolicy(_message.Message):
 
     EVERY_EXAMPLES_FIELD_NUMBER: _builtins.int
     EVERY_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
     every_examples: _builtins.int
     """Commit when so many changes, of all writers together, came in since the newest commit. 0: never for that."""
+    promote: _builtins.bool
+    """Whether versions of this adaptation, also those on the way to a tuned one, become what "live" points at as they
+    are published. false: "live" stays where it is, or points nowhere if these are the model's first versions, which
+    are then asked for by their numbers. Unset: true. A pinned "live" (Model.live_pinned_time) stays in either case.
+    """
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
         """Commit when the newest commit (or, before there is one, the adaptation's start) is so old: at least 1 s.
@@ -268,12 +303,15 @@ class PublishPolicy(_message.Message):
         *,
         every_examples: _builtins.int = ...,
         every: _duration_pb2.Duration | None = ...,
+        promote: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "promote", b"promote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "every_examples", b"every_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "every_examples", b"every_examples", "promote", b"promote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__promote: _TypeAlias = _typing.Literal["promote"]  # noqa: Y015
+    _WhichOneofArgType__promote: _TypeAlias = _typing.Literal["_promote", b"_promote"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promote) -> _WhichOneofReturnType__promote | None: ...
 
 Global___PublishPolicy: _TypeAlias = PublishPolicy  # noqa: Y015
 
@@ -661,12 +699,18 @@ class Published(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     EXTENSION_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit that asked for it."""
     model: _builtins.str
     """The model."""
     version: _builtins.int
     """The version's number."""
+    live_version: _builtins.int
+    """Where "live" pointed once it was published: at this version, or, if that did not move it, at another one; 0:
+    nowhere. Unset: not known, because the version was deleted since.
+    """
     @_builtins.property
     def summary(self) -> _report_pb2.Report:
         """How good it is; GetVersion has the same report."""
@@ -674,6 +718,10 @@ class Published(_message.Message):
     @_builtins.property
     def extension(self) -> _types_pb2.Extension:
         """What came of the examples beside those of the base. Unset: the adaptation started empty."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when "live" was pinned to live_version, where that is why this version did not move it."""
 
     def __init__(
         self,
@@ -683,12 +731,16 @@ class Published(_message.Message):
         version: _builtins.int = ...,
         summary: _report_pb2.Report | None = ...,
         extension: _types_pb2.Extension | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "extension", b"extension", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Published: _TypeAlias = Published  # noqa: Y015
 
@@ -840,6 +892,26 @@ class Adaptation(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -850,6 +922,7 @@ class Adaptation(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     EXTENSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
@@ -884,6 +957,10 @@ class Adaptation(_message.Message):
         """Set where it cannot be used, because an object of it is damaged. The other fields are then as far as known."""
 
     @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The pairs of its start."""
+
+    @_builtins.property
     def extension(self) -> _types_pb2.Extension:
         """What came of its examples beside those of its base, as of the newest commit that has an outcome; before that what
         it goes on from. Unset: it started empty.
@@ -902,11 +979,12 @@ class Adaptation(_message.Message):
         task: _types_pb2.Task.ValueType = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error: _status_pb2.Status | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "extension", b"extension", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "extension", b"extension", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -949,12 +1027,16 @@ class Publication(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     state: Global___PublicationState.ValueType
     """Its state."""
     version: _builtins.int
     """The version, where state is PUBLISHED; otherwise 0."""
+    live_version: _builtins.int
+    """As Published.live_version; unset also where state is not PUBLISHED."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, where state is FAILED or CANCELLED."""
@@ -962,6 +1044,10 @@ class Publication(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the commit became durable."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """As Published.live_pinned_time."""
 
     def __init__(
         self,
@@ -971,12 +1057,16 @@ class Publication(_message.Message):
         version: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "create_time", b"create_time", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
 
@@ -1245,6 +1335,12 @@ class CancelAdaptationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADAPTATION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether this call cancelled it. false: it was over already, and nothing changed."""
+    given_up: _builtins.int
+    """How many of its commits had no outcome yet, and were given up by this call."""
     @_builtins.property
     def adaptation(self) -> Global___Adaptation:
         """The adaptation."""
@@ -1253,10 +1349,12 @@ class CancelAdaptationResponse(_message.Message):
         self,
         *,
         adaptation: Global___Adaptation | None = ...,
+        changed: _builtins.bool = ...,
+        given_up: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation", "changed", b"changed", "given_up", b"given_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

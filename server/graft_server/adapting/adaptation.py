@@ -282,16 +282,30 @@ class Adaptation:
             self._enqueue(commit_id)
         self._continuous.wake()
 
-    async def cancel(self) -> None:
-        """Stops the adaptation's work for good. Versions that it published stay."""
+    async def cancel(self) -> tuple[bool, int]:
+        """Stops the adaptation's work for good. Versions that it published stay.
+
+        Returns:
+            Whether this cancelled it (if not, it was over already), and how many commits were given up.
+        """
         async with self._joining:
+            changed = self.store.state is not AdaptationState.CANCELLED
+            if self.store.state is AdaptationState.CLOSED and not self._unfinished():
+                return False, 0
             await asyncio.to_thread(self.store.cancel)
+        unfinished = self._unfinished()
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:
             # It is cancelled all the same; other servers see it before they publish.
             _log.error("other servers could not be told of a cancellation: %s", error.message)
         await self.end(Reason.CANCELLED)
+        outcomes = self.store.outcomes
+        return changed, sum(1 for it in unfinished if it in outcomes and outcomes[it].failure is not None)
+
+    def _unfinished(self) -> list[str]:
+        """Returns the commits that have no outcome, as last read."""
+        return [it for it in self.store.commits if it not in self.store.outcomes]
 
     async def end(self, reason: Reason) -> None:
         """Ends this server's work on it: the same parts in the same order, whatever the reason.
@@ -332,10 +346,12 @@ class Adaptation:
 
     async def _give_up_commits(self) -> None:
         """Gives the commits of a cancelled adaptation their outcome."""
-        unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
+        unfinished = self._unfinished()
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
-            await self._publications.finish(commit_id, Result(error=self.store.not_open()))
+            # Nothing more is published after the cancellation, but it may have been before, and not been noted yet.
+            published = await self._publications.committed(commit_id)
+            await self._publications.finish(commit_id, published or Result(error=self.store.not_open()))
 
     def _deleted(self) -> StateError:
         return StateError(

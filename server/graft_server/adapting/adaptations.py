@@ -31,6 +31,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
+from graft_server.domain.model import LiveThen
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.domain.stream import LiveVersion
 from graft_server.encoding.trunk import Trunk
@@ -267,6 +268,11 @@ class Adaptations:
         model, adaptation_id = adaptation.key
         if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
             raise missing_adaptation(model, adaptation_id)
+
+    def live_then(self, model: str, version: int) -> LiveThen | None:
+        """Returns where `live` pointed once a version was published; None: there is no such version any more."""
+        found = self._publisher.version(model, version)
+        return None if found is None else found.live_then
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""

@@ -14,7 +14,7 @@ from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
-from graft_server.domain.model import Source
+from graft_server.domain.model import LiveThen, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class PublishPolicy:
     """The number of changes that brings a commit; 0: no number does."""
     every_s: float = 0.0
     """The time in seconds that brings a commit; 0: no time does."""
+    promote: bool = True
+    """Whether the versions become live as they are published, where `live` is not pinned."""
 
     @property
     def automatic(self) -> bool:
@@ -65,6 +67,8 @@ class AdaptationSettings:
     """The same as base_version, by an alias; what it pointed at when the adaptation began is in `Start`."""
     match_content: bool = False
     """Whether an example without an id is the one of the base that has the same input."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The metadata of the adaptation and of its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,8 @@ class Publication:
     """When the commit became durable."""
     version: int = 0
     """Set if it is PUBLISHED."""
+    live: LiveThen | None = None
+    """Where `live` pointed once it was published; None if it was not, or was deleted since."""
     failure: Failure | None = None
     """Set if it is FAILED or CANCELLED."""
 
@@ -244,6 +250,19 @@ class AdaptationView:
     """How well the interim head learns the stream; empty if this server does not follow it."""
     extension: Extension | None = None
     """What came of its examples beside those of its base, as of the newest commit with an outcome."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """The result of a request to cancel an adaptation."""
+
+    adaptation: AdaptationView
+    """The adaptation after it."""
+    changed: bool
+    """Whether the request cancelled it; if not, it was over already."""
+    given_up: int = 0
+    """The number of its commits without an outcome, which the request gave up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from graft_server.domain.adaptation import AdaptationState, Failure, StartReques
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
 from graft_server.domain.extension import Extension
+from graft_server.domain.model import LiveThen
 from graft_server.domain.report import Report
 
 # ---------------------------------------------------------------------------------------------- the writer's
@@ -125,6 +126,8 @@ class Published:
     version: int
     report: Report | None
     """None if the version has been deleted since."""
+    live: LiveThen | None = None
+    """Where `live` pointed then; None if the version has been deleted since."""
     extension: Extension | None = None
 
 

@@ -18,6 +18,7 @@ from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, Commit, Failure
 from graft_server.domain.errors import DomainError, DrainingError, FaultError, NewerError, StoreError
 from graft_server.domain.extension import Extension
+from graft_server.domain.model import Version
 from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress, PublicationFailed, Published
 from graft_server.encoding.trunk import Trunk
@@ -36,7 +37,7 @@ MODEL_DELETED = "MODEL_DELETED"
 class Result:
     """What a commit led to."""
 
-    version: int = 0
+    version: Version | None = None
     report: Report | None = None
     error: DomainError | None = None
     """Why there is no version."""
@@ -137,19 +138,21 @@ class PublicationQueue:
         outcome = self._store.outcomes[commit_id]
         if outcome.failure is not None:
             return PublicationFailed(commit_id, outcome.failure, outcome.extension)
-        report = await asyncio.to_thread(self._publisher.report, self._store.model, outcome.version)
-        return Published(commit_id, self._store.model, outcome.version, report, outcome.extension)
+        found = await asyncio.to_thread(self._publisher.published, self._store.model, outcome.version)
+        if found is None:
+            return Published(commit_id, self._store.model, outcome.version, None, extension=outcome.extension)
+        return _published(commit_id, *found, outcome.extension)
 
     async def finish(self, commit_id: str, result: Result) -> None:
         """Stores a commit's outcome, and tells those who wait for it. One that has an outcome keeps it."""
         message: Published | PublicationFailed
         failure: Failure | None
-        if result.error is not None:
-            message = PublicationFailed(commit_id, Failure.of(result.error), result.extension)
-            version, failure = 0, message.failure
-        else:
-            message = Published(commit_id, self._store.model, result.version, result.report, result.extension)
+        if result.version is not None and result.report is not None:
+            message = _published(commit_id, result.version, result.report, result.extension)
             version, failure = message.version, None
+        else:
+            failure = Failure.of(result.error or _internal_fault())
+            message, version = PublicationFailed(commit_id, failure, result.extension), 0
         try:
             outcome = await uncancelled(
                 asyncio.to_thread(
@@ -202,8 +205,7 @@ class PublicationQueue:
             result = Result(error=error, extension=await self._extension(commit_id))
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self._store.model)
-            fault = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
-            result = Result(error=fault)
+            result = Result(error=_internal_fault())
         for it in (*coalesced, commit_id):
             await self.finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
@@ -218,25 +220,28 @@ class PublicationQueue:
         version, report, extension = await self._publisher.publish(
             self._store, self._trunk, self._feature_writer, commit_id, self._on_progress
         )
-        return Result(version.number, report, extension=extension)
+        return Result(version, report, extension=extension)
 
     async def _already_published(self, commit_id: str) -> Result | None:
         """The version that was made of the same examples, where it still stands: none is made twice."""
         number = already_published(self._store, commit_id) or await self._publisher.version_with_the_same(
             self._store, self._trunk, commit_id
         )
-        report = (
-            await asyncio.to_thread(self._publisher.unerased, self._store.model, number) if number else None
-        )
-        if report is None:
+        if not number:
             return None
-        return Result(number, report, extension=await self._extension(commit_id))
+        found = await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
+        return None if found is None else Result(*found, extension=await self._extension(commit_id))
+
+    async def committed(self, commit_id: str) -> Result | None:
+        """What a commit led to by the catalogue, where its outcome was not noted; None: nothing yet."""
+        found = await asyncio.to_thread(self._publisher.committed, self._store, commit_id)
+        return None if found is None else Result(*found, extension=await self._extension(commit_id))
 
     async def _extension(self, commit_id: str) -> Extension | None:
         """What came of the examples of a commit of which nothing was trained."""
         try:
             return await self._publisher.extension(self._store, commit_id)
-        except StoreError as error:
+        except DomainError as error:
             _log.warning(
                 "what came of the examples of %s of %s is not known: %s",
                 commit_id,
@@ -244,6 +249,14 @@ class PublicationQueue:
                 error.message,
             )
             return None
+
+
+def _internal_fault() -> FaultError:
+    return FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
+
+
+def _published(commit_id: str, version: Version, report: Report, extension: Extension | None) -> Published:
+    return Published(commit_id, version.model, version.number, report, version.live_then, extension)
 
 
 def next_run(queue: Sequence[str], commits: Mapping[str, Commit]) -> tuple[str, list[str]]:
