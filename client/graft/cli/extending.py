@@ -58,8 +58,8 @@ class Ground:
         if self.base is None or not task or task == self.base.task:
             return
         raise DataError(
-            f"{self.base.model} answers with {_TASKS[self.base.task]} (version {self.base.version}), but {data} is read "
-            f"as rows with {_TASKS.get(task, task)}: read it as the first file was (--label, --label-separator, "
+            f"{self.base.model} answers with {_TASKS[self.base.task]} (version {self.base.version}), but {data} is "
+            f"read as rows with {_TASKS.get(task, task)}: read it as the first file was (--label, --label-separator, "
             "--labels-from, --value, --task), or say --replace for a model of these rows alone"
         )
 
@@ -77,7 +77,6 @@ def add_ground(parser: argparse._ArgumentGroup) -> None:
     ground.add_argument(
         "--base-version",
         type=_base,
-        default="",
         metavar="N|live|none",
         help="train on the examples of this version too, or on none, as --replace does without a question; "
         "default: live, if there is one",
@@ -100,7 +99,7 @@ def ground_of(
         DataError: The person says no; or the version is of another backbone than asked for, or is not live.
         NotFoundError: There is no such version.
     """
-    wanted = _NONE if args.replace else args.base_version
+    wanted = _NONE if args.replace else args.base_version or ""
     if resumed and not wanted:
         with suppress(NotFoundError):
             client.adaptation(args.model, args.adaptation_id)
@@ -113,8 +112,8 @@ def ground_of(
         return Ground(replaces=live is not None)
     if not wanted and model is not None and _LIVE not in model.aliases:
         raise DataError(
-            f"{args.model} has versions, but none of them is live: name one to go on from with --base-version N, or say "
-            "--replace"
+            f"{args.model} has versions, but none of them is live: name one to go on from with --base-version N, or "
+            "say --replace"
         )
     if wanted and wanted != _LIVE:
         base = client.version(args.model, int(wanted))
