@@ -97,6 +97,11 @@ class Columns:
         return self.value or self.label
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """The columns without which a table is not the one that is meant."""
+        return (self.input, *filter(None, self.labels_from or (self.target,)))
+
+    @property
     def named(self) -> dict[str, str]:
         """By their options, the columns that some row must have."""
         targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}

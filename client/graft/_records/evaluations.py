@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from graft._records.reports import ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+from graft._records.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class UnknownLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationResult:
+class EvaluationResult(Shown):
     """How good a version is on a caller's labelled examples. Without an evaluated example, every figure is None."""
 
     model: str

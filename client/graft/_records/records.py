@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
 from graft._records.examples import Label
 from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report
+from graft._records.shown import Saved
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
@@ -52,7 +53,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class Version(Saved):
     """One trained state of a model. It never changes."""
 
     model: str
@@ -191,7 +192,19 @@ class Progress:
     metrics: Mapping[str, float]
     """Figures so far, by name."""
     eta_s: float | None
-    """How long the rest will take, in seconds, if known."""
+    """How long the rest will take, in seconds; None where that is not known yet."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float | None = None
+    """How long the server has worked on the commit, or taken in the stream, in seconds; None where it does not say."""
+
+
+NOTHING_TOLD: Final = Progress("", "", 0.0, {}, None)
+"""Before a server has told anything."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -221,7 +234,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         adaptation_id=message.adaptation_id,
         commit_id=message.commit_id,
         create_time=time_of(message.create_time),
-        report=report_of(message.report),
+        report=replace(report_of(message.report), model=message.model, version=message.version),
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
@@ -294,6 +307,10 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
         fraction=message.fraction,
         metrics=dict(message.metrics),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
+        done=message.done,
+        total=message.total,
+        unit=message.unit,
+        elapsed_s=seconds_of(message.elapsed) if message.HasField("elapsed") else None,
     )
 
 

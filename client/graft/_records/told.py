@@ -13,6 +13,7 @@ from graft._records.records import Progress, adaptation_state, live_of, progress
 from graft._records.report_messages import report_of
 from graft._records.reports import Report, SimilarLabels
 from graft._records.row_counts import RowCounts
+from graft._records.shown import Saved, Shown
 from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2
 
@@ -81,6 +82,16 @@ class AdaptProgress:
     extension: Extension | None = None
     """The version that the adaptation goes on from, and how many examples it has; None: it started empty, or the server
     has not answered yet."""
+    done: int = 0
+    """How much of the stage is done, in units; of "streaming", how many examples are encoded."""
+    total: int = 0
+    """How much there is to do in the stage, as far as that is known; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float = 0.0
+    """How long this call has been going on, in seconds."""
+    commit_id: str = ""
+    """The commit, once it is durable: from then on it is carried out whether or not this call goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Shown):
     """The result of checking a start and examples, of which nothing was stored."""
 
     model: str
@@ -134,7 +145,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptResult:
+class AdaptResult(Saved):
     """A served version, and its origin."""
 
     model: str

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.outbox import Outbox
 from graft_server.adapting.publishing.policy import already_published
@@ -186,6 +188,7 @@ class PublicationQueue:
 
     async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
         result: Result
+        began = time.monotonic()
         try:
             result = await self._version(commit_id)
         except DrainingError:
@@ -206,6 +209,8 @@ class PublicationQueue:
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self._store.model)
             result = Result(error=_internal_fault())
+        if result.error is not None and result.error.reason != CANCELLED:
+            announcing.failed(self._store, commit_id, result.error, began=began)
         for it in (*coalesced, commit_id):
             await self.finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
@@ -230,7 +235,10 @@ class PublicationQueue:
         if not number:
             return None
         found = await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
-        return None if found is None else Result(*found, extension=await self._extension(commit_id))
+        if found is None:
+            return None
+        announcing.answered(self._store, commit_id, number)
+        return Result(*found, extension=await self._extension(commit_id))
 
     async def committed(self, commit_id: str) -> Result | None:
         """What a commit led to by the catalogue, where its outcome was not noted; None: nothing yet."""
