@@ -164,6 +164,8 @@ class Adaptation:
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What `adapt` was given as metadata."""
+    error: GraftError | None = None
+    """Why it cannot be used, if an object of it is damaged; the other fields are then as far as known."""
     extension: Extension | None = None
     """What came of its examples beside those of the version that it goes on from, as of the newest commit that has an
     outcome; None: it started empty."""
@@ -289,6 +291,7 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         metrics=dict(message.metrics),
         extension=extension_if(message.extension, is_set=message.HasField("extension")),
         metadata=dict(sorted(message.metadata.items())),
+        error=from_status(message.error) if message.HasField("error") else None,
     )
 
 
