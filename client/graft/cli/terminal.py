@@ -19,6 +19,7 @@ from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.live import not_live
 from graft.cli.plain import plain
+from graft.cli.spoken import spoken
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
@@ -76,14 +77,19 @@ class Terminal:
 
     def outcome(self, model: str, outcome: Outcome) -> None:
         """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
-        if outcome.report is not None:
+        extension = outcome.extension
+        if extension is not None and outcome.version == extension.base_version:
+            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+        elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
             if outcome.commit_id.startswith(_AUTOMATIC) and (why := not_live(model, outcome)):
                 self.say(why)
-        elif outcome.error is not None:
-            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
+        elif outcome.error is not None and outcome.commit_id.startswith(
+            _AUTOMATIC
+        ):  # else it ends the command
+            self.say(f"commit {outcome.commit_id} led to no version: {spoken(outcome.error.message)}")
 
     def adapt_bar(self) -> AdaptBar:
         """Shows how far an adaptation is."""
@@ -113,7 +119,7 @@ class Terminal:
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
         color = {"advice": "cyan", "warning": "yellow"}[kind]
-        self.out.print(f"[{color}]{kind}:[/] {escape(text)}")
+        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}")
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()
