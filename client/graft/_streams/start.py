@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from graft._records.examples import label_messages
 from graft._records.metadata import metadata_message
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions
 from graft._transport.progress_timeout import keep_alive_s
 from graft.v1 import adaptation_pb2, types_pb2
@@ -41,6 +42,8 @@ def _start(model: str, options: AdaptOptions, keep_alive: float) -> adaptation_p
         closed_labels=options.closed_labels,
         method=_method(options.method),
         base_version=options.base_version,
+        base_alias=options.base_alias,
+        match_content=options.match_content,
         seed=options.seed,
         publish=_policy(options.publish_every, options.publish_seconds, promote=options.promote),
         metadata=metadata_message(options.metadata or {}),
