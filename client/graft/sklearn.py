@@ -6,8 +6,8 @@
     classifier = GraftClassifier("127.0.0.1:50051", model="support/intents").fit(texts, labels)
 
 A server does the work. What it makes in `fit` is for the estimator alone and is deleted with it, unless `model` names
-where to publish; a clone never publishes in `fit`. So a cross-validation or a search moves no alias and leaves no version
-behind.
+where to publish; a clone never publishes in `fit`. So a cross-validation or a search moves no alias and leaves no
+version behind.
 """
 
 from __future__ import annotations
@@ -114,15 +114,20 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_clone__(self) -> Self:
         made: Self = super().__sklearn_clone__()
         made._cloned = True
+        if "_from" in self.__dict__:
+            made._from = self._from
         return made
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "version_")
+        return hasattr(self, "_shares")
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        for name in ("_examples", "_connected"):  # inputs are not in a pickle, nor is a connection
-            state.pop(name, None)
+        state = {"_from": os.getpid(), **super().__getstate__()}
+        state.pop("_connected", None)
+        if "version_" in state:
+            state.pop(
+                "_examples", None
+            )  # a pickle has no inputs, unless it is to be trained where it is read
         return state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -161,12 +166,24 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for value, code, weight, part in zip(inputs, codes, weights, parts, strict=True)
         ]
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        publishes = self.model is not None and not getattr(self, "_cloned", False)
-        self._take(self.model if publishes else None)
+        self._forget()
+        if self.model is not None and not getattr(self, "_cloned", False):
+            self._take(self.model)
+        elif not self._visiting:
+            self._take(None)
         self.classes_ = classes
         self._codes = {name: code for code, name in enumerate(names)}
         self._shares = np.bincount(codes, minlength=len(classes)) / len(codes)
         return self
+
+    @property
+    def _visiting(self) -> bool:
+        """Whether this is in a process that the one it comes from started, as joblib's workers are.
+
+        What it leaves there is freed after the result was sent, or never. So nothing is left: its version is trained
+        when it is asked, answers, and is deleted before the answer is returned.
+        """
+        return bool(self.__dict__.get("_from") == os.getppid())
 
     def publish(self, model: str | None = None) -> Self:
         """Trains on the examples of `fit` once more, and publishes the version: for what was fitted by a clone.
@@ -187,7 +204,8 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Returns the most probable class of each input, an array of shape (n,)."""
-        return self.classes_[self._answers(X, 1).argmax(axis=1)]
+        found = self._answers(X, 1)
+        return self.classes_[found.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> Any:
         """Returns the calibrated probability of each class, an array of shape (n, classes) in the order of `classes_`.
@@ -202,19 +220,25 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.log(np.maximum(self.predict_proba(X), np.finfo(np.float64).tiny))
 
     def close(self) -> None:
-        """Deletes what `fit` made for this estimator alone. It can be fitted again; its connection is closed."""
-        if (scratch := self.__dict__.pop("_scratch", None)) is not None:
-            scratch.delete()
-            del self.version_, self.model_
+        """Deletes what was made on the server for this estimator alone, and closes its connection. Fit it again."""
+        self._forget()
+        self.__dict__.pop("_shares", None)
         if (client := self.__dict__.pop("_connected", None)) is not None:
             client.close()
+
+    def _forget(self) -> None:
+        """Deletes the version that is for this estimator alone."""
+        for name in ("version_", "model_", "report_"):
+            self.__dict__.pop(name, None)
+        if (scratch := self.__dict__.pop("_scratch", None)) is not None:
+            scratch.delete()
 
     def _take(self, model: str | None) -> None:
         """Trains a version of a model; of one for this estimator alone, if there is no name."""
         scratch = None if model is not None else _Scratch(self.target, self.connect)
         try:
             result = self._client().adapt(
-                model if scratch is None else scratch.name,
+                scratch.name if scratch is not None else str(model),
                 self._examples,
                 task="single_label",
                 backbone=self.backbone,
@@ -243,9 +267,19 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return client
 
     def _answers(self, X: Any, top: int) -> Any:
-        """The probabilities of the classes, shape (n, classes); 0 for all but the `top` first ones, if that is not 0."""
+        """The probabilities of the classes, shape (n, classes); 0 for all but the `top` first, if not 0."""
         check_is_fitted(self)
         inputs = _inputs_of(X)
+        if "version_" in self.__dict__:
+            return self._answered(inputs, top)
+        self._take(None)
+        try:
+            return self._answered(inputs, top)
+        finally:
+            if self._visiting:
+                self._forget()
+
+    def _answered(self, inputs: Sequence[Any], top: int) -> Any:
         found = np.zeros((len(inputs), len(self.classes_)))
         refused: list[tuple[int, Prediction]] = []
         answers = self._client().predict_stream(
@@ -262,7 +296,7 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             warnings.warn(
                 f"{len(refused):,} inputs could not be answered, and have the classes' shares in training: {told}",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return found
 
@@ -292,20 +326,17 @@ def delete_scratch(client: Client, *, older_than: dt.timedelta = dt.timedelta(da
 class _Scratch:
     """A model for one estimator, which is deleted when nothing refers to this any more, or the process ends well.
 
-    A pickle keeps the model. Where the pickle was made by a process that this one started, as joblib's workers are,
-    what is read from it deletes the model again; elsewhere it stays until `delete` is called.
+    A pickle keeps the model: it stays until `delete` is called.
     """
 
-    def __init__(self, target: str, connect: Connect | None, name: str = "", *, owned: bool = True) -> None:
+    def __init__(self, target: str, connect: Connect | None, name: str = "") -> None:
         self.name = name or f"{SCRATCH}{uuid.uuid4().hex}"
         self._target = target
         self._connect = connect
         self._delete = weakref.finalize(self, _delete_beside, target, connect, self.name)
-        self._delete.atexit = False  # `_LEFT` does it, in processes of joblib too
-        if owned:
-            _LEFT[self.name] = (target, connect)
-        else:
-            self._delete.detach()
+        self._delete.atexit = False  # `_delete_left` does it
+        _KNOWN[self.name] = self
+        _LEFT[self.name] = (target, connect)
 
     def __copy__(self) -> _Scratch:
         return self
@@ -314,9 +345,13 @@ class _Scratch:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self.keep()
+        return _unpickled, (self._target, self._connect, self.name)
+
+    def keep(self) -> None:
+        """Has the model stay when this goes."""
         self._delete.detach()
         _LEFT.pop(self.name, None)
-        return _unpickled, (self._target, self._connect, self.name, os.getpid(), os.getppid())
 
     def delete(self) -> None:
         """Deletes the model at once."""
@@ -324,11 +359,15 @@ class _Scratch:
         _delete(self._target, self._connect, self.name)
 
 
-def _unpickled(target: str, connect: Connect | None, name: str, made_by: int, started_by: int) -> _Scratch:
-    owned = os.getpid() in (made_by, started_by)
-    return _Scratch(target, connect, name, owned=owned)
+def _unpickled(target: str, connect: Connect | None, name: str) -> _Scratch:
+    found = _KNOWN.get(name)
+    if found is None:
+        found = _Scratch(target, connect, name)
+        found.keep()
+    return found
 
 
+_KNOWN: weakref.WeakValueDictionary[str, _Scratch] = weakref.WeakValueDictionary()
 _LEFT: dict[str, tuple[str, Connect | None]] = {}
 """The models that are to be deleted when the process ends."""
 
