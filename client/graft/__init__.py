@@ -31,18 +31,12 @@ if TYPE_CHECKING:
     from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
-        AdaptProgress,
-        AdaptResult,
         Backbone,
-        CheckResult,
-        Erasure,
-        Event,
+        CancelledAdaptation,
         Model,
         ModelRenewal,
-        Outcome,
         Progress,
         Publication,
-        StoredExample,
         Version,
     )
     from graft._records.reports import (
@@ -72,7 +66,10 @@ if TYPE_CHECKING:
         TuningReport,
     )
     from graft._records.row_counts import RowCounts
+    from graft._records.stored_examples import Erasure, StoredExample
+    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
+    from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -102,6 +99,7 @@ __all__ = [
     "AsyncClient",
     "Backbone",
     "Bundle",
+    "CancelledAdaptation",
     "CancelledError",
     "Candidate",
     "CheckResult",
@@ -127,6 +125,7 @@ __all__ = [
     "FineTuning",
     "GraftError",
     "HeadChoice",
+    "InputColumns",
     "InternalError",
     "InvalidArgumentError",
     "Label",
@@ -161,6 +160,7 @@ __all__ = [
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "TableColumns",
     "TextPair",
     "Timings",
     "TuningPoint",
@@ -207,20 +207,16 @@ _NAMES_BY_MODULE = {
     ),
     "_records.records": (
         "Adaptation",
-        "AdaptProgress",
-        "AdaptResult",
         "Backbone",
-        "CheckResult",
-        "Erasure",
-        "Event",
+        "CancelledAdaptation",
         "Model",
         "ModelRenewal",
-        "Outcome",
         "Progress",
         "Publication",
-        "StoredExample",
         "Version",
     ),
+    "_records.stored_examples": ("Erasure", "StoredExample"),
+    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
     "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
@@ -249,6 +245,10 @@ _NAMES_BY_MODULE = {
         "TuningReport",
     ),
     "_streams.options": ("FineTuning",),
+    "_tables.options": (
+        "InputColumns",
+        "TableColumns",
+    ),
     "errors": (
         "AbortedError",
         "AlreadyExistsError",

@@ -59,6 +59,10 @@ class Rejection:
     """What was wrong, with what value, and what would be right."""
     writer_id: str
     """The writer that sent the example."""
+    row: int | None = None
+    """The row of the table that was given, by its position from 0; None where examples were no table."""
+    origin: str = ""
+    """Where the row is, in words: "row 17", or "row 17 (index 'x')" where a data frame's index is no position."""
 
 
 class GraftError(Exception):

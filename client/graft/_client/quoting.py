@@ -18,8 +18,9 @@ from graft._client.operations import (
 )
 from graft._records.probable_errors import ProbableError, probable_errors
 from graft._records.quotes import Quote, Quotes, quote_of
-from graft._records.records import StoredExample, Version, stored_example_of
+from graft._records.records import Version
 from graft._records.reports import Report
+from graft._records.stored_examples import StoredExample, stored_example_of
 from graft.errors import GraftError
 from graft.v1 import model_pb2
 

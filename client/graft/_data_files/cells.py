@@ -41,7 +41,7 @@ class Cells(NamedTuple):
     def text(self, column: str) -> str:
         """The text of a cell."""
         value = self.value(column)
-        if value is None:
+        if not isinstance(value, str) and is_missing(value):
             raise self.wrong(column, "there is no text")
         if not isinstance(value, str):
             raise self.wrong(column, f"{value!r:.60} is not a text")

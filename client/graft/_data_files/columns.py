@@ -55,7 +55,7 @@ class Columns:
     input: str
     """The input to classify."""
     label: str
-    """The label of the input."""
+    """The label of the input; "" where only inputs are read."""
     id: str | None = None
     """The example's id."""
     weight: str | None = None
@@ -95,6 +95,11 @@ class Columns:
     def target(self) -> str:
         """The column of what an example is answered with, unless `labels_from` are."""
         return self.value or self.label
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns without which a table is not the one that is meant."""
+        return (self.input, *filter(None, self.labels_from or (self.target,)))
 
     @property
     def named(self) -> dict[str, str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from graft._records.examples import Example
 from graft._records.label_cells import cell_of
-from graft._records.records import StoredExample
 from graft._records.reports import LabelError
+from graft._records.stored_examples import StoredExample
 
 
 @dataclass(frozen=True, slots=True)

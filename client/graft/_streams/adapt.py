@@ -21,16 +21,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    Outcome,
-    Progress,
-    outcome_of,
-    progress_of,
-    rejection_of,
-)
+from graft._records.records import Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
+from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
@@ -428,7 +422,9 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            self.result = self._with_rejections(
+                replace(self._result(published.version, published.summary), **live_of(published))
+            )
             self._advance()
 
     def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
@@ -437,7 +433,7 @@ class AdaptExchange:
             version=version,
             adaptation_id=self._start.adaptation_id,
             commit_id=self._commit_id,
-            report=report_of(report),
+            report=replace(report_of(report), model=self._start.model, version=version),
             rejected=(),
             rejected_count=0,
         )
@@ -487,10 +483,9 @@ class AdaptExchange:
         return "committed" if self._committed else "streaming"
 
     def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "the call went silent, or the server ended it"
-        what = "no progress" if self._ever_started else "no answer"
+        last = error.message if error is not None else "The call went silent, or the server ended it"
         return UnavailableError(
-            f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",
+            gave_up(last, waited_s, heard=self._ever_started),
             reason=error.reason if error is not None else "",
             domain=error.domain if error is not None else "",
         )

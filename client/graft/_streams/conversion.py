@@ -10,9 +10,10 @@ from graft._records.examples import ChangeLike, Delete, Example, numbered_change
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
-from graft._records.records import AdaptResult, CheckResult
+from graft._records.live import stays
 from graft._records.row_counts import RowTally
 from graft._records.task_guess import Guess
+from graft._records.told import AdaptResult, CheckResult
 from graft.errors import Rejection
 from graft.v1 import adaptation_pb2
 
@@ -63,7 +64,7 @@ class Conversion:
         """
         places = (it.sequence - first_sequence for it in result.rejected)
         rows = self._tally.counts(places, result.rejected_count)
-        return replace(result, notices=self.notices, rows=rows)
+        return replace(result, notices=tuple(filter(None, (*self.notices, _stays(result)))), rows=rows)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -122,3 +123,9 @@ class Conversion:
     def _carried(self, labels: Iterable[str]) -> None:
         if len(self._labels) < _MAX_LABELS:
             self._labels.update(labels)
+
+
+def _stays(result: AdaptResult) -> str:
+    """Says of a version that it is not live, and why; "" if it is."""
+    why = stays(result.model, result.version, result.live_version, result.live_pinned_time, command=False)
+    return why and f"version {result.version} was published; {why}"

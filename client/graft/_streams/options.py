@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graft._records.examples import LabelsLike
@@ -43,6 +44,8 @@ class AdaptOptions:
     commit_id: str | None = None
     publish_every: int = 0
     publish_seconds: float = 0.0
+    promote: bool = True
+    metadata: Mapping[str, str] | None = None
     close: bool = True
     append: bool = False
     id_repeats: str = ""

@@ -23,14 +23,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="a CSV, TSV, JSON, Parquet or Excel file, - (standard input), or a folder of classes",
     )
     _add_columns(parser.add_argument_group("the columns of the data file"))
-    _add_reading(parser.add_argument_group("how the data file is written"))
+    add_reading(parser)
 
 
-def _add_columns(data: argparse._ArgumentGroup) -> None:
+def add_inputs(data: argparse._ArgumentGroup, default: str | None) -> None:
+    """Adds the columns of inputs; `default` is what --input is where nothing is said."""
     content = data.add_mutually_exclusive_group()
     content.add_argument(
         "--input",
-        default="text",
+        default=default,
         metavar="COLUMN",
         help="the column of the inputs; in JSON also within other values, as data.text; default: text",
     )
@@ -45,6 +46,10 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
         metavar="COLUMN",
         help="the column of the second texts, where --input holds the first ones of pairs; default: none",
     )
+
+
+def _add_columns(data: argparse._ArgumentGroup) -> None:
+    add_inputs(data, "text")
     data.add_argument(
         "--label", default="label", metavar="COLUMN", help="the column of the labels; default: label"
     )
@@ -116,7 +121,9 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_reading(how: argparse._ArgumentGroup) -> None:
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds how a data file is written."""
+    how = parser.add_argument_group("how the data file is written")
     how.add_argument(
         "--format",
         choices=FORMATS,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._transport.retry import HTTP_STATUS
+from graft._transport.unreachable import NAME_ANOTHER
 from graft._version import __version__
 from graft.cli.arguments import add_connection
 from graft.cli.interrupts import INTERRUPTED, Interrupts
@@ -123,15 +124,14 @@ def _interrupted(terminal: Terminal) -> int:
 
 def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int:
     remedy = _remedy(error, args)
-    message = " ".join(str(error).split())
+    message = " ".join(str(error).split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
     terminal.error(f"{message}{' — ' if remedy else ''}{remedy}")
     return 1
 
 
 def _remedy(error: Exception, args: argparse.Namespace) -> str:
-    if isinstance(error, UnavailableError) and error.reason != HTTP_STATUS:
-        resume = f"; go on with --adaptation-id {args.adaptation_id}" if args.command == "adapt" else ""
-        return f"is a server at {args.server}? Start one with 'graft-server serve', or name it with --server{resume}"
+    if isinstance(error, UnavailableError) and error.reason != HTTP_STATUS and args.command == "adapt":
+        return f"go on with --adaptation-id {args.adaptation_id}"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
         return f"try again in {error.retry_after:.0f} s"
     if isinstance(error, GraftError) and error.reason in _REMEDY_BY_REASON:

@@ -10,8 +10,8 @@ from graft._client.sync import Client
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_forms import named
 from graft._records.quotes import Quotes
-from graft._records.records import AdaptResult
 from graft._records.reports import ClassReport, Confusion, DataReport, ExampleRef, Report, SimilarLabels
+from graft._records.told import AdaptResult
 from graft._report import words
 from graft._report.charts import cut
 from graft.cli import phrases

@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.markup import escape
 
+from graft._data_files.answers.columns import reason_of
 from graft._records.predictions import Prediction
-from graft._records.records import Event, Outcome
+from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar
@@ -121,7 +122,7 @@ class Terminal:
         table = table_of("input", "label", "probability", "next best", "")
         for text, prediction in answered:
             if prediction.error is not None:
-                row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
+                row(table, _cut(text), "", "", "", f"error: {reason_of(prediction.error)}")
                 continue
             row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
         self.out.print(table)
@@ -129,12 +130,12 @@ class Terminal:
     def prediction_line(self, text: str, prediction: Prediction) -> None:
         """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            cells = ["", "", text, f"error: {prediction.error.message}"]
+            cells = ["", "", text, f"error: {reason_of(prediction.error)}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
             remarks = phrases.remarks(prediction)
             cells = [answer, certainty, text, *([remarks] if remarks else [])]
-        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
+        self.line("\t".join(map(phrases.escaped, cells)))
 
     def event(self, event: Event) -> None:
         """One event of an adaptation, as a line."""

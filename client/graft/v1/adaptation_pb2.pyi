@@ -134,6 +134,26 @@ class AdaptStart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     WRITER_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -149,6 +169,7 @@ class AdaptStart(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """Unique within the model; matches [A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?. Choosing one makes
     the call resumable. Empty: the server picks one.
@@ -201,6 +222,13 @@ class AdaptStart(_message.Message):
         adaptation. Unset: 20 s.
         """
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs to find again with the adaptation and with each of its versions, for example {"source": "tickets.csv"}. At
+        most 32; a key matches [A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?, a value has at most 1,024 bytes, and all
+        together have at most 8,192. They are a setting like the others: a resumed start carries the same.
+        """
+
     def __init__(
         self,
         *,
@@ -219,10 +247,11 @@ class AdaptStart(_message.Message):
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "metadata", b"metadata", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,8 +269,14 @@ class PublishPolicy(_message.Message):
 
     EVERY_EXAMPLES_FIELD_NUMBER: _builtins.int
     EVERY_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
     every_examples: _builtins.int
     """Commit when so many changes, of all writers together, came in since the newest commit. 0: never for that."""
+    promote: _builtins.bool
+    """Whether versions of this adaptation, also those on the way to a tuned one, become what "live" points at as they
+    are published. false: "live" stays where it is, or points nowhere if these are the model's first versions, which
+    are then asked for by their numbers. Unset: true. A pinned "live" (Model.live_pinned_time) stays in either case.
+    """
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
         """Commit when the newest commit (or, before there is one, the adaptation's start) is so old: at least 1 s.
@@ -253,12 +288,15 @@ class PublishPolicy(_message.Message):
         *,
         every_examples: _builtins.int = ...,
         every: _duration_pb2.Duration | None = ...,
+        promote: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "promote", b"promote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "every_examples", b"every_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "every_examples", b"every_examples", "promote", b"promote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__promote: _TypeAlias = _typing.Literal["promote"]  # noqa: Y015
+    _WhichOneofArgType__promote: _TypeAlias = _typing.Literal["_promote", b"_promote"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promote) -> _WhichOneofReturnType__promote | None: ...
 
 Global___PublishPolicy: _TypeAlias = PublishPolicy  # noqa: Y015
 
@@ -599,15 +637,25 @@ class Published(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit that asked for it."""
     model: _builtins.str
     """The model."""
     version: _builtins.int
     """The version's number."""
+    live_version: _builtins.int
+    """Where "live" pointed once it was published: at this version, or, if that did not move it, at another one; 0:
+    nowhere. Unset: not known, because the version was deleted since.
+    """
     @_builtins.property
     def summary(self) -> _report_pb2.Report:
         """How good it is; GetVersion has the same report."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when "live" was pinned to live_version, where that is why this version did not move it."""
 
     def __init__(
         self,
@@ -616,12 +664,16 @@ class Published(_message.Message):
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         summary: _report_pb2.Report | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Published: _TypeAlias = Published  # noqa: Y015
 
@@ -767,6 +819,26 @@ class Adaptation(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -777,6 +849,7 @@ class Adaptation(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -809,6 +882,10 @@ class Adaptation(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Set where it cannot be used, because an object of it is damaged. The other fields are then as far as known."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The pairs of its start."""
+
     def __init__(
         self,
         *,
@@ -822,10 +899,11 @@ class Adaptation(_message.Message):
         task: _types_pb2.Task.ValueType = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error: _status_pb2.Status | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,12 +946,16 @@ class Publication(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     state: Global___PublicationState.ValueType
     """Its state."""
     version: _builtins.int
     """The version, where state is PUBLISHED; otherwise 0."""
+    live_version: _builtins.int
+    """As Published.live_version; unset also where state is not PUBLISHED."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, where state is FAILED or CANCELLED."""
@@ -881,6 +963,10 @@ class Publication(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the commit became durable."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """As Published.live_pinned_time."""
 
     def __init__(
         self,
@@ -890,12 +976,16 @@ class Publication(_message.Message):
         version: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "create_time", b"create_time", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
 
@@ -1164,6 +1254,12 @@ class CancelAdaptationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADAPTATION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether this call cancelled it. false: it was over already, and nothing changed."""
+    given_up: _builtins.int
+    """How many of its commits had no outcome yet, and were given up by this call."""
     @_builtins.property
     def adaptation(self) -> Global___Adaptation:
         """The adaptation."""
@@ -1172,10 +1268,12 @@ class CancelAdaptationResponse(_message.Message):
         self,
         *,
         adaptation: Global___Adaptation | None = ...,
+        changed: _builtins.bool = ...,
+        given_up: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation", "changed", b"changed", "given_up", b"given_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
 from graft_server.domain.names import shown
@@ -28,53 +28,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-
-class Work(enum.Enum):
-    """What this server does with an adaptation.
-
-    ::
-
-        GOING_ON <--examples were erased--> PAUSED
-        GOING_ON, PAUSED                    --> CANCELLED, DRAINED or DELETED
-        CANCELLED                           --> DRAINED or DELETED
-        DRAINED                             --> DELETED
-
-    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
-    come.
-    """
-
-    GOING_ON = enum.auto()
-    """Changes are taken in, commits carried out, segments put together."""
-    PAUSED = enum.auto()
-    """The same, but no segments are put together: what is put together now still has examples that were erased."""
-    CANCELLED = enum.auto()
-    """No more commits are carried out. Watchers may go on watching."""
-    DRAINED = enum.auto()
-    """Nothing is done any more: the next server goes on."""
-    DELETED = enum.auto()
-    """Nothing is done any more, by whatever server."""
-
-
-_NEXT = {
-    Work.GOING_ON: {Work.PAUSED, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.PAUSED: {Work.GOING_ON, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.CANCELLED: {Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.DRAINED: {Work.DRAINED, Work.DELETED},
-    Work.DELETED: {Work.DELETED},
-}
-"""The states that may follow each state. An end comes again to do what a fault cut off."""
-
-
-class Reason(enum.Enum):
-    """Why this server ends its work on an adaptation. The value is the state that follows."""
-
-    CANCELLED = Work.CANCELLED
-    """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
-    DRAINING = Work.DRAINED
-    """This server goes away. Callers hear how far they are and call again; the next server goes on."""
-    DELETED = Work.DELETED
-    """Its model was deleted."""
 
 
 class Adaptation:
@@ -308,23 +261,37 @@ class Adaptation:
             self._enqueue(commit_id)
         self._continuous.wake()
 
-    async def cancel(self) -> None:
-        """Stops the adaptation's work for good. Versions that it published stay."""
+    async def cancel(self) -> tuple[bool, int]:
+        """Stops the adaptation's work for good. Versions that it published stay.
+
+        Returns:
+            Whether this cancelled it (if not, it was over already), and how many commits were given up.
+        """
         async with self._joining:
+            changed = self.store.state is not AdaptationState.CANCELLED
+            if self.store.state is AdaptationState.CLOSED and not self._unfinished():
+                return False, 0
             await asyncio.to_thread(self.store.cancel)
+        unfinished = self._unfinished()
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:
             # It is cancelled all the same; other servers see it before they publish.
             _log.error("other servers could not be told of a cancellation: %s", error.message)
         await self.end(Reason.CANCELLED)
+        outcomes = self.store.outcomes
+        return changed, sum(1 for it in unfinished if it in outcomes and outcomes[it].failure is not None)
+
+    def _unfinished(self) -> list[str]:
+        """Returns the commits that have no outcome, as last read."""
+        return [it for it in self.store.commits if it not in self.store.outcomes]
 
     async def end(self, reason: Reason) -> None:
         """Ends this server's work on it: the same parts in the same order, whatever the reason.
 
         After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
         """
-        if reason.value not in _NEXT[self._work]:
+        if reason.value not in NEXT[self._work]:
             return
         self._turn(reason.value)
         async with self._ending:
@@ -358,10 +325,12 @@ class Adaptation:
 
     async def _give_up_commits(self) -> None:
         """Gives the commits of a cancelled adaptation their outcome."""
-        unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
+        unfinished = self._unfinished()
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
-            await self._publications.finish(commit_id, self.store.not_open())
+            # Nothing more is published after the cancellation, but it may have been before, and not been noted yet.
+            published = await asyncio.to_thread(self._publisher.committed, self.store, commit_id)
+            await self._publications.finish(commit_id, published or self.store.not_open())
 
     def _deleted(self) -> StateError:
         return StateError(
@@ -372,7 +341,7 @@ class Adaptation:
 
     def _turn(self, work: Work) -> None:
         """Changes what is done with it, in one of the ways that `Work` draws."""
-        if work not in _NEXT[self._work]:
+        if work not in NEXT[self._work]:
             raise RuntimeError(f"the work on an adaptation does not go from {self._work.name} to {work.name}")
         self._work = work
 

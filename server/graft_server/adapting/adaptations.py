@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import Adaptation, Reason
+from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
+from graft_server.adapting.work import Reason
 from graft_server.domain.adaptation import (
     AdaptationState,
     Start,
@@ -29,7 +30,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
-from graft_server.domain.model import Source
+from graft_server.domain.model import LiveThen, Source
 from graft_server.domain.names import check_identifier, check_model, shown
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
@@ -262,6 +263,11 @@ class Adaptations:
         model, adaptation_id = adaptation.key
         if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
             raise missing_adaptation(model, adaptation_id)
+
+    def live_then(self, model: str, version: int) -> LiveThen | None:
+        """Returns where `live` pointed once a version was published; None: there is no such version any more."""
+        found = self._publisher.version(model, version)
+        return None if found is None else found.live_then
 
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""

@@ -10,6 +10,7 @@ from graft_server.adapting.publishing import fine_tuning
 from graft_server.domain.adaptation import AdaptationSettings, PublishPolicy, StartRequest
 from graft_server.domain.errors import InvalidError, StateError
 from graft_server.domain.examples import Label
+from graft_server.domain.metadata import check_metadata
 from graft_server.domain.names import check_identifier, check_model, clean_label, shown
 from graft_server.domain.tasks.table import TASKS
 from graft_server.encoding.trunk import Trunk
@@ -42,7 +43,12 @@ def checked(settings: AdaptationSettings, trunk: Trunk) -> AdaptationSettings:
         InvalidError: The settings can never work.
         BackboneError: The backbone could not be described.
     """
-    settings = replace(settings, backbone=trunk.name, labels=_checked_labels(settings.labels))
+    settings = replace(
+        settings,
+        backbone=trunk.name,
+        labels=_checked_labels(settings.labels),
+        metadata=check_metadata(settings.metadata, "start.metadata"),
+    )
     fine_tuning.check(settings, trunk.backbone)
     if settings.closed_labels and not settings.labels:
         raise InvalidError(

@@ -14,9 +14,10 @@ from graft_server.api.exports import Exports
 from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
-from graft_server.domain.errors import InvalidError
+from graft_server.domain.errors import ConflictError, InvalidError, MissingError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, ExamplesWanted, StoredExample
+from graft_server.domain.metadata import check_key, check_metadata
 from graft_server.domain.model import (
     BundleChunk,
     BundleFile,
@@ -27,7 +28,7 @@ from graft_server.domain.model import (
     Version,
     VersionView,
 )
-from graft_server.domain.names import check_alias, check_model
+from graft_server.domain.names import check_alias, check_model, shown
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.prediction import Selector
 from graft_server.domain.stream import Activity
@@ -126,14 +127,45 @@ class ModelApi:
         aliases = self.catalogue.snapshot.model(version.model).aliases_of(version.number)
         return VersionView(version, aliases, report, manifest.labels)
 
-    async def set_alias(self, model: str, alias: str, version: int, expected: int | None = None) -> Model:
+    async def update_model(self, model: str, added: Mapping[str, str], removed: Sequence[str]) -> Model:
+        """Adds pairs to a model's metadata, or gives them other values, removes others, and returns the model.
+
+        Raises:
+            InvalidError: A pair is not valid, one is both added and removed, or they would be too many.
+            MissingError: There is no such model.
+        """
+        check_model(model)
+        check_metadata(added, "set_metadata")
+        for place, key in enumerate(removed):
+            check_key(key, f"remove_metadata[{place}]")
+            if key in added:
+                raise InvalidError(
+                    f"remove_metadata names {shown(key)}, which set_metadata sets: leave it out of one of them.",
+                    reason="METADATA_INVALID",
+                    field=f"remove_metadata[{place}]",
+                )
+        if not added and not removed:
+            raise InvalidError(
+                "Neither set_metadata nor remove_metadata names anything: say what to change.",
+                reason="METADATA_UNNAMED",
+                field="set_metadata",
+            )
+        changed = await asyncio.to_thread(self.catalogue.update_metadata, model, added, removed)
+        return self._seen(changed)
+
+    async def set_alias(
+        self, model: str, alias: str, version: int, expected: int | None = None, *, latest: bool = False
+    ) -> Model:
         """Points an alias at a version, and returns the model after that.
+
+        Publications do not move `live` from a version that was not the newest when it was pointed there.
 
         Args:
             model: The model.
             alias: The alias.
             version: The version's number; 0: the alias is removed.
             expected: The version that the alias should point at now, 0 for none; None: not checked.
+            latest: Whether to point it at the newest version; `version` is 0 then.
 
         Raises:
             MissingError: There is no such model, version or alias.
@@ -141,11 +173,32 @@ class ModelApi:
         """
         check_model(model)
         check_alias(alias)
+        if latest and version:
+            raise InvalidError(
+                f"latest is set, and version is {version}: leave one of them out.",
+                reason="VERSION_INVALID",
+                field="version",
+            )
+        while True:
+            if latest:
+                version = (await asyncio.to_thread(self.catalogue.refresh)).model(model).newest().number
+            try:
+                return self._seen(await self._moved(model, alias, version, expected, if_newest=latest))
+            except (ConflictError, MissingError) as error:
+                # Meanwhile another one was published, or this one was deleted.
+                if not latest or error.reason not in ("NEWEST_MOVED", "VERSION_NOT_FOUND"):
+                    raise
+
+    async def _moved(
+        self, model: str, alias: str, version: int, expected: int | None, *, if_newest: bool
+    ) -> Model:
         if version:
             # Loaded before it is promoted, so that no request waits, and no broken version is promoted.
             known = self.catalogue.snapshot.model(model)
             await self.versions.serve(known.version(version))
-        return await asyncio.to_thread(self.catalogue.move_alias, model, alias, version, expected)
+        return await asyncio.to_thread(
+            self.catalogue.move_alias, model, alias, version, expected, if_newest=if_newest
+        )
 
     async def delete_version(self, model: str, version: int) -> None:
         """Takes a version out of service, and deletes objects that only it needs.

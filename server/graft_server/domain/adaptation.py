@@ -13,7 +13,7 @@ import msgspec
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
 from graft_server.domain.method import Method
-from graft_server.domain.model import Source
+from graft_server.domain.model import LiveThen, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class PublishPolicy:
     """The number of changes that brings a commit; 0: no number does."""
     every_s: float = 0.0
     """The time in seconds that brings a commit; 0: no time does."""
+    promote: bool = True
+    """Whether the versions become live as they are published, where `live` is not pinned."""
 
     @property
     def automatic(self) -> bool:
@@ -59,6 +61,8 @@ class AdaptationSettings:
     fine_tuning: FineTuning = FineTuning()
     time_budget_s: float = 0.0
     """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The metadata of the adaptation and of its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,8 @@ class Publication:
     """When the commit became durable."""
     version: int = 0
     """Set if it is PUBLISHED."""
+    live: LiveThen | None = None
+    """Where `live` pointed once it was published; None if it was not, or was deleted since."""
     failure: Failure | None = None
     """Set if it is FAILED or CANCELLED."""
 
@@ -225,6 +231,19 @@ class AdaptationView:
     """The newest publications, oldest first."""
     metrics: Mapping[str, float]
     """How well the interim head learns the stream; empty if this server does not follow it."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """The result of a request to cancel an adaptation."""
+
+    adaptation: AdaptationView
+    """The adaptation after it."""
+    changed: bool
+    """Whether the request cancelled it; if not, it was over already."""
+    given_up: int = 0
+    """The number of its commits without an outcome, which the request gave up."""
 
 
 @dataclass(frozen=True, slots=True)

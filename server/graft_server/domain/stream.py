@@ -9,6 +9,7 @@ from datetime import datetime
 from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
+from graft_server.domain.model import LiveThen
 from graft_server.domain.report import Report
 
 # ---------------------------------------------------------------------------------------------- the writer's
@@ -108,6 +109,8 @@ class Published:
     version: int
     report: Report | None
     """None if the version has been deleted since."""
+    live: LiveThen | None = None
+    """Where `live` pointed then; None if the version has been deleted since."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from graft._data_files.corrections.writing import CONFIRMED, DELETE, VERSION, ta
 from graft._data_files.files import DataFile
 from graft._data_files.targets import target_of
 from graft._records.examples import Example, TextPair
-from graft._records.records import StoredExample
+from graft._records.stored_examples import StoredExample
 
 _DIGITS: Final = 1e-9
 """Weights and values that differ less, relatively, are the same: a spreadsheet writes fewer digits."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TextIO
 from graft._records.examples import TextPair
 from graft._records.label_cells import cell_of
 from graft._records.probable_errors import ProbableError
-from graft._records.records import StoredExample
+from graft._records.stored_examples import StoredExample
 
 CONFIRMED: Final = "confirmed"
 DELETE: Final = "delete"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header
 
 _BATCH: Final = 256
@@ -61,13 +62,22 @@ class ParquetTable:
 
     def rows(self) -> Iterator[Row | RowError]:
         """The rows."""
+        return (it.row for it in self._read(self._wanted) if it.row is not None)
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """The rows, with all of their cells."""
+        return self._read(None)
+
+    def _read(self, wanted: list[str] | None) -> Iterator[WholeRow]:
         number = 0
         try:
-            for batch in self._file.iter_batches(_BATCH, columns=self._wanted):
-                for values in batch.to_pylist():
+            for batch in self._file.iter_batches(_BATCH, columns=wanted):
+                columns = [it.to_pylist() for it in batch.columns]
+                names = batch.schema.names
+                for cells in zip(*columns, strict=True):
                     number += 1
-                    found = {key: self._value(key, it) for key, it in values.items()}
-                    yield Row(number, found, unit=self.unit)
+                    found = [self._value(key, it) for key, it in zip(names, cells, strict=True)]
+                    yield WholeRow(Row(number, dict(zip(names, found, strict=True)), unit=self.unit), found)
         except (self._error, OSError) as error:
             raise DataError(f"{self._name}, behind row {number}: damaged ({error})") from None
 

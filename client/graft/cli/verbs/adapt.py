@@ -12,7 +12,7 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
 from graft._records.label_forms import asked
-from graft._records.records import AdaptProgress, CheckResult
+from graft._records.told import AdaptProgress, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
 from graft.cli.data_options import DATA_FILES, add_data, columns_of

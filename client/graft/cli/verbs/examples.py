@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
-from graft._records.records import StoredExample
+from graft._records.stored_examples import StoredExample
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
 

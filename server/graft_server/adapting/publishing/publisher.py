@@ -27,7 +27,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
-from graft_server.domain.model import Version
+from graft_server.domain.model import HeldBack, Version
 from graft_server.domain.report import Renewal, Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
@@ -244,19 +244,35 @@ class Publisher:
         known = self.catalogue.snapshot.models.get(model)
         return known is not None and bool(known.versions)
 
-    def report(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if the version has been deleted."""
-        version = self._version(self.catalogue.snapshot, model, number)
+    def published(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if the version has been deleted."""
+        version = self.version(model, number)
         if version is None:
-            version = self._version(
-                self.catalogue.refresh(), model, number
-            )  # another server may have published it
-        return None if version is None else read_report(self.objects, version.manifest)[1]
+            # Another server may have published it.
+            version = self._version(self.catalogue.refresh(), model, number)
+        return None if version is None else (version, read_report(self.objects, version.manifest)[1])
 
-    def unerased(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if it has been deleted, or trained on what was erased since."""
+    def unerased(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if it has been deleted, or trained on what was erased since."""
         version = self._version(self.catalogue.refresh(), model, number)
-        return None if version is None or version.erased else read_report(self.objects, version.manifest)[1]
+        if version is None or version.erased:
+            return None
+        return version, read_report(self.objects, version.manifest)[1]
+
+    def committed(self, store: AdaptationStore, commit_id: str) -> tuple[Version, Report] | None:
+        """Returns the version that a commit became, by whatever server, and its report; None: none that is there."""
+        try:
+            version = self.catalogue.published(store.model, store.adaptation_id, commit_id)
+            return None if version is None else self.published(store.model, version.number)
+        except StoreError as error:
+            _log.error(
+                "whether %s of %s was published is not known: %s", commit_id, store.model, error.message
+            )
+            return None
+
+    def version(self, model: str, number: int) -> Version | None:
+        """Returns a version as this server knows it; None if it has been deleted."""
+        return self._version(self.catalogue.snapshot, model, number)
 
     @staticmethod
     def _version(snapshot: Snapshot, model: str, number: int) -> Version | None:
@@ -273,6 +289,8 @@ class Publisher:
                 commit_id=entered.name,
                 manifest=manifest,
                 summary=msgspec.to_builtins(summary_of(result.report)),
+                metadata=store.start.settings.metadata,
+                promote=store.start.settings.publish.promote,
                 born=store.start.born,
                 read_at=read_at,
                 renews=entered.renewal.version if entered.renewal else 0,
@@ -282,6 +300,8 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
+        elif version.held_back is not None:
+            _log.info("%s", _stayed(version, version.held_back))
         try:
             await self.on_published(version)
         except DomainError as error:
@@ -324,6 +344,16 @@ class Publisher:
             return None
         views = {view: array.tobytes() for view, array in features.items()}
         return LabelFeatures(tuple(ordered), views, trunk.name_scale)
+
+
+def _stayed(version: Version, held_back: HeldBack) -> str:
+    """Says of a version that it is not live, and why."""
+    if held_back.pinned is not None:
+        why = f"where it was pinned at {held_back.pinned:%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        why = "as its adaptation does not promote"
+    stays = f"live stays at version {held_back.live}" if held_back.live else "live points nowhere"
+    return f"model {version.model}: version {version.number} is published; {stays}, {why}"
 
 
 def _first_part(on_progress: OnProgress) -> OnProgress:

@@ -16,6 +16,7 @@ from graft_server.adapting.publishing.policy import already_published
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, Commit, Failure
 from graft_server.domain.errors import DomainError, DrainingError, FaultError, NewerError, StoreError
+from graft_server.domain.model import Version
 from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress, PublicationFailed, Published
 from graft_server.encoding.trunk import Trunk
@@ -29,8 +30,8 @@ CANCELLED = "ADAPTATION_CANCELLED"
 MODEL_DELETED = "MODEL_DELETED"
 """The reason where the adaptation was deleted with its model."""
 
-Result = tuple[int, Report] | DomainError
-"""A version's number and report, or why there is none."""
+Result = tuple[Version, Report] | DomainError
+"""A version and its report, or why there is none."""
 
 
 class PublicationQueue:
@@ -126,8 +127,10 @@ class PublicationQueue:
         outcome = self._store.outcomes[commit_id]
         if outcome.failure is not None:
             return PublicationFailed(commit_id, outcome.failure)
-        report = await asyncio.to_thread(self._publisher.report, self._store.model, outcome.version)
-        return Published(commit_id, self._store.model, outcome.version, report)
+        found = await asyncio.to_thread(self._publisher.published, self._store.model, outcome.version)
+        if found is None:
+            return Published(commit_id, self._store.model, outcome.version, None)
+        return _published(commit_id, *found)
 
     async def finish(self, commit_id: str, result: Result) -> None:
         """Stores a commit's outcome, and tells those who wait for it. One that has an outcome keeps it."""
@@ -137,7 +140,7 @@ class PublicationQueue:
             message = PublicationFailed(commit_id, Failure.of(result))
             version, failure = 0, message.failure
         else:
-            message = Published(commit_id, self._store.model, *result)
+            message = _published(commit_id, *result)
             version, failure = message.version, None
         try:
             outcome = await uncancelled(
@@ -191,24 +194,26 @@ class PublicationQueue:
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
         self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
 
-    async def _version(self, commit_id: str) -> tuple[int, Report]:
+    async def _version(self, commit_id: str) -> tuple[Version, Report]:
         if self._store.state is AdaptationState.CANCELLED:
             raise self._store.not_open()
         return await self._already_published(commit_id) or await self._train(commit_id)
 
-    async def _train(self, commit_id: str) -> tuple[int, Report]:
-        version, report = await self._publisher.publish(
+    async def _train(self, commit_id: str) -> tuple[Version, Report]:
+        return await self._publisher.publish(
             self._store, self._trunk, self._feature_writer, commit_id, self._on_progress
         )
-        return version.number, report
 
-    async def _already_published(self, commit_id: str) -> tuple[int, Report] | None:
+    async def _already_published(self, commit_id: str) -> tuple[Version, Report] | None:
         """What continuous publishing has made of the same changes, where it still stands: not made twice."""
         number = already_published(self._store, commit_id)
-        report = (
-            await asyncio.to_thread(self._publisher.unerased, self._store.model, number) if number else None
-        )
-        return None if report is None else (number, report)
+        if not number:
+            return None
+        return await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
+
+
+def _published(commit_id: str, version: Version, report: Report) -> Published:
+    return Published(commit_id, version.model, version.number, report, version.live_then)
 
 
 def next_run(queue: Sequence[str], commits: Mapping[str, Commit]) -> tuple[str, list[str]]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graft.v1 import adaptation_pb2 as pb
 from graft_server.domain import stream
-from graft_server.domain.adaptation import AdaptationState, AdaptationView, DamagedAdaptation, Publication
+from graft_server.domain.adaptation import (
+    AdaptationState,
+    AdaptationView,
+    Cancellation,
+    DamagedAdaptation,
+    Publication,
+)
 from graft_server.domain.examples import Rejection
+from graft_server.domain.model import LiveThen
 from graft_server.frontends.grpc.converters.enums import (
     ADAPTATION_STATES,
     PUBLICATION_STATES,
@@ -69,6 +78,14 @@ def adaptation(value: AdaptationView) -> pb.Adaptation:
         publications=[_publication(it) for it in value.publications],
         task=TASK_MESSAGES[value.task],
         metrics=value.metrics,
+        metadata=value.metadata,
+    )
+
+
+def cancelled(value: Cancellation) -> pb.CancelAdaptationResponse:
+    """The result of a cancellation."""
+    return pb.CancelAdaptationResponse(
+        adaptation=adaptation(value.adaptation), changed=value.changed, given_up=value.given_up
     )
 
 
@@ -86,7 +103,16 @@ def _publication(value: Publication) -> pb.Publication:
         version=value.version,
         status=None if value.failure is None else failure_status(value.failure),
         create_time=timestamp(value.created),
+        **_live(value.live),
     )
+
+
+def _live(then: LiveThen | None) -> dict[str, Any]:
+    """Returns the fields that say where `live` pointed once a version was published."""
+    if then is None:
+        return {}
+    pinned = None if then.pinned is None else timestamp(then.pinned)
+    return {"live_version": then.version, "live_pinned_time": pinned}
 
 
 def _started(value: stream.Started) -> pb.Started:
@@ -118,6 +144,7 @@ def _published(value: stream.Published) -> pb.Published:
         model=value.model,
         version=value.version,
         summary=None if value.report is None else report_message(value.report),
+        **_live(value.live),
     )
 
 
