@@ -27,6 +27,8 @@ class Listed:
     example: StoredExample
     error: ProbableError | None = None
     """What makes its label doubtful, where that is listed."""
+    delete: bool = False
+    """Whether it is marked to be deleted."""
 
 
 def written(listed: Iterable[Listed], file: TextIO, *, version: int, as_json: bool) -> int:
@@ -78,7 +80,7 @@ def _row(listed: Listed, version: int) -> dict[str, Any]:
         row[SUGGESTED] = error.suggested if isinstance(error.suggested, str) else list(error.suggested)
         row["probability"] = round(error.probability, 4)
         row["suggested_probability"] = round(error.suggested_probability, 4)
-    confirmed = {CONFIRMED: YES if example.confirmed else "", DELETE: ""}
+    confirmed = {CONFIRMED: YES if example.confirmed else "", DELETE: YES if listed.delete else ""}
     return row | confirmed | {"origin": example.origin, VERSION: version}
 
 

@@ -16,6 +16,7 @@ from graft.cli.verbs import (
     predict,
     promote,
     report,
+    review,
     versions,
     watch,
 )
@@ -28,6 +29,7 @@ VERBS: Final = (
     versions,
     backbones,
     report,
+    review,
     promote,
     examples,
     forget,

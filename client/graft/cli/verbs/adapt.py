@@ -15,6 +15,7 @@ from graft._records.label_forms import asked
 from graft._records.told import AdaptProgress, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
+from graft.cli.correcting.edited_list import adapt_by_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.following import FollowedLines
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
@@ -186,6 +187,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if args.follow:
         _follow(args, client, terminal)
         return
+    if is_edited_list(args, terminal):
+        _by_list(args, client, terminal)
+        return
     if args.check:
         _check(args, client, terminal)
         return
@@ -220,6 +224,18 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     else:
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
+
+
+def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+    """Sends what a person changed in a list of stored examples."""
+    base = client.version(args.model, args.base_version or None)
+    settings = _how_to_adapt(args)
+    # What the list is about is known of the version; the adaptation goes on from it.
+    left_out = ("task", "base_version", "adaptation_id", *(() if args.backbone else ("backbone",)))
+    settings = {name: value for name, value in settings.items() if name not in left_out}
+    if args.labels is None:
+        del settings["labels"]
+    adapt_by_list(args, client, terminal, settings, base)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
