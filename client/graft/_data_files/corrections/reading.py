@@ -12,7 +12,9 @@ from graft._data_files.corrections.writing import CONFIRMED, DELETE, VERSION, ta
 from graft._data_files.files import DataFile
 from graft._data_files.targets import target_of
 from graft._records.examples import Example, TextPair
+from graft._records.list_cells import list_of
 from graft._records.stored_examples import StoredExample
+from graft._records.targets import distribution_of
 
 _DIGITS: Final = 1e-9
 """Weights and values that differ less, relatively, are the same: a spreadsheet writes fewer digits."""
@@ -56,6 +58,10 @@ class Edit:
     """The fields of `Example` with their new values."""
     unconfirmed: bool = False
     """Whether the label is confirmed no more: the server would keep that where the same input comes again."""
+    corrects: bool = False
+    """Whether the target is another one."""
+    confirms: bool = False
+    """Whether the target is confirmed as it is."""
 
 
 @dataclass(slots=True)
@@ -84,6 +90,35 @@ class Found:
         """How many examples are changed in which way."""
         counts = {"corrected": self.corrected, "confirmed": self.confirmed, "deleted": len(self.deleted)}
         return counts | {"added": len(self.added), "changed otherwise": self.edited}
+
+    def add(self, edit: Edit) -> None:
+        """Takes in a change."""
+        self.edits.append(edit)
+        self.corrected += edit.corrects
+        self.confirmed += edit.confirms
+        self.edited += not (edit.corrects or edit.confirms)
+
+    def on_top_of(self, newest: Mapping[str, StoredExample]) -> None:
+        """Leaves out what somebody has changed in the same way since the list was written.
+
+        Args:
+            newest: The changed examples as they are, by id; those that are not there are deleted already.
+        """
+        kept = []
+        for edit in self.edits:
+            stored = newest.get(edit.id)
+            if stored is not None and all(
+                getattr(stored, name) == value for name, value in edit.fields.items()
+            ):
+                self.same += 1
+                self.corrected -= edit.corrects
+                self.confirmed -= edit.confirms
+                self.edited -= not (edit.corrects or edit.confirms)
+            else:
+                kept.append(edit)
+        self.edits = kept
+        self.same += sum(id_ not in newest for _, id_ in self.deleted)
+        self.deleted = [(line, id_) for line, id_ in self.deleted if id_ in newest]
 
     def said(self) -> str:
         """What is changed, in words; "" if nothing is."""
@@ -182,7 +217,8 @@ def _add(row: ListRow, found: Found) -> None:
 def _change(row: ListRow, stored: StoredExample, found: Found) -> None:
     if not row.target and stored.target is not None:
         raise row.refusal("there is no label; write one, or yes under delete to remove the example")
-    relabelled = not _same_target(row.target, stored)
+    given = _shares(row.target) if stored.distribution is not None else row.target
+    relabelled = not _same_target(given, stored)
     fields = {name: value for name, value in row.others.items() if not _same(value, getattr(stored, name))}
     # Whoever wrote another label looked at it.
     confirmed = relabelled or (stored.confirmed if row.confirmed is None else row.confirmed)
@@ -190,15 +226,27 @@ def _change(row: ListRow, stored: StoredExample, found: Found) -> None:
     if not relabelled and not fields and confirmed == stored.confirmed:
         found.same += 1
         return
-    found.corrected += relabelled
-    found.confirmed += confirmed and not stored.confirmed and not relabelled
-    found.edited += not relabelled and not (confirmed and not stored.confirmed)
-    fields |= {**(row.target if relabelled else {}), "confirmed": confirmed}
-    found.edits.append(Edit(row.line, row.id, fields, unconfirmed=stored.confirmed and not confirmed))
+    fields |= {**(given if relabelled else {}), "confirmed": confirmed}
+    found.add(
+        Edit(
+            row.line,
+            row.id,
+            fields,
+            unconfirmed=stored.confirmed and not confirmed,
+            corrects=relabelled,
+            confirms=confirmed and not stored.confirmed and not relabelled,
+        )
+    )
+
+
+def _shares(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A target whose cell holds probabilities, as those; a label may look like them where no example has any."""
+    found = list_of(given["label"]) if isinstance(given.get("label"), str) else None
+    return {"distribution": distribution_of(found)} if isinstance(found, dict) else given
 
 
 def _same_target(given: Mapping[str, Any], stored: StoredExample) -> bool:
-    """Whether a row has the stored target; of probabilities also if only the likeliest label is given."""
+    """Whether a row has the stored target."""
     (name, value), *_ = (*given.items(), ("label", None))
     if name == "labels":
         return stored.labels is not None and set(value) == set(stored.labels)

@@ -47,7 +47,7 @@ def written(listed: Iterable[Listed], file: TextIO, *, version: int, as_json: bo
     columns = _columns(rows)
     if as_json:
         for row in rows:
-            kept = {name: row[name] for name in columns if name in row}
+            kept = {name: row.get(name) for name in columns}
             file.write(json.dumps(kept, ensure_ascii=False) + "\n")
     else:
         writer = csv.writer(file, lineterminator="\r\n")
@@ -111,4 +111,4 @@ def _cell(value: Any) -> str:
         return cell_of(value)
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
-    return f"{value:.17g}" if isinstance(value, float) else str(value)
+    return str(value)

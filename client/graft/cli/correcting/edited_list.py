@@ -101,6 +101,10 @@ def _found(client: Client, base: Version, listed: list[ListRow], rows: RowsRead)
             take(row, known.get(row.id), found)
         except RowError as error:
             rows.refuse(error)
+    if number != base.version:
+        changed = [*(it.id for it in found.edits), *(id_ for _, id_ in found.deleted)]
+        newest = client.examples(base.model, version=base.version, ids=changed)
+        found.on_top_of({it.id: it for it in newest})
     return found, number
 
 

@@ -142,10 +142,8 @@ class Review:
             if decision.kind is Kind.CORRECT:
                 name = "label" if isinstance(decision.target, str) else "labels"
                 fields[name] = decision.target
-                found.corrected += 1
-            else:
-                found.confirmed += 1
-            found.edits.append(Edit(at + 1, item.example.id, fields))
+            kept = decision.kind is Kind.KEEP
+            found.add(Edit(at + 1, item.example.id, fields, corrects=not kept, confirms=kept))
         return found
 
     def _ask(self, at: int) -> int | Ending:
