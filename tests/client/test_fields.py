@@ -41,6 +41,7 @@ NAMES = {
     (graft.Report, "evaluation"): "evaluation.method",
     (graft.Report, "training_duration_s"): "training_duration",
     (graft.Progress, "eta_s"): "eta",
+    (graft.Progress, "elapsed_s"): "elapsed",
     (graft.Publication, "error"): "status",
     (graft.EvaluationResult, "rejected_count"): "total_rejected",
     (graft.EvaluationResult, "trained_on_count"): "total_trained_on",

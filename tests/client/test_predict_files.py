@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import gzip
 import io
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import graft
@@ -258,6 +261,69 @@ def test_formats_change_by_the_name(predict: Callable[..., int], tmp_path: Path)
         ["", ""],
         ['the "bill", twice', "bill"],
     ]
+
+
+def test_parquet_stays_parquet(predict: Callable[..., int], tmp_path: Path) -> None:
+    features = {"info": {"features": {"text": {"dtype": "string", "_type": "Value"}}}}
+    own = pa.schema(
+        [
+            pa.field("text", pa.string()),
+            pa.field("when", pa.timestamp("ns", "UTC")),
+            pa.field("kind", pa.dictionary(pa.int8(), pa.string())),
+            pa.field("content", pa.struct([("bytes", pa.binary()), ("n", pa.list_(pa.decimal128(9, 2)))])),
+        ],
+        metadata={"huggingface": json.dumps(features)},
+    )
+    rows = [
+        {
+            "text": None if at == 2 else f"the {'lock' if at % 3 else 'bill'} {at}",
+            "when": at * 1_000_000_007,
+            "kind": ("a", "b", None)[at % 3],
+            "content": {"bytes": b"\xff", "n": ["1.50"] if at % 2 else None},
+        }
+        for at in range(600)
+    ]
+    for row in rows:
+        numbers = row["content"]["n"]  # type: ignore[index, call-overload]
+        row["content"]["n"] = numbers and [decimal.Decimal(it) for it in numbers]  # type: ignore[index]
+    pq.write_table(pa.Table.from_pylist(rows, schema=own), tmp_path / "in.parquet")
+    assert predict(tmp_path / "in.parquet", "--output", tmp_path / "out.parquet") == 1
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.select(own.names).equals(pq.read_table(tmp_path / "in.parquet"))
+    assert found.schema.names == [*own.names, *ANSWERS]
+    labels = ["lock" if at % 3 else "bill" for at in range(600)]
+    assert [*enumerate(found["label"].to_pylist())] == [
+        (at, None if at == 2 else it) for at, it in enumerate(labels)
+    ]
+    assert found["error"].to_pylist()[2] == "column 'text': there is no text"
+    known = json.loads(found.schema.metadata[b"huggingface"])["info"]["features"]
+    assert [*known] == ["text", *ANSWERS]
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_other_files_become_parquet(predict: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,text,id,\n007,the lock,1,2\n008,the bill\n")
+    assert predict(tmp_path / "in.csv", "--output", tmp_path / "csv.parquet") == 1
+    found = pq.read_table(tmp_path / "csv.parquet")
+    assert found.schema.names == ["id", "text", "id_2", "column_4", *ANSWERS]
+    assert found["id"].to_pylist() == ["007", "008"]
+    assert found["label"].to_pylist() == ["lock", None]
+    assert [str(it) for it in found.schema.types[4:]] == [
+        *("string", "double", "bool", "bool", "double", "string")
+    ]
+    lines = ['{"text": "the lock", "n": 1, "x": 1, "b": true, "d": {"a": 1}, "m": 1}', "{}"]
+    lines.append('{"text": "the bill", "n": 9007199254740993, "x": 0.5, "b": null, "m": "two", "late": [1]}')
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    assert predict(tmp_path / "in.jsonl", "--output", tmp_path / "json.parquet") == 1
+    found = pq.read_table(tmp_path / "json.parquet")
+    assert found.select(["n", "x", "b", "d", "m", "late"]).to_pydict() == {
+        "n": [1, None, 9007199254740993],
+        "x": [1.0, None, 0.5],
+        "b": [True, None, None],
+        "d": ['{"a": 1}', None, None],
+        "m": ["1", None, "two"],
+        "late": [None, None, "[1]"],
+    }
 
 
 def test_missing_files_are_rows_with_errors(predict: Callable[..., int], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import graft
 from graft._client.bundle import BundleWriter
 from graft._client.exporting import Export
 from graft._client.operations import Selector
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
+from graft._streams.limits import Limits
 from graft._streams.predict import PredictExchange
 from graft._streams.watch import WatchCursor
 from graft._transport.progress_timeout import Cursor, ProgressTimeout, keep_alive_s

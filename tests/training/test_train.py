@@ -119,7 +119,12 @@ def test_a_version_reads_back_whole(teach):
     assert read_part(teach.objects, ref, manifest, "head.onnx") == to_onnx(head)
     assert read_part(teach.objects, ref, manifest, "report.json") == stamped(result.report)
     fractions = [it.fraction for it in stages]
-    assert list(dict.fromkeys(it.stage for it in stages)) == ["reading", "selecting", "publishing"]
+    assert list(dict.fromkeys(it.stage for it in stages)) == [
+        *("reading", "checking", "selecting", "fitting", "measuring", "publishing"),
+    ]
+    tried = [it for it in stages if it.stage == "selecting"]
+    assert {it.unit for it in tried} == {"candidates"}
+    assert tried[-1].done == tried[-1].total > 5
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
 

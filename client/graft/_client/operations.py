@@ -34,7 +34,7 @@ from graft._records.records import (
 from graft._records.shapes import several_inputs
 from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
 from graft._records.targets import is_missing
-from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
+from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
 T = TypeVar("T")

@@ -27,8 +27,9 @@ from graft._records.examples import LabelsLike, example_messages
 from graft._records.predictions import Prediction
 from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_sync import SyncAdapt
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import Content
@@ -158,6 +158,11 @@ class DataFile:
             DataError: The file is not in its format.
         """
         return self._unpacked(self._rows.whole_rows())
+
+    @property
+    def parquet(self) -> Any:
+        """The `pyarrow.parquet.ParquetFile`, if it is one."""
+        return self._rows.file if isinstance(self._rows, ParquetTable) else None
 
     def _opened(self, reading: Reading, columns: Columns | None) -> Table | JsonRows | Sheet | ParquetTable:
         content = self._content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from graft._records.examples import Label
 from graft._records.fields import enum_text, seconds_of, time_of
@@ -160,6 +160,8 @@ class Adaptation:
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What `adapt` was given as metadata."""
+    error: GraftError | None = None
+    """Why it cannot be used, if an object of it is damaged; the other fields are then as far as known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,19 @@ class Progress:
     metrics: Mapping[str, float]
     """Figures so far, by name."""
     eta_s: float | None
-    """How long the rest will take, in seconds, if known."""
+    """How long the rest will take, in seconds; None where that is not known yet."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float | None = None
+    """How long the server has worked on the commit, or taken in the stream, in seconds; None where it does not say."""
+
+
+NOTHING_TOLD: Final = Progress("", "", 0.0, {}, None)
+"""Before a server has told anything."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -268,6 +282,7 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
         metadata=dict(sorted(message.metadata.items())),
+        error=from_status(message.error) if message.HasField("error") else None,
     )
 
 
@@ -286,6 +301,10 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
         fraction=message.fraction,
         metrics=dict(message.metrics),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
+        done=message.done,
+        total=message.total,
+        unit=message.unit,
+        elapsed_s=seconds_of(message.elapsed) if message.HasField("elapsed") else None,
     )
 
 

@@ -75,6 +75,16 @@ class AdaptProgress:
     """Why there is no connection now, while the client tries a new one."""
     first_sequence: int = 0
     """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
+    done: int = 0
+    """How much of the stage is done, in units; of "streaming", how many examples are encoded."""
+    total: int = 0
+    """How much there is to do in the stage, as far as that is known; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float = 0.0
+    """How long this call has been going on, in seconds."""
+    commit_id: str = ""
+    """The commit, once it is durable: from then on it is carried out whether or not this call goes on."""
 
 
 @dataclass(frozen=True, slots=True)

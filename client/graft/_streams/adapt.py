@@ -17,44 +17,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records.records import Progress, live_of, progress_of, rejection_of
+from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
 from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
+from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
 from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
-MIB: Final = 1024 * 1024
-BATCH_EXAMPLES: Final = 256
-BATCH_BYTES: Final = MIB
-BATCH_WAIT_S: Final = 0.05
-"""How long an example waits for others to travel with."""
-SILENCE_S: Final = 60.0
-"""Servers send something every 20 s: when three in a row are missing, nobody is there."""
 _LONGEST_LOOK_S: Final = 5.0
 _SHORTEST_LOOK_S: Final = 0.05
 _MAX_REJECTIONS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of memory and of waiting."""
-
-    window_examples: int = 8192
-    """Examples held until they are acknowledged; more wait."""
-    window_bytes: int = 16 * MIB
-    """The same in bytes; a single larger example is let through alone."""
-    connect_timeout_s: float = 20.0
-    """How long a first answer of the server is waited for."""
-    resume_timeout_s: float = 300.0
-    """How long the server may owe an acknowledgement, over any number of calls."""
-    silence_s: float = SILENCE_S
-    """How long a call may be without any message before another one is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +106,8 @@ class AdaptExchange:
         self._unpublished = False
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
-        self._stream_metrics: Mapping[str, float] = {}
+        self._stream_progress = NOTHING_TOLD
+        self._began = clock()
         self._server_progress: Progress | None = None
         self._trouble: GraftError | None = None
 
@@ -323,6 +302,7 @@ class AdaptExchange:
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
         server = self._server_progress
+        told = server or self._stream_progress
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,
             stage=self._stage(),
@@ -330,12 +310,17 @@ class AdaptExchange:
             acknowledged=self._durable - self._first,
             rejected=self._rejected_count,
             fraction=1.0 if self.result else server.fraction if server else 0.0,
-            metrics={**self._stream_metrics, **(server.metrics if server else {})},
+            metrics={**self._stream_progress.metrics, **(server.metrics if server else {})},
             version=self._version,
-            eta_s=server.eta_s if server else None,
+            eta_s=told.eta_s,
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
             first_sequence=self._first,
+            done=told.done,
+            total=told.total,
+            unit=told.unit,
+            elapsed_s=self._clock() - self._began,
+            commit_id=self._commit_id if self._committed else "",
         )
 
     @property
@@ -415,7 +400,7 @@ class AdaptExchange:
         elif progress.commit_id:
             self._server_progress = progress_of(progress)
         elif progress.stage:
-            self._stream_metrics = dict(progress.metrics)
+            self._stream_progress = progress_of(progress)
 
     def _receive_published(self, published: adaptation_pb2.Published) -> None:
         self._outcomes.append(outcome_of(published))

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from graft._records.examples import label_messages
 from graft._records.metadata import metadata_message
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions
 from graft._transport.progress_timeout import keep_alive_s
 from graft.v1 import adaptation_pb2, types_pb2

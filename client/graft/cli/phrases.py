@@ -206,6 +206,21 @@ def remarks(prediction: Prediction) -> str:
     return ", ".join(remarks)
 
 
+def versions(numbers: Sequence[int]) -> str:
+    """Versions by their numbers."""
+    *others, last = map(str, numbers)
+    return f"versions {', '.join(others)} and {last}" if others else f"version {last}"
+
+
+def moment(time_: dt.datetime | None) -> str:
+    """A time to the minute, without the year where that is the present one; empty where it is unknown."""
+    if time_ is None:
+        return ""
+    here = time_.astimezone()
+    present = here.year == dt.datetime.now(tz=here.tzinfo).year
+    return here.strftime("%m-%d %H:%M" if present else "%Y-%m-%d %H:%M")
+
+
 def time(time_: dt.datetime | None) -> str:
     """A time, where the command runs; empty where it is unknown."""
     return time_.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time_ else ""

@@ -49,7 +49,10 @@ _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
 }
 _REMEDY_BY_REASON: Final = {
     "START_MISMATCH": "repeat the settings of the first call, or leave --adaptation-id away",
-    "ADAPTATION_NOT_FOUND": "'graft adapt' prints the adaptation's id when it starts",
+    "ADAPTATION_NOT_FOUND": "'graft adaptations MODEL' lists them",
+    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases, 'graft versions MODEL' the versions",
+    "ALIAS_REQUIRED": "'graft promote MODEL VERSION' moves live, 'graft delete MODEL' deletes the model",
+    "VERSION_IN_USE": "'graft promote MODEL VERSION' moves live, 'graft alias MODEL NAME --remove' removes others",
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
@@ -86,7 +89,7 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     try:
         with Client(args.server, timeout=args.timeout, connect_timeout=_CONNECT_TIMEOUT_S) as client:
             interrupts.cancels(client.close)
-            args.run(args, client, terminal)
+            return args.run(args, client, terminal) or 0
     except KeyboardInterrupt:
         return _interrupted(terminal)
     except BrokenPipeError:
@@ -97,7 +100,6 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         if isinstance(error, GraftError | DataError | OSError | ValueError):
             return _fail(error, args, terminal)
         raise
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

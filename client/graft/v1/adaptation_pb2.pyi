@@ -707,7 +707,9 @@ Global___PublicationFailed: _TypeAlias = PublicationFailed  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Progress says what is being done: with a commit, or (commit_id is empty) with the stream of examples."""
+    """Progress says what is being done: with a commit, or (commit_id is empty) with the stream of examples. While a
+    commit is carried out, one is sent each second at least.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -736,23 +738,49 @@ class Progress(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit that is being worked on; empty for the stream, and in a keep-alive, which has no stage either."""
     stage: _builtins.str
-    """What is being done, for example "streaming", "encoding", "selecting" or "publishing"."""
+    """What is being done. Of a stream: "streaming"; before it is answered, for example "loading the backbone minilm".
+    Of a commit, in this order: "waiting" for a worker, "encoding" examples that have no features yet, "reading",
+    "selecting" a head, "fitting" it, "measuring" it for the report, "comparing" a reduced precision with float32,
+    "tuning" the backbone (first "loading", "caching"; afterwards "encoding", "selecting"), "publishing". Others
+    may come: show them as they are.
+    """
     fraction: _builtins.float
-    """How much of the commit's work is done, 0 to 1."""
+    """How much of the commit's work is done, 0 to 1, in shares of the time that it takes. It does not fall while the
+    commit is carried out.
+    """
+    done: _builtins.int
+    """How much of the stage is done, counted in units: with total 0, nothing is counted."""
+    total: _builtins.int
+    """How much there is to do in the stage; it may change, as where a search ends early. Of a stream: how many examples
+    are stored so far, of which `done` are encoded.
+    """
+    unit: _builtins.str
+    """What is counted, in the plural: "examples", "candidates", "fits", "parts" or "steps"."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Figures so far by name, for example {"examples": 616}. Of a stream: "examples" that were learned, "classes"
         that have some, and "prequential_accuracy": the share of examples whose label the interim head predicted
         before it learned them, with newer ones counting more (about the last 200 count);
-        "prequential_accuracy_total" is the same over all of them.
+        "prequential_accuracy_total" is the same over all of them. Of a tuning: "epoch", "epochs", "train_loss",
+        "held_out_log_loss" and "held_out_accuracy".
         """
 
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """How long the rest will take; unset where it is not known."""
+        """How long the rest of the commit will take, by what its work has taken so far; unset where that is not known, as
+        at the beginning.
+        """
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long the commit has been worked on by this server, or the stream been open; unset in a keep-alive."""
 
     def __init__(
         self,
@@ -762,10 +790,14 @@ class Progress(_message.Message):
         fraction: _builtins.float = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         eta: _duration_pb2.Duration | None = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "eta", b"eta", "fraction", b"fraction", "metrics", b"metrics", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "done", b"done", "elapsed", b"elapsed", "eta", b"eta", "fraction", b"fraction", "metrics", b"metrics", "stage", b"stage", "total", b"total", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

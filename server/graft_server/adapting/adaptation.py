@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import MOST_UNREAD, Outbox
@@ -14,11 +15,12 @@ from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.adapting.telling import Telling
 from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
 from graft_server.domain.names import shown
-from graft_server.domain.stream import Committed, Progress, PublicationFailed, Published, Reconnect
+from graft_server.domain.stream import Committed, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake
 from graft_server.sharing.refreshing import Refreshing
@@ -67,13 +69,15 @@ class Adaptation:
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
         self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
+        self._telling = Telling(self._open_sessions, self._feature_writer, lambda: self.interim.metrics)
+        self._feature_writer.watch(self._telling.of_encoding)
         self._admit = admit
         self._publications = PublicationQueue(
             store,
             trunk,
             publisher,
             self._feature_writer,
-            on_progress=self._progress,
+            on_progress=self._telling.of_commit,
             on_outcome=self._settled,
             on_free=self._freed,
         )
@@ -89,7 +93,6 @@ class Adaptation:
         self._expected = 0
         self._leaving: dict[str, asyncio.Task[None]] = {}
         """The ends of calls that made way, by writer."""
-        self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._compacting: asyncio.Task[None] | None = None
         self._work = Work.GOING_ON
@@ -118,7 +121,7 @@ class Adaptation:
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
-        used = self._sessions or self._expected or self._watchers or self._joining.locked()
+        used = self._sessions or self._expected or self._telling.watched or self._joining.locked()
         busy = self._publications.busy or self._chores or self._feature_writer.busy or self.interim.busy
         waits = self._continuous.pending or self._compacting
         return not (used or busy or self.interim.wanted or waits)
@@ -223,7 +226,8 @@ class Adaptation:
     async def _make(
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
-        if commit_id not in self.store.commits:
+        new = commit_id not in self.store.commits
+        if new:
             self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
@@ -235,6 +239,8 @@ class Adaptation:
             # The caller may leave meanwhile: what became durable is carried out all the same.
             await asyncio.wait({making})
             if commit_id in self.store.commits:
+                if new:
+                    announcing.accepted(self.store, commit_id)
                 self._enqueue(commit_id)
                 self._notify()
 
@@ -273,6 +279,8 @@ class Adaptation:
                 return False, 0
             await asyncio.to_thread(self.store.cancel)
         unfinished = self._unfinished()
+        if changed:
+            announcing.cancelled(self.store, len(unfinished))
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:
@@ -303,6 +311,7 @@ class Adaptation:
             await self._continuous.close()
             await self._publications.stop()
             await self._feature_writer.close()
+            self._telling.close()
             await self.interim.close()
             await self._compacted()
             if reason is Reason.CANCELLED:
@@ -363,15 +372,9 @@ class Adaptation:
             await self._publications.stop()
             self.resume()
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[Watcher]:
+    def watched(self) -> AbstractAsyncContextManager[Watcher]:
         """Gives a watcher, for as long as the block runs."""
-        watcher = Watcher()
-        self._watchers.add(watcher)
-        try:
-            yield watcher
-        finally:
-            self._watchers.discard(watcher)
+        return self._telling.watching()
 
     def note(self, segment: Segment) -> None:
         """Notes a segment that became durable, and records its rejections for watchers."""
@@ -449,20 +452,10 @@ class Adaptation:
 
     def _learned(self) -> None:
         """Tells of how the stream is being learned."""
-        progress = Progress(stage="streaming", metrics=self.interim.metrics)
-        for session in self._sessions.values():
-            session.tell(progress)
-        for watcher in self._watchers:
-            watcher.progress = watcher.progress or progress
-        self._notify()
+        self._telling.of_stream()
 
-    def _progress(self, progress: Progress) -> None:
-        for session in self._sessions.values():
-            session.outbox.put(progress)
-        for watcher in self._watchers:
-            watcher.progress = progress
-        self._notify()
+    def _open_sessions(self) -> list[Session]:
+        return list(self._sessions.values())
 
     def _notify(self) -> None:
-        for watcher in self._watchers:
-            watcher.changed.set()
+        self._telling.wake()

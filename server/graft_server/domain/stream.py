@@ -128,9 +128,18 @@ class Progress:
     commit_id: str = ""
     stage: str = ""
     fraction: float = 0.0
+    """How much of the commit's work is done, 0 to 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     eta_s: float | None = None
-    """The time that the rest will take; None if unknown."""
+    """The time that the rest will take, in seconds; None if unknown."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0: nothing is counted."""
+    unit: str = ""
+    """What is counted, in the plural; "": nothing is."""
+    elapsed_s: float | None = None
+    """How long the commit is being worked on, or the stream open, in seconds; None: that is not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import ENDINGS as TABLES
@@ -106,6 +106,11 @@ class AskedFile:
     def done(self) -> float:
         """Which share of the file has been read, 0 to 1; 0 if that is unknown."""
         return self._data.position / self._data.size if self._data.size else 0.0
+
+    @property
+    def parquet(self) -> Any:
+        """The `pyarrow.parquet.ParquetFile`, if it is one."""
+        return self._data.parquet
 
     def rows(self) -> Iterator[AskedRow]:
         """The rows, as they are read.

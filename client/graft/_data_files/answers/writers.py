@@ -230,15 +230,15 @@ class JsonWriter:
         answers = dict(zip(self._layout.answers, values, strict=True))
         if self._layout.form.names:
             cells = dict(zip(self._layout.names, self._layout.cells(whole), strict=True))
-            return _json_text(cells | answers)
+            return json_text(cells | answers)
         if not isinstance(whole.row, Row):
-            return _json_text({UNREAD: whole.text} | answers)
+            return json_text({UNREAD: whole.text} | answers)
         taken = [it for it in answers if it in whole.row.values]
         for name in taken:  # the rows of a stream whose names come late
             answers[f"predicted_{name}"] = answers.pop(name)
         body = one_line(whole.text)[:-1].rstrip()
         comma = "" if body == "{" else ", "
-        return f"{body}{comma}{_json_text(answers)[1:]}"
+        return f"{body}{comma}{json_text(answers)[1:]}"
 
 
 def one_line(text: str) -> str:
@@ -246,7 +246,8 @@ def one_line(text: str) -> str:
     return _BREAKS.sub(" ", text.strip())
 
 
-def _json_text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value in JSON, on one line; with escapes where it holds half a character."""
     text = json.dumps(value, ensure_ascii=False, default=_json_value)
     try:
         text.encode()

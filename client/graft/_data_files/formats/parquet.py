@@ -22,6 +22,7 @@ class ParquetTable:
     Attributes:
         header: The columns.
         unit: What rows are counted in.
+        file: The `pyarrow.parquet.ParquetFile`.
     """
 
     unit = "row"
@@ -43,10 +44,10 @@ class ParquetTable:
         self._name = name
         self._error: type[Exception] = pa.ArrowException
         try:
-            self._file = pq.ParquetFile(file)
+            self.file = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{name}: not a whole Parquet file ({error})") from None
-        schema = self._file.schema_arrow
+        schema = self.file.schema_arrow
         self._classes = _class_names(schema.metadata or {})
         self.header = Header(tuple(schema.names))
         self._wanted: list[str] | None = None
@@ -71,7 +72,7 @@ class ParquetTable:
     def _read(self, wanted: list[str] | None) -> Iterator[WholeRow]:
         number = 0
         try:
-            for batch in self._file.iter_batches(_BATCH, columns=wanted):
+            for batch in self.file.iter_batches(_BATCH, columns=wanted):
                 columns = [it.to_pylist() for it in batch.columns]
                 names = batch.schema.names
                 for cells in zip(*columns, strict=True):

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from graft._client.sync import Client
 from graft._data_files.answers.asked import AskedFolder, AskedRow, Source
 from graft._data_files.answers.columns import AnswerColumns
+from graft._data_files.answers.parquet import parquet_of
 from graft._data_files.answers.unfinished import Straight, Unfinished
 from graft._data_files.answers.writers import AnswerWriter, Layout
 from graft._data_files.columns import DataError
@@ -86,17 +88,11 @@ def _part(args: argparse.Namespace, terminal: Terminal, output: Output, path: st
     """
     if output.path is None:
         return Straight(sys.stdout.buffer)
-    if output.path.is_dir():
-        raise DataError(f"{output.path} is a folder; give --output the name of a file")
-    if not output.path.absolute().parent.is_dir():
-        raise DataError(f"{output.path}: there is no folder {output.path.parent}; make it first")
-    if output.path.exists():
-        if not output.path.is_file():
-            return Straight(output.path.open("wb"))
-        if path != "-" and output.path.samefile(path):
-            raise DataError(f"{output.path} is the input, too; give --output another name")
-        if not args.overwrite:
-            _ask(terminal, f"{output.path} is there already", "Replace it?", "--overwrite replaces it")
+    if output.path.exists() and not (output.path.is_file() or output.path.is_dir()):
+        if output.output_format == "parquet":
+            raise DataError(f"{output.path} is no file; Parquet is written into files only")
+        return Straight(output.path.open("wb"))
+    _require_writable(args, terminal, output.path, path)
     part = Unfinished(output.path)
     if args.restart:
         part.drop()
@@ -105,6 +101,19 @@ def _part(args: argparse.Namespace, terminal: Terminal, output: Output, path: st
             f"{part.path} is there, and nothing says what it is a part of; move it away, or say --restart"
         )
     return part
+
+
+def _require_writable(args: argparse.Namespace, terminal: Terminal, output: Path, path: str) -> None:
+    """Raises DataError where there can be no such file, or one that nobody allows to be replaced."""
+    if output.is_dir():
+        raise DataError(f"{output} is a folder; give --output the name of a file")
+    if not output.absolute().parent.is_dir():
+        raise DataError(f"{output}: there is no folder {output.parent}; make it first")
+    if output.exists():
+        if path != "-" and output.samefile(path):
+            raise DataError(f"{output} is the input, too; give --output another name")
+        if not args.overwrite:
+            _ask(terminal, f"{output} is there already", "Replace it?", "--overwrite replaces it")
 
 
 def _ask(terminal: Terminal, found: str, question: str, remedy: str) -> None:
@@ -211,10 +220,16 @@ class FileRun:
         writer.end()
         out.flush()
         if isinstance(part, Unfinished):
-            part.finish(packed(part.path, self.output.packed) if self.output.packed else None)
+            part.finish(self._made_of(part.path))
         else:
             part.finish()
         return answering
+
+    def _made_of(self, part: Path) -> Path | None:
+        """The file that is made of the part; None where the part is it."""
+        if self.output.output_format == "parquet":
+            return parquet_of(part, self.layout, self.columns, getattr(self.data, "parquet", None))
+        return packed(part, self.output.packed) if self.output.packed else None
 
     def _writing(self, part: Unfinished | Straight, writer: AnswerWriter, bar: CountBar) -> Write:
         """Writes a row, notes that, and shows how far it is."""

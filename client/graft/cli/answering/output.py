@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from graft._data_files.answers.parquet import NotedRows
 from graft._data_files.answers.writers import AnswerWriter, JsonWriter, Layout, TableWriter
 from graft._data_files.columns import DataError
 from graft._data_files.content import ENDINGS
+from graft._data_files.formats.parquet_writing import require_parquet
 from graft._data_files.formats.whole import FileForm
 
 FORMATS: Final = ("csv", "tsv", "jsonl", "json", "parquet")
@@ -58,6 +60,10 @@ def output_of(name: str | None, asked: str, form: FileForm) -> Output:
         known = form.data_format if form.data_format in FORMATS else "csv"
     if known == "parquet" and path is None:
         known = "jsonl"
+    if known == "parquet":
+        require_parquet(str(path))
+        if packed:
+            raise DataError(f"{path}: Parquet files are compressed by themselves; leave {packed} away")
     return Output(path, known, packed)
 
 
@@ -93,6 +99,8 @@ def writer_to(out: BinaryIO, output: Output, layout: Layout, *, begun: bool) -> 
         layout: The columns.
         begun: Whether rows were written already.
     """
+    if output.output_format == "parquet":
+        return NotedRows(out, layout)
     if output.output_format in ("csv", "tsv"):
         return TableWriter(out, layout, output.output_format)
     return JsonWriter(out, layout, listed=output.output_format == "json", begun=begun)

@@ -7,11 +7,16 @@ from typing import Final
 
 from graft.cli.verbs import (
     adapt,
+    adaptations,
+    alias,
     backbones,
+    cancel,
+    delete,
     evaluate,
     examples,
     export,
     forget,
+    metadata,
     models,
     predict,
     promote,
@@ -31,9 +36,14 @@ VERBS: Final = (
     report,
     review,
     promote,
+    alias,
+    metadata,
+    delete,
+    adaptations,
+    cancel,
+    watch,
     examples,
     forget,
     export,
-    watch,
 )
 """In the order of `graft --help`."""

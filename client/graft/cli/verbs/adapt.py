@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,12 +13,13 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
 from graft._records.label_forms import asked
-from graft._records.told import AdaptProgress, CheckResult
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
-from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
+from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.correcting.edited_list import adapt_by_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.following import FollowedLines
+from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import say_refusals, with_refused
 from graft.cli.reports import quoted, show_report
@@ -161,6 +163,21 @@ def add(verbs: Verbs) -> None:
         metavar="SECONDS",
         help="have the server publish what is new after so long; default: only at the end",
     )
+    settings.add_argument(
+        "--no-promote",
+        action="store_true",
+        help="publish without making the version live: it is asked for by its number until 'graft promote' moves live; "
+        "default: a version goes live as it is published, unless live is pinned",
+    )
+    settings.add_argument(
+        "--metadata",
+        action="append",
+        type=pair,
+        default=[],
+        metavar="KEY=VALUE",
+        help="a pair to find again with the adaptation and its versions, for example source=train.csv; may be "
+        "repeated; default: none",
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--check",
@@ -216,7 +233,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             data.examples(bar.reading, rows),
             **{**_how_to_adapt(args), "task": data.task},
             on_progress=bar.show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
     if args.json:
@@ -224,6 +241,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     else:
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    _say_live(terminal, result)
 
 
 def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
@@ -260,14 +278,21 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
             close=False,
             append=True,
             on_progress=show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
     if args.json:
         terminal.json(with_refused(result, rows))
     else:
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _say_live(terminal: Terminal, result: AdaptResult) -> None:
+    """Says that the version is not live, if it is not."""
+    if why := not_live(result.model, result):
+        terminal.remark(why)
 
 
 def _require_followable(args: argparse.Namespace) -> None:
@@ -343,6 +368,8 @@ def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "publish_every": args.publish_every,
         "publish_seconds": args.publish_seconds,
+        "promote": not args.no_promote,
+        "metadata": dict(args.metadata),
         "fine_tuning": _fine_tuning(args),
         "time_budget": args.time_budget,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
-from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
+from graft_server.adapting.publishing.fine_tuning import Tuner, parts_of, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
+from graft_server.adapting.publishing.pace import Pace, Part, Speeds
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
 from graft_server.domain.caller import behind
@@ -27,7 +30,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
-from graft_server.domain.model import HeldBack, Version
+from graft_server.domain.model import Version
 from graft_server.domain.report import Renewal, Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
@@ -41,15 +44,15 @@ from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
 from graft_server.store.objects.objects import OBJECT_MISSING, Objects
-from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training
+from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training, usual_training_s
 
 _log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Made)
 OnProgress = Callable[[Progress], None]
 
-_ENCODED, _TRAINED = 0.3, 0.95
-"""How much of a commit's work is done when the features are complete, and when the head is chosen."""
+_ENCODING, _TRAINING = "encoding", "training"
+"""Parts of a commit's work; a tuning has further ones."""
 
 
 def renewed_name(commit_id: str, encoder_id: str) -> str:
@@ -69,11 +72,14 @@ class _Entered:
     name: str
     renewal: Renewal | None
     """Why it is carried out once more; None: it is the first time."""
+    began: float = 0.0
+    """When this server began, by the monotonic clock."""
 
     @classmethod
     def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
         """Returns it for a commit that is carried out on a backbone."""
-        return cls(commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id), renewal)
+        name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
+        return cls(name, renewal, time.monotonic())
 
     def part(self, method: Method) -> _Entered:
         """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
@@ -96,6 +102,8 @@ class Publisher:
     """Where what callers ask for is read from the store."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
+    speeds: Speeds = field(default_factory=Speeds)
+    """What commits took so far."""
 
     async def publish(
         self,
@@ -115,6 +123,20 @@ class Publisher:
         Raises:
             DomainError: It cannot be published, and why.
         """
+        pace = Pace(commit_id, on_progress)
+        async with pace.running():
+            return await self._published(store, trunk, feature_writer, commit_id, pace=pace, renewal=renewal)
+
+    async def _published(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        feature_writer: FeatureWriter,
+        commit_id: str,
+        *,
+        pace: Pace,
+        renewal: Renewal | None,
+    ) -> tuple[Version, Report]:
         lost: set[str] = set()
         while True:
             snapshot = await asyncio.to_thread(self.catalogue.refresh)
@@ -131,10 +153,10 @@ class Publisher:
                     commit_id,
                     read_at=read_at,
                     folder=folder,
-                    on_progress=on_progress,
+                    pace=pace,
                     entered=entered,
                 )
-                on_progress(Progress(commit_id, "publishing", _TRAINED))
+                pace.stage("publishing")
                 version = await uncancelled(self._enter(store, entered, result, read_at))
             except DrainingError:
                 raise  # the next server goes on from what a tuning left
@@ -183,18 +205,28 @@ class Publisher:
         *,
         read_at: int,
         folder: str,
-        on_progress: OnProgress,
+        pace: Pace,
         entered: _Entered,
     ) -> Made:
         """Has a worker write a version's parts, and returns what it says of them."""
         plan = plan_of(store.start.settings, trunk.backbone)
-        told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
-        feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
-        await self._complete_features(feature_writers, commit_id, told)
-        label_features = await self._label_features([*earlier, store], trunk)
+        lineage = [*earlier, store]
+        feature_writers = [*(FeatureWriter(it, trunk) for it in earlier), feature_writer]
+        examples = [sum(source.watermarks.values()) for source in sources]
+        names = await self._names(lineage)
         settings = store.start.settings
+        usual_s = usual_training_s(sum(examples), len(names))
+        pace.plan(
+            {
+                _ENCODING: Part(self.speeds.encoding_s(trunk.encoder_id, sum(examples)), even=True),
+                _TRAINING: Part(self.speeds.training_s(usual_s)),
+                **parts_of(plan),
+            }
+        )
+        await self._complete_features(feature_writers, examples, trunk.encoder_id, pace)
+        label_features = await self._label_features(lineage, names, trunk)
         payload = Training(
             task=settings.task,
             labels=settings.labels,
@@ -213,8 +245,11 @@ class Publisher:
             renewal=entered.renewal,
         )
         result = await trunk.run(
-            self.jobs, TRAIN.job(payload, store.model), lambda report: told(_progress(commit_id, report))
+            self.jobs,
+            TRAIN.job(payload, store.model),
+            lambda it: pace.told(_TRAINING, it.fraction, _progress(it)),
         )
+        self.speeds.trained(usual_s, result.report.training_duration_s)
         if plan is None:
             return result
 
@@ -235,7 +270,7 @@ class Publisher:
             folder=folder,
             plan=plan,
             frozen=result,
-            on_progress=on_progress,
+            pace=pace,
             on_better=enter_tuned,
         )
 
@@ -300,8 +335,9 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
-        elif version.held_back is not None:
-            _log.info("%s", _stayed(version, version.held_back))
+        else:
+            preliminary = entered.renewal is None and "/" in entered.name
+            announcing.published(version, result.report, began=entered.began, preliminary=preliminary)
         try:
             await self.on_published(version)
         except DomainError as error:
@@ -312,14 +348,23 @@ class Publisher:
         return version
 
     async def _complete_features(
-        self, feature_writers: Sequence[FeatureWriter], commit_id: str, on_progress: OnProgress
+        self, feature_writers: Sequence[FeatureWriter], examples: Sequence[int], encoder_id: str, pace: Pace
     ) -> None:
-        def report(done: int, of: int) -> None:
-            on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
+        """Completes the features of a lineage, oldest first; `examples` says how many changes each has."""
+        total, began = sum(examples), time.monotonic()
+        missing: list[int] = []
 
-        on_progress(Progress(commit_id, "encoding"))
-        for feature_writer in feature_writers:
-            await feature_writer.complete(report)
+        def tell(left: int) -> None:
+            missing.append(left)
+            done = total - left
+            counted = Progress(stage="encoding", done=done, total=total, unit="examples")
+            pace.told(_ENCODING, done / max(total, 1), counted)
+
+        for place, feature_writer in enumerate(feature_writers):
+            own, others = examples[place], sum(examples[place + 1 :])
+            await feature_writer.complete(lambda left, own=own, others=others: tell(others + min(left, own)))  # type: ignore[misc]
+            tell(others)
+        self.speeds.encoded(encoder_id, missing[0], time.monotonic() - began)
 
     async def earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
         """The adaptations whose examples are trained on too."""
@@ -328,39 +373,36 @@ class Publisher:
             for source in store.start.lineage
         ]
 
-    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> LabelFeatures | None:
-        """What the labels' names say to the backbone; the last of the lineage describes them."""
-        described = {label.name: label for label in lineage[-1].start.settings.labels}
-        names = set(described)
+    async def _names(self, lineage: Sequence[AdaptationStore]) -> list[str]:
+        """The labels of a lineage, sorted; the last adaptation may describe some."""
+        names = {label.name for label in lineage[-1].start.settings.labels}
         for it in lineage:
             names |= await asyncio.to_thread(it.labels)
+        return sorted(names)
+
+    async def _label_features(
+        self, lineage: Sequence[AdaptationStore], names: Sequence[str], trunk: Trunk
+    ) -> LabelFeatures | None:
+        """What the labels' names say to the backbone; the last of the lineage describes them."""
         if not names:
             return None
-        ordered = sorted(names)
-        labels = [described.get(name, Label(name)) for name in ordered]
+        described = {label.name: label for label in lineage[-1].start.settings.labels}
+        labels = [described.get(name, Label(name)) for name in names]
         caller = behind(f"{lineage[-1].model}/{lineage[-1].adaptation_id}")
         features = await self.names.features(labels, trunk, caller)
         if not features:
             return None
         views = {view: array.tobytes() for view, array in features.items()}
-        return LabelFeatures(tuple(ordered), views, trunk.name_scale)
+        return LabelFeatures(tuple(names), views, trunk.name_scale)
 
 
-def _stayed(version: Version, held_back: HeldBack) -> str:
-    """Says of a version that it is not live, and why."""
-    if held_back.pinned is not None:
-        why = f"where it was pinned at {held_back.pinned:%Y-%m-%d %H:%M:%S} UTC"
-    else:
-        why = "as its adaptation does not promote"
-    stays = f"live stays at version {held_back.live}" if held_back.live else "live points nowhere"
-    return f"model {version.model}: version {version.number} is published; {stays}, {why}"
-
-
-def _first_part(on_progress: OnProgress) -> OnProgress:
-    """Tells of work that is the first part of a commit's only."""
-    return lambda it: on_progress(replace(it, fraction=FROZEN_DONE * it.fraction))
-
-
-def _progress(commit_id: str, report: job.Progress) -> Progress:
-    fraction = _ENCODED + (_TRAINED - _ENCODED) * report.fraction
-    return Progress(commit_id, report.stage, fraction, dict(report.metrics))
+def _progress(report: job.Progress) -> Progress:
+    """What a job tells, as progress of a commit."""
+    return Progress(
+        stage=report.stage,
+        metrics=dict(report.metrics),
+        eta_s=report.eta_s,
+        done=report.done,
+        total=report.total,
+        unit=report.unit,
+    )

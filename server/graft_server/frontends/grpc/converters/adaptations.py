@@ -159,4 +159,8 @@ def _progress(value: stream.Progress) -> pb.Progress:
         fraction=value.fraction,
         metrics=value.metrics,
         eta=None if value.eta_s is None else duration(value.eta_s),
+        done=value.done,
+        total=value.total,
+        unit=value.unit,
+        elapsed=None if value.elapsed_s is None else duration(value.elapsed_s),
     )
