@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from graft._client.sync import Client
@@ -15,6 +16,7 @@ from graft._records.records import Version
 from graft._records.reports import Report
 from graft._records.told import AdaptResult
 from graft._report import words
+from graft.cli.live import not_live
 from graft.cli.refusals import say_refusals, with_refused
 from graft.cli.reports import quoted, show_report
 
@@ -52,7 +54,7 @@ class Sending:
                 base_version=self.base.version,
                 task=self.base.task,
                 on_progress=bar.show,
-                on_published=self.terminal.outcome,
+                on_published=partial(self.terminal.outcome, self.base.model),
                 **{
                     "backbone": report.backbone,
                     # A description is evidence of a label; without any, labels come of the examples alone.
@@ -107,6 +109,8 @@ class Sending:
             for line in compared(self.base, result.version, result.report):
                 self.terminal.line(line)
         say_refusals(self.terminal, result.rejected, result.rejected_count, rows)
+        if why := not_live(result.model, result):
+            self.terminal.remark(why)
 
 
 def compared(base: Version, number: int, report: Report) -> list[str]:
