@@ -76,7 +76,10 @@ class Terminal:
 
     def outcome(self, model: str, outcome: Outcome) -> None:
         """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
-        if outcome.report is not None:
+        extension = outcome.extension
+        if extension is not None and outcome.version == extension.base_version:
+            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+        elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")

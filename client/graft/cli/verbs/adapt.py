@@ -18,6 +18,7 @@ from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.correcting.edited_list import adapt_by_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
+from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
 from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
@@ -135,16 +136,10 @@ def add(verbs: Verbs) -> None:
     settings.add_argument(
         "--closed-labels", action="store_true", help="refuse examples whose labels are not among --labels"
     )
-    settings.add_argument(
-        "--base-version",
-        type=int,
-        default=0,
-        metavar="N",
-        help="train on the examples of this version, too; default: on none",
-    )
+    add_ground(settings)
     settings.add_argument(
         "--adaptation-id",
-        default=uuid.uuid4().hex,
+        default="",
         metavar="ID",
         help="the name of this adaptation; give that of an interrupted command to go on where it was; "
         "default: a new one",
@@ -201,14 +196,16 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams a data file in and prints the report of the version that comes of it."""
+    resumed = bool(args.adaptation_id)
+    args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
     if args.follow:
-        _follow(args, client, terminal)
+        _follow(args, client, terminal, resumed=resumed)
         return
     if is_edited_list(args, terminal):
         _by_list(args, client, terminal)
         return
     if args.check:
-        _check(args, client, terminal)
+        _check(args, client, terminal, resumed=resumed)
         return
     rows = RowsRead()
     terminal.interrupts.hint = (
@@ -216,34 +213,45 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     )
 
     name = "standard input" if args.data == "-" else args.data
-    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
+    ground = Ground()
+
+    def begin() -> None:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}{ground.said}; reading {name}")
+
     # Nothing may come of a stream for long; of a file that is not there nothing is read.
     waits = args.data == "-" or Path(args.data).is_fifo()
     if waits:
-        terminal.say(said)
+        begin()
 
     def wanted() -> Wanted:
         if not waits:
-            terminal.say(said)
-        return _wanted(args)
+            begin()
+        return _wanted(args, ground)
 
     with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+        ground.require_task(data.task, name)
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_how_to_adapt(args), "task": data.task},
+            **{**_how_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
             on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
     if args.json:
         terminal.json(with_refused(result, rows, notes))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
+        say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
     _say_live(terminal, result)
 
 
+<<<<<<< HEAD
 def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Sends what a person changed in a list of stored examples."""
     base = client.version(args.model, args.base_version or None)
@@ -257,6 +265,9 @@ def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal) -> No
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+=======
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
+>>>>>>> main
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
@@ -264,8 +275,12 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+    ground = ground_of(args, client, terminal, resumed=resumed)
+    ground.require_task(_task(args), "standard input")
     with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        terminal.say(
+            f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
+        )
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
@@ -274,7 +289,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         result = client.adapt(
             args.model,
             FollowedLines(interrupts, columns_of(args), rows.take, _told(rows, terminal)),
-            **_how_to_adapt(args),
+            **{**_how_to_adapt(args), **ground.arguments, "task": _task(args) or ground.task},
             close=False,
             append=True,
             on_progress=show,
@@ -282,7 +297,10 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         )
     if args.json:
         terminal.json(with_refused(result, rows))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
+        say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
     _say_live(terminal, result)
@@ -309,14 +327,22 @@ def _require_followable(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     rows = RowsRead()
-    with read_file(args, terminal, lambda: _wanted(args)) as data, terminal.adapt_bar() as bar:
+    ground = Ground()
+
+    def wanted() -> Wanted:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
+        return _wanted(args, ground)
+
+    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+        ground.require_task(data.task, args.data)
         result = client.check(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_what_to_adapt(args), "task": data.task},
+            **{**_what_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
         )
     notes = told_at_the_end(data, terminal, _found_by_check(result, data))
@@ -326,12 +352,16 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
         terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
+        if result.extension is not None:
+            terminal.line(foreseen(result.extension))
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
+def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:
     """What an adaptation or its check wants of the data file."""
-    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+    known = (label.name for label in ground.base.labels) if ground.base is not None else ()
+    labels = tuple(dict.fromkeys((*(args.labels or ()), *known)))
+    return Wanted(_task(args), labels, checked=args.check, usual_task=ground.task)
 
 
 def _task(args: argparse.Namespace) -> str:
@@ -355,7 +385,6 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
-        "base_version": args.base_version,
     }
 
 
