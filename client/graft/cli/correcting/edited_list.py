@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,31 @@ def is_edited_list(args: argparse.Namespace, terminal: Terminal) -> bool:
         return False
     with DataFile(args.data, reading=reading, columns=columns_of(args)) as data:
         return data.is_list
+
+
+def base_of_list(args: argparse.Namespace, client: Client, *, resumed: bool) -> Version:
+    """The version that an edited list is about to change: the live one, if no other is asked for.
+
+    Args:
+        args: The arguments of `graft adapt`.
+        client: The client.
+        resumed: Whether the adaptation's id was given, so that it may have begun.
+
+    Raises:
+        DataError: The arguments say that the new version has no examples of another one.
+    """
+    if args.replace or args.base_version == "none":
+        raise DataError(
+            f"{args.data} is a list of examples that are stored already, and changes those of a version: leave "
+            "--replace and --base-version none away, or name its columns (--id id) to train on its rows alone"
+        )
+    if resumed:
+        with suppress(NotFoundError):
+            extension = client.adaptation(args.model, args.adaptation_id).extension
+            if extension is not None:
+                return client.version(args.model, extension.base_version)
+    number = args.base_version if args.base_version not in (None, "live") else None
+    return client.version(args.model, None if number is None else int(number))
 
 
 def adapt_by_list(

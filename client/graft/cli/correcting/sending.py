@@ -52,6 +52,7 @@ class Sending:
                 self._changes(found, rows),
                 adaptation_id=self.adaptation_id,
                 base_version=self.base.version,
+                match_content=True,
                 task=self.base.task,
                 on_progress=bar.show,
                 on_published=partial(self.terminal.outcome, self.base.model),
@@ -104,7 +105,11 @@ class Sending:
                     "changes": found.counts,
                 }
             )
+        elif result.nothing_new:
+            self.terminal.line(f"nothing new: version {result.version} stays")
         else:
+            if result.extension is not None:
+                self.terminal.line(f"extends {result.extension}")
             show_report(self.terminal, result.model, result.version, quoted(self.client, result), full=full)
             for line in compared(self.base, result.version, result.report):
                 self.terminal.line(line)

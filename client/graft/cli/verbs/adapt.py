@@ -16,7 +16,7 @@ from graft._records.label_forms import asked
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
-from graft.cli.correcting.edited_list import adapt_by_list, is_edited_list
+from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
@@ -202,7 +202,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         _follow(args, client, terminal, resumed=resumed)
         return
     if is_edited_list(args, terminal):
-        _by_list(args, client, terminal)
+        _by_list(args, client, terminal, resumed=resumed)
         return
     if args.check:
         _check(args, client, terminal, resumed=resumed)
@@ -251,23 +251,17 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     _say_live(terminal, result)
 
 
-<<<<<<< HEAD
-def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     """Sends what a person changed in a list of stored examples."""
-    base = client.version(args.model, args.base_version or None)
-    settings = _how_to_adapt(args)
+    base = base_of_list(args, client, resumed=resumed)
     # What the list is about is known of the version; the adaptation goes on from it.
-    left_out = ("task", "base_version", "adaptation_id", *(() if args.backbone else ("backbone",)))
-    settings = {name: value for name, value in settings.items() if name not in left_out}
-    if args.labels is None:
-        del settings["labels"]
+    known = {"task", "adaptation_id", *(() if args.backbone else ("backbone",))}
+    known |= set() if args.labels else {"labels"}
+    settings = {name: value for name, value in _how_to_adapt(args).items() if name not in known}
     adapt_by_list(args, client, terminal, settings, base)
 
 
-def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-=======
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
->>>>>>> main
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
