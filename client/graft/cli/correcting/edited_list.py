@@ -66,7 +66,7 @@ def base_of_list(args: argparse.Namespace, client: Client, *, resumed: bool) -> 
 
 def adapt_by_list(
     args: argparse.Namespace, client: Client, terminal: Terminal, settings: dict[str, Any], base: Version
-) -> None:
+) -> int:
     """Sends what a person changed in a list, and shows the version that comes of it.
 
     Args:
@@ -75,6 +75,9 @@ def adapt_by_list(
         terminal: Where it is shown.
         settings: How to adapt.
         base: The version to go on from.
+
+    Returns:
+        The exit code: 1 for a check by which rows would be refused.
     """
     rows = RowsRead()
     listed = _rows(args, terminal, base, rows)
@@ -91,9 +94,10 @@ def adapt_by_list(
         )
     if args.check or not found.said():
         _say_nothing_sent(terminal, found, rows, as_json=args.json, check=args.check)
-        return
+        return int(args.check and rows.refused_count > 0)
     sending = Sending(client, terminal, base, args.adaptation_id, settings)
     sending.finish(sending.send(found, rows), found, rows, as_json=args.json, full=args.full)
+    return 0
 
 
 def _rows(args: argparse.Namespace, terminal: Terminal, base: Version, rows: RowsRead) -> list[ListRow]:
