@@ -93,10 +93,10 @@ def adapt_by_list(
             "another file with its id and label, and name the column by --id"
         )
     if args.check or not found.said():
-        _say_nothing_sent(terminal, found, rows, as_json=args.json, check=args.check)
+        _say_nothing_sent(terminal, args, found, rows)
         return int(args.check and rows.refused_count > 0)
-    sending = Sending(client, terminal, base, args.adaptation_id, settings)
-    sending.finish(sending.send(found, rows), found, rows, as_json=args.json, full=args.full)
+    sending = Sending(client, terminal, base, args.adaptation_id, settings, args)
+    sending.finish(sending.send(found, rows), found, rows)
     return 0
 
 
@@ -138,14 +138,12 @@ def _found(client: Client, base: Version, listed: list[ListRow], rows: RowsRead)
     return found, number
 
 
-def _say_nothing_sent(
-    terminal: Terminal, found: Found, rows: RowsRead, *, as_json: bool, check: bool
-) -> None:
-    if as_json:
+def _say_nothing_sent(terminal: Terminal, args: argparse.Namespace, found: Found, rows: RowsRead) -> None:
+    if args.json:
         refused = [{"line": it.line, "reason": it.reason} for it in rows.refused]
         terminal.json({"changes": found.counts, "unread_count": rows.refused_count, "unread": refused})
-    elif check:
+    elif args.check:
         terminal.line(f"{found.said() or 'nothing'} would be changed; nothing was stored")
     else:
         terminal.line("nothing is changed: the list says what is stored already, and no version was made")
-    say_refusals(terminal, (), 0, rows)
+    say_refusals(terminal, (), 0, rows, args)

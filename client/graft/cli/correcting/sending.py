@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ class Sending:
     adaptation_id: str
     settings: dict[str, Any]
     """Further arguments of `Client.adapt`."""
+    args: argparse.Namespace
+    """The command's arguments."""
 
     def send(self, found: Found, rows: RowsRead) -> AdaptResult:
         """Adapts the base version with the changes; `rows` takes their lines."""
@@ -93,10 +96,10 @@ class Sending:
             rows.take(line)
             yield example
 
-    def finish(self, result: AdaptResult, found: Found, rows: RowsRead, *, as_json: bool, full: bool) -> None:
+    def finish(self, result: AdaptResult, found: Found, rows: RowsRead) -> None:
         """Shows what came of the changes."""
         before = self.base.report
-        if as_json:
+        if self.args.json:
             self.terminal.json(
                 with_refused(result, rows)
                 | {
@@ -110,10 +113,12 @@ class Sending:
         else:
             if result.extension is not None:
                 self.terminal.line(f"extends {result.extension}")
-            show_report(self.terminal, result.model, result.version, quoted(self.client, result), full=full)
+            show_report(
+                self.terminal, result.model, result.version, quoted(self.client, result), full=self.args.full
+            )
             for line in compared(self.base, result.version, result.report):
                 self.terminal.line(line)
-        say_refusals(self.terminal, result.rejected, result.rejected_count, rows)
+        say_refusals(self.terminal, result.rejected, result.rejected_count, rows, self.args)
         if why := not_live(result.model, result):
             self.terminal.remark(why)
 

@@ -95,8 +95,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     chosen = args.version is not None or args.alias is not None
     base = newest_base(client, terminal, version, chosen=chosen)
     rows = RowsRead("example")
-    sending = Sending(client, terminal, base, args.adaptation_id, {})
-    sending.finish(sending.send(found, rows), found, rows, as_json=args.json, full=args.full)
+    args.data = "-"  # no file has the rows that a server refuses
+    sending = Sending(client, terminal, base, args.adaptation_id, {}, args)
+    sending.finish(sending.send(found, rows), found, rows)
 
 
 class _Inputs:
