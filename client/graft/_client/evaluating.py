@@ -45,7 +45,9 @@ class Evaluation(ManyCalls):
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
             all_places: Whether all examples that the version was trained on are to be named.
         """
-        first = model_pb2.EvaluateModelRequest(model=model, all_places=all_places, **Selector(version).fields())
+        first = model_pb2.EvaluateModelRequest(
+            model=model, all_places=all_places, **Selector(version).fields()
+        )
         progress_timeout = ProgressTimeout(
             "sign of the evaluation", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )

@@ -8,6 +8,7 @@ from typing import Final
 from graft.cli.verbs import (
     adapt,
     backbones,
+    compare,
     evaluate,
     examples,
     export,
@@ -24,6 +25,7 @@ VERBS: Final = (
     adapt,
     predict,
     evaluate,
+    compare,
     models,
     versions,
     backbones,
