@@ -30,9 +30,10 @@ from benchmarks.datasets import Texts, banking77, clinc150, few_shot
 from benchmarks.harness import save
 from benchmarks.heads.features import Featured, featured
 from benchmarks.heads.measure import VIEWS, hardware
-from graft_server.jobs.job import JobType, OnProgress, Place, Progress, unwatched
+from graft_server.jobs.job import JobType, OnProgress, Place, unwatched
 from graft_server.jobs.local.pool import LocalJobs
 from graft_server.training.examples.training_set import ClassifiedSet
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.single_label.selection import select_single_label
 
 SETS: tuple[tuple[Callable[[], Texts], int, float], ...] = ((banking77, 16, 3.0), (clinc150, 0, 25.0))
@@ -145,7 +146,7 @@ def selection(path: str, _place: Place, progress: OnProgress) -> dict[str, float
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
     train = _load(path)
     wall, cpu = time.perf_counter(), time.process_time()
-    select_single_label(train, seed=0, progress=lambda stage, fraction: progress(Progress(stage, fraction)))
+    select_single_label(train, seed=0, steps=Steps(progress))
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,

@@ -26,22 +26,18 @@ if TYPE_CHECKING:
     from graft._data_files.reader import read_examples
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
+    from graft._records.extensions import Extension
     from graft._records.predictions import Prediction, Predictions, Score, Timings
+    from graft._records.probable_errors import ProbableError
+    from graft._records.quotes import Quote, Quotes
     from graft._records.records import (
         Adaptation,
-        AdaptProgress,
-        AdaptResult,
         Backbone,
-        CheckResult,
-        Erasure,
-        Event,
+        CancelledAdaptation,
         Model,
         ModelRenewal,
-        Outcome,
         Progress,
         Publication,
-        Rejection,
-        StoredExample,
         Version,
     )
     from graft._records.reports import (
@@ -70,7 +66,11 @@ if TYPE_CHECKING:
         TuningPoint,
         TuningReport,
     )
+    from graft._records.row_counts import RowCounts
+    from graft._records.stored_examples import Erasure, StoredExample
+    from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
     from graft._streams.options import FineTuning
+    from graft._tables.options import InputColumns, TableColumns
     from graft.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         NotFoundError,
         PermissionDeniedError,
+        Rejection,
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
@@ -99,6 +100,7 @@ __all__ = [
     "AsyncClient",
     "Backbone",
     "Bundle",
+    "CancelledAdaptation",
     "CancelledError",
     "Candidate",
     "CheckResult",
@@ -119,11 +121,13 @@ __all__ = [
     "Event",
     "Example",
     "ExampleRef",
+    "Extension",
     "FailedPreconditionError",
     "FieldViolation",
     "FineTuning",
     "GraftError",
     "HeadChoice",
+    "InputColumns",
     "InternalError",
     "InvalidArgumentError",
     "Label",
@@ -142,18 +146,23 @@ __all__ = [
     "PredictedValue",
     "Prediction",
     "Predictions",
+    "ProbableError",
     "Progress",
     "Publication",
+    "Quote",
+    "Quotes",
     "RegressionFigures",
     "Rejection",
     "ReliabilityBin",
     "Renewal",
     "Report",
     "ResourceExhaustedError",
+    "RowCounts",
     "RowError",
     "Score",
     "SimilarLabels",
     "StoredExample",
+    "TableColumns",
     "TextPair",
     "Timings",
     "TuningPoint",
@@ -187,29 +196,31 @@ _NAMES_BY_MODULE = {
         "Label",
         "TextPair",
     ),
+    "_records.extensions": ("Extension",),
     "_records.predictions": (
         "Prediction",
         "Predictions",
         "Score",
         "Timings",
     ),
+    "_records.probable_errors": ("ProbableError",),
+    "_records.quotes": (
+        "Quote",
+        "Quotes",
+    ),
     "_records.records": (
         "Adaptation",
-        "AdaptProgress",
-        "AdaptResult",
         "Backbone",
-        "CheckResult",
-        "Erasure",
-        "Event",
+        "CancelledAdaptation",
         "Model",
         "ModelRenewal",
-        "Outcome",
         "Progress",
         "Publication",
-        "Rejection",
-        "StoredExample",
         "Version",
     ),
+    "_records.stored_examples": ("Erasure", "StoredExample"),
+    "_records.told": ("AdaptProgress", "AdaptResult", "CheckResult", "Event", "Outcome"),
+    "_records.row_counts": ("RowCounts",),
     "_records.reports": (
         "Candidate",
         "ClassAdvice",
@@ -237,6 +248,10 @@ _NAMES_BY_MODULE = {
         "TuningReport",
     ),
     "_streams.options": ("FineTuning",),
+    "_tables.options": (
+        "InputColumns",
+        "TableColumns",
+    ),
     "errors": (
         "AbortedError",
         "AlreadyExistsError",
@@ -250,6 +265,7 @@ _NAMES_BY_MODULE = {
         "InvalidArgumentError",
         "NotFoundError",
         "PermissionDeniedError",
+        "Rejection",
         "ResourceExhaustedError",
         "UnauthenticatedError",
         "UnavailableError",

@@ -45,6 +45,26 @@ class FieldViolation:
     """What is wrong with it and what would be right."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one example was refused."""
+
+    sequence: int
+    """The example: its place in the writer's stream, from 0."""
+    reason: str
+    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
+    field: str
+    """The path of the field at fault within the change."""
+    detail: str
+    """What was wrong, with what value, and what would be right."""
+    writer_id: str
+    """The writer that sent the example."""
+    row: int | None = None
+    """The row of the table that was given, by its position from 0; None where examples were no table."""
+    origin: str = ""
+    """Where the row is, in words: "row 17", or "row 17 (index 'x')" where a data frame's index is no position."""
+
+
 class GraftError(Exception):
     """An answer of the server, or the lack of one, that is not a result.
 
@@ -56,6 +76,8 @@ class GraftError(Exception):
         metadata: Further facts for programs.
         field_violations: The fields at fault.
         retry_after: The seconds after which to try again, if the server said so.
+        rejections: The examples that were refused before an adaptation failed, by sequence; the first 10,000.
+        rejected_count: How many they were.
     """
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
@@ -79,6 +101,8 @@ class GraftError(Exception):
         self.metadata = dict(metadata or {})
         self.field_violations = tuple(field_violations)
         self.retry_after = retry_after
+        self.rejections: tuple[Rejection, ...] = ()
+        self.rejected_count = 0
 
     def __str__(self) -> str:
         label = self.reason or self.code.name

@@ -8,6 +8,7 @@ import enum
 import inspect
 import re
 import textwrap
+import typing
 from typing import Any, Final
 
 from scripts.references import markdown
@@ -49,7 +50,7 @@ def page() -> str:
 
 def _class(name: str, it: type, heading: str = "##", *, methods: bool = True) -> str:
     parts = [f"{heading} graft.{name}", markdown.prose(inspect.getdoc(it) or "")]
-    if dataclasses.is_dataclass(it):
+    if dataclasses.is_dataclass(it) or typing.is_typeddict(it):
         parts.append(_fields(it))
     elif not issubclass(it, enum.Enum) and methods and "__init__" in vars(it):
         parts.append(f"```text\n{name}{_signature(it)}\n```")
@@ -96,7 +97,7 @@ def _signature(it: Any) -> str:
 
 
 def _fields(it: type) -> str:
-    """The fields of a dataclass with the docstrings behind them."""
+    """The fields of a dataclass, or the keys of a typed dict, with the docstrings behind them."""
     told: dict[str, tuple[str, str]] = {}
     for above in reversed([each for each in it.__mro__ if each.__module__.startswith("graft.")]):
         body = ast.parse(textwrap.dedent(inspect.getsource(above))).body[0]
@@ -107,7 +108,12 @@ def _fields(it: type) -> str:
                 if isinstance(behind, ast.Expr) and isinstance(behind.value, ast.Constant):
                     text = str(behind.value.value)
                 told[node.target.id] = (ast.unparse(node.annotation), text)
-    public = [field.name for field in dataclasses.fields(it) if not field.name.startswith("_")]
+    names = (
+        [field.name for field in dataclasses.fields(it)]
+        if dataclasses.is_dataclass(it)
+        else [*it.__annotations__]
+    )
+    public = [name for name in names if not name.startswith("_")]
     return markdown.table(
         ("field", "type", "what it says"),
         ((f"`{name}`", f"`{told[name][0]}`", told[name][1]) for name in public if name in told),

@@ -163,35 +163,52 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("graft-serve"))
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="run the server until it is told to stop")
+    serve = _add(commands, "serve", "run the server until it is told to stop")
     _add_settings(serve, set(SETTINGS))
-    prepare = commands.add_parser(
-        "prepare", help="export the backbones' encoders into the cache, so that the first start is quick"
+    prepare = _add(
+        commands, "prepare", "export the backbones' encoders into the cache, so that the first start is quick"
     )
     _add_settings(prepare, _PREPARE)
-    check = commands.add_parser("health", help="ask a server whether it is serving; exit code 0: it is")
+    check = _add(
+        commands, "health", "ask a server whether it is serving; the exit code is 0 if it is, else 1"
+    )
     check.add_argument(
         "--target",
         metavar="HOST:PORT",
-        help="the server, or unix:PATH (default: the first address of the settings' listen, "
-        f"{ENVIRONMENT_PREFIX}LISTEN)",
+        help="the server's address, or unix:PATH; default: the first address that serve listens on by --config and "
+        f"{ENVIRONMENT_PREFIX}LISTEN",
     )
-    check.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with the server's settings")
+    check.add_argument(
+        "--config", type=Path, metavar="FILE", help="a TOML file with the server's settings; default: none"
+    )
     return parser
 
 
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    return added
+
+
 def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a TOML file with settings; default: none"
+    )
     for setting in SETTINGS.values():
         if setting.name not in names:
             continue
         repeated = setting.name == "backbones" or setting.several
-        text = setting.help + ("" if setting.name == "backbones" else f" (default: {setting.default})")
+        text = f"{setting.help}; default: {setting.default_shown}"
         parser.add_argument(
             "--" + setting.flag,
             dest=setting.name,
             action="append" if repeated else "store",
-            metavar="NAME=SOURCE" if setting.name == "backbones" else setting.name.rpartition("_")[2].upper(),
+            metavar=setting.metavar,
             help=text.replace("%", "%%"),
         )
 

@@ -26,10 +26,12 @@ ENVIRONMENT_PREFIX = "GRAFT_"
 _ALL = "all"
 _UNIX = "unix:"
 _SOCKET_PATH_BYTES = 107
+_NUMBERS = {int: "N", float: "NUMBER"}
+"""What stands for a number without a unit in help."""
 
 
-def _text(description: str) -> Meta:
-    return Meta(description=description)
+def _text(description: str, metavar: str) -> Meta:
+    return Meta(description=description, extra={"metavar": metavar})
 
 
 def _choice(description: str, *choices: str) -> Meta:
@@ -61,130 +63,152 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[
         str,
         Meta(
-            description="where to listen: HOST:PORT, [IPV6]:PORT, where port 0 picks a free one, or unix:PATH; may be "
-            "repeated, or several joined by commas",
-            extra={"several": True},
+            description="where to listen: HOST:PORT, [IPV6]:PORT (port 0 picks a free one) or unix:PATH; may be given "
+            "several times, or as several joined by commas",
+            extra={"several": True, "metavar": "HOST:PORT"},
         ),
     ] = "127.0.0.1:50051"
     store: Annotated[
-        str, _text("where examples and models are kept: a folder, or s3://, gs:// or az:// …")
+        str, _text("where examples and models are kept: a folder, or s3://…, gs://… or az://…", "FOLDER")
     ] = "graft-store"
     backbones: Annotated[
         dict[str, str],
         Meta(
-            description="a backbone as NAME=SOURCE, where SOURCE is a folder, a hub id or package:NAME; may be "
-            f"repeated (default: {DEFAULT_NAME}={DEFAULT_SOURCE}); the first is the default one",
-            extra={"flag": "backbone"},
+            description="a backbone as NAME=SOURCE, where SOURCE is a folder, a hub id or package:NAME; may be given "
+            "several times; the first one serves where a request names none",
+            extra={"flag": "backbone", "metavar": "NAME=SOURCE"},
         ),
     ] = msgspec.field(default_factory=lambda: {DEFAULT_NAME: DEFAULT_SOURCE})
     load_on_use: Annotated[
         str,
         _text(
-            "backbones, by name and separated by commas, that are loaded when they are first used instead of at "
-            "start; 'all': every one"
+            "names of backbones, separated by commas, that are loaded when they are first used and not at the start; "
+            "'all': every one",
+            "NAMES",
         ),
     ] = ""
-    device: Annotated[str, _choice("auto, cpu or cuda", "auto", "cpu", "cuda")] = "auto"
+    device: Annotated[str, _choice("where encoders run: auto, cpu or cuda", "auto", "cpu", "cuda")] = "auto"
     precision: Annotated[
         str,
         _choice(
-            "fp32, int8 (on the CPU: twice as fast, a little less accurate) or fp16 (on a GPU); a model is served "
-            "in the precision that it was adapted in",
+            "how encoders compute: fp32, int8 (on the CPU: twice as fast, a little less accurate) or fp16 (on a GPU); "
+            "a model is served in the precision that it was adapted in",
             *PRECISIONS,
         ),
     ] = "fp32"
     cache: Annotated[
         str,
-        _text("folder for exported encoders, made once each, and for temporary files"),
+        _text("the folder for exported encoders, each made once, and for temporary files", "FOLDER"),
     ] = msgspec.field(default_factory=_default_cache)
-    workers: Annotated[int, _at_least(1, "training jobs that run at once")] = 1
-    tuning_workers: Annotated[int, _at_least(1, "backbones that are tuned at once")] = 1
+    workers: Annotated[int, _at_least(1, "how many training jobs run at once")] = 1
+    tuning_workers: Annotated[int, _at_least(1, "how many backbones are tuned at once")] = 1
     tuning_memory_mb: Annotated[
-        int, _at_least(0, "memory, in MiB, that a tuning keeps what it computed once in; more goes to disk")
+        int,
+        _at_least(
+            0, "how much memory a tuning uses for what it computes once, in MiB; what is more goes to disk"
+        ),
     ] = 1024
     heads_memory_mb: Annotated[
         int,
         _at_least(
             1,
-            "memory, in MiB, for models' heads; those that were not asked for longest go first, and are loaded again "
-            "when they are asked for",
+            "memory for models' heads, in MiB; where it is full, those that nobody asked for longest leave, and are "
+            "loaded again when they are asked for",
         ),
     ] = 256
     tuned_memory_mb: Annotated[
         int,
-        _at_least(0, "memory, in MiB, for tuned layers; those that were not asked for longest go first"),
+        _at_least(
+            0, "memory for tuned layers, in MiB; where it is full, those that nobody asked for longest leave"
+        ),
     ] = 2048
-    cores: Annotated[int, _at_least(0, "processor cores for the encoder; 0: all")] = 0
-    batch_tokens: Annotated[int, _at_least(0, "tokens in an encoder batch; 0: measured on this machine")] = 0
+    cores: Annotated[int, _at_least(0, "how many processor cores the encoder uses; 0: all")] = 0
+    batch_tokens: Annotated[
+        int, _at_least(0, "how many tokens an encoder batch has; 0: what was measured on this machine")
+    ] = 0
     measure_seconds: Annotated[
         float,
         _at_least(
             0,
-            "how long each way to drive an encoder is measured at its first start on a machine; 0: not at all, the "
-            "usual one is used",
+            "how long each way to drive an encoder is measured at its first start on a machine; 0: not at all, and the "
+            "usual way is taken",
         ),
     ] = 0.5
     queued_requests: Annotated[
-        int, _at_least(1, "Predict requests that may wait before others are refused")
+        int, _at_least(1, "how many requests for predictions may wait before others are refused")
     ] = 4096
     cached_responses: Annotated[
-        int, _at_least(0, "answers to remember, for traffic that asks the same again; 0: none")
+        int, _at_least(0, "how many answers are remembered, for traffic that asks the same again; 0: none")
     ] = 0
-    open_adaptations: Annotated[int, _at_least(1, "adaptations whose examples are taken at once")] = 1024
+    open_adaptations: Annotated[int, _at_least(1, "how many adaptations take examples at once")] = 1024
     open_adaptations_per_model: Annotated[
-        int, _at_least(1, "adaptations of one model whose examples are taken at once")
+        int, _at_least(1, "how many adaptations of one model take examples at once")
     ] = 256
     publications: Annotated[
-        int, _at_least(1, "commits that may wait or be trained before others are refused")
+        int, _at_least(1, "how many publications may wait or be trained before others are refused")
     ] = 1024
     publications_per_model: Annotated[
-        int, _at_least(1, "commits of one model that may wait or be trained")
+        int, _at_least(1, "how many publications of one model may wait or be trained")
     ] = 64
     intake_memory_mb: Annotated[
         int,
         _at_least(
             1,
-            "memory, in MiB, for examples of all streams that wait for the disk and the encoder; clients that send "
-            "more are slowed down",
+            "memory for examples of all streams that wait for the disk and the encoder, in MiB; clients that send more "
+            "are slowed down",
         ),
     ] = 256
     erasure_grace_seconds: Annotated[
         float,
         _at_least(
             0,
-            "how long DeleteExamples leaves replaced objects to those who are reading them, before they are deleted "
-            "for good and it answers",
+            "how long an erasure leaves what it replaced to those who are reading it, before that is deleted for good "
+            "and the erasure is answered",
         ),
     ] = 2.0
-    max_image_mb: Annotated[float, _above_0("size of an image's file, in MiB; larger ones are refused")] = (
-        16.0
-    )
+    max_image_mb: Annotated[
+        float, _above_0("how large an image's file may be, in MiB; larger ones are refused")
+    ] = 16.0
     max_image_pixels: Annotated[
-        int, _at_least(1, "pixels of an image; larger ones are refused undecoded")
+        int,
+        _at_least(1, "how many pixels an image may have; larger ones are refused before they are decoded"),
     ] = 50_000_000
-    max_image_ratio: Annotated[float, _above_0("bytes of an image's pixels over bytes of its file")] = 2_000.0
-    max_audio_mb: Annotated[float, _above_0("size of a clip's file, in MiB; larger ones are refused")] = 16.0
+    max_image_ratio: Annotated[
+        float, _above_0("how many times the bytes of its file an image may take when it is decoded")
+    ] = 2_000.0
+    max_audio_mb: Annotated[
+        float, _above_0("how large a clip's file may be, in MiB; larger ones are refused")
+    ] = 16.0
     max_audio_seconds: Annotated[
-        float, _above_0("length of a clip; longer ones are refused. Encoders read the first 30 s")
+        float, _above_0("how long a clip may be; longer ones are refused, and encoders read the first 30 s")
     ] = 600.0
-    max_audio_ratio: Annotated[float, _above_0("bytes of a clip's samples over bytes of its file")] = 5_000.0
+    max_audio_ratio: Annotated[
+        float, _above_0("how many times the bytes of its file a clip may take when it is decoded")
+    ] = 5_000.0
     drain_notice_seconds: Annotated[
         float,
         _at_least(
             0,
-            "how long, at shutdown, health reports NOT_SERVING while calls are still taken, for balancers that look "
-            "now and then",
+            "how long, at shutdown, health says NOT_SERVING while calls are still taken, for balancers that look now "
+            "and then",
         ),
     ] = 0.0
-    drain_seconds: Annotated[float, _at_least(0, "how long running calls may take to finish at shutdown")] = (
-        10.0
-    )
+    drain_seconds: Annotated[
+        float, _at_least(0, "how long calls that are at work may take to finish at shutdown")
+    ] = 10.0
     max_connection_age_seconds: Annotated[
         float,
-        _at_least(0, "age at which connections are renewed, so that clients find new servers; 0: never"),
+        _at_least(0, "the age at which connections are renewed, so that clients find new servers; 0: never"),
     ] = 0.0
     log_level: Annotated[
-        str, _choice("debug, info, warning or error", "debug", "info", "warning", "error")
+        str,
+        _choice(
+            "which log lines are written: debug, info, warning or error, and what is graver",
+            "debug",
+            "info",
+            "warning",
+            "error",
+        ),
     ] = "info"
 
     @property
@@ -237,6 +261,20 @@ class Setting:
     def several(self) -> bool:
         """Whether it may be given several times; they are joined by commas."""
         return bool((self.meta.extra or {}).get("several"))
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value of the flag in its help: its form, its choices or its unit."""
+        extra = self.meta.extra or {}
+        unit = {"mb": "MIB", "seconds": "SECONDS"}.get(self.name.rpartition("_")[2], "")
+        return str(extra.get("metavar") or "|".join(extra.get("choices", ())) or unit or _NUMBERS[self.kind])
+
+    @property
+    def default_shown(self) -> str:
+        """The default in words."""
+        if self.name == "backbones":
+            return ", ".join(f"{name}={source}" for name, source in self.default.items())
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default) or "none"
 
     @property
     def key(self) -> str:

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from graft_server.adapting import adaptations
-from graft_server.adapting.adaptation import Adaptation, Reason, Work
-from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
+from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.intake.writer_stream import Incoming
+from graft_server.adapting.limits import AdaptationLimits
 from graft_server.adapting.publishing.fine_tuning import Plan, Tuner
+from graft_server.adapting.publishing.pace import Pace
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.queue import CANCELLED
 from graft_server.adapting.session import Session
+from graft_server.adapting.work import Reason, Work
 from graft_server.backbones.tunings import Tunings
 from graft_server.domain.adaptation import AdaptationSettings, StartRequest
 from graft_server.domain.errors import (
@@ -349,7 +352,7 @@ def test_a_tuning_is_not_lost_where_what_it_left_cannot_be_deleted(bench, stuck_
             folder="tunings/m/0/c/",
             plan=plan,
             frozen=done,
-            on_progress=lambda _: None,
+            pace=Pace("c", lambda _: None),
             on_better=kept,
         )
         assert made is done

@@ -273,7 +273,10 @@ async def _a_cancelled_adaptation_takes_no_more(caller: Caller) -> None:
     model = caller.name()
     await caller.adapt(model, examples(caller.rows))
     cancelled = await caller.service.adaptations.cancel_adaptation(model, "a")
-    assert cancelled.state is AdaptationState.CANCELLED
+    assert cancelled.changed
+    assert cancelled.adaptation.state is AdaptationState.CANCELLED
+    again = await caller.service.adaptations.cancel_adaptation(model, "a")
+    assert not again.changed
     with pytest.raises(StateError) as raised:
         await caller.adapt(model, examples(caller.rows))
     assert raised.value.reason == "ADAPTATION_CANCELLED"
@@ -389,6 +392,17 @@ async def _versions_are_described_promoted_and_deleted(caller: Caller) -> None:
     assert (await caller.label(model, "the lock is stuck"))[0] == 1
     await api.delete_version(model, 2)
     assert list((await api.get_model(model)).versions) == [1]
+
+
+@asks(ModelApi.update_model)
+async def _a_model_keeps_metadata(caller: Caller) -> None:
+    api, model = caller.service.models, caller.name()
+    await caller.publish(model)
+    assert (await api.update_model(model, {"owner": "ann"}, ["none"])).metadata == {"owner": "ann"}
+    assert (await api.get_model(model)).metadata == {"owner": "ann"}
+    with pytest.raises(InvalidError) as raised:
+        await api.update_model(model, {}, [])
+    assert raised.value.reason == "METADATA_UNNAMED"
 
 
 @asks(ModelApi.list_examples, ModelApi.delete_examples)

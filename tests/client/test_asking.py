@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_texts_and_pairs_of_the_command_line() -> None:
         ),
         (
             answer("a", error=graft.InvalidArgumentError("inputs[0].text is empty"), scores=()),
-            "\t\ttext\terror: inputs[0].text is empty",
+            "\t\ttext\terror: the text is empty",
         ),
     ],
 )
@@ -149,6 +150,21 @@ def test_a_line_says_what_is_to_be_minded(
     assert capsys.readouterr().out == f"{line}\n"
 
 
-def test_an_answer_is_one_line_of_so_many_cells_whatever_the_text(capsys: pytest.CaptureFixture[str]) -> None:
-    Terminal().prediction_line("a\tb\nc\r\n\u2028d", answer("x\ty"))
-    assert capsys.readouterr().out == "label of x y\t0.7500\ta b c  d\n"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\tb\nc\r\nd",
+        "\\t is no tab \\",
+        "\\\\N",
+        "".join(it for at in range(0x2100) if len(f"a{(it := chr(at))}b".splitlines()) > 1),
+        "\0",
+    ],
+)
+def test_an_answer_is_one_line_of_so_many_cells_and_tells_the_text(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Terminal().prediction_line(text, answer(text))
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1
+    cells = [ast.literal_eval(f'"{cell}"') for cell in out.removesuffix("\n").split("\t")]
+    assert cells == [f"label of {text}", "0.7500", text]

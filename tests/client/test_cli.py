@@ -44,6 +44,11 @@ def graft_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
         "backbones",
         "examples",
         "forget",
+        "adaptations",
+        "alias",
+        "cancel",
+        "delete",
+        "metadata",
     ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +64,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         [],
         ["fly"],
         ["adapt", "m"],
-        ["promote", "m", "latest"],
+        ["promote", "m", "newest"],
         ["predict", "m"],
         ["report", "m", "--version", "1", "--alias", "live"],
         ["evaluate", "m", "a.csv", "--delimiter", "ab"],
@@ -87,9 +92,11 @@ def test_an_unreachable_server_is_one_line_with_a_remedy() -> None:
     ended = graft_command("models", GRAFT_SERVER=NOBODY)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1
-    assert f"is a server at {NOBODY}? Start one with 'graft-server serve'" in ended.stderr
+    start = f"graft-server serve --store ./store --listen {NOBODY}"
+    says = f"error: no Graft server answers at {NOBODY}: start one with '{start}', "
+    assert ended.stderr.startswith(says)
+    assert ended.stderr.index("or name another with --server") < ended.stderr.index("Connection refused")
 
 
 def test_a_bad_data_file_is_one_line_and_not_about_the_server(tmp_path: Path) -> None:
@@ -143,6 +150,9 @@ def test_results_become_json() -> None:
             "versions": 2,
             "create_time": "2026-01-02T00:00:00+00:00",
             "renewal": None,
+            "live_pinned_time": None,
+            "metadata": {},
+            "live": None,
         }
     ]
     error = graft.NotFoundError("no such model", reason="MODEL_NOT_FOUND")

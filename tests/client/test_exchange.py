@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 import graft
-from graft._streams.adapt import BATCH_BYTES, BATCH_WAIT_S, SILENCE_S, AdaptExchange, Limits
+from graft._streams.adapt import AdaptExchange
+from graft._streams.limits import BATCH_BYTES, BATCH_WAIT_S, SILENCE_S, Limits
 from graft._transport.retry import Backoff, is_resumable, overload_delay_s
 from graft.v1 import adaptation_pb2 as pb
 from graft.v1 import report_pb2, types_pb2

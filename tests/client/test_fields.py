@@ -41,12 +41,20 @@ NAMES = {
     (graft.Report, "evaluation"): "evaluation.method",
     (graft.Report, "training_duration_s"): "training_duration",
     (graft.Progress, "eta_s"): "eta",
+    (graft.Progress, "elapsed_s"): "elapsed",
     (graft.Publication, "error"): "status",
     (graft.EvaluationResult, "rejected_count"): "total_rejected",
     (graft.EvaluationResult, "trained_on_count"): "total_trained_on",
     (graft.EvaluationResult, "unknown_label_count"): "total_with_unknown_label",
 }
 """Where a record's field has not the name of the message's."""
+
+OWN = {
+    graft.Rejection: {"row", "origin"},
+    graft.EvaluationRejection: {"origin"},
+    graft.Report: {"quotes", "model", "version"},
+}
+"""The fields that the client fills: of what it was given, and joined when it is shown."""
 
 
 def path(record: type[Any], name: str) -> str:
@@ -55,7 +63,7 @@ def path(record: type[Any], name: str) -> str:
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_a_record_has_the_fields_of_its_message(record: type[Any]) -> None:
-    ours = {path(record, field.name) for field in dataclasses.fields(record)}
+    ours = {path(record, field.name) for field in dataclasses.fields(record)} - OWN.get(record, set())
     theirs = set(RECORDS[record].DESCRIPTOR.fields_by_name)
     if record is graft.Report:
         theirs.remove("evaluation")
@@ -68,7 +76,8 @@ def filled(kind: type[Message], numbers: Iterator[int]) -> Any:
     message: Any = kind()
     for field in kind.DESCRIPTOR.fields:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            getattr(message, field.name)[f"key {next(numbers)}"] = next(numbers)
+            key, held = f"key {next(numbers)}", field.message_type.fields_by_name["value"]
+            getattr(message, field.name)[key] = value(held, numbers)
         elif field.is_repeated:
             values = [value(field, numbers) for _ in range(2)]
             getattr(message, field.name).extend(values)
@@ -103,6 +112,8 @@ def message_value(kind: type[Message], numbers: Iterator[int]) -> Message:
 def check(record: Any, message: Any) -> None:
     """Every field of the record holds what the message's field of the same name does."""
     for field in dataclasses.fields(record):
+        if field.name in OWN.get(type(record), set()):
+            continue
         of: Any = message
         for part in path(type(record), field.name).split("."):
             descriptor = of.DESCRIPTOR.fields_by_name[part]

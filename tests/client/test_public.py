@@ -13,7 +13,8 @@ from graft._streams.options import AdaptOptions
 METHODS = {
     "adapt", "adaptation", "adaptations", "backbones", "cancel", "check", "close", "delete_examples",
     "delete_model", "delete_version", "evaluate", "examples", "export", "health", "model", "models",
-    "predict", "predict_stream", "promote", "set_alias", "version", "versions", "watch",
+    "predict", "predict_stream", "probable_errors", "promote", "report", "set_alias", "set_metadata",
+    "version", "versions", "watch",
 }  # fmt: skip
 
 
@@ -29,8 +30,10 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
-        "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
-        "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal",
+        "Extension", "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
+        "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
+        "TableColumns",
+        "CancelledAdaptation", "ProbableError", "Quote", "Quotes",
     }  # fmt: skip
     for name in graft.__all__:
         assert getattr(graft, name) is not None
@@ -55,11 +58,11 @@ def test_the_options_of_an_adaptation_are_the_arguments_of_adapt() -> None:
     options = {field.name: field.default for field in dataclasses.fields(AdaptOptions)}
     del options["validate_only"]  # what `check` is
     arguments = dict(inspect.signature(graft.Client.adapt).parameters)
-    for name in ("self", "model", "examples", "on_progress", "on_published"):
+    for name in ("self", "model", "examples", "on_progress", "on_published", "columns"):
         del arguments[name]
     assert {name: argument.default for name, argument in arguments.items()} == options
     checked = set(inspect.signature(graft.Client.check).parameters)
-    assert checked - {"self", "model", "examples", "on_progress"} < set(options)
+    assert checked - {"self", "model", "examples", "on_progress", "columns"} < set(options)
 
 
 def test_importing_the_client_loads_neither_numpy_nor_torch_nor_rich() -> None:

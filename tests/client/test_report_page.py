@@ -10,7 +10,9 @@ import random
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import graft
@@ -19,6 +21,7 @@ from graft._records.reports import LabelCount, SimilarLabels
 from graft._report import charts, words
 from graft._report.page import page
 from graft._report.quality import confusion_grid
+from graft._report.thumbnails import shown_content
 from graft.cli import phrases
 from graft.cli.reports import show_report
 from graft.cli.terminal import Terminal
@@ -29,7 +32,7 @@ PLOTS = (
     "Accuracy over training examples", "Accuracy over confidence", "Confusion matrix",
     "Training examples on a plane",
 )  # fmt: skip
-VOID = {"meta", "wbr"}
+VOID = {"meta", "wbr", "img"}
 
 
 class Reader(html.parser.HTMLParser):
@@ -235,7 +238,10 @@ def test_the_page_loads_and_runs_nothing() -> None:
     assert "://" not in text
     assert "url(" not in text
     assert "@import" not in text
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in read.attributes
+    assert (
+        "content",
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:",
+    ) in read.attributes
 
 
 @pytest.mark.parametrize(
@@ -482,6 +488,77 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
     terminal.table(versions.COLUMNS, [versions.cells(version(value))])
     assert shown in terminal.out.file.getvalue()
+
+
+def printed(value: graft.Report) -> str:
+    terminal = Terminal()
+    terminal.out = terminal.err = Console(file=io.StringIO(), width=1000, highlight=False)
+    show_report(terminal, "m", 1, value)
+    assert isinstance(terminal.out.file, io.StringIO)
+    return terminal.out.file.getvalue()
+
+
+JPEG = b"\xff\xd8\xff" + bytes(9)
+
+
+def quoted(*, text: str = "", content: bytes = b"", **more: Any) -> graft.Report:
+    """A report in which label errors and conflicts are quoted alike."""
+    found = report()
+    assert found.data is not None
+    ids = [it.example.id for it in found.data.label_errors]
+    ids += [one.id for group in found.data.conflicts for one in group.examples]
+    quote = graft.Quote(text, "data.csv:17", content)
+    return dataclasses.replace(found, quotes=graft.Quotes(dict.fromkeys(ids, quote), **more))
+
+
+def test_examples_are_quoted_on_the_page_and_in_the_terminal_with_where_they_came_from() -> None:
+    evil = "<script>alert(1)</script> my\ncard"
+    read = Reader(page(version(quoted(text=evil))))
+    assert "script" not in read.tags
+    assert evil in read.texts
+    assert any("data.csv:17" in text for text in read.texts)
+    shown = printed(quoted(text=evil))
+    assert "<script>alert(1)</script> my card" in shown
+    assert "data.csv:17" in shown
+    assert "data.csv:17" not in printed(report())
+
+
+@pytest.mark.parametrize(
+    ("content", "tag", "source"),
+    [
+        (JPEG, "img", "data:image/jpeg;base64,"),
+        (b"RIFF\0\0\0\0WAVE" + bytes(9), "audio", "data:audio/wav;base64,"),
+        (JPEG + bytes(100_000), None, ""),  # too large, and no picture that could be made small
+        (b"no picture", None, ""),
+    ],
+)
+def test_small_pictures_and_clips_are_within_the_page(content: bytes, tag: str | None, source: str) -> None:
+    read = Reader(page(version(quoted(content=content))))
+    sources = [value for name, value in read.attributes if name == "src"]
+    assert all(it.startswith(source) for it in sources)
+    assert (tag in read.tags) == bool(sources) == (tag is not None)
+    assert any("data.csv:17" in text for text in read.texts)
+
+
+def test_a_large_picture_is_made_small() -> None:
+    written = io.BytesIO()
+    noise = np.random.default_rng(1).bytes(600 * 400 * 3)
+    Image.frombytes("RGB", (600, 400), noise).save(written, "PNG")
+    markup = shown_content(written.getvalue())
+    assert markup.startswith('<img class="thumb"')
+    assert len(markup) < 40_000
+
+
+def test_what_cannot_be_quoted_is_said_and_ids_remain() -> None:
+    for more, said in (
+        ({"missing": 2}, "2 examples that are named were erased since"),
+        ({"reason": "no permission"}, "cannot be read, so only their ids are shown: no permission"),
+    ):
+        plain = dataclasses.replace(report(), quotes=graft.Quotes(**more))
+        assert any(said in text for text in Reader(page(version(plain))).texts)
+        assert said in printed(plain)
+        assert plain.data is not None
+        assert plain.data.label_errors[0].example.id in printed(plain)
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])

@@ -40,7 +40,9 @@ CLIENTS = {
 def copies(kind: Any, message: Descriptor, renamed: dict[str, str]) -> list[tuple[str, set[str], set[str]]]:
     """The fields of a dataclass and of its message, and the same of all that they are made of."""
     hints = typing.get_type_hints(kind)
-    fields = {it.name: renamed.get(it.name, it.name) for it in dataclasses.fields(kind)}
+    # A report's quotes are joined when it is shown.
+    named = [it.name for it in dataclasses.fields(kind) if it.name != "quotes"]
+    fields = {it: renamed.get(it, it) for it in named}
     found = [(message.name, set(fields.values()), set(message.fields_by_name))]
     for name, field in fields.items():
         described = message.fields_by_name.get(field)

@@ -15,6 +15,7 @@ from graft_server.domain.report import EvaluationMethod, Report
 from graft_server.heads.graph import to_onnx
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.search.search import SEARCH_EXAMPLES
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.single_label.selection import select_single_label
 
 MakeSet = Callable[..., ClassifiedSet]
@@ -231,6 +232,7 @@ def test_a_large_set_is_searched_on_a_part_and_fitted_on_all(make_set: MakeSet) 
 
 def test_progress_rises_to_the_end(make_set: MakeSet) -> None:
     told: list[float] = []
-    select_single_label(make_set([10, 10]), seed=0, progress=lambda _, fraction: told.append(fraction))
+    select_single_label(make_set([10, 10]), seed=0, steps=Steps(lambda it: told.append(it.fraction)))
     assert told == sorted(told)
-    assert 0 < told[-1] <= 1
+    assert told[0] == 0
+    assert told[-1] == pytest.approx(1)

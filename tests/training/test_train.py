@@ -119,7 +119,12 @@ def test_a_version_reads_back_whole(teach):
     assert read_part(teach.objects, ref, manifest, "head.onnx") == to_onnx(head)
     assert read_part(teach.objects, ref, manifest, "report.json") == stamped(result.report)
     fractions = [it.fraction for it in stages]
-    assert list(dict.fromkeys(it.stage for it in stages)) == ["reading", "selecting", "publishing"]
+    assert list(dict.fromkeys(it.stage for it in stages)) == [
+        *("reading", "checking", "selecting", "fitting", "measuring", "publishing"),
+    ]
+    tried = [it for it in stages if it.stage == "selecting"]
+    assert {it.unit for it in tried} == {"candidates"}
+    assert tried[-1].done == tried[-1].total > 5
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
 
@@ -301,7 +306,7 @@ def test_identical_features_still_agree_with_their_graph(teach):
 @pytest.mark.parametrize(
     ("examples", "settings", "message"),
     [
-        ([], {}, "there are no examples"),
+        ([], {}, "no example came in"),
         ([example(0, None)], {}, "none of the 1 examples carries a label"),
         ([example(0, "a")], {"labels": [{"name": "b"}], "closed_labels": True}, "a label of the closed set"),
         ([example(i, "only") for i in range(5)], {}, "at least 2 are needed"),

@@ -8,13 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -25,22 +33,18 @@ from graft._client.calls_async import AsyncCalls, Stubs, messages
 from graft._client.evaluating import Evaluation
 from graft._client.evaluating_async import AsyncEvaluation
 from graft._client.exporting import Export
+from graft._client.given import GivenInputs, opened
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
 from graft._records.report_messages import evaluation_of
-from graft._records.shapes import several_examples
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
+from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.extending import extending, going_on, require_one_base
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_async import AsyncPredict
@@ -48,10 +52,11 @@ from graft._streams.predict_async import Stream as PredictStream
 from graft._streams.preparing import prepared_async
 from graft._streams.start import new_exchange
 from graft._streams.watch import EventsCursor, WatchCursor
+from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.targets import DEFAULT_TARGET
-from graft.errors import GraftError
+from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2
 
 T = TypeVar("T")
@@ -126,7 +131,7 @@ class AsyncClient(AsyncRequests):
     async def adapt(
         self,
         model: str,
-        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
+        examples: Examples | AsyncIterable[ChangeLike | Mapping[str, Any]],
         *,
         adaptation_id: str | None = None,
         writer_id: str = "",
@@ -136,17 +141,23 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         seed: int = 0,
         fine_tuning: FineTuning | None = None,
         time_budget: float | None = None,
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
+        **columns: Unpack[TableColumns],
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served; see `Client.adapt`."""
         options = AdaptOptions(
@@ -158,18 +169,24 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             seed=seed,
             fine_tuning=fine_tuning,
             time_budget=time_budget,
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,
         )
-        ready = await prepared_async(options, examples)
-        exchange = new_exchange(model, ready.options, self._limits)
+        given = await opened(examples, columns, "adapt").coming(task=task, id_repeats=id_repeats)
+        ready = await prepared_async(replace(options, task=given.task), given.changes)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange,
             self._open_adapt,
@@ -178,15 +195,19 @@ class AsyncClient(AsyncRequests):
             on_published,
             status_of=self._calls.status_of,
         )
-        result = await drive.run(ready.changes)
-        if exchange.may_lack_rejections:
-            result = await self._with_all_rejections(exchange)
-        return replace(result, notices=ready.conversion.notices)
+        with given.placing(lambda: exchange.progress().first_sequence):
+            try:
+                result = await drive.run(ready.changes)
+            finally:
+                if exchange.may_lack_rejections:
+                    await self._complete_rejections(exchange)
+        first = exchange.progress().first_sequence
+        return given.adapted(ready.conversion.adapt_result(exchange.result or result, first), first)
 
     async def check(
         self,
         model: str,
-        examples: Iterable[ChangeLike] | AsyncIterable[ChangeLike],
+        examples: Examples | AsyncIterable[ChangeLike | Mapping[str, Any]],
         *,
         method: str = "auto",
         backbone: str = "",
@@ -194,7 +215,11 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        **columns: Unpack[TableColumns],
     ) -> CheckResult:
         """Checks settings and examples as `adapt` would; nothing is stored. See `Client.check`."""
         options = AdaptOptions(
@@ -204,22 +229,47 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             validate_only=True,
         )
-        ready = await prepared_async(options, examples)
-        exchange = new_exchange(model, ready.options, self._limits)
+        given = await opened(examples, columns, "check").coming(task=task, checked=True)
+        ready = await prepared_async(replace(options, task=given.task), given.changes)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange, self._open_adapt, ready.conversion.change, on_progress, status_of=self._calls.status_of
         )
         result = await drive.run(ready.changes)
-        return ready.conversion.check_result(
-            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
-        )
+        found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
+        return given.checked(found)
+
+    async def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
+        """The options with what `extend` means: for an adaptation that exists what it was started with."""
+        require_one_base(options)
+        if not options.extend:
+            return options
+        options = replace(options, match_content=True)
+        if options.adaptation_id is not None:
+            with suppress(NotFoundError):
+                return going_on(
+                    options,
+                    await self._calls.run(
+                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
+                    ),
+                )
+        if options.base_version or options.base_alias:
+            return options
+        with suppress(NotFoundError):
+            return extending(
+                options, await self._calls.run(ops.get_model(model), self._limits.connect_timeout_s)
+            )
+        return options
 
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Input] | AsyncIterable[Input],
+        inputs: Inputs | AsyncIterable[Input | Mapping[str, Any]],
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -229,6 +279,7 @@ class AsyncClient(AsyncRequests):
         chunk_size: int = ops.BULK_INPUTS,
         on_progress: Callable[[str], None] | None = None,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> AsyncIterator[Prediction]:
         """Classifies any number of inputs as they come, in order; see `Client.predict_stream`."""
         settings = PredictSettings(
@@ -239,25 +290,30 @@ class AsyncClient(AsyncRequests):
             connect_timeout_s=self._limits.connect_timeout_s,
             on_progress=on_progress,
         )
-        source = inputs if isinstance(inputs, AsyncIterable) else ops.several(inputs)
-        batches = _batches(source, ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs))
+        given = GivenInputs(inputs, columns, "predict_stream", asynchronous=True)
+        batches = _batches(
+            given.coming(), ops.numbered_input_message, ops.input_batcher(settings.bulk_inputs)
+        )
         requests = (settings.request(batch) async for batch in batches)
-        return AsyncPredict(exchange, self._open_predict, self._calls.status_of).run(requests)
+        drive = AsyncPredict(exchange, self._open_predict, self._calls.status_of)
+        return _answers(given, drive.run(requests))
 
     async def evaluate(
         self,
         model: str,
-        examples: Iterable[ExampleLike] | AsyncIterable[ExampleLike],
+        examples: Examples | AsyncIterable[ExampleLike | Mapping[str, Any]],
         *,
         version: int | None = None,
         alias: str | None = None,
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
+        **columns: Unpack[TableColumns],
     ) -> EvaluationResult:
         """Measures a version on labelled examples; nothing is stored. See `Client.evaluate`."""
-        selector, examples = Selector(version, alias), several_examples(examples)
+        selector, table = Selector(version, alias), opened(examples, columns, "evaluate")
         seconds = self._calls.seconds(timeout)
         found = await self._calls.run(ops.get_version(model, selector), None)
+        given = await table.coming(task=found.report.task, checked=True)
         evaluation = Evaluation(
             model,
             found.version or version or 0,
@@ -266,8 +322,9 @@ class AsyncClient(AsyncRequests):
             timeout_s=seconds,
         )
         message_of = partial(numbered_example_message, task=found.report.task)
-        batches = _batches(examples, message_of, ops.example_batcher())
-        return evaluation_of(await AsyncEvaluation(evaluation, self._calls).run(batches, on_progress))
+        batches = _batches(given.changes, message_of, ops.example_batcher())
+        result = evaluation_of(await AsyncEvaluation(evaluation, self._calls).run(batches, on_progress))
+        return given.evaluated(result)
 
     async def export(
         self,
@@ -322,15 +379,12 @@ class AsyncClient(AsyncRequests):
                 if (event := cursor.receive(message)) is not None:
                     yield event
 
-    async def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
-        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+    async def _complete_rejections(self, exchange: AdaptExchange) -> None:
+        """Completes the rejections of a resumed adaptation; its outcome stands with or without them."""
         try:
             exchange.complete_rejections(await self._events_so_far(exchange))
         except GraftError as error:
             LOG.warning("some rejections may be missing: %s", error)
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
 
     async def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)
@@ -376,3 +430,14 @@ async def _as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     else:
         for item in items:
             yield item
+
+
+async def _answers(
+    given: GivenInputs, predictions: AsyncGenerator[Prediction, None]
+) -> AsyncIterator[Prediction]:
+    """Predictions, with the reasons of the rows that the client refused."""
+    async with aclosing(predictions):
+        index = 0
+        async for prediction in predictions:
+            yield given.answer(index, prediction)
+            index += 1

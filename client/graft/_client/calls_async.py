@@ -119,13 +119,17 @@ class AsyncCalls:
     async def run(self, operation: Operation[T], timeout: float | None) -> T:
         """Makes the calls of an operation, and returns its result."""
         response: Any = None
+        error: GraftError | None = None
         while True:
             try:
-                call = operation.send(response)
+                call = operation.send(response) if error is None else operation.throw(error)
             except StopIteration as finished:
                 result: T = finished.value
                 return result
-            response = await self._call(call, self.seconds(timeout))
+            try:
+                response, error = await self._call(call, self.seconds(timeout)), None
+            except GraftError as raised:
+                error = raised
 
     async def begin(
         self, method: Callable[[Stubs], Any], *request: Any, timeout_s: float | None = None

@@ -1,6 +1,7 @@
 """The requests of each method of the clients, and the reading of their answers: everything but the I/O.
 
-An operation is a generator. It yields the calls to make, is sent their responses, and returns the result;
+An operation is a generator. It yields the calls to make, is sent their responses (or their errors are raised in it),
+and returns the result;
 `Client` and `AsyncClient` each have one loop that makes the calls. So paging, chunking and parsing are
 written once.
 """
@@ -8,7 +9,7 @@ written once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
@@ -16,22 +17,24 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
+from graft._records.metadata import metadata_message
 from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
     Backbone,
-    Erasure,
+    CancelledAdaptation,
     Model,
-    StoredExample,
     Version,
     adaptation_of,
     backbone_of,
+    cancelled_of,
     model_of,
-    stored_example_of,
     version_of,
 )
 from graft._records.shapes import several_inputs
-from graft._streams.adapt import BATCH_BYTES, BATCH_EXAMPLES
+from graft._records.stored_examples import Erasure, StoredExample, stored_example_of
+from graft._records.targets import is_missing
+from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 
 T = TypeVar("T")
@@ -207,10 +210,31 @@ def get_version(model: str, selector: Selector) -> Operation[Version]:
     return version_of(response.version)
 
 
-def set_alias(model: str, alias: str, version: int, expected_version: int | None) -> Operation[Model]:
-    """Points an alias at a version."""
+def set_metadata(model: str, metadata: Mapping[str, str | None]) -> Operation[Model]:
+    """Sets and removes pairs of a model's metadata."""
+    request = model_pb2.UpdateModelRequest(
+        model=model,
+        set_metadata=metadata_message({key: value for key, value in metadata.items() if value is not None}),
+        remove_metadata=[key for key, value in metadata.items() if value is None],
+    )
+    response = yield Call(MODELS + "UpdateModel", request, model_pb2.UpdateModelResponse)
+    return model_of(response.model)
+
+
+def set_alias(model: str, alias: str, version: int | str, expected_version: int | None) -> Operation[Model]:
+    """Points an alias at a version.
+
+    Raises:
+        ValueError: The version is a text other than "latest".
+    """
+    if isinstance(version, str) and version != "latest":
+        raise ValueError(f"version is {version!r}; give a number, or 'latest'")
     request = model_pb2.SetAliasRequest(
-        model=model, alias=alias, version=version, expected_version=expected_version
+        model=model,
+        alias=alias,
+        version=0 if isinstance(version, str) else version,
+        expected_version=expected_version,
+        latest=isinstance(version, str),
     )
     response = yield Call(MODELS + "SetAlias", request, model_pb2.SetAliasResponse)
     return model_of(response.model)
@@ -313,11 +337,11 @@ def list_adaptations(model: str) -> Operation[list[Adaptation]]:
     return [adaptation_of(adaptation) for page in pages for adaptation in page.adaptations]
 
 
-def cancel_adaptation(model: str, adaptation_id: str) -> Operation[Adaptation]:
+def cancel_adaptation(model: str, adaptation_id: str) -> Operation[CancelledAdaptation]:
     """Stops an adaptation's work."""
     request = adaptation_pb2.CancelAdaptationRequest(model=model, adaptation_id=adaptation_id)
     response = yield Call(ADAPTATIONS + "CancelAdaptation", request, adaptation_pb2.CancelAdaptationResponse)
-    return adaptation_of(response.adaptation)
+    return cancelled_of(response)
 
 
 def check_health(service: str) -> Operation[str]:
@@ -376,9 +400,12 @@ def batched(items: Iterable[T], batcher: Batcher[T]) -> Iterator[list[T]]:
 
 
 def numbered_input_message(number: int, value: object) -> types_pb2.Input:
-    """The protobuf form of input `number`, counted from 0 in errors."""
+    """The protobuf form of input `number`, counted from 0 in errors.
+
+    One that is missing is a text without a character, which the server refuses alone.
+    """
     try:
-        return sendable_input(value)
+        return sendable_input("" if is_missing(value) else value)
     except TypeError as error:
         raise TypeError(f"input {number}: {error}") from None
     except ValueError as error:

@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
+from graft._client import quoting
 from graft._client.calls_async import AsyncCalls
+from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import Input
 from graft._records.predictions import Predictions
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.probable_errors import ProbableError
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
+from graft._records.reports import Report
+from graft._records.stored_examples import Erasure, StoredExample
+from graft._tables.options import InputColumns, Inputs
 
 
 class AsyncRequests:
@@ -31,7 +31,7 @@ class AsyncRequests:
     async def predict(
         self,
         model: str,
-        inputs: Input | Iterable[Input],
+        inputs: Input | Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -39,10 +39,12 @@ class AsyncRequests:
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Predictions:
         """Classifies inputs; one version answers all of them. See `Client.predict`."""
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return await self._calls.run(ops.predict(settings, inputs), timeout)
+        given = GivenInputs(inputs, columns, "predict")
+        return given.answered(await self._calls.run(ops.predict(settings, given), timeout))
 
     async def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
         """Lists the models whose name starts with `prefix`, by name."""
@@ -62,16 +64,52 @@ class AsyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
         """Describes one version with its full report; without version and alias, the one that is live."""
-        return await self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return await self._calls.run(operation, timeout)
+
+    async def report(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """Returns a version's report with quotes of the examples that it names; see `Client.report`."""
+        operation = quoting.get_quoted(model, Selector(version, alias))
+        return (await self._calls.run(operation, timeout)).report
+
+    async def probable_errors(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        include_inputs: bool = True,
+        timeout: float | None = None,
+    ) -> list[ProbableError]:
+        """Lists the examples whose label is worth a second look; see `Client.probable_errors`."""
+        operation = quoting.get_probable_errors(
+            model, Selector(version, alias), include_inputs=include_inputs
+        )
+        return await self._calls.run(operation, timeout)
+
+    async def set_metadata(
+        self, model: str, metadata: Mapping[str, str | None], *, timeout: float | None = None
+    ) -> Model:
+        """Sets pairs of a model's metadata; a pair whose value is None is removed, and others stay."""
+        return await self._calls.run(ops.set_metadata(model, metadata), timeout)
 
     async def set_alias(
         self,
         model: str,
         alias: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
@@ -82,12 +120,12 @@ class AsyncRequests:
     async def promote(
         self,
         model: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
-        """Moves the alias "live" to a version, which `predict` then uses. It also rolls back."""
+        """Moves the alias "live" to a version, which `predict` then uses. It also rolls back; see `Client.promote`."""
         return await self.set_alias(
             model, "live", version, expected_version=expected_version, timeout=timeout
         )
@@ -150,8 +188,10 @@ class AsyncRequests:
         """Lists a model's adaptations, newest first."""
         return await self._calls.run(ops.list_adaptations(model), timeout)
 
-    async def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
+    async def cancel(
+        self, model: str, adaptation_id: str, *, timeout: float | None = None
+    ) -> CancelledAdaptation:
+        """Stops an adaptation's work. Versions that it published stay; one that is over is left as it is."""
         return await self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> str:

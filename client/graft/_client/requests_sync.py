@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal, Unpack
 
 from graft._client import operations as ops
+from graft._client import quoting
 from graft._client.calls_sync import SyncCalls
+from graft._client.given import GivenInputs
 from graft._client.operations import PredictSettings, Selector
 from graft._records.examples import (
     Input,
 )
 from graft._records.predictions import Predictions
-from graft._records.records import (
-    Adaptation,
-    Backbone,
-    Erasure,
-    Model,
-    StoredExample,
-    Version,
-)
+from graft._records.probable_errors import ProbableError
+from graft._records.records import Adaptation, Backbone, CancelledAdaptation, Model, Version
+from graft._records.reports import Report
+from graft._records.stored_examples import Erasure, StoredExample
+from graft._tables.options import InputColumns, Inputs
 
 
 class SyncRequests:
@@ -30,7 +30,7 @@ class SyncRequests:
     def predict(
         self,
         model: str,
-        inputs: Input | Iterable[Input],
+        inputs: Input | Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -38,12 +38,14 @@ class SyncRequests:
         top_k: int = 0,
         include_features: bool = False,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Predictions:
         """Classifies inputs; one version answers all of them.
 
         Args:
             model: The model's name.
-            inputs: Texts, or other inputs, in an order: a list, a generator, an array or a Series; or one input. A
+            inputs: Texts, or other inputs, in an order: a list, a generator, an array or a Series; or one input; or a
+                table: a data frame (pandas, polars), an Arrow table, a split of a data set, or rows as dicts. A
                 NumPy array of numbers holds the features of one input, or of one in each row. Any number: they are
                 sent in as many requests as it takes.
             version: A version's number. Neither version nor alias: the alias "live".
@@ -52,18 +54,21 @@ class SyncRequests:
             top_k: How many scores per input. 0: 5.
             include_features: Also return the backbone's features.
             timeout: Deadline of each request in seconds. None: the client's.
+            columns: Of a table, the columns by name: input ("text", or the only column) or path, and second.
 
         Returns:
-            One prediction per input, in order. An input that the server refuses has its own `error` and spoils no
-            other.
+            One prediction per input, in order. An input that is missing, or that the server refuses, has its own
+            `error` and spoils no other.
 
         Raises:
-            TypeError: The inputs have no order (a set), or iterating them gives something else than inputs (a dict, a
-                data frame, an open file); or one of them, which the message names by its index, is no input.
+            DataError: A table has no such column.
+            TypeError: The inputs have no order (a set), or iterating them gives something else than inputs (a dict, an
+                open file); or one of them, which the message names by its index, is no input.
             ValueError: A text is not valid Unicode, or a file is neither an image nor a clip.
         """
         settings = PredictSettings(model, Selector(version, alias, adaptation_id), top_k, include_features)
-        return self._calls.run(ops.predict(settings, inputs), timeout)
+        given = GivenInputs(inputs, columns, "predict")
+        return given.answered(self._calls.run(ops.predict(settings, given), timeout))
 
     def models(self, prefix: str = "", *, timeout: float | None = None) -> list[Model]:
         """Lists the models whose name starts with `prefix`, by name."""
@@ -83,26 +88,106 @@ class SyncRequests:
         version: int | None = None,
         *,
         alias: str | None = None,
+        quotes: bool = False,
         timeout: float | None = None,
     ) -> Version:
-        """Describes one version with its full report; without version and alias, the one that is live."""
-        return self._calls.run(ops.get_version(model, Selector(version, alias)), timeout)
+        """Describes one version with its full report; without version and alias, the one that is live.
+
+        Args:
+            model: The model.
+            version: A version's number.
+            alias: An alias.
+            quotes: Whether its report has quotes of the examples that it names; see `report`.
+            timeout: In seconds, of each request.
+        """
+        selector = Selector(version, alias)
+        operation = quoting.get_quoted(model, selector) if quotes else ops.get_version(model, selector)
+        return self._calls.run(operation, timeout)
+
+    def report(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        timeout: float | None = None,
+    ) -> Report:
+        """Returns a version's report with quotes of the examples that it names.
+
+        Args:
+            model: The model.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            timeout: In seconds, of each request.
+
+        Returns:
+            The report; its `quotes` have the texts (or files) and origins of the examples. The stored report quotes
+            nothing: where the examples were erased, or cannot be read, `quotes` says so.
+        """
+        return self._calls.run(quoting.get_quoted(model, Selector(version, alias)), timeout).report
+
+    def probable_errors(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        alias: str | None = None,
+        include_inputs: bool = True,
+        timeout: float | None = None,
+    ) -> list[ProbableError]:
+        """Lists the examples whose label is worth a second look, least likely label first, at most 50.
+
+        Correct or confirm them by `adapt` with `base_version`:
+
+            errors = client.probable_errors("support/intents")
+            fixes = [errors[0].corrected(), errors[1].kept(), errors[2].corrected("refund")]
+            client.adapt("support/intents", fixes, base_version=3)
+
+        Args:
+            model: The model.
+            version: A version's number. Neither version nor alias: the alias "live".
+            alias: An alias.
+            include_inputs: Whether to bring the inputs: without them an example can be neither corrected nor kept.
+            timeout: In seconds, of each request.
+
+        Returns:
+            The examples, without those that were confirmed, or erased since.
+        """
+        operation = quoting.get_probable_errors(
+            model, Selector(version, alias), include_inputs=include_inputs
+        )
+        return self._calls.run(operation, timeout)
+
+    def set_metadata(
+        self, model: str, metadata: Mapping[str, str | None], *, timeout: float | None = None
+    ) -> Model:
+        """Sets pairs of a model's metadata; a pair whose value is None is removed, and others stay.
+
+        Args:
+            model: The model's name.
+            metadata: At most 32 pairs of texts in all. A key is 1 to 64 letters, digits, ".", "_", "/" and "-".
+            timeout: Deadline in seconds. None: the client's.
+        """
+        return self._calls.run(ops.set_metadata(model, metadata), timeout)
 
     def set_alias(
         self,
         model: str,
         alias: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
         """Points an alias at a version; version 0 removes it.
 
+        "live" is pinned where another version is the newest then: publications do not move it until it is pointed at
+        the newest one. Other aliases never follow publications.
+
         Args:
             model: The model's name.
             alias: The alias.
-            version: The version.
+            version: The version; "latest": the newest one.
             expected_version: Where the alias is believed to point now (0: nowhere). None: not checked.
             timeout: Deadline in seconds. None: the client's.
 
@@ -114,12 +199,16 @@ class SyncRequests:
     def promote(
         self,
         model: str,
-        version: int,
+        version: int | Literal["latest"],
         *,
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Model:
-        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too."""
+        """Makes a version the one that `predict` uses: moves the alias "live". Rolls back, too.
+
+        Another version than the newest is pinned: later publications do not go live until "latest", or the newest
+        version's number, is promoted. `Model.live_pinned_time` says so.
+        """
         return self.set_alias(model, "live", version, expected_version=expected_version, timeout=timeout)
 
     def delete_version(self, model: str, version: int, *, timeout: float | None = None) -> None:
@@ -207,8 +296,8 @@ class SyncRequests:
         """Lists a model's adaptations, newest first."""
         return self._calls.run(ops.list_adaptations(model), timeout)
 
-    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> Adaptation:
-        """Stops an adaptation's work. Versions that it published stay."""
+    def cancel(self, model: str, adaptation_id: str, *, timeout: float | None = None) -> CancelledAdaptation:
+        """Stops an adaptation's work. Versions that it published stay; one that is over is left as it is."""
         return self._calls.run(ops.cancel_adaptation(model, adaptation_id), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> str:

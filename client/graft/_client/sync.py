@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -19,39 +19,30 @@ from graft._client.calls_sync import ClientInterceptor, SyncCalls, messages
 from graft._client.evaluating import Evaluation
 from graft._client.evaluating_sync import SyncEvaluation
 from graft._client.exporting import Export
+from graft._client.given import GivenInputs, opened
 from graft._client.operations import PredictSettings, Selector
 from graft._client.requests_sync import SyncRequests
 from graft._records.evaluations import EvaluationResult
-from graft._records.examples import (
-    ChangeLike,
-    ExampleLike,
-    Input,
-    LabelsLike,
-    example_messages,
-)
+from graft._records.examples import LabelsLike, example_messages
 from graft._records.predictions import Prediction
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    CheckResult,
-    Event,
-    Outcome,
-)
 from graft._records.report_messages import evaluation_of
-from graft._records.shapes import several_examples
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
+from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_sync import SyncAdapt
+from graft._streams.extending import extending, going_on, require_one_base
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
 from graft._streams.predict_sync import SyncPredict
 from graft._streams.preparing import prepared
 from graft._streams.start import new_exchange
 from graft._streams.watch import EventsCursor, WatchCursor
+from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.reading_sync import Incoming
 from graft._transport.targets import DEFAULT_TARGET
-from graft.errors import GraftError
+from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2, prediction_pb2
 
 LOG = logging.getLogger("graft")
@@ -131,7 +122,7 @@ class Client(SyncRequests):
     def adapt(
         self,
         model: str,
-        examples: Iterable[ChangeLike],
+        examples: Examples,
         *,
         adaptation_id: str | None = None,
         writer_id: str = "",
@@ -141,17 +132,23 @@ class Client(SyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         seed: int = 0,
         fine_tuning: FineTuning | None = None,
         time_budget: float | None = None,
         commit_id: str | None = None,
         publish_every: int = 0,
         publish_seconds: float = 0.0,
+        promote: bool = True,
+        metadata: Mapping[str, str] | None = None,
         close: bool = True,
         append: bool = False,
         id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
         on_published: Callable[[Outcome], None] | None = None,
+        **columns: Unpack[TableColumns],
     ) -> AdaptResult:
         """Streams examples in, commits, and waits until the new version is served.
 
@@ -162,7 +159,9 @@ class Client(SyncRequests):
 
         Args:
             model: The model to publish to, for example "support/intents".
-            examples: Pairs (input, label), `Example`s, or `Delete`s. Taken in the calling thread. An example whose
+            examples: Pairs (input, label), `Example`s, or `Delete`s; or a table: a data frame (pandas, polars), an
+                Arrow table, a split of a data set, a structured array, rows as dicts, or the path of a data file or
+                of a folder of classes. Taken in the calling thread. An example whose
                 id is known replaces it. Instead of a label, a pair may have a set of labels, a value (a float) or a
                 distribution over labels (a dict). A target is missing if it is None, the float NaN, pandas' NA or NaT,
                 a NaN of NumPy or decimal, or a text of spaces: such an example is stored without a target, counted in
@@ -180,7 +179,14 @@ class Client(SyncRequests):
                 and so are integers that recur. Such a guess is in the result's `notices`.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
-            base_version: Start from the examples of this version. 0: start empty.
+            base_version: Go on from the examples of this version: they are trained on too. 0: start empty.
+            base_alias: The same by an alias, such as "live"; what it points at when the adaptation starts.
+            extend: Go on from the live version, where the model has one, or from the version that base_version or
+                base_alias names, with match_content. An adaptation that exists goes on from what it was started with.
+                `result.extension` says what came of the examples; where all of them are there already, nothing is
+                trained, and the version is the one that was gone on from.
+            match_content: An example without an id whose input equals that of an example of the base is that example:
+                with the same target it changes nothing, and with another one it corrects it.
             seed: Every random choice is derived from it.
             fine_tuning: How the backbone is tuned. None: the server chooses.
             time_budget: How long tuning may take, in seconds; the best state by then is kept. None: no limit,
@@ -189,6 +195,10 @@ class Client(SyncRequests):
             publish_every: Have the server publish after every this many examples, of all writers. 0: never by count.
             publish_seconds: Have it publish when there are changes and the newest commit is this old. 0: never by
                 age.
+            promote: Whether the versions become live as they are published, and with that what `predict` asks, unless
+                "live" is pinned (see `promote`). If not, "live" stays where it is; a model's first version is then
+                asked for by its number.
+            metadata: Pairs of texts to find again with the adaptation and its versions, at most 32.
             close: Whether the commit at the end closes the adaptation. If not, it can be continued later.
             append: Whether the examples continue this writer's earlier examples in the adaptation; if not, they
                 repeat them, and examples that the server has are skipped.
@@ -198,11 +208,16 @@ class Client(SyncRequests):
                 ones, and the report warns.
             on_published: Called with the outcome of each commit, including the server's own, like on_progress.
             on_progress: Called during the work, from a background thread, one call at a time.
+            columns: Of a table, the columns by name: input ("text") or path, label ("label") or labels_from or value,
+                and second, id, weight, group, split, subject, confirmed; and label_separator, label_cells, decimal: see
+                `graft.TableColumns`. A row that cannot be used is refused alone; a missing label leaves it unlabelled.
 
         Returns:
-            The version, its report, and the examples that were refused.
+            The version, its report, and the examples that were refused, of a table with their rows. Where the version
+            is not live, the notices say why.
 
         Raises:
+            DataError: A table has no such column, or none of its rows can be used.
             GraftError: There is no version. FailedPreconditionError, for example, with a single class.
             TypeError: An example is not a pair or an `Example`, or its input or target is of a type that is not
                 accepted; the message has its index. What was sent before stays stored, under the adaptation's id.
@@ -217,18 +232,24 @@ class Client(SyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             seed=seed,
             fine_tuning=fine_tuning,
             time_budget=time_budget,
             commit_id=commit_id,
             publish_every=publish_every,
             publish_seconds=publish_seconds,
+            promote=promote,
+            metadata=metadata,
             close=close,
             append=append,
             id_repeats=id_repeats,
         )
-        ready = prepared(options, examples)
-        exchange = new_exchange(model, ready.options, self._limits)
+        given = opened(examples, columns, "adapt").examples(task=task, id_repeats=id_repeats)
+        ready = prepared(replace(options, task=given.task), given.changes)
+        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
         drive = SyncAdapt(
             exchange,
             self._open_adapt,
@@ -237,15 +258,20 @@ class Client(SyncRequests):
             on_published,
             error_of=self._calls.error_of,
         )
-        with self._calls.stopping(drive.stop):
-            result = drive.run(ready.conversion.changes(ready.changes))
-        result = self._with_all_rejections(exchange) if exchange.may_lack_rejections else result
-        return replace(result, notices=ready.conversion.notices)
+        with given.placing(lambda: exchange.progress().first_sequence):
+            try:
+                with self._calls.stopping(drive.stop):
+                    result = drive.run(ready.conversion.changes(ready.changes))
+            finally:
+                if exchange.may_lack_rejections:
+                    self._complete_rejections(exchange)
+        first = exchange.progress().first_sequence
+        return given.adapted(ready.conversion.adapt_result(exchange.result or result, first), first)
 
     def check(
         self,
         model: str,
-        examples: Iterable[ChangeLike],
+        examples: Examples,
         *,
         method: str = "auto",
         backbone: str = "",
@@ -253,7 +279,11 @@ class Client(SyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        **columns: Unpack[TableColumns],
     ) -> CheckResult:
         """Checks the settings and each example as `adapt` would. Nothing is stored or trained.
 
@@ -266,11 +296,16 @@ class Client(SyncRequests):
             labels: As for `adapt`.
             closed_labels: As for `adapt`.
             base_version: As for `adapt`.
+            base_alias: As for `adapt`.
+            extend: As for `adapt`.
+            match_content: As for `adapt`.
             on_progress: As for `adapt`.
+            columns: As for `adapt`.
 
         Returns:
             The number of examples, those that would be refused, those without a target, labels that a person would
-            read as one, and examples that later ones of the same id would replace.
+            read as one, and examples that later ones of the same id would replace; and what would come of them
+            beside those of the version to go on from.
 
         Raises:
             GraftError: The settings would be refused, or the call broke.
@@ -282,23 +317,46 @@ class Client(SyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             validate_only=True,
         )
-        ready = prepared(options, examples)
-        exchange = new_exchange(model, ready.options, self._limits)
+        given = opened(examples, columns, "check").examples(task=task, checked=True)
+        ready = prepared(replace(options, task=given.task), given.changes)
+        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
         drive = SyncAdapt(
             exchange, self._open_adapt, self._calls.connecting, on_progress, error_of=self._calls.error_of
         )
         with self._calls.stopping(drive.stop):
             result = drive.run(ready.conversion.changes(ready.changes))
-        return ready.conversion.check_result(
-            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
-        )
+        found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
+        return given.checked(found)
+
+    def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
+        """The options with what `extend` means: for an adaptation that exists what it was started with."""
+        require_one_base(options)
+        if not options.extend:
+            return options
+        options = replace(options, match_content=True)
+        if options.adaptation_id is not None:
+            with suppress(NotFoundError):
+                return going_on(
+                    options,
+                    self._calls.run(
+                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
+                    ),
+                )
+        if options.base_version or options.base_alias:
+            return options
+        with suppress(NotFoundError):
+            return extending(options, self._calls.run(ops.get_model(model), self._limits.connect_timeout_s))
+        return options
 
     def predict_stream(
         self,
         model: str,
-        inputs: Iterable[Input],
+        inputs: Inputs,
         *,
         version: int | None = None,
         alias: str | None = None,
@@ -308,6 +366,7 @@ class Client(SyncRequests):
         chunk_size: int = ops.BULK_INPUTS,
         on_progress: Callable[[str], None] | None = None,
         timeout: float | None = None,
+        **columns: Unpack[InputColumns],
     ) -> Iterator[Prediction]:
         """Classifies any number of inputs as they arrive; predictions come out in the same order.
 
@@ -327,6 +386,7 @@ class Client(SyncRequests):
             on_progress: Called with what the server is doing before it can answer, for example loading a backbone.
             timeout: How long to wait for the next answer, or for the server's word that it is at work, over any number
                 of calls, in seconds. None: the client's, or where that has none `resume_timeout`.
+            columns: Of a table, as for `predict`.
         """
         settings = PredictSettings(
             model, Selector(version, alias, adaptation_id), top_k, include_features, chunk_size
@@ -337,35 +397,39 @@ class Client(SyncRequests):
             on_progress=on_progress,
         )
         drive = SyncPredict(exchange, self._open_predict, self._calls.wait)
-        return drive.run(ops.bulk_requests(settings, ops.several(inputs)))
+        given = GivenInputs(inputs, columns, "predict_stream")
+        return _answers(given, drive.run(ops.bulk_requests(settings, given)))
 
     def evaluate(
         self,
         model: str,
-        examples: Iterable[ExampleLike],
+        examples: Examples,
         *,
         version: int | None = None,
         alias: str | None = None,
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
+        **columns: Unpack[TableColumns],
     ) -> EvaluationResult:
         """Measures a version on labelled examples that it was not trained on. Nothing is stored.
 
         Args:
             model: The model's name.
-            examples: Pairs (input, label), or `Example`s. Taken in the calling thread. Those that the version was
+            examples: Pairs (input, label), `Example`s, or a table, as for `adapt`. Those that the version was
                 trained on, or copies of them, are left out of the figures, and named in the result.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
+            columns: Of a table, as for `adapt`.
 
         Where a call breaks, the examples are sent again, for the same version. They are kept for that, beyond 16 MiB in
         a temporary file.
         """
-        examples = several_examples(examples)
         seconds = self._calls.seconds(timeout)
+        table = opened(examples, columns, "evaluate")
         found = self.version(model, version, alias=alias)
+        given = table.examples(task=found.report.task, checked=True)
         evaluation = Evaluation(
             model,
             found.version or version or 0,
@@ -373,8 +437,9 @@ class Client(SyncRequests):
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
         )
-        batches = ops.batched(example_messages(examples, found.report.task), ops.example_batcher())
-        return evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))
+        batches = ops.batched(example_messages(given.changes, found.report.task), ops.example_batcher())
+        result = evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))
+        return given.evaluated(result)
 
     def export(
         self,
@@ -450,15 +515,12 @@ class Client(SyncRequests):
             if (event := cursor.receive(message)) is not None:
                 yield event
 
-    def _with_all_rejections(self, exchange: AdaptExchange) -> AdaptResult:
-        """Completes the rejections of a resumed adaptation; the version stands with or without them."""
+    def _complete_rejections(self, exchange: AdaptExchange) -> None:
+        """Completes the rejections of a resumed adaptation; its outcome stands with or without them."""
         try:
             exchange.complete_rejections(self._events_so_far(exchange))
         except GraftError as error:
             LOG.warning("some rejections may be missing: %s", error)
-        if exchange.result is None:
-            raise GraftError("The adaptation has no result.")
-        return exchange.result
 
     def _events_so_far(self, exchange: AdaptExchange) -> list[adaptation_pb2.WatchAdaptationResponse]:
         cursor = EventsCursor(exchange.events_request(), _EVENTS_TIMEOUT_S)
@@ -468,3 +530,10 @@ class Client(SyncRequests):
             if exchange.is_last(event):
                 break
         return events
+
+
+def _answers(given: GivenInputs, predictions: Generator[Prediction, None, None]) -> Iterator[Prediction]:
+    """Predictions, with the reasons of the rows that the client refused."""
+    with closing(predictions):
+        for index, prediction in enumerate(predictions):
+            yield given.answer(index, prediction)

@@ -19,6 +19,13 @@ _NO_NUMBER: Final = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>
 """Words for a missing number. As labels they are names."""
 
 
+_FLAGS: Final = {
+    **dict.fromkeys(("yes", "y", "true", "t", "x", "1", "1.0"), True),
+    **dict.fromkeys(("", "no", "n", "false", "f", "0", "0.0"), False),
+}
+"""Words for yes and no."""
+
+
 def is_no_number(text: str) -> bool:
     """Whether a text stands for a missing number."""
     return text.strip().lower() in _NO_NUMBER
@@ -34,7 +41,7 @@ class Cells(NamedTuple):
     def text(self, column: str) -> str:
         """The text of a cell."""
         value = self.value(column)
-        if value is None:
+        if not isinstance(value, str) and is_missing(value):
             raise self.wrong(column, "there is no text")
         if not isinstance(value, str):
             raise self.wrong(column, f"{value!r:.60} is not a text")
@@ -92,6 +99,13 @@ class Cells(NamedTuple):
             expected = ", ".join(repr(choice) for choice in choices if choice)
             raise self.wrong(column, f"{value!r:.60} is none of {expected}, and not empty")
         return value
+
+    def flag(self, column: str) -> bool:
+        """Whether a cell says yes: "yes", "true", "x" or 1; no if it is empty, or says "no", "false" or 0."""
+        value = str(self.given(column) or "").strip().lower()
+        if value not in _FLAGS:
+            raise self.wrong(column, f"{value!r:.60} is neither yes nor no")
+        return _FLAGS[value]
 
     def value(self, column: str) -> Any:
         """What a cell holds: a text, or in JSON any value, also one within others ("data.text", "choices.0")."""

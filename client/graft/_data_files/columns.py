@@ -55,7 +55,7 @@ class Columns:
     input: str
     """The input to classify."""
     label: str
-    """The label of the input."""
+    """The label of the input; "" where only inputs are read."""
     id: str | None = None
     """The example's id."""
     weight: str | None = None
@@ -66,6 +66,8 @@ class Columns:
     """ "train" or "validation"."""
     subject: str | None = None
     """The person whose data it is."""
+    confirmed: str | None = None
+    """Whether a person looked at the target and kept it."""
     path: bool = False
     """Whether `input` names files of images or clips, relative to the data file's folder, instead of holding texts."""
     separator: str = ""
@@ -95,11 +97,19 @@ class Columns:
         return self.value or self.label
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """The columns without which a table is not the one that is meant."""
+        return (self.input, *filter(None, self.labels_from or (self.target,)))
+
+    @property
     def named(self) -> dict[str, str]:
         """By their options, the columns that some row must have."""
         targets = {"labels-from": self.labels_from[0]} if self.labels_from else {}
         targets = targets or ({"value": self.value} if self.value else {"label": self.label})
-        others = {it: getattr(self, it) for it in ("second", "id", "weight", "group", "split", "subject")}
+        others = {
+            it: getattr(self, it)
+            for it in ("second", "id", "weight", "group", "split", "subject", "confirmed")
+        }
         found = {**targets, "path" if self.path else "input": self.input, **others}
         return {option: column for option, column in found.items() if column}
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 from graft._data_files.columns import DataError
 from graft._data_files.options import Reading
 
-_ENDINGS: Final = {
+ENDINGS: Final = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
@@ -34,7 +34,7 @@ _PACKED: Final[dict[bytes, Callable[[Any], Any]]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
-_PACKED_ENDINGS: Final = (".gz", ".bz2", ".xz")
+PACKED_ENDINGS: Final = (".gz", ".bz2", ".xz")
 _NOT_READ: Final = {
     b"\xd0\xcf\x11\xe0": "an Excel file of the old format (.xls), or one with a password; save it as .xlsx or as CSV",
     b"\x28\xb5\x2f\xfd": "compressed with Zstandard; unpack it with unzstd",
@@ -139,9 +139,9 @@ class Content:
             if first.startswith(mark):
                 raise DataError(f"{self._path}: it is {what}")
         name = self._path.lower()
-        for packed in _PACKED_ENDINGS:
+        for packed in PACKED_ENDINGS:
             name = name.removesuffix(packed)
-        known = reading.data_format or _ENDINGS.get(Path(name).suffix, "")
+        known = reading.data_format or ENDINGS.get(Path(name).suffix, "")
         if known in _BINARY:
             raise DataError(f"{self._path}: not {'a Parquet' if known == 'parquet' else 'an Excel'} file")
         return known

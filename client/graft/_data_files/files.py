@@ -10,21 +10,25 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import Content
 from graft._data_files.formats.dialect import Beginning
-from graft._data_files.formats.encodings import encoding_of, known_encoding, likely_encoding
+from graft._data_files.formats.encodings import byte_order_mark, encoding_of, known_encoding, likely_encoding
 from graft._data_files.formats.excel import Sheet
 from graft._data_files.formats.json_rows import JsonRows
 from graft._data_files.formats.lines import Line, TextLines
 from graft._data_files.formats.parquet import ParquetTable
 from graft._data_files.formats.tables import Table
+from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
 from graft._data_files.header import fitted
 from graft._data_files.options import Reading
+
+T = TypeVar("T")
 
 _DEFAULT: Final = Reading()
 _FEW_WRONG: Final = 0.02
@@ -62,6 +66,7 @@ class DataFile:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.folder = Path() if str(path) == "-" else Path(path).parent
         self._stack = ExitStack()
+        self._text = TextForm()
         try:
             self._content = Content(path, reading, source, self._stack)
             self.size = self._content.size
@@ -114,15 +119,44 @@ class DataFile:
         Raises:
             DataError: The file is not in its format.
         """
+        return self._unpacked(self._rows.rows())
+
+    def _unpacked(self, rows: Iterator[T]) -> Iterator[T]:
         line = 0
         try:
-            for row in self._rows.rows():
-                line = row.line
-                yield row
+            for it in rows:
+                row = it.row if isinstance(it, WholeRow) else it
+                line = row.line if isinstance(row, Row | RowError) else line
+                yield it
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
                 f"{self.name}, behind {self.unit} {line}: not a whole compressed file ({error})"
             ) from None
+
+    @property
+    def form(self) -> FileForm:
+        """What the file is, for another that is to be like it."""
+        rows, data_format = self._rows, self._content.data_format
+        if isinstance(rows, JsonRows):
+            return FileForm("json" if rows.listed else "jsonl", text=self._text)
+        if not isinstance(rows, Table):
+            return FileForm(data_format, rows.header.names)
+        text = replace(self._text, dialect=rows.dialect)
+        data_format = "tsv" if rows.dialect.delimiter == "\t" else "csv"
+        return FileForm(data_format, rows.header.names, text, not rows.header.given)
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """As `rows`, with all that stands in the file.
+
+        Raises:
+            DataError: The file is not in its format.
+        """
+        return self._unpacked(self._rows.whole_rows())
+
+    @property
+    def parquet(self) -> Any:
+        """The `pyarrow.parquet.ParquetFile`, if it is one."""
+        return self._rows.file if isinstance(self._rows, ParquetTable) else None
 
     def _opened(self, reading: Reading, columns: Columns | None) -> Table | JsonRows | Sheet | ParquetTable:
         content = self._content
@@ -134,6 +168,7 @@ class DataFile:
         first = self._first_lines(encoding)
         if not reading.encoding:
             _check_encoding(self.name, first, encoding)
+        self._text = text_form(encoding, content.head)
         lines = TextLines.of_bytes(content.stream, encoding, content.head)
         texts = [it.text for it in first]
         if content.data_format in ("json", "jsonl"):
@@ -155,6 +190,16 @@ class DataFile:
         if lines and not self._content.whole and len(lines) > 1:
             lines.pop()
         return lines
+
+
+def text_form(encoding: str, head: bytes) -> TextForm:
+    """How a text is encoded that begins so; its byte order mark is told apart from the encoding."""
+    mark = byte_order_mark(head)
+    name = known_encoding(encoding)
+    if mark:
+        end = "le" if mark[:1] == b"\xff" else "be"
+        name = {"utf-8-sig": "utf-8", "utf-16": f"utf-16-{end}", "utf-32": f"utf-32-{end}"}.get(name, name)
+    return TextForm(name, mark)
 
 
 def _check_encoding(name: str, lines: list[Line], encoding: str) -> None:

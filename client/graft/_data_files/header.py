@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from graft._data_files.columns import Columns, DataError
 
-_OPTIONS: Final = ("input", "second", "label", "value", "id", "weight", "group", "split", "subject")
+_OPTIONS: Final = (
+    "input",
+    "second",
+    "label",
+    "value",
+    "id",
+    "weight",
+    "group",
+    "split",
+    "subject",
+    "confirmed",
+)
 _SHOWN: Final = 40
 _ONES: Final = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
 _COMMA: Final = re.compile(r"[+-]?(\d{1,3}(\.\d{3})*|\d+),\d+\s*")
@@ -51,7 +63,7 @@ def fitted(columns: Columns, header: Header, file: str) -> Columns:
     found: dict[str, Any] = {}
     for option in _OPTIONS:
         asked = getattr(columns, option)
-        if asked is None or (option == "label" and (columns.value or columns.labels_from)):
+        if not asked or (option == "label" and (columns.value or columns.labels_from)):
             continue
         shown = "path" if option == "input" and columns.path else option
         found[option] = _found(asked, shown, header, file)
@@ -66,7 +78,7 @@ def _found(asked: str, option: str, header: Header, file: str) -> str:
     same = header.names.count(asked)
     if same > 1:
         raise DataError(
-            f"{file}: {same} columns are named {asked!r}, so that --{option} {asked} can be any of them; "
+            f"{file}: {same} columns are named {asked!r}, so that --{option} {shlex.quote(asked)} can be any of them; "
             "give the one that is meant a name of its own"
         )
     name = asked if same else like(asked, header.names)
@@ -93,7 +105,7 @@ def missing(asked: str, option: str, names: Collection[str]) -> str:
     which = near[0] if near else "COLUMN"
     there = f"the columns are: {', '.join(known[:_SHOWN])}{more}" if known else "there are no named columns"
     if option:
-        return f"no column {asked!r}; {there}; name the right one with --{option} {which}"
+        return f"no column {asked!r}; {there}; name the right one with --{option} {shlex.quote(which)}"
     return f"no column {asked!r}; {there}" + (f"; did you mean {near[0]}?" if near else "")
 
 
@@ -103,9 +115,8 @@ def _hint(option: str, header: Header) -> str:
             it for it in header.names if it and header.names.count(it) == 1 and _is_ones(header.column(it))
         ]
         if len(ones) > 1:
-            return (
-                f"; {', '.join(ones)} hold 0 and 1 only: --labels-from {','.join(ones)} takes them for labels"
-            )
+            named = shlex.quote(",".join(ones))
+            return f"; {', '.join(ones)} hold 0 and 1 only: --labels-from {named} takes them for labels"
     if option in ("input", "label") and not header.given and len(header.names) > 1:
         return "; if the file has no header line, give the names of its columns with --columns A,B,…"
     return ""

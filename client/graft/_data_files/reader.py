@@ -30,6 +30,7 @@ def read_examples(
     group: str | None = None,
     split: str | None = None,
     subject: str | None = None,
+    confirmed: str | None = None,
     data_format: str = "",
     delimiter: str | None = None,
     quote: str = "",
@@ -59,6 +60,7 @@ def read_examples(
         group: The column of groups, if there is one.
         split: The column that says "train" or "validation", if there is one.
         subject: The column of whose data it is, if there is one.
+        confirmed: The column that says whether a person looked at the label and kept it, if there is one.
         data_format: "csv", "tsv", "jsonl", "json", "parquet" or "xlsx". Empty: what the file is by content and name.
         delimiter: What separates cells.
         quote: What encloses cells that contain the delimiter: '"', "'" or "none".
@@ -94,6 +96,7 @@ def read_examples(
         group=group,
         split=split,
         subject=subject,
+        confirmed=confirmed,
         path=files,
         separator=label_separator,
         value=value,

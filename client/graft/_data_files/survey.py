@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Final
 
 from graft._data_files.absent import Absent
@@ -14,7 +15,7 @@ from graft._data_files.examples import example_of
 from graft._data_files.targets import CODE, labels_in
 from graft._records.id_use import IdUse
 from graft._records.list_cells import list_of
-from graft._records.targets import is_collection, is_missing
+from graft._records.targets import is_collection, is_missing, plain
 from graft._records.task_guess import Guess, TaskGuess
 
 _MAX_CELLS: Final = 1_000_000
@@ -33,6 +34,8 @@ class Surveyed:
     columns: Columns
     notes: tuple[str, ...]
     """What was found, in sentences, with what overrules it."""
+    doubt: str = ""
+    """Of the notes, the one that says how the task was guessed, where it may be another."""
 
 
 class Survey:
@@ -73,7 +76,7 @@ class Survey:
         if self._columns.labels_from:
             return
         cells = Cells(self._origin.name, row)
-        value = cells.value(self._columns.target) if cells.has(self._columns.target) else None
+        value: Any = plain(cells.value(self._columns.target)) if cells.has(self._columns.target) else None
         if is_missing(value) or (isinstance(value, str) and self._columns.value and is_no_number(value)):
             self.missing += 1
         elif isinstance(value, str):
@@ -106,7 +109,7 @@ class Survey:
         if example.id:
             self.ids.add(example)
 
-    def reading(self, task: str, cells: str, *, whole: bool = True) -> Surveyed:
+    def reading(self, task: str, cells: str, *, whole: bool = True, usual: str = "") -> Surveyed:
         """How to read the rows.
 
         Args:
@@ -114,6 +117,7 @@ class Survey:
             cells: "read" reads cells that look like lists as lists, "keep" no cell as anything but what it says, and
                 "" what most cells tell.
             whole: Whether the survey saw all rows; else it counts none.
+            usual: The task where targets leave it open, because they are whole numbers or there are none; "" for none.
         """
         columns = self._columns
         notes: list[str] = []
@@ -134,11 +138,15 @@ class Survey:
         codes = cells == "" and texts > 0 and all(CODE.fullmatch(cell.strip()) for cell in self._cells)
         if codes:
             notes.append(self._of_codes())
-        guess = Guess("")
+        guess, said = Guess(""), ""
         if not task:
             several = bool(columns.separator) or (read and any(isinstance(it, list) for it in found.values()))
             guess = Guess("multi_label") if several else self._guess.result()
-            notes.append(guess.said("--task {}"))
+            usual = usual.replace("-", "_")
+            if usual and (not guess.task or (guess.doubtful and usual != "multi_label")):
+                guess = Guess(usual)
+            said = guess.said("--task {}")
+            notes.append(said)
         numbers = self._numbers or len(self._zeros_and_ones) > 1
         columns = replace(
             columns, task=task or guess.task, lists=read and lists > 0, numbers=numbers, codes=codes
@@ -148,7 +156,7 @@ class Survey:
             notes.append(self._of_separators())
         if texts and not codes and not lists:
             notes.append(self._of_numbers(texts))
-        return Surveyed(columns, (*filter(None, notes), *missing))
+        return Surveyed(columns, (*filter(None, notes), *missing), said if guess.doubtful else "")
 
     def _count_labels(self, columns: Columns) -> None:
         for cell, count in self._cells.items():
@@ -215,7 +223,7 @@ def look(rows: Iterable[Row | RowError], survey: Survey) -> None:
 
 
 def _may_tell(value: Any) -> bool:
-    return isinstance(value, Mapping | str | int | float) or is_collection(value)
+    return isinstance(value, Mapping | str | int | float | Decimal) or is_collection(value)
 
 
 def _is_fraction(cell: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from graft._records.reports import ClassReport, Confusion, MultiLabelFigures, RegressionFigures
+from graft._records.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class EvaluationRejection:
     """UPPER_SNAKE_CASE, for programs."""
     detail: str
     """What was wrong and what would be right."""
+    origin: str = ""
+    """Where it is in the table that was given: "row 17"; "" where examples were no table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class UnknownLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationResult:
+class EvaluationResult(Shown):
     """How good a version is on a caller's labelled examples. Without an evaluated example, every figure is None."""
 
     model: str

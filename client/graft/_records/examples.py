@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import Any, TypeAlias
 
 from graft._records.media import media_message
@@ -59,8 +60,9 @@ class Example:
     """The number to predict, for a regression."""
     distribution: Mapping[str, float] | None = None
     """The probability of each label, with a sum of 1, for a single-label model."""
-    origin: str = ""
-    """Where it came from, for people, such as "train.csv:17". At most 256 bytes; `read_examples` sets it."""
+    origin: str = field_(default="", compare=False)
+    """Where it came from, for people, such as "train.csv:17". At most 256 bytes; `read_examples` sets it. It says
+    nothing of the example: two that differ in nothing else are equal."""
     confirmed: bool = False
     """Whether a person looked at the target and kept it: it is then not listed as a probable label error."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graft._records.fields import seconds_of
+from graft._records.shown import Shown
 from graft.errors import GraftError, from_status
 from graft.v1 import prediction_pb2
 
@@ -80,7 +81,7 @@ class Prediction:
         return self.scores[0].probability if self.scores else None
 
 
-class Predictions(list[Prediction]):
+class Predictions(list[Prediction], Shown):
     """One prediction for each input, in order: a list with facts about its source.
 
     Attributes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
-from graft._records.examples import Example, Input, Label, TextPair
+from graft._records.examples import Label
+from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
-from graft._records.reports import Report, SimilarLabels
-from graft.errors import GraftError, from_status
+from graft._records.reports import Report
+from graft._records.shown import Saved
+from graft.errors import GraftError, Rejection, from_status
 from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 
@@ -41,10 +43,17 @@ class Model:
     """When its first version was published, in UTC."""
     renewal: ModelRenewal | None = None
     """What the server does about a newest version that was trained on another encoder; None: there is nothing to do."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" stays where `promote` pointed it, away from the newest version, in UTC; None: it is not pinned,
+    and the next publication moves it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What `set_metadata` has set."""
+    live: Version | None = None
+    """The version that "live" points at, without its metadata and its report's own lists; None: it points nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class Version(Saved):
     """One trained state of a model. It never changes."""
 
     model: str
@@ -67,80 +76,11 @@ class Version:
     """Whether it may have been trained on examples that have since been erased."""
     task: str = "single_label"
     """Its task: "single_label", "multi_label" or "regression"."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredExample:
-    """An example in the state after one change."""
-
-    adaptation_id: str
-    """The adaptation that it was sent to."""
-    writer_id: str
-    """The writer that sent it."""
-    sequence: int
-    """The change's number."""
-    id: str
-    """The example's id."""
-    label: str | None
-    """Its label; None: unlabelled, or the target is one of labels, value and distribution."""
-    split: str
-    """"train", "validation", or "": unspecified."""
-    group: str
-    """The group that cross-validation keeps together, or ""."""
-    subject: str
-    """The person whose data it is, or ""."""
-    deleted: bool
-    """Whether a later change replaced or removed it: it is still stored, but not trained on."""
-    text: str | None = field(repr=False)
-    """The input, if it is a text and was requested."""
-    labels: tuple[str, ...] | None = None
-    """All labels that apply, for a multi-label model's example; None: it has no set of labels."""
-    value: float | None = None
-    """The number to predict, for a regression's example."""
-    distribution: Mapping[str, float] | None = None
-    """The probability of each label, if given."""
-    weight: float = 1.0
-    """Its weight in training, relative to the others."""
-    origin: str = ""
-    """Where it came from, for people, such as "train.csv:17", or ""."""
-    confirmed: bool = False
-    """Whether a person looked at its target and kept it."""
-    input: Input | types_pb2.Input | None = field(default=None, repr=False)
-    """The input of any kind, if it was requested, in a form that can be sent again: a text, a pair, or a file's bytes;
-    features as their message."""
-
-    def example(self, **changes: Any) -> Example:
-        """Returns the example as it can be sent again, with its id, its target and all else, but for some changes.
-
-        Args:
-            changes: Fields of `Example` with other values. A target that is given takes the place of the present one.
-
-        Raises:
-            ValueError: The input was not requested.
-        """
-        if "input" not in changes and self.input is None:
-            raise ValueError(
-                f"the input of example {self.id!r} was not requested: ask with include_inputs=True"
-            )
-        names = ("label", "labels", "value", "distribution")
-        kept = {} if changes.keys() & set(names) else {name: getattr(self, name) for name in names}
-        others = {
-            name: getattr(self, name)
-            for name in ("input", "id", "weight", "split", "group", "subject", "origin", "confirmed")
-        }
-        return Example(**{**others, **kept, **changes})
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """The result of a request to erase examples."""
-
-    erased: int
-    """The number of erased stored states of examples."""
-    affected_versions: tuple[int, ...]
-    """The existing versions that may have been trained on examples erased now or before."""
-    deleted_versions: tuple[int, ...]
-    """The versions that were deleted."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of the adaptation that it came from."""
+    extension: Extension | None = None
+    """What came of the examples of its adaptation beside those of the version that it extends; None: it extends none,
+    or it is in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,22 +122,6 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one example was refused."""
-
-    sequence: int
-    """The example: its place in the writer's stream, from 0."""
-    reason: str
-    """UPPER_SNAKE_CASE, for programs, for example "INPUT_EMPTY"."""
-    field: str
-    """The path of the field at fault within the change."""
-    detail: str
-    """What was wrong, with what value, and what would be right."""
-    writer_id: str
-    """The writer that sent the example."""
-
-
-@dataclass(frozen=True, slots=True)
 class Publication:
     """The outcome of one commit."""
 
@@ -211,6 +135,11 @@ class Publication:
     """Why it failed or was cancelled."""
     create_time: dt.datetime | None
     """When the commit became durable, in UTC."""
+    live_version: int | None = None
+    """The version that "live" pointed at once this one was published: this one, or another if it did not move; 0:
+    none; None: not known, or no version was published."""
+    live_pinned_time: dt.datetime | None = None
+    """Since when "live" was pinned to live_version, if that is why it did not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +162,23 @@ class Adaptation:
     """The outcomes of its commits, oldest first."""
     metrics: Mapping[str, float]
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What `adapt` was given as metadata."""
+    error: GraftError | None = None
+    """Why it cannot be used, if an object of it is damaged; the other fields are then as far as known."""
+    extension: Extension | None = None
+    """What came of its examples beside those of the version that it goes on from, as of the newest commit that has an
+    outcome; None: it started empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledAdaptation(Adaptation):
+    """An adaptation after a request to cancel it."""
+
+    changed: bool = True
+    """Whether the request cancelled it; if not, it was over already, and nothing changed."""
+    given_up: int = 0
+    """How many of its commits had no outcome yet, and were given up by the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,123 +194,19 @@ class Progress:
     metrics: Mapping[str, float]
     """Figures so far, by name."""
     eta_s: float | None
-    """How long the rest will take, in seconds, if known."""
+    """How long the rest will take, in seconds; None where that is not known yet."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0 where nothing is counted."""
+    unit: str = ""
+    """What is counted, for example "examples", "candidates" or "steps"."""
+    elapsed_s: float | None = None
+    """How long the server has worked on the commit, or taken in the stream, in seconds; None where it does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in an adaptation."""
-
-    number: int
-    """From 1, without gaps; 0 for progress, which is not kept."""
-    time: dt.datetime | None
-    """When it happened, in UTC."""
-    kind: str
-    """"rejected", "committed", "published", "publication_failed", "state" or "progress"."""
-    rejected: tuple[Rejection, ...] = ()
-    """The refused examples, if kind is "rejected"."""
-    commit_id: str = ""
-    """The commit, if the event is about one."""
-    version: int = 0
-    """The version, if kind is "published"."""
-    report: Report | None = None
-    """The quality of the version, if kind is "published"."""
-    error: GraftError | None = None
-    """The reason, if kind is "publication_failed"."""
-    state: str = ""
-    """The adaptation's new state, if kind is "state"."""
-    progress: Progress | None = None
-    """The work in progress, if kind is "progress"."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptProgress:
-    """How far an `adapt` call has come."""
-
-    adaptation_id: str
-    """The adaptation, to watch or resume it by."""
-    stage: str
-    """"connecting", "streaming", "committed", or the server's stage, for example "selecting"."""
-    sent: int
-    """The number of examples that were sent to the server, now or by an earlier call."""
-    acknowledged: int
-    """How many examples are durable, or were refused."""
-    rejected: int
-    """How many examples were refused."""
-    fraction: float
-    """How much of the training is done, 0 to 1."""
-    metrics: Mapping[str, float]
-    """The server's figures so far, by name; of the stream, for example "prequential_accuracy"."""
-    version: int
-    """The newest version published during this call, by the client's commit or by the server's own; 0: none."""
-    eta_s: float | None
-    """How long the rest of the training will take, in seconds, if known."""
-    reconnects: int
-    """How many times the call was broken and resumed."""
-    trouble: GraftError | None
-    """Why there is no connection now, while the client tries a new one."""
-    first_sequence: int = 0
-    """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of one commit, the client's or the server's own."""
-
-    commit_id: str
-    """The commit; the server's commits are called "auto:1", "auto:2" and so on."""
-    version: int
-    """The version that was published; 0: none."""
-    report: Report | None = field(repr=False)
-    """Its training data and quality; None if there is no version."""
-    error: GraftError | None
-    """Why there is no version; the stream continues all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of checking a start and examples, of which nothing was stored."""
-
-    model: str
-    """The model."""
-    examples: int
-    """The number of checked examples."""
-    rejected: tuple[Rejection, ...] = field(repr=False)
-    """The examples that would be refused, by sequence; the first 10,000."""
-    rejected_count: int
-    """How many examples would be refused."""
-    task: str = ""
-    """The task: as it was asked for, or as the targets tell; "" if nothing tells."""
-    unlabelled: int = 0
-    """How many examples carry no target, and would not be trained on."""
-    similar_labels: tuple[SimilarLabels, ...] = ()
-    """Labels that a person would read as one, at most 50 groups."""
-    replaced: int = 0
-    """How many examples a later one with the same id would replace, by another input or target."""
-    notices: tuple[str, ...] = ()
-    """What was guessed or left out, in sentences."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptResult:
-    """A served version, and its origin."""
-
-    model: str
-    """The model."""
-    version: int
-    """The version's number."""
-    adaptation_id: str
-    """The adaptation that it came from."""
-    commit_id: str
-    """The commit that asked for it."""
-    report: Report = field(repr=False)
-    """What it was trained on and how good it is."""
-    rejected: tuple[Rejection, ...] = field(repr=False)
-    """The examples that were refused, by sequence; the first 10,000."""
-    rejected_count: int
-    """How many examples were refused."""
-    notices: tuple[str, ...] = ()
-    """What the client guessed of the examples, in sentences: for example the task."""
+NOTHING_TOLD: Final = Progress("", "", 0.0, {}, None)
+"""Before a server has told anything."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -376,6 +218,9 @@ def model_of(message: model_pb2.Model) -> Model:
         versions=message.versions,
         create_time=time_of(message.create_time),
         renewal=_renewal_of(message.renewal) if message.HasField("renewal") else None,
+        live_pinned_time=time_of(message.live_pinned_time),
+        metadata=dict(sorted(message.metadata.items())),
+        live=version_of(message.live) if message.HasField("live") else None,
     )
 
 
@@ -391,56 +236,14 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         adaptation_id=message.adaptation_id,
         commit_id=message.commit_id,
         create_time=time_of(message.create_time),
-        report=report_of(message.report),
+        report=replace(report_of(message.report), model=message.model, version=message.version),
         aliases=tuple(message.aliases),
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
         task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
+        metadata=dict(sorted(message.metadata.items())),
     )
-
-
-def stored_example_of(message: model_pb2.StoredExample) -> StoredExample:
-    """The stored example that a message carries."""
-    example = message.example
-    target = example.WhichOneof("target")
-    shares = example.distribution.labels
-    return StoredExample(
-        adaptation_id=message.adaptation_id,
-        writer_id=message.writer_id,
-        sequence=message.sequence,
-        id=example.id,
-        label=example.label if target == "label" else None,
-        split={types_pb2.SPLIT_TRAIN: "train", types_pb2.SPLIT_VALIDATION: "validation"}.get(
-            example.split, ""
-        ),
-        group=example.group,
-        subject=example.subject,
-        deleted=message.deleted,
-        text=example.input.text if example.input.WhichOneof("kind") == "text" else None,
-        labels=tuple(example.label_set.labels) if target == "label_set" else None,
-        value=example.value if target == "value" else None,
-        distribution={it.label: it.probability for it in shares} if target == "distribution" else None,
-        weight=example.weight if example.HasField("weight") else 1.0,
-        origin=example.origin,
-        confirmed=example.confirmed,
-        input=_stored_input(example.input),
-    )
-
-
-def _stored_input(message: types_pb2.Input) -> Input | types_pb2.Input | None:
-    match message.WhichOneof("kind"):
-        case "text":
-            return message.text
-        case "text_pair":
-            return TextPair(message.text_pair.first, message.text_pair.second)
-        case "image":
-            return message.image
-        case "audio":
-            return message.audio
-        case "features":
-            return message
-        case _:
-            return None
 
 
 def backbone_of(message: model_pb2.Backbone) -> Backbone:
@@ -480,13 +283,23 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
     return Adaptation(
         model=message.model,
         adaptation_id=message.adaptation_id,
-        state=_adaptation_state(message.state),
+        state=adaptation_state(message.state),
         backbone=message.backbone,
         create_time=time_of(message.create_time),
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
+        metadata=dict(sorted(message.metadata.items())),
+        error=from_status(message.error) if message.HasField("error") else None,
     )
+
+
+def cancelled_of(message: adaptation_pb2.CancelAdaptationResponse) -> CancelledAdaptation:
+    """The adaptation, and what became of the request to cancel it, that a message carries."""
+    known = adaptation_of(message.adaptation)
+    facts = {it.name: getattr(known, it.name) for it in fields(known)}
+    return CancelledAdaptation(**facts, changed=message.changed, given_up=message.given_up)
 
 
 def progress_of(message: adaptation_pb2.Progress) -> Progress:
@@ -497,41 +310,22 @@ def progress_of(message: adaptation_pb2.Progress) -> Progress:
         fraction=message.fraction,
         metrics=dict(message.metrics),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
+        done=message.done,
+        total=message.total,
+        unit=message.unit,
+        elapsed_s=seconds_of(message.elapsed) if message.HasField("elapsed") else None,
     )
 
 
-def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
-    """The outcome that a message carries."""
-    if isinstance(message, adaptation_pb2.Published):
-        return Outcome(message.commit_id, message.version, report_of(message.summary), None)
-    return Outcome(message.commit_id, 0, None, from_status(message.status))
-
-
-def event_of(message: adaptation_pb2.WatchAdaptationResponse) -> Event:
-    """The event that a message carries."""
-    kind = message.WhichOneof("what") or ""
-    return Event(number=message.event, time=time_of(message.time), kind=kind, **_event_facts(kind, message))
-
-
-def _event_facts(kind: str, message: adaptation_pb2.WatchAdaptationResponse) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    if kind == "rejected":
-        facts["rejected"] = tuple(rejection_of(rejection) for rejection in message.rejected.rejected)
-    elif kind == "state":
-        facts["state"] = _adaptation_state(message.state)
-    elif kind:
-        facts["commit_id"] = getattr(message, kind).commit_id
-    if kind == "published":
-        facts.update(version=message.published.version, report=report_of(message.published.summary))
-    elif kind == "publication_failed":
-        facts["error"] = from_status(message.publication_failed.status)
-    elif kind == "progress":
-        facts["progress"] = progress_of(message.progress)
-    return facts
-
-
-def _adaptation_state(value: int) -> str:
+def adaptation_state(value: int) -> str:
+    """An adaptation's state in words."""
     return enum_text(adaptation_pb2.AdaptationState, value, "ADAPTATION_STATE_")
+
+
+def live_of(message: adaptation_pb2.Published | adaptation_pb2.Publication) -> dict[str, Any]:
+    """Where "live" pointed once a version was published, by the names of the records' fields."""
+    version = message.live_version if message.HasField("live_version") else None
+    return {"live_version": version, "live_pinned_time": time_of(message.live_pinned_time)}
 
 
 def _publication_of(message: adaptation_pb2.Publication) -> Publication:
@@ -541,4 +335,5 @@ def _publication_of(message: adaptation_pb2.Publication) -> Publication:
         version=message.version,
         error=from_status(message.status) if message.HasField("status") else None,
         create_time=time_of(message.create_time),
+        **live_of(message),
     )

@@ -9,6 +9,9 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graft._records.quotes import Quotes
+from graft._records.shown import Saved
+
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
@@ -400,7 +403,7 @@ class TuningReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Saved):
     """What a version was trained on, and how good it is on examples that it was not trained on.
 
     Where there were too few examples to measure anything (`evaluation` is ""), every figure is None.
@@ -479,3 +482,10 @@ class Report:
     """How many training examples are longer than the backbone reads, so that their end was cut off."""
     renewal: Renewal | None = None
     """Why the server made the version by itself; None where somebody asked for it."""
+    quotes: Quotes | None = field(default=None, compare=False, repr=False)
+    """What the examples are that the report names, for whoever may read them, as `Client.report` joins them; None where
+    nobody asked. The stored report quotes nothing."""
+    model: str = field(default="", compare=False, repr=False)
+    """The model's name, as far as the client knows it."""
+    version: int = field(default=0, compare=False, repr=False)
+    """The version's number, as far as the client knows it; else 0."""

@@ -159,6 +159,8 @@ def _checked(given: object, name: str, values: str, column: str) -> Iterable[Any
         )
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise TypeError(f"{kind}, not several: give a list")
+    if callable(to_pylist := getattr(given, "to_pylist", None)):
+        return cast("Iterable[Any]", to_pylist())  # iterating an Arrow array gives scalars of Arrow
     return cast("Iterable[Any]", given)
 
 

@@ -6,7 +6,9 @@ without a character other than spaces. The texts "nan", "NA", "None" and "null" 
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+import uuid
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
@@ -55,12 +57,13 @@ def is_missing(value: object) -> bool:
 
 
 def word_of(value: object) -> str:
-    """An id or a group as text; "" if it is missing.
+    """An id or a group as text; "" if it is missing. Ids and groups may be dates and UUIDs, too.
 
     Raises:
         TypeError: It is neither a text nor a number.
     """
-    return label_of(value) or ""
+    value = plain(value)
+    return str(value) if isinstance(value, dt.date | dt.time | uuid.UUID) else label_of(value) or ""
 
 
 def label_of(value: object) -> str | None:

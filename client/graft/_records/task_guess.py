@@ -31,7 +31,7 @@ class Guess:
     because: str = ""
     """The reason, where a person may see it otherwise; "" where the type of the targets says it."""
     doubtful: bool = False
-    """Whether the targets are whole numbers, which may be either."""
+    """Whether the targets are whole numbers, or true and false, which may be either."""
 
     def said(self, overruled_by: str) -> str:
         """The guess in a sentence; "" where there is nothing to say.
@@ -61,6 +61,7 @@ class TaskGuess:
         self._whole = 0
         self._fractions = 0
         self._kinds: set[int] = set()
+        self._truths: set[bool] = set()
 
     @property
     def open(self) -> bool:
@@ -92,6 +93,8 @@ class TaskGuess:
         elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             self._add_number(value)
         else:
+            if isinstance(value, bool):
+                self._truths.add(value)
             self._tasks["single_label"] += 1
 
     def _add_number(self, value: float | Decimal) -> None:
@@ -111,6 +114,9 @@ class TaskGuess:
         if not self._tasks:
             return Guess("")
         (most, _), *_ = self._tasks.most_common(1)
+        if most == "single_label" and self._truths:
+            words = " and ".join(str(it) for it in sorted(self._truths, reverse=True))
+            return Guess(most, f"targets are {words}, which are taken for the names of classes", True)
         if most != _NUMBERS:
             return Guess(most)
         if self._fractions:

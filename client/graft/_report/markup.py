@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Final
 
 from graft._records.reports import Report
@@ -18,6 +19,23 @@ _SHOWN_ROWS: Final = 10
 def section(title: str, content: str, *, kind: str = "") -> str:
     """A section with its heading; `kind` is its class in the style sheet."""
     return f'<section class="{kind}"><h2>{title}</h2>{content}</section>\n'
+
+
+def resource(name: str) -> str:
+    """The text of a file beside this one."""
+    return files("graft._report").joinpath(name).read_text(encoding="utf-8")
+
+
+def warnings(warnings: Sequence[str], title: str = "Before you rely on it") -> str:
+    """What is to be known, in sentences; empty if there is nothing."""
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return section(title, f"<ul>{items}</ul>", kind="notes") if items else ""
+
+
+def pair(*sections: str) -> str:
+    """Sections side by side; empty if all are."""
+    kept = "".join(sections)
+    return f'<div class="pair">{kept}</div>\n' if kept else ""
 
 
 def folded_table(
@@ -72,3 +90,8 @@ def name(text: str) -> str:
     """A name from outside: escaped, broken at _ and / at best, and kept from turning its surroundings around."""
     breakable = escape(text).replace("_", "_<wbr>").replace("/", "/<wbr>")
     return f"<bdi>{breakable}</bdi>"
+
+
+def text(value: str) -> str:
+    """A text from outside: escaped, and kept from turning its surroundings around."""
+    return f"<bdi>{escape(value)}</bdi>"

@@ -8,34 +8,36 @@ does not have are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
-from importlib.resources import files
 from string import Template
 
 from graft._records.records import Version
 from graft._records.reports import Report
+from graft._records.told import AdaptResult
 from graft._report import markup, quality, summary, training_data, words
 from graft._version import __version__
 
-
-def _resource(name: str) -> str:
-    return files("graft._report").joinpath(name).read_text(encoding="utf-8")
+_TEMPLATE = Template(markup.resource("page.html"))
 
 
-_TEMPLATE = Template(_resource("page.html"))
-
-
-def page(version: Version) -> str:
+def page(of: Report | Version | AdaptResult) -> str:
     """The report of a version, as HTML text."""
-    report = version.report
-    name = f"{version.model}, version {version.version}"
+    if isinstance(of, Report):
+        return _page(of)
+    report = replace(of.report, model=of.model, version=of.version)
+    return _page(report, of.aliases if isinstance(of, Version) else ())
+
+
+def _page(report: Report, aliases: Sequence[str] = ()) -> str:
+    name = f"{report.model}, version {report.version}" if report.model else "Report"
     numbers = report.regression is not None  # they have no classes: the head fills the place beside the curve
     parts = [
-        summary.header(version),
+        summary.header(report, aliases),
         summary.tiles(report),
-        _warnings(report.warnings),
-        _pair(quality.predictions(report), quality.residuals(report)),
-        _pair(
+        markup.warnings(report.warnings),
+        markup.pair(quality.predictions(report), quality.residuals(report)),
+        markup.pair(
             quality.learning_curve(report),
             quality.reliability(report),
             quality.head(report) if numbers else "",
@@ -50,19 +52,9 @@ def page(version: Version) -> str:
     ]
     return _TEMPLATE.substitute(
         title=escape(name),
-        style=_resource("charts.css") + _resource("page.css"),
+        style=markup.resource("charts.css") + markup.resource("page.css"),
         content="".join(part for part in parts if part),
     )
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return markup.section("Before you rely on it", f"<ul>{items}</ul>", kind="notes") if items else ""
-
-
-def _pair(*sections: str) -> str:
-    kept = "".join(sections)
-    return f'<div class="pair">{kept}</div>\n' if kept else ""
 
 
 def _footer(report: Report) -> str:

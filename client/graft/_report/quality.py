@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Final
 
+from graft._records.evaluations import EvaluationResult
 from graft._records.reports import Candidate, ClassReport, Report
 from graft._report import charts, markup, words
 
@@ -192,9 +193,10 @@ def _side_by_side(labels: tuple[str, ...], report: Report) -> tuple[str, ...]:
     return tuple(order)
 
 
-def classes(report: Report) -> str:
-    """A table of the classes or labels, worst first."""
-    sets, cut = report.multi_label is not None, report.truncated_examples > 0
+def classes(report: Report | EvaluationResult, most: int | None = None) -> str:
+    """A table of the classes or labels, worst first; where there are more than `most`, the others are counted."""
+    sets = report.multi_label is not None and isinstance(report, Report)
+    cut = isinstance(report, Report) and report.truncated_examples > 0
     rows = []
     for entry in _worst(report.per_class):
         figures = [_meter(entry.f1), _meter(entry.precision), _meter(entry.recall)]
@@ -206,7 +208,7 @@ def classes(report: Report) -> str:
         rows.append([markup.name(entry.label), *counts, *threshold, *figures])
     if not rows:
         return ""
-    named = "Label" if sets else "Class"
+    named = "Label" if report.multi_label is not None else "Class"
     heads = [
         named,
         "Examples",
@@ -227,9 +229,10 @@ def classes(report: Report) -> str:
         said += " Cut off: examples that are longer than the backbone reads."
     counts = ["n extra"] * (2 + cut + sets)
     kinds = ["", *counts, "meter", "meter", "meter"]
-    return markup.section(
-        f"{named} by {named.lower()}", f"<p>{said}</p>{markup.table(heads, rows, kinds)}", kind="long"
-    )
+    table = markup.table(heads, rows[:most], kinds)
+    if most is not None and len(rows) > most:
+        table += f'<p class="soft">and {len(rows) - most:,} more, which are better or were not evaluated.</p>'
+    return markup.section(f"{named} by {named.lower()}", f"<p>{said}</p>{table}", kind="long")
 
 
 def _worst(classes: Iterable[ClassReport]) -> list[ClassReport]:

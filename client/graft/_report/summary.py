@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from graft._records.records import Version
+from graft._records.evaluations import EvaluationResult
 from graft._records.reports import MultiLabelFigures, RegressionFigures, Report
 from graft._report import markup, words
 
 
-def header(version: Version) -> str:
+def header(report: Report, aliases: Sequence[str] = ()) -> str:
     """The version's name, aliases, training and figure in a sentence."""
-    report = version.report
     tags = "".join(
-        f' <span class="tag{" live" if alias == "live" else ""}">{escape(alias)}</span>'
-        for alias in version.aliases
+        f' <span class="tag{" live" if alias == "live" else ""}">{escape(alias)}</span>' for alias in aliases
     )
     trained = f"Trained {report.trained_time:%d %B %Y, %H:%M} UTC" if report.trained_time else "Trained"
     by = (
         f"{trained} in {report.training_duration_s:.1f} s on the backbone {report.backbone} ({report.method})"
     )
     return (
-        f'<header><h1>{markup.name(version.model)} <span class="soft">version {version.version}</span>{tags}</h1>'
+        f"<header><h1>{named(report.model, report.version)}{tags}</h1>"
         f'<p class="by">{escape(by)}</p><p class="lead">{_lead(report)}</p></header>\n'
     )
+
+
+def named(model: str, version: int) -> str:
+    """A version by its model's name and its number, as markup; "Report" where the name is not known."""
+    return f'{markup.name(model)} <span class="soft">version {version}</span>' if model else "Report"
 
 
 def _lead(report: Report) -> str:
@@ -69,10 +72,10 @@ def _in_short(report: Report) -> str:
 def tiles(report: Report) -> str:
     """The figures that the task is measured by, the first of them first."""
     if report.regression is not None:
-        return _row_of_tiles(_number_tiles(report, report.regression))
+        return row_of_tiles(_number_tiles(report, report.regression))
     if report.multi_label is not None:
-        return _row_of_tiles(_set_tiles(report, report.multi_label))
-    return _row_of_tiles(_label_tiles(report))
+        return row_of_tiles(_set_tiles(report, report.multi_label))
+    return row_of_tiles(_label_tiles(report))
 
 
 def _number_tiles(report: Report, numbers: RegressionFigures) -> list[tuple[str, str, str]]:
@@ -111,7 +114,7 @@ def _held_out(report: Report) -> str:
     return f"and {report.validation_examples:,} held out" if report.validation_examples else "trained on"
 
 
-def _interval(report: Report, what: str) -> str:
+def _interval(report: Report | EvaluationResult, what: str) -> str:
     """What a tile's figure counts, and the figure's 95% interval where it is known."""
     if report.accuracy_high is None:
         return what
@@ -137,7 +140,36 @@ def _label_tiles(report: Report) -> list[tuple[str, str, str]]:
     ]
 
 
-def _row_of_tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+def evaluated(result: EvaluationResult) -> str:
+    """The figures of an evaluation."""
+    if (numbers := result.regression) is not None:
+        return row_of_tiles(
+            [
+                ("Explained", words.percent(numbers.r2), "of the variance (R²)"),
+                ("Mean error", words.figure_as(".4g", numbers.mae), "absolute"),
+                ("RMSE", words.figure_as(".4g", numbers.rmse), "root mean square error"),
+                (
+                    "Intervals hold",
+                    words.percent(numbers.coverage),
+                    f"meant to hold {numbers.confidence:.0%}",
+                ),
+            ]
+        )
+    first = ("Accuracy", words.percent(result.accuracy), _interval(result, "of answers are right"))
+    if result.multi_label is not None:
+        first = ("Micro-F1", words.percent(result.multi_label.micro_f1), "every decision counts the same")
+    return row_of_tiles(
+        [
+            first,
+            ("Macro-F1", words.percent(result.macro_f1), "every class counts the same"),
+            ("Calibration error", words.percent(result.calibration_error), "lower is better"),
+            ("Log-loss", words.figure_as(".3f", result.log_loss), "nats; lower is better"),
+        ]
+    )
+
+
+def row_of_tiles(tiles: Sequence[tuple[str, str, str]]) -> str:
+    """Figures side by side: of each the name, the value and a note."""
     # The words do not fit where a figure stands in large print.
     tiles = [
         (name, "–", value) if value == words.NOT_MEASURED else (name, value, note)

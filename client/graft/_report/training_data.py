@@ -8,9 +8,20 @@ from html import escape
 from typing import Final
 
 from graft._records.label_forms import spelled
-from graft._records.reports import DuplicateGroup, LabelError, MapPoint, Report, SimilarLabels
+from graft._records.quotes import Quotes
+from graft._records.reports import (
+    DuplicateGroup,
+    ExampleRef,
+    LabelError,
+    MapPoint,
+    Report,
+    SimilarLabels,
+)
 from graft._report import charts, markup, words
+from graft._report.thumbnails import shown_content
 
+_ROOM: Final = 500
+"""Characters of a text that is quoted."""
 _MAX_COLOURED: Final = 16
 """Classes that each have a mark of their own on the map; of more, the worst are coloured."""
 
@@ -75,7 +86,9 @@ def look_alikes(report: Report) -> str:
         f"interval {words.interval(found.low, found.high)}). {words.plural(found.examples, 'example')} are in "
         f"{words.plural(found.groups, 'group')}; the largest:"
     )
-    return markup.section("Look-alikes", f"<p>{said}</p>{_groups(found.largest, 'Labels')}", kind="long")
+    return markup.section(
+        "Look-alikes", f"<p>{said}</p>{_groups(found.largest, 'Labels', report.quotes)}", kind="long"
+    )
 
 
 def findings(report: Report) -> str:
@@ -93,6 +106,8 @@ def findings(report: Report) -> str:
     }
     if report.regression is not None:
         del counts["labels worth a second look"]
+    if data.confirmed_examples:
+        counts["confirmed labels"] = f"{data.confirmed_examples:,}"
     if data.unlabelled_examples:
         counts["unlabelled examples"] = f"{data.unlabelled_examples:,}"
     labels = data.similar_labels or data.unlabelled_examples
@@ -104,8 +119,9 @@ def findings(report: Report) -> str:
     heads = ("Example", "Has the label", "Its probability", "More likely", "Its probability")
     if report.multi_label is not None:
         heads = ("Example", "Carries", "Probability", "More likely carries", "Probability")
+    quotes = report.quotes
     errors = markup.folded_table(
-        heads, [_error(one) for one in data.label_errors], numbers=(2, 4), extra=(2,)
+        heads, [_error(one, quotes) for one in data.label_errors], numbers=(2, 4), extra=(2,)
     )
     kind = "Values" if report.regression is not None else "Labels"
     findings = [
@@ -122,24 +138,29 @@ def findings(report: Report) -> str:
         (
             conflicting.capitalize(),
             f"The same input, with {'values' if report.regression else 'labels'} that contradict each other.",
-            _groups(data.conflicts, kind),
+            _groups(data.conflicts, kind, quotes, same=True),
         ),
-        ("Exact duplicates", "What the backbone reads as one input.", _groups(data.duplicate_groups, kind)),
+        (
+            "Exact duplicates",
+            "What the backbone reads as one input.",
+            _groups(data.duplicate_groups, kind, quotes, same=True),
+        ),
         (
             "Near duplicates",
             "Different inputs that the backbone can hardly tell apart.",
-            _groups(data.near_duplicate_pairs, kind),
+            _groups(data.near_duplicate_pairs, kind, quotes),
         ),
         (
             "Held-out copies",
             "Validation examples that training examples are copies of: they are not measured on.",
-            _groups(data.validation_copy_pairs, kind),
+            _groups(data.validation_copy_pairs, kind, quotes),
         ),
     ]
     lists = "".join(
         f'<h3>{title}</h3><p class="soft">{note}</p>{rows}' for title, note, rows in findings if rows
     )
-    return markup.section("What the data shows", f'<dl class="counts">{tiles}</dl>{lists}', kind="long")
+    said = f'<p class="soft">{escape(quotes.said)}</p>' if quotes is not None and quotes.said else ""
+    return markup.section("What the data shows", f'<dl class="counts">{tiles}</dl>{said}{lists}', kind="long")
 
 
 def _similar(groups: Sequence[SimilarLabels]) -> str:
@@ -150,9 +171,9 @@ def _similar(groups: Sequence[SimilarLabels]) -> str:
     return markup.folded_table(("Labels and their examples",), rows, numbers=())
 
 
-def _error(one: LabelError) -> list[str]:
+def _error(one: LabelError, quotes: Quotes | None) -> list[str]:
     return [
-        markup.name(words.reference(one.example)),
+        _quoted([one.example], words.reference(one.example), quotes, same=True),
         markup.label(one.example.label),
         _probability(one.probability),
         f"<strong>{markup.label(one.suggested)}</strong>",
@@ -160,16 +181,44 @@ def _error(one: LabelError) -> list[str]:
     ]
 
 
+def _quoted(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None, *, same: bool) -> str:
+    """The examples' texts or pictures, where they may be read, with their ids and where they came from.
+
+    Args:
+        examples: The examples.
+        ids: Their ids in words.
+        quotes: What they are; None: nobody asked.
+        same: Whether all have the same input, so that one is shown.
+    """
+    if quotes is None:
+        return markup.name(ids)
+    found = [quotes.of(it.id) for it in examples]
+    shown: list[str] = []
+    for quote in found:
+        content = shown_content(quote.content) if quote.content else ""
+        text = (
+            f'<span class="quote">{markup.text(charts.cut(quote.text, _ROOM))}</span>' if quote.text else ""
+        )
+        if (content or text) and not (same and shown):
+            shown.append(content + text)
+    origins = ", ".join(dict.fromkeys(it.origin for it in found if it.origin))
+    below = f"{markup.name(origins)} · {markup.name(ids)}" if origins else markup.name(ids)
+    return "".join(shown) + (f'<span class="soft">{below}</span>' if shown or origins else below)
+
+
 def _probability(value: float) -> str:
     return words.percent(value) if value >= 0.001 else "&lt;0.1%"
 
 
-def _groups(groups: Sequence[DuplicateGroup], kind: str) -> str:
+def _groups(
+    groups: Sequence[DuplicateGroup], kind: str, quotes: Quotes | None = None, *, same: bool = False
+) -> str:
     rows = []
     for group in groups:
         labels = Counter(example.label for example in group.examples)
         names = ", ".join(
             markup.label(label) + (f" × {count}" if count > 1 else "") for label, count in labels.items()
         )
-        rows.append([markup.name(words.references(group)), names, f"{group.similarity:.3f}"])
+        quoted = _quoted(group.examples, words.references(group), quotes, same=same)
+        rows.append([quoted, names, f"{group.similarity:.3f}"])
     return markup.folded_table(("Examples", kind, "Similarity"), rows, numbers=(2,))

@@ -63,6 +63,15 @@ def look_alikes(found: LookAlikes) -> str:
     return f"{percent(found.accuracy)} ({interval(found.low, found.high)}); {groups}"
 
 
+def score(report: Report) -> str:
+    """The figure of the task alone, for a table of several."""
+    if not stated(report):
+        return NOT_MEASURED
+    return (
+        f"R² {percent(report.regression.r2)}" if report.regression is not None else percent(report.accuracy)
+    )
+
+
 def in_short(report: Report) -> str:
     """The figure of the task, with its name and what is known of its uncertainty."""
     if not stated(report):
@@ -205,6 +214,7 @@ def findings(data: DataReport, task: str = "single_label") -> str:
         (data.conflicting_inputs, f"input {CONFLICTS[task]}", f"inputs {CONFLICTS[task]}"),
         (data.probable_label_errors, "label worth a second look", "labels worth a second look"),
         (len(data.similar_labels), "group of similar labels", "groups of similar labels"),
+        (data.confirmed_examples, "confirmed label", ""),
         (data.unlabelled_examples, "unlabelled example", ""),
     )
     return ", ".join(plural(*count) for count in counts if count[0]) or "nothing to look at"

@@ -15,53 +15,28 @@ A driver (`adapt_sync`, `adapt_async`) owns the exchange, its lock, its threads 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graft._records.records import (
-    AdaptProgress,
-    AdaptResult,
-    Outcome,
-    Progress,
-    Rejection,
-    outcome_of,
-    progress_of,
-    rejection_of,
-)
+from graft._records.extensions import Extension, extension_if
+from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
+from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
+from graft._streams.extending import far_fewer
+from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
+from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
-from graft.errors import DataLossError, GraftError, UnavailableError, from_status
+from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
-MIB: Final = 1024 * 1024
-BATCH_EXAMPLES: Final = 256
-BATCH_BYTES: Final = MIB
-BATCH_WAIT_S: Final = 0.05
-"""How long an example waits for others to travel with."""
-SILENCE_S: Final = 60.0
-"""Servers send something every 20 s: when three in a row are missing, nobody is there."""
+LOG = logging.getLogger("graft")
 _LONGEST_LOOK_S: Final = 5.0
 _SHORTEST_LOOK_S: Final = 0.05
 _MAX_REJECTIONS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of memory and of waiting."""
-
-    window_examples: int = 8192
-    """Examples held until they are acknowledged; more wait."""
-    window_bytes: int = 16 * MIB
-    """The same in bytes; a single larger example is let through alone."""
-    connect_timeout_s: float = 20.0
-    """How long a first answer of the server is waited for."""
-    resume_timeout_s: float = 300.0
-    """How long the server may owe an acknowledgement, over any number of calls."""
-    silence_s: float = SILENCE_S
-    """How long a call may be without any message before another one is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +107,13 @@ class AdaptExchange:
         self._rejected: dict[int, Rejection] = {}
         self._rejected_count = 0
         self._committed = False
+        self._base: Extension | None = None
+        self._live: adaptation_pb2.LiveVersion | None = None
+        self._unpublished = False
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
-        self._stream_metrics: Mapping[str, float] = {}
+        self._stream_progress = NOTHING_TOLD
+        self._began = clock()
         self._server_progress: Progress | None = None
         self._trouble: GraftError | None = None
 
@@ -244,8 +223,8 @@ class AdaptExchange:
 
     @property
     def may_lack_rejections(self) -> bool:
-        """Whether some were sent on a call that broke before they arrived; the events have them all."""
-        return self._resumed
+        """Whether some were sent on a call that broke before they arrived; the events up to the outcome have all."""
+        return self._resumed and (self.result is not None or self._unpublished)
 
     def receive(self, message: adaptation_pb2.AdaptResponse) -> None:
         """Processes one message from the server."""
@@ -300,6 +279,7 @@ class AdaptExchange:
                 f"adaptation_id={self._start.adaptation_id!r} of model {self._start.model!r}, "
                 f"{self._durable:,} examples acknowledged"
             )
+            error.rejections, error.rejected_count = self._rejections(), self._rejected_count
             self.failure = error
 
     def events_request(self) -> adaptation_pb2.WatchAdaptationRequest:
@@ -310,7 +290,7 @@ class AdaptExchange:
 
     def is_last(self, event: adaptation_pb2.WatchAdaptationResponse) -> bool:
         """Whether what follows an event came after our commit's outcome; an adaptation that is open has no end."""
-        return event.published.commit_id == self._commit_id
+        return self._commit_id in (event.published.commit_id, event.publication_failed.commit_id)
 
     def complete_rejections(self, events: Iterable[adaptation_pb2.WatchAdaptationResponse]) -> None:
         """Replaces the rejections of a resumed adaptation by those of its events, which are all there."""
@@ -322,10 +302,13 @@ class AdaptExchange:
                     self._reject(rejection_of(rejection))
         if self.result is not None:
             self.result = self._with_rejections(self.result)
+        if self.failure is not None:
+            self.failure.rejections, self.failure.rejected_count = self._rejections(), self._rejected_count
 
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
         server = self._server_progress
+        told = server or self._stream_progress
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,
             stage=self._stage(),
@@ -333,12 +316,18 @@ class AdaptExchange:
             acknowledged=self._durable - self._first,
             rejected=self._rejected_count,
             fraction=1.0 if self.result else server.fraction if server else 0.0,
-            metrics={**self._stream_metrics, **(server.metrics if server else {})},
+            metrics={**self._stream_progress.metrics, **(server.metrics if server else {})},
             version=self._version,
-            eta_s=server.eta_s if server else None,
+            eta_s=told.eta_s,
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
             first_sequence=self._first,
+            extension=self._base,
+            done=told.done,
+            total=told.total,
+            unit=told.unit,
+            elapsed_s=self._clock() - self._began,
+            commit_id=self._commit_id if self._committed else "",
         )
 
     @property
@@ -382,6 +371,9 @@ class AdaptExchange:
             self._first = started.next_sequence
             self._next += self._first
             self._durable = self._first
+        if not self._ever_started:
+            self._live = started.live if started.HasField("live") else None
+        self._base = extension_if(started.extension, is_set=started.HasField("extension"))
         self._resumed |= started.next_sequence > self._first
         self._ever_started = self._started = True
         self._trouble = None
@@ -406,7 +398,8 @@ class AdaptExchange:
         self._committed = True
         self._advance()
         if self._start.validate_only and not self.done:
-            self.result = self._with_rejections(self._result(0, report_pb2.Report()))
+            foreseen = extension_if(committed.extension, is_set=committed.HasField("extension"))
+            self.result = self._with_rejections(self._result(0, report_pb2.Report(), foreseen))
 
     def _receive_progress(self, progress: adaptation_pb2.Progress) -> None:
         if progress.commit_id == self._commit_id:
@@ -418,31 +411,39 @@ class AdaptExchange:
         elif progress.commit_id:
             self._server_progress = progress_of(progress)
         elif progress.stage:
-            self._stream_metrics = dict(progress.metrics)
+            self._stream_progress = progress_of(progress)
 
     def _receive_published(self, published: adaptation_pb2.Published) -> None:
         self._outcomes.append(outcome_of(published))
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(self._result(published.version, published.summary))
+            extension = extension_if(published.extension, is_set=published.HasField("extension"))
+            result = self._result(published.version, published.summary, extension)
+            self.result = self._with_rejections(replace(result, **live_of(published)))
             self._advance()
 
-    def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
+    def _result(self, version: int, report: report_pb2.Report, extension: Extension | None) -> AdaptResult:
+        fewer = far_fewer(version, report, self._live) if self._base is None else ""
+        if fewer:
+            LOG.warning("%s", fewer)
         return AdaptResult(
             model=self._start.model,
             version=version,
             adaptation_id=self._start.adaptation_id,
             commit_id=self._commit_id,
-            report=report_of(report),
+            report=replace(report_of(report), model=self._start.model, version=version),
             rejected=(),
             rejected_count=0,
+            notices=(fewer,) if fewer else (),
+            extension=extension,
         )
 
     def _receive_failed(self, failed: adaptation_pb2.PublicationFailed) -> None:
         self._outcomes.append(outcome_of(failed))
         self._server_progress = None
         if failed.commit_id == self._commit_id:
+            self._unpublished = True
             self.fail(from_status(failed.status))
             self._advance()
 
@@ -468,8 +469,10 @@ class AdaptExchange:
             self._rejected[rejection.sequence] = rejection
 
     def _with_rejections(self, result: AdaptResult) -> AdaptResult:
-        rejected = tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
-        return replace(result, rejected=rejected, rejected_count=self._rejected_count)
+        return replace(result, rejected=self._rejections(), rejected_count=self._rejected_count)
+
+    def _rejections(self) -> tuple[Rejection, ...]:
+        return tuple(self._rejected[sequence] for sequence in sorted(self._rejected))
 
     def _stage(self) -> str:
         if self.result is not None:
@@ -481,10 +484,9 @@ class AdaptExchange:
         return "committed" if self._committed else "streaming"
 
     def _given_up(self, error: GraftError | None, waited_s: float) -> GraftError:
-        last = error.message if error is not None else "the call went silent, or the server ended it"
-        what = "no progress" if self._ever_started else "no answer"
+        last = error.message if error is not None else "The call went silent, or the server ended it"
         return UnavailableError(
-            f"Gave up after {waited_s:.0f} s with {what}; the last error was: {last}",
+            gave_up(last, waited_s, heard=self._ever_started),
             reason=error.reason if error is not None else "",
             domain=error.domain if error is not None else "",
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from graft._records.examples import ChangeLike, Delete, Example, numbered_change_message
 from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
-from graft._records.records import CheckResult, Rejection
+from graft._records.live import stays
+from graft._records.row_counts import RowTally
 from graft._records.task_guess import Guess
+from graft._records.told import AdaptResult, CheckResult
 from graft.v1 import adaptation_pb2
 
 OVERRULED_BY = "task='{}'"
@@ -36,6 +39,7 @@ class Conversion:
         self._unlabelled = 0
         self._labels: Counter[str] = Counter()
         self._ids = IdUse()
+        self._tally = RowTally()
 
     def changes(self, changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
         """The protobuf form of all changes, one by one, as they arrive."""
@@ -45,19 +49,30 @@ class Conversion:
     def change(self, number: int, change: ChangeLike) -> adaptation_pb2.ExampleChange:
         """The protobuf form of change `number`, counted from 0 in errors."""
         message = numbered_change_message(number, change, self._task)
+        self._tally.add(message)
         if self._checked:
             self._count(message, change)
         return message
+
+    def adapt_result(self, result: AdaptResult, first_sequence: int) -> AdaptResult:
+        """The result of an adaptation, with what was noticed and counted.
+
+        Args:
+            result: As the server's answers tell it.
+            first_sequence: The number of the first change in the writer's stream.
+        """
+        places = (it.sequence - first_sequence for it in result.rejected)
+        rows = self._tally.counts(places, result.rejected_count)
+        notices = (*self.notices, *result.notices, _stays(result))
+        return replace(result, notices=tuple(filter(None, notices)), rows=rows)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a caller should know, in sentences."""
         return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
 
-    def check_result(
-        self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int
-    ) -> CheckResult:
-        """The result of a check, with what was counted."""
+    def check_result(self, model: str, examples: int, found: AdaptResult) -> CheckResult:
+        """The result of a check of some examples: what the server found, and what was counted here."""
         ids = self._ids
         notices = [*self.notices]
         if self._unlabelled:
@@ -72,17 +87,19 @@ class Conversion:
             notices.append(
                 f"{len(lists):,} labels look like lists, such as {lists[0]:.60}: give the labels as a set"
             )
-        found = similar(self._labels)
+        alike = similar(self._labels)
         return CheckResult(
             model,
             examples,
-            rejected,
-            rejected_count,
+            found.rejected,
+            found.rejected_count,
             task=self._task,
             unlabelled=self._unlabelled,
-            similar_labels=found[:MAX_SIMILAR],
+            similar_labels=alike[:MAX_SIMILAR],
             replaced=ids.lost,
             notices=tuple(notices),
+            extension=found.extension,
+            rows=self._tally.counts((it.sequence for it in found.rejected), found.rejected_count),
         )
 
     def _count(self, message: adaptation_pb2.ExampleChange, change: ChangeLike) -> None:
@@ -105,3 +122,9 @@ class Conversion:
     def _carried(self, labels: Iterable[str]) -> None:
         if len(self._labels) < _MAX_LABELS:
             self._labels.update(labels)
+
+
+def _stays(result: AdaptResult) -> str:
+    """Says of a version that it is not live, and why; "" if it is."""
+    why = stays(result.model, result.version, result.live_version, result.live_pinned_time, command=False)
+    return why and f"version {result.version} was published; {why}"

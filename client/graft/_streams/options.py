@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graft._records.examples import LabelsLike
@@ -36,6 +37,10 @@ class AdaptOptions:
     labels: LabelsLike | None = None
     closed_labels: bool = False
     base_version: int = 0
+    base_alias: str = ""
+    extend: bool = False
+    match_content: bool = False
+    """Whether examples without an id are those of the base that have the same input; `extend` brings it."""
     seed: int = 0
     fine_tuning: FineTuning | None = None
     time_budget: float | None = None
@@ -43,6 +48,8 @@ class AdaptOptions:
     commit_id: str | None = None
     publish_every: int = 0
     publish_seconds: float = 0.0
+    promote: bool = True
+    metadata: Mapping[str, str] | None = None
     close: bool = True
     append: bool = False
     id_repeats: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import grpc
 
@@ -38,7 +38,9 @@ class AsyncPredict:
         self._status_of = status_of
         self._call: _Call | None = None
 
-    async def run(self, requests: AsyncIterator[prediction_pb2.PredictRequest]) -> AsyncIterator[Prediction]:
+    async def run(
+        self, requests: AsyncIterator[prediction_pb2.PredictRequest]
+    ) -> AsyncGenerator[Prediction, None]:
         """Asks them all, as they come, and gives out the predictions in their order.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from graft._records.predictions import Prediction
 from graft._streams.predict import PredictExchange
@@ -34,7 +34,7 @@ class SyncPredict:
         self._wait_to_call = wait
         self._call: _Call | None = None
 
-    def run(self, requests: Iterable[prediction_pb2.PredictRequest]) -> Iterator[Prediction]:
+    def run(self, requests: Iterable[prediction_pb2.PredictRequest]) -> Generator[Prediction, None, None]:
         """Asks them all, as they come, and gives out the predictions in their order.
 
         Raises:

@@ -6,7 +6,9 @@ import uuid
 from dataclasses import replace
 
 from graft._records.examples import label_messages
-from graft._streams.adapt import AdaptExchange, Limits
+from graft._records.metadata import metadata_message
+from graft._streams.adapt import AdaptExchange
+from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions
 from graft._transport.progress_timeout import keep_alive_s
 from graft.v1 import adaptation_pb2, types_pb2
@@ -16,7 +18,7 @@ def new_exchange(model: str, options: AdaptOptions, limits: Limits) -> AdaptExch
     """The exchange of one `adapt`. Ids that the caller did not choose are chosen here.
 
     Raises:
-        TypeError: A label is not a text.
+        TypeError: A label, or a key or value of the metadata, is not a text.
         ValueError: This release does not know the method or the task.
     """
     options = replace(options, adaptation_id=options.adaptation_id or uuid.uuid4().hex)
@@ -40,8 +42,11 @@ def _start(model: str, options: AdaptOptions, keep_alive: float) -> adaptation_p
         closed_labels=options.closed_labels,
         method=_method(options.method),
         base_version=options.base_version,
+        base_alias=options.base_alias,
+        match_content=options.match_content,
         seed=options.seed,
-        publish=_policy(options.publish_every, options.publish_seconds),
+        publish=_policy(options.publish_every, options.publish_seconds, promote=options.promote),
+        metadata=metadata_message(options.metadata or {}),
         validate_only=options.validate_only,
     )
     start.keep_alive.FromNanoseconds(round(keep_alive * 1e9))
@@ -67,12 +72,14 @@ def _commit_id(model: str, options: AdaptOptions) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, name).hex
 
 
-def _policy(examples: int, seconds: float) -> adaptation_pb2.PublishPolicy | None:
-    if not (examples or seconds):
+def _policy(examples: int, seconds: float, *, promote: bool) -> adaptation_pb2.PublishPolicy | None:
+    if not (examples or seconds) and promote:
         return None
     policy = adaptation_pb2.PublishPolicy(every_examples=examples)
     if seconds:
         policy.every.FromNanoseconds(round(seconds * 1e9))
+    if not promote:
+        policy.promote = False
     return policy
 
 

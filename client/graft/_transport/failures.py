@@ -12,6 +12,7 @@ import grpc
 
 from graft._transport.proxies import Route
 from graft._transport.retry import HTTP_STATUS
+from graft._transport.unreachable import unreachable
 from graft.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -53,9 +54,20 @@ def explained(error: GraftError, route: Route) -> GraftError:
         return DeadlineExceededError(
             f"{route.target.name} did not answer before the deadline{_by_way_of(route)}"
         )
-    if error.code is grpc.StatusCode.UNAVAILABLE and route.proxy:
-        return UnavailableError(f"{error.message}{_by_way_of(route)}")
+    if error.code is grpc.StatusCode.UNIMPLEMENTED:
+        return UnimplementedError(
+            f"{route.target.name} does not know this method: it is another gRPC server, or a Graft server that is "
+            f"older than this client; details: {error.message}"
+        )
+    if error.code is grpc.StatusCode.UNAVAILABLE:
+        return _unavailable(error, route)
     return error
+
+
+def _unavailable(error: GraftError, route: Route) -> GraftError:
+    if said := unreachable(error.message, route.target, _by_way_of(route)):
+        return UnavailableError(said)
+    return UnavailableError(f"{error.message}{_by_way_of(route)}") if route.proxy else error
 
 
 def opening_failed(error: Exception, *, closed: bool) -> GraftError:

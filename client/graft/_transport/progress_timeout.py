@@ -96,14 +96,24 @@ class ProgressTimeout:
         waited_s = self._clock() - self._since
         if waited_s >= limit_s:
             raise type(error)(
-                f"Gave up after {waited_s:.0f} s with no {'progress' if self._heard else 'answer'}; the last error "
-                f"was: {error.message}",
+                gave_up(error.message, waited_s, heard=self._heard),
                 code=error.code,
                 reason=error.reason,
                 domain=error.domain,
                 metadata=error.metadata,
             )
         return min(max(self._backoff.next_s(), error.retry_after or 0.0), limit_s - waited_s)
+
+
+def gave_up(last: str, waited_s: float, *, heard: bool) -> str:
+    """The message of who gave up: first what helps, which the last error says, then how long it took.
+
+    Args:
+        last: The message of the last error.
+        waited_s: How long nothing came, in seconds.
+        heard: Whether there was an answer before.
+    """
+    return f"{last.removesuffix('.')}; gave up after {waited_s:.0f} s with no {'progress' if heard else 'answer'}"
 
 
 class ManyCalls:

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from graft._records.records import AdaptProgress
+from graft._records.told import AdaptProgress
 from graft.cli import phrases
 
 _QUIET_S: Final = 2.0

@@ -23,25 +23,35 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="a CSV, TSV, JSON, Parquet or Excel file, - (standard input), or a folder of classes",
     )
     _add_columns(parser.add_argument_group("the columns of the data file"))
-    _add_reading(parser.add_argument_group("how the data file is written (found out where nothing is said)"))
+    add_reading(parser)
 
 
-def _add_columns(data: argparse._ArgumentGroup) -> None:
+def add_inputs(data: argparse._ArgumentGroup, default: str | None) -> None:
+    """Adds the columns of inputs; `default` is what --input is where nothing is said."""
     content = data.add_mutually_exclusive_group()
     content.add_argument(
         "--input",
-        default="text",
+        default=default,
         metavar="COLUMN",
-        help="what is to be classified (text); in JSON also within other values, as data.text",
+        help="the column of the inputs; in JSON also within other values, as data.text; default: text",
     )
     content.add_argument(
-        "--path", metavar="COLUMN", help="instead: names of image or audio files, from DATA's folder on"
+        "--path",
+        metavar="COLUMN",
+        help="instead of --input: the column of names of image or audio files, relative to DATA's folder; "
+        "default: none",
     )
     data.add_argument(
-        "--second", metavar="COLUMN", help="the second text, where --input is the first of a pair"
+        "--second",
+        metavar="COLUMN",
+        help="the column of the second texts, where --input holds the first ones of pairs; default: none",
     )
+
+
+def _add_columns(data: argparse._ArgumentGroup) -> None:
+    add_inputs(data, "text")
     data.add_argument(
-        "--label", default="label", metavar="COLUMN", help="what it should be answered with (label)"
+        "--label", default="label", metavar="COLUMN", help="the column of the labels; default: label"
     )
     target = data.add_mutually_exclusive_group()
     target.add_argument(
@@ -49,78 +59,120 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
         type=_names,
         default=[],
         metavar="COLUMN,COLUMN,…",
-        help="instead: each of these columns is a label, which applies where the cell is 1: a multi-label model",
+        help="instead of --label: each of these columns is a label, which applies where the cell is 1; makes a "
+        "multi-label model; default: none",
     )
     target.add_argument(
-        "--value", metavar="COLUMN", help="a number to answer with, in place of a label: a regression"
+        "--value",
+        metavar="COLUMN",
+        help="instead of --label: the column of the numbers to answer with; makes a regression; default: none",
     )
     data.add_argument(
         "--label-separator",
         default="",
         metavar="CHARS",
-        help="a cell of labels holds any number of them, separated so: a multi-label model",
+        help="what separates the labels in a cell; makes a multi-label model; default: a cell is one label",
     )
     data.add_argument(
         "--label-cells",
         default="",
         choices=["read", "keep"],
-        help="read cells that look like lists as lists of labels, or keep each cell as a label (what most cells tell)",
+        help="read cells that look like lists as lists of labels, or keep each cell as one label; default: "
+        "what most cells "
+        "show",
     )
     data.add_argument(
         "--merge-labels",
         action="store_true",
-        help="give labels that differ by case, spacing or invisible characters only the most frequent one's name",
+        help="make one label of those that differ by case, spacing or invisible characters only, under the "
+        "most frequent "
+        "name",
     )
     data.add_argument(
-        "--id", metavar="COLUMN", help="the example's id, a column that tells every row from every other"
+        "--id",
+        metavar="COLUMN",
+        help="the column of ids, one for each example: a later row with the same id replaces an earlier one; "
+        "default: none",
     )
-    data.add_argument("--weight", metavar="COLUMN", help="how much the example counts")
-    data.add_argument("--group", metavar="COLUMN", help="what cross-validation must not tear apart")
-    data.add_argument("--split", metavar="COLUMN", help="train or validation (held out, never trained on)")
     data.add_argument(
-        "--subject", metavar="COLUMN", help="whose data the example is: 'graft forget' erases by it"
+        "--weight",
+        metavar="COLUMN",
+        help="the column of numbers that say how much each example counts; default: all count 1",
+    )
+    data.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="the column of groups that cross-validation keeps together; default: none",
+    )
+    data.add_argument(
+        "--split",
+        metavar="COLUMN",
+        help="the column that says train or validation (held out, never trained on); default: all are for training",
+    )
+    data.add_argument(
+        "--subject",
+        metavar="COLUMN",
+        help="the column of whose data each example is, by which 'graft forget' erases; default: none",
+    )
+    data.add_argument(
+        "--confirmed",
+        metavar="COLUMN",
+        help="whether a person looked at the label and kept it (yes or no): it is then not listed as a probable error",
     )
 
 
-def _add_reading(how: argparse._ArgumentGroup) -> None:
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds how a data file is written."""
+    how = parser.add_argument_group("how the data file is written")
     how.add_argument(
         "--format",
         choices=FORMATS,
         default="",
-        help="what the file is, where neither its content nor its ending says so",
+        help="what the file is; default: what its content or its ending says",
     )
     how.add_argument(
-        "--delimiter", type=_delimiter, default="", metavar="CHAR", help="between cells: , ; | or tab"
+        "--delimiter",
+        type=_delimiter,
+        default="",
+        metavar="CHAR",
+        help="what stands between cells: , ; | or tab; default: found out",
     )
     how.add_argument(
         "--quote",
         choices=QUOTES,
         default="",
         metavar="CHAR",
-        help="what encloses cells that contain the delimiter: \" or '; none: quotes are characters like others",
+        help="what encloses cells that contain the delimiter: \" or '; none: quotes are characters like "
+        "others; default: "
+        "found out",
     )
     how.add_argument(
         "--encoding",
         default="",
         metavar="NAME",
-        help="of the text, as cp1252 or utf-16; UTF-8 where nothing tells",
+        help="the encoding of the text, as cp1252 or utf-16; default: found out, else UTF-8",
     )
     how.add_argument(
         "--columns",
         type=_all_names,
         default=[],
         metavar="A,B,…",
-        help="the names of the columns of a file without a header line; an empty one passes a column over",
+        help="the names of the columns of a file without a header line; an empty one passes a column over; "
+        "default: those "
+        "of the first line",
     )
     how.add_argument(
-        "--sheet", default="", metavar="NAME", help="of an Excel file (the one with the columns)"
+        "--sheet",
+        default="",
+        metavar="NAME",
+        help="the sheet of an Excel file; default: the one that has the columns",
     )
     how.add_argument(
         "--decimal",
         choices=(".", ","),
         default="",
         metavar="CHAR",
-        help="before the decimals of numbers: . or ,",
+        help="what stands before the decimals of numbers: . or ,; default: found out",
     )
 
 
@@ -140,6 +192,7 @@ def columns_of(args: argparse.Namespace) -> Columns:
         group=args.group,
         split=args.split,
         subject=args.subject,
+        confirmed=args.confirmed,
         separator=args.label_separator,
         value=args.value,
         second=args.second,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,8 +11,10 @@ from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
-from graft._records.records import AdaptProgress, Event, Progress, StoredExample
+from graft._records.records import Progress
 from graft._records.reports import Report
+from graft._records.stored_examples import StoredExample
+from graft._records.told import AdaptProgress, Event
 from graft._report import words
 
 _SHOWN_LINES: Final = 10
@@ -179,6 +182,20 @@ def answer(prediction: Prediction, digits: int = 3) -> tuple[str, str, str]:
     return ",".join(chosen) if single else cell_of(chosen), ",".join(sure), rest
 
 
+_ESCAPES: Final = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_SEPARATORS: Final = re.compile("[\\\\\t-\r\x1c-\x1e\x85\u2028\u2029\0]")
+"""What ends a line or a cell, for some program, and the character that escapes it."""
+
+
+def escaped(cell: str) -> str:
+    """A cell of a line: tabs, line separators and backslashes as escapes, which Python's literals have, too."""
+    return _SEPARATORS.sub(lambda it: _ESCAPES.get(it[0]) or _code(it[0]), cell)
+
+
+def _code(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
 def remarks(prediction: Prediction) -> str:
     """What to mind about an answer."""
     remarks = []
@@ -187,6 +204,21 @@ def remarks(prediction: Prediction) -> str:
     if prediction.truncated:
         remarks.append("truncated: the end was cut off")
     return ", ".join(remarks)
+
+
+def versions(numbers: Sequence[int]) -> str:
+    """Versions by their numbers."""
+    *others, last = map(str, numbers)
+    return f"versions {', '.join(others)} and {last}" if others else f"version {last}"
+
+
+def moment(time_: dt.datetime | None) -> str:
+    """A time to the minute, without the year where that is the present one; empty where it is unknown."""
+    if time_ is None:
+        return ""
+    here = time_.astimezone()
+    present = here.year == dt.datetime.now(tz=here.tzinfo).year
+    return here.strftime("%m-%d %H:%M" if present else "%Y-%m-%d %H:%M")
 
 
 def time(time_: dt.datetime | None) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._transport.retry import HTTP_STATUS
-from graft._transport.targets import DEFAULT_TARGET
+from graft._transport.unreachable import NAME_ANOTHER
 from graft._version import __version__
+from graft.cli.arguments import add_connection
 from graft.cli.interrupts import INTERRUPTED, Interrupts
 from graft.cli.standard_streams import flushed, open_closed_streams
 from graft.cli.verbs import VERBS
@@ -37,8 +38,8 @@ examples:
   graft promote support/intents 2
   graft export support/intents bundle/
 
-The server is --server, or the environment variable GRAFT_SERVER, or the one here that listens as GRAFT_LISTEN
-says, or {default}.
+'graft COMMAND --help' describes a command. --server, --timeout and --json may stand before
+the command or after it.
 """
 
 _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
@@ -48,7 +49,10 @@ _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
 }
 _REMEDY_BY_REASON: Final = {
     "START_MISMATCH": "repeat the settings of the first call, or leave --adaptation-id away",
-    "ADAPTATION_NOT_FOUND": "'graft adapt' prints the adaptation's id when it starts",
+    "ADAPTATION_NOT_FOUND": "'graft adaptations MODEL' lists them",
+    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases, 'graft versions MODEL' the versions",
+    "ALIAS_REQUIRED": "'graft promote MODEL VERSION' moves live, 'graft delete MODEL' deletes the model",
+    "VERSION_IN_USE": "'graft promote MODEL VERSION' moves live, 'graft alias MODEL NAME --remove' removes others",
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
@@ -85,7 +89,7 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     try:
         with Client(args.server, timeout=args.timeout, connect_timeout=_CONNECT_TIMEOUT_S) as client:
             interrupts.cancels(client.close)
-            args.run(args, client, terminal)
+            return args.run(args, client, terminal) or 0
     except KeyboardInterrupt:
         return _interrupted(terminal)
     except BrokenPipeError:
@@ -96,7 +100,6 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         if isinstance(error, GraftError | DataError | OSError | ValueError):
             return _fail(error, args, terminal)
         raise
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -104,10 +107,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graft",
         description="Teach, ask, measure, promote and export models on a Graft server.",
-        epilog=_EXAMPLES.format(default=DEFAULT_TARGET),
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"graft {__version__}")
+    add_connection(parser)
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for verb in VERBS:
         verb.add(verbs)
@@ -122,15 +126,14 @@ def _interrupted(terminal: Terminal) -> int:
 
 def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int:
     remedy = _remedy(error, args)
-    message = " ".join(str(error).split())
+    message = " ".join(str(error).split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
     terminal.error(f"{message}{' — ' if remedy else ''}{remedy}")
     return 1
 
 
 def _remedy(error: Exception, args: argparse.Namespace) -> str:
-    if isinstance(error, UnavailableError) and error.reason != HTTP_STATUS:
-        resume = f"; go on with --adaptation-id {args.adaptation_id}" if args.command == "adapt" else ""
-        return f"is a server at {args.server}? Start one with 'graft-server serve', or name it with --server{resume}"
+    if isinstance(error, UnavailableError) and error.reason != HTTP_STATUS and args.command == "adapt":
+        return f"go on with --adaptation-id {args.adaptation_id}"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
         return f"try again in {error.retry_after:.0f} s"
     if isinstance(error, GraftError) and error.reason in _REMEDY_BY_REASON:

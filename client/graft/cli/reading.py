@@ -45,6 +45,8 @@ class Wanted:
     """Whether ids that lose rows are only told."""
     by_id: bool = True
     """Whether rows of the same id replace each other."""
+    usual_task: str = ""
+    """The task where the file leaves it open; "" if there is none."""
 
 
 class ReadFile:
@@ -142,7 +144,7 @@ def read_file(
             survey.absent.require()
         else:
             rows = _Ahead(data, survey)
-        reading = survey.reading(wanted.task, args.label_cells, whole=whole)
+        reading = survey.reading(wanted.task, args.label_cells, whole=whole, usual=wanted.usual_task)
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
         notes = [*reading.notes]

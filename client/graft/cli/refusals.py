@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from graft._data_files.refused import RowsRead
-from graft._records.records import Rejection
 from graft.cli.plain import plain
+from graft.errors import Rejection
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal

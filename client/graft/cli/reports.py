@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from graft._client.sync import Client
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_forms import named
-from graft._records.reports import ClassReport, Confusion, DataReport, Report, SimilarLabels
+from graft._records.quotes import Quotes
+from graft._records.reports import ClassReport, Confusion, DataReport, ExampleRef, Report, SimilarLabels
+from graft._records.told import AdaptResult
 from graft._report import words
+from graft._report.charts import cut
 from graft.cli import phrases
+from graft.errors import GraftError
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 _SHOWN_CLASSES: Final = 20
 _SHOWN_CONFUSIONS: Final = 8
 _SHOWN_FINDINGS: Final = 5
+_ROOM: Final = 120
+"""Characters of a text in a table."""
 
 
 def show_report(
@@ -36,12 +44,23 @@ def show_report(
     if full and report.head.candidates:
         _candidates(terminal, report)
     if report.data is not None:
-        _data(terminal, report.data, full=full)
+        _data(terminal, report.data, report.quotes, full=full)
         _similar(terminal, report.data.similar_labels if full else ())
     for advice in words.useful_advice(report):
         terminal.found("advice", words.advice(advice))
     for warning in report.warnings:
         terminal.found("warning", warning)
+
+
+def quoted(client: Client, result: AdaptResult) -> Report:
+    """The report of a version that was published, with quotes of the examples that it names, if it names any."""
+    data = result.report.data
+    if data is None or not (data.label_errors or data.conflicts or data.duplicate_groups):
+        return result.report
+    try:
+        return client.report(result.model, result.version)
+    except GraftError as error:  # the version is there: a report without quotes says so, too
+        return replace(result.report, quotes=Quotes(reason=error.message))
 
 
 def show_evaluation(
@@ -107,27 +126,30 @@ def _similar(terminal: Terminal, groups: Sequence[SimilarLabels]) -> None:
         terminal.table(("labels that may be meant as one",), ((named(group),) for group in groups))
 
 
-def _data(terminal: Terminal, data: DataReport, *, full: bool) -> None:
+def _data(terminal: Terminal, data: DataReport, quotes: Quotes | None, *, full: bool) -> None:
     """Examples that a person should look at."""
     most = None if full else _SHOWN_FINDINGS
     if data.label_errors:
         terminal.table(
-            ("label worth a second look", "has the label", "more likely", "probability"),
+            (*_heads("label worth a second look", quotes), "has the label", "more likely", "probability"),
             (
                 (
-                    words.reference(it.example),
+                    *_named([it.example], words.reference(it.example), quotes),
                     it.example.label,
                     it.suggested,
                     words.percent(it.suggested_probability),
                 )
-                for it in data.label_errors[:most]
+                for it in sorted(data.label_errors, key=lambda it: it.probability)[:most]
             ),
         )
     if data.conflicts:
         terminal.table(
-            ("same input, several labels", "labels"),
+            (*_heads("same input, several labels", quotes), "labels"),
             (
-                (words.references(group), ", ".join(dict.fromkeys(it.label for it in group.examples)))
+                (
+                    *_named(group.examples, words.references(group), quotes),
+                    ", ".join(dict.fromkeys(it.label for it in group.examples)),
+                )
                 for group in data.conflicts[:most]
             ),
         )
@@ -138,11 +160,35 @@ def _data(terminal: Terminal, data: DataReport, *, full: bool) -> None:
         ("held-out copies of training examples", data.validation_copy_pairs),
     ):
         if full and groups:
-            shown = ((words.references(group), f"{group.similarity:.3f}") for group in groups)
-            terminal.table((title, "similarity"), shown)
+            terminal.table(
+                (*_heads(title, quotes), "similarity"),
+                (
+                    (*_named(it.examples, words.references(it), quotes), f"{it.similarity:.3f}")
+                    for it in groups
+                ),
+            )
+    if quotes is not None and quotes.said and (data.label_errors or data.conflicts or full):
+        terminal.say(quotes.said)
     if not full and data.probable_label_errors > _SHOWN_FINDINGS:
         rest = data.probable_label_errors - _SHOWN_FINDINGS
         terminal.say(f"… and {rest:,} more whose labels are worth a second look; --full shows all")
+
+
+def _heads(title: str, quotes: Quotes | None) -> tuple[str, ...]:
+    """The heads of the columns that name examples."""
+    return (title,) if quotes is None or quotes.reason else (title, "from")
+
+
+def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> tuple[str, ...]:
+    """What the examples are and where they came from, where they may be read; else their ids."""
+    if quotes is None or quotes.reason:
+        return (ids,)
+    found = [quotes.of(it.id) for it in examples]
+    texts = dict.fromkeys(cut(" ".join(it.text.split()), _ROOM) for it in found if it.text)
+    origins = dict.fromkeys(it.origin for it in found if it.origin)
+    if not texts:
+        return (", ".join(origins) or ids, "" if not origins else ids)
+    return (" | ".join(texts), ", ".join(origins) or ids)
 
 
 def _candidates(terminal: Terminal, report: Report) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.markup import escape
 
+from graft._data_files.answers.columns import reason_of
 from graft._records.predictions import Prediction
-from graft._records.records import Event, Outcome
+from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.interrupts import Interrupts
+from graft.cli.live import not_live
 from graft.cli.plain import plain
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
+_AUTOMATIC: Final = "auto:"
+"""What the ids of commits that the server makes by itself begin with."""
 
 
 class Terminal:
@@ -70,12 +74,17 @@ class Terminal:
         """What a person should know of the data before it is used."""
         self.err.print(f"[yellow]note:[/] {escape(text)}")
 
-    def outcome(self, outcome: Outcome) -> None:
-        """The outcome of a commit, in one line."""
-        if outcome.report is not None:
+    def outcome(self, model: str, outcome: Outcome) -> None:
+        """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
+        extension = outcome.extension
+        if extension is not None and outcome.version == extension.base_version:
+            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+        elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
+            if outcome.commit_id.startswith(_AUTOMATIC) and (why := not_live(model, outcome)):
+                self.say(why)
         elif outcome.error is not None:
             self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
 
@@ -109,9 +118,11 @@ class Terminal:
         color = {"advice": "cyan", "warning": "yellow"}[kind]
         self.out.print(f"[{color}]{kind}:[/] {escape(text)}")
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table."""
-        table = table_of(*columns)
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()
+    ) -> None:
+        """A table, in which the columns `whole` are not broken into lines where another one can be."""
+        table = table_of(*columns, whole=whole)
         for cells in rows:
             row(table, *cells)
         self.out.print(table)
@@ -121,7 +132,7 @@ class Terminal:
         table = table_of("input", "label", "probability", "next best", "")
         for text, prediction in answered:
             if prediction.error is not None:
-                row(table, _cut(text), "", "", "", f"error: {prediction.error.message}")
+                row(table, _cut(text), "", "", "", f"error: {reason_of(prediction.error)}")
                 continue
             row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
         self.out.print(table)
@@ -129,12 +140,12 @@ class Terminal:
     def prediction_line(self, text: str, prediction: Prediction) -> None:
         """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
         if prediction.error is not None:
-            cells = ["", "", text, f"error: {prediction.error.message}"]
+            cells = ["", "", text, f"error: {reason_of(prediction.error)}"]
         else:
             answer, certainty, _ = phrases.answer(prediction, digits=4)
             remarks = phrases.remarks(prediction)
             cells = [answer, certainty, text, *([remarks] if remarks else [])]
-        self.line("\t".join(" ".join(cell.splitlines()).replace("\t", " ") for cell in cells))
+        self.line("\t".join(map(phrases.escaped, cells)))
 
     def event(self, event: Event) -> None:
         """One event of an adaptation, as a line."""

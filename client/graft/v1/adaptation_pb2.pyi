@@ -134,6 +134,26 @@ class AdaptStart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     WRITER_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -149,6 +169,9 @@ class AdaptStart(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    BASE_ALIAS_FIELD_NUMBER: _builtins.int
+    MATCH_CONTENT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """Unique within the model; matches [A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?. Choosing one makes
     the call resumable. Empty: the server picks one.
@@ -169,12 +192,23 @@ class AdaptStart(_message.Message):
     """How to adapt."""
     base_version: _builtins.int
     """Go on from the examples of this version of the same model: they are trained on too, and ids refer to
-    them. Its task must be the same. 0: start empty.
+    them. Its task must be the same, and its backbone is used where backbone is empty. 0: start empty, unless
+    base_alias is set.
     """
     seed: _builtins.int
     """Every random choice is derived from it. The same examples and seed give the same model."""
     validate_only: _builtins.bool
     """If true, everything is checked as usual but nothing is stored, trained or published."""
+    base_alias: _builtins.str
+    """The same as base_version, by an alias such as "live": the version that it points at when the adaptation starts,
+    also where it points at another one when the adaptation is resumed (with this alias, or with that version's
+    number). NOT_FOUND where the model has no such alias. At most one of the two may be set. Empty: see base_version.
+    """
+    match_content: _builtins.bool
+    """If true, an upsert without an id whose input equals that of an example of the base is that example: with the
+    same target it changes nothing, and with another one it replaces it. See "More examples for a model that
+    exists" in docs/streaming.md. Without a base it changes nothing.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
         """Classes known in advance, in output order. Classes seen in examples are appended, sorted by name,
@@ -201,6 +235,13 @@ class AdaptStart(_message.Message):
         adaptation. Unset: 20 s.
         """
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs to find again with the adaptation and with each of its versions, for example {"source": "tickets.csv"}. At
+        most 32; a key matches [A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?, a value has at most 1,024 bytes, and all
+        together have at most 8,192. They are a setting like the others: a resumed start carries the same.
+        """
+
     def __init__(
         self,
         *,
@@ -219,10 +260,13 @@ class AdaptStart(_message.Message):
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
+        base_alias: _builtins.str = ...,
+        match_content: _builtins.bool = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_alias", b"base_alias", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "match_content", b"match_content", "metadata", b"metadata", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,8 +284,14 @@ class PublishPolicy(_message.Message):
 
     EVERY_EXAMPLES_FIELD_NUMBER: _builtins.int
     EVERY_FIELD_NUMBER: _builtins.int
+    PROMOTE_FIELD_NUMBER: _builtins.int
     every_examples: _builtins.int
     """Commit when so many changes, of all writers together, came in since the newest commit. 0: never for that."""
+    promote: _builtins.bool
+    """Whether versions of this adaptation, also those on the way to a tuned one, become what "live" points at as they
+    are published. false: "live" stays where it is, or points nowhere if these are the model's first versions, which
+    are then asked for by their numbers. Unset: true. A pinned "live" (Model.live_pinned_time) stays in either case.
+    """
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
         """Commit when the newest commit (or, before there is one, the adaptation's start) is so old: at least 1 s.
@@ -253,12 +303,15 @@ class PublishPolicy(_message.Message):
         *,
         every_examples: _builtins.int = ...,
         every: _duration_pb2.Duration | None = ...,
+        promote: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["every", b"every"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "promote", b"promote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "every_examples", b"every_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_promote", b"_promote", "every", b"every", "every_examples", b"every_examples", "promote", b"promote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__promote: _TypeAlias = _typing.Literal["promote"]  # noqa: Y015
+    _WhichOneofArgType__promote: _TypeAlias = _typing.Literal["_promote", b"_promote"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__promote) -> _WhichOneofReturnType__promote | None: ...
 
 Global___PublishPolicy: _TypeAlias = PublishPolicy  # noqa: Y015
 
@@ -469,6 +522,8 @@ class Started(_message.Message):
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
     WRITER_ID_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """The adaptation, as chosen by the client or the server."""
     next_sequence: _builtins.int
@@ -477,6 +532,14 @@ class Started(_message.Message):
     """The writer, as chosen by the client or the server."""
     backbone: _builtins.str
     """The backbone that the adaptation uses."""
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What the adaptation goes on from: base_version, base_examples and match_content alone. Unset: it started empty."""
+
+    @_builtins.property
+    def live(self) -> Global___LiveVersion:
+        """The version that the alias "live" points at. Unset: there is none."""
+
     def __init__(
         self,
         *,
@@ -484,14 +547,42 @@ class Started(_message.Message):
         next_sequence: _builtins.int = ...,
         writer_id: _builtins.str = ...,
         backbone: _builtins.str = ...,
+        extension: _types_pb2.Extension | None = ...,
+        live: Global___LiveVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "live", b"live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "next_sequence", b"next_sequence", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "extension", b"extension", "live", b"live", "next_sequence", b"next_sequence", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class LiveVersion(_message.Message):
+    """LiveVersion is what answers where a request selects nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version's number."""
+    examples: _builtins.int
+    """How many examples it was trained on, those for validation included."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        examples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveVersion: _TypeAlias = LiveVersion  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -569,21 +660,27 @@ class Committed(_message.Message):
 
     COMMIT_ID_FIELD_NUMBER: _builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     next_sequence: _builtins.int
     """This writer's examples below this number are part of it. In WatchAdaptation, which is of no writer: how many
     changes of all writers are part of it.
     """
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What the examples would come to, where start.validate_only is set and there is a base; otherwise unset."""
+
     def __init__(
         self,
         *,
         commit_id: _builtins.str = ...,
         next_sequence: _builtins.int = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "next_sequence", b"next_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "extension", b"extension", "next_sequence", b"next_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,7 +688,9 @@ Global___Committed: _TypeAlias = Committed  # noqa: Y015
 
 @_typing.final
 class Published(_message.Message):
-    """Published says that a version is being served."""
+    """Published says that a version is being served. Where an adaptation with start.match_content changed nothing of its
+    base, and asks for no other settings, the version is the base itself: nothing is trained again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -599,15 +698,30 @@ class Published(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit that asked for it."""
     model: _builtins.str
     """The model."""
     version: _builtins.int
     """The version's number."""
+    live_version: _builtins.int
+    """Where "live" pointed once it was published: at this version, or, if that did not move it, at another one; 0:
+    nowhere. Unset: not known, because the version was deleted since.
+    """
     @_builtins.property
     def summary(self) -> _report_pb2.Report:
         """How good it is; GetVersion has the same report."""
+
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples beside those of the base. Unset: the adaptation started empty."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when "live" was pinned to live_version, where that is why this version did not move it."""
 
     def __init__(
         self,
@@ -616,12 +730,17 @@ class Published(_message.Message):
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         summary: _report_pb2.Report | None = ...,
+        extension: _types_pb2.Extension | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Published: _TypeAlias = Published  # noqa: Y015
 
@@ -633,21 +752,27 @@ class PublicationFailed(_message.Message):
 
     COMMIT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, with the same details as a failed call would carry."""
 
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples beside those of the base. Unset: the adaptation started empty."""
+
     def __init__(
         self,
         *,
         commit_id: _builtins.str = ...,
         status: _status_pb2.Status | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "extension", b"extension", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,7 +780,9 @@ Global___PublicationFailed: _TypeAlias = PublicationFailed  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Progress says what is being done: with a commit, or (commit_id is empty) with the stream of examples."""
+    """Progress says what is being done: with a commit, or (commit_id is empty) with the stream of examples. While a
+    commit is carried out, one is sent each second at least.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -684,23 +811,49 @@ class Progress(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit that is being worked on; empty for the stream, and in a keep-alive, which has no stage either."""
     stage: _builtins.str
-    """What is being done, for example "streaming", "encoding", "selecting" or "publishing"."""
+    """What is being done. Of a stream: "streaming"; before it is answered, for example "loading the backbone minilm".
+    Of a commit, in this order: "waiting" for a worker, "encoding" examples that have no features yet, "reading",
+    "selecting" a head, "fitting" it, "measuring" it for the report, "comparing" a reduced precision with float32,
+    "tuning" the backbone (first "loading", "caching"; afterwards "encoding", "selecting"), "publishing". Others
+    may come: show them as they are.
+    """
     fraction: _builtins.float
-    """How much of the commit's work is done, 0 to 1."""
+    """How much of the commit's work is done, 0 to 1, in shares of the time that it takes. It does not fall while the
+    commit is carried out.
+    """
+    done: _builtins.int
+    """How much of the stage is done, counted in units: with total 0, nothing is counted."""
+    total: _builtins.int
+    """How much there is to do in the stage; it may change, as where a search ends early. Of a stream: how many examples
+    are stored so far, of which `done` are encoded.
+    """
+    unit: _builtins.str
+    """What is counted, in the plural: "examples", "candidates", "fits", "parts" or "steps"."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Figures so far by name, for example {"examples": 616}. Of a stream: "examples" that were learned, "classes"
         that have some, and "prequential_accuracy": the share of examples whose label the interim head predicted
         before it learned them, with newer ones counting more (about the last 200 count);
-        "prequential_accuracy_total" is the same over all of them.
+        "prequential_accuracy_total" is the same over all of them. Of a tuning: "epoch", "epochs", "train_loss",
+        "held_out_log_loss" and "held_out_accuracy".
         """
 
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """How long the rest will take; unset where it is not known."""
+        """How long the rest of the commit will take, by what its work has taken so far; unset where that is not known, as
+        at the beginning.
+        """
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long the commit has been worked on by this server, or the stream been open; unset in a keep-alive."""
 
     def __init__(
         self,
@@ -710,10 +863,14 @@ class Progress(_message.Message):
         fraction: _builtins.float = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         eta: _duration_pb2.Duration | None = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "eta", b"eta", "fraction", b"fraction", "metrics", b"metrics", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "done", b"done", "elapsed", b"elapsed", "eta", b"eta", "fraction", b"fraction", "metrics", b"metrics", "stage", b"stage", "total", b"total", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,6 +924,26 @@ class Adaptation(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -777,6 +954,8 @@ class Adaptation(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -809,6 +988,16 @@ class Adaptation(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Set where it cannot be used, because an object of it is damaged. The other fields are then as far as known."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The pairs of its start."""
+
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of its examples beside those of its base, as of the newest commit that has an outcome; before that what
+        it goes on from. Unset: it started empty.
+        """
+
     def __init__(
         self,
         *,
@@ -822,10 +1011,12 @@ class Adaptation(_message.Message):
         task: _types_pb2.Task.ValueType = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error: _status_pb2.Status | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "extension", b"extension", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,12 +1059,16 @@ class Publication(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LIVE_VERSION_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     state: Global___PublicationState.ValueType
     """Its state."""
     version: _builtins.int
     """The version, where state is PUBLISHED; otherwise 0."""
+    live_version: _builtins.int
+    """As Published.live_version; unset also where state is not PUBLISHED."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, where state is FAILED or CANCELLED."""
@@ -881,6 +1076,10 @@ class Publication(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the commit became durable."""
+
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """As Published.live_pinned_time."""
 
     def __init__(
         self,
@@ -890,12 +1089,16 @@ class Publication(_message.Message):
         version: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        live_version: _builtins.int | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "create_time", b"create_time", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "create_time", b"create_time", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "state", b"state", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
+    _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_version) -> _WhichOneofReturnType__live_version | None: ...
 
 Global___Publication: _TypeAlias = Publication  # noqa: Y015
 
@@ -1164,6 +1367,12 @@ class CancelAdaptationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADAPTATION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether this call cancelled it. false: it was over already, and nothing changed."""
+    given_up: _builtins.int
+    """How many of its commits had no outcome yet, and were given up by this call."""
     @_builtins.property
     def adaptation(self) -> Global___Adaptation:
         """The adaptation."""
@@ -1172,10 +1381,12 @@ class CancelAdaptationResponse(_message.Message):
         self,
         *,
         adaptation: Global___Adaptation | None = ...,
+        changed: _builtins.bool = ...,
+        given_up: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation", b"adaptation", "changed", b"changed", "given_up", b"given_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

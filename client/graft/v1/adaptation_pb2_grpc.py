@@ -99,7 +99,8 @@ class AdaptationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelAdaptation(self, request, context):
-        """CancelAdaptation stops the adaptation's work. Versions that it published stay.
+        """CancelAdaptation stops the adaptation's work. Versions that it published stay. One that is over already, because it
+        was closed and all of its commits have an outcome, or because it was cancelled, is left as it is (changed is false).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class AdaptationServiceStub:
     the adaptation can have no more events.
     """
     CancelAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.CancelAdaptationRequest, _adaptation_pb2.CancelAdaptationResponse]
-    """CancelAdaptation stops the adaptation's work. Versions that it published stay."""
+    """CancelAdaptation stops the adaptation's work. Versions that it published stay. One that is over already, because it
+    was closed and all of its commits have an outcome, or because it was cancelled, is left as it is (changed is false).
+    """
 
 @_typing.type_check_only
 class AdaptationServiceAsyncStub(AdaptationServiceStub):
@@ -70,7 +72,9 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     the adaptation can have no more events.
     """
     CancelAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.CancelAdaptationRequest, _adaptation_pb2.CancelAdaptationResponse]  # type: ignore[assignment]
-    """CancelAdaptation stops the adaptation's work. Versions that it published stay."""
+    """CancelAdaptation stops the adaptation's work. Versions that it published stay. One that is over already, because it
+    was closed and all of its commits have an outcome, or because it was cancelled, is left as it is (changed is false).
+    """
 
 class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdaptationService turns streams of labelled examples into model versions."""
@@ -119,6 +123,8 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adaptation_pb2.CancelAdaptationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.CancelAdaptationResponse, _abc.Awaitable[_adaptation_pb2.CancelAdaptationResponse]]:
-        """CancelAdaptation stops the adaptation's work. Versions that it published stay."""
+        """CancelAdaptation stops the adaptation's work. Versions that it published stay. One that is over already, because it
+        was closed and all of its commits have an outcome, or because it was cancelled, is left as it is (changed is false).
+        """
 
 def add_AdaptationServiceServicer_to_server(servicer: AdaptationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

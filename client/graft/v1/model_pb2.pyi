@@ -137,12 +137,35 @@ class Model(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RENEWAL_FIELD_NUMBER: _builtins.int
+    LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name."""
     latest_version: _builtins.int
@@ -163,6 +186,21 @@ class Model(_message.Message):
         where there is nothing to do.
         """
 
+    @_builtins.property
+    def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when "live" is pinned: SetAlias pointed it at another version than the newest, and publications do not move
+        it. Unset: it is not, and the next publication moves it. SetAlias to the newest version releases it (latest).
+        Deleting other versions changes nothing about it.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What UpdateModel has set."""
+
+    @_builtins.property
+    def live(self) -> Global___ModelVersion:
+        """The version that "live" points at, as in ListVersions but without its metadata; unset: it points nowhere."""
+
     def __init__(
         self,
         *,
@@ -172,10 +210,13 @@ class Model(_message.Message):
         versions: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         renewal: Global___ModelRenewal | None = ...,
+        live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        live: Global___ModelVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "renewal", b"renewal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "live", b"live", "live_pinned_time", b"live_pinned_time", "renewal", b"renewal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "latest_version", b"latest_version", "name", b"name", "renewal", b"renewal", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "latest_version", b"latest_version", "live", b"live", "live_pinned_time", b"live_pinned_time", "metadata", b"metadata", "name", b"name", "renewal", b"renewal", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +254,26 @@ class ModelVersion(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ADAPTATION_ID_FIELD_NUMBER: _builtins.int
@@ -223,6 +284,8 @@ class ModelVersion(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     TRAINED_ON_ERASED_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -253,6 +316,16 @@ class ModelVersion(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
         """The labels that it answers with, in output order. Empty in ListVersions and for TASK_REGRESSION."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The pairs of AdaptStart.metadata that it was trained with."""
+
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples of its adaptation beside those of the version that it extends; not in lists. Unset: it
+        extends none.
+        """
+
     def __init__(
         self,
         *,
@@ -266,10 +339,12 @@ class ModelVersion(_message.Message):
         labels: _abc.Iterable[_types_pb2.Label] | None = ...,
         task: _types_pb2.Task.ValueType = ...,
         trained_on_erased: _builtins.bool = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "extension", b"extension", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "model", b"model", "report", b"report", "task", b"task", "trained_on_erased", b"trained_on_erased", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "extension", b"extension", "labels", b"labels", "metadata", b"metadata", "model", b"model", "report", b"report", "task", b"task", "trained_on_erased", b"trained_on_erased", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,6 +659,84 @@ class GetVersionResponse(_message.Message):
 Global___GetVersionResponse: _TypeAlias = GetVersionResponse  # noqa: Y015
 
 @_typing.final
+class UpdateModelRequest(_message.Message):
+    """UpdateModelRequest says what to change of a model's metadata. At least one of the two must name something."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetMetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SET_METADATA_FIELD_NUMBER: _builtins.int
+    REMOVE_METADATA_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name. It must have a version."""
+    @_builtins.property
+    def set_metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Pairs to add, or to give another value. Bounds are those of AdaptStart.metadata, and apply to all pairs together."""
+
+    @_builtins.property
+    def remove_metadata(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to remove. One that is not there is passed over."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        set_metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove_metadata: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "remove_metadata", b"remove_metadata", "set_metadata", b"set_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelResponse(_message.Message):
+    """UpdateModelResponse carries the model as it stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelResponse: _TypeAlias = UpdateModelResponse  # noqa: Y015
+
+@_typing.final
 class SetAliasRequest(_message.Message):
     """SetAliasRequest points an alias at a version."""
 
@@ -593,6 +746,7 @@ class SetAliasRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     alias: _builtins.str
@@ -600,10 +754,14 @@ class SetAliasRequest(_message.Message):
     uses when it is given no selector.
     """
     version: _builtins.int
-    """The version that it shall point at. 0: remove the alias ("live" cannot be removed)."""
+    """The version that it shall point at. 0: remove the alias ("live" cannot be removed), unless latest is set."""
     expected_version: _builtins.int
     """Where the alias is believed to point now (0: nowhere); ABORTED / ALIAS_MOVED if it does not. Unset:
     not checked.
+    """
+    latest: _builtins.bool
+    """Point the alias at the newest version, whichever that is when it is moved; version must be 0 then. It moves once:
+    no alias but "live" follows publications.
     """
     def __init__(
         self,
@@ -612,10 +770,11 @@ class SetAliasRequest(_message.Message):
         alias: _builtins.str = ...,
         version: _builtins.int = ...,
         expected_version: _builtins.int | None = ...,
+        latest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "latest", b"latest", "model", b"model", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015

@@ -55,6 +55,11 @@ class ModelServiceStub(object):
                 request_serializer=graft_dot_v1_dot_model__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=graft_dot_v1_dot_model__pb2.GetVersionResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/graft.v1.ModelService/UpdateModel',
+                request_serializer=graft_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=graft_dot_v1_dot_model__pb2.UpdateModelResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/graft.v1.ModelService/SetAlias',
                 request_serializer=graft_dot_v1_dot_model__pb2.SetAliasRequest.SerializeToString,
@@ -129,8 +134,16 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateModel(self, request, context):
+        """UpdateModel sets and removes metadata of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAlias(self, request, context):
-        """SetAlias points an alias at a version: to promote one, or to roll back.
+        """SetAlias points an alias at a version: to promote one, or to roll back. "live" is pinned where it is pointed at
+        another version than the newest: publications do not move it until it is pointed at the newest one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +226,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=graft_dot_v1_dot_model__pb2.GetVersionRequest.FromString,
                     response_serializer=graft_dot_v1_dot_model__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=graft_dot_v1_dot_model__pb2.UpdateModelRequest.FromString,
+                    response_serializer=graft_dot_v1_dot_model__pb2.UpdateModelResponse.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -364,6 +382,33 @@ class ModelService(object):
             '/graft.v1.ModelService/GetVersion',
             graft_dot_v1_dot_model__pb2.GetVersionRequest.SerializeToString,
             graft_dot_v1_dot_model__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.ModelService/UpdateModel',
+            graft_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+            graft_dot_v1_dot_model__pb2.UpdateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

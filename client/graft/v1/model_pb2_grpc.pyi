@@ -41,8 +41,12 @@ class ModelServiceStub:
     """ListVersions lists a model's versions, newest first, without their reports' lists."""
     GetVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetVersionRequest, _model_pb2.GetVersionResponse]
     """GetVersion describes one version, with its full report."""
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UpdateModelRequest, _model_pb2.UpdateModelResponse]
+    """UpdateModel sets and removes metadata of a model."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]
-    """SetAlias points an alias at a version: to promote one, or to roll back."""
+    """SetAlias points an alias at a version: to promote one, or to roll back. "live" is pinned where it is pointed at
+    another version than the newest: publications do not move it until it is pointed at the newest one.
+    """
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteVersionRequest, _model_pb2.DeleteVersionResponse]
     """DeleteVersion takes a version out of service and deletes what only it needs. Its number is never
     used again. A version that an alias points at is refused with FAILED_PRECONDITION.
@@ -81,8 +85,12 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """ListVersions lists a model's versions, newest first, without their reports' lists."""
     GetVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.GetVersionRequest, _model_pb2.GetVersionResponse]  # type: ignore[assignment]
     """GetVersion describes one version, with its full report."""
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UpdateModelRequest, _model_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    """UpdateModel sets and removes metadata of a model."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_model_pb2.SetAliasRequest, _model_pb2.SetAliasResponse]  # type: ignore[assignment]
-    """SetAlias points an alias at a version: to promote one, or to roll back."""
+    """SetAlias points an alias at a version: to promote one, or to roll back. "live" is pinned where it is pointed at
+    another version than the newest: publications do not move it until it is pointed at the newest one.
+    """
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteVersionRequest, _model_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     """DeleteVersion takes a version out of service and deletes what only it needs. Its number is never
     used again. A version that an alias points at is refused with FAILED_PRECONDITION.
@@ -144,12 +152,22 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetVersion describes one version, with its full report."""
 
     @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _model_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.UpdateModelResponse, _abc.Awaitable[_model_pb2.UpdateModelResponse]]:
+        """UpdateModel sets and removes metadata of a model."""
+
+    @_abc_1.abstractmethod
     def SetAlias(
         self,
         request: _model_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.SetAliasResponse, _abc.Awaitable[_model_pb2.SetAliasResponse]]:
-        """SetAlias points an alias at a version: to promote one, or to roll back."""
+        """SetAlias points an alias at a version: to promote one, or to roll back. "live" is pinned where it is pointed at
+        another version than the newest: publications do not move it until it is pointed at the newest one.
+        """
 
     @_abc_1.abstractmethod
     def DeleteVersion(

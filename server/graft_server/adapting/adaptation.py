@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.adapting.intake.matching import StoredMatching
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import MOST_UNREAD, Outbox
 from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
+from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue, Result
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
+from graft_server.adapting.telling import Telling
+from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import shown
-from graft_server.domain.stream import Committed, Progress, PublicationFailed, Published, Reconnect
+from graft_server.domain.stream import Committed, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Intake
 from graft_server.sharing.refreshing import Refreshing
@@ -28,53 +33,6 @@ from graft_server.store.adaptations.segments import Segment, WriterLog
 from graft_server.store.adaptations.store import AdaptationStore
 
 _log = logging.getLogger(__name__)
-
-
-class Work(enum.Enum):
-    """What this server does with an adaptation.
-
-    ::
-
-        GOING_ON <--examples were erased--> PAUSED
-        GOING_ON, PAUSED                    --> CANCELLED, DRAINED or DELETED
-        CANCELLED                           --> DRAINED or DELETED
-        DRAINED                             --> DELETED
-
-    The last three are the ends, each more final than the one before, and each may come again; `Reason` says why they
-    come.
-    """
-
-    GOING_ON = enum.auto()
-    """Changes are taken in, commits carried out, segments put together."""
-    PAUSED = enum.auto()
-    """The same, but no segments are put together: what is put together now still has examples that were erased."""
-    CANCELLED = enum.auto()
-    """No more commits are carried out. Watchers may go on watching."""
-    DRAINED = enum.auto()
-    """Nothing is done any more: the next server goes on."""
-    DELETED = enum.auto()
-    """Nothing is done any more, by whatever server."""
-
-
-_NEXT = {
-    Work.GOING_ON: {Work.PAUSED, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.PAUSED: {Work.GOING_ON, Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.CANCELLED: {Work.CANCELLED, Work.DRAINED, Work.DELETED},
-    Work.DRAINED: {Work.DRAINED, Work.DELETED},
-    Work.DELETED: {Work.DELETED},
-}
-"""The states that may follow each state. An end comes again to do what a fault cut off."""
-
-
-class Reason(enum.Enum):
-    """Why this server ends its work on an adaptation. The value is the state that follows."""
-
-    CANCELLED = Work.CANCELLED
-    """It was cancelled, here or by another server. Commits without an outcome get one: versions stay."""
-    DRAINING = Work.DRAINED
-    """This server goes away. Callers hear how far they are and call again; the next server goes on."""
-    DELETED = Work.DELETED
-    """Its model was deleted."""
 
 
 class Adaptation:
@@ -114,13 +72,15 @@ class Adaptation:
         self._feature_writer = FeatureWriter(store, trunk, self._encoded)
         self._share = intake.share()
         self.interim = Interim(store, trunk, self._feature_writer, publisher, self._learned)
+        self._telling = Telling(self._open_sessions, self._feature_writer, lambda: self.interim.metrics)
+        self._feature_writer.watch(self._telling.of_encoding)
         self._admit = admit
         self._publications = PublicationQueue(
             store,
             trunk,
             publisher,
             self._feature_writer,
-            on_progress=self._progress,
+            on_progress=self._telling.of_commit,
             on_outcome=self._settled,
             on_free=self._freed,
         )
@@ -131,12 +91,19 @@ class Adaptation:
             training=lambda: bool(self.unfinished),
             commit=self._commit_automatically,
         )
+        settings = store.start.settings
+        self._matching = (
+            StoredMatching(publisher.objects, store)
+            if settings.match_content and store.start.lineage
+            else None
+        )
+        self._base_examples: int | None = None
+        """How many examples the base has, once they are read."""
         self._sessions: dict[str, Session] = {}
         self._joining = asyncio.Lock()
         self._expected = 0
         self._leaving: dict[str, asyncio.Task[None]] = {}
         """The ends of calls that made way, by writer."""
-        self._watchers: set[Watcher] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._compacting: asyncio.Task[None] | None = None
         self._work = Work.GOING_ON
@@ -165,7 +132,7 @@ class Adaptation:
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this object were made anew."""
-        used = self._sessions or self._expected or self._watchers or self._joining.locked()
+        used = self._sessions or self._expected or self._telling.watched or self._joining.locked()
         busy = self._publications.busy or self._chores or self._feature_writer.busy or self.interim.busy
         waits = self._continuous.pending or self._compacting
         return not (used or busy or self.interim.wanted or waits)
@@ -231,9 +198,19 @@ class Adaptation:
             if left is not None:
                 await asyncio.wait([left])
             log = await asyncio.to_thread(self._read_writer, writer_id)
-            session = Session(self, log, self._feature_writer, self._share)
+            if self._matching is not None:
+                self._base_examples = await asyncio.to_thread(self._matching.follow)
+            session = Session(self, log, self._feature_writer, self._share, self._matching)
             self._sessions[writer_id] = session
             return session
+
+    @property
+    def extends(self) -> Extension | None:
+        """The version that it goes on from, and how many examples that has; None: it began empty."""
+        base = self.store.start.extends
+        if base is None or self._base_examples is None:
+            return base
+        return replace(base, base_examples=self._base_examples)
 
     def leave(self, session: Session) -> None:
         """Ends a call."""
@@ -270,7 +247,8 @@ class Adaptation:
     async def _make(
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
-        if commit_id not in self.store.commits:
+        new = commit_id not in self.store.commits
+        if new:
             self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
@@ -282,6 +260,8 @@ class Adaptation:
             # The caller may leave meanwhile: what became durable is carried out all the same.
             await asyncio.wait({making})
             if commit_id in self.store.commits:
+                if new:
+                    announcing.accepted(self.store, commit_id)
                 self._enqueue(commit_id)
                 self._notify()
 
@@ -308,23 +288,39 @@ class Adaptation:
             self._enqueue(commit_id)
         self._continuous.wake()
 
-    async def cancel(self) -> None:
-        """Stops the adaptation's work for good. Versions that it published stay."""
+    async def cancel(self) -> tuple[bool, int]:
+        """Stops the adaptation's work for good. Versions that it published stay.
+
+        Returns:
+            Whether this cancelled it (if not, it was over already), and how many commits were given up.
+        """
         async with self._joining:
+            changed = self.store.state is not AdaptationState.CANCELLED
+            if self.store.state is AdaptationState.CLOSED and not self._unfinished():
+                return False, 0
             await asyncio.to_thread(self.store.cancel)
+        unfinished = self._unfinished()
+        if changed:
+            announcing.cancelled(self.store, len(unfinished))
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:
             # It is cancelled all the same; other servers see it before they publish.
             _log.error("other servers could not be told of a cancellation: %s", error.message)
         await self.end(Reason.CANCELLED)
+        outcomes = self.store.outcomes
+        return changed, sum(1 for it in unfinished if it in outcomes and outcomes[it].failure is not None)
+
+    def _unfinished(self) -> list[str]:
+        """Returns the commits that have no outcome, as last read."""
+        return [it for it in self.store.commits if it not in self.store.outcomes]
 
     async def end(self, reason: Reason) -> None:
         """Ends this server's work on it: the same parts in the same order, whatever the reason.
 
         After it has ended for a reason, a less final one changes nothing. The same one again does what a fault cut off.
         """
-        if reason.value not in _NEXT[self._work]:
+        if reason.value not in NEXT[self._work]:
             return
         self._turn(reason.value)
         async with self._ending:
@@ -336,6 +332,7 @@ class Adaptation:
             await self._continuous.close()
             await self._publications.stop()
             await self._feature_writer.close()
+            self._telling.close()
             await self.interim.close()
             await self._compacted()
             if reason is Reason.CANCELLED:
@@ -358,10 +355,12 @@ class Adaptation:
 
     async def _give_up_commits(self) -> None:
         """Gives the commits of a cancelled adaptation their outcome."""
-        unfinished = [it for it in self.store.commits if it not in self.store.outcomes]
+        unfinished = self._unfinished()
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
-            await self._publications.finish(commit_id, self.store.not_open())
+            # Nothing more is published after the cancellation, but it may have been before, and not been noted yet.
+            published = await self._publications.committed(commit_id)
+            await self._publications.finish(commit_id, published or Result(error=self.store.not_open()))
 
     def _deleted(self) -> StateError:
         return StateError(
@@ -372,7 +371,7 @@ class Adaptation:
 
     def _turn(self, work: Work) -> None:
         """Changes what is done with it, in one of the ways that `Work` draws."""
-        if work not in _NEXT[self._work]:
+        if work not in NEXT[self._work]:
             raise RuntimeError(f"the work on an adaptation does not go from {self._work.name} to {work.name}")
         self._work = work
 
@@ -381,6 +380,8 @@ class Adaptation:
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
         self.interim.drop()
+        if self._matching is not None:
+            self._matching.forget()
         if self._compacts():
             # What is put together now still has them; it will not count, and is deleted.
             self._turn(Work.PAUSED)
@@ -394,15 +395,9 @@ class Adaptation:
             await self._publications.stop()
             self.resume()
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[Watcher]:
+    def watched(self) -> AbstractAsyncContextManager[Watcher]:
         """Gives a watcher, for as long as the block runs."""
-        watcher = Watcher()
-        self._watchers.add(watcher)
-        try:
-            yield watcher
-        finally:
-            self._watchers.discard(watcher)
+        return self._telling.watching()
 
     def note(self, segment: Segment) -> None:
         """Notes a segment that became durable, and records its rejections for watchers."""
@@ -480,20 +475,10 @@ class Adaptation:
 
     def _learned(self) -> None:
         """Tells of how the stream is being learned."""
-        progress = Progress(stage="streaming", metrics=self.interim.metrics)
-        for session in self._sessions.values():
-            session.tell(progress)
-        for watcher in self._watchers:
-            watcher.progress = watcher.progress or progress
-        self._notify()
+        self._telling.of_stream()
 
-    def _progress(self, progress: Progress) -> None:
-        for session in self._sessions.values():
-            session.outbox.put(progress)
-        for watcher in self._watchers:
-            watcher.progress = progress
-        self._notify()
+    def _open_sessions(self) -> list[Session]:
+        return list(self._sessions.values())
 
     def _notify(self) -> None:
-        for watcher in self._watchers:
-            watcher.changed.set()
+        self._telling.wake()

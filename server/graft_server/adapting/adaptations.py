@@ -6,15 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-from graft_server.adapting.adaptation import Adaptation, Reason
+from graft_server.adapting import announcing
+from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.basing import Base, base_of, live_version
+from graft_server.adapting.intake.foreseen import Foreseen, read_foreseen
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
+from graft_server.adapting.limits import AdaptationLimits, require_fewer
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
+from graft_server.adapting.work import Reason
 from graft_server.domain.adaptation import (
     AdaptationState,
     Start,
@@ -23,14 +28,13 @@ from graft_server.domain.adaptation import (
 from graft_server.domain.errors import (
     DomainError,
     DrainingError,
-    InvalidError,
     MissingError,
-    OverloadError,
     StoreError,
 )
 from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
-from graft_server.domain.model import Source
+from graft_server.domain.model import LiveThen
 from graft_server.domain.names import check_identifier, check_model, shown
+from graft_server.domain.stream import LiveVersion
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.background import paced
@@ -50,28 +54,7 @@ from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
-RETRY_S = 10.0
-"""The wait for a caller who is one too many: adaptations and commits end in some seconds to minutes."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptationLimits:
-    """The limits of work that this server takes in at once."""
-
-    open: int = 1024
-    """The most adaptations whose examples are taken."""
-    open_per_model: int = 256
-    calls: int = 4096
-    """The most calls of Adapt; an adaptation may have one for each writer."""
-    publications: int = 1024
-    """The most commits that wait or are trained."""
-    publications_per_model: int = 64
-    intake_bytes: int = 256 << 20
-    """Memory for changes that wait for the disk and the encoder."""
-    idle_s: float = 60.0
-    """After how long without work an adaptation's calls give way to another adaptation's, where there are too many."""
-
-
+_USUAL = AdaptationLimits()
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 """When a damaged adaptation began."""
 
@@ -79,9 +62,7 @@ _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 class Adaptations:
     """The adaptations of this server."""
 
-    def __init__(
-        self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = AdaptationLimits()
-    ) -> None:
+    def __init__(self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = _USUAL) -> None:
         self._limits = limits
         self._intake = Intake(limits.intake_bytes)
         self._publisher = publisher
@@ -103,13 +84,16 @@ class Adaptations:
     async def backbone_of(self, request: StartRequest) -> str:
         """Returns the backbone of a checked request that names none; "" if its first example decides.
 
-        It is the backbone of the adaptation, if that exists; or the server's default one, if all read the same.
+        It is the backbone of the adaptation, if that exists; or that of the version that it goes on from; or the
+        server's default one, if all read the same.
         """
         key = (request.model, request.adaptation_id)
         try:
             adaptation = self._open.get(key)
             store = adaptation.store if adaptation else await self.store_of(*key)
         except MissingError:
+            if (base := await self.base(request)) is not None:
+                return base.backbone
             return "" if len({it.modality for it in self._trunks} - {None}) > 1 else self._trunks.default
         return store.start.settings.backbone
 
@@ -138,7 +122,7 @@ class Adaptations:
 
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
-            MissingError: It is new, and there is no version base_version.
+            MissingError: It is new, and there is no such version, or alias, to go on from.
             NewerError: It is new, and a newer release wrote to the catalogue.
             DrainingError: This server is going away.
             OverloadError: The server already takes the examples of as many adaptations as it may.
@@ -151,7 +135,7 @@ class Adaptations:
             # Late, so that it also stops callers who came in before the server began to drain.
             if self._draining:
                 raise DrainingError
-            require_same(adaptation.store.start.settings, request)
+            require_same(adaptation.store.start, request)
             if not adaptation.attended:
                 self._require_room(request.model)
             return adaptation
@@ -263,6 +247,11 @@ class Adaptations:
         if self._publisher.catalogue.snapshot.deletions.get(model, 0) > adaptation.store.start.born:
             raise missing_adaptation(model, adaptation_id)
 
+    def live_then(self, model: str, version: int) -> LiveThen | None:
+        """Returns where `live` pointed once a version was published; None: there is no such version any more."""
+        found = self._publisher.version(model, version)
+        return None if found is None else found.live_then
+
     def metrics(self, model: str, adaptation_id: str) -> Mapping[str, float]:
         """Returns how well an adaptation is learned, if this server follows it."""
         adaptation = self._open.get((model, adaptation_id))
@@ -292,6 +281,7 @@ class Adaptations:
                 by_itself = store.start.settings.publish.automatic and store.state is AdaptationState.OPEN
                 if unfinished or by_itself:
                     (await self.get(model, adaptation_id)).resume()
+                    announcing.taken_up(store, len(unfinished))
             except DomainError as error:
                 # One damaged adaptation must not prevent serving the others.
                 _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
@@ -359,41 +349,45 @@ class Adaptations:
         if failed:
             raise failed[0]
 
-    async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
-        """Returns the lineage that a request's base_version brings.
+    async def base(self, request: StartRequest) -> Base | None:
+        """Returns the version that a new adaptation goes on from; see `base_of`."""
+        return await base_of(self._publisher.objects, self._publisher.catalogue, request)
 
-        Raises:
-            MissingError: There is no version base_version.
-            InvalidError: It is of another task (TASK_MISMATCH).
-        """
-        number = request.settings.base_version
-        if not number:
-            return ()
-        snapshot = self._publisher.catalogue.snapshot
-        version = snapshot.model(request.model).version(number)
-        manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
-        task = request.settings.task
-        if manifest.task is not task:
-            raise InvalidError(
-                f"start.base_version is {number}, whose task is {manifest.task.words}, but start.task is {task.words}: "
-                f"start with TASK_{manifest.task.name}, or without base_version.",
-                reason="TASK_MISMATCH",
-                field="start.base_version",
-            )
-        return manifest.sources
+    async def foreseen(self, request: StartRequest, base: Base) -> Foreseen:
+        """Returns what foresees what would come of a request's changes beside its base, and stores nothing."""
+        return await self._publisher.reading.run(
+            read_foreseen,
+            self._publisher.objects,
+            request.model,
+            base,
+            request.adaptation_id,
+            request.writer_id,
+        )
+
+    def live(self, model: str) -> LiveVersion | None:
+        """Returns the version of a model that answers where a request selects none, as far as is known here."""
+        return live_version(self._publisher.catalogue.snapshot, model)
 
     async def _stored(self, request: StartRequest) -> AdaptationStore:
         objects, key = self._publisher.objects, (request.model, request.adaptation_id)
         try:
             return await self._load(key)
         except MissingError:
-            # Only now: an existing adaptation has its lineage, even if base_version was deleted since.
-            lineage = await self.lineage(request)
+            # Only now: an existing adaptation has its lineage, even if its base was deleted since.
+            base = await self.base(request)
         snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
         snapshot.require_known()
-        start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
+        start = Start(
+            request.settings,
+            datetime.now(UTC),
+            base.lineage if base else (),
+            snapshot.entries,
+            base.extension if base else None,
+        )
         name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
-        return await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
+        store = await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
+        announcing.started(store)
+        return store
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
         """Reads an adaptation; MissingError also if its model was deleted and its objects are not yet."""
@@ -432,10 +426,10 @@ class Adaptations:
         attended = [it for it in self._open.values() if it.attended]
         of_model = [it for it in attended if it.store.model == model]
         if len(of_model) >= limits.open_per_model and not self._made_way(of_model):
-            _require_fewer(len(of_model), limits.open_per_model, "open adaptations", shown(model))
+            require_fewer(len(of_model), limits.open_per_model, "open adaptations", shown(model))
         attended = [it for it in attended if it.attended]
         if len(attended) >= limits.open and not self._made_way(attended):
-            _require_fewer(len(attended), limits.open, "open adaptations")
+            require_fewer(len(attended), limits.open, "open adaptations")
 
     def _require_call(self) -> None:
         """Raises OverloadError if one more call is one too many, and no other one makes way."""
@@ -448,7 +442,7 @@ class Adaptations:
             default=None,
         )
         if idlest is None or not self._makes_way(idlest[0].idle_s):
-            _require_fewer(count, self._limits.calls, "open calls")
+            require_fewer(count, self._limits.calls, "open calls")
         else:
             idlest[1].make_way(idlest[0])
 
@@ -461,7 +455,7 @@ class Adaptations:
         idlest = max(attended, key=lambda it: it.idle_s, default=None)
         if idlest is None or not self._makes_way(idlest.idle_s):
             return False
-        _log.info("adaptation %s of %s makes way: its calls are idle", *reversed(idlest.key))
+        announcing.makes_way(idlest.store, idlest.idle_s)
         idlest.make_way()
         return True
 
@@ -470,19 +464,8 @@ class Adaptations:
         model = adaptation.store.model
         unfinished = {key: it.unfinished for key, it in self._open.items()}
         of_model = sum(count for key, count in unfinished.items() if key[0] == model)
-        _require_fewer(of_model, self._limits.publications_per_model, "unfinished publications", shown(model))
-        _require_fewer(sum(unfinished.values()), self._limits.publications, "unfinished publications")
+        require_fewer(of_model, self._limits.publications_per_model, "unfinished publications", shown(model))
+        require_fewer(sum(unfinished.values()), self._limits.publications, "unfinished publications")
 
     def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
         return self._loading.setdefault(key, asyncio.Lock())
-
-
-def _require_fewer(count: int, limit: int, what: str, model: str = "") -> None:
-    if count < limit:
-        return
-    whose = f"Model {model}" if model else "This server"
-    raise OverloadError(
-        f"{whose} has {count:,} {what}, and at most {limit:,} are taken at once: try again later.",
-        reason=f"TOO_MANY_{what.rsplit(maxsplit=1)[-1].upper()}",
-        retry_after_s=RETRY_S,
-    )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from graft_server.domain.examples import Rejection
-from graft_server.domain.stream import Accepted, Message, Progress, PublicationFailed, Published
+from graft_server.domain.stream import Accepted, Committed, Message, Progress, PublicationFailed, Published
 
 REJECTIONS_AT_ONCE = 1_000
 """The most rejections in an acknowledgement, so that it stays under 1 MiB; the rest follow."""
@@ -59,8 +59,9 @@ class Outbox:
             self._progress = message
         else:
             self._others.append(message)
-            if isinstance(message, Published | PublicationFailed):
-                self._progress = None  # it would come after its outcome
+            over = isinstance(message, Published | PublicationFailed)
+            if over or (isinstance(message, Committed) and self._progress and not self._progress.commit_id):
+                self._progress = None  # it would come after its outcome, or after the stream that it is about
         self._wakeup.set()
 
     def fail(self, error: Exception) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from datetime import datetime
 
 from graft_server.adapting.adaptation import Adaptation
@@ -18,6 +19,7 @@ from graft_server.domain import adaptation as nouns
 from graft_server.domain.adaptation import (
     AdaptationState,
     AdaptationView,
+    Cancellation,
     Commit,
     DamagedAdaptation,
     Outcome,
@@ -25,6 +27,7 @@ from graft_server.domain.adaptation import (
     PublicationState,
 )
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.stream import (
@@ -124,15 +127,15 @@ class AdaptationApi:
             await self._adaptations.require_existing(adaptation)
             raise
 
-    async def cancel_adaptation(self, model: str, adaptation_id: str) -> AdaptationView:
-        """Stops an adaptation's work for good, and describes it.
+    async def cancel_adaptation(self, model: str, adaptation_id: str) -> Cancellation:
+        """Stops an adaptation's work for good, and describes it. One that is over already is left as it is.
 
         Raises:
             MissingError: There is none.
         """
         adaptation = await self._adaptations.get(model, adaptation_id)
-        await adaptation.cancel()
-        return await self._view(adaptation.store, MAX_PUBLICATIONS)
+        changed, given_up = await adaptation.cancel()
+        return Cancellation(await self._view(adaptation.store, MAX_PUBLICATIONS), changed, given_up)
 
     async def _listed(self, model: str, adaptation_id: str) -> AdaptationView | DamagedAdaptation:
         """Returns an adaptation of a list: a damaged one says so, and does not prevent listing the others."""
@@ -141,6 +144,13 @@ class AdaptationApi:
             return await self._view(store, LISTED_PUBLICATIONS)
         except DomainError as error:
             return DamagedAdaptation(model, adaptation_id, error)
+
+    def _publications(self, store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:
+        """Yields the newest publications, oldest first."""
+        for commit in list(store.commits.values())[-count:]:
+            outcome = store.outcomes.get(commit.commit_id)
+            publication = _publication(commit, outcome, training=commit.commit_id == running)
+            yield replace(publication, live=self._adaptations.live_then(store.model, publication.version))
 
     async def _view(self, store: AdaptationStore, publications: int) -> AdaptationView:
         positions = await self._adaptations.positions_of(store)
@@ -153,8 +163,10 @@ class AdaptationApi:
             task=store.start.settings.task,
             created=store.start.created,
             writers=dict(sorted(positions.items())),
-            publications=tuple(_publications(store, publications, running)),
+            publications=tuple(self._publications(store, publications, running)),
             metrics=self._adaptations.metrics(store.model, store.adaptation_id),
+            extension=_extension(store),
+            metadata=store.start.settings.metadata,
         )
 
 
@@ -198,6 +210,12 @@ def _key(token: str) -> tuple[datetime, str] | None:
     if not adaptation_id or moment.tzinfo is None:
         raise bad_token(token)
     return moment, adaptation_id
+
+
+def _extension(store: AdaptationStore) -> Extension | None:
+    """What came of an adaptation's examples beside its base's, as of the newest commit that has an outcome."""
+    known = [it.extension for it in store.outcomes.values() if it.extension is not None]
+    return known[-1] if known else store.start.extends
 
 
 def _publications(store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:

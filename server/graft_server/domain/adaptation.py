@@ -12,8 +12,9 @@ import msgspec
 
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
-from graft_server.domain.model import Source
+from graft_server.domain.model import LiveThen, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class PublishPolicy:
     """The number of changes that brings a commit; 0: no number does."""
     every_s: float = 0.0
     """The time in seconds that brings a commit; 0: no time does."""
+    promote: bool = True
+    """Whether the versions become live as they are published, where `live` is not pinned."""
 
     @property
     def automatic(self) -> bool:
@@ -53,12 +56,19 @@ class AdaptationSettings:
     closed_labels: bool = False
     method: Method = Method.AUTO
     base_version: int = 0
+    """The version whose examples are trained on too, as it was asked for by its number; 0: see base_alias."""
     seed: int = 0
     task: Task = Task.DEFAULT
     publish: PublishPolicy = PublishPolicy()
     fine_tuning: FineTuning = FineTuning()
     time_budget_s: float = 0.0
     """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
+    base_alias: str = ""
+    """The same as base_version, by an alias; what it pointed at when the adaptation began is in `Start`."""
+    match_content: bool = False
+    """Whether an example without an id is the one of the base that has the same input."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The metadata of the adaptation and of its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,15 @@ class Start:
     """The examples of base_version, kept here so that deleting that version changes nothing."""
     born: int = 0
     """The number of entries in the catalogue: a later deletion of the model deletes this adaptation too."""
+    base: Extension | None = None
+    """What it goes on from; None: nothing, or it began in a release that did not note it."""
+
+    @property
+    def extends(self) -> Extension | None:
+        """The version that it goes on from, and how many examples that has, as far as known; None: it began empty."""
+        if self.base is None and self.settings.base_version:
+            return Extension(self.settings.base_version)
+        return self.base
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -115,6 +134,8 @@ class Outcome:
     time: datetime
     version: int = 0
     failure: Failure | None = None
+    extension: Extension | None = None
+    """What came of the examples beside those of the base; None: there is no base, or nobody noted it."""
 
 
 class AdaptationState(StrEnum):
@@ -205,6 +226,8 @@ class Publication:
     """When the commit became durable."""
     version: int = 0
     """Set if it is PUBLISHED."""
+    live: LiveThen | None = None
+    """Where `live` pointed once it was published; None if it was not, or was deleted since."""
     failure: Failure | None = None
     """Set if it is FAILED or CANCELLED."""
 
@@ -225,6 +248,21 @@ class AdaptationView:
     """The newest publications, oldest first."""
     metrics: Mapping[str, float]
     """How well the interim head learns the stream; empty if this server does not follow it."""
+    extension: Extension | None = None
+    """What came of its examples beside those of its base, as of the newest commit with an outcome."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """The result of a request to cancel an adaptation."""
+
+    adaptation: AdaptationView
+    """The adaptation after it."""
+    changed: bool
+    """Whether the request cancelled it; if not, it was over already."""
+    given_up: int = 0
+    """The number of its commits without an outcome, which the request gave up."""
 
 
 @dataclass(frozen=True, slots=True)

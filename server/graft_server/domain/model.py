@@ -11,6 +11,7 @@ from typing import Any
 
 from graft_server.domain.errors import MissingError
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import shown
 from graft_server.domain.report import Report
 
@@ -49,6 +50,9 @@ class Manifest:
     parts: dict[str, str] = field(default_factory=dict)
     """Part name to SHA-256; filled in by `write_version`."""
     task: Task = Task.DEFAULT
+    extension: Extension | None = None
+    """What came of the examples of its adaptation beside those of the version that it extends; None: it extends none,
+    or a release trained it that did not note it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,26 @@ class ManifestRef:
 
 LIVE = "live"
 """The alias that answers a request that selects no version."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Why a publication did not move the alias `live`."""
+
+    live: int
+    """The version that `live` pointed at, and stayed at; 0: it pointed nowhere."""
+    pinned: datetime | None = None
+    """The time at which `live` was pinned there; None: the adaptation's policy does not promote."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveThen:
+    """Where the alias `live` pointed once a version was published."""
+
+    version: int
+    """The version itself, or the one that `live` stayed at; 0: it pointed nowhere."""
+    pinned: datetime | None = None
+    """The time at which `live` was pinned there, if that is why it did not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,16 @@ class Version:
     """Whether it may have been trained on examples that have since been erased."""
     redacted: bool = False
     """Whether its parts were rewritten without their traces of erased examples."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of the adaptation that it came from."""
+    held_back: HeldBack | None = None
+    """Why its publication did not move `live`; None: it did."""
+
+    @property
+    def live_then(self) -> LiveThen:
+        """Where `live` pointed once it was published."""
+        held_back = self.held_back
+        return LiveThen(self.number) if held_back is None else LiveThen(held_back.live, held_back.pinned)
 
 
 class RenewalState(StrEnum):
@@ -111,11 +145,24 @@ class Model:
     aliases: Mapping[str, int]
     renewal: ModelRenewal | None = None
     """As this server knows it; None in the catalogue, and where there is nothing to do."""
+    live_pinned: datetime | None = None
+    """The time at which `live` was pointed at another version than the newest, so that publications do not move it."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def latest_version(self) -> int:
         """The highest number that still exists, or 0."""
         return max(self.versions, default=0)
+
+    def newest(self) -> Version:
+        """Returns the version with the highest number, or raises MissingError."""
+        if not self.versions:
+            raise MissingError(
+                f"Model {shown(self.name)} has no version: publish one through Adapt.",
+                reason="VERSION_MISSING",
+                field="model",
+            )
+        return self.versions[self.latest_version]
 
     def version(self, number: int) -> Version:
         """Returns a version, or raises MissingError."""
@@ -160,6 +207,8 @@ class VersionView:
     """The whole report; None in lists, which have its figures in `version.summary`."""
     labels: tuple[Label, ...] = ()
     """The labels in output order; empty in lists, and for a regression."""
+    extension: Extension | None = None
+    """See `Manifest`; None in lists."""
 
 
 @dataclass(frozen=True, slots=True)

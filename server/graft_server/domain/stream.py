@@ -9,6 +9,8 @@ from datetime import datetime
 from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
+from graft_server.domain.extension import Extension
+from graft_server.domain.model import LiveThen
 from graft_server.domain.report import Report
 
 # ---------------------------------------------------------------------------------------------- the writer's
@@ -37,6 +39,8 @@ class SentChange:
     """If the change cannot be read: the subject of its data, if that can be read."""
     kind: Kind | None = None
     """If the change cannot be read: the kind of its input, if that can be read."""
+    weighted: bool = False
+    """Whether it is an example that has a weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,18 @@ class Started:
     """The backbone's name; "" until the first example decides it."""
     next_sequence: int
     """Every change of the writer below this number is durable or rejected."""
+    extension: Extension | None = None
+    """What it goes on from; None: it began empty."""
+    live: LiveVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """The version that answers where a request selects none."""
+
+    version: int
+    examples: int
+    """How many it was trained on, those for validation included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,8 @@ class Committed:
 
     commit_id: str
     next_sequence: int
+    extension: Extension | None = None
+    """What the examples of a check would come to; None: it is none, or there is no base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,9 @@ class Published:
     version: int
     report: Report | None
     """None if the version has been deleted since."""
+    live: LiveThen | None = None
+    """Where `live` pointed then; None if the version has been deleted since."""
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,7 @@ class PublicationFailed:
 
     commit_id: str
     failure: Failure
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +147,18 @@ class Progress:
     commit_id: str = ""
     stage: str = ""
     fraction: float = 0.0
+    """How much of the commit's work is done, 0 to 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     eta_s: float | None = None
-    """The time that the rest will take; None if unknown."""
+    """The time that the rest will take, in seconds; None if unknown."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0: nothing is counted."""
+    unit: str = ""
+    """What is counted, in the plural; "": nothing is."""
+    elapsed_s: float | None = None
+    """How long the commit is being worked on, or the stream open, in seconds; None: that is not told."""
 
 
 @dataclass(frozen=True, slots=True)

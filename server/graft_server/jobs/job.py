@@ -50,7 +50,16 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
     eta_s: float | None = None
     """Seconds that are left; None: unknown."""
+    done: int = 0
+    """How much of the stage is done, in units."""
+    total: int = 0
+    """How much there is to do in the stage; 0: nothing is counted."""
+    unit: str = ""
+    """What is counted, in the plural; "": nothing is."""
 
+
+WAITING = "waiting"
+"""The stage of a job that has no worker yet."""
 
 OnProgress = Callable[[Progress], None]
 Function = Callable[[P, Place, OnProgress], R]

@@ -23,6 +23,11 @@ class Turns:
         """The number of callers that wait for a place."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def full(self) -> bool:
+        """Whether a caller that comes has to wait."""
+        return not self._free
+
     @asynccontextmanager
     async def place(self, key: Hashable) -> AsyncIterator[None]:
         """Waits for this caller's turn, then holds a place."""

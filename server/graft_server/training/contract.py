@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from graft_server.backbones.tuning_contract import Tuned
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
 from graft_server.domain.report import Renewal, Report
@@ -21,6 +22,16 @@ class LabelFeatures:
     """View name to float16 rows, in the order of the names."""
     scale: float = 0.0
     """What cosines with the examples' features are multiplied with to be logits; 0: nobody knows."""
+
+
+def usual_training_s(examples: int, outputs: int) -> float:
+    """What a training takes on two processors of a small server, in seconds: roughly, before it is measured.
+
+    Args:
+        examples: How many there are.
+        outputs: How many labels.
+    """
+    return 0.5 + examples * (8e-4 + 1.5e-5 * max(outputs, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,8 @@ class Training(Wanted):
     """Whose features to train on."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
+    base: Extension | None = None
+    """The version that it extends; None: none."""
     seed: int = 0
     reduced: bool = False
     """Whether that encoder computes in less than float32: then accuracy is compared with the one that does."""
@@ -67,6 +80,8 @@ class Made:
 
     manifest: ManifestRef
     report: Report
+    extension: Extension | None = None
+    """What came of the examples beside those of the base; None: there is no base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

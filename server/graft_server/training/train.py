@@ -18,18 +18,19 @@ from graft_server.domain.views import stacked
 from graft_server.heads import decode, encode
 from graft_server.heads.graph import to_onnx
 from graft_server.heads.graph_parity import check_parity
-from graft_server.jobs.job import OnProgress, Place
-from graft_server.jobs.job import Progress as JobProgress
+from graft_server.jobs.job import OnProgress, Place, Progress
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.training_rows import Rows, read_rows
 from graft_server.store.catalogue.versions import HEAD, HEAD_ONNX, REPORT, write_version
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import ObjectMissingError, Objects
 from graft_server.training.contract import TRAIN, Trained, Training
-from graft_server.training.examples.assembling import Seen, assembled, similar_labels
+from graft_server.training.examples.assembling import Seen, assembled, came_in, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
 from graft_server.training.reporting.truncation import with_truncated
+from graft_server.training.search import costs
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.table import TRAINING
 from graft_server.training.tasks.task import Selection
 
@@ -41,7 +42,8 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     Args:
         payload: The commit.
         place: Where this runs.
-        progress: Told the stages "reading", "selecting", "comparing" with float32, and "publishing".
+        progress: Told the stages "reading", "checking" for copies, "selecting", "fitting", "measuring", "comparing"
+            with float32, and "publishing".
 
     Raises:
         StateError: The examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES), or the encoder's precision
@@ -51,18 +53,21 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
     """
     started = time.monotonic()
     task, objects = payload, Objects.open(place.store)
-    progress(JobProgress("reading"))
-    rows = _read(objects, task)
+    steps = Steps(progress)
+    steps.plan({"reading": 0.05, "selecting": 0.95})
+    steps.begin("reading")
+    with steps.step(0.05):
+        rows = _read(objects, task)
     seed = task.seed % (1 << 64)  # NumPy's generators take no negative one
-    training_set, selection, seen, warnings = _selected(rows, task, seed, progress)
+    training_set, selection, seen, warnings = _selected(rows, task, seed, steps)
     if task.reduced and len(training_set):
-        progress(JobProgress("comparing", 0.9))
+        steps.begin("comparing")
         reference = reference_at(place, task.backbone, task.encoder_id)
         by_id = {example.id: example.input for example in rows.examples}
         inputs = [by_id[id_] for id_ in training_set.ids]
         examples = training_set.classified()
         warnings.append(admit(examples, inputs, selection.head.view, reference, seed=seed))
-    progress(JobProgress("publishing", 0.95))
+    steps.begin("publishing")
     head, graph = encode(selection.head), to_onnx(selection.head)
     features = stacked(training_set.telling, selection.head.view)
     check_parity(decode(head), graph, features)
@@ -80,33 +85,64 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         training_duration_s=time.monotonic() - started,
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
-    manifest = write_version(objects, _manifest(task, training_set, rows), parts)
+    described = _manifest(task, training_set, rows)
+    manifest = write_version(objects, described, parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:
         prepared, unprepared = _prepare(objects, task, rows, selection, seed)
-    progress(JobProgress("publishing", 1.0))
-    return Trained(manifest=manifest, report=report, prepared=prepared, unprepared=unprepared)
+    progress(Progress("publishing", 1.0))
+    return Trained(
+        manifest=manifest,
+        report=report,
+        extension=described.extension,
+        prepared=prepared,
+        unprepared=unprepared,
+    )
 
 
 def _selected(
-    rows: Rows, task: Training, seed: int, progress: OnProgress
+    rows: Rows, task: Training, seed: int, steps: Steps
 ) -> tuple[ExampleSet, Selection, Seen, list[str]]:
     """What is trained on, the head that came of it, what was seen of the examples, and further warnings."""
     kind = TRAINING[task.task]
     try:
         training_set, seen = assembled(rows, task, kind.assemble, kind.nothing)
-        metrics = {"examples": float(len(training_set)), "classes": float(len(training_set.labels_named))}
-
-        def selecting(_stage: str, fraction: float) -> None:
-            progress(JobProgress("selecting", 0.1 + 0.8 * fraction, metrics))
-
-        return training_set, kind.select(training_set, seed=seed, progress=selecting), seen, []
+        steps.metrics = {
+            "examples": float(len(training_set)),
+            "classes": float(len(training_set.labels_named)),
+        }
+        steps.plan(_costs(training_set, reduced=task.reduced))
+        return training_set, kind.select(training_set, seed=seed, steps=steps), seen, []
     except StateError as error:
         named = kind.by_names(task)
-        if named is None or error.reason not in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}:
-            raise
+        too_few = error.reason in {"TOO_FEW_CLASSES", "TOO_FEW_EXAMPLES"}
+        if named is None or not too_few:
+            raise (_with_what_came_in(error, rows, kind.nothing.target) if too_few else error) from error
         warning = "Answers come from the labels' names alone, and nothing was measured: " + error.message
         return *named, Seen(similar=similar_labels((), task)), [warning]
+
+
+def _costs(train: ExampleSet, *, reduced: bool) -> dict[str, float]:
+    """What each stage is expected to take, in seconds."""
+    n, width = len(train), sum(view.shape[1] for view in train.features.values())
+    of_selection = costs.planned(n, max(len(train.labels_named), 1), width)
+    compared = {"comparing": costs.COMPARED_S} if reduced else {}
+    return {**of_selection, **compared, "publishing": costs.figures(n)}
+
+
+def _with_what_came_in(error: StateError, rows: Rows, target: str) -> StateError:
+    """The error that examples do not suffice, with what came in."""
+    counts = {
+        "examples": len(rows.examples),
+        "unlabelled": sum(not it.labelled for it in rows.examples),
+        "refused": sum(rows.refused.values()),
+    }
+    return StateError(
+        f"{error.message} {came_in(rows, target)}".rstrip(),
+        reason=error.reason,
+        field=error.field,
+        metadata={**error.metadata, **{name: str(count) for name, count in counts.items()}},
+    )
 
 
 def _renewed(task: Training) -> list[str]:
@@ -160,4 +196,5 @@ def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:
         seed=task.seed,
         created=datetime.now(UTC),
         task=task.task,
+        extension=rows.extension(task.base),
     )

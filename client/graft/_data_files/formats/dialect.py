@@ -121,8 +121,7 @@ def _delimiter(beginning: Beginning, skipped: int, usual: str, quote: str, colum
 
 def _has(names: Sequence[str], columns: Columns) -> bool:
     """Whether the columns that are asked for are among these."""
-    asked = columns.labels_from or (columns.value or columns.label,)
-    return all(it in names or like(it, names) for it in (columns.input, *asked))
+    return all(it in names or like(it, names) for it in columns.required)
 
 
 def _score(beginning: Beginning, skipped: int, dialect: Dialect) -> tuple[list[str], float]:

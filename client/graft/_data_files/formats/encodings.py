@@ -56,6 +56,13 @@ def encoding_of(head: bytes) -> str:
     return best if ends[best] else "utf-8"
 
 
+def byte_order_mark(head: bytes) -> bytes:
+    """The byte order mark that a file begins with; b"" if there is none."""
+    return next(
+        (mark for mark, _ in sorted(_MARKS, key=lambda it: -len(it[0])) if head.startswith(mark)), b""
+    )
+
+
 def _line_ends(head: bytes, encoding: str) -> int:
     """How many line ends and delimiters there are in this encoding; 0 if the bytes cannot be in it."""
     unit = 4 if "32" in encoding else 2

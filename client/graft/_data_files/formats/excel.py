@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header, like
 from graft._data_files.options import Reading
 
@@ -53,6 +54,10 @@ class Sheet:
 
     def rows(self) -> Iterator[Row | RowError]:
         """The rows, and what is wrong with those that cannot be read."""
+        return (it.row for it in self.whole_rows() if it.row is not None)
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """The rows that hold something, with all of their cells."""
         rows = self._filled()
         if not self._given:
             next(rows)
@@ -60,10 +65,11 @@ class Sheet:
         for number, cells in rows:
             if len(_trimmed(cells)) > width:
                 wrong = f"{len(_trimmed(cells))} cells, but the header has {width} columns"
-                yield RowError(self._name, number, wrong, unit=self.unit)
+                yield WholeRow(RowError(self._name, number, wrong, unit=self.unit), _trimmed(cells))
             else:
                 missing = [None] * (width - len(cells))  # cells at the end that were never written
-                yield Row(number, self.header.values([*cells, *missing]), unit=self.unit)
+                whole = [*cells, *missing][:width]
+                yield WholeRow(Row(number, self.header.values(whole), unit=self.unit), whole)
 
     def _filled(self) -> Iterator[tuple[int, list[Any]]]:
         """The rows that hold something, each with its number."""
@@ -108,8 +114,7 @@ def _has(sheet: Any, columns: Columns) -> bool:
     rows = sheet.iter_rows(values_only=True)
     first = next((it for it in rows if any(cell not in (None, "") for cell in it)), ())
     names = [_named(it) for it in first]
-    asked = columns.labels_from or (columns.value or columns.label,)
-    return all(it in names or like(it, names) for it in (columns.input, *asked))
+    return all(it in names or like(it, names) for it in columns.required)
 
 
 def _trimmed(cells: Sequence[Any]) -> Sequence[Any]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from graft._data_files.columns import DataError, Row, RowError
 from graft._data_files.formats.lines import Line, TextLines
+from graft._data_files.formats.whole import WholeRow
 
 _DECODER: Final = json.JSONDecoder()
 _TOKEN: Final = re.compile(r'\\.|["{}\[\],]', re.DOTALL)
@@ -24,6 +25,7 @@ class JsonRows:
 
     Attributes:
         unit: What rows are counted in: lines, or rows where a line holds several.
+        listed: Whether the file is one list of the objects.
     """
 
     def __init__(self, name: str, lines: TextLines, first: list[str]) -> None:
@@ -37,9 +39,9 @@ class JsonRows:
         self._name = name
         self._lines = lines
         filled = [it.strip() for it in first if it.strip()]
-        self._listed = bool(filled) and filled[0].startswith("[") and not _is_row_of_its_own(filled)
+        self.listed = bool(filled) and filled[0].startswith("[") and not _is_row_of_its_own(filled)
         self._long = bool(filled) and filled[0].startswith("{") and len(filled) > 1 and _goes_on(filled[0])
-        self.unit = "row" if self._listed and _has_several(filled[0]) else "line"
+        self.unit = "row" if self.listed and _has_several(filled[0]) else "line"
 
     def rows(self) -> Iterator[Row | RowError]:
         """The objects, and what is wrong with what is none.
@@ -47,15 +49,23 @@ class JsonRows:
         Raises:
             DataError: The file is one JSON value without a list of objects.
         """
-        if self._listed:
+        return (row for row, _ in self._with_texts())
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """The objects with their texts; what is none has no cells."""
+        for row, text in self._with_texts():
+            yield WholeRow(row, [*row.values.values()] if isinstance(row, Row) else (), text.strip())
+
+    def _with_texts(self) -> Iterator[tuple[Row | RowError, str]]:
+        if self.listed:
             for number, value in enumerate(_values(self._name, self._lines, listed=True), start=1):
-                yield self._of(value if self.unit == "line" else Line(number, value.text))
+                yield self._of(value if self.unit == "line" else Line(number, value.text)), value.text
         elif self._long:
             yield from self._alone(_values(self._name, self._lines, listed=False))
         else:
             yield from self._alone(_filled(self._lines))
 
-    def _alone(self, values: Iterator[Line]) -> Iterator[Row | RowError]:
+    def _alone(self, values: Iterator[Line]) -> Iterator[tuple[Row | RowError, str]]:
         """A row for each value; the rows within it where there is one value, which holds a list of them."""
         first, second = next(values, None), next(values, None)
         if first is None:
@@ -65,17 +75,18 @@ class JsonRows:
             self.unit = "row"
             yield from within
             return
-        yield row
+        yield row, first.text
         if second is not None:
-            yield self._of(second)
-        yield from map(self._of, values)
+            yield self._of(second), second.text
+        for value in values:
+            yield self._of(value), value.text
 
     def _of(self, value: Line) -> Row | RowError:
         if wrong := value.wrong():
             return RowError(self._name, value.number, wrong, unit=self.unit)
         return json_row(self._name, value.number, value.text, unit=self.unit)
 
-    def _within(self, row: Row) -> list[Row | RowError] | None:
+    def _within(self, row: Row) -> list[tuple[Row | RowError, str]] | None:
         """The rows in the one list of objects that the file's one object holds; None if the object is a row itself."""
         lists = {
             key: it
@@ -85,7 +96,10 @@ class JsonRows:
         tables = [key for key, it in row.values.items() if isinstance(it, dict | list) and len(it) > 1]
         if len(lists) == 1:
             (values,) = lists.values()
-            return [_checked(self._name, number, it, "row") for number, it in enumerate(values, start=1)]
+            return [
+                (_checked(self._name, number, it, "row"), json.dumps(it, ensure_ascii=False))
+                for number, it in enumerate(values, start=1)
+            ]
         if lists:
             raise DataError(f"{self._name}: one JSON object with several lists ({', '.join(lists)}); {_ALSO}")
         if len(tables) > 1 and len(tables) == len(row.values):

@@ -55,6 +55,9 @@ class TextLines:
     r"""The lines of a stream of bytes, which can be put back.
 
     A line ends with "\n", whatever comes before; where there is none in the head, with "\r".
+
+    Attributes:
+        kept: Where it is a list: the lines that were taken, and not put back, since it was emptied.
     """
 
     def __init__(self, read: Callable[[int], str], encoding: str = "utf-8") -> None:
@@ -63,6 +66,7 @@ class TextLines:
         self._encoding = encoding
         self._back: deque[Line] = deque()
         self._number = 0
+        self.kept: list[Line] | None = None
 
     @classmethod
     def of_bytes(cls, stream: Any, encoding: str, head: bytes) -> Self:
@@ -92,8 +96,12 @@ class TextLines:
 
     def next(self) -> Line | None:
         """The next line; None at the end."""
-        if self._back:
-            return self._back.popleft()
+        line = self._back.popleft() if self._back else self._next()
+        if self.kept is not None and line is not None:
+            self.kept.append(line)
+        return line
+
+    def _next(self) -> Line | None:
         text = self._read(MAX_CHARACTERS)
         if not text:
             return None
@@ -107,4 +115,7 @@ class TextLines:
 
     def put_back(self, lines: Iterable[Line]) -> None:
         """Has lines that were taken come again, before all others."""
-        self._back.extendleft(reversed(list(lines)))
+        back = list(lines)
+        self._back.extendleft(reversed(back))
+        if self.kept and back:
+            del self.kept[-len(back) :]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final
 
 from graft._data_files.columns import Columns, DataError, Row, RowError
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header
 
 _BATCH: Final = 256
@@ -21,6 +22,7 @@ class ParquetTable:
     Attributes:
         header: The columns.
         unit: What rows are counted in.
+        file: The `pyarrow.parquet.ParquetFile`.
     """
 
     unit = "row"
@@ -42,10 +44,10 @@ class ParquetTable:
         self._name = name
         self._error: type[Exception] = pa.ArrowException
         try:
-            self._file = pq.ParquetFile(file)
+            self.file = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{name}: not a whole Parquet file ({error})") from None
-        schema = self._file.schema_arrow
+        schema = self.file.schema_arrow
         self._classes = _class_names(schema.metadata or {})
         self.header = Header(tuple(schema.names))
         self._wanted: list[str] | None = None
@@ -54,20 +56,29 @@ class ParquetTable:
         """Has only the columns read that are asked for."""
         asked = (
             *(columns.input, columns.second, columns.label, columns.value, columns.id, columns.weight),
-            *(columns.group, columns.split, columns.subject, *columns.labels_from),
+            *(columns.group, columns.split, columns.subject, columns.confirmed, *columns.labels_from),
         )
         names = {*self.header.names}
         self._wanted = [it for it in dict.fromkeys(asked) if it in names]
 
     def rows(self) -> Iterator[Row | RowError]:
         """The rows."""
+        return (it.row for it in self._read(self._wanted) if it.row is not None)
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """The rows, with all of their cells."""
+        return self._read(None)
+
+    def _read(self, wanted: list[str] | None) -> Iterator[WholeRow]:
         number = 0
         try:
-            for batch in self._file.iter_batches(_BATCH, columns=self._wanted):
-                for values in batch.to_pylist():
+            for batch in self.file.iter_batches(_BATCH, columns=wanted):
+                columns = [it.to_pylist() for it in batch.columns]
+                names = batch.schema.names
+                for cells in zip(*columns, strict=True):
                     number += 1
-                    found = {key: self._value(key, it) for key, it in values.items()}
-                    yield Row(number, found, unit=self.unit)
+                    found = [self._value(key, it) for key, it in zip(names, cells, strict=True)]
+                    yield WholeRow(Row(number, dict(zip(names, found, strict=True)), unit=self.unit), found)
         except (self._error, OSError) as error:
             raise DataError(f"{self._name}, behind row {number}: damaged ({error})") from None
 

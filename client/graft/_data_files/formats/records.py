@@ -79,6 +79,7 @@ class Records:
     Attributes:
         width: How many cells a row has; 0: as many as the first one.
         loose: How many cells at the end of a row may be left away.
+        blank: Whether rows of empty cells are given, too.
         seen: What is among the values of each column, where that tells rows from other lines; None: it does not.
     """
 
@@ -91,6 +92,7 @@ class Records:
         self._singles = _csv_rows(self._single, dialect) if dialect.quote else iter(())
         self.width = 0
         self.loose = 0
+        self.blank = False
         self._doubtful = 0
         self.seen = [{*it} if isinstance(it, set) else it for it in seen]
         self._few = [(at, it) for at, it in enumerate(self.seen) if isinstance(it, set)]
@@ -98,7 +100,7 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         while (line := self._lines.next()) is not None:
             record = self._record(line)
-            if record.wrong or any(record.cells):
+            if record.wrong or self.blank or any(record.cells):
                 if self._few and record.lines == 1 and len(record.cells) == self.width:
                     self._learn(record.cells)
                 yield record

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.formats.dialect import Beginning, Found, found_dialect
 from graft._data_files.formats.lines import TextLines
-from graft._data_files.formats.records import Record, Records
+from graft._data_files.formats.records import Dialect, Record, Records
+from graft._data_files.formats.whole import WholeRow
 from graft._data_files.header import Header
 from graft._data_files.options import Reading
 
@@ -57,27 +58,57 @@ class Table:
             raise DataError(f"{name}: empty; the first line must name the columns")
         self.header = Header(self._found.names, self._found.sample, given=self._named)
 
+    @property
+    def dialect(self) -> Dialect:
+        """How its cells are written."""
+        return self._found.dialect
+
     def rows(self) -> Iterator[Row | RowError]:
         """The rows, and what is wrong with those that cannot be read."""
+        records = self._records()
+        header = not self._named
+        for record in records:
+            if header:  # R names one column less than there are
+                header = False
+            elif record.wrong or not self._is_header(record):
+                yield self._row(record, records)
+
+    def whole_rows(self) -> Iterator[WholeRow]:
+        """The header, the rows and the empty lines, with all that stands in them: rows of empty cells, too."""
+        kept = self._lines.kept = []
+        records = self._records()
+        records.blank = True
+        header, before = not self._named, ""
+        for record in records:
+            text = before + "".join(it.text for it in kept)
+            kept.clear()
+            empty = not text.strip("\r\n\x1a")
+            if header:
+                if not record.wrong and not any(record.cells):
+                    before = text  # of the lines before the header
+                    continue
+                header, before = False, ""
+                yield WholeRow(None, record.cells, text, is_header=True)
+            elif not record.wrong and not empty and self._is_header(record):
+                yield WholeRow(None, record.cells, text, is_header=True)
+            else:
+                yield WholeRow(None if empty else self._row(record, records), record.cells, text)
+
+    def _records(self) -> Records:
         names = self.header.names
         records = Records(self._lines, self._found.dialect, seen=self._found.seen)
         records.width = len(names)
         records.loose = len(names) - len("\0".join(names).rstrip("\0").split("\0"))
         for _ in range(self._found.skipped):
             self._lines.next()
-        header = not self._named
-        for record in records:
-            if header:  # R names one column less than there are
-                header = False
-                continue
-            if record.wrong:
-                yield RowError(self._name, record.line, record.wrong)
-            elif self._is_header(record):
-                continue
-            elif records.fits(record.cells):
-                yield Row(record.line, self.header.values(record.cells))
-            else:
-                yield RowError(self._name, record.line, self._ragged(record))
+        return records
+
+    def _row(self, record: Record, records: Records) -> Row | RowError:
+        if record.wrong:
+            return RowError(self._name, record.line, record.wrong)
+        if records.fits(record.cells):
+            return Row(record.line, self.header.values(record.cells))
+        return RowError(self._name, record.line, self._ragged(record))
 
     def _is_header(self, record: Record) -> bool:
         """Whether a row is the header once more, as where files are joined, or where the names were given."""

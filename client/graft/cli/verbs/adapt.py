@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +13,16 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
 from graft._records.label_forms import asked
-from graft._records.records import AdaptProgress, CheckResult
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
-from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
+from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
+from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
+from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import say_refusals, with_refused
-from graft.cli.reports import show_report
+from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -56,79 +59,135 @@ def add(verbs: Verbs) -> None:
         "stream labelled examples in and get a served version",
         _EXAMPLES.format(data_files=DATA_FILES),
     )
-    parser.add_argument("model", metavar="MODEL", help="the model to publish to, for example support/intents")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="the model to publish to, for example support/intents; it need not exist",
+    )
     add_data(parser)
     settings = parser.add_argument_group("how to adapt")
     settings.add_argument(
         "--id-repeats",
         default="",
         choices=["replace", "keep"],
-        help="of rows with the same id, let later ones replace earlier ones, or keep the first (ask, or refuse)",
+        help="of rows with the same id, let the last one replace the others, or keep the first one; default: "
+        "ask on a "
+        "terminal, else stop",
     )
     settings.add_argument(
-        "--backbone", default="", metavar="NAME", help="the backbone (the server's default)"
+        "--backbone", default="", metavar="NAME", help="the backbone; default: the server's default backbone"
     )
     settings.add_argument(
         "--task",
         default="",
         choices=["single-label", "multi-label", "regression"],
-        help="what the model answers with (what the targets are for)",
+        help="whether the model answers with one label, several labels or a number; default: what the data "
+        "file shows",
     )
     settings.add_argument(
-        "--method", default="auto", metavar="METHOD", help="auto, frozen, partial or full (auto)"
+        "--method",
+        default="auto",
+        metavar="METHOD",
+        help="frozen trains a head on the backbone's features, partial also tunes the backbone's upper "
+        "layers, full all "
+        "of them; auto tunes within --time-budget and keeps that where it helps; default: auto",
     )
     settings.add_argument(
-        "--layers", type=int, default=0, metavar="N", help="tune so many upper layers (a third of them)"
+        "--layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many upper layers are tuned; default: a third of them",
     )
     settings.add_argument(
-        "--epochs", type=int, default=0, metavar="N", help="see each example at most so often in tuning (4)"
+        "--epochs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often tuning sees each example at most; default: 4",
     )
     settings.add_argument(
-        "--learning-rate", type=float, default=0.0, metavar="R", help="of the uppermost layer (0.0001)"
+        "--learning-rate",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="the learning rate of the uppermost layer in tuning; default: 0.0001",
     )
     settings.add_argument(
         "--time-budget",
         type=float,
-        metavar="S",
-        help="tune for at most so many seconds; the method auto does not tune without one",
-    )
-    settings.add_argument("--seed", type=int, default=0, help="what every random choice is derived from (0)")
-    settings.add_argument(
-        "--labels", type=names, metavar="A,B,C", help="classes known in advance, in output order"
+        metavar="SECONDS",
+        help="how long tuning may take; default: no limit, and the method auto does not tune",
     )
     settings.add_argument(
-        "--closed-labels", action="store_true", help="refuse examples with labels that are not in --labels"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the number that every random choice is derived from; default: 0",
     )
     settings.add_argument(
-        "--base-version", type=int, default=0, metavar="N", help="go on from the examples of this version"
+        "--labels",
+        type=names,
+        metavar="A,B,C",
+        help="labels that are known in advance, in output order; default: those of the examples",
     )
+    settings.add_argument(
+        "--closed-labels", action="store_true", help="refuse examples whose labels are not among --labels"
+    )
+    add_ground(settings)
     settings.add_argument(
         "--adaptation-id",
-        default=uuid.uuid4().hex,
+        default="",
         metavar="ID",
-        help="names this adaptation; repeat it to go on where an interrupted command was (a new one)",
+        help="the name of this adaptation; give that of an interrupted command to go on where it was; "
+        "default: a new one",
     )
     settings.add_argument(
         "--publish-every",
         type=int,
         default=0,
         metavar="N",
-        help="have the server publish after every N examples (only at the end)",
+        help="have the server publish a version after every N examples; default: only at the end",
     )
     settings.add_argument(
         "--publish-seconds",
         type=positive,
         default=0.0,
-        metavar="S",
-        help="have it publish what is new after S seconds (only at the end)",
-    )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--check", action="store_true", help="only say which examples would be refused")
-    how.add_argument(
-        "--follow", action="store_true", help="read standard input for as long as lines come, then commit"
+        metavar="SECONDS",
+        help="have the server publish what is new after so long; default: only at the end",
     )
     settings.add_argument(
-        "--writer-id", default="", metavar="ID", help="which of several feeders of one adaptation this is"
+        "--no-promote",
+        action="store_true",
+        help="publish without making the version live: it is asked for by its number until 'graft promote' moves live; "
+        "default: a version goes live as it is published, unless live is pinned",
+    )
+    settings.add_argument(
+        "--metadata",
+        action="append",
+        type=pair,
+        default=[],
+        metavar="KEY=VALUE",
+        help="a pair to find again with the adaptation and its versions, for example source=train.csv; may be "
+        "repeated; default: none",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="store nothing; say which rows would be refused, and why; the exit code is 1 where there are any",
+    )
+    how.add_argument(
+        "--follow",
+        action="store_true",
+        help="read lines of JSON from standard input for as long as they come, then publish",
+    )
+    settings.add_argument(
+        "--writer-id",
+        default="",
+        metavar="ID",
+        help="the name of this feeder, where several feed one adaptation; default: default",
     )
     add_full(parser)
     parser.set_defaults(run=run)
@@ -136,11 +195,13 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Streams a data file in and prints the report of the version that comes of it."""
+    resumed = bool(args.adaptation_id)
+    args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
     if args.follow:
-        _follow(args, client, terminal)
+        _follow(args, client, terminal, resumed=resumed)
         return
     if args.check:
-        _check(args, client, terminal)
+        _check(args, client, terminal, resumed=resumed)
         return
     rows = RowsRead()
     terminal.interrupts.hint = (
@@ -148,34 +209,45 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     )
 
     name = "standard input" if args.data == "-" else args.data
-    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
+    ground = Ground()
+
+    def begin() -> None:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}{ground.said}; reading {name}")
+
     # Nothing may come of a stream for long; of a file that is not there nothing is read.
     waits = args.data == "-" or Path(args.data).is_fifo()
     if waits:
-        terminal.say(said)
+        begin()
 
     def wanted() -> Wanted:
         if not waits:
-            terminal.say(said)
-        return _wanted(args)
+            begin()
+        return _wanted(args, ground)
 
     with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+        ground.require_task(data.task, name)
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_how_to_adapt(args), "task": data.task},
+            **{**_how_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
     if args.json:
         terminal.json(with_refused(result, rows, notes))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        say_extension(result, ground, terminal)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    _say_live(terminal, result)
 
 
-def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
@@ -183,8 +255,12 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
+    ground = ground_of(args, client, terminal, resumed=resumed)
+    ground.require_task(_task(args), "standard input")
     with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        terminal.say(
+            f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
+        )
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
@@ -193,18 +269,28 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         result = client.adapt(
             args.model,
             FollowedLines(interrupts, columns_of(args), rows.take, _told(rows, terminal)),
-            **_how_to_adapt(args),
+            **{**_how_to_adapt(args), **ground.arguments, "task": _task(args) or ground.task},
             close=False,
             append=True,
             on_progress=show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
     if args.json:
         terminal.json(with_refused(result, rows))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
-        show_report(terminal, result.model, result.version, result.report, full=args.full)
+        say_extension(result, ground, terminal)
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _say_live(terminal: Terminal, result: AdaptResult) -> None:
+    """Says that the version is not live, if it is not."""
+    if why := not_live(result.model, result):
+        terminal.remark(why)
 
 
 def _require_followable(args: argparse.Namespace) -> None:
@@ -221,14 +307,22 @@ def _require_followable(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     """Says which examples of a data file would be refused, and why. Nothing is stored."""
     rows = RowsRead()
-    with read_file(args, terminal, lambda: _wanted(args)) as data, terminal.adapt_bar() as bar:
+    ground = Ground()
+
+    def wanted() -> Wanted:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
+        return _wanted(args, ground)
+
+    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+        ground.require_task(data.task, args.data)
         result = client.check(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_what_to_adapt(args), "task": data.task},
+            **{**_what_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
         )
     notes = told_at_the_end(data, terminal, _found_by_check(result, data))
@@ -238,12 +332,16 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
         terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
+        if result.extension is not None:
+            terminal.line(foreseen(result.extension))
     say_refusals(terminal, result.rejected, result.rejected_count, rows)
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
+def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:
     """What an adaptation or its check wants of the data file."""
-    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+    known = (label.name for label in ground.base.labels) if ground.base is not None else ()
+    labels = tuple(dict.fromkeys((*(args.labels or ()), *known)))
+    return Wanted(_task(args), labels, checked=args.check, usual_task=ground.task)
 
 
 def _task(args: argparse.Namespace) -> str:
@@ -267,7 +365,6 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
-        "base_version": args.base_version,
     }
 
 
@@ -280,6 +377,8 @@ def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "publish_every": args.publish_every,
         "publish_seconds": args.publish_seconds,
+        "promote": not args.no_promote,
+        "metadata": dict(args.metadata),
         "fine_tuning": _fine_tuning(args),
         "time_budget": args.time_budget,
     }

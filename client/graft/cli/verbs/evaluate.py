@@ -10,7 +10,6 @@ from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._data_files.refused import RowsRead
 from graft._records.evaluations import EvaluationResult
-from graft._records.records import Rejection
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.data_options import DATA_FILES, add_data
@@ -18,6 +17,7 @@ from graft.cli.plain import plain
 from graft.cli.reading import Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refused, say_refusals
 from graft.cli.reports import show_evaluation
+from graft.errors import Rejection
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
-from graft._records.records import StoredExample
+from graft._records.stored_examples import StoredExample
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
 
@@ -20,8 +20,15 @@ def add(verbs: Verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "examples", "list what is stored of a model's examples")
     parser.add_argument("model", metavar="MODEL", help="the model")
-    parser.add_argument("--subject", default="", metavar="WHO", help="only the examples of this subject")
-    parser.add_argument("--adaptation-id", default="", metavar="ID", help="only those of this adaptation")
+    parser.add_argument(
+        "--subject", default="", metavar="WHO", help="only the examples of this person; default: of all"
+    )
+    parser.add_argument(
+        "--adaptation-id",
+        default="",
+        metavar="ID",
+        help="only the examples of this adaptation; default: of all",
+    )
     parser.add_argument("--inputs", action="store_true", help="show the texts, too")
     parser.set_defaults(run=run)
 

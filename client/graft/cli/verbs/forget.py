@@ -26,9 +26,19 @@ def add(verbs: Verbs) -> None:
     """Adds the verb."""
     parser = add_verb(verbs, "forget", "erase examples for good, with their features", _EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="the model")
-    parser.add_argument("--subject", default="", metavar="WHO", help="erase all examples of this subject")
     parser.add_argument(
-        "--id", dest="ids", action="append", default=[], metavar="ID", help="erase this example; repeatable"
+        "--subject",
+        default="",
+        metavar="WHO",
+        help="erase all examples of this person; default: only those of --id",
+    )
+    parser.add_argument(
+        "--id",
+        dest="ids",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="erase this example; may be given several times; default: only those of --subject",
     )
     parser.add_argument(
         "--delete-versions",

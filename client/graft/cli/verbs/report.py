@@ -20,14 +20,18 @@ def add(verbs: Verbs) -> None:
     parser = add_verb(verbs, "report", "show what a version was trained on and how good it is")
     parser.add_argument("model", metavar="MODEL", help="the model")
     add_selector(parser)
-    parser.add_argument("--html", metavar="FILE", help="write it as one self-contained page instead")
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write the report to this file, as one page that needs no other file; default: print it",
+    )
     add_full(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Prints a version's report, or writes it as a page and prints where."""
-    version = client.version(args.model, args.version, alias=args.alias)
+    version = client.version(args.model, args.version, alias=args.alias, quotes=True)
     if args.html:
         Path(args.html).write_text(page(version), encoding="utf-8")
     if args.json:

@@ -17,7 +17,13 @@ def add(verbs: Verbs) -> None:
     parser = add_verb(verbs, "watch", "follow an adaptation until nothing more can happen to it")
     parser.add_argument("model", metavar="MODEL", help="the model")
     parser.add_argument("adaptation", metavar="ADAPTATION", help="the adaptation's id")
-    parser.add_argument("--from-event", type=int, default=0, metavar="N", help="begin with this event (all)")
+    parser.add_argument(
+        "--from-event",
+        type=int,
+        default=0,
+        metavar="N",
+        help="begin with the event of this number; default: the first",
+    )
     parser.set_defaults(run=run)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +31,17 @@ _log = logging.getLogger(__name__)
 OnFeatures = Callable[[Segment, Features], None]
 
 
+def unheard(_left: int) -> None:
+    """Tells nobody."""
+
+
 class FeatureWriter:
-    """Computes the features of one adaptation's segments, behind the stream."""
+    """Computes the features of one adaptation's segments, behind the stream.
+
+    Attributes:
+        taken: How many examples it was given so far.
+        encoded: With how many of them it is done, whether or not they have features.
+    """
 
     def __init__(
         self, store: AdaptationStore, trunk: Trunk, on_features: OnFeatures = lambda _segment, _features: None
@@ -40,6 +52,9 @@ class FeatureWriter:
         self._caller = behind(f"{store.model}/{store.adaptation_id}")
         self._on_features = on_features
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_encoded: list[Callable[[], None]] = []
+        self.taken = 0
+        self.encoded = 0
 
     @property
     def busy(self) -> bool:
@@ -53,19 +68,45 @@ class FeatureWriter:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: on_done())
 
-    async def complete(self, on_progress: Callable[[int, int], None]) -> None:
+    def watch(self, on_encoded: Callable[[], None]) -> None:
+        """Has `on_encoded` called whenever examples come, or a part of them has been encoded."""
+        self._on_encoded.append(on_encoded)
+
+    @contextmanager
+    def watched(self, on_encoded: Callable[[], None]) -> Iterator[None]:
+        """Watches for as long as the block runs."""
+        self.watch(on_encoded)
+        try:
+            yield
+        finally:
+            self._on_encoded.remove(on_encoded)
+
+    async def complete(self, on_left: Callable[[int], None] = unheard) -> None:
         """Returns when every segment has its features, computing those that were lost.
 
         Args:
-            on_progress: Called with the number of finished segments, and of all.
+            on_left: Told how many changes still lack features, as far as that is known.
         """
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            with self.watched(lambda: on_left(self.taken - self.encoded)):
+                await asyncio.wait(set(self._tasks))
         missing = await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id)
-        for done, (writer_id, ordinal) in enumerate(missing):
-            on_progress(done, len(missing))
-            segment = await asyncio.to_thread(self._store.segment, writer_id, ordinal)
-            await self._embed(segment)
+        if not missing:
+            return
+        left = await asyncio.to_thread(self._store.read_positions)
+        left = {writer_id: left.get(writer_id, 0) for writer_id, _ in missing}
+        for writer_id, segments in groupby(missing, key=itemgetter(0)):
+            end = left[writer_id]
+            for _, ordinal in segments:
+                on_left(sum(left.values()))
+                segment = await asyncio.to_thread(self._store.segment, writer_id, ordinal)
+                # What is not missing needs no more than the number of the first that is.
+                left[writer_id] = max(end - segment.first_sequence, 0)
+                lacking = sum(left.values()) + self.encoded
+                with self.watched(lambda lacking=lacking: on_left(max(lacking - self.encoded, 0))):  # type: ignore[misc]
+                    await self._embed(segment)
+                left[writer_id] = max(end - segment.next_sequence, 0)
+            left[writer_id] = 0
 
     async def close(self) -> None:
         """Drops pending features; they are computed when they are needed."""
@@ -83,7 +124,7 @@ class FeatureWriter:
         truncated = np.zeros(len(upserts), bool)
         if upserts:
             inputs = [example.input for example in upserts]
-            parts = await self._trunk.in_turns(self._caller, inputs, self._features)
+            parts = await self._counted(inputs)
             back = np.argsort([place for places, _ in parts for place in places])
             joined = _joined([part for _, (part, _) in parts])
             features = {view: array[back] for view, array in joined.items()}
@@ -93,6 +134,31 @@ class FeatureWriter:
         )
         if counts:
             self._on_features(segment, features)
+
+    async def _counted(
+        self, inputs: Sequence[Input]
+    ) -> list[tuple[list[int], tuple[Features, NDArray[np.bool_]]]]:
+        """Returns the features of inputs, part by part, and counts them as they come."""
+        self.taken += len(inputs)
+        self._count(0)
+        left = len(inputs)
+
+        async def counted(part: Sequence[Input]) -> tuple[Features, NDArray[np.bool_]]:
+            nonlocal left
+            found = await self._features(part)
+            left -= len(part)
+            self._count(len(part))
+            return found
+
+        try:
+            return await self._trunk.in_turns(self._caller, inputs, counted)
+        finally:
+            self._count(left)  # those of which nothing comes
+
+    def _count(self, count: int) -> None:
+        self.encoded += count
+        for told in list(self._on_encoded):
+            told()
 
     async def _features(self, inputs: Sequence[Input]) -> tuple[Features, NDArray[np.bool_]]:
         """Returns features of n >= 1 inputs, and whether each is longer than the backbone reads.

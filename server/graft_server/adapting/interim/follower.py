@@ -233,7 +233,7 @@ class Interim:
         now = time.monotonic()
         if any(now - since > LACKING_S for since in self._lacking.values()):
             self._lacking.clear()
-            await self._feature_writer.complete(lambda _done, _of: None)
+            await self._feature_writer.complete()
             self._awake = True
 
     def _head(self, fitted: FittedHead) -> InterimHead:
@@ -253,9 +253,9 @@ class Interim:
         settings = self._store.start.settings
         lineage = await self._publisher.earlier(self._store)
         for store in lineage:
-            await FeatureWriter(store, self._trunk).complete(lambda _done, _of: None)
+            await FeatureWriter(store, self._trunk).complete()
         if await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id):
-            await self._feature_writer.complete(lambda _done, _of: None)
+            await self._feature_writer.complete()
         state = LEARNERS[settings.task](
             self._trunk.backbone.dimension, settings.labels, closed_labels=settings.closed_labels
         )

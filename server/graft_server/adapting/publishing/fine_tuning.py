@@ -12,8 +12,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
+from graft_server.adapting import announcing
+from graft_server.adapting.publishing.pace import Pace, Part
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
 from graft_server.backbones.tunings import Tunings
@@ -38,10 +41,11 @@ MOST_EPOCHS = 100
 HIGHEST_RATE = 0.1
 FIRST_SHARE = 0.35
 """Of a time budget, what the first of two tunings may take: about what it takes beside the other."""
-FROZEN_DONE = 0.3
-"""How much of a commit's work is done when the frozen head is found."""
+TUNED = 0.9
+"""How much of a tuning is done when the process that tunes has ended."""
+USUAL_S = 300.0
+"""What a tuning is taken to need, without a time budget, before it knows better."""
 
-OnProgress = Callable[[Progress], None]
 OnBetter = Callable[[Method, Finished], Awaitable[Finished]]
 
 
@@ -160,7 +164,7 @@ class Tuner:
         folder: str,
         plan: Plan,
         frozen: Trained,
-        on_progress: OnProgress,
+        pace: Pace,
         on_better: OnBetter,
     ) -> Made:
         """Tunes after the frozen head was found, and makes a version.
@@ -172,7 +176,7 @@ class Tuner:
             folder: The prefix of what the jobs hand each other; see `tuning_folder`.
             plan: What to tune.
             frozen: What the job that found the frozen head returned.
-            on_progress: Told how far it is.
+            pace: Told how far it is; has the parts of `parts_of`.
             on_better: Publishes what is better than anything before, if more is tried after it: awaited with its
                 method and what is returned of it, and gives the latter with the parts that are to be built on.
 
@@ -185,7 +189,7 @@ class Tuner:
         for number, attempt in enumerate(attempts):
             last = number == len(attempts) - 1
             left = plan.time_budget_s and max(plan.time_budget_s - spent, 0.001)
-            told = _part(on_progress, number / len(attempts), (number + 1) / len(attempts))
+            part = _part(number)
             started = time.monotonic()
             tuned = Tuned(ended=frozen.unprepared)
             if frozen.prepared:
@@ -199,9 +203,9 @@ class Tuner:
                     folder=folder,
                     recipe=_recipe(plan, attempt, store, left if last else left * FIRST_SHARE),
                 )
-                tuned = await self._run(payload, trunk, commit_id, plan, told)
+                tuned = await self._run(payload, trunk, commit_id, plan, partial(pace.told, part))
             took = max(time.monotonic() - started, tuned.seconds)
-            told(Progress(commit_id, "selecting", 0.95))
+            pace.told(part, TUNED, Progress(stage="selecting"))
             finishing = Finishing(
                 best=best.manifest,
                 best_measured=best_measured,
@@ -217,19 +221,33 @@ class Tuner:
                 tuned=tuned,
             )
             finished = await self.jobs.run(FINISH.job(finishing, store.model), unwatched)
+            for tried in filter(None, (finished.report.tuning, *finished.report.other_tunings)):
+                if tried.method is attempt.method:
+                    announcing.tuned(store, commit_id, tried)
+            pace.told(part, 1.0, Progress(stage="selecting"))
             spent += took
             best_measured = finished.measured or best_measured
             best = await on_better(attempt.method, finished) if finished.kept and not last else finished
+        for number in range(len(attempts), len(plan.attempts)):
+            pace.told(_part(number), 1.0, Progress(stage="selecting"))
         await self.clear(folder)
         return best
 
     async def _run(
-        self, payload: Tuning, trunk: Trunk, commit_id: str, plan: Plan, on_progress: OnProgress
+        self,
+        payload: Tuning,
+        trunk: Trunk,
+        commit_id: str,
+        plan: Plan,
+        told: Callable[[float, Progress], None],
     ) -> Tuned:
         """What came of a tuning; with the plan `auto` also where it failed."""
 
         def report(it: job.Progress) -> None:
-            on_progress(Progress(commit_id, it.stage, it.fraction, dict(it.metrics), it.eta_s))
+            counted = Progress(
+                "", it.stage, 0.0, dict(it.metrics), it.eta_s, done=it.done, total=it.total, unit=it.unit
+            )
+            told(TUNED * it.fraction, counted)
 
         try:
             await trunk.ready()
@@ -298,11 +316,18 @@ def _recipe(plan: Plan, attempt: Attempt, store: AdaptationStore, seconds: float
     )
 
 
-def _part(on_progress: OnProgress, start: float, end: float) -> OnProgress:
-    """Tells of work that is a part of what follows the frozen head, of which `start` to `end` is its own."""
+def parts_of(plan: Plan | None) -> dict[str, Part]:
+    """The parts of a commit's work that tunings are, by name, in order; none without a plan."""
+    if plan is None:
+        return {}
+    last = len(plan.attempts) - 1
+    shares = [1.0] if not last else [*[FIRST_SHARE / last] * last, 1 - FIRST_SHARE]
+    budget_s = plan.time_budget_s
+    return {
+        _part(number): Part(share * (budget_s or USUAL_S), known=bool(budget_s))
+        for number, share in enumerate(shares)
+    }
 
-    def told(progress: Progress) -> None:
-        done = start + (end - start) * progress.fraction
-        on_progress(replace(progress, fraction=FROZEN_DONE + (0.95 - FROZEN_DONE) * done))
 
-    return told
+def _part(number: int) -> str:
+    return f"tuning {number}"

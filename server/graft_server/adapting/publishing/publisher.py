@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,12 @@ from typing import TypeVar
 
 import msgspec
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
-from graft_server.adapting.publishing.fine_tuning import FROZEN_DONE, Tuner, plan_of
+from graft_server.adapting.publishing.fine_tuning import Tuner, parts_of, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
+from graft_server.adapting.publishing.nothing_new import version_with_the_same
+from graft_server.adapting.publishing.pace import Pace, Part, Speeds
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
 from graft_server.domain.caller import behind
@@ -26,6 +30,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import Label
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
 from graft_server.domain.report import Renewal, Report, summary_of
@@ -37,19 +42,20 @@ from graft_server.sharing.shielding import uncancelled
 from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_lineage
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
 from graft_server.store.objects.objects import OBJECT_MISSING, Objects
-from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training
+from graft_server.training.contract import TRAIN, Finished, LabelFeatures, Made, Training, usual_training_s
 
 _log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Made)
 OnProgress = Callable[[Progress], None]
 
-_ENCODED, _TRAINED = 0.3, 0.95
-"""How much of a commit's work is done when the features are complete, and when the head is chosen."""
+_ENCODING, _TRAINING = "encoding", "training"
+"""Parts of a commit's work; a tuning has further ones."""
 
 
 def renewed_name(commit_id: str, encoder_id: str) -> str:
@@ -69,11 +75,14 @@ class _Entered:
     name: str
     renewal: Renewal | None
     """Why it is carried out once more; None: it is the first time."""
+    began: float = 0.0
+    """When this server began, by the monotonic clock."""
 
     @classmethod
     def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
         """Returns it for a commit that is carried out on a backbone."""
-        return cls(commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id), renewal)
+        name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
+        return cls(name, renewal, time.monotonic())
 
     def part(self, method: Method) -> _Entered:
         """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
@@ -96,6 +105,8 @@ class Publisher:
     """Where what callers ask for is read from the store."""
     names: LabelNames = field(default_factory=LabelNames)
     """Features of labels' names."""
+    speeds: Speeds = field(default_factory=Speeds)
+    """What commits took so far."""
 
     async def publish(
         self,
@@ -106,8 +117,10 @@ class Publisher:
         on_progress: OnProgress,
         *,
         renewal: Renewal | None = None,
-    ) -> tuple[Version, Report]:
+    ) -> tuple[Version, Report, Extension | None]:
         """Trains and publishes a commit, or renews a version of it. Repeating it gives the same version.
+
+        The version comes with its report, and with what came of the examples beside those of its base.
 
         Where examples of the model are erased meanwhile, by any server, it is trained again without them; where
         features turn out to be damaged, after they were computed again.
@@ -115,6 +128,20 @@ class Publisher:
         Raises:
             DomainError: It cannot be published, and why.
         """
+        pace = Pace(commit_id, on_progress)
+        async with pace.running():
+            return await self._published(store, trunk, feature_writer, commit_id, pace=pace, renewal=renewal)
+
+    async def _published(
+        self,
+        store: AdaptationStore,
+        trunk: Trunk,
+        feature_writer: FeatureWriter,
+        commit_id: str,
+        *,
+        pace: Pace,
+        renewal: Renewal | None,
+    ) -> tuple[Version, Report, Extension | None]:
         lost: set[str] = set()
         while True:
             snapshot = await asyncio.to_thread(self.catalogue.refresh)
@@ -131,10 +158,10 @@ class Publisher:
                     commit_id,
                     read_at=read_at,
                     folder=folder,
-                    on_progress=on_progress,
+                    pace=pace,
                     entered=entered,
                 )
-                on_progress(Progress(commit_id, "publishing", _TRAINED))
+                pace.stage("publishing")
                 version = await uncancelled(self._enter(store, entered, result, read_at))
             except DrainingError:
                 raise  # the next server goes on from what a tuning left
@@ -144,7 +171,7 @@ class Publisher:
                 if not await self._is_repeated(error, store.model, read_at, folder, lost):
                     raise
                 continue
-            return version, result.report
+            return version, result.report, result.extension
 
     async def _is_repeated(
         self, error: DomainError, model: str, read_at: int, folder: str, lost: set[str]
@@ -165,6 +192,26 @@ class Publisher:
         lost.add(key)
         return True
 
+    async def extension(self, store: AdaptationStore, commit_id: str) -> Extension | None:
+        """Returns what a commit's examples come to beside those of the adaptation's base; None: it has none."""
+        base = store.start.extends
+        if base is None:
+            return None
+        sources = store.sources(commit_id)
+        lineage = await self.reading.run(read_lineage, self.objects, store.model, sources)
+        return lineage.extension(base)
+
+    async def version_with_the_same(self, store: AdaptationStore, trunk: Trunk, commit_id: str) -> int:
+        """Returns the version that has a commit's examples already; 0: none. See `nothing_new`."""
+        return await self.reading.run(
+            version_with_the_same,
+            self.objects,
+            self.catalogue.snapshot,
+            store,
+            commit_id,
+            trunk.encoder_id,
+        )
+
     async def erased(self, model: str, read_at: int) -> bool:
         """Whether examples of a model were erased after an entry of the catalogue, by whatever server.
 
@@ -183,18 +230,28 @@ class Publisher:
         *,
         read_at: int,
         folder: str,
-        on_progress: OnProgress,
+        pace: Pace,
         entered: _Entered,
     ) -> Made:
         """Has a worker write a version's parts, and returns what it says of them."""
         plan = plan_of(store.start.settings, trunk.backbone)
-        told = on_progress if plan is None else _first_part(on_progress)
         sources = store.sources(commit_id)
         earlier = await self.earlier(store)
-        feature_writers = [feature_writer, *(FeatureWriter(it, trunk) for it in earlier)]
-        await self._complete_features(feature_writers, commit_id, told)
-        label_features = await self._label_features([*earlier, store], trunk)
+        lineage = [*earlier, store]
+        feature_writers = [*(FeatureWriter(it, trunk) for it in earlier), feature_writer]
+        examples = [sum(source.watermarks.values()) for source in sources]
+        names = await self._names(lineage)
         settings = store.start.settings
+        usual_s = usual_training_s(sum(examples), len(names))
+        pace.plan(
+            {
+                _ENCODING: Part(self.speeds.encoding_s(trunk.encoder_id, sum(examples)), even=True),
+                _TRAINING: Part(self.speeds.training_s(usual_s)),
+                **parts_of(plan),
+            }
+        )
+        await self._complete_features(feature_writers, examples, trunk.encoder_id, pace)
+        label_features = await self._label_features(lineage, names, trunk)
         payload = Training(
             task=settings.task,
             labels=settings.labels,
@@ -206,6 +263,7 @@ class Publisher:
             backbone=trunk.name,
             encoder_id=trunk.encoder_id,
             sources=sources,
+            base=store.start.extends,
             seed=settings.seed,
             reduced=trunk.reduced,
             longest_input=trunk.preprocessor.longest,
@@ -213,8 +271,11 @@ class Publisher:
             renewal=entered.renewal,
         )
         result = await trunk.run(
-            self.jobs, TRAIN.job(payload, store.model), lambda report: told(_progress(commit_id, report))
+            self.jobs,
+            TRAIN.job(payload, store.model),
+            lambda it: pace.told(_TRAINING, it.fraction, _progress(it)),
         )
+        self.speeds.trained(usual_s, result.report.training_duration_s)
         if plan is None:
             return result
 
@@ -235,7 +296,7 @@ class Publisher:
             folder=folder,
             plan=plan,
             frozen=result,
-            on_progress=on_progress,
+            pace=pace,
             on_better=enter_tuned,
         )
 
@@ -244,19 +305,35 @@ class Publisher:
         known = self.catalogue.snapshot.models.get(model)
         return known is not None and bool(known.versions)
 
-    def report(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if the version has been deleted."""
-        version = self._version(self.catalogue.snapshot, model, number)
+    def published(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if the version has been deleted."""
+        version = self.version(model, number)
         if version is None:
-            version = self._version(
-                self.catalogue.refresh(), model, number
-            )  # another server may have published it
-        return None if version is None else read_report(self.objects, version.manifest)[1]
+            # Another server may have published it.
+            version = self._version(self.catalogue.refresh(), model, number)
+        return None if version is None else (version, read_report(self.objects, version.manifest)[1])
 
-    def unerased(self, model: str, number: int) -> Report | None:
-        """Reads a version's report; None if it has been deleted, or trained on what was erased since."""
+    def unerased(self, model: str, number: int) -> tuple[Version, Report] | None:
+        """Returns a version and its report; None if it has been deleted, or trained on what was erased since."""
         version = self._version(self.catalogue.refresh(), model, number)
-        return None if version is None or version.erased else read_report(self.objects, version.manifest)[1]
+        if version is None or version.erased:
+            return None
+        return version, read_report(self.objects, version.manifest)[1]
+
+    def committed(self, store: AdaptationStore, commit_id: str) -> tuple[Version, Report] | None:
+        """Returns the version that a commit became, by whatever server, and its report; None: none that is there."""
+        try:
+            version = self.catalogue.published(store.model, store.adaptation_id, commit_id)
+            return None if version is None else self.published(store.model, version.number)
+        except StoreError as error:
+            _log.error(
+                "whether %s of %s was published is not known: %s", commit_id, store.model, error.message
+            )
+            return None
+
+    def version(self, model: str, number: int) -> Version | None:
+        """Returns a version as this server knows it; None if it has been deleted."""
+        return self._version(self.catalogue.snapshot, model, number)
 
     @staticmethod
     def _version(snapshot: Snapshot, model: str, number: int) -> Version | None:
@@ -273,6 +350,8 @@ class Publisher:
                 commit_id=entered.name,
                 manifest=manifest,
                 summary=msgspec.to_builtins(summary_of(result.report)),
+                metadata=store.start.settings.metadata,
+                promote=store.start.settings.publish.promote,
                 born=store.start.born,
                 read_at=read_at,
                 renews=entered.renewal.version if entered.renewal else 0,
@@ -282,6 +361,9 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
+        else:
+            preliminary = entered.renewal is None and "/" in entered.name
+            announcing.published(version, result.report, began=entered.began, preliminary=preliminary)
         try:
             await self.on_published(version)
         except DomainError as error:
@@ -292,14 +374,23 @@ class Publisher:
         return version
 
     async def _complete_features(
-        self, feature_writers: Sequence[FeatureWriter], commit_id: str, on_progress: OnProgress
+        self, feature_writers: Sequence[FeatureWriter], examples: Sequence[int], encoder_id: str, pace: Pace
     ) -> None:
-        def report(done: int, of: int) -> None:
-            on_progress(Progress(commit_id, "encoding", _ENCODED * done / of))
+        """Completes the features of a lineage, oldest first; `examples` says how many changes each has."""
+        total, began = sum(examples), time.monotonic()
+        missing: list[int] = []
 
-        on_progress(Progress(commit_id, "encoding"))
-        for feature_writer in feature_writers:
-            await feature_writer.complete(report)
+        def tell(left: int) -> None:
+            missing.append(left)
+            done = total - left
+            counted = Progress(stage="encoding", done=done, total=total, unit="examples")
+            pace.told(_ENCODING, done / max(total, 1), counted)
+
+        for place, feature_writer in enumerate(feature_writers):
+            own, others = examples[place], sum(examples[place + 1 :])
+            await feature_writer.complete(lambda left, own=own, others=others: tell(others + min(left, own)))  # type: ignore[misc]
+            tell(others)
+        self.speeds.encoded(encoder_id, missing[0], time.monotonic() - began)
 
     async def earlier(self, store: AdaptationStore) -> list[AdaptationStore]:
         """The adaptations whose examples are trained on too."""
@@ -308,29 +399,36 @@ class Publisher:
             for source in store.start.lineage
         ]
 
-    async def _label_features(self, lineage: Sequence[AdaptationStore], trunk: Trunk) -> LabelFeatures | None:
-        """What the labels' names say to the backbone; the last of the lineage describes them."""
-        described = {label.name: label for label in lineage[-1].start.settings.labels}
-        names = set(described)
+    async def _names(self, lineage: Sequence[AdaptationStore]) -> list[str]:
+        """The labels of a lineage, sorted; the last adaptation may describe some."""
+        names = {label.name for label in lineage[-1].start.settings.labels}
         for it in lineage:
             names |= await asyncio.to_thread(it.labels)
+        return sorted(names)
+
+    async def _label_features(
+        self, lineage: Sequence[AdaptationStore], names: Sequence[str], trunk: Trunk
+    ) -> LabelFeatures | None:
+        """What the labels' names say to the backbone; the last of the lineage describes them."""
         if not names:
             return None
-        ordered = sorted(names)
-        labels = [described.get(name, Label(name)) for name in ordered]
+        described = {label.name: label for label in lineage[-1].start.settings.labels}
+        labels = [described.get(name, Label(name)) for name in names]
         caller = behind(f"{lineage[-1].model}/{lineage[-1].adaptation_id}")
         features = await self.names.features(labels, trunk, caller)
         if not features:
             return None
         views = {view: array.tobytes() for view, array in features.items()}
-        return LabelFeatures(tuple(ordered), views, trunk.name_scale)
+        return LabelFeatures(tuple(names), views, trunk.name_scale)
 
 
-def _first_part(on_progress: OnProgress) -> OnProgress:
-    """Tells of work that is the first part of a commit's only."""
-    return lambda it: on_progress(replace(it, fraction=FROZEN_DONE * it.fraction))
-
-
-def _progress(commit_id: str, report: job.Progress) -> Progress:
-    fraction = _ENCODED + (_TRAINED - _ENCODED) * report.fraction
-    return Progress(commit_id, report.stage, fraction, dict(report.metrics))
+def _progress(report: job.Progress) -> Progress:
+    """What a job tells, as progress of a commit."""
+    return Progress(
+        stage=report.stage,
+        metrics=dict(report.metrics),
+        eta_s=report.eta_s,
+        done=report.done,
+        total=report.total,
+        unit=report.unit,
+    )

@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 
 from graft_server.domain.errors import DrainingError, WorkerError
-from graft_server.jobs.job import NOWHERE, TEMPORARY, Job, OnProgress, P, Place, R
+from graft_server.jobs.job import NOWHERE, TEMPORARY, WAITING, Job, OnProgress, P, Place, Progress, R
 from graft_server.jobs.local import frames
 from graft_server.sharing.owned_folders import sweep
 from graft_server.sharing.preemption import Preemption
@@ -87,6 +87,8 @@ class LocalJobs:
 
     async def run(self, job: Job[P, R], on_progress: OnProgress) -> R:
         """Runs a job, when it is its turn; see `job.Jobs.run`."""
+        if self._turns.full:
+            on_progress(Progress(WAITING))
         async with self._turn(job):
             try:
                 return await self._attempt(job, on_progress)

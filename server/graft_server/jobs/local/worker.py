@@ -16,6 +16,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +30,8 @@ from graft_server.jobs.job import TEMPORARY, Place, Progress, implementation
 from graft_server.jobs.local import frames
 from graft_server.sharing.owned_folders import scratch
 
+PROGRESS_S = 0.1
+"""Between two words on the same stage and count."""
 _PR_SET_PDEATHSIG = 1
 # Serving comes first: lower priority than the server, and the first to go where memory runs out.
 _NICENESS = 10
@@ -103,10 +107,7 @@ def _lead_temporary_files(place: Place) -> None:
 
 
 def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
-    def progress(what: Progress) -> None:
-        answers.write(frames.encode(frames.Progress(what)))
-        answers.flush()
-
+    progress = _Telling(answers)
     try:
         importlib.import_module(call.function.partition(":")[0])
         done_by = implementation(call.function)
@@ -122,6 +123,25 @@ def _answer(call: frames.Call, place: Place, answers: BinaryIO) -> bytes:
         return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 -- whatever a job raises ends the job, not the worker
         return frames.encode(frames.raised(_unexpected(error), traceback.format_exc()))
+
+
+class _Telling:
+    """Sends what a job tells of its progress: each stage and count, and what lies between no more often than needed."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._lock = threading.Lock()
+        self._last = -PROGRESS_S
+        self._counted = ("", -1)
+
+    def __call__(self, what: Progress) -> None:
+        now, counted = time.monotonic(), (what.stage, what.done)
+        with self._lock:
+            if counted == self._counted and now - self._last < PROGRESS_S:
+                return
+            self._last, self._counted = now, counted
+            self._answers.write(frames.encode(frames.Progress(what)))
+            self._answers.flush()
 
 
 def _out_of_memory() -> WorkerError:

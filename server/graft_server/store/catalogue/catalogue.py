@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from graft_server.domain.errors import (
     ConflictError,
     CorruptError,
-    InvalidError,
     MissingError,
     NewerError,
     StateError,
     StoreError,
 )
-from graft_server.domain.model import LIVE, ManifestRef, Model, Version, no_alias
+from graft_server.domain.metadata import updated
+from graft_server.domain.model import ManifestRef, Model, Version
 from graft_server.domain.names import listed, shown
-from graft_server.store.catalogue import stored_state
+from graft_server.store.catalogue import moves, stored_state
 from graft_server.store.catalogue.entries import (
     CancelAdaptation,
     DeleteModel,
@@ -35,6 +36,7 @@ from graft_server.store.catalogue.entries import (
     MoveAlias,
     Publish,
     Redact,
+    SetMetadata,
 )
 from graft_server.store.catalogue.snapshot import Replay, Snapshot
 from graft_server.store.objects.numbered_log import NumberedLog
@@ -82,12 +84,13 @@ class Catalogue:
         commit_id: str,
         manifest: ManifestRef,
         summary: Mapping[str, Any],
-        aliases: tuple[str, ...] = (LIVE,),
+        metadata: Mapping[str, str] = MappingProxyType({}),
+        promote: bool = True,
         born: int | None = None,
         read_at: int | None = None,
         renews: int = 0,
     ) -> Version:
-        """Gives a version the model's next number and moves aliases to it.
+        """Gives a version the model's next number and moves `live` to it, unless that is pinned.
 
         A repeat for the same model, adaptation and commit returns the first version, even if that
         was deleted since.
@@ -98,11 +101,12 @@ class Catalogue:
             commit_id: The commit that asked for it.
             manifest: Its parts.
             summary: Figures of its report.
-            aliases: The aliases that shall point at it.
+            metadata: The metadata of its adaptation.
+            promote: Whether `live` is to point at it.
             born: The number of entries when the adaptation was started; None: not checked.
             read_at: The number of entries before the examples were read; None: not checked.
-            renews: The version whose place it takes: instead of `aliases`, those that point at it follow, and it may
-                be of a cancelled adaptation. 0: none.
+            renews: The version whose place it takes: the aliases that point at that one follow, pinned or not, and no
+                others move; and it may be of a cancelled adaptation. 0: none.
 
         Raises:
             StateError: A newer version than the renewed one was published, or that one was deleted
@@ -117,6 +121,11 @@ class Catalogue:
             if published:
                 return None
             self._require_wanted(model, adaptation_id if not renews else "", born, read_at)
+            known = self._state.models.get(model)
+            if renews:
+                aliases, held_back = moves.by_renewal(model, known, adaptation_id, commit_id, renews)
+            else:
+                aliases, held_back = moves.by_publication(known, promote=promote)
             return Publish(
                 time=datetime.now(UTC),
                 model=model,
@@ -124,8 +133,10 @@ class Catalogue:
                 adaptation_id=adaptation_id,
                 commit_id=commit_id,
                 manifest=manifest,
-                aliases=self._following(model, adaptation_id, commit_id, renews) if renews else aliases,
+                aliases=aliases,
                 summary=dict(summary),
+                metadata=dict(metadata),
+                held_back=held_back,
             )
 
         with self._lock:
@@ -135,21 +146,61 @@ class Catalogue:
             known = self._snapshot.models[model]
             return known.versions[self._state.last_numbers[model]]
 
-    def move_alias(self, model: str, alias: str, version: int, expected_version: int | None = None) -> Model:
+    def published(self, model: str, adaptation_id: str, commit_id: str) -> Version | None:
+        """Reads which version a commit became, even if it was deleted since; None: it was not published."""
+        with self._lock:
+            self._read()
+            return self._state.published(model, adaptation_id, commit_id)
+
+    def move_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        expected_version: int | None = None,
+        *,
+        if_newest: bool = False,
+    ) -> Model:
         """Points an alias at a version, or removes it if version is 0.
+
+        `live` is pinned there if another version is the newest at that moment, and is released if not.
+
+        Args:
+            model: The model.
+            alias: The alias.
+            version: The version.
+            expected_version: Where the alias should point now, 0 for nowhere; None: not checked.
+            if_newest: Whether to refuse it where the version is not the newest (NEWEST_MOVED).
 
         Raises:
             MissingError: There is no such model, version, or alias to remove.
-            ConflictError: The alias does not point at expected_version (0: nowhere).
+            ConflictError: The alias does not point at expected_version, or the version is not the newest.
             InvalidError: "live" was to be removed.
         """
 
         def proposal() -> Entry | None:
+            return moves.by_hand(
+                self._snapshot.model(model), alias, version, expected_version, if_newest=if_newest
+            )
+
+        with self._lock:
+            self._write(proposal)
+            return self._snapshot.model(model)
+
+    def update_metadata(self, model: str, added: Mapping[str, str], removed: Sequence[str]) -> Model:
+        """Adds pairs to a model's metadata, or gives them other values, and removes others.
+
+        Raises:
+            MissingError: There is no such model.
+            InvalidError: They would be more than a model may have.
+        """
+
+        def proposal() -> Entry | None:
             known = self._snapshot.model(model)
-            _check_move(known, alias, version, expected_version)
-            if known.aliases.get(alias) == version:
+            pairs = updated(known.metadata, added, removed)
+            if pairs == dict(known.metadata):
                 return None
-            return MoveAlias(time=datetime.now(UTC), model=model, alias=alias, version=version)
+            return SetMetadata(time=datetime.now(UTC), model=model, metadata=pairs)
 
         with self._lock:
             self._write(proposal)
@@ -260,7 +311,8 @@ class Catalogue:
     def discard_version(self, model: str, version: int) -> Version | None:
         """Deletes a version even if aliases point at it, or returns None if there is no such version.
 
-        The aliases then point at the newest version that was not trained on erased examples, or nowhere.
+        The aliases then point at the newest version that was not trained on erased examples, or nowhere, and none of
+        them is pinned.
         """
         while True:
             known = self.refresh().models.get(model)
@@ -287,23 +339,6 @@ class Catalogue:
 
         with self._lock:
             self._write(proposal)
-
-    def _following(self, model: str, adaptation_id: str, commit_id: str, renewed: int) -> tuple[str, ...]:
-        """Returns the aliases that follow from a version, which must be the newest, to the one that renews it."""
-        known = self._state.models.get(model)
-        # A renewal may publish several: COMMIT/ENCODER/METHOD on the way, then COMMIT/ENCODER.
-        root = "/".join(commit_id.split("/")[:2])
-        parts = {
-            number
-            for number, it in (known.versions.items() if known else ())
-            if it.adaptation_id == adaptation_id and f"{it.commit_id}/".startswith(f"{root}/")
-        }
-        if known is None or known.latest_version not in {renewed, *parts}:
-            raise StateError(
-                f"Version {renewed} of model {shown(model)} needs no renewal: it is not the newest any more.",
-                reason="RENEWAL_SUPERSEDED",
-            )
-        return tuple(alias for alias, number in known.aliases.items() if number in {renewed, *parts})
 
     def _require_wanted(self, model: str, adaptation_id: str, born: int | None, read_at: int | None) -> None:
         if born is not None and self._state.deletions.get(model, 0) > born:
@@ -417,27 +452,3 @@ class Catalogue:
     def _publish_snapshot(self) -> None:
         snapshot = self._state.snapshot(self._log.next_number - 1, self._damaged)
         self._snapshot = replace(snapshot, newer=tuple(self._newer))
-
-
-def _check_move(model: Model, alias: str, version: int, expected_version: int | None) -> None:
-    current = model.aliases.get(alias, 0)
-    if expected_version is not None and expected_version != current:
-        where = f"points at version {current}" if current else "points nowhere"
-        raise ConflictError(
-            f"Alias {shown(alias)} of model {shown(model.name)} {where}, not at version {expected_version}: "
-            "look at the model again, then decide.",
-            reason="ALIAS_MOVED",
-            field="expected_version",
-            metadata={"version": str(current)},
-        )
-    if version:
-        model.version(version)
-    elif alias == LIVE:
-        raise InvalidError(
-            f"version is 0, which would remove the alias {shown(LIVE)}: point it at another version, or "
-            "delete the model.",
-            reason="ALIAS_REQUIRED",
-            field="version",
-        )
-    elif not current:
-        raise no_alias(model.name, alias)

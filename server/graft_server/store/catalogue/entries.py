@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from graft_server.domain.model import ManifestRef
+from graft_server.domain.model import HeldBack, ManifestRef
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish"):
@@ -21,6 +21,9 @@ class Publish(msgspec.Struct, frozen=True, tag="publish"):
     manifest: ManifestRef
     aliases: tuple[str, ...]
     summary: dict[str, Any]
+    metadata: dict[str, str] = {}
+    held_back: HeldBack | None = None
+    """Why it did not move `live`; None: it did."""
 
 
 class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
@@ -30,6 +33,8 @@ class MoveAlias(msgspec.Struct, frozen=True, tag="move_alias"):
     model: str
     alias: str
     version: int
+    pinned: bool = False
+    """Whether publications do not move the alias, which is `live`, until it is moved again."""
 
 
 class DeleteVersion(msgspec.Struct, frozen=True, tag="delete_version"):
@@ -75,4 +80,22 @@ class Redact(msgspec.Struct, frozen=True, tag="redact"):
     manifest: ManifestRef
 
 
-Entry = Publish | MoveAlias | DeleteVersion | DeleteModel | CancelAdaptation | EraseExamples | Redact
+class SetMetadata(msgspec.Struct, frozen=True, tag="set_metadata"):
+    """A model has other metadata."""
+
+    time: datetime
+    model: str
+    metadata: dict[str, str]
+    """All of it."""
+
+
+Entry = (
+    Publish
+    | MoveAlias
+    | DeleteVersion
+    | DeleteModel
+    | CancelAdaptation
+    | EraseExamples
+    | Redact
+    | SetMetadata
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from graft_server.domain.model import ManifestRef, Version
+from graft_server.domain.model import HeldBack, ManifestRef, Version
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -25,6 +25,9 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     summary: dict[str, Any]
     erased: bool = False
     redacted: bool = False
+    metadata: dict[str, str] = {}
+    held_back: tuple[int, datetime | None] | None = None
+    """The fields of HeldBack."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -44,6 +47,8 @@ def pack(version: Version, summary: Mapping[str, Any] | None = None) -> bytes:
             dict(version.summary if summary is None else summary),
             version.erased,
             version.redacted,
+            dict(version.metadata),
+            None if version.held_back is None else (version.held_back.live, version.held_back.pinned),
         )
     )
 
@@ -61,6 +66,8 @@ def unpack(model: str, packed: bytes) -> Version:
         created=it.created,
         erased=it.erased,
         redacted=it.redacted,
+        metadata=it.metadata,
+        held_back=None if it.held_back is None else HeldBack(*it.held_back),
     )
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import cast
 
 from graft_server.domain.errors import UPGRADE, MissingError, NewerError
-from graft_server.domain.model import ManifestRef, Model, Version
+from graft_server.domain.model import LIVE, ManifestRef, Model, Version
 from graft_server.domain.names import shown
 from graft_server.store.catalogue.entries import (
     CancelAdaptation,
@@ -20,6 +20,7 @@ from graft_server.store.catalogue.entries import (
     MoveAlias,
     Publish,
     Redact,
+    SetMetadata,
 )
 from graft_server.store.catalogue.packed import PackedVersions, of_commit, pack, unpack
 
@@ -168,10 +169,9 @@ class Replay:
         elif isinstance(entry, Redact):
             self._apply_redact(entry, model)
         elif isinstance(entry, MoveAlias):
-            aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
-            if entry.version:
-                aliases[entry.alias] = entry.version
-            self.models[name] = replace(model, aliases=MappingProxyType(aliases))
+            self.models[name] = _moved(model, entry)
+        elif isinstance(entry, SetMetadata):
+            self.models[name] = replace(model, metadata=MappingProxyType(dict(entry.metadata)))
         elif isinstance(entry, DeleteVersion):
             deleted = self._versions(model).pop(entry.version, None)
             if deleted is not None:
@@ -208,6 +208,8 @@ class Replay:
             manifest=entry.manifest,
             summary=entry.summary,
             created=entry.time,
+            metadata=entry.metadata,
+            held_back=entry.held_back,
         )
         self.last_numbers[entry.model] = entry.version
         self._versions(model)[entry.version] = pack(version)
@@ -231,6 +233,17 @@ class Replay:
         self.models[model.name] = replace(model, versions=PackedVersions(model.name, versions))
         self._unshared.add(model.name)
         return versions
+
+
+def _moved(model: Model, entry: MoveAlias) -> Model:
+    """Returns a model after an alias was moved."""
+    aliases = {alias: number for alias, number in model.aliases.items() if alias != entry.alias}
+    if entry.version:
+        aliases[entry.alias] = entry.version
+    pinned = model.live_pinned
+    if entry.alias == LIVE:
+        pinned = entry.time if entry.pinned else None
+    return replace(model, aliases=MappingProxyType(aliases), live_pinned=pinned)
 
 
 def _packed(model: Model) -> dict[int, bytes]:

@@ -24,7 +24,7 @@ from graft_server.store.catalogue.packed import PackedVersions
 from graft_server.store.catalogue.snapshot import Replay
 from graft_server.store.objects.objects import ObjectExistsError, Objects
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "catalogue-states/"
 KEPT = 2
 """The newest states that are kept: one that is being read may be deleted, and the next is read then."""
@@ -42,6 +42,8 @@ class _StoredModel(msgspec.Struct, frozen=True, array_like=True):
     created: datetime
     versions: dict[int, bytes]
     aliases: dict[str, int]
+    live_pinned: datetime | None
+    metadata: dict[str, str]
 
 
 class _StoredState(msgspec.Struct, frozen=True):
@@ -71,7 +73,9 @@ def due(replay: Replay, entries: int) -> bool:
 def encode(replay: Replay, entries: int, last_entry: bytes) -> bytes:
     """Returns the state after a number of entries as bytes."""
     models = [
-        _StoredModel(name, it.created, dict(replay.packed(name)), dict(it.aliases))
+        _StoredModel(
+            name, it.created, dict(replay.packed(name)), dict(it.aliases), it.live_pinned, dict(it.metadata)
+        )
         for name, it in replay.models.items()
     ]
     stored = _StoredState(
@@ -99,6 +103,8 @@ def decode(data: bytes) -> tuple[Replay, int, bytes]:
                 it.created,
                 PackedVersions(it.name, it.versions),
                 MappingProxyType(it.aliases),
+                live_pinned=it.live_pinned,
+                metadata=MappingProxyType(it.metadata),
             )
             for it in stored.models
         },

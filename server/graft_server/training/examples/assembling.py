@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Example, Kind, Split
 from graft_server.domain.label_forms import looks_like_a_list, similar, spelled
+from graft_server.domain.names import shown
 from graft_server.domain.report import DataReport, SimilarLabels
 from graft_server.domain.wording import wording_digest
 from graft_server.store.adaptations.training_rows import Rows
@@ -46,14 +47,18 @@ class NothingToTrainOn:
     target: str = "label"
     """The target that an example has to carry."""
 
-    def error(self, examples: int, labelled: int) -> StateError:
-        """Returns the error, for the number of examples and of those with a target."""
+    def error(self, examples: int, labelled: int, refused: int = 0) -> StateError:
+        """Returns the error, for the number of examples, of those with a target, and of refused ones."""
         if labelled:
             found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
         elif examples:
             found = f"none of the {examples:,} examples carries a {self.target}"
+        elif refused:
+            found = (
+                "the only example was refused" if refused == 1 else f"all {refused:,} examples were refused"
+            )
         else:
-            found = "there are no examples"
+            found = "no example came in"
         return StateError(
             f"There is nothing to train on: {found}. {self.needed}: send some, then commit again.",
             reason=self.reason,
@@ -124,7 +129,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         allowed = {label.name for label in wanted.labels}
         kept = [i for i in labelled if allowed.issuperset(rows.examples[i].labels)]
     if not kept:
-        raise nothing.error(len(rows.examples), len(labelled))
+        raise nothing.error(len(rows.examples), len(labelled), sum(rows.refused.values()))
     examples = [rows.examples[i] for i in kept]
     shared: Shared = {
         "weights": np.array([it.weight for it in examples], np.float64),
@@ -147,6 +152,29 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         target=nothing.target,
     )
     return build(examples, wanted, shared), seen
+
+
+def came_in(rows: Rows, target: str = "label") -> str:
+    """Says in a sentence what came in: examples by their labels, unlabelled ones, and refused ones by the reason.
+
+    Args:
+        rows: The rows of a lineage.
+        target: What an example of the task carries.
+    """
+    found = []
+    unlabelled = sum(not it.labelled for it in rows.examples)
+    if carrying := len(rows.examples) - unlabelled:
+        counts = Counter(label for it in rows.examples for label in it.labels)
+        named = ", ".join(f"{shown(label)} ({count:,})" for label, count in counts.most_common(NAMED))
+        more = f" and {len(counts) - NAMED:,} more" if len(counts) > NAMED else ""
+        labels = f", by label {named}{more}" if counts else ""
+        found.append(f"{carrying:,} with a {target}{labels}")
+    if unlabelled:
+        found.append(f"{unlabelled:,} without a {target}")
+    if refused := sum(rows.refused.values()):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rows.refused.items())
+        found.append(f"{refused:,} refused ({reasons})")
+    return f"Of the examples that came in: {'; '.join(found)}." if found else ""
 
 
 def known_labels(examples: Sequence[Example], wanted: Wanted) -> dict[str, str]:

@@ -299,6 +299,7 @@ def _right(problem: Problem, held_out: NDArray[np.int64], rows: NDArray[np.int64
         start=None,
         tolerance=logistic.ROUGH,
         soft=None if problem.soft is None else problem.soft[rows],
+        tick=problem.tick,
     )
     held = problem.features[held_out].astype(np.float32)
     logits = (held - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]

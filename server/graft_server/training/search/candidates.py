@@ -22,6 +22,7 @@ from graft_server.training.calibration import temperature
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import SOFTNESS, KernelRidge, indicators
 from graft_server.training.solvers.threads import AT_ONCE, side_by_side
+from graft_server.training.solvers.ticks import Tick, untold
 
 FOLDS_AT_ONCE = 3
 """Folds in a group: five folds make two groups, on any machine, so that the result is the same on all."""
@@ -57,6 +58,8 @@ class Problem:
     seed: int
     soft: Array | None = None
     """shape (n, k): the targets, where some are distributions; labels are then their most probable ones."""
+    tick: Tick = untold
+    """Told now and then while a head is fitted to it, from any thread."""
 
     @property
     def named(self) -> bool:
@@ -95,7 +98,7 @@ class Problem:
     def kernel(self) -> KernelRidge:
         """The kernel regression."""
         targets = indicators(self.labels, self.classes, self.soft)
-        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed)
+        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed, tick=self.tick)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,6 +258,7 @@ class LogisticTrials:
                 start=logistic.stacked(last) if last else None,
                 tolerance=tolerance,
                 soft=problem.soft,
+                tick=problem.tick,
             )
             for i, fold in enumerate(folds):
                 self._last[fold] = logistic.Solution(solution.weight[i : i + 1], solution.bias[i : i + 1])
@@ -275,6 +279,7 @@ class LogisticTrials:
                 strength=scaled,
                 start=near,
                 soft=problem.soft,
+                tick=problem.tick,
             )
             weight = problem.axes.rotation @ solution.weight[0]
             bias = solution.bias[0] - problem.axes.centre @ weight

@@ -6,7 +6,7 @@ of the examples and only the last question on all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,12 +18,13 @@ from graft_server.domain.views import POOLED, names_of, stacked, view_of
 from graft_server.evaluation import figures
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
-from graft_server.training.search import candidates
+from graft_server.training.search import candidates, costs
 from graft_server.training.search.candidates import LogisticTrials, Measure, Problem, Solved, Trial
 from graft_server.training.search.evidence import Difference, difference
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import RIDGES
 from graft_server.training.solvers.threads import side_by_side
+from graft_server.training.steps import Steps
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """The choices for logistic regression's C, for features of norm 1."""
@@ -41,10 +42,10 @@ of 8 messages of each kind of SMS spam chose prototypes and lost 1 to 2 points."
 SEARCH_EXAMPLES = 3000
 """The most examples on which views, names and strengths are chosen; more change no choice on Banking77 or CLINC150."""
 
+USUAL_STRENGTHS = 3
+"""How many are tried mostly."""
 MANY_CELLS = 5_000_000
 """Examples times classes from which only the first strength is tried: each further one takes a minute."""
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +58,6 @@ class Judged:
     """shape (m,): the losses of the measured examples."""
 
 
-def silent(stage: str, fraction: float) -> None:
-    """Ignores progress."""
-    del stage, fraction
-
-
 def views_of(train: ExampleSet) -> list[str]:
     """Returns the views to choose from, simplest first: the pooled view, and the pooled view with each other one."""
     return [POOLED, *(view_of(POOLED, view) for view in train.features if view != POOLED)]
@@ -70,22 +66,28 @@ def views_of(train: ExampleSet) -> list[str]:
 class Search:
     """The greedy search."""
 
-    def __init__(self, examples: Examples, progress: Progress = silent) -> None:
+    def __init__(self, examples: Examples, steps: Steps | None = None) -> None:
+        """Begins a search; `steps` is told of each candidate."""
         self._examples = examples
-        self._progress = progress
+        self._steps = Steps() if steps is None else steps
         n = len(examples.rows)
         few = n if n <= 1.5 * SEARCH_EXAMPLES else SEARCH_EXAMPLES
         self._all = np.arange(n)
         self._asked: dict[tuple[str, bool], LogisticTrials] = {}
         self._part = np.sort(np.random.default_rng(examples.seed).permutation(n)[:few])
+        classes, folds = len(examples.train.classes), examples.folds
+        self._on_few = costs.Trials(few, classes, folds)
+        self._on_many = costs.Trials(n, classes, folds) if few < n else None
 
     def best(self) -> list[Judged]:
         """Returns the last trials, the chosen one first."""
+        views = views_of(self._examples.train)
+        self._steps.begin("selecting", unit="candidates")
+        self._expect(views[-1], firsts=[*self._of_views(views), self._on_few.first(self._width(views[-1]))])
         view, names = self._view_and_names()
-        self._progress("choose", 0.4)
+        self._expect(view)
         if len(self._part) < len(self._all):
             settings, solved = self._on_part(view, names)
-            self._progress("choose", 0.6)
             tried = self._on_all(view, names, settings, solved)
         else:
             tried, _ = self._tried(view, names)
@@ -124,9 +126,14 @@ class Search:
         trials = self._asked.get((view, names)) or LogisticTrials(*self.problem(view, names, self._part))
         self._asked.clear()
         problem, measure = trials.problem, trials.measure
-        simple = judge(candidates.prototypes(problem, measure), measure)
-        linear = self._strengths(trials)
-        kernel = [judge(candidates.kernel(problem, measure, ridge), measure) for ridge in RIDGES]
+        width = self._width(view)
+        with self._steps.step(self._on_few.simple):
+            simple = judge(candidates.prototypes(problem, measure), measure)
+        linear = self._strengths(trials, width)
+        kernel = []
+        for ridge, cost in zip(RIDGES, self._on_few.kernels(width), strict=True):
+            with self._steps.step(cost):
+                kernel.append(judge(candidates.kernel(problem, measure, ridge), measure))
         return [simple, *linear, *kernel], trials
 
     def _on_part(self, view: str, names: bool) -> tuple[dict[str, float], Solved]:
@@ -137,14 +144,18 @@ class Search:
     def _on_all(self, view: str, names: bool, settings: Mapping[str, float], solved: Solved) -> list[Judged]:
         """Tries the same heads on all examples with the settings that were best on a part."""
         problem, measure = self.problem(view, names, self._all)
-        trials = LogisticTrials(problem, measure)
-        trials.start_at(solved)
+        of_linear, of_kernel, of_simple = self._of_all(view)
         # Each is fitted at once and its inputs freed: two of them would exceed the memory allowed.
-        linear = candidates.settled(trials.trial(settings["C"]))
+        with self._steps.step(of_linear):
+            trials = LogisticTrials(problem, measure)
+            trials.start_at(solved)
+            linear = candidates.settled(trials.trial(settings["C"]))
         problem.let_go()
-        kernel = candidates.settled(candidates.kernel(problem, measure, settings["ridge"]))
+        with self._steps.step(of_kernel):
+            kernel = candidates.settled(candidates.kernel(problem, measure, settings["ridge"]))
         problem.let_go()
-        simple = candidates.prototypes(problem, measure)
+        with self._steps.step(of_simple):
+            simple = candidates.prototypes(problem, measure)
         return [judge(one, measure) for one in (simple, linear, kernel)]
 
     def _view_and_names(self) -> tuple[str, bool]:
@@ -152,14 +163,19 @@ class Search:
         views = views_of(self._examples.train)
         view, plain = views[0], None
         if len(views) > 1:
-            firsts = dict(zip(views, side_by_side(partial(self._first, names=False), views), strict=True))
+            with self._steps.step(sum(self._of_views(views)), len(views)):
+                firsts = dict(zip(views, side_by_side(partial(self._first, names=False), views), strict=True))
             view = self._best_view(firsts)
             plain = firsts[view]
         of_names = self._examples.train.label_features
         if of_names is None or not of_names.keys() >= set(names_of(view)):
             return view, False
-        plain = self._first(view, names=False) if plain is None else plain
-        named = self._first(view, names=True)
+        cost = self._on_few.first(self._width(view))
+        if plain is None:
+            with self._steps.step(cost):
+                plain = self._first(view, names=False)
+        with self._steps.step(cost):
+            named = self._first(view, names=True)
         apart = self._apart(named, plain, self._asked[view, True].measure)
         return view, apart.surely_below(0.0, SURE)
 
@@ -177,21 +193,48 @@ class Search:
         trials = self._asked[view, names] = LogisticTrials(problem, measure)
         return judge(trials.trial(STRENGTHS[FIRST_STRENGTH], logistic.ROUGH), measure)
 
-    def _strengths(self, trials: LogisticTrials) -> list[Judged]:
+    def _strengths(self, trials: LogisticTrials, width: int) -> list[Judged]:
         """Climbs from the first strength for as long as the log-loss falls."""
-        measure = trials.measure
-        tried = [judge(trials.trial(STRENGTHS[FIRST_STRENGTH]), measure)]
+        measure, cost = trials.measure, self._on_few.strength(width)
+
+        def one(strength: float) -> Judged:
+            with self._steps.step(cost):
+                return judge(trials.trial(strength), measure)
+
+        tried = [one(STRENGTHS[FIRST_STRENGTH])]
         if len(measure.labels) * len(self._examples.train.classes) > MANY_CELLS:
             return tried
         for side in (STRENGTHS[FIRST_STRENGTH + 1 :], STRENGTHS[:FIRST_STRENGTH][::-1]):
             before = len(tried)
             for strength in side:
-                tried.append(judge(trials.trial(strength), measure))
+                tried.append(one(strength))
                 if _least(tried) is not tried[-1]:
                     break
             if len(tried) > before + 1:
                 break
+        self._expect(trials.problem.view, linear=False)
         return tried
+
+    def _expect(self, view: str, *, firsts: Sequence[float] = (), linear: bool = True) -> None:
+        """Says what candidates are to come in a view: `firsts`, the strengths if `linear`, and what follows these."""
+        width = self._width(view)
+        strengths = [self._on_few.strength(width)] * USUAL_STRENGTHS if linear else []
+        of_all = self._of_all(view) if self._on_many is not None else ()
+        simple = [self._on_few.simple] if linear else []
+        self._steps.expect([*firsts, *simple, *strengths, *self._on_few.kernels(width), *of_all])
+
+    def _of_views(self, views: Sequence[str]) -> list[float]:
+        """What comparing views takes, each; nothing where there is one alone."""
+        return [self._on_few.first(self._width(it)) for it in views] if len(views) > 1 else []
+
+    def _of_all(self, view: str) -> tuple[float, float, float]:
+        """What logistic regression, kernel regression and prototypes of all examples take."""
+        trials, width = self._on_many or self._on_few, self._width(view)
+        return trials.first(width) + trials.strength(width), trials.kernels(width)[0], trials.simple
+
+    def _width(self, view: str) -> int:
+        """How many features a view has."""
+        return sum(self._examples.train.features[name].shape[1] for name in names_of(view))
 
     def problem(self, view: str, names: bool, part: NDArray[np.int64]) -> tuple[Problem, Measure]:
         """Returns the examples at places `part` in a view, with the classes' names if `names` says so."""
@@ -209,7 +252,16 @@ class Search:
             fold_of = np.append(fold_of, np.full(classes, candidates.NEVER, np.int32))
             soft = None if soft is None else np.concatenate([soft, np.eye(classes, dtype=np.float32)])
         problem = Problem(
-            view, features, labels, weights, classes, fold_of, examples.folds, examples.seed, soft
+            view,
+            features,
+            labels,
+            weights,
+            classes,
+            fold_of,
+            examples.folds,
+            examples.seed,
+            soft,
+            self._steps.tick,
         )
         return problem, measure
 

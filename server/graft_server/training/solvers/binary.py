@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graft_server.heads.maps import sigmoid
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.logistic import Axes, Solution
+from graft_server.training.solvers.ticks import Tick, untold
 
 Array = NDArray[np.float32]
 
@@ -25,6 +26,7 @@ def fit(
     strength: float,
     start: Solution | None = None,
     tolerance: float = logistic.FINE,
+    tick: Tick = untold,
 ) -> Solution:
     """Minimises strength * (weighted cross-entropy) + |weight|^2 / 2, the bias free, for each problem and label.
 
@@ -36,15 +38,16 @@ def fit(
         start: Where to begin, for example the solution of a neighbouring strength.
         tolerance: The gradient at which to stop, as a share of the gradient where only the frequencies of the
             labels are known.
+        tick: Told of each iteration.
     """
     problem = _Labels(axes, targets, weights, strength)
     nowhere = problem.frequencies()
     loss, gradient = problem.loss(nowhere)
     goal = tolerance * np.maximum(logistic.norm(gradient), 1e-12)
     if start is None:
-        return problem.solution(logistic.minimise(problem, nowhere, loss, gradient, goal))
+        return problem.solution(logistic.minimise(problem, nowhere, loss, gradient, goal, tick=tick))
     point = problem.point(start)
-    return problem.solution(logistic.minimise(problem, point, *problem.loss(point), goal))
+    return problem.solution(logistic.minimise(problem, point, *problem.loss(point), goal, tick=tick))
 
 
 class _Labels:

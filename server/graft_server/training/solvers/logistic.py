@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from graft_server.training.solvers.ticks import Tick, untold
+
 MEMORY = 8
 """Pairs that L-BFGS remembers; 4 needs more iterations, 16 saves none."""
 MAX_ITERATIONS = 60
@@ -116,6 +118,7 @@ def fit(
     start: Solution | None,
     tolerance: float = FINE,
     soft: Array | None = None,
+    tick: Tick = untold,
 ) -> Solution:
     """Minimises strength * (weighted cross-entropy) + |weight|^2 / 2, the bias free, for each problem.
 
@@ -129,15 +132,16 @@ def fit(
         tolerance: The gradient at which to stop: FINE or ROUGH.
         soft: shape (n, k), where targets are distributions: the cross-entropy is with these, and labels are not
             looked at.
+        tick: Told of each iteration.
     """
     problem = _Problem(axes, labels, weights, classes=classes, strength=strength, soft=soft)
     nowhere = np.zeros(problem.shape, np.float32)
     loss, gradient = problem.loss(nowhere)
     goal = tolerance * np.maximum(norm(gradient), 1e-12)
     if start is None:
-        return problem.solution(minimise(problem, nowhere, loss, gradient, goal))
+        return problem.solution(minimise(problem, nowhere, loss, gradient, goal, tick=tick))
     point = problem.scaled(start)
-    return problem.solution(minimise(problem, point, *problem.loss(point), goal))
+    return problem.solution(minimise(problem, point, *problem.loss(point), goal, tick=tick))
 
 
 class _Problem:
@@ -212,11 +216,18 @@ class Problem(Protocol):
 
 
 def minimise(
-    problem: Problem, point: Array, loss: NDArray[np.float64], gradient: Array, goal: NDArray[np.float64]
+    problem: Problem,
+    point: Array,
+    loss: NDArray[np.float64],
+    gradient: Array,
+    goal: NDArray[np.float64],
+    *,
+    tick: Tick = untold,
 ) -> Array:
     """L-BFGS on all problems side by side; a problem that cannot descend any more stays where it is."""
     pairs: list[tuple[Array, Array, NDArray[np.float64]]] = []
     for _ in range(MAX_ITERATIONS):
+        tick()
         if (norm(gradient) <= goal).all():
             break
         direction = _direction(gradient, pairs)

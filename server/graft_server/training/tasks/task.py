@@ -17,7 +17,7 @@ from graft_server.training.contract import Finishing, Wanted
 from graft_server.training.examples.assembling import Build, NothingToTrainOn
 from graft_server.training.examples.folded import Examples
 from graft_server.training.examples.training_set import ExampleSet
-from graft_server.training.search.search import Progress
+from graft_server.training.steps import Steps
 
 Array = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ Set_contra = TypeVar("Set_contra", bound=ExampleSet, contravariant=True)
 class Select(Protocol[Set_contra]):
     """Chooses and fits a task's head, and reports on it."""
 
-    def __call__(self, train: Set_contra, *, seed: int, progress: Progress) -> Selection:
+    def __call__(self, train: Set_contra, *, seed: int, steps: Steps | None = None) -> Selection:
         """Raises StateError if the examples do not suffice (TOO_FEW_CLASSES, TOO_FEW_EXAMPLES)."""
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graft.v1 import adaptation_pb2 as pb
 from graft_server.domain import stream
-from graft_server.domain.adaptation import AdaptationState, AdaptationView, DamagedAdaptation, Publication
+from graft_server.domain.adaptation import (
+    AdaptationState,
+    AdaptationView,
+    Cancellation,
+    DamagedAdaptation,
+    Publication,
+)
 from graft_server.domain.examples import Rejection
+from graft_server.domain.model import LiveThen
 from graft_server.frontends.grpc.converters.enums import (
     ADAPTATION_STATES,
     PUBLICATION_STATES,
     TASK_MESSAGES,
 )
+from graft_server.frontends.grpc.converters.extensions import extension
 from graft_server.frontends.grpc.converters.reports import report_message
 from graft_server.frontends.grpc.errors import failure_status, to_status
 from graft_server.frontends.grpc.times import duration, timestamp
@@ -69,6 +79,15 @@ def adaptation(value: AdaptationView) -> pb.Adaptation:
         publications=[_publication(it) for it in value.publications],
         task=TASK_MESSAGES[value.task],
         metrics=value.metrics,
+        extension=extension(value.extension),
+        metadata=value.metadata,
+    )
+
+
+def cancelled(value: Cancellation) -> pb.CancelAdaptationResponse:
+    """The result of a cancellation."""
+    return pb.CancelAdaptationResponse(
+        adaptation=adaptation(value.adaptation), changed=value.changed, given_up=value.given_up
     )
 
 
@@ -86,7 +105,16 @@ def _publication(value: Publication) -> pb.Publication:
         version=value.version,
         status=None if value.failure is None else failure_status(value.failure),
         create_time=timestamp(value.created),
+        **_live(value.live),
     )
+
+
+def _live(then: LiveThen | None) -> dict[str, Any]:
+    """Returns the fields that say where `live` pointed once a version was published."""
+    if then is None:
+        return {}
+    pinned = None if then.pinned is None else timestamp(then.pinned)
+    return {"live_version": then.version, "live_pinned_time": pinned}
 
 
 def _started(value: stream.Started) -> pb.Started:
@@ -95,6 +123,10 @@ def _started(value: stream.Started) -> pb.Started:
         next_sequence=value.next_sequence,
         writer_id=value.writer_id,
         backbone=value.backbone,
+        extension=extension(value.extension),
+        live=None
+        if value.live is None
+        else pb.LiveVersion(version=value.live.version, examples=value.live.examples),
     )
 
 
@@ -109,7 +141,11 @@ def _rejection(value: Rejection) -> pb.Rejection:
 
 
 def _committed(value: stream.Committed) -> pb.Committed:
-    return pb.Committed(commit_id=value.commit_id, next_sequence=value.next_sequence)
+    return pb.Committed(
+        commit_id=value.commit_id,
+        next_sequence=value.next_sequence,
+        extension=extension(value.extension),
+    )
 
 
 def _published(value: stream.Published) -> pb.Published:
@@ -118,11 +154,17 @@ def _published(value: stream.Published) -> pb.Published:
         model=value.model,
         version=value.version,
         summary=None if value.report is None else report_message(value.report),
+        extension=extension(value.extension),
+        **_live(value.live),
     )
 
 
 def _publication_failed(value: stream.PublicationFailed) -> pb.PublicationFailed:
-    return pb.PublicationFailed(commit_id=value.commit_id, status=failure_status(value.failure))
+    return pb.PublicationFailed(
+        commit_id=value.commit_id,
+        status=failure_status(value.failure),
+        extension=extension(value.extension),
+    )
 
 
 def _progress(value: stream.Progress) -> pb.Progress:
@@ -132,4 +174,8 @@ def _progress(value: stream.Progress) -> pb.Progress:
         fraction=value.fraction,
         metrics=value.metrics,
         eta=None if value.eta_s is None else duration(value.eta_s),
+        done=value.done,
+        total=value.total,
+        unit=value.unit,
+        elapsed=None if value.elapsed_s is None else duration(value.elapsed_s),
     )

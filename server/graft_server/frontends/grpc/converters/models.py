@@ -12,7 +12,7 @@ from graft.v1 import model_pb2, report_pb2, types_pb2
 from graft_server.domain.backbone import BackboneInfo
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Input, Kind, StoredExample, Task
-from graft_server.domain.model import BundleChunk, Erasure, Model, ModelRenewal, VersionView
+from graft_server.domain.model import LIVE, BundleChunk, Erasure, Model, ModelRenewal, VersionView
 from graft_server.domain.report import Evaluation, EvaluationMethod
 from graft_server.domain.stream import Activity
 from graft_server.frontends.grpc.converters.enums import (
@@ -22,6 +22,7 @@ from graft_server.frontends.grpc.converters.enums import (
     SPLIT_NUMBERS,
     TASK_MESSAGES,
 )
+from graft_server.frontends.grpc.converters.extensions import extension
 from graft_server.frontends.grpc.converters.reports import filled, report_message
 from graft_server.frontends.grpc.converters.tasks import FIGURES, set_target
 from graft_server.frontends.grpc.times import timestamp
@@ -36,7 +37,20 @@ def model(value: Model) -> model_pb2.Model:
         aliases=dict(value.aliases),
         versions=len(value.versions),
         create_time=timestamp(value.created),
+        live_pinned_time=None if value.live_pinned is None else timestamp(value.live_pinned),
+        metadata=value.metadata,
+        live=_live(value),
     )
+
+
+def _live(value: Model) -> model_pb2.ModelVersion | None:
+    """The version that answers by default, without what may be long; None: there is none."""
+    number = value.aliases.get(LIVE, 0)
+    if number not in value.versions:
+        return None  # a damaged entry published it
+    message = version(VersionView(value.versions[number], value.aliases_of(number)))
+    message.ClearField("metadata")
+    return message
 
 
 def _renewal(value: ModelRenewal) -> model_pb2.ModelRenewal:
@@ -58,6 +72,8 @@ def version(value: VersionView) -> model_pb2.ModelVersion:
         labels=[types_pb2.Label(name=it.name, description=it.description) for it in value.labels],
         task=report.task,
         trained_on_erased=known.erased,
+        extension=extension(value.extension),
+        metadata=known.metadata,
     )
 
 

@@ -79,4 +79,4 @@ class AdaptationService:
     ) -> pb.CancelAdaptationResponse:
         """Stops an adaptation's work."""
         cancelled = await self._adaptations.cancel_adaptation(request.model, request.adaptation_id)
-        return pb.CancelAdaptationResponse(adaptation=answers.adaptation(cancelled))
+        return answers.cancelled(cancelled)

@@ -51,10 +51,19 @@ class ModelService:
         found = await self._models.get_version(request.model, selector(request))
         return pb.GetVersionResponse(version=answers.version(found))
 
+    async def UpdateModel(self, request: pb.UpdateModelRequest, _: Context) -> pb.UpdateModelResponse:
+        """Sets and removes metadata."""
+        updated = await self._models.update_model(
+            request.model, dict(request.set_metadata), list(request.remove_metadata)
+        )
+        return pb.UpdateModelResponse(model=answers.model(updated))
+
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
         """Points an alias at a version."""
         expected = request.expected_version if request.HasField("expected_version") else None
-        moved = await self._models.set_alias(request.model, request.alias, request.version, expected)
+        moved = await self._models.set_alias(
+            request.model, request.alias, request.version, expected, latest=request.latest
+        )
         return pb.SetAliasResponse(model=answers.model(moved))
 
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, _: Context) -> pb.DeleteVersionResponse:

@@ -14,6 +14,7 @@ from graft_server.domain.report import LearningCurve
 from graft_server.heads.maps import sigmoid
 from graft_server.training.reporting.learning_curve import LEAST_EXAMPLES, Lost, advice_of, curve_of, parts_of
 from graft_server.training.solvers import binary, logistic
+from graft_server.training.solvers.ticks import Tick, untold
 from graft_server.training.tasks.multi_label.thresholds import best_cut
 
 STRENGTH = 3.0
@@ -42,6 +43,7 @@ def multi_label_curve(
     selected: NDArray[np.bool_],
     names: tuple[str, ...],
     seed: int,
+    tick: Tick = untold,
 ) -> LearningCurve | None:
     """Returns the curve of micro-F1 over n examples, and the labels that more would help most; None with too few.
 
@@ -54,6 +56,7 @@ def multi_label_curve(
         selected: shape (n, k): the labels that heads like the chosen one, trained without its fold, select for it.
         names: Of the labels.
         seed: Of every random choice.
+        tick: Told now and then, from any thread.
     """
     if len(targets) < LEAST_EXAMPLES:
         return None
@@ -64,7 +67,9 @@ def multi_label_curve(
     def scores(held_out: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:
         axes = logistic.principal_axes(wide[rows], overwrite=True)
         own = weights[rows].astype(np.float32)[None]
-        solution = binary.fit(axes, numbers[rows], own, strength=STRENGTH / scale, tolerance=logistic.ROUGH)
+        solution = binary.fit(
+            axes, numbers[rows], own, strength=STRENGTH / scale, tolerance=logistic.ROUGH, tick=tick
+        )
         found: Array = (wide[held_out] - axes.centre) @ axes.rotation @ solution.weight[0] + solution.bias[0]
         return found
 

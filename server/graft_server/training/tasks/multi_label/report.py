@@ -33,6 +33,7 @@ from graft_server.training.reporting.warnings import (
     without_accuracies,
 )
 from graft_server.training.search.search import MANY_CELLS
+from graft_server.training.solvers.ticks import Tick, untold
 from graft_server.training.tasks.multi_label.curve import multi_label_curve
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.thresholds import decided_without
@@ -53,6 +54,7 @@ def report_of(
     scores: Array,
     fold_of: NDArray[np.int32],
     seed: int,
+    tick: Tick = untold,
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
@@ -64,6 +66,7 @@ def report_of(
         scores: shape (n, k): the rows' scores, by maps not trained on them.
         fold_of: shape (n,): the fold in which each is held out.
         seed: The seed of every random choice.
+        tick: Told now and then, from any thread.
     """
     rows, held_out = parts.rows, parts.held_out
     targets = train.targets[rows]
@@ -79,6 +82,7 @@ def report_of(
             selected=selected,
             names=train.classes,
             seed=seed,
+            tick=tick,
         )
     suspects, errors = _label_errors(train, rows, probabilities)
     data = replace(

@@ -7,9 +7,10 @@ in calibration and thresholds, are in `thresholds`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -26,11 +27,20 @@ from graft_server.heads.multi_label import MultiLabelHead
 from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import deal, parts_of
 from graft_server.training.examples.folds import iterative_folds
+from graft_server.training.search import costs
 from graft_server.training.search.candidates import NEVER
-from graft_server.training.search.search import AS_GOOD, FIRST_STRENGTH, STRENGTHS, Progress, silent, views_of
+from graft_server.training.search.search import (
+    AS_GOOD,
+    FIRST_STRENGTH,
+    STRENGTHS,
+    USUAL_STRENGTHS,
+    views_of,
+)
 from graft_server.training.solvers import binary, logistic
 from graft_server.training.solvers.kernel import RIDGES, KernelRidge
 from graft_server.training.solvers.threads import side_by_side
+from graft_server.training.solvers.ticks import Tick, untold
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.multi_label.examples import MultiLabelSet
 from graft_server.training.tasks.multi_label.report import report_of
 from graft_server.training.tasks.multi_label.thresholds import Decision, decide, platt
@@ -63,6 +73,8 @@ class Labelled:
     names: NDArray[np.float16] | None = None
     """shape (k, d): features of the labels' names, each taught as an example that carries only its label; None if
     they are not taught."""
+    tick: Tick = untold
+    """Told now and then while a head is fitted to it, from any thread."""
 
     @cached_property
     def taught(self) -> Taught:
@@ -94,7 +106,12 @@ class Labelled:
         """The kernel regression."""
         taught = self.taught
         return KernelRidge(
-            taught.features, csr_array(taught.numbers), taught.weights, taught.fold_of, seed=self.seed
+            taught.features,
+            csr_array(taught.numbers),
+            taught.weights,
+            taught.fold_of,
+            seed=self.seed,
+            tick=self.tick,
         )
 
     def settings(self, settings: Mapping[str, float]) -> Mapping[str, float]:
@@ -127,19 +144,22 @@ class Trial:
     candidate: Candidate
 
 
-def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = silent) -> Selection:
+def select_multi_label(train: MultiLabelSet, *, seed: int, steps: Steps | None = None) -> Selection:
     """Chooses and fits the head, and reports on it.
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
         seed: The seed of every random choice.
-        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
+        steps: Told of the stages "checking", "selecting", "fitting" and "measuring".
 
     Raises:
         StateError: No label is carried by some examples and not by others (TOO_FEW_CLASSES), or too few examples are
             left to tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    parts = parts_of(train, seed)
+    steps = Steps() if steps is None else steps
+    steps.begin("checking")
+    with steps.step(costs.checking(len(train))):
+        parts = parts_of(train, seed)
     rows = parts.rows
     _require_contrast(train.targets[rows])
     dealt = deal(train, parts, train.kinds()[rows])
@@ -152,25 +172,29 @@ def select_multi_label(train: MultiLabelSet, *, seed: int, progress: Progress = 
         if named and train.label_features is not None and train.label_features.keys() >= set(names_of(view)):
             names = stacked(train.label_features, view)
         weights = train.weights[rows[part]]
-        return Labelled(view, features, targets, weights, fold_of[part], folds, seed, names)
+        return Labelled(view, features, targets, weights, fold_of[part], folds, seed, names, steps.tick)
 
-    whole, tried = _search(views_of(train), seen, len(rows), seed, progress)
+    whole, tried = _search(views_of(train), seen, len(rows), seed, steps)
     chosen = tried[0]
-    progress("fit", 0.8)
-    decision = decide(chosen.scores, whole.targets, whole.weights)
-    head = _fitted(whole, chosen, decision, train.kinds()[rows])
-    progress("evaluate", 0.9)
+    n, width = whole.features.shape
+    steps.begin("fitting")
+    with steps.step(costs.fitting(n, width, len(train.classes))):
+        decision = decide(chosen.scores, whole.targets, whole.weights)
+        head = _fitted(whole, chosen, decision, train.kinds()[rows])
+    steps.begin("measuring", 1, "parts")
     candidates = sorted((one.candidate for one in tried), key=lambda candidate: candidate.log_loss)
     choice = HeadChoice(head.kind, head.view, chosen.settings, 1.0, tuple(candidates))
-    report = report_of(
-        train,
-        parts,
-        head,
-        choice,
-        scores=chosen.scores,
-        fold_of=fold_of,
-        seed=seed,
-    )
+    with steps.step(costs.curve(n, width, len(train.classes)) + costs.figures(n)):
+        report = report_of(
+            train,
+            parts,
+            head,
+            choice,
+            scores=chosen.scores,
+            fold_of=fold_of,
+            seed=seed,
+            tick=steps.tick,
+        )
     return Selection(head, report)
 
 
@@ -192,39 +216,47 @@ class View(Protocol):
         """Returns the rows at the places `part`, in a view."""
 
 
-def _search(
-    views: list[str], seen: View, n: int, seed: int, progress: Progress
-) -> tuple[Labelled, list[Trial]]:
+def _search(views: list[str], seen: View, n: int, seed: int, steps: Steps) -> tuple[Labelled, list[Trial]]:
     """Returns the examples in the chosen view, and the trials on all of them, the chosen one first."""
     everything = np.arange(n)
     few = n if n <= 1.5 * SEARCH_EXAMPLES else SEARCH_EXAMPLES
     part = np.sort(np.random.default_rng(seed).permutation(n)[:few])
     first = STRENGTHS[FIRST_STRENGTH]
     asked = {view: _Logistic(seen(view, part)) for view in views}
-    losses = {view: _loss(one.trial(first, logistic.ROUGH), one.labelled) for view, one in asked.items()}
+    ahead = _Ahead(asked, few, n, steps)
+    ahead.of_search(views)
+    losses = {}
+    for view, one in asked.items():
+        with ahead.first(view):
+            losses[view] = _loss(one.trial(first, logistic.ROUGH), one.labelled)
     view = next(one for one in views if losses[one] <= min(losses.values()) + AS_GOOD)
-    progress("choose", 0.2)
     linear = asked.pop(view)
     asked.clear()
     with_names = _Logistic(seen(view, part, named=True))
     named = with_names.labelled.names is not None
     if named:
-        named = _loss(with_names.trial(first, logistic.ROUGH), linear.labelled) < losses[view]
+        with ahead.first(view):
+            named = _loss(with_names.trial(first, logistic.ROUGH), linear.labelled) < losses[view]
     if named:
         linear = with_names
-    progress("choose", 0.3)
-    tried = _climb(linear)
-    progress("choose", 0.5)
-    kernels = [_kernel(linear.labelled, ridge) for ridge in RIDGES]
+    ahead.of_view(view, USUAL_STRENGTHS)
+    tried = _climb(linear, partial(ahead.strength, view))
+    ahead.of_view(view, 0)
+    kernels = []
+    for ridge, cost in zip(RIDGES, ahead.kernels(view), strict=True):
+        with steps.step(cost):
+            kernels.append(_kernel(linear.labelled, ridge))
     whole = linear.labelled
     if few < n:
         # The settings that were best on a part, fitted to all.
         strength = _least(tried, whole).settings["C"]
         ridge = _least(kernels, whole).settings["ridge"]
         whole = seen(view, everything, named=named)
-        progress("choose", 0.6)
-        tried = [_Logistic(whole).trial(strength, logistic.ROUGH)]
-        kernels = [_kernel(whole, ridge)]
+        of_linear, of_kernel = ahead.of_all(view)
+        with steps.step(of_linear):
+            tried = [_Logistic(whole).trial(strength, logistic.ROUGH)]
+        with steps.step(of_kernel):
+            kernels = [_kernel(whole, ridge)]
     best, other = _least(tried, whole), _least(kernels, whole)
     both = _blend(best, other, whole)
     by_simplicity = [best, other, both]
@@ -242,13 +274,62 @@ def _least(trials: list[Trial], labelled: Labelled) -> Trial:
     return min(trials, key=lambda trial: _loss(trial, labelled))
 
 
-def _climb(trials: _Logistic) -> list[Trial]:
+class _Ahead:
+    """Tells what the search has done, and what it is expected to do."""
+
+    def __init__(self, asked: Mapping[str, _Logistic], few: int, n: int, steps: Steps) -> None:
+        self._steps = steps
+        self._widths = {view: one.labelled.features.shape[1] for view, one in asked.items()}
+        labelled = next(iter(asked.values())).labelled
+        k, folds = labelled.targets.shape[1], labelled.folds
+        self._on_few = costs.Trials(few, k, folds)
+        self._on_many = costs.Trials(n, k, folds) if few < n else None
+        steps.begin("selecting", unit="candidates")
+
+    def of_search(self, views: Sequence[str]) -> None:
+        """Expects everything."""
+        self._expect(views[-1], USUAL_STRENGTHS, views)
+
+    def of_view(self, view: str, strengths: int) -> None:
+        """Expects what is to come in the chosen view."""
+        self._expect(view, strengths, ())
+
+    def first(self, view: str) -> AbstractContextManager[None]:
+        """The first trial in a view."""
+        return self._steps.step(self._on_few.first(self._widths[view]))
+
+    def strength(self, view: str) -> AbstractContextManager[None]:
+        """A further strength in a view."""
+        return self._steps.step(self._on_few.strength(self._widths[view]))
+
+    def kernels(self, view: str) -> list[float]:
+        """What kernel regressions take."""
+        return self._on_few.kernels(self._widths[view])
+
+    def of_all(self, view: str) -> tuple[float, ...]:
+        """What is tried on all examples, after a part of them; nothing where these are all."""
+        if self._on_many is None:
+            return ()
+        return self._on_many.first(self._widths[view]), self._on_many.kernels(self._widths[view])[0]
+
+    def _expect(self, view: str, strengths: int, firsts: Sequence[str]) -> None:
+        before = [self._on_few.first(self._widths[it]) for it in firsts]
+        climbed = [self._on_few.strength(self._widths[view])] * strengths
+        self._steps.expect([*before, *climbed, *self.kernels(view), *self.of_all(view)])
+
+
+def _climb(trials: _Logistic, step: Callable[[], AbstractContextManager[None]]) -> list[Trial]:
     """Tries logistic regression of rising, then of falling strength from the first, for as long as the loss falls."""
-    tried = [trials.trial(STRENGTHS[FIRST_STRENGTH])]
+
+    def one(strength: float) -> Trial:
+        with step():
+            return trials.trial(strength)
+
+    tried = [one(STRENGTHS[FIRST_STRENGTH])]
     for side in (STRENGTHS[FIRST_STRENGTH + 1 :], STRENGTHS[:FIRST_STRENGTH][::-1]):
         before = len(tried)
         for strength in side:
-            tried.append(trials.trial(strength))
+            tried.append(one(strength))
             if _least(tried, trials.labelled) is not tried[-1]:
                 break
         if len(tried) > before + 1:
@@ -277,7 +358,13 @@ class _Logistic:
             kept = np.where(folds[:, None] == taught.fold_of, np.float32(0), weights)
             start = self._last.get(first)
             solution = binary.fit(
-                axes, taught.numbers, kept, strength=scaled, start=start, tolerance=tolerance
+                axes,
+                taught.numbers,
+                kept,
+                strength=scaled,
+                start=start,
+                tolerance=tolerance,
+                tick=labelled.tick,
             )
             self._last[first] = solution
             for i, fold in enumerate(folds):
@@ -288,7 +375,9 @@ class _Logistic:
         near = logistic.mean_of(logistic.stacked([self._last[first] for first in sorted(self._last)]))
 
         def fit() -> tuple[Map, ...]:
-            solution = binary.fit(axes, taught.numbers, weights[None], strength=scaled, start=near)
+            solution = binary.fit(
+                axes, taught.numbers, weights[None], strength=scaled, start=near, tick=labelled.tick
+            )
             weight = axes.rotation @ solution.weight[0]
             return (LinearMap(weight, solution.bias[0] - axes.centre @ weight),)
 

@@ -30,7 +30,7 @@ from graft_server.domain.report import (
     PredictedValue,
     Report,
 )
-from graft_server.domain.views import stacked
+from graft_server.domain.views import names_of, stacked
 from graft_server.evaluation.regression import figures
 from graft_server.heads import ABSTAIN_ABOVE
 from graft_server.heads.maps import Map
@@ -41,10 +41,13 @@ from graft_server.training.examples.folds import stratified_folds
 from graft_server.training.reporting.data_quality import findings
 from graft_server.training.reporting.feature_map import feature_map
 from graft_server.training.reporting.warnings import contradictions, enough, not_stated, warnings_of_all
-from graft_server.training.search.search import Progress, silent, views_of
+from graft_server.training.search import costs
+from graft_server.training.search.search import views_of
 from graft_server.training.solvers import logistic
 from graft_server.training.solvers.kernel import KernelRidge
 from graft_server.training.solvers.ridge import Ridge
+from graft_server.training.solvers.ticks import Tick, untold
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.regression.curve import regression_curve
 from graft_server.training.tasks.regression.examples import RegressionSet
 from graft_server.training.tasks.regression.intervals import Interval, fit_interval, intervals_without
@@ -78,6 +81,8 @@ class Valued:
     """shape (n,), all > 0."""
     fold_of: NDArray[np.int32]
     seed: int
+    tick: Tick = untold
+    """Told now and then while a head is fitted to it, from any thread."""
 
     @cached_property
     def ridge(self) -> Ridge:
@@ -89,7 +94,7 @@ class Valued:
     def kernel(self) -> KernelRidge:
         """The kernel regression."""
         targets = csr_array(self.targets[:, None].astype(np.float32))
-        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed)
+        return KernelRidge(self.features, targets, self.weights, self.fold_of, seed=self.seed, tick=self.tick)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,18 +112,21 @@ class Trial:
     """Fits the maps on all rows."""
 
 
-def select_regression(train: RegressionSet, *, seed: int, progress: Progress = silent) -> Selection:
+def select_regression(train: RegressionSet, *, seed: int, steps: Steps | None = None) -> Selection:
     """Chooses and fits the head, and reports on it.
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
         seed: The seed of every random choice.
-        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
+        steps: Told of the stages "checking", "selecting", "fitting" and "measuring".
 
     Raises:
         StateError: Too few examples are left to tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    parts = parts_of(train, seed)
+    steps = Steps() if steps is None else steps
+    steps.begin("checking")
+    with steps.step(costs.checking(len(train))):
+        parts = parts_of(train, seed)
     rows = parts.rows
     if len(rows) < 2:
         raise StateError(
@@ -133,11 +141,12 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
     targets = unit.standardised(values)
 
     def seen(view: str) -> Valued:
-        return Valued(view, stacked(train.features, view)[rows], targets, weights, fold_of, seed)
+        return Valued(view, stacked(train.features, view)[rows], targets, weights, fold_of, seed, steps.tick)
 
-    tried = _search(views_of(train), seen, progress)
+    widths = {view: sum(train.features[it].shape[1] for it in names_of(view)) for view in views_of(train)}
+    tried = _search(widths, seen, costs.Trials(len(rows), 1, dealt.folds), steps)
     chosen = tried[0]
-    progress("fit", 0.7)
+    steps.begin("fitting")
     features = chosen.valued.features.astype(np.float32)
     interval = fit_interval(features, targets - chosen.predicted, weights, fold_of)
     novelty = fit_novelty(
@@ -153,7 +162,7 @@ def select_regression(train: RegressionSet, *, seed: int, progress: Progress = s
         interval.spread,
         novelty,
     )
-    progress("evaluate", 0.9)
+    steps.begin("measuring")
     report = _report(train, parts, head, tried, unit, interval=interval, kinds=kinds, seed=seed)
     return Selection(head, report)
 
@@ -188,18 +197,33 @@ class Unit:
         )
 
 
-def _search(views: list[str], seen: Callable[[str], Valued], progress: Progress) -> list[Trial]:
-    """Returns the trials, the chosen one first."""
+def _search(
+    widths: Mapping[str, int], seen: Callable[[str], Valued], trials: costs.Trials, steps: Steps
+) -> list[Trial]:
+    """Returns the trials, the chosen one first.
+
+    Args:
+        widths: The views, simplest first, and how many features each has.
+        seen: Gives the examples in a view.
+        trials: What trials take.
+        steps: Told of each.
+    """
     linear: dict[str, list[Trial]] = {}
-    for i, view in enumerate(views):
+    of_kernels = trials.kernels(max(widths.values()), len(KERNEL_PENALTIES))
+    ridges = {view: costs.axes(trials.examples, width) for view, width in widths.items()}
+    steps.begin("selecting", unit="candidates")
+    steps.expect([cost / len(PENALTIES) for cost in ridges.values() for _ in PENALTIES] + of_kernels)
+    for view, cost in ridges.items():
         valued = seen(view)
-        linear[view] = [_ridge(valued, penalty) for penalty in PENALTIES]
-        progress("choose", 0.3 * (i + 1) / len(views))
+        with steps.step(cost, len(PENALTIES)):
+            linear[view] = [_ridge(valued, penalty) for penalty in PENALTIES]
     least = min(_least(trials).error for trials in linear.values())
-    view = next(one for one in views if _least(linear[one]).error <= least * AS_GOOD)
+    view = next(one for one in widths if _least(linear[one]).error <= least * AS_GOOD)
     best = _least(linear[view])
-    kernels = [_kernel(best.valued, penalty) for penalty in KERNEL_PENALTIES]
-    progress("choose", 0.6)
+    kernels = []
+    for penalty, cost in zip(KERNEL_PENALTIES, of_kernels, strict=True):
+        with steps.step(cost):
+            kernels.append(_kernel(best.valued, penalty))
     both = _blend(best, _least(kernels))
     by_simplicity = [best, _least(kernels), both]
     least = min(one.error for one in by_simplicity)

@@ -39,8 +39,10 @@ from graft_server.training.reporting.warnings import (
     warnings_of_all,
     without_accuracies,
 )
+from graft_server.training.search import costs
 from graft_server.training.search.candidates import Problem
 from graft_server.training.search.search import MANY_CELLS
+from graft_server.training.steps import Steps
 
 Array = NDArray[np.float32]
 
@@ -52,6 +54,7 @@ def report_of(
     choice: HeadChoice,
     *,
     out_of_fold: Array,
+    steps: Steps,
 ) -> Report:
     """Returns the report of a head, measured on held-out rows of the training set, or out of fold if there are none.
 
@@ -61,6 +64,7 @@ def report_of(
         head: The fitted head.
         choice: The choice of the head.
         out_of_fold: shape (n, k): probabilities of the examples by models not trained on them.
+        steps: Told of two parts.
     """
     train, held_out = examples.train, examples.parts.held_out
     cross_validated = examples.rows[examples.measured]
@@ -84,11 +88,17 @@ def report_of(
         choice = without_accuracies(choice)
     counts = np.bincount(examples.labels, minlength=len(train.classes))
     predicted = probabilities.argmax(axis=1)
-    curve, law = _curve(examples, problem, out_of_fold) or (None, None)
+    n, width = problem.features.shape
+    with steps.step(costs.curve(n, width, problem.classes)):
+        curve, law = _curve(examples, problem, out_of_fold) or (None, None)
     published = _published(counts, law) if how.folds else None
     found = figures.figures(
         probabilities, labels, weights, soft, bound=bound, folds=how.folds, published=published
     )
+    with steps.step(costs.figures(n)):
+        data = data_report(examples, out_of_fold)
+        warnings = (*not_stated(examples.parts, cross_validated), *_warnings(examples, counts))
+        shown = feature_map(train, examples.rows, examples.labels, examples.seed)
     return Report(
         examples=len(examples.rows),
         validation_examples=len(held_out),
@@ -103,13 +113,13 @@ def report_of(
         head=choice,
         per_class=figures.class_reports(train.classes, counts, labels, predicted, weights),
         confusions=figures.confusions(train.classes, labels, predicted),
-        warnings=(*not_stated(examples.parts, cross_validated), *_warnings(examples, counts)),
+        warnings=warnings,
         seed=examples.seed,
         reliability=figures.reliability(probabilities, labels, weights, soft),
         novelty=NoveltyReport(ABSTAIN_ABOVE, 1 - ABSTAIN_ABOVE),
-        data=data_report(examples, out_of_fold),
+        data=data,
         learning_curve=curve,
-        feature_map=feature_map(train, examples.rows, examples.labels, examples.seed),
+        feature_map=shown,
     )
 
 

@@ -15,31 +15,36 @@ from graft_server.training.calibration.novelty import fit_novelty
 from graft_server.training.examples.folded import Examples, examples_in, parts_of
 from graft_server.training.examples.training_set import ClassifiedSet
 from graft_server.training.reporting.look_alikes import with_look_alikes
+from graft_server.training.search import costs
 from graft_server.training.search.candidates import Trial
-from graft_server.training.search.search import Progress, Search, silent
+from graft_server.training.search.search import Search
+from graft_server.training.steps import Steps
 from graft_server.training.tasks.single_label.report import report_of
 from graft_server.training.tasks.task import Selection
 
 
-def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress = silent) -> Selection:
+def select_single_label(train: ClassifiedSet, *, seed: int, steps: Steps | None = None) -> Selection:
     """Chooses and fits the head, and reports on it.
 
     Args:
         train: The examples. Rows of weight 0 and rows whose features are not finite are left out.
         seed: The seed of every random choice.
-        progress: Called with the stage, in a word, and the fraction done, 0 to 1.
+        steps: Told of the stages "checking", "selecting", "fitting" and "measuring".
 
     Raises:
         StateError: Too few classes have training examples (TOO_FEW_CLASSES), or too few examples are left to
             tell training from measuring (TOO_FEW_EXAMPLES).
     """
-    parts = parts_of(train, seed)
+    steps = Steps() if steps is None else steps
+    steps.begin("checking")
+    with steps.step(costs.checking(len(train))):
+        parts = parts_of(train, seed)
     examples = examples_in(train, parts, seed)
-    judged = Search(examples, progress).best()
+    judged = Search(examples, steps).best()
     chosen = judged[0].trial
-    progress("fit", 0.8)
-    head = _fitted(examples, chosen)
-    progress("evaluate", 0.9)
+    steps.begin("fitting")
+    with steps.step(costs.fitting(len(parts.rows), chosen.problem.features.shape[1], len(train.classes))):
+        head = _fitted(examples, chosen)
     choice = HeadChoice(
         head.kind,
         head.view,
@@ -47,8 +52,10 @@ def select_single_label(train: ClassifiedSet, *, seed: int, progress: Progress =
         chosen.temperature,
         tuple(sorted((one.candidate for one in judged), key=lambda candidate: candidate.log_loss)),
     )
-    report = report_of(examples, chosen.problem, head, choice, out_of_fold=chosen.probabilities)
-    report = with_look_alikes(report, examples, chosen)
+    steps.begin("measuring", 3, "parts")
+    report = report_of(examples, chosen.problem, head, choice, out_of_fold=chosen.probabilities, steps=steps)
+    with steps.step(costs.figures(len(examples.rows))):
+        report = with_look_alikes(report, examples, chosen)
     return Selection(head, report, examples, chosen.probabilities)
 
 
