@@ -27,7 +27,6 @@ from typing import Any, Final
 _FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*$")
 _COMMENT: Final = re.compile(r"<!-- run: (?P<how>.*?) -->")
 RUN: Final = frozenset({"bash", "python"})
-_LONGEST_S: Final = float(os.environ.get("GRAFT_CALL_TIMEOUT", "120"))
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,8 @@ class Reader:
 
     folder: Path
     environment: Mapping[str, str]
+    longest_s: float = float(os.environ.get("GRAFT_CALL_TIMEOUT", "120"))
+    """A block that hangs fails its test instead of all of them. Nothing is measured by it."""
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -112,7 +113,7 @@ class Reader:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=_LONGEST_S,
+                timeout=self.longest_s,
                 check=False,
             )
             code, printed = done.returncode, done.stdout.decode()
@@ -141,7 +142,7 @@ class Reader:
                 start_new_session=True,
             )
         self.running.append(process)
-        until = time.monotonic() + _LONGEST_S
+        until = time.monotonic() + self.longest_s
         while "listening on" not in (said := log.read_text()):
             assert process.poll() is None, f"line {block.line}: it ended\n{said}"
             assert time.monotonic() < until, f"line {block.line}: it does not listen\n{said}"
@@ -161,7 +162,7 @@ class Reader:
             start_new_session=True,
         )
         os.close(its)
-        printed, unread, until = b"", b"", time.monotonic() + _LONGEST_S
+        printed, unread, until = b"", b"", time.monotonic() + self.longest_s
         while time.monotonic() < until:
             ready, _, _ = select.select([ours], [], [], 0.3)
             if ready:
@@ -174,7 +175,7 @@ class Reader:
                 os.write(ours, f"{keys.pop(0)}\n".encode())
                 unread = b""
         os.close(ours)
-        return process.wait(timeout=_LONGEST_S), plain(printed)
+        return process.wait(timeout=self.longest_s), plain(printed)
 
 
 def plain(printed: bytes) -> str:
