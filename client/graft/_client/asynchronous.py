@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.extending import extending, going_on, require_one_base
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
@@ -54,8 +55,8 @@ from graft._streams.watch import EventsCursor, WatchCursor
 from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
-from graft._transport.targets import DEFAULT_TARGET
-from graft.errors import GraftError
+from graft._transport.targets import default_target
+from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2
 
 T = TypeVar("T")
@@ -75,7 +76,9 @@ class AsyncClient(AsyncRequests):
     may be asynchronous; a synchronous one must not block, since it is read on the event loop.
 
     Args:
-        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051". None: what
+            the environment variable GRAFT_SERVER names, else where a server here listens by GRAFT_LISTEN, else
+            "127.0.0.1:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         auth: Gives the metadata of a call, as for `Client`; it may be asynchronous. If it is not, it must not block.
@@ -90,7 +93,7 @@ class AsyncClient(AsyncRequests):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
@@ -101,7 +104,7 @@ class AsyncClient(AsyncRequests):
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
-        self.target = target
+        self.target = target = default_target() if target is None else target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = AsyncCalls(
             target,
@@ -140,6 +143,9 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         seed: int = 0,
         fine_tuning: FineTuning | None = None,
         time_budget: float | None = None,
@@ -165,6 +171,9 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             seed=seed,
             fine_tuning=fine_tuning,
             time_budget=time_budget,
@@ -179,7 +188,7 @@ class AsyncClient(AsyncRequests):
         )
         given = await opened(examples, columns, "adapt").coming(task=task, id_repeats=id_repeats)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange,
             self._open_adapt,
@@ -208,6 +217,9 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> CheckResult:
@@ -219,19 +231,42 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             validate_only=True,
         )
         given = await opened(examples, columns, "check").coming(task=task, checked=True)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange, self._open_adapt, ready.conversion.change, on_progress, status_of=self._calls.status_of
         )
         result = await drive.run(ready.changes)
-        found = ready.conversion.check_result(
-            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
-        )
+        found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
         return given.checked(found)
+
+    async def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
+        """The options with what `extend` means: for an adaptation that exists what it was started with."""
+        require_one_base(options)
+        if not options.extend:
+            return options
+        options = replace(options, match_content=True)
+        if options.adaptation_id is not None:
+            with suppress(NotFoundError):
+                return going_on(
+                    options,
+                    await self._calls.run(
+                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
+                    ),
+                )
+        if options.base_version or options.base_alias:
+            return options
+        with suppress(NotFoundError):
+            return extending(
+                options, await self._calls.run(ops.get_model(model), self._limits.connect_timeout_s)
+            )
+        return options
 
     def predict_stream(
         self,

@@ -28,6 +28,7 @@ from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, came_in, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
+from graft_server.training.reporting.evaluated import evaluation_digest
 from graft_server.training.reporting.truncation import with_truncated
 from graft_server.training.search import costs
 from graft_server.training.steps import Steps
@@ -76,6 +77,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         found,
         data=seen.within(found.data),
         renewal=task.renewal,
+        evaluation_digest=evaluation_digest(training_set, found.evaluation),
         warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,
@@ -85,12 +87,19 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         training_duration_s=time.monotonic() - started,
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
-    manifest = write_version(objects, _manifest(task, training_set, rows), parts)
+    described = _manifest(task, training_set, rows)
+    manifest = write_version(objects, described, parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:
         prepared, unprepared = _prepare(objects, task, rows, selection, seed)
     progress(Progress("publishing", 1.0))
-    return Trained(manifest=manifest, report=report, prepared=prepared, unprepared=unprepared)
+    return Trained(
+        manifest=manifest,
+        report=report,
+        extension=described.extension,
+        prepared=prepared,
+        unprepared=unprepared,
+    )
 
 
 def _selected(
@@ -189,4 +198,5 @@ def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:
         seed=task.seed,
         created=datetime.now(UTC),
         task=task.task,
+        extension=rows.extension(task.base),
     )

@@ -7,16 +7,25 @@ from typing import Final
 
 from graft.cli.verbs import (
     adapt,
+    adaptations,
+    alias,
     backbones,
+<<<<<<< HEAD
     compare,
+=======
+    cancel,
+    delete,
+>>>>>>> main
     evaluate,
     examples,
     export,
     forget,
+    metadata,
     models,
     predict,
     promote,
     report,
+    review,
     versions,
     watch,
 )
@@ -30,10 +39,16 @@ VERBS: Final = (
     versions,
     backbones,
     report,
+    review,
     promote,
+    alias,
+    metadata,
+    delete,
+    adaptations,
+    cancel,
+    watch,
     examples,
     forget,
     export,
-    watch,
 )
 """In the order of `graft --help`."""

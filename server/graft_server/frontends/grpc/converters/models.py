@@ -22,6 +22,7 @@ from graft_server.frontends.grpc.converters.enums import (
     SPLIT_NUMBERS,
     TASK_MESSAGES,
 )
+from graft_server.frontends.grpc.converters.extensions import extension
 from graft_server.frontends.grpc.converters.reports import filled, report_message
 from graft_server.frontends.grpc.converters.tasks import FIGURES, set_target
 from graft_server.frontends.grpc.times import timestamp
@@ -71,6 +72,7 @@ def version(value: VersionView) -> model_pb2.ModelVersion:
         labels=[types_pb2.Label(name=it.name, description=it.description) for it in value.labels],
         task=report.task,
         trained_on_erased=known.erased,
+        extension=extension(value.extension),
         metadata=known.metadata,
     )
 
@@ -93,7 +95,7 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
 
 _SUMMARY_FIGURES = {
     "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
-    "accuracy_low", "accuracy_high", "backbone", "encoder_id", "seed",
+    "accuracy_low", "accuracy_high", "backbone", "encoder_id", "seed", "evaluation_digest",
 }  # fmt: skip
 
 
