@@ -10,12 +10,9 @@ from graft.cli.verbs import (
     adaptations,
     alias,
     backbones,
-<<<<<<< HEAD
-    compare,
-=======
     cancel,
+    compare,
     delete,
->>>>>>> main
     evaluate,
     examples,
     export,
