@@ -373,7 +373,8 @@ class ModelApi:
         served = await self.versions.serve(version)
         trained = await self.versions.trained_on(version, served.manifest)
         with self.evaluations.share() as share:
-            evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning), share, all_places=all_places)
+            evaluator = Evaluator(self.predictor, served, trained, self.learning)
+            evaluation = Evaluation(evaluator, share, all_places=all_places)
             async for batch in batches:
                 await evaluation.add(batch)
             return await evaluation.result()

@@ -108,7 +108,7 @@ def _measure(
         terminal.json(plain(found) | said | lines | refused(rows) | {"notes": notes})
     else:
         measured.show(terminal, found, examples, rows, most=args.changes)
-    say_refusals(terminal, (), 0, rows)
+    say_refusals(terminal, (), 0, rows, args)
     if output is not None:
         terminal.say(f"{len(found.changes):,} changed answers: {output}")
     if not found.examples:
