@@ -79,6 +79,10 @@ class Conversion:
             notices.append(
                 f"{self._unlabelled:,} of {examples:,} examples carry no target: they are not trained on"
             )
+        if self._task == "single_label" and len(self._labels) == 1 and examples > 1:
+            notices.append(
+                f"all labelled examples carry the label {next(iter(self._labels))!r:.60}: a model needs 2 or more"
+            )
         if ids.lossy:
             notices.append(
                 f"{ids.said('examples', 'inputs')}: later ones would replace {ids.lost:,} of the same id"

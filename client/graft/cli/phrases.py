@@ -16,6 +16,7 @@ from graft._records.reports import Report
 from graft._records.stored_examples import StoredExample
 from graft._records.told import AdaptProgress, Event
 from graft._report import words
+from graft.cli.spoken import spoken
 
 _SHOWN_LINES: Final = 10
 
@@ -25,12 +26,14 @@ def describe(event: Event) -> str:
     match event.kind:
         case "rejected":
             first = event.rejected[0] if event.rejected else None
-            return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
+            return f"{len(event.rejected):,} examples refused" + (
+                f"; {spoken(first.detail)}" if first else ""
+            )
         case "published":
             figure = f", {words.in_short(event.report)}" if event.report else ""
             return f"published version {event.version}{figure} (commit {event.commit_id})"
         case "publication_failed":
-            return f"commit {event.commit_id} led to no version: {event.error}"
+            return f"commit {event.commit_id} led to no version: {spoken(str(event.error))}"
         case "state":
             return f"the adaptation is {event.state}"
         case "progress" if event.progress is not None:

@@ -14,6 +14,7 @@ from graft._transport.unreachable import NAME_ANOTHER
 from graft._version import __version__
 from graft.cli.arguments import add_connection
 from graft.cli.interrupts import INTERRUPTED, Interrupts
+from graft.cli.spoken import spoken
 from graft.cli.standard_streams import flushed, open_closed_streams
 from graft.cli.verbs import VERBS
 from graft.errors import (
@@ -126,7 +127,10 @@ def _interrupted(terminal: Terminal) -> int:
 
 def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int:
     remedy = _remedy(error, args)
-    message = " ".join(str(error).split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
+    message = spoken(str(error)) if isinstance(error, GraftError) else str(error)
+    message = " ".join(message.split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
+    if "'graft " in message and remedy in _REMEDY_BY_CLASS.values():
+        remedy = ""  # the server says it better
     terminal.error(f"{message}{' — ' if remedy else ''}{remedy}")
     return 1
 

@@ -19,6 +19,7 @@ from graft.cli.bars import AdaptBar, CountBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.live import not_live
 from graft.cli.plain import plain
+from graft.cli.spoken import spoken
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
@@ -85,8 +86,10 @@ class Terminal:
             self.say(f"published {what} (commit {outcome.commit_id})")
             if outcome.commit_id.startswith(_AUTOMATIC) and (why := not_live(model, outcome)):
                 self.say(why)
-        elif outcome.error is not None:
-            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
+        elif outcome.error is not None and outcome.commit_id.startswith(
+            _AUTOMATIC
+        ):  # else it ends the command
+            self.say(f"commit {outcome.commit_id} led to no version: {spoken(outcome.error.message)}")
 
     def adapt_bar(self) -> AdaptBar:
         """Shows how far an adaptation is."""
@@ -116,7 +119,7 @@ class Terminal:
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
         color = {"advice": "cyan", "warning": "yellow"}[kind]
-        self.out.print(f"[{color}]{kind}:[/] {escape(text)}")
+        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}")
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()

@@ -21,7 +21,7 @@ from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_ext
 from graft.cli.following import FollowedLines
 from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
-from graft.cli.refusals import say_refusals, with_refused
+from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
@@ -193,16 +193,17 @@ def add(verbs: Verbs) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Streams a data file in and prints the report of the version that comes of it."""
+def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
     resumed = bool(args.adaptation_id)
     args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
-    if args.follow:
-        _follow(args, client, terminal, resumed=resumed)
-        return
     if args.check:
-        _check(args, client, terminal, resumed=resumed)
-        return
+        return _check(args, client, terminal, resumed=resumed)
+    (_follow if args.follow else _adapt)(args, client, terminal, resumed=resumed)
+    return 0
+
+
+def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     rows = RowsRead()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
@@ -226,7 +227,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             begin()
         return _wanted(args, ground)
 
-    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.adapt_bar() as bar,
+    ):
         ground.require_task(data.task, name)
         result = client.adapt(
             args.model,
@@ -236,14 +241,16 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
     elif result.nothing_new:
         say_extension(result, ground, terminal)
     else:
         say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
 
 
@@ -257,7 +264,11 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
     ground = ground_of(args, client, terminal, resumed=resumed)
     ground.require_task(_task(args), "standard input")
-    with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        interrupts.ending_input_first(),
+        terminal.adapt_bar() as bar,
+    ):
         terminal.say(
             f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
         )
@@ -275,14 +286,16 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
             on_progress=show,
             on_published=partial(terminal.outcome, args.model),
         )
+    counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
-        terminal.json(with_refused(result, rows))
+        terminal.json(with_refused(result, rows, counts=counts))
     elif result.nothing_new:
         say_extension(result, ground, terminal)
     else:
         say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
@@ -307,8 +320,8 @@ def _require_followable(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
-    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> int:
+    """Says which rows of a data file would be refused, and why; 1 if there are any. Nothing is stored."""
     rows = RowsRead()
     ground = Ground()
 
@@ -317,7 +330,11 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
         ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
         return _wanted(args, ground)
 
-    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.adapt_bar() as bar,
+    ):
         ground.require_task(data.task, args.data)
         result = client.check(
             args.model,
@@ -326,15 +343,18 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
             on_progress=bar.show,
         )
     notes = told_at_the_end(data, terminal, _found_by_check(result, data))
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
     else:
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
         terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
         if result.extension is not None:
             terminal.line(foreseen(result.extension))
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
+    return 1 if result.rejected_count + rows.refused_count else 0
 
 
 def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:

@@ -30,7 +30,11 @@ def add(verbs: Verbs) -> None:
         "pairs", metavar="KEY=VALUE", nargs="*", type=pair, help="a pair to set; default: show all of them"
     )
     parser.add_argument(
-        "--remove", action="append", default=[], metavar="KEY", help="a key to remove; may be repeated"
+        "--remove",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a key to remove; may be given several times; default: none",
     )
     parser.set_defaults(run=run)
 
