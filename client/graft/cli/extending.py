@@ -13,6 +13,7 @@ from graft._data_files.columns import DataError
 from graft._records.extensions import Extension
 from graft._records.records import Model, Version
 from graft._records.told import AdaptResult
+from graft._streams.extending import FEWER
 from graft.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ class Ground:
     """The arguments of `adapt` and `check` that say so."""
     implied: bool = False
     """Whether nobody named the version: it is the live one of a model that exists."""
-    replaces: bool = False
-    """Whether there is a live version whose examples are left out."""
 
     @property
     def task(self) -> str:
@@ -109,7 +108,8 @@ def ground_of(
         live = client.version(args.model) if model is not None and _LIVE in model.aliases else None
         if live is not None and args.replace and asks:
             _ask(live, terminal)
-        return Ground(replaces=live is not None)
+        FEWER.disabled = True  # it was asked for
+        return Ground()
     if not wanted and model is not None and _LIVE not in model.aliases:
         raise DataError(
             f"{args.model} has versions, but none of them is live: name one to go on from with --base-version N, or "

@@ -244,11 +244,8 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     counts = data.counts(result.rows, rows)
     if args.json:
         terminal.json(with_refused(result, rows, notes, counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
@@ -289,15 +286,21 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
         terminal.json(with_refused(result, rows, counts=counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _show(
+    args: argparse.Namespace, client: Client, terminal: Terminal, result: AdaptResult, ground: Ground
+) -> None:
+    """Shows what came of the rows, and the version if it is a new one."""
+    say_extension(result, ground, terminal)
+    if not result.nothing_new:
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
 
 
 def _say_live(terminal: Terminal, result: AdaptResult) -> None:
