@@ -148,6 +148,7 @@ def test_a_server_that_publishes_by_itself_makes_no_version_of_what_is_there_alr
     assert version.version == 1
 
 
+@pytest.mark.slow
 def test_after_an_erasure_the_same_examples_are_trained_again(wire, taught, few):
     wire.model.DeleteExamples(model_pb2.DeleteExamplesRequest(model=taught, ids=["first/default/0"]))
     published = wire.publish(taught, few[1:], base_version=1, match_content=True)
