@@ -159,7 +159,7 @@ def test_the_obvious_command_extends_the_live_version(
     )
     code, out, said = command(name, fixes)
     assert code == 0
-    assert "extends version 1 (12 examples); reading" in said
+    assert f"extends version 1 of {name}: 12 examples" in said
     assert out.splitlines()[0] == (
         "extends version 1: 12 examples + 1 new, 2 corrected by content, 2 that were there already"
     )
@@ -240,7 +240,7 @@ def test_followed_lines_extend_too(
         assert main(["adapt", name, "-", "--follow", "--server", client.target]) == 0
     out, said = capsys.readouterr()
     assert out.startswith("extends version 1: 12 examples + 1 new, 1 corrected by content")
-    assert ", extends version 1 (12 examples); following standard input" in " ".join(said.split())
+    assert f"extends version 1 of {name}: 12 examples" in " ".join(said.split())
 
 
 class Asked:
