@@ -23,9 +23,7 @@ def frame_of(predictions: Sequence[Prediction], library: str, index: Any, top_k:
     if library not in LIBRARIES:
         raise ValueError(f"library is {library!r}: frames are made of 'pandas' or 'polars'")
     if index is not None and library == "polars":
-        raise ValueError(
-            "a frame of polars has no index: put it beside the other with polars.concat(..., how='horizontal')"
-        )
+        raise ValueError("a frame of polars has no index: put it beside another by frame.hstack(answers)")
     task = task_of(predictions)
     columns = AnswerColumns(task, top_k=top_k if top_k > 1 else 0)
     rows = [columns.values(it) for it in predictions]

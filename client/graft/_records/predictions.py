@@ -115,8 +115,8 @@ class Predictions(list[Prediction], Shown):
         """Returns a data frame with a row for each prediction, in order.
 
         The columns are label and probability (of a multi-label model: labels and probabilities, lists of those that
-        apply; of a regression: value, low and high), abstained, truncated, novelty, and error: why there is no answer, as
-        text. What there is no answer for is missing. Features are a column, too, if they were requested. What
+        apply; of a regression: value, low and high), abstained, truncated, novelty, and error: why there is no answer,
+        in words. What there is no answer for is missing. Features are a column, too, if they were requested. What
         `predict_stream` yields becomes one by `graft.Predictions(stream).to_frame()`.
 
         Args:
