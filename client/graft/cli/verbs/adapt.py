@@ -16,11 +16,12 @@ from graft._records.label_forms import asked
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
+from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
 from graft.cli.live import not_live
-from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
+from graft.cli.reading import Known, ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
 
@@ -197,6 +198,8 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
     resumed = bool(args.adaptation_id)
     args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
+    if is_edited_list(args, terminal):
+        return _by_list(args, client, terminal, resumed=resumed)
     if args.check:
         return _check(args, client, terminal, resumed=resumed)
     (_follow if args.follow else _adapt)(args, client, terminal, resumed=resumed)
@@ -210,22 +213,24 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     )
 
     name = "standard input" if args.data == "-" else args.data
+    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
     ground = Ground()
-
-    def begin() -> None:
-        nonlocal ground
-        ground = ground_of(args, client, terminal, resumed=resumed)
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}{ground.said}; reading {name}")
-
     # Nothing may come of a stream for long; of a file that is not there nothing is read.
     waits = args.data == "-" or Path(args.data).is_fifo()
     if waits:
-        begin()
+        terminal.say(said)
+
+    def known() -> Known:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        if ground.said:
+            terminal.say(ground.said)
+        return ground.known
 
     def wanted() -> Wanted:
         if not waits:
-            begin()
-        return _wanted(args, ground)
+            terminal.say(said)
+        return _wanted(args, known)
 
     with (
         refusals_told(terminal, rows, args),
@@ -244,14 +249,21 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     counts = data.counts(result.rows, rows)
     if args.json:
         terminal.json(with_refused(result, rows, notes, counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
+
+
+def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> int:
+    """Sends what a person changed in a list of stored examples. Returns the exit code."""
+    base = base_of_list(args, client, resumed=resumed)
+    # What the list is about is known of the version; the adaptation goes on from it.
+    known = {"task", "adaptation_id", *(() if args.backbone else ("backbone",))}
+    known |= set() if args.labels else {"labels"}
+    settings = {name: value for name, value in _how_to_adapt(args).items() if name not in known}
+    return adapt_by_list(args, client, terminal, settings, base)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
@@ -262,16 +274,16 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
-    ground = ground_of(args, client, terminal, resumed=resumed)
-    ground.require_task(_task(args), "standard input")
     with (
         refusals_told(terminal, rows, args),
         interrupts.ending_input_first(),
         terminal.adapt_bar() as bar,
     ):
-        terminal.say(
-            f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
-        )
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        ground.require_task(_task(args), "standard input")
+        if ground.said:
+            terminal.say(ground.said)
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
@@ -289,15 +301,21 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
         terminal.json(with_refused(result, rows, counts=counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _show(
+    args: argparse.Namespace, client: Client, terminal: Terminal, result: AdaptResult, ground: Ground
+) -> None:
+    """Shows what came of the rows, and the version if it is a new one."""
+    say_extension(result, ground, terminal)
+    if not result.nothing_new:
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
 
 
 def _say_live(terminal: Terminal, result: AdaptResult) -> None:
@@ -325,14 +343,14 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     rows = RowsRead()
     ground = Ground()
 
-    def wanted() -> Wanted:
+    def known() -> Known:
         nonlocal ground
         ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
-        return _wanted(args, ground)
+        return ground.known
 
     with (
         refusals_told(terminal, rows, args),
-        read_file(args, terminal, wanted) as data,
+        read_file(args, terminal, lambda: _wanted(args, known)) as data,
         terminal.adapt_bar() as bar,
     ):
         ground.require_task(data.task, args.data)
@@ -357,11 +375,9 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     return 1 if result.rejected_count + rows.refused_count else 0
 
 
-def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:
+def _wanted(args: argparse.Namespace, known: Callable[[], Known]) -> Wanted:
     """What an adaptation or its check wants of the data file."""
-    known = (label.name for label in ground.base.labels) if ground.base is not None else ()
-    labels = tuple(dict.fromkeys((*(args.labels or ()), *known)))
-    return Wanted(_task(args), labels, checked=args.check, usual_task=ground.task)
+    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check, known=known)
 
 
 def _task(args: argparse.Namespace) -> str:
