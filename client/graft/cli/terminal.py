@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from graft._data_files.answers.columns import reason_of
+from graft._records.answer_columns import reason_of
 from graft._records.predictions import Prediction
 from graft._records.told import Event, Outcome
 from graft._report import words
