@@ -117,11 +117,14 @@ def test_a_model_that_is_live_nowhere_is_shown_too(shell, wire, model, few):
 
 def test_tables_fit_80_columns_with_ids_as_they_are_chosen_by_default(at_a_terminal, wire, model, few):
     wire.publish(model, few, adaptation_id="a" * 32)
+    wire.publish(model, few[:-1], adaptation_id="b" * 128)
     for verb in (("adaptations", model), ("models", model), ("versions", model)):
         code, shown = at_a_terminal(*verb)
         assert code == 0
-        assert max(map(len, shown.splitlines())) <= 80
-        assert verb[0] != "adaptations" or "a" * 32 in shown
+        rows = [it.rstrip() for it in shown.splitlines() if " compare " not in it]
+        assert max(map(len, rows)) <= 80
+        assert verb[0] != "versions" or len(rows) == 3, "one line each"
+        assert verb[0] != "adaptations" or shown.count("b") >= 128
 
 
 def version(number: int, digest: str, **report: Any) -> graft.Version:
@@ -236,7 +239,7 @@ def test_metadata_of_versions_and_adaptations_is_in_json(shell, two):
 def test_adapt_keeps_metadata_and_does_not_promote_where_it_is_told_so(shell, two, tmp_path, few):
     data = tmp_path / "few.csv"
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in few))
-    start = ["adapt", two, str(data)]
+    start = ["adapt", two, str(data), "--base-version", "none"]
     shell(*start, "--no-promote", "--metadata", "source=few.csv", "--metadata", "by=ann")
     assert (
         f"published version 3; live stays at version 2, as asked: 'graft promote {two} 3' moves it"
@@ -279,6 +282,7 @@ def test_a_publication_that_did_not_go_live_is_shown_as_that(shell, two, wire, f
     shell("promote", two, "1")
     wire.publish(two, few, adaptation_id="third")
     assert "live was pinned, and stayed at version 1" in shell("adaptations", two, "third")
+    assert "(commit publish); live was pinned, and stayed at version 1" in shell("watch", two, "third")
 
 
 def test_cancelling_what_is_published_says_that_nothing_changed(shell, two):

@@ -23,6 +23,8 @@ from graft.cli.spoken import spoken
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
+_WHOLE: Final = 40
+"""The most characters of a cell that is not broken into lines."""
 _AUTOMATIC: Final = "auto:"
 """What the ids of commits that the server makes by itself begin with."""
 
@@ -124,9 +126,13 @@ class Terminal:
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()
     ) -> None:
-        """A table, in which the columns `whole` are not broken into lines where another one can be."""
-        table = table_of(*columns, whole=whole)
-        for cells in rows:
+        """A table. The columns `whole` are not broken into lines where another one can be, if they are short."""
+        found = [*rows]
+        longest = {
+            name: max((len(str(it[place])) for it in found), default=0) for place, name in enumerate(columns)
+        }
+        table = table_of(*columns, whole=[it for it in whole if longest[it] <= _WHOLE])
+        for cells in found:
             row(table, *cells)
         self.out.print(table)
 
