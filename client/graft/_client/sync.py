@@ -41,7 +41,7 @@ from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.reading_sync import Incoming
-from graft._transport.targets import DEFAULT_TARGET
+from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2, prediction_pb2
 
@@ -62,7 +62,9 @@ class Client(SyncRequests):
     call is refused at once (reason FORKED).
 
     Args:
-        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051". None: what
+            the environment variable GRAFT_SERVER names, else where a server here listens by GRAFT_LISTEN, else
+            "127.0.0.1:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         auth: Returns the metadata of a call, pairs of key and value like `metadata`, and is called anew for each: for
@@ -82,7 +84,7 @@ class Client(SyncRequests):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
@@ -93,7 +95,7 @@ class Client(SyncRequests):
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
-        self.target = target
+        self.target = target = default_target() if target is None else target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = SyncCalls(
             target,
@@ -407,6 +409,7 @@ class Client(SyncRequests):
         *,
         version: int | None = None,
         alias: str | None = None,
+        all_places: bool = False,
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
         **columns: Unpack[TableColumns],
@@ -419,6 +422,7 @@ class Client(SyncRequests):
                 trained on, or copies of them, are left out of the figures, and named in the result.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
+            all_places: Whether the result's `trained_on` names all such examples, and not the first 100 alone.
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
             columns: Of a table, as for `adapt`.
@@ -436,6 +440,7 @@ class Client(SyncRequests):
             connect_timeout_s=self._limits.connect_timeout_s,
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
+            all_places=all_places,
         )
         batches = ops.batched(example_messages(given.changes, found.report.task), ops.example_batcher())
         result = evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))
