@@ -21,7 +21,7 @@ import graft
 from graft._records.report_messages import report_of
 from graft.cli import main
 from graft.cli.live import live_then, not_live
-from graft.cli.tables import row, table_of
+from graft.cli.tables import drawn, rows_of
 from graft.cli.verbs import adaptations, models, versions
 from graft.v1 import adaptation_pb2, report_pb2
 
@@ -151,23 +151,20 @@ def test_versions_measured_on_the_same_examples_have_the_same_letter_and_none_wh
     assert [many[number] for number in (60, 35, 34, 9, 8, 1)] == ["A", "Z", "AA", "AZ", "BA", "BH"]
 
 
-def shown(columns: Any, rows: Any, **how: Any) -> list[str]:
-    table = table_of(*columns, **how)
-    for cells in rows:
-        row(table, *cells)
+def shown(columns: Any, *rows: Any, **how: Any) -> list[str]:
     page = io.StringIO()
-    Console(width=80, file=page).print(table)
+    Console(width=80, file=page).print(drawn(columns, rows_of(rows), 80, **how))
     return [it.rstrip() for it in page.getvalue().splitlines()]
 
 
 def test_tables_keep_a_row_in_one_line_of_80_columns():
     one = version(99, "x")
-    assert len(shown(versions.COLUMNS, [versions.cells(one, "A")])) == 2
+    assert len(shown(versions.COLUMNS, versions.cells(one, "A"))) == 2
     model = graft.Model("support/intents", 99, {"live": 99}, 9, NOW, live=one, live_pinned_time=NOW)
-    assert len(shown(models.COLUMNS, [models.cells(model)])) == 2
+    assert len(shown(models.COLUMNS, models.cells(model))) == 2
     publication = graft.Publication("c", "published", 99, None, NOW)
     found = graft.Adaptation("m", "a" * 32, "closed", "minilm", NOW, {"w": 99_999}, (publication,), {})
-    lines = shown(adaptations.COLUMNS, [adaptations.cells(found)], whole=["adaptation"])
+    lines = shown(adaptations.COLUMNS, adaptations.cells(found), whole=["adaptation"])
     assert [len(lines), lines[1].split()[0]] == [2, "a" * 32]
 
 
@@ -243,7 +240,7 @@ def test_adapt_keeps_metadata_and_does_not_promote_where_it_is_told_so(shell, wi
     wire.publish(model, few)
     data = tmp_path / "few.csv"
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in few))
-    start = ["adapt", model, str(data), "--base-version", "none"]
+    start = ["adapt", model, str(data), "--replace"]
     shell(*start, "--no-promote", "--metadata", "source=few.csv", "--metadata", "by=ann")
     assert (
         f"published version 2; live stays at version 1, as asked: 'graft promote {model} 2' moves it"
