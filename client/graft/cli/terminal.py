@@ -79,7 +79,8 @@ class Terminal:
         """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
         extension = outcome.extension
         if extension is not None and outcome.version == extension.base_version:
-            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+            if outcome.commit_id.startswith(_AUTOMATIC):  # of its own commit the command says more
+                self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
         elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
