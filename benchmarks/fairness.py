@@ -226,7 +226,7 @@ def _latencies(outcomes: Sequence[Outcome]) -> list[float]:
 
 def _layout(running: Server) -> tuple[int, int]:
     """The batches at once and their budget, as the server's log states them."""
-    found = re.search(r"(\d+) batches at once on .* a cost of (\d+) a batch", "".join(running.log))
+    found = re.search(r"batches_at_once=(\d+) .*batch_cost=(\d+)", "".join(running.log))
     if found is None:
         raise RuntimeError("the log does not say how the encoder is driven")
     return int(found[1]), int(found[2])

@@ -17,10 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from graft.v1 import model_pb2
-from graft_server.app import Service
+from graft_server.app import Service, without_credentials
 from graft_server.cli import main
 from graft_server.domain.errors import StoreError
-from graft_server.frontends.grpc.targets import is_local, reached_by
+from graft_server.frontends.grpc.targets import address_of, is_local, reached_by
 from graft_server.settings import Settings, load
 from graft_server.store.objects.objects import Objects
 
@@ -328,6 +328,34 @@ def test_the_serving_process_has_no_torch_in_memory_after_all_of_its_work(server
     assert "libtorch" not in maps
 
 
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:192.0.2.1:50051", "192.0.2.1"),
+        ("ipv6:%5B2001:db8::1%5D:50051", "2001:db8::1"),
+        ("ipv6:[::1]:50051", "::1"),
+        ("unix:", "unix"),
+        ("unix:/run/graft.sock", "unix"),
+    ],
+)
+def test_a_caller_is_known_by_its_address_without_the_port(peer, address):
+    assert address_of(peer) == address
+
+
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("/data/models?x", "/data/models?x"),
+        ("s3://bucket/models", "s3://bucket/models"),
+        ("s3://key:secret@bucket/models?token=secret", "s3://bucket/models"),
+        ("https://user:p%40ss@example.org:9000/a@b", "https://example.org:9000/a@b"),
+        ("gs://bucket", "gs://bucket"),
+    ],
+)
+def test_the_log_names_the_store_without_credentials(store, shown):
+    assert without_credentials(store) == shown
+
+
 # ------------------------------------------------------------------------------------------------- stopping
 
 
@@ -336,6 +364,8 @@ def test_a_signal_ends_the_server_with_exit_code_0(serve, number):
     server = serve()
     server.process.send_signal(number)
     assert server.stop() == 0, "".join(server.log)
+    events = [line.split(": ")[1] for line in server.log]
+    assert events == ["backbone loaded", "server started", "server draining", "server ended"]
 
 
 def test_a_signal_while_starting_ends_it_too(tmp_path, encoder_cache):

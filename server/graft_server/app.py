@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
+from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.limits import AdaptationLimits
 from graft_server.adapting.publishing.fine_tuning import Tuner
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.publishing.renewing import Renewals
@@ -37,11 +40,13 @@ from graft_server.exporting.exporter import Exporter
 from graft_server.frontends.grpc.server import GrpcServer
 from graft_server.jobs.job import Place
 from graft_server.jobs.local.pool import LocalJobs
+from graft_server.onnx_runtime import onnxruntime
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
 from graft_server.settings import Settings
 from graft_server.sharing.background import survived
 from graft_server.sharing.cores import usable_cores
+from graft_server.sharing.events import SHORT_ID, Field, log_event
 from graft_server.sharing.preemption import Preemption
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
@@ -172,6 +177,14 @@ class Service:
         """Whether predictions can be answered: by the default backbone, for some model."""
         return self.trunks.get("").state is not TrunkState.FAILED and self._renewals.usable
 
+    def described(self) -> dict[str, Field]:
+        """What there is, for the log: backbones with their encoders, devices and models."""
+        return {
+            "backbones": ",".join(_named(it) for it in self.trunks),
+            "devices": ",".join(sorted({it.device for it in self.trunks if it.device})) or None,
+            "models": len(self._catalogue.snapshot.models),
+        }
+
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
         await self._adaptations.close()
@@ -237,6 +250,7 @@ class App:
             StoreError: The store cannot be used.
         """
         self._settings = settings
+        self._began = time.monotonic()
         self.addresses: tuple[str, ...] = ()
         self.service = Service(
             settings,
@@ -269,7 +283,23 @@ class App:
         self.service.tell_of_newer()
         if not self.service.predictions_usable:
             self._usable()
+        self._announce()
         return self.addresses[0]
+
+    def _announce(self) -> None:
+        settings = self._settings
+        log_event(
+            _log,
+            "server started",
+            version=version("graft-serve"),
+            **self.service.described(),
+            cores=settings.cores or usable_cores(),
+            store=without_credentials(settings.store),
+            cache=str(settings.cache_folder),
+            runtime=f"onnxruntime/{onnxruntime.__version__}",
+            listening=",".join(self.addresses),
+            seconds=round(time.monotonic() - self._began, 1),
+        )
 
     async def stop(self, hurried: asyncio.Event | None = None) -> None:
         """Asks callers to go elsewhere, lets the calls that are at work finish, and ends everything.
@@ -278,6 +308,8 @@ class App:
             hurried: Once it is set, nothing is waited for any more.
         """
         hurried = hurried or asyncio.Event()
+        calls = self._grpc.calls
+        log_event(_log, "server draining", calls=calls.running, at_work=calls.at_work)
         self._grpc.refuse()
         # Whoever balances load sees NOT_SERVING before calls are refused.
         await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)
@@ -285,6 +317,14 @@ class App:
         await _unhurried(self._finish(), hurried, self._settings.drain_seconds)
         await self._grpc.close()
         await _unhurried(self.service.close(), asyncio.Event(), CLOSE_S)
+        log_event(
+            _log,
+            "server ended",
+            calls=calls.begun,
+            given_up=calls.given_up,
+            hurried=hurried.is_set() or None,
+            seconds_up=round(time.monotonic() - self._began),
+        )
 
     async def _finish(self) -> None:
         await self.service.drain()
@@ -317,6 +357,22 @@ async def _unhurried(
     working.cancel()
     hurry.cancel()
     await asyncio.gather(working, hurry, return_exceptions=True)
+
+
+def _named(trunk: Trunk) -> str:
+    """A backbone as it stands in the log: its name, and its encoder's id or its state."""
+    if trunk.state is TrunkState.READY:
+        return f"{trunk.name}:{trunk.encoder_id[:SHORT_ID]}"
+    return f"{trunk.name}:{trunk.state.name.lower()}"
+
+
+def without_credentials(store: str) -> str:
+    """Returns where a store is, without the name, the password and the options that its URL may have."""
+    scheme, separator, rest = store.partition("://")
+    if not separator:
+        return store
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def limits_of(settings: Settings) -> AdaptationLimits:

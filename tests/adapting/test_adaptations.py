@@ -14,8 +14,9 @@ import pytest
 
 from graft_server.adapting import adaptations
 from graft_server.adapting.adaptation import Adaptation
-from graft_server.adapting.adaptations import AdaptationLimits, Adaptations
+from graft_server.adapting.adaptations import Adaptations
 from graft_server.adapting.intake.writer_stream import Incoming
+from graft_server.adapting.limits import AdaptationLimits
 from graft_server.adapting.publishing.fine_tuning import Plan, Tuner
 from graft_server.adapting.publishing.pace import Pace
 from graft_server.adapting.publishing.publisher import Publisher

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import MOST_UNREAD, Outbox
@@ -225,7 +226,8 @@ class Adaptation:
     async def _make(
         self, commit_id: str, watermarks: Mapping[str, int], writer_id: str = "", *, close: bool
     ) -> Commit:
-        if commit_id not in self.store.commits:
+        new = commit_id not in self.store.commits
+        if new:
             self._publisher.catalogue.snapshot.require_known()
             self._admit(self)
         making = asyncio.ensure_future(
@@ -237,6 +239,8 @@ class Adaptation:
             # The caller may leave meanwhile: what became durable is carried out all the same.
             await asyncio.wait({making})
             if commit_id in self.store.commits:
+                if new:
+                    announcing.accepted(self.store, commit_id)
                 self._enqueue(commit_id)
                 self._notify()
 
@@ -275,6 +279,8 @@ class Adaptation:
                 return False, 0
             await asyncio.to_thread(self.store.cancel)
         unfinished = self._unfinished()
+        if changed:
+            announcing.cancelled(self.store, len(unfinished))
         try:
             await asyncio.to_thread(self._publisher.catalogue.cancel_adaptation, *self.key)
         except StoreError as error:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
+from graft_server.adapting import announcing
 from graft_server.adapting.adaptation import Adaptation
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
+from graft_server.adapting.limits import AdaptationLimits, require_fewer
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.adapting.session import Session
 from graft_server.adapting.starting import checked, identified, require_same
@@ -26,7 +28,6 @@ from graft_server.domain.errors import (
     DrainingError,
     InvalidError,
     MissingError,
-    OverloadError,
     StoreError,
 )
 from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
@@ -51,28 +52,7 @@ from graft_server.store.catalogue.versions import read_manifest
 
 _log = logging.getLogger(__name__)
 
-RETRY_S = 10.0
-"""The wait for a caller who is one too many: adaptations and commits end in some seconds to minutes."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptationLimits:
-    """The limits of work that this server takes in at once."""
-
-    open: int = 1024
-    """The most adaptations whose examples are taken."""
-    open_per_model: int = 256
-    calls: int = 4096
-    """The most calls of Adapt; an adaptation may have one for each writer."""
-    publications: int = 1024
-    """The most commits that wait or are trained."""
-    publications_per_model: int = 64
-    intake_bytes: int = 256 << 20
-    """Memory for changes that wait for the disk and the encoder."""
-    idle_s: float = 60.0
-    """After how long without work an adaptation's calls give way to another adaptation's, where there are too many."""
-
-
+_USUAL = AdaptationLimits()
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 """When a damaged adaptation began."""
 
@@ -80,9 +60,7 @@ _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 class Adaptations:
     """The adaptations of this server."""
 
-    def __init__(
-        self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = AdaptationLimits()
-    ) -> None:
+    def __init__(self, publisher: Publisher, trunks: Trunks, limits: AdaptationLimits = _USUAL) -> None:
         self._limits = limits
         self._intake = Intake(limits.intake_bytes)
         self._publisher = publisher
@@ -298,6 +276,7 @@ class Adaptations:
                 by_itself = store.start.settings.publish.automatic and store.state is AdaptationState.OPEN
                 if unfinished or by_itself:
                     (await self.get(model, adaptation_id)).resume()
+                    announcing.taken_up(store, len(unfinished))
             except DomainError as error:
                 # One damaged adaptation must not prevent serving the others.
                 _log.error("adaptation %s of %s cannot be used: %s", adaptation_id, model, error.message)
@@ -399,7 +378,9 @@ class Adaptations:
         snapshot.require_known()
         start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
         name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
-        return await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
+        store = await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
+        announcing.started(store)
+        return store
 
     async def _load(self, key: tuple[str, str]) -> AdaptationStore:
         """Reads an adaptation; MissingError also if its model was deleted and its objects are not yet."""
@@ -438,10 +419,10 @@ class Adaptations:
         attended = [it for it in self._open.values() if it.attended]
         of_model = [it for it in attended if it.store.model == model]
         if len(of_model) >= limits.open_per_model and not self._made_way(of_model):
-            _require_fewer(len(of_model), limits.open_per_model, "open adaptations", shown(model))
+            require_fewer(len(of_model), limits.open_per_model, "open adaptations", shown(model))
         attended = [it for it in attended if it.attended]
         if len(attended) >= limits.open and not self._made_way(attended):
-            _require_fewer(len(attended), limits.open, "open adaptations")
+            require_fewer(len(attended), limits.open, "open adaptations")
 
     def _require_call(self) -> None:
         """Raises OverloadError if one more call is one too many, and no other one makes way."""
@@ -454,7 +435,7 @@ class Adaptations:
             default=None,
         )
         if idlest is None or not self._makes_way(idlest[0].idle_s):
-            _require_fewer(count, self._limits.calls, "open calls")
+            require_fewer(count, self._limits.calls, "open calls")
         else:
             idlest[1].make_way(idlest[0])
 
@@ -467,7 +448,7 @@ class Adaptations:
         idlest = max(attended, key=lambda it: it.idle_s, default=None)
         if idlest is None or not self._makes_way(idlest.idle_s):
             return False
-        _log.info("adaptation %s of %s makes way: its calls are idle", *reversed(idlest.key))
+        announcing.makes_way(idlest.store, idlest.idle_s)
         idlest.make_way()
         return True
 
@@ -476,19 +457,8 @@ class Adaptations:
         model = adaptation.store.model
         unfinished = {key: it.unfinished for key, it in self._open.items()}
         of_model = sum(count for key, count in unfinished.items() if key[0] == model)
-        _require_fewer(of_model, self._limits.publications_per_model, "unfinished publications", shown(model))
-        _require_fewer(sum(unfinished.values()), self._limits.publications, "unfinished publications")
+        require_fewer(of_model, self._limits.publications_per_model, "unfinished publications", shown(model))
+        require_fewer(sum(unfinished.values()), self._limits.publications, "unfinished publications")
 
     def _lock(self, key: tuple[str, str]) -> asyncio.Lock:
         return self._loading.setdefault(key, asyncio.Lock())
-
-
-def _require_fewer(count: int, limit: int, what: str, model: str = "") -> None:
-    if count < limit:
-        return
-    whose = f"Model {model}" if model else "This server"
-    raise OverloadError(
-        f"{whose} has {count:,} {what}, and at most {limit:,} are taken at once: try again later.",
-        reason=f"TOO_MANY_{what.rsplit(maxsplit=1)[-1].upper()}",
-        retry_after_s=RETRY_S,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,13 @@ from graft_server.api.exports import Exports
 from graft_server.api.keep_alive import alive
 from graft_server.api.paging import bad_token, cut, named_key, page_size
 from graft_server.domain.backbone import BackboneDescription, BackboneInfo, BackboneState
+from graft_server.domain.caller import asking
 from graft_server.domain.errors import ConflictError, InvalidError, MissingError
 from graft_server.domain.evaluated import EvaluatedVersion
 from graft_server.domain.examples import Example, ExamplesWanted, StoredExample
 from graft_server.domain.metadata import check_key, check_metadata
 from graft_server.domain.model import (
+    LIVE,
     BundleChunk,
     BundleFile,
     Erasure,
@@ -40,9 +43,12 @@ from graft_server.exporting.exporter import Exporter
 from graft_server.serving.evaluator import Evaluator
 from graft_server.serving.predictor import Predictor
 from graft_server.serving.versions import Versions
+from graft_server.sharing.events import log_event
 from graft_server.sharing.room import Room
 from graft_server.sharing.threads import Threads
 from graft_server.store.catalogue.catalogue import Catalogue
+
+_log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 """Of a bundle's file, at a time."""
@@ -196,9 +202,23 @@ class ModelApi:
             # Loaded before it is promoted, so that no request waits, and no broken version is promoted.
             known = self.catalogue.snapshot.model(model)
             await self.versions.serve(known.version(version))
-        return await asyncio.to_thread(
+        seen = self.catalogue.snapshot.model(model)
+        before = seen.aliases.get(alias, 0)
+        moved = await asyncio.to_thread(
             self.catalogue.move_alias, model, alias, version, expected, if_newest=if_newest
         )
+        if (version, moved.live_pinned) != (before, seen.live_pinned):
+            log_event(
+                _log,
+                "alias moved" if version else "alias removed",
+                model=model,
+                alias=alias,
+                version=version or None,
+                before=before or None,
+                pinned=(alias == LIVE and moved.live_pinned is not None) or None,
+                by=asking.get() or None,
+            )
+        return moved
 
     async def delete_version(self, model: str, version: int) -> None:
         """Takes a version out of service, and deletes objects that only it needs.
@@ -208,6 +228,7 @@ class ModelApi:
             StateError: An alias points at it.
         """
         await self.deletion.version(check_model(model), version)
+        log_event(_log, "version deleted", model=model, version=version, by=asking.get() or None)
 
     async def delete_model(self, model: str) -> None:
         """Deletes a model with all its objects.
@@ -215,7 +236,10 @@ class ModelApi:
         Raises:
             MissingError: There is no such model.
         """
-        await self.deletion.model(check_model(model), stop=self.adaptations.follow)
+        known = self.catalogue.snapshot.models.get(check_model(model))
+        await self.deletion.model(model, stop=self.adaptations.follow)
+        versions = len(known.versions) if known else 0
+        log_event(_log, "model deleted", model=model, versions=versions, by=asking.get() or None)
 
     async def list_examples(
         self, model: str, page: PageRequest, wanted: ExamplesWanted = ANY_EXAMPLE
@@ -256,10 +280,25 @@ class ModelApi:
         """
         check_model(model)
         _require_some(ids, subject)
-        erasing = self.deletion.examples(
+        erasing = self._erase(model, ids, subject, delete_versions=delete_versions)
+        return await asyncio.shield(asyncio.ensure_future(erasing))
+
+    async def _erase(self, model: str, ids: Sequence[str], subject: str, *, delete_versions: bool) -> Erasure:
+        erasure = await self.deletion.examples(
             model, ids, subject, delete_versions=delete_versions, forget=self.adaptations.follow
         )
-        return await asyncio.shield(asyncio.ensure_future(erasing))
+        log_event(
+            _log,
+            "examples erased",
+            model=model,
+            examples=erasure.examples,
+            named_ids=len(ids),
+            of_a_subject=bool(subject),
+            affected_versions=_numbers(erasure.affected),
+            deleted_versions=_numbers(erasure.deleted),
+            by=asking.get() or None,
+        )
+        return erasure
 
     async def export_model(
         self,
@@ -414,6 +453,11 @@ def _check_wanted(wanted: ExamplesWanted) -> None:
             reason="VERSION_INVALID",
             field="version",
         )
+
+
+def _numbers(versions: Sequence[int]) -> str | None:
+    """Versions as they stand in the log; None: there are none."""
+    return ",".join(map(str, versions)) or None
 
 
 def _require_some(ids: Sequence[str], subject: str) -> None:

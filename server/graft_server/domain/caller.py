@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 _calls = itertools.count(1)
@@ -21,6 +22,9 @@ class Caller:
     """Where the call came from; "": not known. It takes no turns of its own, but where nobody knows who called, it
     answers for rows that fail in the encoder."""
 
+
+asking: ContextVar[str] = ContextVar("asking", default="")
+"""Where the call that is answered came from, for the log: an address. "": nobody asks, or it is not known."""
 
 NOBODY = Caller()
 """Who asks for what belongs to no call."""

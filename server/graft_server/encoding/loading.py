@@ -32,6 +32,7 @@ from graft_server.encoding.recovery import PROBE_S, RecoveringEncoder
 from graft_server.encoding.tuned_layers import GraphPart, SplitEncoder
 from graft_server.jobs.job import Job, Jobs, OnProgress, P, Progress, R, unwatched
 from graft_server.sharing.background import survived
+from graft_server.sharing.events import SHORT_ID, log_event
 from graft_server.sharing.threads import Threads
 from graft_server.store.objects.objects import Objects
 
@@ -322,17 +323,18 @@ class Loader:
             if not usable:
                 raise _damaged()
             memory_bytes = max(0, resident_bytes() - before)
-        _log.info(
-            "backbone %s (%s): %s on %s, %d batches at once on %d threads each, a cost of %d a batch, %.1f s, %d MB",
-            self._name,
-            backbone.encoder_id,
-            backbone.precision,
-            encoder.device,
-            layout.workers,
-            layout.threads,
-            layout.budget,
-            time.monotonic() - started,
-            memory_bytes // 1_000_000,
+        log_event(
+            _log,
+            "backbone loaded",
+            backbone=self._name,
+            encoder=backbone.encoder_id[:SHORT_ID],
+            precision=backbone.precision,
+            device=encoder.device,
+            batches_at_once=layout.workers,
+            threads_each=layout.threads,
+            batch_cost=layout.budget,
+            seconds=round(time.monotonic() - started, 1),
+            memory_mb=memory_bytes // 1_000_000,
         )
         return encoder, layout, memory_bytes
 

@@ -152,6 +152,11 @@ class Trunk:
         return f"{self._loader.stage} the backbone {self.name}"
 
     @property
+    def device(self) -> str:
+        """What its encoder runs on, "cpu" or "cuda"; "": it is not loaded."""
+        return self._loaded.device if self._loaded is not None else ""
+
+    @property
     def parity(self) -> float:
         """By how much its exported features differ from torch's; 0: not known."""
         return self._cache.parity(self.backbone.reference_id)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from graft_server.adapting import announcing
 from graft_server.adapting.publishing.pace import Pace, Part
 from graft_server.backbones.backbone import Backbone
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE, TUNE, Recipe, Tuned, Tuning
@@ -220,6 +221,9 @@ class Tuner:
                 tuned=tuned,
             )
             finished = await self.jobs.run(FINISH.job(finishing, store.model), unwatched)
+            for tried in filter(None, (finished.report.tuning, *finished.report.other_tunings)):
+                if tried.method is attempt.method:
+                    announcing.tuned(store, commit_id, tried)
             pace.told(part, 1.0, Progress(stage="selecting"))
             spent += took
             best_measured = finished.measured or best_measured

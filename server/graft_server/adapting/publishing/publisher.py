@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.publishing.fine_tuning import Tuner, parts_of, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
@@ -29,7 +30,7 @@ from graft_server.domain.errors import (
 )
 from graft_server.domain.examples import Label
 from graft_server.domain.method import Method
-from graft_server.domain.model import HeldBack, Version
+from graft_server.domain.model import Version
 from graft_server.domain.report import Renewal, Report, summary_of
 from graft_server.domain.stream import Progress
 from graft_server.encoding.trunk import Trunk
@@ -71,11 +72,14 @@ class _Entered:
     name: str
     renewal: Renewal | None
     """Why it is carried out once more; None: it is the first time."""
+    began: float = 0.0
+    """When this server began, by the monotonic clock."""
 
     @classmethod
     def of(cls, commit_id: str, trunk: Trunk, renewal: Renewal | None) -> _Entered:
         """Returns it for a commit that is carried out on a backbone."""
-        return cls(commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id), renewal)
+        name = commit_id if renewal is None else renewed_name(commit_id, trunk.encoder_id)
+        return cls(name, renewal, time.monotonic())
 
     def part(self, method: Method) -> _Entered:
         """Returns it for a version on the way: no commit's own id has a slash, and no encoder's a method's name."""
@@ -331,8 +335,9 @@ class Publisher:
             raise
         if version.manifest != manifest:
             await asyncio.to_thread(remove_version, self.objects, manifest)  # it was published before
-        elif version.held_back is not None:
-            _log.info("%s", _stayed(version, version.held_back))
+        else:
+            preliminary = entered.renewal is None and "/" in entered.name
+            announcing.published(version, result.report, began=entered.began, preliminary=preliminary)
         try:
             await self.on_published(version)
         except DomainError as error:
@@ -389,16 +394,6 @@ class Publisher:
             return None
         views = {view: array.tobytes() for view, array in features.items()}
         return LabelFeatures(tuple(names), views, trunk.name_scale)
-
-
-def _stayed(version: Version, held_back: HeldBack) -> str:
-    """Says of a version that it is not live, and why."""
-    if held_back.pinned is not None:
-        why = f"where it was pinned at {held_back.pinned:%Y-%m-%d %H:%M:%S} UTC"
-    else:
-        why = "as its adaptation does not promote"
-    stays = f"live stays at version {held_back.live}" if held_back.live else "live points nowhere"
-    return f"model {version.model}: version {version.number} is published; {stays}, {why}"
 
 
 def _progress(report: job.Progress) -> Progress:

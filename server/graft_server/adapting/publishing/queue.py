@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
+from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.outbox import Outbox
 from graft_server.adapting.publishing.policy import already_published
@@ -169,6 +171,7 @@ class PublicationQueue:
 
     async def _publish(self, commit_id: str, coalesced: list[str]) -> None:
         result: Result
+        began = time.monotonic()
         try:
             result = await self._version(commit_id)
         except DrainingError:
@@ -189,6 +192,8 @@ class PublicationQueue:
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self._store.model)
             result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
+        if isinstance(result, DomainError) and result.reason != CANCELLED:
+            announcing.failed(self._store, commit_id, result, began=began)
         for it in (*coalesced, commit_id):
             await self.finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
@@ -209,7 +214,10 @@ class PublicationQueue:
         number = already_published(self._store, commit_id)
         if not number:
             return None
-        return await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
+        found = await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
+        if found is not None:
+            announcing.answered(self._store, commit_id, number)
+        return found
 
 
 def _published(commit_id: str, version: Version, report: Report) -> Published:

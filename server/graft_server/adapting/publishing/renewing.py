@@ -38,6 +38,7 @@ from graft_server.domain.names import shown
 from graft_server.domain.report import Renewal
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.background import survived
+from graft_server.sharing.events import SHORT_ID, log_event, log_failure
 from graft_server.store.adaptations.listing import remove_adaptation
 from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.snapshot import Snapshot
@@ -313,13 +314,14 @@ class Renewals:
     async def _publish(self, version: Version) -> None:
         backbone, encoder_id = encoder_of(version)
         trunk = self._trunks.get(backbone)
-        _log.info(
-            "model %s: version %d was trained on encoder %s, and backbone %s is encoder %s: it is adapted anew",
-            version.model,
-            version.number,
-            encoder_id,
-            backbone,
-            trunk.encoder_id,
+        log_event(
+            _log,
+            "renewal started",
+            model=version.model,
+            version=version.number,
+            backbone=backbone,
+            encoder=trunk.encoder_id[:SHORT_ID],
+            trained_on_encoder=encoder_id[:SHORT_ID],
         )
         store = await self._load(version.model, version.adaptation_id)
         if self._running is not None:
@@ -332,7 +334,7 @@ class Renewals:
                 reason="COMMIT_NOT_FOUND",
             )
         feature_writer = FeatureWriter(store, trunk)
-        made, _ = await self._publisher.publish(
+        await self._publisher.publish(
             store,
             trunk,
             feature_writer,
@@ -340,7 +342,6 @@ class Renewals:
             lambda _: None,
             renewal=Renewal(version.number, encoder_id),
         )
-        _log.info("model %s: version %d takes the place of %d", version.model, made.number, version.number)
 
     async def _remove_deleted(self, running: _Running) -> None:
         """Features may have been written after the deletion had removed everything."""
@@ -362,10 +363,11 @@ class Renewals:
         final = not passing or count >= ATTEMPTS
         again_at = time.monotonic() + RETRY_S * 2 ** (count - 1)
         self._failures[version.model] = _Failure(version.number, error.message, final, count, again_at)
-        _log.warning(
-            "model %s: version %d cannot be adapted anew%s: %s",
-            version.model,
-            version.number,
-            ", and stays as it is" if final else " now, which is tried again",
-            error.message,
+        log_failure(
+            _log,
+            "renewal failed",
+            error,
+            model=version.model,
+            version=version.number,
+            tried_again=not final,
         )

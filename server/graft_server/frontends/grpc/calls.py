@@ -120,10 +120,14 @@ class Calls:
 
     Attributes:
         draining: Whether the server goes away.
+        begun: How many there have been.
+        given_up: How many were ended although they were at work.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self.begun = 0
+        self.given_up = 0
         self._running: set[Call] = set()
         self._changed = asyncio.Event()
 
@@ -131,6 +135,7 @@ class Calls:
         """Notes a new call; see `Call`. It runs until its status is written, or its client has left."""
         call = Call(self, rests=rests, resumes=resumes)
         self._running.add(call)
+        self.begun += 1
 
         def end(_: Context) -> None:
             self._running.discard(call)
@@ -148,8 +153,19 @@ class Calls:
     def give_up(self) -> bool:
         """Ends all calls, those at work too; whether there are any."""
         for call in self._running:
+            self.given_up += call.at_work
             call.give_up()
         return bool(self._running)
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return len(self._running)
+
+    @property
+    def at_work(self) -> int:
+        """For how many of them the server has something to do."""
+        return sum(call.at_work for call in self._running)
 
     async def worked(self) -> None:
         """Returns when no call is at work."""

@@ -20,10 +20,12 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from graft_server.domain.caller import asking
 from graft_server.domain.errors import DomainError, DrainingError, FaultError, InvalidError, OverloadError
 from graft_server.frontends.grpc.calls import Call, Calls
 from graft_server.frontends.grpc.errors import Context, abort, end
 from graft_server.frontends.grpc.sizes import MAX_NAMES_BYTES, check_message, check_metadata
+from graft_server.frontends.grpc.targets import address_of
 
 _log = logging.getLogger(__name__)
 
@@ -197,6 +199,7 @@ def _single(method: _Method, answer: type[Message]) -> Callable[..., Awaitable[M
 
     async def handle(request: Any, context: Context) -> Message:
         call = method.begin(context)
+        asking.set(address_of(context.peer()))
         try:
             check_metadata(context)
             found: Message = await method.implementation(method.incoming(request, call), context)
@@ -219,6 +222,7 @@ def _streaming(method: _Method, answer: type[Message]) -> Callable[..., AsyncIte
 
     async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
         call = method.begin(context)
+        asking.set(address_of(context.peer()))
         try:
             check_metadata(context)
             # Closed at once when the caller leaves, not when the garbage collector finds it.

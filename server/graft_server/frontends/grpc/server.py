@@ -119,6 +119,11 @@ class GrpcServer:
         await self._calls.worked()
         await self._settle()
 
+    @property
+    def calls(self) -> Calls:
+        """The calls that run, and how many there have been."""
+        return self._calls
+
     async def close(self) -> None:
         """Ends all calls, and then all connections. It has been drained."""
         if self._calls.give_up():

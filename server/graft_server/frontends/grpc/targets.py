@@ -1,10 +1,11 @@
-"""How a server on this machine is reached that listens to an address."""
+"""How a server on this machine is reached that listens to an address, and where its callers are."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import unquote
 
 from graft_server.domain.errors import InvalidError
 
@@ -54,3 +55,15 @@ def through_proxy(environment: Mapping[str, str]) -> str:
         return ""
     proxy = environment[variable].rpartition("@")[2]  # without credentials
     return f" (the call goes through the proxy {proxy} of {variable}, unless no_proxy names the host)"
+
+
+def address_of(peer: str) -> str:
+    """The address of a caller, without its port, which is another one in each connection.
+
+    Args:
+        peer: As gRPC gives it: "ipv4:192.0.2.1:50051", "ipv6:%5B2001:db8::1%5D:50051", "unix:PATH".
+    """
+    family, _, address = peer.partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return family
+    return unquote(address).rpartition(":")[0].strip("[]")

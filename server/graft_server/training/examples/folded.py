@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft_server.domain.errors import StateError
+from graft_server.domain.names import shown
 from graft_server.training.examples.copies import Copies, copies_among
 from graft_server.training.examples.folds import bound_together, stratified_folds
 from graft_server.training.examples.training_set import ClassifiedSet, ExampleSet
@@ -95,7 +96,7 @@ def examples_in(train: ClassifiedSet, parts: Parts, seed: int) -> Examples:
     labels = train.labels[rows]
     present = np.unique(labels)
     if len(present) < 2:
-        named = f" ({train.classes[present[0]]})" if len(present) else ""
+        named = f" ({shown(train.classes[present[0]])})" if len(present) else ""
         raise StateError(
             f"{len(present)} of the classes{named} has training examples: at least 2 are needed. "
             f"There are {len(rows):,} training examples that can be used.",
