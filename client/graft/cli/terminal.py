@@ -15,7 +15,7 @@ from graft._records.predictions import Prediction
 from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
-from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.bars import AdaptBar, CountBar, WatchBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.plain import plain
 from graft.cli.tables import facts, row, table_of
@@ -86,7 +86,11 @@ class Terminal:
 
     def count_bar(self, what: str) -> CountBar:
         """Shows a count that grows."""
-        return CountBar(self.err, what)
+        return CountBar(self.err, self.say, what)
+
+    def watch_bar(self) -> WatchBar:
+        """Shows how far an adaptation is that is being watched."""
+        return WatchBar(self.err, self.say)
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
