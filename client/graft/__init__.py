@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graft._data_files.reader import read_examples
     from graft._records.evaluations import EvaluationRejection, EvaluationResult, UnknownLabel
     from graft._records.examples import Delete, Example, Label, TextPair
+    from graft._records.extensions import Extension
     from graft._records.predictions import Prediction, Predictions, Score, Timings
     from graft._records.probable_errors import ProbableError
     from graft._records.quotes import Quote, Quotes
@@ -120,6 +121,7 @@ __all__ = [
     "Event",
     "Example",
     "ExampleRef",
+    "Extension",
     "FailedPreconditionError",
     "FieldViolation",
     "FineTuning",
@@ -194,6 +196,7 @@ _NAMES_BY_MODULE = {
         "Label",
         "TextPair",
     ),
+    "_records.extensions": ("Extension",),
     "_records.predictions": (
         "Prediction",
         "Predictions",

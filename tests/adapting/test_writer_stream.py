@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graft_server.adapting.intake import incoming as incoming_module
 from graft_server.adapting.intake import writer_stream
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
@@ -239,7 +240,7 @@ def test_a_change_that_waited_for_room_while_a_write_failed_is_refused(bench):
         await stream.close()
         assert it.share.held == 0
 
-    bench(scenario, most_of_one=2 * writer_stream.RECORD_BYTES + 50)
+    bench(scenario, most_of_one=2 * incoming_module.RECORD_BYTES + 50)
 
 
 def test_closing_keeps_what_is_durable_and_nothing_else(bench, tmp_path):

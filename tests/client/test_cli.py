@@ -44,6 +44,11 @@ def graft_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
         "backbones",
         "examples",
         "forget",
+        "adaptations",
+        "alias",
+        "cancel",
+        "delete",
+        "metadata",
     ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +64,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         [],
         ["fly"],
         ["adapt", "m"],
-        ["promote", "m", "latest"],
+        ["promote", "m", "newest"],
         ["predict", "m"],
         ["report", "m", "--version", "1", "--alias", "live"],
         ["evaluate", "m", "a.csv", "--delimiter", "ab"],
@@ -145,6 +150,9 @@ def test_results_become_json() -> None:
             "versions": 2,
             "create_time": "2026-01-02T00:00:00+00:00",
             "renewal": None,
+            "live_pinned_time": None,
+            "metadata": {},
+            "live": None,
         }
     ]
     error = graft.NotFoundError("no such model", reason="MODEL_NOT_FOUND")

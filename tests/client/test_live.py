@@ -655,7 +655,7 @@ def test_errors_of_the_server_are_one_line_with_a_remedy(target: str) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1
-    assert "'graft models' lists the models" in ended.stderr
+    assert "'graft models' lists what there is" in ended.stderr
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_does(target: str) -> None:

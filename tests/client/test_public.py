@@ -30,7 +30,7 @@ def test_the_exported_names_are_these_and_exist() -> None:
         "read_examples", "ClassAdvice", "CurvePoint", "DataReport", "DuplicateGroup", "ExampleRef",
         "LabelError", "LearningCurve", "MapPoint", "NoveltyReport", "ReliabilityBin", "CheckResult", "Delete",
         "Outcome", "Erasure", "StoredExample", "TuningReport", "TuningPoint", "FineTuning",
-        "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
+        "Extension", "RowCounts", "RowError", "TextPair", "LabelCount", "LookAlikes", "SimilarLabels", "UnknownLabel",
         "MultiLabelFigures", "PredictedValue", "RegressionFigures", "Renewal", "ModelRenewal", "InputColumns",
         "TableColumns",
         "CancelledAdaptation", "ProbableError", "Quote", "Quotes",

@@ -126,8 +126,7 @@ def test_an_error_carries_the_rows_that_were_refused(client: graft.Client, new_m
     assert [it.sequence for it in error.rejections] == [0, 1, 2]
     assert {it.reason for it in error.rejections} == {"INPUT_EMPTY"}
     assert (error.rejected_count, error.reason) == (3, "TOO_FEW_CLASSES")
-    assert "all 3 examples were refused" in error.message
-    assert "3 refused (INPUT_EMPTY 3)" in error.message
+    assert error.message.startswith("All 3 examples were refused (INPUT_EMPTY 3). ")
 
 
 def test_an_error_says_what_came_in(client: graft.Client, new_model: str) -> None:

@@ -368,7 +368,7 @@ def test_missing_and_odd_labels_of_a_file_are_counted_said_and_refused_alone(ser
     adapted = graft_command(server, "adapt", model, str(data), "--merge-labels")
     assert "2 unlabelled examples" in adapted.stdout
     assert "merged labels: 'lock' (10) into 'LOCK'" in adapted.stderr
-    assert "line 43: upsert.label is '\\u200b', which has invisible characters alone" in adapted.stderr
+    assert "line 43: the label is '\\u200b', which has invisible characters alone" in adapted.stderr
     assert "line 44: column 'label': a label must be a text" in adapted.stderr
 
 

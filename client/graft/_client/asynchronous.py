@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
+from graft._streams.extending import extending, going_on, require_one_base
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
@@ -55,7 +56,7 @@ from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.targets import DEFAULT_TARGET
-from graft.errors import GraftError
+from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2
 
 T = TypeVar("T")
@@ -140,6 +141,9 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         seed: int = 0,
         fine_tuning: FineTuning | None = None,
         time_budget: float | None = None,
@@ -165,6 +169,9 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             seed=seed,
             fine_tuning=fine_tuning,
             time_budget=time_budget,
@@ -179,7 +186,7 @@ class AsyncClient(AsyncRequests):
         )
         given = await opened(examples, columns, "adapt").coming(task=task, id_repeats=id_repeats)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange,
             self._open_adapt,
@@ -208,6 +215,9 @@ class AsyncClient(AsyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> CheckResult:
@@ -219,19 +229,42 @@ class AsyncClient(AsyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             validate_only=True,
         )
         given = await opened(examples, columns, "check").coming(task=task, checked=True)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange, self._open_adapt, ready.conversion.change, on_progress, status_of=self._calls.status_of
         )
         result = await drive.run(ready.changes)
-        found = ready.conversion.check_result(
-            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
-        )
+        found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
         return given.checked(found)
+
+    async def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
+        """The options with what `extend` means: for an adaptation that exists what it was started with."""
+        require_one_base(options)
+        if not options.extend:
+            return options
+        options = replace(options, match_content=True)
+        if options.adaptation_id is not None:
+            with suppress(NotFoundError):
+                return going_on(
+                    options,
+                    await self._calls.run(
+                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
+                    ),
+                )
+        if options.base_version or options.base_alias:
+            return options
+        with suppress(NotFoundError):
+            return extending(
+                options, await self._calls.run(ops.get_model(model), self._limits.connect_timeout_s)
+            )
+        return options
 
     def predict_stream(
         self,

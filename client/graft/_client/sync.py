@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_sync import SyncAdapt
+from graft._streams.extending import extending, going_on, require_one_base
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
@@ -41,7 +42,7 @@ from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.reading_sync import Incoming
 from graft._transport.targets import DEFAULT_TARGET
-from graft.errors import GraftError
+from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2, prediction_pb2
 
 LOG = logging.getLogger("graft")
@@ -131,6 +132,9 @@ class Client(SyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         seed: int = 0,
         fine_tuning: FineTuning | None = None,
         time_budget: float | None = None,
@@ -175,7 +179,14 @@ class Client(SyncRequests):
                 and so are integers that recur. Such a guess is in the result's `notices`.
             labels: Classes known in advance: names, (name, description) pairs, or a mapping.
             closed_labels: Refuse examples with other labels.
-            base_version: Start from the examples of this version. 0: start empty.
+            base_version: Go on from the examples of this version: they are trained on too. 0: start empty.
+            base_alias: The same by an alias, such as "live"; what it points at when the adaptation starts.
+            extend: Go on from the live version, where the model has one, or from the version that base_version or
+                base_alias names, with match_content. An adaptation that exists goes on from what it was started with.
+                `result.extension` says what came of the examples; where all of them are there already, nothing is
+                trained, and the version is the one that was gone on from.
+            match_content: An example without an id whose input equals that of an example of the base is that example:
+                with the same target it changes nothing, and with another one it corrects it.
             seed: Every random choice is derived from it.
             fine_tuning: How the backbone is tuned. None: the server chooses.
             time_budget: How long tuning may take, in seconds; the best state by then is kept. None: no limit,
@@ -221,6 +232,9 @@ class Client(SyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             seed=seed,
             fine_tuning=fine_tuning,
             time_budget=time_budget,
@@ -235,7 +249,7 @@ class Client(SyncRequests):
         )
         given = opened(examples, columns, "adapt").examples(task=task, id_repeats=id_repeats)
         ready = prepared(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
         drive = SyncAdapt(
             exchange,
             self._open_adapt,
@@ -265,6 +279,9 @@ class Client(SyncRequests):
         labels: LabelsLike | None = None,
         closed_labels: bool = False,
         base_version: int = 0,
+        base_alias: str = "",
+        extend: bool = False,
+        match_content: bool = False,
         on_progress: Callable[[AdaptProgress], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> CheckResult:
@@ -279,12 +296,16 @@ class Client(SyncRequests):
             labels: As for `adapt`.
             closed_labels: As for `adapt`.
             base_version: As for `adapt`.
+            base_alias: As for `adapt`.
+            extend: As for `adapt`.
+            match_content: As for `adapt`.
             on_progress: As for `adapt`.
             columns: As for `adapt`.
 
         Returns:
             The number of examples, those that would be refused, those without a target, labels that a person would
-            read as one, and examples that later ones of the same id would replace.
+            read as one, and examples that later ones of the same id would replace; and what would come of them
+            beside those of the version to go on from.
 
         Raises:
             GraftError: The settings would be refused, or the call broke.
@@ -296,20 +317,41 @@ class Client(SyncRequests):
             labels=labels,
             closed_labels=closed_labels,
             base_version=base_version,
+            base_alias=base_alias,
+            extend=extend,
+            match_content=match_content,
             validate_only=True,
         )
         given = opened(examples, columns, "check").examples(task=task, checked=True)
         ready = prepared(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, ready.options, self._limits)
+        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
         drive = SyncAdapt(
             exchange, self._open_adapt, self._calls.connecting, on_progress, error_of=self._calls.error_of
         )
         with self._calls.stopping(drive.stop):
             result = drive.run(ready.conversion.changes(ready.changes))
-        found = ready.conversion.check_result(
-            model, exchange.progress().acknowledged, result.rejected, result.rejected_count
-        )
+        found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
         return given.checked(found)
+
+    def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
+        """The options with what `extend` means: for an adaptation that exists what it was started with."""
+        require_one_base(options)
+        if not options.extend:
+            return options
+        options = replace(options, match_content=True)
+        if options.adaptation_id is not None:
+            with suppress(NotFoundError):
+                return going_on(
+                    options,
+                    self._calls.run(
+                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
+                    ),
+                )
+        if options.base_version or options.base_alias:
+            return options
+        with suppress(NotFoundError):
+            return extending(options, self._calls.run(ops.get_model(model), self._limits.connect_timeout_s))
+        return options
 
     def predict_stream(
         self,

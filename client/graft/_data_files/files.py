@@ -96,6 +96,11 @@ class DataFile:
         """What rows are counted in: "line" or "row"."""
         return self._rows.unit
 
+    @property
+    def blank_rows(self) -> int:
+        """How many rows without a value, and repeated headers, were passed over so far, between other rows."""
+        return self._rows.blank_rows if isinstance(self._rows, Table) else 0
+
     def place(self, number: int) -> str:
         """Names a row: "line 5" or "row 5"."""
         return f"{self.unit} {number}"

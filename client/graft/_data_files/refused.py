@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import bisect
+import re
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, overload
 
 from graft._data_files.columns import RowError
 
 _KEPT: Final = 100
+_KINDS: Final = 1_000
+"""So many different kinds of reasons are told apart."""
+FIRST: Final = 3
+"""So many rows of each kind are named."""
+_VARIES: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\b\d[\d,.]*|\b0x[0-9a-f]+")
 
 
 class RowsRead(Sequence[int]):
@@ -20,6 +27,8 @@ class RowsRead(Sequence[int]):
         place: Names a row by its number: "line 5", or a file of a folder by its path.
         refused_count: How many rows could not be used.
         refused: The first of these, with the reason.
+        kinds: How many rows could not be used for each kind of reason: the reason without its numbers and quotations.
+        first_of_kind: The first three rows of each kind.
         first_sequence: The number that the first example has at the server.
     """
 
@@ -28,6 +37,8 @@ class RowsRead(Sequence[int]):
         self.place: Callable[[int], str] = f"{unit} {{}}".format
         self.refused_count = 0
         self.refused: list[RowError] = []
+        self.kinds: Counter[str] = Counter()
+        self.first_of_kind: dict[str, list[RowError]] = {}
         self.first_sequence = 0
         self._taken = 0
         # Most rows are one line further than the row before: only where that changes, something is kept.
@@ -47,6 +58,12 @@ class RowsRead(Sequence[int]):
         self.refused_count += 1
         if len(self.refused) < _KEPT:
             self.refused.append(error)
+        kind = _VARIES.sub("…", error.reason)
+        if kind in self.kinds or len(self.kinds) < _KINDS:
+            self.kinds[kind] += 1
+            first = self.first_of_kind.setdefault(kind, [])
+            if len(first) < FIRST:
+                first.append(error)
 
     def __len__(self) -> int:
         return self._taken

@@ -109,7 +109,7 @@ class Survey:
         if example.id:
             self.ids.add(example)
 
-    def reading(self, task: str, cells: str, *, whole: bool = True) -> Surveyed:
+    def reading(self, task: str, cells: str, *, whole: bool = True, usual: str = "") -> Surveyed:
         """How to read the rows.
 
         Args:
@@ -117,6 +117,7 @@ class Survey:
             cells: "read" reads cells that look like lists as lists, "keep" no cell as anything but what it says, and
                 "" what most cells tell.
             whole: Whether the survey saw all rows; else it counts none.
+            usual: The task where targets leave it open, because they are whole numbers or there are none; "" for none.
         """
         columns = self._columns
         notes: list[str] = []
@@ -141,6 +142,9 @@ class Survey:
         if not task:
             several = bool(columns.separator) or (read and any(isinstance(it, list) for it in found.values()))
             guess = Guess("multi_label") if several else self._guess.result()
+            usual = usual.replace("-", "_")
+            if usual and (not guess.task or (guess.doubtful and usual != "multi_label")):
+                guess = Guess(usual)
             said = guess.said("--task {}")
             notes.append(said)
         numbers = self._numbers or len(self._zeros_and_ones) > 1

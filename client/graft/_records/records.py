@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from graft._records.examples import Label
+from graft._records.extensions import Extension, extension_if
 from graft._records.fields import enum_text, seconds_of, time_of
 from graft._records.report_messages import report_of
 from graft._records.reports import Report
@@ -77,6 +78,9 @@ class Version(Saved):
     """Its task: "single_label", "multi_label" or "regression"."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The metadata of the adaptation that it came from."""
+    extension: Extension | None = None
+    """What came of the examples of its adaptation beside those of the version that it extends; None: it extends none,
+    or it is in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,11 @@ class Adaptation:
     """Figures on the learning of its stream, by name; empty if the server does not follow it now."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What `adapt` was given as metadata."""
+    error: GraftError | None = None
+    """Why it cannot be used, if an object of it is damaged; the other fields are then as far as known."""
+    extension: Extension | None = None
+    """What came of its examples beside those of the version that it goes on from, as of the newest commit that has an
+    outcome; None: it started empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +241,7 @@ def version_of(message: model_pb2.ModelVersion) -> Version:
         labels=tuple(Label(label.name, label.description) for label in message.labels),
         trained_on_erased=message.trained_on_erased,
         task=enum_text(types_pb2.Task, message.task, "TASK_") or "single_label",
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
         metadata=dict(sorted(message.metadata.items())),
     )
 
@@ -279,7 +289,9 @@ def adaptation_of(message: adaptation_pb2.Adaptation) -> Adaptation:
         writers={writer.writer_id: writer.next_sequence for writer in message.writers},
         publications=tuple(_publication_of(publication) for publication in message.publications),
         metrics=dict(message.metrics),
+        extension=extension_if(message.extension, is_set=message.HasField("extension")),
         metadata=dict(sorted(message.metadata.items())),
+        error=from_status(message.error) if message.HasField("error") else None,
     )
 
 

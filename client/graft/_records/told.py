@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from graft._records.extensions import Extension, extension_if
 from graft._records.fields import time_of
 from graft._records.records import Progress, adaptation_state, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
@@ -39,6 +40,9 @@ class Event:
     """The version that "live" pointed at then, if kind is "published"; 0: none; None: not known."""
     live_pinned_time: dt.datetime | None = None
     """Since when "live" was pinned to live_version, if that is why it did not move."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the version that the adaptation goes on from; None: it started empty,
+    or the event is of another kind."""
     error: GraftError | None = None
     """The reason, if kind is "publication_failed"."""
     state: str = ""
@@ -75,6 +79,9 @@ class AdaptProgress:
     """Why there is no connection now, while the client tries a new one."""
     first_sequence: int = 0
     """The number of this call's first example in the writer's stream; 0 unless the call appends to it."""
+    extension: Extension | None = None
+    """The version that the adaptation goes on from, and how many examples it has; None: it started empty, or the server
+    has not answered yet."""
     done: int = 0
     """How much of the stage is done, in units; of "streaming", how many examples are encoded."""
     total: int = 0
@@ -104,6 +111,9 @@ class Outcome:
     none; None: not known, or no version was published."""
     live_pinned_time: dt.datetime | None = None
     """Since when "live" was pinned to live_version, if that is why it did not move."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the version that the adaptation goes on from; None: it started
+    empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,8 @@ class CheckResult(Shown):
     """What was guessed or left out, in sentences."""
     rows: RowCounts | None = None
     """What would become of the examples; None where there are more than can be counted."""
+    extension: Extension | None = None
+    """What would come of the examples beside those of the version to go on from; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +163,8 @@ class AdaptResult(Saved):
     rejected_count: int
     """How many examples were refused."""
     notices: tuple[str, ...] = ()
-    """What a caller should know, in sentences: what the client guessed of the examples, for example the task; and why
-    the version is not live, if it is not."""
+    """What a caller should know, in sentences: what the client guessed of the examples, for example the task; why the
+    version is not live, if it is not; and whether it was trained on far fewer examples than the one that was live."""
     live_version: int | None = None
     """The version that "live" pointed at once this one was published: this one, or another if it did not move; 0:
     none; None: not known, or no version was published."""
@@ -160,15 +172,29 @@ class AdaptResult(Saved):
     """Since when "live" was pinned to live_version, if that is why it did not move."""
     rows: RowCounts | None = None
     """What became of the examples that were given; None where there are more than can be counted."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the version that the adaptation goes on from; None: it started
+    empty."""
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether the version is the one that was gone on from, because the examples are the same."""
+        return self.extension is not None and self.version == self.extension.base_version
 
 
 def outcome_of(message: adaptation_pb2.Published | adaptation_pb2.PublicationFailed) -> Outcome:
     """The outcome that a message carries."""
+    extension = extension_if(message.extension, is_set=message.HasField("extension"))
     if isinstance(message, adaptation_pb2.Published):
         return Outcome(
-            message.commit_id, message.version, report_of(message.summary), None, **live_of(message)
+            message.commit_id,
+            message.version,
+            report_of(message.summary),
+            None,
+            **live_of(message),
+            extension=extension,
         )
-    return Outcome(message.commit_id, 0, None, from_status(message.status))
+    return Outcome(message.commit_id, 0, None, from_status(message.status), extension=extension)
 
 
 def event_of(message: adaptation_pb2.WatchAdaptationResponse) -> Event:
@@ -185,6 +211,9 @@ def _event_facts(kind: str, message: adaptation_pb2.WatchAdaptationResponse) -> 
         facts["state"] = adaptation_state(message.state)
     elif kind:
         facts["commit_id"] = getattr(message, kind).commit_id
+    if kind in ("published", "publication_failed"):
+        told = getattr(message, kind)
+        facts["extension"] = extension_if(told.extension, is_set=told.HasField("extension"))
     if kind == "published":
         facts.update(version=message.published.version, report=report_of(message.published.summary))
         facts.update(live_of(message.published))

@@ -63,6 +63,15 @@ def look_alikes(found: LookAlikes) -> str:
     return f"{percent(found.accuracy)} ({interval(found.low, found.high)}); {groups}"
 
 
+def score(report: Report) -> str:
+    """The figure of the task alone, for a table of several."""
+    if not stated(report):
+        return NOT_MEASURED
+    return (
+        f"R² {percent(report.regression.r2)}" if report.regression is not None else percent(report.accuracy)
+    )
+
+
 def in_short(report: Report) -> str:
     """The figure of the task, with its name and what is known of its uncertainty."""
     if not stated(report):

@@ -15,21 +15,25 @@ A driver (`adapt_sync`, `adapt_async`) owns the exchange, its lock, its threads 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from graft._records.extensions import Extension, extension_if
 from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
 from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
+from graft._streams.extending import far_fewer
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
 from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
+LOG = logging.getLogger("graft")
 _LONGEST_LOOK_S: Final = 5.0
 _SHORTEST_LOOK_S: Final = 0.05
 _MAX_REJECTIONS: Final = 10_000
@@ -103,6 +107,8 @@ class AdaptExchange:
         self._rejected: dict[int, Rejection] = {}
         self._rejected_count = 0
         self._committed = False
+        self._base: Extension | None = None
+        self._live: adaptation_pb2.LiveVersion | None = None
         self._unpublished = False
         self._outcomes: deque[Outcome] = deque()
         self._version = 0
@@ -316,6 +322,7 @@ class AdaptExchange:
             reconnects=max(0, self._calls - 1),
             trouble=None if self._started else self._trouble,
             first_sequence=self._first,
+            extension=self._base,
             done=told.done,
             total=told.total,
             unit=told.unit,
@@ -364,6 +371,9 @@ class AdaptExchange:
             self._first = started.next_sequence
             self._next += self._first
             self._durable = self._first
+        if not self._ever_started:
+            self._live = started.live if started.HasField("live") else None
+        self._base = extension_if(started.extension, is_set=started.HasField("extension"))
         self._resumed |= started.next_sequence > self._first
         self._ever_started = self._started = True
         self._trouble = None
@@ -388,7 +398,8 @@ class AdaptExchange:
         self._committed = True
         self._advance()
         if self._start.validate_only and not self.done:
-            self.result = self._with_rejections(self._result(0, report_pb2.Report()))
+            foreseen = extension_if(committed.extension, is_set=committed.HasField("extension"))
+            self.result = self._with_rejections(self._result(0, report_pb2.Report(), foreseen))
 
     def _receive_progress(self, progress: adaptation_pb2.Progress) -> None:
         if progress.commit_id == self._commit_id:
@@ -407,12 +418,15 @@ class AdaptExchange:
         self._version = max(self._version, published.version)
         self._server_progress = None
         if published.commit_id == self._commit_id and not self.done:
-            self.result = self._with_rejections(
-                replace(self._result(published.version, published.summary), **live_of(published))
-            )
+            extension = extension_if(published.extension, is_set=published.HasField("extension"))
+            result = self._result(published.version, published.summary, extension)
+            self.result = self._with_rejections(replace(result, **live_of(published)))
             self._advance()
 
-    def _result(self, version: int, report: report_pb2.Report) -> AdaptResult:
+    def _result(self, version: int, report: report_pb2.Report, extension: Extension | None) -> AdaptResult:
+        fewer = far_fewer(version, report, self._live) if self._base is None else ""
+        if fewer:
+            LOG.warning("%s", fewer)
         return AdaptResult(
             model=self._start.model,
             version=version,
@@ -421,6 +435,8 @@ class AdaptExchange:
             report=replace(report_of(report), model=self._start.model, version=version),
             rejected=(),
             rejected_count=0,
+            notices=(fewer,) if fewer else (),
+            extension=extension,
         )
 
     def _receive_failed(self, failed: adaptation_pb2.PublicationFailed) -> None:

@@ -14,7 +14,6 @@ from graft._records.live import stays
 from graft._records.row_counts import RowTally
 from graft._records.task_guess import Guess
 from graft._records.told import AdaptResult, CheckResult
-from graft.errors import Rejection
 from graft.v1 import adaptation_pb2
 
 OVERRULED_BY = "task='{}'"
@@ -64,22 +63,25 @@ class Conversion:
         """
         places = (it.sequence - first_sequence for it in result.rejected)
         rows = self._tally.counts(places, result.rejected_count)
-        return replace(result, notices=tuple(filter(None, (*self.notices, _stays(result)))), rows=rows)
+        notices = (*self.notices, *result.notices, _stays(result))
+        return replace(result, notices=tuple(filter(None, notices)), rows=rows)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a caller should know, in sentences."""
         return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
 
-    def check_result(
-        self, model: str, examples: int, rejected: tuple[Rejection, ...], rejected_count: int
-    ) -> CheckResult:
-        """The result of a check, with what was counted."""
+    def check_result(self, model: str, examples: int, found: AdaptResult) -> CheckResult:
+        """The result of a check of some examples: what the server found, and what was counted here."""
         ids = self._ids
         notices = [*self.notices]
         if self._unlabelled:
             notices.append(
                 f"{self._unlabelled:,} of {examples:,} examples carry no target: they are not trained on"
+            )
+        if self._task == "single_label" and len(self._labels) == 1 and examples > 1:
+            notices.append(
+                f"all labelled examples carry the label {next(iter(self._labels))!r:.60}: a model needs 2 or more"
             )
         if ids.lossy:
             notices.append(
@@ -89,18 +91,19 @@ class Conversion:
             notices.append(
                 f"{len(lists):,} labels look like lists, such as {lists[0]:.60}: give the labels as a set"
             )
-        found = similar(self._labels)
+        alike = similar(self._labels)
         return CheckResult(
             model,
             examples,
-            rejected,
-            rejected_count,
+            found.rejected,
+            found.rejected_count,
             task=self._task,
             unlabelled=self._unlabelled,
-            similar_labels=found[:MAX_SIMILAR],
+            similar_labels=alike[:MAX_SIMILAR],
             replaced=ids.lost,
             notices=tuple(notices),
-            rows=self._tally.counts((it.sequence for it in rejected), rejected_count),
+            extension=found.extension,
+            rows=self._tally.counts((it.sequence for it in found.rejected), found.rejected_count),
         )
 
     def _count(self, message: adaptation_pb2.ExampleChange, change: ChangeLike) -> None:

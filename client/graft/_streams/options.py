@@ -37,6 +37,10 @@ class AdaptOptions:
     labels: LabelsLike | None = None
     closed_labels: bool = False
     base_version: int = 0
+    base_alias: str = ""
+    extend: bool = False
+    match_content: bool = False
+    """Whether examples without an id are those of the base that have the same input; `extend` brings it."""
     seed: int = 0
     fine_tuning: FineTuning | None = None
     time_budget: float | None = None

@@ -42,6 +42,8 @@ def _start(model: str, options: AdaptOptions, keep_alive: float) -> adaptation_p
         closed_labels=options.closed_labels,
         method=_method(options.method),
         base_version=options.base_version,
+        base_alias=options.base_alias,
+        match_content=options.match_content,
         seed=options.seed,
         publish=_policy(options.publish_every, options.publish_seconds, promote=options.promote),
         metadata=metadata_message(options.metadata or {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from graft._records.list_cells import list_of
 from graft._transport.targets import DEFAULT_TARGET, default_target
@@ -83,6 +83,23 @@ def positive(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not more than 0")
     return value
+
+
+def version_or_latest(text: str) -> int | Literal["latest"]:
+    """Reads a version's number, or "latest"."""
+    if text == "latest":
+        return "latest"
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a version's number, from 1, nor latest")
+    return int(text)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Reads a key and its value, with "=" between them."""
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is no pair; give KEY=VALUE, for example owner=ann")
+    return key, value
 
 
 def names(text: str) -> list[str]:

@@ -117,7 +117,9 @@ def _add_columns(data: argparse._ArgumentGroup) -> None:
     data.add_argument(
         "--confirmed",
         metavar="COLUMN",
-        help="whether a person looked at the label and kept it (yes or no): it is then not listed as a probable error",
+        help="the column that says whether a person looked at the label and kept it (yes or no), so that it "
+        "is not listed "
+        "as a probable error; default: none",
     )
 
 

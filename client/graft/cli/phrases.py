@@ -16,6 +16,7 @@ from graft._records.reports import Report
 from graft._records.stored_examples import StoredExample
 from graft._records.told import Event
 from graft._report import words
+from graft.cli.spoken import spoken
 
 _SHOWN_LINES: Final = 10
 
@@ -25,12 +26,14 @@ def describe(event: Event) -> str:
     match event.kind:
         case "rejected":
             first = event.rejected[0] if event.rejected else None
-            return f"{len(event.rejected):,} examples refused" + (f"; {first.detail}" if first else "")
+            return f"{len(event.rejected):,} examples refused" + (
+                f"; {spoken(first.detail)}" if first else ""
+            )
         case "published":
             figure = f", {words.in_short(event.report)}" if event.report else ""
             return f"published version {event.version}{figure} (commit {event.commit_id})"
         case "publication_failed":
-            return f"commit {event.commit_id} led to no version: {event.error}"
+            return f"commit {event.commit_id} led to no version: {spoken(str(event.error))}"
         case "state":
             return f"the adaptation is {event.state}"
         case "progress" if event.progress is not None:
@@ -188,6 +191,21 @@ def remarks(prediction: Prediction) -> str:
     if prediction.truncated:
         remarks.append("truncated: the end was cut off")
     return ", ".join(remarks)
+
+
+def versions(numbers: Sequence[int]) -> str:
+    """Versions by their numbers."""
+    *others, last = map(str, numbers)
+    return f"versions {', '.join(others)} and {last}" if others else f"version {last}"
+
+
+def moment(time_: dt.datetime | None) -> str:
+    """A time to the minute, without the year where that is the present one; empty where it is unknown."""
+    if time_ is None:
+        return ""
+    here = time_.astimezone()
+    present = here.year == dt.datetime.now(tz=here.tzinfo).year
+    return here.strftime("%m-%d %H:%M" if present else "%Y-%m-%d %H:%M")
 
 
 def time(time_: dt.datetime | None) -> str:

@@ -14,6 +14,7 @@ from graft._transport.unreachable import NAME_ANOTHER
 from graft._version import __version__
 from graft.cli.arguments import add_connection
 from graft.cli.interrupts import INTERRUPTED, Interrupts
+from graft.cli.spoken import spoken
 from graft.cli.standard_streams import flushed, open_closed_streams
 from graft.cli.verbs import VERBS
 from graft.errors import (
@@ -49,7 +50,10 @@ _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
 }
 _REMEDY_BY_REASON: Final = {
     "START_MISMATCH": "repeat the settings of the first call, or leave --adaptation-id away",
-    "ADAPTATION_NOT_FOUND": "'graft adapt' prints the adaptation's id when it starts",
+    "ADAPTATION_NOT_FOUND": "'graft adaptations MODEL' lists them",
+    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases, 'graft versions MODEL' the versions",
+    "ALIAS_REQUIRED": "'graft promote MODEL VERSION' moves live, 'graft delete MODEL' deletes the model",
+    "VERSION_IN_USE": "'graft promote MODEL VERSION' moves live, 'graft alias MODEL NAME --remove' removes others",
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
@@ -86,7 +90,7 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
     try:
         with Client(args.server, timeout=args.timeout, connect_timeout=_CONNECT_TIMEOUT_S) as client:
             interrupts.cancels(client.close)
-            args.run(args, client, terminal)
+            return args.run(args, client, terminal) or 0
     except KeyboardInterrupt:
         return _interrupted(terminal)
     except BrokenPipeError:
@@ -97,7 +101,6 @@ def _run(args: argparse.Namespace, interrupts: Interrupts) -> int:
         if isinstance(error, GraftError | DataError | OSError | ValueError):
             return _fail(error, args, terminal)
         raise
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,7 +127,10 @@ def _interrupted(terminal: Terminal) -> int:
 
 def _fail(error: Exception, args: argparse.Namespace, terminal: Terminal) -> int:
     remedy = _remedy(error, args)
-    message = " ".join(str(error).split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
+    message = spoken(str(error)) if isinstance(error, GraftError) else str(error)
+    message = " ".join(message.split()).replace(NAME_ANOTHER, f"{NAME_ANOTHER} with --server", 1)
+    if "'graft " in message and remedy in _REMEDY_BY_CLASS.values():
+        remedy = ""  # the server says it better
     terminal.error(f"{message}{' — ' if remedy else ''}{remedy}")
     return 1
 

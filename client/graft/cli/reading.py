@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from graft._data_files.cells import Cells
 from graft._data_files.columns import Columns, DataError, Row, RowError, Rows
 from graft._data_files.folders.tree import FOLDER_COLUMNS, FolderTree
 from graft._data_files.merging import MergedLabels
@@ -17,6 +18,7 @@ from graft._data_files.refused import RowsRead
 from graft._data_files.survey import Survey, look
 from graft._records.examples import Example
 from graft._records.id_use import IdUse, Use
+from graft._records.row_counts import RowCounts
 from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import columns_of, reading_of
 
@@ -45,6 +47,8 @@ class Wanted:
     """Whether ids that lose rows are only told."""
     by_id: bool = True
     """Whether rows of the same id replace each other."""
+    usual_task: str = ""
+    """The task where the file leaves it open; "" if there is none."""
 
 
 class ReadFile:
@@ -80,6 +84,19 @@ class ReadFile:
             if (taken := self._by_id(line, example)) is not None:
                 rows.take(line)
                 yield taken
+
+    def counts(self, sent: RowCounts | None, rows: RowsRead) -> RowCounts | None:
+        """What became of the file's rows.
+
+        Args:
+            sent: What became of those of which an example was made.
+            rows: Those of which none could be made.
+        """
+        if sent is None:
+            return None
+        return sent.with_more(
+            refused=rows.refused_count, left_out=self._left_out, blank=self._data.blank_rows
+        )
 
     @property
     def task(self) -> str:
@@ -142,7 +159,7 @@ def read_file(
             survey.absent.require()
         else:
             rows = _Ahead(data, survey)
-        reading = survey.reading(wanted.task, args.label_cells, whole=whole)
+        reading = survey.reading(wanted.task, args.label_cells, whole=whole, usual=wanted.usual_task)
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
         notes = [*reading.notes]
@@ -217,6 +234,32 @@ def told_at_the_end(data: ReadFile, terminal: Terminal, more: Sequence[str] = ()
     for note in late:
         terminal.note(note)
     return [*data.notes, *late]
+
+
+def shown_values(args: argparse.Namespace, lines: Collection[int]) -> dict[int, str]:
+    """The inputs and targets on some lines of a command's data file, cut, by line: read once more, where they can be.
+
+    Args:
+        args: The command's arguments.
+        lines: The lines; numbers of rows where rows are no lines.
+    """
+    if not lines or not Path(args.data).is_file():
+        return {}
+    found: dict[int, str] = {}
+    last = max(lines)
+    with (
+        contextlib.suppress(DataError, OSError),
+        open_data(args.data, reading_of(args), columns_of(args)) as data,
+    ):
+        columns = data.fitted(columns_of(args))
+        for row in data.rows():
+            if row.line in lines and isinstance(row, Row):
+                cells = (columns.input, columns.target)
+                values = (Cells(data.name, row).value(it) for it in cells if it in row.values)
+                found[row.line] = ", ".join(f"{value!r:.60}" for value in values)
+            if row.line >= last:
+                break
+    return found
 
 
 class _Ahead:

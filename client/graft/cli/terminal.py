@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from rich.console import Console
@@ -17,10 +17,14 @@ from graft._report import words
 from graft.cli import phrases
 from graft.cli.bars import AdaptBar, CountBar, WatchBar
 from graft.cli.interrupts import Interrupts
+from graft.cli.live import not_live
 from graft.cli.plain import plain
+from graft.cli.spoken import spoken
 from graft.cli.tables import facts, row, table_of
 
 _UNLIMITED_WIDTH: Final = 1000
+_AUTOMATIC: Final = "auto:"
+"""What the ids of commits that the server makes by itself begin with."""
 
 
 class Terminal:
@@ -71,14 +75,21 @@ class Terminal:
         """What a person should know of the data before it is used."""
         self.err.print(f"[yellow]note:[/] {escape(text)}")
 
-    def outcome(self, outcome: Outcome) -> None:
-        """The outcome of a commit, in one line."""
-        if outcome.report is not None:
+    def outcome(self, model: str, outcome: Outcome) -> None:
+        """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
+        extension = outcome.extension
+        if extension is not None and outcome.version == extension.base_version:
+            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+        elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
             self.say(f"published {what} (commit {outcome.commit_id})")
-        elif outcome.error is not None:
-            self.say(f"commit {outcome.commit_id} led to no version: {outcome.error.message}")
+            if outcome.commit_id.startswith(_AUTOMATIC) and (why := not_live(model, outcome)):
+                self.say(why)
+        elif outcome.error is not None and outcome.commit_id.startswith(
+            _AUTOMATIC
+        ):  # else it ends the command
+            self.say(f"commit {outcome.commit_id} led to no version: {spoken(outcome.error.message)}")
 
     def adapt_bar(self) -> AdaptBar:
         """Shows how far an adaptation is."""
@@ -112,11 +123,13 @@ class Terminal:
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
         color = {"advice": "cyan", "warning": "yellow"}[kind]
-        self.out.print(f"[{color}]{kind}:[/] {escape(text)}")
+        self.out.print(f"[{color}]{kind}:[/] {escape(spoken(text))}")
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table."""
-        table = table_of(*columns)
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()
+    ) -> None:
+        """A table, in which the columns `whole` are not broken into lines where another one can be."""
+        table = table_of(*columns, whole=whole)
         for cells in rows:
             row(table, *cells)
         self.out.print(table)

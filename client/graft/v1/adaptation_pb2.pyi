@@ -169,6 +169,8 @@ class AdaptStart(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    BASE_ALIAS_FIELD_NUMBER: _builtins.int
+    MATCH_CONTENT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """Unique within the model; matches [A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?. Choosing one makes
@@ -190,12 +192,23 @@ class AdaptStart(_message.Message):
     """How to adapt."""
     base_version: _builtins.int
     """Go on from the examples of this version of the same model: they are trained on too, and ids refer to
-    them. Its task must be the same. 0: start empty.
+    them. Its task must be the same, and its backbone is used where backbone is empty. 0: start empty, unless
+    base_alias is set.
     """
     seed: _builtins.int
     """Every random choice is derived from it. The same examples and seed give the same model."""
     validate_only: _builtins.bool
     """If true, everything is checked as usual but nothing is stored, trained or published."""
+    base_alias: _builtins.str
+    """The same as base_version, by an alias such as "live": the version that it points at when the adaptation starts,
+    also where it points at another one when the adaptation is resumed (with this alias, or with that version's
+    number). NOT_FOUND where the model has no such alias. At most one of the two may be set. Empty: see base_version.
+    """
+    match_content: _builtins.bool
+    """If true, an upsert without an id whose input equals that of an example of the base is that example: with the
+    same target it changes nothing, and with another one it replaces it. See "More examples for a model that
+    exists" in docs/streaming.md. Without a base it changes nothing.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
         """Classes known in advance, in output order. Classes seen in examples are appended, sorted by name,
@@ -247,11 +260,13 @@ class AdaptStart(_message.Message):
         seed: _builtins.int = ...,
         validate_only: _builtins.bool = ...,
         keep_alive: _duration_pb2.Duration | None = ...,
+        base_alias: _builtins.str = ...,
+        match_content: _builtins.bool = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "publish", b"publish", "time_budget", b"time_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "metadata", b"metadata", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "base_alias", b"base_alias", "base_version", b"base_version", "closed_labels", b"closed_labels", "fine_tuning", b"fine_tuning", "keep_alive", b"keep_alive", "labels", b"labels", "match_content", b"match_content", "metadata", b"metadata", "method", b"method", "model", b"model", "publish", b"publish", "seed", b"seed", "task", b"task", "time_budget", b"time_budget", "validate_only", b"validate_only", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,6 +522,8 @@ class Started(_message.Message):
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
     WRITER_ID_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     adaptation_id: _builtins.str
     """The adaptation, as chosen by the client or the server."""
     next_sequence: _builtins.int
@@ -515,6 +532,14 @@ class Started(_message.Message):
     """The writer, as chosen by the client or the server."""
     backbone: _builtins.str
     """The backbone that the adaptation uses."""
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What the adaptation goes on from: base_version, base_examples and match_content alone. Unset: it started empty."""
+
+    @_builtins.property
+    def live(self) -> Global___LiveVersion:
+        """The version that the alias "live" points at. Unset: there is none."""
+
     def __init__(
         self,
         *,
@@ -522,14 +547,42 @@ class Started(_message.Message):
         next_sequence: _builtins.int = ...,
         writer_id: _builtins.str = ...,
         backbone: _builtins.str = ...,
+        extension: _types_pb2.Extension | None = ...,
+        live: Global___LiveVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "live", b"live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "next_sequence", b"next_sequence", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "extension", b"extension", "live", b"live", "next_sequence", b"next_sequence", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class LiveVersion(_message.Message):
+    """LiveVersion is what answers where a request selects nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version's number."""
+    examples: _builtins.int
+    """How many examples it was trained on, those for validation included."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        examples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveVersion: _TypeAlias = LiveVersion  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -607,21 +660,27 @@ class Committed(_message.Message):
 
     COMMIT_ID_FIELD_NUMBER: _builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     next_sequence: _builtins.int
     """This writer's examples below this number are part of it. In WatchAdaptation, which is of no writer: how many
     changes of all writers are part of it.
     """
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What the examples would come to, where start.validate_only is set and there is a base; otherwise unset."""
+
     def __init__(
         self,
         *,
         commit_id: _builtins.str = ...,
         next_sequence: _builtins.int = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "next_sequence", b"next_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "extension", b"extension", "next_sequence", b"next_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -629,7 +688,9 @@ Global___Committed: _TypeAlias = Committed  # noqa: Y015
 
 @_typing.final
 class Published(_message.Message):
-    """Published says that a version is being served."""
+    """Published says that a version is being served. Where an adaptation with start.match_content changed nothing of its
+    base, and asks for no other settings, the version is the base itself: nothing is trained again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -637,6 +698,7 @@ class Published(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     LIVE_VERSION_FIELD_NUMBER: _builtins.int
     LIVE_PINNED_TIME_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
@@ -654,6 +716,10 @@ class Published(_message.Message):
         """How good it is; GetVersion has the same report."""
 
     @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples beside those of the base. Unset: the adaptation started empty."""
+
+    @_builtins.property
     def live_pinned_time(self) -> _timestamp_pb2.Timestamp:
         """Since when "live" was pinned to live_version, where that is why this version did not move it."""
 
@@ -664,12 +730,13 @@ class Published(_message.Message):
         model: _builtins.str = ...,
         version: _builtins.int = ...,
         summary: _report_pb2.Report | None = ...,
+        extension: _types_pb2.Extension | None = ...,
         live_version: _builtins.int | None = ...,
         live_pinned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_version", b"_live_version", "commit_id", b"commit_id", "extension", b"extension", "live_pinned_time", b"live_pinned_time", "live_version", b"live_version", "model", b"model", "summary", b"summary", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__live_version: _TypeAlias = _typing.Literal["live_version"]  # noqa: Y015
     _WhichOneofArgType__live_version: _TypeAlias = _typing.Literal["_live_version", b"_live_version"]  # noqa: Y015
@@ -685,21 +752,27 @@ class PublicationFailed(_message.Message):
 
     COMMIT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     commit_id: _builtins.str
     """The commit."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """Why, with the same details as a failed call would carry."""
 
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples beside those of the base. Unset: the adaptation started empty."""
+
     def __init__(
         self,
         *,
         commit_id: _builtins.str = ...,
         status: _status_pb2.Status | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_id", b"commit_id", "extension", b"extension", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -882,6 +955,7 @@ class Adaptation(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model."""
     adaptation_id: _builtins.str
@@ -918,6 +992,12 @@ class Adaptation(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The pairs of its start."""
 
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of its examples beside those of its base, as of the newest commit that has an outcome; before that what
+        it goes on from. Unset: it started empty.
+        """
+
     def __init__(
         self,
         *,
@@ -932,10 +1012,11 @@ class Adaptation(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error: _status_pb2.Status | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "backbone", b"backbone", "create_time", b"create_time", "error", b"error", "extension", b"extension", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "publications", b"publications", "state", b"state", "task", b"task", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -285,6 +285,7 @@ class ModelVersion(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     TRAINED_ON_ERASED_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.int
@@ -319,6 +320,12 @@ class ModelVersion(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The pairs of AdaptStart.metadata that it was trained with."""
 
+    @_builtins.property
+    def extension(self) -> _types_pb2.Extension:
+        """What came of the examples of its adaptation beside those of the version that it extends; not in lists. Unset: it
+        extends none.
+        """
+
     def __init__(
         self,
         *,
@@ -333,10 +340,11 @@ class ModelVersion(_message.Message):
         task: _types_pb2.Task.ValueType = ...,
         trained_on_erased: _builtins.bool = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        extension: _types_pb2.Extension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "extension", b"extension", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "labels", b"labels", "metadata", b"metadata", "model", b"model", "report", b"report", "task", b"task", "trained_on_erased", b"trained_on_erased", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adaptation_id", b"adaptation_id", "aliases", b"aliases", "commit_id", b"commit_id", "create_time", b"create_time", "extension", b"extension", "labels", b"labels", "metadata", b"metadata", "model", b"model", "report", b"report", "task", b"task", "trained_on_erased", b"trained_on_erased", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

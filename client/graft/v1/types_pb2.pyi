@@ -427,3 +427,57 @@ class Activity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Activity: _TypeAlias = Activity  # noqa: Y015
+
+@_typing.final
+class Extension(_message.Message):
+    """Extension says what came of the examples of an adaptation that goes on from those of a version. Each example counts
+    once, by the last change of it: the version is trained on base_examples + added - deleted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    BASE_EXAMPLES_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_ID_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_CONTENT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    MATCH_CONTENT_FIELD_NUMBER: _builtins.int
+    base_version: _builtins.int
+    """The version that it goes on from."""
+    base_examples: _builtins.int
+    """How many examples that version has, but for those that were erased since."""
+    added: _builtins.int
+    """Examples that the base lacks."""
+    replaced_by_id: _builtins.int
+    """Examples of the base that were replaced by one with the same id."""
+    replaced_by_content: _builtins.int
+    """Examples of the base that were corrected by one without its id: the same input with another target, weight, split
+    or group.
+    """
+    unchanged: _builtins.int
+    """Examples of the base that were sent once more as they are there."""
+    deleted: _builtins.int
+    """Examples of the base that were removed."""
+    match_content: _builtins.bool
+    """Whether start.match_content was set."""
+    def __init__(
+        self,
+        *,
+        base_version: _builtins.int = ...,
+        base_examples: _builtins.int = ...,
+        added: _builtins.int = ...,
+        replaced_by_id: _builtins.int = ...,
+        replaced_by_content: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        match_content: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "base_examples", b"base_examples", "base_version", b"base_version", "deleted", b"deleted", "match_content", b"match_content", "replaced_by_content", b"replaced_by_content", "replaced_by_id", b"replaced_by_id", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Extension: _TypeAlias = Extension  # noqa: Y015

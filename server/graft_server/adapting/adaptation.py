@@ -6,19 +6,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.adapting.intake.matching import StoredMatching
 from graft_server.adapting.interim.follower import Interim
 from graft_server.adapting.outbox import MOST_UNREAD, Outbox
 from graft_server.adapting.publishing.continuous import ContinuousPublishing
 from graft_server.adapting.publishing.publisher import Publisher
-from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue
+from graft_server.adapting.publishing.queue import MODEL_DELETED, PublicationQueue, Result
 from graft_server.adapting.session import Session, Watcher, WriterPosition, superseded
 from graft_server.adapting.telling import Telling
 from graft_server.adapting.work import NEXT, Reason, Work
 from graft_server.domain.adaptation import AdaptationState, Commit
 from graft_server.domain.errors import DrainingError, StateError, StoreError
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import shown
 from graft_server.domain.stream import Committed, PublicationFailed, Published, Reconnect
 from graft_server.encoding.trunk import Trunk
@@ -88,6 +91,14 @@ class Adaptation:
             training=lambda: bool(self.unfinished),
             commit=self._commit_automatically,
         )
+        settings = store.start.settings
+        self._matching = (
+            StoredMatching(publisher.objects, store)
+            if settings.match_content and store.start.lineage
+            else None
+        )
+        self._base_examples: int | None = None
+        """How many examples the base has, once they are read."""
         self._sessions: dict[str, Session] = {}
         self._joining = asyncio.Lock()
         self._expected = 0
@@ -187,9 +198,19 @@ class Adaptation:
             if left is not None:
                 await asyncio.wait([left])
             log = await asyncio.to_thread(self._read_writer, writer_id)
-            session = Session(self, log, self._feature_writer, self._share)
+            if self._matching is not None:
+                self._base_examples = await asyncio.to_thread(self._matching.follow)
+            session = Session(self, log, self._feature_writer, self._share, self._matching)
             self._sessions[writer_id] = session
             return session
+
+    @property
+    def extends(self) -> Extension | None:
+        """The version that it goes on from, and how many examples that has; None: it began empty."""
+        base = self.store.start.extends
+        if base is None or self._base_examples is None:
+            return base
+        return replace(base, base_examples=self._base_examples)
 
     def leave(self, session: Session) -> None:
         """Ends a call."""
@@ -338,8 +359,8 @@ class Adaptation:
         await asyncio.to_thread(self._publisher.tuner.discard, self.store, unfinished)
         for commit_id in unfinished:
             # Nothing more is published after the cancellation, but it may have been before, and not been noted yet.
-            published = await asyncio.to_thread(self._publisher.committed, self.store, commit_id)
-            await self._publications.finish(commit_id, published or self.store.not_open())
+            published = await self._publications.committed(commit_id)
+            await self._publications.finish(commit_id, published or Result(error=self.store.not_open()))
 
     def _deleted(self) -> StateError:
         return StateError(
@@ -359,6 +380,8 @@ class Adaptation:
         await asyncio.to_thread(self.store.refresh)
         await asyncio.to_thread(self.store.follow_all)
         self.interim.drop()
+        if self._matching is not None:
+            self._matching.forget()
         if self._compacts():
             # What is put together now still has them; it will not count, and is deleted.
             self._turn(Work.PAUSED)

@@ -12,6 +12,8 @@ from weakref import WeakValueDictionary
 
 from graft_server.adapting import announcing
 from graft_server.adapting.adaptation import Adaptation
+from graft_server.adapting.basing import Base, base_of, live_version
+from graft_server.adapting.intake.foreseen import Foreseen, read_foreseen
 from graft_server.adapting.interim.follower import KEPT_S, InterimHead
 from graft_server.adapting.limits import AdaptationLimits, require_fewer
 from graft_server.adapting.publishing.publisher import Publisher
@@ -26,13 +28,13 @@ from graft_server.domain.adaptation import (
 from graft_server.domain.errors import (
     DomainError,
     DrainingError,
-    InvalidError,
     MissingError,
     StoreError,
 )
 from graft_server.domain.examples import ExamplesWanted, Modality, StoredExample
-from graft_server.domain.model import LiveThen, Source
+from graft_server.domain.model import LiveThen
 from graft_server.domain.names import check_identifier, check_model, shown
+from graft_server.domain.stream import LiveVersion
 from graft_server.encoding.trunk import Trunk
 from graft_server.encoding.trunks import Trunks
 from graft_server.sharing.background import paced
@@ -82,13 +84,16 @@ class Adaptations:
     async def backbone_of(self, request: StartRequest) -> str:
         """Returns the backbone of a checked request that names none; "" if its first example decides.
 
-        It is the backbone of the adaptation, if that exists; or the server's default one, if all read the same.
+        It is the backbone of the adaptation, if that exists; or that of the version that it goes on from; or the
+        server's default one, if all read the same.
         """
         key = (request.model, request.adaptation_id)
         try:
             adaptation = self._open.get(key)
             store = adaptation.store if adaptation else await self.store_of(*key)
         except MissingError:
+            if (base := await self.base(request)) is not None:
+                return base.backbone
             return "" if len({it.modality for it in self._trunks} - {None}) > 1 else self._trunks.default
         return store.start.settings.backbone
 
@@ -117,7 +122,7 @@ class Adaptations:
 
         Raises:
             StateError: It exists with other settings (START_MISMATCH).
-            MissingError: It is new, and there is no version base_version.
+            MissingError: It is new, and there is no such version, or alias, to go on from.
             NewerError: It is new, and a newer release wrote to the catalogue.
             DrainingError: This server is going away.
             OverloadError: The server already takes the examples of as many adaptations as it may.
@@ -130,7 +135,7 @@ class Adaptations:
             # Late, so that it also stops callers who came in before the server began to drain.
             if self._draining:
                 raise DrainingError
-            require_same(adaptation.store.start.settings, request)
+            require_same(adaptation.store.start, request)
             if not adaptation.attended:
                 self._require_room(request.model)
             return adaptation
@@ -344,39 +349,41 @@ class Adaptations:
         if failed:
             raise failed[0]
 
-    async def lineage(self, request: StartRequest) -> tuple[Source, ...]:
-        """Returns the lineage that a request's base_version brings.
+    async def base(self, request: StartRequest) -> Base | None:
+        """Returns the version that a new adaptation goes on from; see `base_of`."""
+        return await base_of(self._publisher.objects, self._publisher.catalogue, request)
 
-        Raises:
-            MissingError: There is no version base_version.
-            InvalidError: It is of another task (TASK_MISMATCH).
-        """
-        number = request.settings.base_version
-        if not number:
-            return ()
-        snapshot = self._publisher.catalogue.snapshot
-        version = snapshot.model(request.model).version(number)
-        manifest = await asyncio.to_thread(read_manifest, self._publisher.objects, version.manifest)
-        task = request.settings.task
-        if manifest.task is not task:
-            raise InvalidError(
-                f"start.base_version is {number}, whose task is {manifest.task.words}, but start.task is {task.words}: "
-                f"start with TASK_{manifest.task.name}, or without base_version.",
-                reason="TASK_MISMATCH",
-                field="start.base_version",
-            )
-        return manifest.sources
+    async def foreseen(self, request: StartRequest, base: Base) -> Foreseen:
+        """Returns what foresees what would come of a request's changes beside its base, and stores nothing."""
+        return await self._publisher.reading.run(
+            read_foreseen,
+            self._publisher.objects,
+            request.model,
+            base,
+            request.adaptation_id,
+            request.writer_id,
+        )
+
+    def live(self, model: str) -> LiveVersion | None:
+        """Returns the version of a model that answers where a request selects none, as far as is known here."""
+        return live_version(self._publisher.catalogue.snapshot, model)
 
     async def _stored(self, request: StartRequest) -> AdaptationStore:
         objects, key = self._publisher.objects, (request.model, request.adaptation_id)
         try:
             return await self._load(key)
         except MissingError:
-            # Only now: an existing adaptation has its lineage, even if base_version was deleted since.
-            lineage = await self.lineage(request)
+            # Only now: an existing adaptation has its lineage, even if its base was deleted since.
+            base = await self.base(request)
         snapshot = await asyncio.to_thread(self._publisher.catalogue.refresh)
         snapshot.require_known()
-        start = Start(request.settings, datetime.now(UTC), lineage, snapshot.entries)
+        start = Start(
+            request.settings,
+            datetime.now(UTC),
+            base.lineage if base else (),
+            snapshot.entries,
+            base.extension if base else None,
+        )
         name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
         store = await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)
         announcing.started(store)

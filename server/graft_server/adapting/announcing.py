@@ -26,7 +26,7 @@ def started(store: AdaptationStore) -> None:
         backbone=settings.backbone,
         task=str(settings.task),
         method=str(settings.method),
-        base_version=settings.base_version or None,
+        base_version=store.start.extends.base_version if store.start.extends else None,
         declared_labels=len(settings.labels) or None,
         publishes_by_itself=settings.publish.automatic or None,
         adaptation=store.adaptation_id,

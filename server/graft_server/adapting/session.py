@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graft_server.adapting.intake.features import FeatureWriter
-from graft_server.adapting.intake.writer_stream import Incoming, WriterStream
+from graft_server.adapting.intake.incoming import Incoming
+from graft_server.adapting.intake.writer_stream import Matches, WriterStream
 from graft_server.adapting.outbox import Outbox
 from graft_server.domain.errors import ConflictError, IdleError
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import shown
 from graft_server.domain.stream import Committed, Message, Progress, Reconnect
 from graft_server.sharing.memory import Share
@@ -34,6 +36,10 @@ class Host(Protocol):
     """The interface of an adaptation that a call needs."""
 
     store: AdaptationStore
+
+    @property
+    def extends(self) -> Extension | None:
+        """See `Adaptation.extends`."""
 
     def require_open(self) -> None:
         """See `Adaptation.require_open`."""
@@ -72,12 +78,21 @@ class Session:
         outbox: The messages waiting for the caller.
     """
 
-    def __init__(self, adaptation: Host, log: WriterLog, feature_writer: FeatureWriter, share: Share) -> None:
+    def __init__(
+        self,
+        adaptation: Host,
+        log: WriterLog,
+        feature_writer: FeatureWriter,
+        share: Share,
+        matches: Matches | None = None,
+    ) -> None:
         self.writer_id = log.writer_id
         self.outbox = Outbox()
         self._adaptation = adaptation
         self._log = log
-        self._stream = WriterStream(log, feature_writer, share, self._on_durable, self.outbox.fail)
+        self._stream = WriterStream(
+            log, feature_writer, share, self._on_durable, self.outbox.fail, matches=matches
+        )
         self._last_active = time.monotonic()
         self._open_commits: set[str] = set()
         self._half_closed = False
@@ -89,6 +104,11 @@ class Session:
     def next_sequence(self) -> int:
         """Every change below this number is durable."""
         return self._log.next_sequence
+
+    @property
+    def extends(self) -> Extension | None:
+        """See `Adaptation.extends`."""
+        return self._adaptation.extends
 
     @property
     def idle_s(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graft_server.adapting.publishing import fine_tuning
-from graft_server.domain.adaptation import AdaptationSettings, PublishPolicy, StartRequest
+from graft_server.domain.adaptation import AdaptationSettings, PublishPolicy, Start, StartRequest
 from graft_server.domain.errors import InvalidError, StateError
 from graft_server.domain.examples import Label
 from graft_server.domain.metadata import check_metadata
@@ -65,14 +65,28 @@ def checked(settings: AdaptationSettings, trunk: Trunk) -> AdaptationSettings:
             field="start.labels",
         )
     _check_policy(settings.publish)
+    if settings.base_alias and settings.base_version:
+        raise InvalidError(
+            f"start.base_alias is {shown(settings.base_alias)}, and start.base_version is {settings.base_version}: an "
+            "adaptation goes on from one version. Set one of the two.",
+            reason="BASE_AMBIGUOUS",
+            field="start.base_alias",
+        )
     return settings
 
 
-def require_same(known: AdaptationSettings, request: StartRequest) -> None:
+def require_same(known: Start, request: StartRequest) -> None:
     """Raises StateError (START_MISMATCH) if an adaptation that exists was started with other settings."""
     asked = request.settings
+    if (
+        known.extends is not None
+        and not asked.base_alias
+        and asked.base_version == known.extends.base_version
+    ):
+        # By number, it is what the alias pointed at.
+        asked = replace(asked, base_version=known.settings.base_version, base_alias=known.settings.base_alias)
     differing = [
-        name for name in AdaptationSettings.__slots__ if getattr(known, name) != getattr(asked, name)
+        name for name in AdaptationSettings.__slots__ if getattr(known.settings, name) != getattr(asked, name)
     ]
     if differing:
         raise StateError(

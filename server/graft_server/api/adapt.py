@@ -10,21 +10,25 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from graft_server.adapting.adaptations import Adaptations
+from graft_server.adapting.intake.foreseen import Foreseen
+from graft_server.adapting.intake.incoming import Incoming
 from graft_server.adapting.intake.targets import TargetRules
 from graft_server.adapting.intake.validation import check_change
-from graft_server.adapting.intake.writer_stream import Incoming, readable
+from graft_server.adapting.intake.writer_stream import readable
 from graft_server.adapting.session import Session, require_sent
 from graft_server.api.keep_alive import waiting
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.caller import behind
 from graft_server.domain.errors import ConflictError, DrainingError, InvalidError
 from graft_server.domain.examples import Change, Kind, Modality, Rejection
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import MAX_ID_BYTES, check_identifier
 from graft_server.domain.stream import (
     Accepted,
     CommitMessage,
     Committed,
     ExamplesMessage,
+    LiveVersion,
     Message,
     Progress,
     SentChange,
@@ -34,6 +38,7 @@ from graft_server.domain.stream import (
 )
 from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.event_loop import in_slices
+from graft_server.store.adaptations.lineage import derived_id
 from graft_server.store.adaptations.segments import content_digest
 
 KEEP_ALIVE_S = 20.0
@@ -101,18 +106,20 @@ async def _answers_to(
         async for activity in signs:
             yield Progress(stage=activity.stage, elapsed_s=time.monotonic() - began)
     intake = _Intake(request, _targets(request), trunk)
+    live = adaptations.live(request.model)
     if first.validate_only:
-        await adaptations.lineage(request)
+        base = await adaptations.base(request)
+        foreseen = await adaptations.foreseen(request, base) if base else None
         if not started:
-            yield _started(request, 0)
-        async for message in _validate(messages, intake):
+            yield _started(request, 0, foreseen.base if foreseen else None, live)
+        async for message in _validate(messages, intake, foreseen):
             yield message
         return
     session = await adaptations.join(request)
     reader = asyncio.create_task(_read(messages, intake, session))
     try:
         if not started:
-            yield _started(request, session.next_sequence)
+            yield _started(request, session.next_sequence, session.extends, live)
         async for message in _answers(session, every_s):
             yield message
     finally:
@@ -122,8 +129,14 @@ async def _answers_to(
         adaptations.forget_idle()
 
 
-def _started(request: StartRequest, next_sequence: int) -> Started:
-    return Started(request.adaptation_id, request.writer_id, request.settings.backbone, next_sequence)
+def _started(
+    request: StartRequest,
+    next_sequence: int,
+    extension: Extension | None = None,
+    live: LiveVersion | None = None,
+) -> Started:
+    backbone = request.settings.backbone
+    return Started(request.adaptation_id, request.writer_id, backbone, next_sequence, extension, live)
 
 
 def _targets(request: StartRequest) -> TargetRules:
@@ -199,7 +212,9 @@ async def _read(messages: AsyncIterator[WriterMessage], intake: _Intake, session
         session.outbox.fail(error)
 
 
-async def _validate(messages: AsyncIterator[WriterMessage], intake: _Intake) -> AsyncIterator[Message]:
+async def _validate(
+    messages: AsyncIterator[WriterMessage], intake: _Intake, foreseen: Foreseen | None
+) -> AsyncIterator[Message]:
     """Yields the answers of a call that stores nothing."""
     following = 0
     async for message in messages:
@@ -207,6 +222,8 @@ async def _validate(messages: AsyncIterator[WriterMessage], intake: _Intake) -> 
             case ExamplesMessage(first_sequence=first):
                 changes = await intake.checked(message)
                 _require_no_gap(first, following)
+                if foreseen is not None:
+                    await asyncio.to_thread(foreseen.take, changes[max(following - first, 0) :])
                 following = max(following, first + len(changes))
                 rejected = tuple(it.result for it in changes if isinstance(it.result, Rejection))
                 yield Accepted(following, rejected)
@@ -214,7 +231,7 @@ async def _validate(messages: AsyncIterator[WriterMessage], intake: _Intake) -> 
                 commit_id, end = _commit_id(message), _end(message)
                 end = following if end is None else end
                 require_sent(end, following)
-                yield Committed(commit_id, end)
+                yield Committed(commit_id, end, foreseen.extension if foreseen is not None else None)
             case _:
                 raise _misplaced(message)
 
@@ -252,7 +269,7 @@ class _Intake:
 
     def _incoming(self, sent: SentChange, sequence: int) -> Incoming:
         # Unique in every lineage that the adaptation may become part of.
-        default_id = f"{self.start.adaptation_id}/{self.start.writer_id}/{sequence}"
+        default_id = derived_id(self.start.adaptation_id, self.start.writer_id, sequence)
         digest = content_digest(sent.content)
         subject = sent.subject
         try:
@@ -265,7 +282,8 @@ class _Intake:
             rejected = Rejection(sequence, error.reason, error.field, error.message, self.start.writer_id)
             # A subject that is too long is none; its change is then refused for that alone.
             return Incoming(digest, rejected, subject if len(subject) <= MAX_ID_BYTES else "")
-        return Incoming(digest, checked)
+        own_id = checked.id != default_id
+        return Incoming(digest, checked, own_id=own_id, weighted=sent.weighted)
 
 
 def _require_no_gap(first_sequence: int, following: int) -> None:

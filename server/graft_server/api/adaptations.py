@@ -27,6 +27,7 @@ from graft_server.domain.adaptation import (
     PublicationState,
 )
 from graft_server.domain.errors import DomainError, DrainingError, InvalidError, StoreError
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import check_identifier, check_model
 from graft_server.domain.paging import Listed, PageRequest
 from graft_server.domain.stream import (
@@ -164,6 +165,7 @@ class AdaptationApi:
             writers=dict(sorted(positions.items())),
             publications=tuple(self._publications(store, publications, running)),
             metrics=self._adaptations.metrics(store.model, store.adaptation_id),
+            extension=_extension(store),
             metadata=store.start.settings.metadata,
         )
 
@@ -208,6 +210,19 @@ def _key(token: str) -> tuple[datetime, str] | None:
     if not adaptation_id or moment.tzinfo is None:
         raise bad_token(token)
     return moment, adaptation_id
+
+
+def _extension(store: AdaptationStore) -> Extension | None:
+    """What came of an adaptation's examples beside its base's, as of the newest commit that has an outcome."""
+    known = [it.extension for it in store.outcomes.values() if it.extension is not None]
+    return known[-1] if known else store.start.extends
+
+
+def _publications(store: AdaptationStore, count: int, running: str) -> Iterator[Publication]:
+    """Returns the newest publications, oldest first."""
+    for commit in list(store.commits.values())[-count:]:
+        outcome = store.outcomes.get(commit.commit_id)
+        yield _publication(commit, outcome, training=commit.commit_id == running)
 
 
 def _publication(commit: Commit, outcome: Outcome | None, *, training: bool) -> Publication:

@@ -131,7 +131,7 @@ class ModelApi:
         version = self.versions.resolve(model, selector)
         manifest, report = await self.versions.report(version)
         aliases = self.catalogue.snapshot.model(version.model).aliases_of(version.number)
-        return VersionView(version, aliases, report, manifest.labels)
+        return VersionView(version, aliases, report, manifest.labels, manifest.extension)
 
     async def update_model(self, model: str, added: Mapping[str, str], removed: Sequence[str]) -> Model:
         """Adds pairs to a model's metadata, or gives them other values, removes others, and returns the model.

@@ -12,6 +12,7 @@ import msgspec
 
 from graft_server.domain.errors import DomainError
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import LiveThen, Source
 
@@ -55,12 +56,17 @@ class AdaptationSettings:
     closed_labels: bool = False
     method: Method = Method.AUTO
     base_version: int = 0
+    """The version whose examples are trained on too, as it was asked for by its number; 0: see base_alias."""
     seed: int = 0
     task: Task = Task.DEFAULT
     publish: PublishPolicy = PublishPolicy()
     fine_tuning: FineTuning = FineTuning()
     time_budget_s: float = 0.0
     """How long tuning may take; 0: unlimited, and for the method "auto" no tuning."""
+    base_alias: str = ""
+    """The same as base_version, by an alias; what it pointed at when the adaptation began is in `Start`."""
+    match_content: bool = False
+    """Whether an example without an id is the one of the base that has the same input."""
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The metadata of the adaptation and of its versions."""
 
@@ -75,6 +81,15 @@ class Start:
     """The examples of base_version, kept here so that deleting that version changes nothing."""
     born: int = 0
     """The number of entries in the catalogue: a later deletion of the model deletes this adaptation too."""
+    base: Extension | None = None
+    """What it goes on from; None: nothing, or it began in a release that did not note it."""
+
+    @property
+    def extends(self) -> Extension | None:
+        """The version that it goes on from, and how many examples that has, as far as known; None: it began empty."""
+        if self.base is None and self.settings.base_version:
+            return Extension(self.settings.base_version)
+        return self.base
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -119,6 +134,8 @@ class Outcome:
     time: datetime
     version: int = 0
     failure: Failure | None = None
+    extension: Extension | None = None
+    """What came of the examples beside those of the base; None: there is no base, or nobody noted it."""
 
 
 class AdaptationState(StrEnum):
@@ -231,6 +248,8 @@ class AdaptationView:
     """The newest publications, oldest first."""
     metrics: Mapping[str, float]
     """How well the interim head learns the stream; empty if this server does not follow it."""
+    extension: Extension | None = None
+    """What came of its examples beside those of its base, as of the newest commit with an outcome."""
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

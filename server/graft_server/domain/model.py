@@ -11,6 +11,7 @@ from typing import Any
 
 from graft_server.domain.errors import MissingError
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.names import shown
 from graft_server.domain.report import Report
 
@@ -49,6 +50,9 @@ class Manifest:
     parts: dict[str, str] = field(default_factory=dict)
     """Part name to SHA-256; filled in by `write_version`."""
     task: Task = Task.DEFAULT
+    extension: Extension | None = None
+    """What came of the examples of its adaptation beside those of the version that it extends; None: it extends none,
+    or a release trained it that did not note it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,8 @@ class VersionView:
     """The whole report; None in lists, which have its figures in `version.summary`."""
     labels: tuple[Label, ...] = ()
     """The labels in output order; empty in lists, and for a regression."""
+    extension: Extension | None = None
+    """See `Manifest`; None in lists."""
 
 
 @dataclass(frozen=True, slots=True)

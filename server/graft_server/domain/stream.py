@@ -9,6 +9,7 @@ from datetime import datetime
 from graft_server.domain.adaptation import AdaptationState, Failure, StartRequest
 from graft_server.domain.errors import InvalidError
 from graft_server.domain.examples import Change, Kind, Rejection
+from graft_server.domain.extension import Extension
 from graft_server.domain.model import LiveThen
 from graft_server.domain.report import Report
 
@@ -38,6 +39,8 @@ class SentChange:
     """If the change cannot be read: the subject of its data, if that can be read."""
     kind: Kind | None = None
     """If the change cannot be read: the kind of its input, if that can be read."""
+    weighted: bool = False
+    """Whether it is an example that has a weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,18 @@ class Started:
     """The backbone's name; "" until the first example decides it."""
     next_sequence: int
     """Every change of the writer below this number is durable or rejected."""
+    extension: Extension | None = None
+    """What it goes on from; None: it began empty."""
+    live: LiveVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """The version that answers where a request selects none."""
+
+    version: int
+    examples: int
+    """How many it was trained on, those for validation included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,8 @@ class Committed:
 
     commit_id: str
     next_sequence: int
+    extension: Extension | None = None
+    """What the examples of a check would come to; None: it is none, or there is no base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,7 @@ class Published:
     """None if the version has been deleted since."""
     live: LiveThen | None = None
     """Where `live` pointed then; None if the version has been deleted since."""
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,7 @@ class PublicationFailed:
 
     commit_id: str
     failure: Failure
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from graft_server.store.adaptations.listing import (
     remove_adaptation,
 )
 from graft_server.store.adaptations.store import AdaptationStore
-from graft_server.store.adaptations.stored_examples import ids_of_subject
+from graft_server.store.adaptations.stored_examples import earlier_ids, ids_of_subject
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import (
@@ -163,6 +163,8 @@ class Deletion:
             # An id names the same example in all of the model's adaptations, whatever a later state says of whose
             # it is.
             ids |= {it for store in stores for it in ids_of_subject(store, subject)}
+        while earlier := {it for store in stores for it in earlier_ids(store, ids)} - ids:
+            ids |= earlier
         wanted = Wanted(ids, frozenset({subject} - {""}))
         return sum(erase(self.objects, store, wanted) for store in stores)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from graft_server.backbones.tuning_contract import Tuned
 from graft_server.domain.examples import Label, Task
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import ManifestRef, Source
 from graft_server.domain.report import Renewal, Report
@@ -59,6 +60,8 @@ class Training(Wanted):
     """Whose features to train on."""
     sources: tuple[Source, ...]
     """The lineage, oldest adaptation first."""
+    base: Extension | None = None
+    """The version that it extends; None: none."""
     seed: int = 0
     reduced: bool = False
     """Whether that encoder computes in less than float32: then accuracy is compared with the one that does."""
@@ -77,6 +80,8 @@ class Made:
 
     manifest: ManifestRef
     report: Report
+    extension: Extension | None = None
+    """What came of the examples beside those of the base; None: there is no base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
     )
     progress(Progress("publishing", 0.9))
     ref = write_version(objects, manifest, {**parts, REPORT: stamped(report)})
-    return Finished(manifest=ref, report=report, kept=tried.kept, measured=key)
+    return Finished(manifest=ref, report=report, extension=manifest.extension, kept=tried.kept, measured=key)
 
 
 def _with_tuning(report: Report, tried: TuningReport, least: int) -> Report:

@@ -85,12 +85,19 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         training_duration_s=time.monotonic() - started,
     )
     parts = {HEAD: head, HEAD_ONNX: graph, REPORT: stamped(report)}
-    manifest = write_version(objects, _manifest(task, training_set, rows), parts)
+    described = _manifest(task, training_set, rows)
+    manifest = write_version(objects, described, parts)
     prepared, unprepared = "", "too_few"
     if task.tuning_folder:
         prepared, unprepared = _prepare(objects, task, rows, selection, seed)
     progress(Progress("publishing", 1.0))
-    return Trained(manifest=manifest, report=report, prepared=prepared, unprepared=unprepared)
+    return Trained(
+        manifest=manifest,
+        report=report,
+        extension=described.extension,
+        prepared=prepared,
+        unprepared=unprepared,
+    )
 
 
 def _selected(
@@ -189,4 +196,5 @@ def _manifest(task: Training, training_set: ExampleSet, rows: Rows) -> Manifest:
         seed=task.seed,
         created=datetime.now(UTC),
         task=task.task,
+        extension=rows.extension(task.base),
     )

@@ -27,6 +27,8 @@ class FolderTree:
 
     unit = "file"
     """What rows are counted in."""
+    blank_rows = 0
+    """A folder has none."""
 
     def __init__(self, folder: str | Path) -> None:
         """Lists the folder.

@@ -80,6 +80,7 @@ class Records:
         width: How many cells a row has; 0: as many as the first one.
         loose: How many cells at the end of a row may be left away.
         blank: Whether rows of empty cells are given, too.
+        passed_over: How many rows of empty cells came before the newest row that is given.
         seen: What is among the values of each column, where that tells rows from other lines; None: it does not.
     """
 
@@ -93,17 +94,22 @@ class Records:
         self.width = 0
         self.loose = 0
         self.blank = False
+        self.passed_over = 0
         self._doubtful = 0
         self.seen = [{*it} if isinstance(it, set) else it for it in seen]
         self._few = [(at, it) for at, it in enumerate(self.seen) if isinstance(it, set)]
 
     def __iter__(self) -> Iterator[Record]:
+        empty = 0
         while (line := self._lines.next()) is not None:
             record = self._record(line)
-            if record.wrong or self.blank or any(record.cells):
-                if self._few and record.lines == 1 and len(record.cells) == self.width:
-                    self._learn(record.cells)
-                yield record
+            if not (record.wrong or self.blank or any(record.cells)):
+                empty += 1
+                continue
+            self.passed_over = empty
+            if self._few and record.lines == 1 and len(record.cells) == self.width:
+                self._learn(record.cells)
+            yield record
 
     def fits(self, cells: Sequence[str | None]) -> bool:
         """Whether a row has the cells that the header asks for; empty ones behind these do not count."""

@@ -21,6 +21,7 @@ class Table:
     Attributes:
         header: The columns.
         unit: What rows are counted in.
+        blank_rows: How many rows of empty cells, and repeated headers, `rows` passed over between other rows.
     """
 
     unit = "line"
@@ -52,6 +53,7 @@ class Table:
         self._lines = lines
         self._found: Found = found_dialect(beginning, reading, usual, columns)
         self._named = bool(reading.names)
+        self.blank_rows = 0
         if self._found.wrong:
             raise DataError(f"{name}, {self._found.wrong}; this line must name the columns")
         if not self._found.names:
@@ -67,11 +69,16 @@ class Table:
         """The rows, and what is wrong with those that cannot be read."""
         records = self._records()
         header = not self._named
+        repeated = 0
         for record in records:
             if header:  # R names one column less than there are
                 header = False
-            elif record.wrong or not self._is_header(record):
+                continue
+            self.blank_rows = records.passed_over + repeated
+            if record.wrong or not self._is_header(record):
                 yield self._row(record, records)
+            else:
+                repeated += 1
 
     def whole_rows(self) -> Iterator[WholeRow]:
         """The header, the rows and the empty lines, with all that stands in them: rows of empty cells, too."""

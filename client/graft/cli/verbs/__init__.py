@@ -7,11 +7,16 @@ from typing import Final
 
 from graft.cli.verbs import (
     adapt,
+    adaptations,
+    alias,
     backbones,
+    cancel,
+    delete,
     evaluate,
     examples,
     export,
     forget,
+    metadata,
     models,
     predict,
     promote,
@@ -29,9 +34,14 @@ VERBS: Final = (
     backbones,
     report,
     promote,
+    alias,
+    metadata,
+    delete,
+    adaptations,
+    cancel,
+    watch,
     examples,
     forget,
     export,
-    watch,
 )
 """In the order of `graft --help`."""

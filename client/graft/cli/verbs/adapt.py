@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,13 +13,15 @@ from graft._client.sync import Client
 from graft._data_files.columns import RowError
 from graft._data_files.refused import RowsRead
 from graft._records.label_forms import asked
-from graft._records.told import AdaptProgress, CheckResult
+from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
-from graft.cli.arguments import Verbs, add_full, add_verb, names, positive
+from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
+from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
+from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
-from graft.cli.refusals import say_refusals, with_refused
+from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
 
 if TYPE_CHECKING:
@@ -132,16 +135,10 @@ def add(verbs: Verbs) -> None:
     settings.add_argument(
         "--closed-labels", action="store_true", help="refuse examples whose labels are not among --labels"
     )
-    settings.add_argument(
-        "--base-version",
-        type=int,
-        default=0,
-        metavar="N",
-        help="train on the examples of this version, too; default: on none",
-    )
+    add_ground(settings)
     settings.add_argument(
         "--adaptation-id",
-        default=uuid.uuid4().hex,
+        default="",
         metavar="ID",
         help="the name of this adaptation; give that of an interrupted command to go on where it was; "
         "default: a new one",
@@ -159,6 +156,21 @@ def add(verbs: Verbs) -> None:
         default=0.0,
         metavar="SECONDS",
         help="have the server publish what is new after so long; default: only at the end",
+    )
+    settings.add_argument(
+        "--no-promote",
+        action="store_true",
+        help="publish without making the version live: it is asked for by its number until 'graft promote' moves live; "
+        "default: a version goes live as it is published, unless live is pinned",
+    )
+    settings.add_argument(
+        "--metadata",
+        action="append",
+        type=pair,
+        default=[],
+        metavar="KEY=VALUE",
+        help="a pair to find again with the adaptation and its versions, for example source=train.csv; may be "
+        "repeated; default: none",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -181,48 +193,68 @@ def add(verbs: Verbs) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Streams a data file in and prints the report of the version that comes of it."""
-    if args.follow:
-        _follow(args, client, terminal)
-        return
+def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
+    resumed = bool(args.adaptation_id)
+    args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
     if args.check:
-        _check(args, client, terminal)
-        return
+        return _check(args, client, terminal, resumed=resumed)
+    (_follow if args.follow else _adapt)(args, client, terminal, resumed=resumed)
+    return 0
+
+
+def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     rows = RowsRead()
     terminal.interrupts.hint = (
         f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
     )
 
     name = "standard input" if args.data == "-" else args.data
-    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
+    ground = Ground()
+
+    def begin() -> None:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}{ground.said}; reading {name}")
+
     # Nothing may come of a stream for long; of a file that is not there nothing is read.
     waits = args.data == "-" or Path(args.data).is_fifo()
     if waits:
-        terminal.say(said)
+        begin()
 
     def wanted() -> Wanted:
         if not waits:
-            terminal.say(said)
-        return _wanted(args)
+            begin()
+        return _wanted(args, ground)
 
-    with read_file(args, terminal, wanted) as data, terminal.adapt_bar() as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.adapt_bar() as bar,
+    ):
+        ground.require_task(data.task, name)
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_how_to_adapt(args), "task": data.task},
+            **{**_how_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
+        say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
+    _say_live(terminal, result)
 
 
-def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
+def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     """Streams lines of standard input in for as long as they come, then commits; the adaptation stays open."""
     if args.data != "-":
         raise ValueError(f"--follow reads JSON lines from standard input: give - instead of {args.data}")
@@ -230,8 +262,16 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
-    with interrupts.ending_input_first(), terminal.adapt_bar() as bar:
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+    ground = ground_of(args, client, terminal, resumed=resumed)
+    ground.require_task(_task(args), "standard input")
+    with (
+        refusals_told(terminal, rows, args),
+        interrupts.ending_input_first(),
+        terminal.adapt_bar() as bar,
+    ):
+        terminal.say(
+            f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
+        )
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
@@ -240,18 +280,30 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal) -> Non
         result = client.adapt(
             args.model,
             FollowedLines(interrupts, columns_of(args), rows.take, _told(rows, terminal)),
-            **_how_to_adapt(args),
+            **{**_how_to_adapt(args), **ground.arguments, "task": _task(args) or ground.task},
             close=False,
             append=True,
             on_progress=show,
-            on_published=terminal.outcome,
+            on_published=partial(terminal.outcome, args.model),
         )
+    counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
-        terminal.json(with_refused(result, rows))
+        terminal.json(with_refused(result, rows, counts=counts))
+    elif result.nothing_new:
+        say_extension(result, ground, terminal)
     else:
+        say_extension(result, ground, terminal)
         show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
+    _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _say_live(terminal: Terminal, result: AdaptResult) -> None:
+    """Says that the version is not live, if it is not."""
+    if why := not_live(result.model, result):
+        terminal.remark(why)
 
 
 def _require_followable(args: argparse.Namespace) -> None:
@@ -268,29 +320,48 @@ def _require_followable(args: argparse.Namespace) -> None:
         )
 
 
-def _check(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Says which examples of a data file would be refused, and why. Nothing is stored."""
+def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> int:
+    """Says which rows of a data file would be refused, and why; 1 if there are any. Nothing is stored."""
     rows = RowsRead()
-    with read_file(args, terminal, lambda: _wanted(args)) as data, terminal.adapt_bar() as bar:
+    ground = Ground()
+
+    def wanted() -> Wanted:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
+        return _wanted(args, ground)
+
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.adapt_bar() as bar,
+    ):
+        ground.require_task(data.task, args.data)
         result = client.check(
             args.model,
             data.examples(bar.reading, rows),
-            **{**_what_to_adapt(args), "task": data.task},
+            **{**_what_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
             on_progress=bar.show,
         )
     notes = told_at_the_end(data, terminal, _found_by_check(result, data))
+    counts = data.counts(result.rows, rows)
     if args.json:
-        terminal.json(with_refused(result, rows, notes))
+        terminal.json(with_refused(result, rows, notes, counts))
     else:
         good, found = result.examples - result.rejected_count, result.examples + rows.refused_count
         task = f" for the task {result.task.replace('_', '-')}" if result.task else ""
         terminal.line(f"{good:,} of {found:,} examples would be taken{task}; nothing was stored")
-    say_refusals(terminal, result.rejected, result.rejected_count, rows)
+        if result.extension is not None:
+            terminal.line(foreseen(result.extension))
+    say_rows(terminal, counts)
+    say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
+    return 1 if result.rejected_count + rows.refused_count else 0
 
 
-def _wanted(args: argparse.Namespace) -> Wanted:
+def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:
     """What an adaptation or its check wants of the data file."""
-    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check)
+    known = (label.name for label in ground.base.labels) if ground.base is not None else ()
+    labels = tuple(dict.fromkeys((*(args.labels or ()), *known)))
+    return Wanted(_task(args), labels, checked=args.check, usual_task=ground.task)
 
 
 def _task(args: argparse.Namespace) -> str:
@@ -314,7 +385,6 @@ def _what_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "task": _task(args),
         "labels": args.labels,
         "closed_labels": args.closed_labels,
-        "base_version": args.base_version,
     }
 
 
@@ -327,6 +397,8 @@ def _how_to_adapt(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "publish_every": args.publish_every,
         "publish_seconds": args.publish_seconds,
+        "promote": not args.no_promote,
+        "metadata": dict(args.metadata),
         "fine_tuning": _fine_tuning(args),
         "time_budget": args.time_budget,
     }

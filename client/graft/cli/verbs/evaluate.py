@@ -15,7 +15,7 @@ from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.data_options import DATA_FILES, add_data
 from graft.cli.plain import plain
 from graft.cli.reading import Wanted, read_file, told_at_the_end
-from graft.cli.refusals import refused, say_refusals
+from graft.cli.refusals import refusals_told, refused, say_refusals
 from graft.cli.reports import show_evaluation
 from graft.errors import Rejection
 
@@ -41,7 +41,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         served = client.version(args.model, args.version, alias=args.alias)
         return Wanted(served.report.task, tuple(label.name for label in served.labels), by_id=False)
 
-    with read_file(args, terminal, wanted) as data, terminal.count_bar("evaluating:") as bar:
+    with (
+        refusals_told(terminal, rows, args),
+        read_file(args, terminal, wanted) as data,
+        terminal.count_bar("evaluating:") as bar,
+    ):
         result = client.evaluate(
             args.model,
             data.examples(bar.reading, rows),
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     else:
         show_evaluation(terminal, result, rows, full=args.full)
     rejected = [Rejection(it.index, it.reason, "", it.detail, "") for it in result.rejected]
-    say_refusals(terminal, rejected, result.rejected_count, rows)
+    say_refusals(terminal, rejected, result.rejected_count, rows, args)
     if not result.examples:
         raise DataError(f"no figure can be stated: {phrases.why_nothing(result, rows.refused_count)}")
 

@@ -7,18 +7,29 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft._records.records import Model
+from graft._report import words
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
-_COLUMNS: Final = ("model", "live", "latest", "versions", "other aliases", "created")
+_COLUMNS: Final = ("model", "live", "newest", "accuracy", "examples", "backbone", "published")
+
+_EXAMPLES: Final = """\
+examples:
+  graft models
+  graft models support/
+  graft models --json
+
+The accuracy, the examples, the backbone and the time are those of the live version; each accuracy was measured on the
+model's own examples. A live version that is pinned stays live when others are published: see 'graft promote --help'.
+"""
 
 
 def add(verbs: Verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "models", "list models")
+    parser = add_verb(verbs, "models", "list models, and how good what is live of each is", _EXAMPLES)
     parser.add_argument(
         "prefix",
         metavar="PREFIX",
@@ -34,17 +45,24 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     models = client.models(args.prefix)
     if args.json:
         terminal.json_lines(models)
+    elif not models:
+        named = f" whose name starts with {args.prefix}" if args.prefix else ""
+        terminal.say(f"there is no model{named}: 'graft adapt MODEL train.csv' makes one")
     else:
         terminal.table(_COLUMNS, map(_cells, models))
 
 
 def _cells(model: Model) -> tuple[object, ...]:
-    others = ", ".join(f"{alias}={version}" for alias, version in model.aliases.items() if alias != "live")
+    live = model.live
+    if live is None:
+        return model.name, "none", model.latest_version or "", "", "", "", phrases.moment(model.create_time)
+    pinned = " (pinned)" if model.live_pinned_time is not None else ""
     return (
         model.name,
-        model.aliases.get("live", ""),
-        model.latest_version or "",
-        model.versions,
-        others,
-        phrases.time(model.create_time),
+        f"{live.version}{pinned}",
+        model.latest_version,
+        words.score(live.report),
+        f"{live.report.examples:,}",
+        live.report.backbone,
+        phrases.moment(live.create_time),
     )

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
-from graft.cli.arguments import Verbs, add_verb
+from graft.cli.arguments import Verbs, add_verb, version_or_latest
+from graft.cli.live import pinned
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
+_EXAMPLES: Final = """\
+examples:
+  graft promote support/intents 4
+  graft promote support/intents latest
+
+An older version than the newest is pinned: what is published later does not go live by itself. 'graft promote MODEL
+latest' makes the newest version live, and releases the pin.
+"""
+
 
 def add(verbs: Verbs) -> None:
     """Adds the verb."""
-    parser = add_verb(verbs, "promote", "make a version the live one; also rolls back")
+    parser = add_verb(verbs, "promote", "make a version the live one; also rolls back", _EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="the model")
-    parser.add_argument("version", metavar="VERSION", type=int, help="the version's number")
+    parser.add_argument(
+        "version", metavar="VERSION", type=version_or_latest, help="the version's number, or latest"
+    )
     parser.add_argument(
         "--alias", default="live", metavar="ALIAS", help="the alias that is moved; default: live"
     )
@@ -36,3 +48,5 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.json(model)
     else:
         terminal.line(f"{model.name}: {args.alias} is version {model.aliases.get(args.alias, 0)}")
+        if args.alias == "live" and (said := pinned(model)):
+            terminal.say(said)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Protocol
 
 from graft_server.adapting.intake.features import FeatureWriter
+from graft_server.adapting.intake.incoming import Incoming
 from graft_server.domain.caller import Caller
 from graft_server.domain.errors import ConflictError
 from graft_server.domain.examples import Change, Rejection
@@ -18,37 +20,9 @@ from graft_server.encoding.trunk import Trunk
 from graft_server.sharing.memory import Share
 from graft_server.store.adaptations.segments import Record, Segment, WriterLog
 
-RECORD_BYTES = 600
-"""The memory of a change besides its input."""
-
 MAX_RECORDS = 1_024
 """The most records of a segment: its features are in memory at once (some KB a record), its rejections are one event,
 and the interim head learns it when all of it is encoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A change as a client sent it, checked."""
-
-    digest: int
-    """`store.adaptations.segments.content_digest` of what was sent."""
-    result: Change | Rejection
-    subject: str = ""
-    """The subject of the data, even if the change was refused."""
-
-    @property
-    def record(self) -> Record:
-        """The record that is stored."""
-        if isinstance(self.result, Rejection):
-            return Record(self.digest, rejection=self.result, subject=self.subject)
-        return Record(self.digest, change=self.result)
-
-    @property
-    def size(self) -> int:
-        """The memory that it takes while it waits for the disk and the encoder, in bytes."""
-        if isinstance(self.result, Change) and self.result.upsert:
-            return self.result.upsert.input.size + RECORD_BYTES
-        return RECORD_BYTES
 
 
 async def readable(
@@ -76,8 +50,18 @@ async def readable(
         if error is not None:
             field = f"upsert.input.{value.kind}"
             rejection = Rejection(first + place, error.reason, field, error.message, writer_id)
-            admitted[place] = Incoming(changes[place].digest, rejection, subjects[place])
+            admitted[place] = replace(changes[place], result=rejection, subject=subjects[place])
     return admitted
+
+
+class Matches(Protocol):
+    """Says which examples of its base the changes of an adaptation are."""
+
+    def records(self, changes: Sequence[Incoming]) -> list[Record]:
+        """Returns the records of changes that come next in their writer's stream."""
+
+    def forget(self) -> None:
+        """Counts out what was not stored."""
 
 
 class WriterStream:
@@ -90,6 +74,8 @@ class WriterStream:
         share: Share,
         on_durable: Callable[[Segment], None],
         on_failure: Callable[[Exception], None],
+        *,
+        matches: Matches | None = None,
     ) -> None:
         """Starts writing.
 
@@ -100,12 +86,14 @@ class WriterStream:
             on_durable: Called with each segment once it is durable.
             on_failure: Called when a segment could not be stored: nothing is written after that. The client may
                 be waiting for its acknowledgement, and send no message that could raise the error.
+            matches: Finds the examples of the base that changes are; None: there are none to find.
         """
         self._log = log
         self._feature_writer = feature_writer
         self._share = share
         self._on_durable = on_durable
         self._on_failure = on_failure
+        self._matches = matches
         self._pending: list[Incoming] = []
         self._writing: list[Incoming] = []
         self._idle = asyncio.Event()
@@ -193,11 +181,19 @@ class WriterStream:
             self._idle.set()
 
     async def _write_segment(self) -> None:
-        records = [change.record for change in self._writing]
-        segment = await asyncio.to_thread(self._log.append, records)
+        segment = await asyncio.to_thread(self._append, self._writing)
         size, self._writing = _size(self._writing), []
         self._feature_writer.follow(segment, on_done=lambda: self._share.give_back(size))
         self._on_durable(segment)
+
+    def _append(self, changes: Sequence[Incoming]) -> Segment:
+        if self._matches is None:
+            return self._log.append([change.record for change in changes])
+        try:
+            return self._log.append(self._matches.records(changes))
+        except BaseException:
+            self._matches.forget()
+            raise
 
 
 def _size(changes: Iterable[Incoming]) -> int:

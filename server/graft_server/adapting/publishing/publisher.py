@@ -16,6 +16,7 @@ from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
 from graft_server.adapting.publishing.fine_tuning import Tuner, parts_of, plan_of
 from graft_server.adapting.publishing.label_names import LabelNames
+from graft_server.adapting.publishing.nothing_new import version_with_the_same
 from graft_server.adapting.publishing.pace import Pace, Part, Speeds
 from graft_server.backbones.tuning_contract import EXAMPLES_GONE
 from graft_server.backbones.tunings import tuning_folder
@@ -29,6 +30,7 @@ from graft_server.domain.errors import (
     StoreError,
 )
 from graft_server.domain.examples import Label
+from graft_server.domain.extension import Extension
 from graft_server.domain.method import Method
 from graft_server.domain.model import Version
 from graft_server.domain.report import Renewal, Report, summary_of
@@ -40,6 +42,7 @@ from graft_server.sharing.shielding import uncancelled
 from graft_server.sharing.threads import Threads
 from graft_server.store.adaptations.features import FEATURES_MISSING
 from graft_server.store.adaptations.store import AdaptationStore
+from graft_server.store.adaptations.training_rows import read_lineage
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report, remove_version
@@ -114,8 +117,10 @@ class Publisher:
         on_progress: OnProgress,
         *,
         renewal: Renewal | None = None,
-    ) -> tuple[Version, Report]:
+    ) -> tuple[Version, Report, Extension | None]:
         """Trains and publishes a commit, or renews a version of it. Repeating it gives the same version.
+
+        The version comes with its report, and with what came of the examples beside those of its base.
 
         Where examples of the model are erased meanwhile, by any server, it is trained again without them; where
         features turn out to be damaged, after they were computed again.
@@ -136,7 +141,7 @@ class Publisher:
         *,
         pace: Pace,
         renewal: Renewal | None,
-    ) -> tuple[Version, Report]:
+    ) -> tuple[Version, Report, Extension | None]:
         lost: set[str] = set()
         while True:
             snapshot = await asyncio.to_thread(self.catalogue.refresh)
@@ -166,7 +171,7 @@ class Publisher:
                 if not await self._is_repeated(error, store.model, read_at, folder, lost):
                     raise
                 continue
-            return version, result.report
+            return version, result.report, result.extension
 
     async def _is_repeated(
         self, error: DomainError, model: str, read_at: int, folder: str, lost: set[str]
@@ -186,6 +191,26 @@ class Publisher:
             return False
         lost.add(key)
         return True
+
+    async def extension(self, store: AdaptationStore, commit_id: str) -> Extension | None:
+        """Returns what a commit's examples come to beside those of the adaptation's base; None: it has none."""
+        base = store.start.extends
+        if base is None:
+            return None
+        sources = store.sources(commit_id)
+        lineage = await self.reading.run(read_lineage, self.objects, store.model, sources)
+        return lineage.extension(base)
+
+    async def version_with_the_same(self, store: AdaptationStore, trunk: Trunk, commit_id: str) -> int:
+        """Returns the version that has a commit's examples already; 0: none. See `nothing_new`."""
+        return await self.reading.run(
+            version_with_the_same,
+            self.objects,
+            self.catalogue.snapshot,
+            store,
+            commit_id,
+            trunk.encoder_id,
+        )
 
     async def erased(self, model: str, read_at: int) -> bool:
         """Whether examples of a model were erased after an entry of the catalogue, by whatever server.
@@ -238,6 +263,7 @@ class Publisher:
             backbone=trunk.name,
             encoder_id=trunk.encoder_id,
             sources=sources,
+            base=store.start.extends,
             seed=settings.seed,
             reduced=trunk.reduced,
             longest_input=trunk.preprocessor.longest,

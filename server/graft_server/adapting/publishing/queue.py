@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from graft_server.adapting import announcing
 from graft_server.adapting.intake.features import FeatureWriter
@@ -18,6 +19,7 @@ from graft_server.adapting.publishing.policy import already_published
 from graft_server.adapting.publishing.publisher import Publisher
 from graft_server.domain.adaptation import AdaptationState, Commit, Failure
 from graft_server.domain.errors import DomainError, DrainingError, FaultError, NewerError, StoreError
+from graft_server.domain.extension import Extension
 from graft_server.domain.model import Version
 from graft_server.domain.report import Report
 from graft_server.domain.stream import Progress, PublicationFailed, Published
@@ -32,8 +34,17 @@ CANCELLED = "ADAPTATION_CANCELLED"
 MODEL_DELETED = "MODEL_DELETED"
 """The reason where the adaptation was deleted with its model."""
 
-Result = tuple[Version, Report] | DomainError
-"""A version and its report, or why there is none."""
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a commit led to."""
+
+    version: Version | None = None
+    report: Report | None = None
+    error: DomainError | None = None
+    """Why there is no version."""
+    extension: Extension | None = None
+    """What came of the examples beside those of the base; None: there is no base."""
 
 
 class PublicationQueue:
@@ -128,25 +139,31 @@ class PublicationQueue:
             await asyncio.to_thread(self._store.refresh)  # another server finished it
         outcome = self._store.outcomes[commit_id]
         if outcome.failure is not None:
-            return PublicationFailed(commit_id, outcome.failure)
+            return PublicationFailed(commit_id, outcome.failure, outcome.extension)
         found = await asyncio.to_thread(self._publisher.published, self._store.model, outcome.version)
         if found is None:
-            return Published(commit_id, self._store.model, outcome.version, None)
-        return _published(commit_id, *found)
+            return Published(commit_id, self._store.model, outcome.version, None, extension=outcome.extension)
+        return _published(commit_id, *found, outcome.extension)
 
     async def finish(self, commit_id: str, result: Result) -> None:
         """Stores a commit's outcome, and tells those who wait for it. One that has an outcome keeps it."""
         message: Published | PublicationFailed
         failure: Failure | None
-        if isinstance(result, DomainError):
-            message = PublicationFailed(commit_id, Failure.of(result))
-            version, failure = 0, message.failure
-        else:
-            message = _published(commit_id, *result)
+        if result.version is not None and result.report is not None:
+            message = _published(commit_id, result.version, result.report, result.extension)
             version, failure = message.version, None
+        else:
+            failure = Failure.of(result.error or _internal_fault())
+            message, version = PublicationFailed(commit_id, failure, result.extension), 0
         try:
             outcome = await uncancelled(
-                asyncio.to_thread(self._store.finish, commit_id, version=version, failure=failure)
+                asyncio.to_thread(
+                    self._store.finish,
+                    commit_id,
+                    version=version,
+                    failure=failure,
+                    extension=result.extension,
+                )
             )
             if (outcome.version, outcome.failure) != (version, failure):
                 message = await self.outcome(commit_id)  # it had one already, which stays
@@ -188,40 +205,66 @@ class PublicationQueue:
             if error.reason == MODEL_DELETED:
                 self._queue.clear()  # an outcome would be written to what is being deleted
                 return
-            result = error
+            result = Result(error=error, extension=await self._extension(commit_id))
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an outcome
             _log.exception("publishing %s of %s", commit_id, self._store.model)
-            result = FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
-        if isinstance(result, DomainError) and result.reason != CANCELLED:
-            announcing.failed(self._store, commit_id, result, began=began)
+            result = Result(error=_internal_fault())
+        if result.error is not None and result.error.reason != CANCELLED:
+            announcing.failed(self._store, commit_id, result.error, began=began)
         for it in (*coalesced, commit_id):
             await self.finish(it, result)
         # Commits that came in meanwhile stay, and so do those that this one does not cover.
         self._queue = [it for it in self._queue if it != commit_id and it not in coalesced]
 
-    async def _version(self, commit_id: str) -> tuple[Version, Report]:
+    async def _version(self, commit_id: str) -> Result:
         if self._store.state is AdaptationState.CANCELLED:
             raise self._store.not_open()
         return await self._already_published(commit_id) or await self._train(commit_id)
 
-    async def _train(self, commit_id: str) -> tuple[Version, Report]:
-        return await self._publisher.publish(
+    async def _train(self, commit_id: str) -> Result:
+        version, report, extension = await self._publisher.publish(
             self._store, self._trunk, self._feature_writer, commit_id, self._on_progress
         )
+        return Result(version, report, extension=extension)
 
-    async def _already_published(self, commit_id: str) -> tuple[Version, Report] | None:
-        """What continuous publishing has made of the same changes, where it still stands: not made twice."""
-        number = already_published(self._store, commit_id)
+    async def _already_published(self, commit_id: str) -> Result | None:
+        """The version that was made of the same examples, where it still stands: none is made twice."""
+        number = already_published(self._store, commit_id) or await self._publisher.version_with_the_same(
+            self._store, self._trunk, commit_id
+        )
         if not number:
             return None
         found = await asyncio.to_thread(self._publisher.unerased, self._store.model, number)
-        if found is not None:
-            announcing.answered(self._store, commit_id, number)
-        return found
+        if found is None:
+            return None
+        announcing.answered(self._store, commit_id, number)
+        return Result(*found, extension=await self._extension(commit_id))
+
+    async def committed(self, commit_id: str) -> Result | None:
+        """What a commit led to by the catalogue, where its outcome was not noted; None: nothing yet."""
+        found = await asyncio.to_thread(self._publisher.committed, self._store, commit_id)
+        return None if found is None else Result(*found, extension=await self._extension(commit_id))
+
+    async def _extension(self, commit_id: str) -> Extension | None:
+        """What came of the examples of a commit of which nothing was trained."""
+        try:
+            return await self._publisher.extension(self._store, commit_id)
+        except DomainError as error:
+            _log.warning(
+                "what came of the examples of %s of %s is not known: %s",
+                commit_id,
+                self._store.model,
+                error.message,
+            )
+            return None
 
 
-def _published(commit_id: str, version: Version, report: Report) -> Published:
-    return Published(commit_id, version.model, version.number, report, version.live_then)
+def _internal_fault() -> FaultError:
+    return FaultError("Publishing failed; the server's log has the details.", reason="INTERNAL")
+
+
+def _published(commit_id: str, version: Version, report: Report, extension: Extension | None) -> Published:
+    return Published(commit_id, version.model, version.number, report, version.live_then, extension)
 
 
 def next_run(queue: Sequence[str], commits: Mapping[str, Commit]) -> tuple[str, list[str]]:

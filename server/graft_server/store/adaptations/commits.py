@@ -16,6 +16,7 @@ from types import MappingProxyType
 import msgspec
 
 from graft_server.domain.adaptation import Closing, Commit, Failure, Outcome
+from graft_server.domain.extension import Extension
 from graft_server.store.objects.numbered_log import NumberedLog
 from graft_server.store.objects.objects import ObjectExistsError, ObjectMissingError, Objects, corrupt
 
@@ -120,9 +121,16 @@ class Commits:
                 with suppress(ObjectExistsError):
                     self._know(self._log.append(commit), commit)
 
-    def finish(self, commit_id: str, *, version: int, failure: Failure | None) -> Outcome:
+    def finish(
+        self,
+        commit_id: str,
+        *,
+        version: int,
+        failure: Failure | None,
+        extension: Extension | None = None,
+    ) -> Outcome:
         """Makes a commit's outcome durable, or returns the one that it has already."""
-        outcome = Outcome(datetime.now(UTC), version, failure)
+        outcome = Outcome(datetime.now(UTC), version, failure, extension)
         key = self._outcome_key(commit_id)
         try:
             self._objects.create_json(key, outcome)

@@ -56,10 +56,9 @@ class Wanted:
 
     def covers(self, record: Record) -> bool:
         """Whether a record is to be erased."""
-        if record.change is None:
-            return bool(record.subject) and record.subject in self.subjects
-        upsert = record.change.upsert
-        return (record.change.delete_id if upsert is None else upsert.id) in self.ids
+        if record.subject and record.subject in self.subjects:
+            return True
+        return not self.ids.isdisjoint(record.ids)
 
 
 def segments_of(store: AdaptationStore) -> Iterator[tuple[Segment, int]]:

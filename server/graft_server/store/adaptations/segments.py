@@ -29,7 +29,7 @@ ERASED_DIGEST = 0
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome of one change. One of change and rejection is not None; both are None if it was erased."""
+    """The outcome of one change: a change, a rejection, or that it is unchanged; nothing of it if it was erased."""
 
     digest: int
     """`content_digest` of the change as it was sent, or ERASED_DIGEST."""
@@ -37,11 +37,23 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     rejection: Rejection | None = None
     subject: str = ""
     """The subject of a rejected change."""
+    unchanged: str = ""
+    """The id of the example of the base that the change repeats: nothing comes of it, or only that id is another."""
+    renames: str = ""
+    """The id that the base has for the example: the change gives it one of its own."""
+    by_content: bool = False
+    """Whether the change has its id from an example of the base, which has the same input."""
 
     @property
     def erased(self) -> bool:
         """Whether the change was erased."""
-        return self.change is None and self.rejection is None
+        return self.change is None and self.rejection is None and not self.unchanged
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the examples that the change is about."""
+        own = "" if self.change is None else self.change.id
+        return tuple(it for it in (own, self.unchanged, self.renames) if it)
 
 
 ERASED = Record(ERASED_DIGEST)
@@ -159,25 +171,39 @@ class Placed:
     """Its row of the segment's features; for a deletion, the row of the upsert before it, or -1."""
 
 
-def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
-    """Yields the accepted changes of a segment whose sequence numbers are from `first` on and below `end`."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A record at its place."""
+
+    sequence: int
+    record: Record
+    row: int
+    """Its row of the segment's features; without an upsert, the row of the upsert before it, or -1."""
+
+
+def recorded(segment: Segment, first: int, end: int) -> Iterator[Recorded]:
+    """Yields the records of a segment whose sequence numbers are from `first` on and below `end`."""
     row = -1
     for sequence, record in enumerate(segment.records, segment.first_sequence):
-        change = record.change
         if sequence >= end:
             return
+        row += record.change is not None and record.change.upsert is not None
+        if sequence >= first:
+            yield Recorded(sequence, record, row)
+
+
+def changes(segment: Segment, first: int, end: int) -> Iterator[Placed]:
+    """Yields the accepted changes of a segment whose sequence numbers are from `first` on and below `end`.
+
+    An example that is given an id of its own is removed under the id that the base has for it.
+    """
+    for it in recorded(segment, first, end):
+        change = it.record.change
         if change is None:
             continue
-        row += change.upsert is not None
-        if sequence >= first:
-            yield Placed(sequence, change, row)
-
-
-def refusals(segment: Segment, first: int, end: int) -> Iterator[Rejection]:
-    """Yields the refused changes of a segment whose sequence numbers are from `first` on and below `end`."""
-    for sequence, record in enumerate(segment.records, segment.first_sequence):
-        if record.rejection is not None and first <= sequence < end:
-            yield record.rejection
+        if it.record.renames:
+            yield Placed(it.sequence, Change(delete_id=it.record.renames), it.row - 1)
+        yield Placed(it.sequence, change, it.row)
 
 
 def walk(read: Callable[[int], Segment], end: int) -> Iterator[tuple[Segment, int]]:

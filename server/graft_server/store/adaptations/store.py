@@ -28,6 +28,7 @@ from graft_server.domain.adaptation import (
 )
 from graft_server.domain.errors import StateError
 from graft_server.domain.examples import Rejection
+from graft_server.domain.extension import Extension
 from graft_server.domain.model import Source
 from graft_server.domain.names import shown
 from graft_server.store.adaptations.commits import Commits
@@ -287,9 +288,16 @@ class AdaptationStore:
         self._record_commit(commit)
         return commit
 
-    def finish(self, commit_id: str, *, version: int = 0, failure: Failure | None = None) -> Outcome:
+    def finish(
+        self,
+        commit_id: str,
+        *,
+        version: int = 0,
+        failure: Failure | None = None,
+        extension: Extension | None = None,
+    ) -> Outcome:
         """Makes a commit's outcome durable, or returns the one that it has already."""
-        outcome = self._commits.finish(commit_id, version=version, failure=failure)
+        outcome = self._commits.finish(commit_id, version=version, failure=failure, extension=extension)
         self.events.record(Finished(commit_id))
         return outcome
 

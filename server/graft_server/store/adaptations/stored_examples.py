@@ -39,6 +39,16 @@ def ids_of_subject(store: AdaptationStore, subject: str) -> set[str]:
     return {it.id for segment, _ in segments_of(store) for it in segment.upserts if it.subject == subject}
 
 
+def earlier_ids(store: AdaptationStore, ids: Collection[str]) -> set[str]:
+    """Returns the ids under which earlier adaptations have those of the examples that this one gave other ids."""
+    return {
+        record.renames
+        for segment, _ in segments_of(store)
+        for record in segment.records
+        if record.renames and record.change is not None and record.change.id in ids
+    }
+
+
 class ExampleIndex:
     """An index of the examples of one adaptation. Thread-safe."""
 

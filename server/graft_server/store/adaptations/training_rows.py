@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graft_server.domain.examples import Change, Example, Input, StoredExample, still_confirmed
+from graft_server.domain.examples import Change, Example, Input, StoredExample
+from graft_server.domain.extension import Extension
 from graft_server.domain.model import Source
 from graft_server.store.adaptations.features import StoredFeatures, read_features
 from graft_server.store.adaptations.generations import Generations
 from graft_server.store.adaptations.keys import adaptation_folder, features_key, writer_folder
-from graft_server.store.adaptations.segments import Placed, changes, read_current, refusals, walk
+from graft_server.store.adaptations.lineage import Lineage, Row
+from graft_server.store.adaptations.segments import Recorded, read_current, recorded, walk
 from graft_server.store.objects.objects import ObjectMissingError, Objects, corrupt
 
 T = TypeVar("T")
@@ -37,21 +39,14 @@ class Rows:
     """Adaptation to the generation of its segments that was read."""
     replaced: int = 0
     """Changes that gave another input to an id that the same adaptation had given to an example before."""
+    lineage: Lineage = field(default_factory=Lineage, compare=False)
+    """How the last adaptation of the lineage changed the examples of those before it."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """How many changes of the last adaptation of the lineage were refused, by the reason, most frequent first."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    example: Example
-    origin: tuple[str, int]
-    features_key: str
-    row: int
-    """The row among the segment's features."""
-    source: str
-    """The adaptation."""
-    replaced: int = 0
-    """How often its id got another input within the adaptation."""
+    def extension(self, base: Extension | None) -> Extension | None:
+        """Returns what came of the examples beside those of a base; None: there is none."""
+        return None if base is None else self.lineage.extension(base)
 
 
 def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_id: str) -> Rows:
@@ -67,17 +62,18 @@ def read_rows(objects: Objects, model: str, sources: Sequence[Source], encoder_i
     """
 
     def read(generations: Mapping[str, Generations]) -> Rows:
-        refused: Counter[str] = Counter()
-        kept = _current_rows(objects, model, sources, encoder_id, generations, refused=refused)
+        lineage = _read_lineage(objects, model, sources, generations, encoder_id)
+        kept = tuple(lineage.rows.values())
         encoded = _read_features(objects, kept)
         return Rows(
+            lineage=lineage,
             examples=tuple(it.example for it in kept),
             origins=tuple(it.origin for it in kept),
             features=dict(encoded.features),
             truncated=encoded.truncated,
             generations={},
             replaced=sum(it.replaced for it in kept),
-            refused=dict(refused.most_common()),
+            refused=dict(lineage.refused.most_common()),
         )
 
     rows, generations = _unreplaced(objects, model, sources, read)
@@ -111,14 +107,10 @@ def read_states(objects: Objects, model: str, sources: Sequence[Source]) -> list
     """
 
     def read(generations: Mapping[str, Generations]) -> list[StoredExample]:
-        kept = _current_rows(objects, model, sources, "", generations, reduced=_digested)
+        kept = _current_rows(objects, model, sources, "", generations, reduced=digest_of)
         return [StoredExample(it.source, *it.origin, it.example, superseded=False) for it in kept]
 
     return _unreplaced(objects, model, sources, read)[0]
-
-
-def _digested(value: Input) -> Input:
-    return Input(kind=value.kind, data=value.digest())
 
 
 def read_reduced(
@@ -173,6 +165,32 @@ def _unreplaced(
                 raise  # it was not replaced during the read
 
 
+def read_lineage(objects: Objects, model: str, sources: Sequence[Source]) -> Lineage:
+    """Returns the examples of a lineage, each with `digest_of` its input; reads no features.
+
+    Raises:
+        ObjectMissingError: A segment is missing.
+        CorruptError: A segment is damaged.
+    """
+
+    def read(generations: Mapping[str, Generations]) -> Lineage:
+        return _read_lineage(objects, model, sources, generations, reduced=digest_of)
+
+    return _unreplaced(objects, model, sources, read)[0]
+
+
+def digest_of(value: Input) -> Input:
+    """Returns something small in the place of an input, which is equal for equal inputs."""
+    return Input(kind=value.kind, data=value.digest())
+
+
+def digested(change: Change) -> Change:
+    """Returns a change with `digest_of` its input."""
+    if change.upsert is None:
+        return change
+    return replace(change, upsert=replace(change.upsert, input=digest_of(change.upsert.input)))
+
+
 def _current_rows(
     objects: Objects,
     model: str,
@@ -181,51 +199,43 @@ def _current_rows(
     generations: Mapping[str, Generations],
     *,
     reduced: Callable[[Input], Input] | None = None,
-    refused: Counter[str] | None = None,
-) -> tuple[_Row, ...]:
-    """The rows, and in `refused` the reasons of the refused changes of the last source."""
-    rows: dict[str, _Row] = {}
+) -> tuple[Row, ...]:
+    lineage = _read_lineage(objects, model, sources, generations, encoder_id, reduced=reduced)
+    return tuple(lineage.rows.values())
+
+
+def _read_lineage(
+    objects: Objects,
+    model: str,
+    sources: Sequence[Source],
+    generations: Mapping[str, Generations],
+    encoder_id: str = "",
+    *,
+    reduced: Callable[[Input], Input] | None = None,
+) -> Lineage:
+    lineage = Lineage()
     for source in sources:
+        lineage.begin(source.adaptation_id)
         of_source = generations[source.adaptation_id]
         for writer_id, next_sequence in sorted(source.watermarks.items()):
             folder = writer_folder(model, source.adaptation_id, writer_id)
             read = partial(read_current, objects, folder, of_source, writer_id)
             for segment, first in walk(read, next_sequence):
                 key = features_key(model, source.adaptation_id, encoder_id, writer_id, segment.name)
-                if refused is not None and source is sources[-1]:
-                    refused.update(it.reason for it in refusals(segment, first, next_sequence))
-                for it in changes(segment, first, next_sequence):
-                    _apply(
-                        rows,
-                        it if reduced is None else _reduced(it, reduced),
-                        writer_id,
-                        key,
-                        source.adaptation_id,
-                    )
-    return tuple(rows.values())
+                for it in recorded(segment, first, next_sequence):
+                    lineage.apply(it if reduced is None else _reduced(it, reduced), writer_id, key)
+    return lineage
 
 
-def _reduced(placed: Placed, reduced: Callable[[Input], Input]) -> Placed:
-    example = placed.change.upsert
-    if example is None:
-        return placed
-    return replace(placed, change=Change(upsert=replace(example, input=reduced(example.input))))
+def _reduced(recorded: Recorded, reduced: Callable[[Input], Input]) -> Recorded:
+    change = recorded.record.change
+    if change is None or change.upsert is None:
+        return recorded
+    small = replace(change, upsert=replace(change.upsert, input=reduced(change.upsert.input)))
+    return replace(recorded, record=msgspec.structs.replace(recorded.record, change=small))
 
 
-def _apply(rows: dict[str, _Row], placed: Placed, writer_id: str, key: str, source: str) -> None:
-    change = placed.change
-    if change.delete_id is not None:
-        rows.pop(change.delete_id, None)
-    if (example := change.upsert) is not None:
-        before = rows.pop(example.id, None)  # so that the row moves to the end
-        replaced = 0
-        if before is not None and before.source == source:
-            replaced = before.replaced + (before.example.input != example.input)
-        example = still_confirmed(example, None if before is None else before.example)
-        rows[example.id] = _Row(example, (writer_id, placed.sequence), key, placed.row, source, replaced)
-
-
-def _read_features(objects: Objects, rows: Sequence[_Row]) -> StoredFeatures:
+def _read_features(objects: Objects, rows: Sequence[Row]) -> StoredFeatures:
     # Rows are in the order of their segments, so each segment's features are read once.
     wanted: dict[str, list[int]] = {}
     for row in rows:

@@ -20,6 +20,7 @@ from graft_server.store.adaptations.training_rows import Rows
 from graft_server.training.contract import LabelFeatures, Wanted
 from graft_server.training.examples.training_set import ExampleSet
 
+_NOTHING = "There is nothing to train on"
 NAMED = 5
 """The most groups of similar labels that a warning names."""
 
@@ -47,20 +48,28 @@ class NothingToTrainOn:
     target: str = "label"
     """The target that an example has to carry."""
 
-    def error(self, examples: int, labelled: int, refused: int = 0) -> StateError:
-        """Returns the error, for the number of examples, of those with a target, and of refused ones."""
-        if labelled:
-            found = f"none of the {labelled:,} labelled examples carries a label of the closed set"
-        elif examples:
-            found = f"none of the {examples:,} examples carries a {self.target}"
-        elif refused:
+    def error(self, examples: int, labelled: int, refused: Mapping[str, int]) -> StateError:
+        """Returns the error.
+
+        Args:
+            examples: The number of examples.
+            labelled: The number of those with a target.
+            refused: The number of refused ones, by the reason.
+        """
+        count = sum(refused.values())
+        if count and not examples:
+            what = "The only example was refused" if count == 1 else f"All {count:,} examples were refused"
+            found = f"{what} ({reasons(refused)})"
+        elif labelled:
             found = (
-                "the only example was refused" if refused == 1 else f"all {refused:,} examples were refused"
+                f"{_NOTHING}: none of the {labelled:,} labelled examples carries a label of the closed set"
             )
+        elif examples:
+            found = f"{_NOTHING}: none of the {examples:,} examples carries a {self.target}"
         else:
-            found = "no example came in"
+            found = f"{_NOTHING}: no example came in"
         return StateError(
-            f"There is nothing to train on: {found}. {self.needed}: send some, then commit again.",
+            f"{found}. {self.needed}: send some, then commit again.",
             reason=self.reason,
             metadata=dict(self.metadata),
         )
@@ -129,7 +138,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         allowed = {label.name for label in wanted.labels}
         kept = [i for i in labelled if allowed.issuperset(rows.examples[i].labels)]
     if not kept:
-        raise nothing.error(len(rows.examples), len(labelled), sum(rows.refused.values()))
+        raise nothing.error(len(rows.examples), len(labelled), rows.refused)
     examples = [rows.examples[i] for i in kept]
     shared: Shared = {
         "weights": np.array([it.weight for it in examples], np.float64),
@@ -154,6 +163,11 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
     return build(examples, wanted, shared), seen
 
 
+def reasons(refused: Mapping[str, int]) -> str:
+    """Says how many examples were refused for each reason."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in refused.items())
+
+
 def came_in(rows: Rows, target: str = "label") -> str:
     """Says in a sentence what came in: examples by their labels, unlabelled ones, and refused ones by the reason.
 
@@ -171,9 +185,8 @@ def came_in(rows: Rows, target: str = "label") -> str:
         found.append(f"{carrying:,} with a {target}{labels}")
     if unlabelled:
         found.append(f"{unlabelled:,} without a {target}")
-    if refused := sum(rows.refused.values()):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rows.refused.items())
-        found.append(f"{refused:,} refused ({reasons})")
+    if rows.refused and found:  # else the error itself tells them
+        found.append(f"{sum(rows.refused.values()):,} refused ({reasons(rows.refused)})")
     return f"Of the examples that came in: {'; '.join(found)}." if found else ""
 
 

@@ -20,6 +20,7 @@ from graft_server.frontends.grpc.converters.enums import (
     PUBLICATION_STATES,
     TASK_MESSAGES,
 )
+from graft_server.frontends.grpc.converters.extensions import extension
 from graft_server.frontends.grpc.converters.reports import report_message
 from graft_server.frontends.grpc.errors import failure_status, to_status
 from graft_server.frontends.grpc.times import duration, timestamp
@@ -78,6 +79,7 @@ def adaptation(value: AdaptationView) -> pb.Adaptation:
         publications=[_publication(it) for it in value.publications],
         task=TASK_MESSAGES[value.task],
         metrics=value.metrics,
+        extension=extension(value.extension),
         metadata=value.metadata,
     )
 
@@ -121,6 +123,10 @@ def _started(value: stream.Started) -> pb.Started:
         next_sequence=value.next_sequence,
         writer_id=value.writer_id,
         backbone=value.backbone,
+        extension=extension(value.extension),
+        live=None
+        if value.live is None
+        else pb.LiveVersion(version=value.live.version, examples=value.live.examples),
     )
 
 
@@ -135,7 +141,11 @@ def _rejection(value: Rejection) -> pb.Rejection:
 
 
 def _committed(value: stream.Committed) -> pb.Committed:
-    return pb.Committed(commit_id=value.commit_id, next_sequence=value.next_sequence)
+    return pb.Committed(
+        commit_id=value.commit_id,
+        next_sequence=value.next_sequence,
+        extension=extension(value.extension),
+    )
 
 
 def _published(value: stream.Published) -> pb.Published:
@@ -144,12 +154,17 @@ def _published(value: stream.Published) -> pb.Published:
         model=value.model,
         version=value.version,
         summary=None if value.report is None else report_message(value.report),
+        extension=extension(value.extension),
         **_live(value.live),
     )
 
 
 def _publication_failed(value: stream.PublicationFailed) -> pb.PublicationFailed:
-    return pb.PublicationFailed(commit_id=value.commit_id, status=failure_status(value.failure))
+    return pb.PublicationFailed(
+        commit_id=value.commit_id,
+        status=failure_status(value.failure),
+        extension=extension(value.extension),
+    )
 
 
 def _progress(value: stream.Progress) -> pb.Progress:

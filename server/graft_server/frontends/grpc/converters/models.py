@@ -22,6 +22,7 @@ from graft_server.frontends.grpc.converters.enums import (
     SPLIT_NUMBERS,
     TASK_MESSAGES,
 )
+from graft_server.frontends.grpc.converters.extensions import extension
 from graft_server.frontends.grpc.converters.reports import filled, report_message
 from graft_server.frontends.grpc.converters.tasks import FIGURES, set_target
 from graft_server.frontends.grpc.times import timestamp
@@ -71,6 +72,7 @@ def version(value: VersionView) -> model_pb2.ModelVersion:
         labels=[types_pb2.Label(name=it.name, description=it.description) for it in value.labels],
         task=report.task,
         trained_on_erased=known.erased,
+        extension=extension(value.extension),
         metadata=known.metadata,
     )
 

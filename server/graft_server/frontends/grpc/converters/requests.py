@@ -77,6 +77,8 @@ def start_request(message: adaptation_pb2.AdaptStart) -> StartRequest:
             layer_decay=message.fine_tuning.layer_decay,
         ),
         time_budget_s=seconds(message.time_budget, "start.time_budget"),
+        base_alias=message.base_alias,
+        match_content=message.match_content,
         metadata=dict(message.metadata),
     )
     return StartRequest(message.model, message.adaptation_id, message.writer_id, settings)
@@ -103,7 +105,7 @@ def writer_message(message: adaptation_pb2.AdaptRequest) -> WriterMessage:
 def _sent_change(message: adaptation_pb2.ExampleChange, _: int) -> SentChange:
     content = _content(message)
     try:
-        return SentChange(_change(message), content)
+        return SentChange(_change(message), content, weighted=message.upsert.HasField("weight"))
     except InvalidError as error:
         kind = message.upsert.input.WhichOneof("kind")
         return SentChange(error, content, message.upsert.subject, Kind(kind) if kind else None)
