@@ -52,6 +52,7 @@ class Display(ABC):
     def draw(self) -> None:
         """Shows the view as it is."""
 
+    @abstractmethod
     def end(self) -> None:
         """Takes away what should not stay."""
 
@@ -70,8 +71,12 @@ class LogLines(Display):
         self._write = write
 
     def draw(self) -> None:
-        """Writes a line."""
-        self._write(self.view.line)
+        """Writes a line, if there is anything new to say."""
+        if self.view.line_is_new():
+            self._write(self.view.line)
+
+    def end(self) -> None:
+        """Does nothing: what was written stays."""
 
 
 class TerminalLine(Display):
@@ -134,7 +139,8 @@ def notebook() -> Callable[..., Any] | None:
     shell = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is None:
         return None
-    publish: Callable[..., Any] = shell.display_pub.publish
+    display: Any = getattr(shell, "display_pub", None)
+    publish: Callable[..., Any] | None = getattr(display, "publish", None)
     return publish
 
 

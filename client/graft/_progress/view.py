@@ -20,15 +20,23 @@ class View:
     Attributes:
         what: What is being done.
         share: How much of it is done, 0 to 1; None where that is not known.
+        busy: Whether something is being done, and not only waited for.
     """
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Begins the clock."""
         self.what = what
         self.share: float | None = None
+        self.busy = True
         self._clock = clock
         self._began = self._told = clock()
         self._left_s: float | None = None
+        self._shown: tuple[str, float | None] | None = None
+
+    def line_is_new(self) -> bool:
+        """Whether there is more to say than when this was asked last; the time alone counts while something is done."""
+        shown, self._shown = self._shown, (self.what, self.share)
+        return self.busy or shown != self._shown
 
     def tell(self, what: str, share: float | None = None, left_s: float | None = None) -> None:
         """Takes in what is being done, and how long the rest will take, in seconds, if that is known."""
@@ -81,6 +89,7 @@ class AdaptView(View):
 
     def show(self, progress: AdaptProgress) -> None:
         """Takes in how far the adaptation is."""
+        self.busy = progress.stage != "streaming"
         training = bool(progress.commit_id) and progress.trouble is None
         share = progress.fraction if training or progress.stage == "published" else self._read or None
         self.tell(words.doing(progress), share, progress.eta_s if progress.trouble is None else None)
@@ -94,6 +103,7 @@ class WatchView(View):
 
     def show(self, progress: Progress) -> None:
         """Takes in how far the adaptation is."""
+        self.busy = bool(progress.commit_id)
         self.tell(words.doing(progress), progress.fraction if progress.commit_id else None, progress.eta_s)
         if progress.elapsed_s is not None:
             self.began(progress.elapsed_s)

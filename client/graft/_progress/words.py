@@ -62,7 +62,9 @@ def span(seconds: float) -> str:
 
 def clock(elapsed_s: float, left_s: float | None) -> str:
     """How long it has taken, and, if that is known, how long it will still take."""
-    left = f", about {span(left_s + 0.5)} left" if left_s is not None else ""
+    left = ""
+    if left_s is not None:
+        left = f", about {span(left_s + 0.5)} left" if left_s >= 1 else ", almost done"
     return f"{span(elapsed_s)}{left}"
 
 

@@ -308,7 +308,7 @@ class AdaptExchange:
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
         server = self._server_progress
-        told = server or self._stream_progress
+        told = server or (NOTHING_TOLD if self._committed else self._stream_progress)
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,
             stage=self._stage(),

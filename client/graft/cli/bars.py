@@ -29,6 +29,7 @@ class Bar:
     def __init__(self, view: View, console: Console, say: Callable[[str], None]) -> None:
         """Makes it; `say` writes a line where there is no terminal."""
         self._view = view
+        self._over = False
         self._live: Live | None = None
         self._log: LogLines | None = None
         if console.is_terminal:
@@ -55,6 +56,7 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True
         if self._live is not None:
             self._live.stop()
         if self._log is not None:
@@ -66,8 +68,8 @@ class Bar:
             self._live.stop()
 
     def unhide(self) -> None:
-        """Shows it again."""
-        if self._live is not None:
+        """Shows it again, unless it is over."""
+        if self._live is not None and not self._over:
             self._live.start()
 
     def _drawn(self) -> RenderableType:
@@ -127,6 +129,7 @@ class WatchBar(Bar):
 
     def rest(self, what: str) -> None:
         """Shows that nothing is being done."""
+        self._watch.busy = False
         self._watch.tell(what)
 
 

@@ -67,6 +67,10 @@ class Terminal:
         self.err.print(f"[bold]{escape(question)}[/]", end="")
         return self.interrupts.stdin.readline().strip()
 
+    def prompt(self, question: str) -> None:
+        """Asks; whoever asks reads the answer."""
+        self.err.print(f"[bold]{escape(question)}[/]", end="")
+
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
