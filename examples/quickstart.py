@@ -1,13 +1,12 @@
 """Teach a model from a file and ask it something. Needs a server: graft-server serve --store ./store."""
 
-import os
 from pathlib import Path
 
 import graft
 
 TRAIN = Path(__file__).parent / "intents" / "train.csv"
 
-with graft.Client(os.environ.get("GRAFT_SERVER", "127.0.0.1:50051")) as client:
+with graft.Client() as client:
     result = client.adapt("bikes/intents", graft.read_examples(TRAIN, input="text", label="intent"))
     print(
         f"version {result.version}: {result.report.examples} examples, accuracy {result.report.accuracy:.1%}"

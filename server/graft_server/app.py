@@ -185,6 +185,11 @@ class Service:
             "models": len(self._catalogue.snapshot.models),
         }
 
+    @property
+    def unfinished(self) -> int:
+        """How many commits wait or are trained: the next server goes on with them."""
+        return self._adaptations.unfinished
+
     async def drain(self) -> None:
         """Stops adapting, and asks its callers to go elsewhere."""
         await self._adaptations.close()
@@ -309,7 +314,13 @@ class App:
         """
         hurried = hurried or asyncio.Event()
         calls = self._grpc.calls
-        log_event(_log, "server draining", calls=calls.running, at_work=calls.at_work)
+        log_event(
+            _log,
+            "server draining",
+            calls=calls.running,
+            at_work=calls.at_work,
+            commits=self.service.unfinished,
+        )
         self._grpc.refuse()
         # Whoever balances load sees NOT_SERVING before calls are refused.
         await _unhurried(asyncio.sleep(self._settings.drain_notice_seconds), hurried)

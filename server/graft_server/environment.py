@@ -38,6 +38,8 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets what has to be there before any library is imported."""
     environment.update(_SILENT)
     environment.setdefault(_OFFLINE, _OURS)
+    # Bars of what is loaded, which workers would write between the lines of the log.
+    environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # gRPC writes a line to standard error for each request that it refuses by itself: callers could fill the log.
     environment.setdefault("GRPC_VERBOSITY", "NONE")
     # Before NumPy is imported: its threads wait for each other by spinning, on the cores that the encoder needs. With

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -132,7 +133,9 @@ def bench(tmp_path: Path, encoder_cache: Path, backbone: Any) -> Callable[..., N
     return run
 
 
-def test_the_most_asked_for_comes_first_and_what_cannot_be_made_anew_stays_and_says_why(bench, few):
+def test_the_most_asked_for_comes_first_and_what_cannot_be_made_anew_stays_and_says_why(bench, few, caplog):
+    caplog.set_level(logging.INFO)
+
     async def scenario(it: Bench) -> None:
         for model, rows in (("asked", few), ("less", few), ("one-class", [("a", "x"), ("b", "x")])):
             it.teach(model, rows)
@@ -164,6 +167,15 @@ def test_the_most_asked_for_comes_first_and_what_cannot_be_made_anew_stays_and_s
         assert it.renewals.renewal_of("asked") is None
 
     bench(scenario)
+    told = [record for record in caplog.records if hasattr(record, "event")]
+    assert [(it.fields["model"], it.fields["renews"]) for it in told if it.event == "version published"] == [
+        ("asked", 1), ("less", 1),
+    ]  # fmt: skip
+    for event, models in (("renewal started", ["asked", "less"]), ("renewal failed", ["bare", "one-class"])):
+        assert {it.fields["model"] for it in told if it.event == event} >= set(models)
+    (failed,) = [it for it in told if it.event == "renewal failed" and it.fields["model"] == "one-class"]
+    assert (failed.levelname, failed.fields["reason"]) == ("WARNING", "TOO_FEW_CLASSES")
+    assert failed.fields["tried_again"] is False
 
 
 def test_two_servers_make_one_version_and_health_says_when_there_is_something_to_answer(bench, few):

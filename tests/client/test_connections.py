@@ -114,6 +114,15 @@ def test_commands_ask_the_server_that_the_environment_names(environment: dict[st
     assert default_target(environment) == target
 
 
+def test_a_client_without_a_target_asks_the_server_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRAFT_SERVER", "127.0.0.1:1")
+    with graft.Client() as client:
+        assert client.target == "127.0.0.1:1"
+    assert graft.AsyncClient().target == "127.0.0.1:1"
+
+
 PROXY = {"http_proxy": "http://user:secret@proxy.example:3128"}
 
 

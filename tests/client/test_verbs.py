@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -11,10 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.conftest import upsert
 
 import graft
+from graft._records.report_messages import report_of
 from graft.cli import main
-from graft.v1 import adaptation_pb2
+from graft.cli.verbs.versions import comparable
+from graft.v1 import adaptation_pb2, report_pb2, types_pb2
 
 
 class Shell:
@@ -118,6 +122,46 @@ def test_tables_fit_80_columns_with_ids_as_they_are_chosen_by_default(at_a_termi
         assert code == 0
         assert max(map(len, shown.splitlines())) <= 80
         assert verb[0] != "adaptations" or "a" * 32 in shown
+
+
+def version(number: int, digest: str, **report: Any) -> graft.Version:
+    """A version as lists show it, of which an accuracy was measured unless `report` says otherwise."""
+    figures = {"examples": 9, "evaluated_examples": 9, "evaluation": "held_out", "accuracy": 0.5, **report}
+    known = dataclasses.replace(report_of(report_pb2.Report()), evaluation_digest=digest, **figures)
+    return graft.Version("m", number, "a", "c", None, known, (), ())
+
+
+def test_versions_measured_on_the_same_examples_have_the_same_letter_and_none_where_all_are():
+    assert comparable([version(3, "x"), version(2, "x"), version(1, "", accuracy=None)]) == {}
+    assert comparable([version(4, "x"), version(3, "y"), version(2, "x"), version(1, "", accuracy=None)]) == {
+        4: "A",
+        3: "B",
+        2: "A",
+    }
+    assert comparable([version(2, ""), version(1, "")]) == {2: "A", 1: "B"}, (
+        "of older releases it is not known"
+    )
+    many = comparable([version(number, f"{number}") for number in range(60, 0, -1)])
+    assert [many[number] for number in (60, 35, 34, 9, 8, 1)] == ["A", "Z", "AA", "AZ", "BA", "BH"]
+
+
+def test_versions_measured_on_different_examples_are_not_set_side_by_side(shell, wire, model):
+    rows = [(f"the lock is stuck {n}", "lock") for n in range(12)] + [
+        (f"my bill {n}", "bill") for n in range(12)
+    ]
+    for used in (rows, rows[:-2], rows):
+        wire.publish(model, used)
+    shown = shell("versions", model).splitlines()[1:]
+    assert [it.split(": ")[0][-1] for it in shown] == ["A", "B", "A"]
+    assert ["24 cross-validated" in it for it in shown] == [True, False, True]
+    assert f"'graft compare {model} 2 3 test.csv' measures both on the same rows" in shell.said
+    assert "only those with the same letter compare" in shell.said
+    held_out = [upsert(text, label, split=types_pb2.SPLIT_VALIDATION) for text, label in rows[::2]]
+    for used in (rows[1::2], rows[1::4]):
+        wire.publish(f"{model}/held-out", [*held_out, *used])
+    shown = shell("versions", f"{model}/held-out").splitlines()[1:]
+    assert all("  12 held out  " in it for it in shown)
+    assert shell.said == ""
 
 
 # --------------------------------------------------------------------------------------------- promote and alias

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from graft.v1 import adaptation_pb2, model_pb2
+from graft.v1 import adaptation_pb2, model_pb2, types_pb2
 
 LINE = re.compile(r"[0-9-]{10} [0-9:,]{12} (INFO|WARNING) graft_server\.[a-z_.]+: ([a-z ]+): (.*)\n")
 FIELD = re.compile(r'([a-z0-9_]+)=("(?:[^"\\]|\\.)*"|[^ "]*)(?: |$)')
@@ -58,6 +58,7 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
     wire.publish(OTHER, [("confidential", "private-label")] * 3, adaptation_id="three")
     wire.model.SetAlias(alias, timeout=60)  # it points there already
     wire.publish(MODEL, secret_rows, adaptation_id="five")
+    wire.publish(OTHER, few, adaptation_id="six", method=types_pb2.METHOD_PARTIAL)
     wire.publish(GONE, few[:4], adaptation_id="four")
     call = wire.adapt(model=GONE, adaptation_id="open")
     call.next("started")
@@ -76,8 +77,11 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
     started = {"backbone": "minilm", "task": "single_label", "method": "auto"}
     accepted = {"closes": "yes"}
     published = {"accuracy": "*", "classes": "2", "seconds": "*", "live": "yes", "method": "frozen"}
+    nothing = '"not measured"'
+    untuned = {"method": "partial", "ended": "too_few", "measured": "0", "seconds": "*"}
+    untuned |= {"frozen_accuracy": nothing, "tuned_accuracy": nothing}
     stayed = {**published, "live": "no", "live_stays": "1", "held_back": "pinned"}
-    unmeasured = {**published, "accuracy": '"not measured"'}
+    unmeasured = {**published, "accuracy": nothing}
     assert of_models(first.log) == [
         ("INFO", "adaptation started", {"model": MODEL, **started}),
         ("INFO", "commit accepted", {"model": MODEL, "changes": "12", **accepted}),
@@ -107,6 +111,10 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
         ("INFO", "adaptation started", {"model": MODEL, **started}),
         ("INFO", "commit accepted", {"model": MODEL, "changes": "12", **accepted}),
         ("INFO", "version published", {"model": MODEL, "version": "3", "examples": "12", **stayed}),
+        ("INFO", "adaptation started", {"model": OTHER, **started, "method": "partial"}),
+        ("INFO", "commit accepted", {"model": OTHER, "changes": "12", **accepted}),
+        ("INFO", "tuning rejected", {"model": OTHER, **untuned}),
+        ("INFO", "version published", {"model": OTHER, "version": "1", "examples": "12", **published}),
         ("INFO", "adaptation started", {"model": GONE, **started}),
         ("INFO", "commit accepted", {"model": GONE, "changes": "4", **accepted}),
         ("INFO", "version published", {"model": GONE, "version": "1", "examples": "4", **unmeasured}),
@@ -125,7 +133,7 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
 
     second = serve()
     assert second.stop() == 0
-    for server, models in ((first, "0"), (second, "1")):
+    for server, models in ((first, "0"), (second, "2")):
         loaded, start, *_, draining, ended = told(server.log)
         assert loaded[1] == "backbone loaded"
         assert loaded[2].items() >= {"backbone": "minilm", "device": "cpu", "precision": "fp32"}.items()
@@ -137,7 +145,7 @@ def test_a_life_is_told_in_lines(serve, connect, few, secret_rows):
         assert start[2]["store"].strip('"') == str(server.store)
         assert start[2]["listening"] == server.target
         assert start[2].keys() >= {"version", "runtime", "cores", "cache", "seconds"}
-        assert (draining[1], draining[2].keys()) == ("server draining", {"calls", "at_work"})
+        assert (draining[1], draining[2].keys()) == ("server draining", {"calls", "at_work", "commits"})
         assert (ended[1], ended[2].keys()) == ("server ended", {"calls", "given_up", "seconds_up"})
         assert ended[2]["given_up"] == "0"
     assert len(told(second.log)) == 4

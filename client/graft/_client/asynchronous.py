@@ -55,7 +55,7 @@ from graft._streams.watch import EventsCursor, WatchCursor
 from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
-from graft._transport.targets import DEFAULT_TARGET
+from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2
 
@@ -76,7 +76,9 @@ class AsyncClient(AsyncRequests):
     may be asynchronous; a synchronous one must not block, since it is read on the event loop.
 
     Args:
-        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051". None: what
+            the environment variable GRAFT_SERVER names, else where a server here listens by GRAFT_LISTEN, else
+            "127.0.0.1:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         auth: Gives the metadata of a call, as for `Client`; it may be asynchronous. If it is not, it must not block.
@@ -91,7 +93,7 @@ class AsyncClient(AsyncRequests):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
@@ -102,7 +104,7 @@ class AsyncClient(AsyncRequests):
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
-        self.target = target
+        self.target = target = default_target() if target is None else target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = AsyncCalls(
             target,

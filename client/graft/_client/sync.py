@@ -41,7 +41,7 @@ from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.reading_sync import Incoming
-from graft._transport.targets import DEFAULT_TARGET
+from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 from graft.v1 import adaptation_pb2, prediction_pb2
 
@@ -62,7 +62,9 @@ class Client(SyncRequests):
     call is refused at once (reason FORKED).
 
     Args:
-        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051".
+        target: HOST:PORT, or anything that gRPC resolves, for example "dns:///graft.internal:50051". None: what
+            the environment variable GRAFT_SERVER names, else where a server here listens by GRAFT_LISTEN, else
+            "127.0.0.1:50051".
         credentials: For TLS, from `grpc.ssl_channel_credentials`. None: plaintext.
         metadata: Sent with every call, for example [("authorization", "Bearer ...")].
         auth: Returns the metadata of a call, pairs of key and value like `metadata`, and is called anew for each: for
@@ -82,7 +84,7 @@ class Client(SyncRequests):
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
@@ -93,7 +95,7 @@ class Client(SyncRequests):
         resume_timeout: float = 300.0,
         keep_alive: float = KEEP_ALIVE_S,
     ) -> None:
-        self.target = target
+        self.target = target = default_target() if target is None else target
         self._limits = Limits(connect_timeout_s=connect_timeout, resume_timeout_s=resume_timeout)
         calls = SyncCalls(
             target,

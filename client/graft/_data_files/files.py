@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, Self, TypeVar
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import Content
 from graft._data_files.formats.dialect import Beginning
+from graft._data_files.formats.edited_list import reading_of_list
 from graft._data_files.formats.encodings import byte_order_mark, encoding_of, known_encoding, likely_encoding
 from graft._data_files.formats.excel import Sheet
 from graft._data_files.formats.json_rows import JsonRows
@@ -42,6 +43,7 @@ class DataFile:
         name: What people call it.
         folder: Where names of files begin.
         size: The bytes of the file on disk; 0 if unknown.
+        is_list: Whether it is a list of stored examples, as `graft examples --output` writes them.
     """
 
     def __init__(
@@ -70,6 +72,10 @@ class DataFile:
         try:
             self._content = Content(path, reading, source, self._stack)
             self.size = self._content.size
+            of_list = reading_of_list(self._content.head, reading)
+            self.is_list = of_list is not None
+            if of_list is not None:
+                reading, columns = of_list, None
             self._rows = self._opened(reading, columns)
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             self._stack.close()

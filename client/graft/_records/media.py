@@ -139,3 +139,17 @@ def _known(begin: bytes) -> tuple[str, str] | None:
     if text.startswith(_SVG):
         return "an SVG or another XML file", _IMAGE
     return next(((name, remedy) for start, name, remedy in _OTHERS if begin.startswith(start)), None)
+
+
+def ending_of(content: bytes) -> str:
+    """The ending of a file's name that fits its content, such as ".png"; ".bin" where that is not known."""
+    if content.startswith(b"RIFF"):
+        return ".webp" if content[8:12] == b"WEBP" else ".wav"
+    return next((ending for beginning, ending in _BEGINNINGS if content.startswith(beginning)), ".bin")
+
+
+_BEGINNINGS: Final = (
+    *((it, ".mp3") for it in (b"ID3", *_MP3)),
+    *((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif")),
+    *((b"fLaC", ".flac"), (b"OggS", ".ogg")),
+)

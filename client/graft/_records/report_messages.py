@@ -74,6 +74,7 @@ def report_of(message: report_pb2.Report) -> Report:
         predicted_values=tuple(
             PredictedValue(v.value, v.predicted, v.low, v.high, v.id) for v in message.predicted_values
         ),
+        evaluation_digest=message.evaluation_digest,
         renewal=Renewal(message.renewal.version, message.renewal.encoder_id)
         if message.HasField("renewal")
         else None,

@@ -480,6 +480,9 @@ class Report(Saved):
     """What is found if whole groups of inputs that look alike are held out; None where there are no such groups."""
     truncated_examples: int = 0
     """How many training examples are longer than the backbone reads, so that their end was cut off."""
+    evaluation_digest: str = ""
+    """Equal for versions whose figures were measured on the same examples by the same method: those alone compare. ""
+    if that is not known."""
     renewal: Renewal | None = None
     """Why the server made the version by itself; None where somebody asked for it."""
     quotes: Quotes | None = field(default=None, compare=False, repr=False)

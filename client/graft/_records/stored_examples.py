@@ -50,6 +50,12 @@ class StoredExample:
     """The input of any kind, if it was requested, in a form that can be sent again: a text, a pair, or a file's bytes;
     features as their message."""
 
+    @property
+    def target(self) -> str | tuple[str, ...] | float | Mapping[str, float] | None:
+        """Its label, labels, value or distribution; None: it is unlabelled."""
+        found = (self.label, self.labels, self.value, self.distribution)
+        return next((it for it in found if it is not None), None)
+
     def example(self, **changes: Any) -> Example:
         """Returns the example as it can be sent again, with its id, its target and all else, but for some changes.
 

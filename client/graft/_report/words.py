@@ -63,13 +63,13 @@ def look_alikes(found: LookAlikes) -> str:
     return f"{percent(found.accuracy)} ({interval(found.low, found.high)}); {groups}"
 
 
-def score(report: Report) -> str:
-    """The figure of the task alone, for a table of several."""
+def score(report: Report, *, interval: bool = False) -> str:
+    """The figure of the task in short, for a table of several; with its 95% interval if that is wanted and known."""
     if not stated(report):
         return NOT_MEASURED
-    return (
-        f"R² {percent(report.regression.r2)}" if report.regression is not None else percent(report.accuracy)
-    )
+    if report.regression is not None:
+        return f"R² {percent(report.regression.r2)}"
+    return accuracy(report) if interval else percent(report.accuracy)
 
 
 def in_short(report: Report) -> str:

@@ -62,7 +62,7 @@ def target_of(name: str) -> Target:
 
 
 def default_target(environment: Mapping[str, str] | None = None) -> str:
-    """The server that commands ask where none is named: GRAFT_SERVER, or the one that listens as GRAFT_LISTEN says."""
+    """The server that is asked where none is named: GRAFT_SERVER, or the one that listens as GRAFT_LISTEN says."""
     environment = os.environ if environment is None else environment
     if server := environment.get("GRAFT_SERVER", "").strip():
         return server

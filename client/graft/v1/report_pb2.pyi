@@ -92,6 +92,7 @@ class Report(_message.Message):
     LOOK_ALIKES_FIELD_NUMBER: _builtins.int
     TRUNCATED_EXAMPLES_FIELD_NUMBER: _builtins.int
     RENEWAL_FIELD_NUMBER: _builtins.int
+    EVALUATION_DIGEST_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     """How many examples the version was trained on (validation examples not counted)."""
     validation_examples: _builtins.int
@@ -131,6 +132,10 @@ class Report(_message.Message):
     """The upper end of the 95% interval of the accuracy, 0 to 1. 0 for TASK_REGRESSION."""
     truncated_examples: _builtins.int
     """How many training examples are longer than the backbone reads, so that their end was cut off."""
+    evaluation_digest: _builtins.str
+    """Equal for versions whose figures were measured on the same examples, with the same targets and weights, by the same
+    method: figures of other versions say little about each other. Empty: not known, or not measured.
+    """
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
         """Where the figures above come from."""
@@ -246,10 +251,11 @@ class Report(_message.Message):
         look_alikes: Global___LookAlikes | None = ...,
         truncated_examples: _builtins.int = ...,
         renewal: Global___Renewal | None = ...,
+        evaluation_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "evaluation", b"evaluation", "head", b"head", "learning_curve", b"learning_curve", "look_alikes", b"look_alikes", "multi_label", b"multi_label", "novelty", b"novelty", "regression", b"regression", "renewal", b"renewal", "trained_time", b"trained_time", "training_duration", b"training_duration", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "renewal", b"renewal", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "backbone", b"backbone", "calibration_error", b"calibration_error", "classes", b"classes", "confusions", b"confusions", "data", b"data", "encoder_id", b"encoder_id", "evaluation", b"evaluation", "evaluation_digest", b"evaluation_digest", "examples", b"examples", "feature_map", b"feature_map", "head", b"head", "learning_curve", b"learning_curve", "log_loss", b"log_loss", "look_alikes", b"look_alikes", "macro_f1", b"macro_f1", "method", b"method", "multi_label", b"multi_label", "novelty", b"novelty", "other_tunings", b"other_tunings", "per_class", b"per_class", "predicted_values", b"predicted_values", "regression", b"regression", "reliability", b"reliability", "renewal", b"renewal", "seed", b"seed", "task", b"task", "trained_time", b"trained_time", "training_duration", b"training_duration", "truncated_examples", b"truncated_examples", "tuning", b"tuning", "validation_examples", b"validation_examples", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -337,6 +337,11 @@ class Adaptations:
             await adaptation.forget_erased()
         adaptation.followed = snapshot.entries
 
+    @property
+    def unfinished(self) -> int:
+        """How many commits wait, or are trained."""
+        return sum(it.unfinished for it in self._open.values())
+
     async def close(self) -> None:
         """Stops working, and asks all callers to call again; the next server takes up durable commits."""
         self._draining = True

@@ -430,6 +430,8 @@ class Report:
     training_duration_s: float = 0.0
     renewal: Renewal | None = None
     """None where somebody asked for the version."""
+    evaluation_digest: str = ""
+    """Equal for versions that were measured on the same examples by the same method; "" if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

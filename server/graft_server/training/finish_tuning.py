@@ -33,6 +33,7 @@ from graft_server.store.catalogue.versions import (
 from graft_server.store.objects.formats import stamped
 from graft_server.store.objects.objects import Objects
 from graft_server.training.contract import FINISH, Finished, Finishing
+from graft_server.training.reporting.evaluated import tuned_digest
 from graft_server.training.reporting.truncation import with_truncated_of
 from graft_server.training.tasks.table import TRAINING
 from graft_server.training.tasks.task import TunedHead
@@ -73,7 +74,8 @@ def finish(payload: Finishing, place: Place, progress: OnProgress) -> Finished:
         key = write_probabilities(objects, task.folder, measured.of_measured)
         names = tuple(label.name for label in manifest.labels)
         told = with_truncated_of(measured.reported(report, names), report)
-        report = dataclasses.replace(told, method=task.method)
+        digest = tuned_digest(report, told, task.seed)
+        report = dataclasses.replace(told, method=task.method, evaluation_digest=digest)
         manifest = dataclasses.replace(manifest, below=task.below)
     else:
         parts = {it: read_part(objects, task.best, manifest, it) for it in manifest.parts if it != REPORT}

@@ -28,6 +28,7 @@ from graft_server.training.contract import TRAIN, Trained, Training
 from graft_server.training.examples.assembling import Seen, assembled, came_in, similar_labels
 from graft_server.training.examples.training_set import ExampleSet
 from graft_server.training.reduced_precision import admit, reference_at
+from graft_server.training.reporting.evaluated import evaluation_digest
 from graft_server.training.reporting.truncation import with_truncated
 from graft_server.training.search import costs
 from graft_server.training.steps import Steps
@@ -76,6 +77,7 @@ def train(payload: Training, place: Place, progress: OnProgress) -> Trained:
         found,
         data=seen.within(found.data),
         renewal=task.renewal,
+        evaluation_digest=evaluation_digest(training_set, found.evaluation),
         warnings=(*_renewed(task), *seen.warnings, *warnings, *found.warnings),
         seed=task.seed,
         method=Method.FROZEN,

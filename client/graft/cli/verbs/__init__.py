@@ -21,6 +21,7 @@ from graft.cli.verbs import (
     predict,
     promote,
     report,
+    review,
     versions,
     watch,
 )
@@ -33,6 +34,7 @@ VERBS: Final = (
     versions,
     backbones,
     report,
+    review,
     promote,
     alias,
     metadata,

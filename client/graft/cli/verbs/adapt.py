@@ -16,6 +16,7 @@ from graft._records.label_forms import asked
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult
 from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
+from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
@@ -199,6 +200,8 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     resumed = bool(args.adaptation_id)
     args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
     terminal.interrupts.hint = go_on(args, None, resumed=resumed)
+    if is_edited_list(args, terminal):
+        return _by_list(args, client, terminal, resumed=resumed)
     if args.check:
         return _check(args, client, terminal, resumed=resumed)
     (_follow if args.follow else _adapt)(args, client, terminal, resumed=resumed)
@@ -251,6 +254,16 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
+
+
+def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> int:
+    """Sends what a person changed in a list of stored examples. Returns the exit code."""
+    base = base_of_list(args, client, resumed=resumed)
+    # What the list is about is known of the version; the adaptation goes on from it.
+    known = {"task", "adaptation_id", *(() if args.backbone else ("backbone",))}
+    known |= set() if args.labels else {"labels"}
+    settings = {name: value for name, value in _how_to_adapt(args).items() if name not in known}
+    return adapt_by_list(args, client, terminal, settings, base)
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:

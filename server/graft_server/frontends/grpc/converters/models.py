@@ -95,7 +95,7 @@ def _summary(figures: Mapping[str, Any]) -> report_pb2.Report:
 
 _SUMMARY_FIGURES = {
     "examples", "validation_examples", "classes", "accuracy", "macro_f1", "log_loss", "calibration_error",
-    "accuracy_low", "accuracy_high", "backbone", "encoder_id", "seed",
+    "accuracy_low", "accuracy_high", "backbone", "encoder_id", "seed", "evaluation_digest",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Correcting a version's examples: edited lists, and the dialogue of `graft review`."""
