@@ -101,7 +101,9 @@ def test_a_command_that_reads_examples_from_standard_input(server: Any, client: 
     write(adapt, lines())
     until_stored(client, model, len(ROWS))
     adapt.send_signal(signal.SIGINT)
-    assert "go on by the same command with --adaptation-id mine" in ended(adapt)
+    said = ended(adapt)
+    assert f"{len(ROWS)} examples are stored, and nothing is being trained on them; go on, with the same input," in said
+    assert f"graft adapt {model} - --adaptation-id mine --server {server.target}\n" in said
     assert client.adaptation(model, "mine").state == "open"
 
 
@@ -119,7 +121,10 @@ def test_a_command_that_reads_a_pipe_with_a_name(
             writer.flush()
             until_stored(client, model, len(ROWS))
         adapt.send_signal(signal.SIGINT)
-        assert "go on by the same command with --adaptation-id mine" in ended(adapt)
+        said = ended(adapt)
+        stored = f"{len(ROWS)} examples are stored" if writes else "nothing was sent"
+        assert stored in said
+        assert f"graft adapt {model} {pipe} --adaptation-id mine --server {server.target}\n" in said
 
 
 def open_for_writing(pipe: Path) -> IO[str]:

@@ -86,7 +86,7 @@ def _taken(told: Progress) -> str:
 
 
 def _count(told: Told) -> str:
-    if not told.total:
+    if not (told.total and told.unit):
         return ""
     if told.unit in _PLAIN:
         return f" {told.done:,} of {told.total:,} {told.unit}".rstrip()

@@ -13,7 +13,7 @@ import os
 import select
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,10 +21,10 @@ from graft._client.sync import Client
 from graft._records.records import Adaptation, CancelledAdaptation
 from graft._records.told import AdaptProgress
 from graft._transport.targets import default_target
-from graft.cli.bars import AdaptBar
 from graft.errors import GraftError, NotFoundError
 
 if TYPE_CHECKING:
+    from graft.cli.bars import AdaptBar
     from graft.cli.terminal import Terminal
 
 _ANSWER_S: Final = 5.0
@@ -41,22 +41,28 @@ class Stopping:
     """What Ctrl-C does to one adaptation, while this is entered."""
 
     def __init__(
-        self, args: argparse.Namespace, client: Client, terminal: Terminal, bar: AdaptBar, *, resumed: bool
+        self,
+        args: argparse.Namespace,
+        client: Client,
+        terminal: Terminal,
+        bar: AdaptBar,
+        go_on: Callable[[AdaptProgress | None], str],
     ) -> None:
         """Makes it.
 
         Args:
-            args: The command's arguments.
+            args: The command's arguments, with the model and the adaptation's id.
             client: Asks the server.
             terminal: Where a person is asked, and told.
             bar: What has to make room for that.
-            resumed: Whether the adaptation's id was given.
+            go_on: Says what is stored, and how to go on, where nothing is being trained; by how far the adaptation is,
+                None before that is known.
         """
         self._args = args
         self._client = client
         self._terminal = terminal
         self._bar = bar
-        self._resumed = resumed
+        self._going_on = go_on
         self._progress: AdaptProgress | None = None
         self._ended, self._end = os.pipe()
         self._over = False
@@ -165,29 +171,30 @@ class Stopping:
         )
 
     def _go_on(self) -> str:
-        return go_on(self._args, self._progress, resumed=self._resumed)
+        return self._going_on(self._progress)
 
     def _server(self) -> str:
         named = self._args.server
         return "" if named == default_target() else f" --server {shlex.quote(named)}"
 
 
-def go_on(args: argparse.Namespace, progress: AdaptProgress | None, *, resumed: bool) -> str:
-    """Says what is stored, and with what command an adaptation goes on that is not trained yet.
+def same_command(args: argparse.Namespace, *, resumed: bool) -> Callable[[AdaptProgress | None], str]:
+    """What to say where the command, given once more, goes on.
 
     Args:
-        args: The arguments of the command that ends.
-        progress: How far it came; None: nothing was sent.
+        args: The command's arguments.
         resumed: Whether the adaptation's id was given.
     """
-    if args.check:
-        return ""
-    stored = "nothing was sent"
-    if progress is not None:
-        stored = f"{progress.acknowledged:,} examples are stored, and nothing is being trained on them"
     given = [*args.given, *([] if resumed else ["--adaptation-id", args.adaptation_id])]
     same = ", with the same input," if args.data == "-" and not args.follow else ""
-    return f"{stored}; go on{same} with:\n  graft {shlex.join(given)}"
+
+    def go_on(progress: AdaptProgress | None) -> str:
+        stored = "nothing was sent"
+        if progress is not None:
+            stored = f"{progress.acknowledged:,} examples are stored, and nothing is being trained on them"
+        return f"{stored}; go on{same} with:\n  graft {shlex.join(given)}"
+
+    return go_on
 
 
 def _published(adaptation: Adaptation) -> int:

@@ -24,7 +24,7 @@ from graft.cli.live import not_live
 from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
-from graft.cli.stopping import Stopping, go_on
+from graft.cli.stopping import Stopping, same_command
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -199,7 +199,8 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
     resumed = bool(args.adaptation_id)
     args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
-    terminal.interrupts.hint = go_on(args, None, resumed=resumed)
+    if not args.check:
+        terminal.interrupts.hint = same_command(args, resumed=resumed)(None)
     if is_edited_list(args, terminal):
         return _by_list(args, client, terminal, resumed=resumed)
     if args.check:
@@ -232,7 +233,7 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
         refusals_told(terminal, rows, args),
         read_file(args, terminal, wanted) as data,
         terminal.adapt_bar() as bar,
-        Stopping(args, client, terminal, bar, resumed=resumed) as stopping,
+        Stopping(args, client, terminal, bar, same_command(args, resumed=resumed)) as stopping,
     ):
         ground.require_task(data.task, name)
         result = client.adapt(
@@ -279,7 +280,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
         refusals_told(terminal, rows, args),
         interrupts.ending_input_first(),
         terminal.adapt_bar() as bar,
-        Stopping(args, client, terminal, bar, resumed=resumed) as stopping,
+        Stopping(args, client, terminal, bar, same_command(args, resumed=resumed)) as stopping,
     ):
         terminal.say(
             f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
