@@ -35,6 +35,7 @@ def graft_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
         "adapt",
         "predict",
         "evaluate",
+        "compare",
         "models",
         "versions",
         "report",

@@ -312,6 +312,7 @@ class AsyncClient(AsyncRequests):
         *,
         version: int | None = None,
         alias: str | None = None,
+        all_places: bool = False,
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
         **columns: Unpack[TableColumns],
@@ -327,6 +328,7 @@ class AsyncClient(AsyncRequests):
             connect_timeout_s=self._limits.connect_timeout_s,
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
+            all_places=all_places,
         )
         message_of = partial(numbered_example_message, task=found.report.task)
         batches = _batches(given.changes, message_of, ops.example_batcher())

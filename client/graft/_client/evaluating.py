@@ -33,6 +33,7 @@ class Evaluation(ManyCalls):
         connect_timeout_s: float,
         resume_timeout_s: float,
         timeout_s: float | None,
+        all_places: bool = False,
     ) -> None:
         """Begins one.
 
@@ -42,8 +43,11 @@ class Evaluation(ManyCalls):
             connect_timeout_s: How long a connection is waited for where none was there before.
             resume_timeout_s: How long it is waited that the server takes a message, or gives the result.
             timeout_s: How long the whole may take, in seconds; None: as long as it takes.
+            all_places: Whether all examples that the version was trained on are to be named.
         """
-        first = model_pb2.EvaluateModelRequest(model=model, **Selector(version).fields())
+        first = model_pb2.EvaluateModelRequest(
+            model=model, all_places=all_places, **Selector(version).fields()
+        )
         progress_timeout = ProgressTimeout(
             "sign of the evaluation", connect_timeout_s=connect_timeout_s, resume_timeout_s=resume_timeout_s
         )

@@ -417,6 +417,7 @@ class Client(SyncRequests):
         *,
         version: int | None = None,
         alias: str | None = None,
+        all_places: bool = False,
         on_progress: Callable[[int], None] | None = None,
         timeout: float | None = math.inf,
         **columns: Unpack[TableColumns],
@@ -429,6 +430,7 @@ class Client(SyncRequests):
                 trained on, or copies of them, are left out of the figures, and named in the result.
             version: A version's number. Neither version nor alias: the alias "live".
             alias: An alias.
+            all_places: Whether the result's `trained_on` names all such examples, and not the first 100 alone.
             on_progress: Called with the number of examples sent so far.
             timeout: Deadline of the whole in seconds. By default there is none.
             columns: Of a table, as for `adapt`.
@@ -446,6 +448,7 @@ class Client(SyncRequests):
             connect_timeout_s=self._limits.connect_timeout_s,
             resume_timeout_s=self._limits.resume_timeout_s,
             timeout_s=seconds,
+            all_places=all_places,
         )
         batches = ops.batched(example_messages(given.changes, found.report.task), ops.example_batcher())
         result = evaluation_of(SyncEvaluation(evaluation, self._calls).run(batches, on_progress))

@@ -75,7 +75,7 @@ class EvaluationResult(Shown):
     trained_on_count: int = 0
     """How many examples were left out of the figures because the version was trained on them, or on copies of them."""
     trained_on: tuple[int, ...] = field(default=(), repr=False)
-    """The places of such examples among the examples, from 0, at most 100."""
+    """The places of such examples among the examples, from 0: at most 100, or with `all_places` all."""
     unknown_labels: tuple[UnknownLabel, ...] = field(default=(), repr=False)
     """Labels that the version does not know, most frequent first, at most 50. Their examples count as wrong."""
     unknown_label_count: int = 0

@@ -15,11 +15,12 @@ Delimiter, quotes, UTF-8 and UTF-16 are found out; where that cannot be, the err
 that cannot be used is refused alone, by its line; the others are taken."""
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Adds the data file and its options to a command."""
     parser.add_argument(
         "data",
         metavar="DATA",
+        nargs="?" if optional else None,
         help="a CSV, TSV, JSON, Parquet or Excel file, - (standard input), or a folder of classes",
     )
     _add_columns(parser.add_argument_group("the columns of the data file"))

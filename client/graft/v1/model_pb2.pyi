@@ -1229,12 +1229,15 @@ class EvaluateModelRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    ALL_PLACES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. Read from the first message only."""
     version: _builtins.int
     """A version's number, from 1."""
     alias: _builtins.str
     """An alias."""
+    all_places: _builtins.bool
+    """If true, trained_on names all such examples, and not the first 100. Read from the first message only."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Example]:
         """Labelled examples, at most 10,000 a message. Only input, target and weight are read; the target must fit
@@ -1248,10 +1251,11 @@ class EvaluateModelRequest(_message.Message):
         version: _builtins.int = ...,
         alias: _builtins.str = ...,
         examples: _abc.Iterable[_types_pb2.Example] | None = ...,
+        all_places: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "selector", b"selector", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "examples", b"examples", "model", b"model", "selector", b"selector", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "all_places", b"all_places", "examples", b"examples", "model", b"model", "selector", b"selector", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["version", "alias"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
@@ -1338,7 +1342,7 @@ class EvaluateModelResponse(_message.Message):
 
     @_builtins.property
     def trained_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Such examples, by their place in the stream from 0, at most 100."""
+        """Such examples, by their place in the stream from 0: at most 100, or with all_places all."""
 
     @_builtins.property
     def unknown_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnknownLabel]:

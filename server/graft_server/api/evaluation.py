@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ EXAMPLES_AT_ONCE = 64
 """Of a batch, between two turns of the event loop."""
 MAX_REJECTIONS = 100
 MAX_TRAINED_ON = 100
-"""The most examples that the version was trained on whose places are named."""
+"""The most examples that the version was trained on whose places are named where not all are asked for."""
 MAX_CLASS_REPORTS = 2_000
 
 
@@ -46,8 +47,15 @@ def _no_room() -> OverloadError:
 class Evaluation:
     """One evaluation."""
 
-    def __init__(self, evaluator: Evaluator, share: Share) -> None:
-        """Begins without examples; what is kept of them takes room of `share`."""
+    def __init__(self, evaluator: Evaluator, share: Share, *, all_places: bool = False) -> None:
+        """Begins without examples.
+
+        Args:
+            evaluator: Measures them.
+            share: What is kept of them takes room of it.
+            all_places: Whether all that the version was trained on are named, and not the first alone.
+        """
+        self._most_trained_on = sys.maxsize if all_places else MAX_TRAINED_ON
         self._evaluator = evaluator
         self._share = share
         self._targets = TargetRules(evaluator.task)
@@ -83,7 +91,7 @@ class Evaluation:
             else:
                 self._reject(index, it)
         self._seen += len(batch)
-        size = self._evaluator.size + self._unknown.size + 8 * len(self._counted)
+        size = self._evaluator.size + self._unknown.size + 8 * (len(self._counted) + len(self._trained_on))
         self._share.take(max(0, size - self._share.held), self._too_large, _no_room)
 
     def _too_large(self) -> InvalidError:
@@ -105,7 +113,7 @@ class Evaluation:
             replace(measured, per_class=measured.per_class[:MAX_CLASS_REPORTS]),
             tuple(self._rejected),
             self._total_rejected,
-            tuple(trained_on[:MAX_TRAINED_ON]),
+            tuple(trained_on[: self._most_trained_on]),
             self._total_trained_on + len(copies),
             await self._evaluator.threads.run(self._unknown.found),
             self._unknown.examples,
@@ -135,7 +143,7 @@ class Evaluation:
             self._counted.append(index)
         else:
             self._total_trained_on += 1
-            if len(self._trained_on) < MAX_TRAINED_ON:
+            if len(self._trained_on) < self._most_trained_on:
                 self._trained_on.append(index)
 
     def _reject(self, index: int, error: InvalidError) -> None:

@@ -350,7 +350,12 @@ class ModelApi:
                     yield chunk
 
     async def evaluate_model(
-        self, model: str, selector: Selector, batches: AsyncIterator[Sequence[Example | InvalidError]]
+        self,
+        model: str,
+        selector: Selector,
+        batches: AsyncIterator[Sequence[Example | InvalidError]],
+        *,
+        all_places: bool = False,
     ) -> EvaluatedVersion:
         """Measures a version on labelled examples that it was not trained on. Nothing is stored.
 
@@ -358,6 +363,7 @@ class ModelApi:
             model: The model.
             selector: Which of its versions.
             batches: Examples as they were sent, or the error of one that cannot be read. At most 10,000 a batch.
+            all_places: Whether all examples that the version was trained on are named, and not the first alone.
 
         Raises:
             InvalidError: A batch has too many examples. A bad example fails alone.
@@ -367,7 +373,8 @@ class ModelApi:
         served = await self.versions.serve(version)
         trained = await self.versions.trained_on(version, served.manifest)
         with self.evaluations.share() as share:
-            evaluation = Evaluation(Evaluator(self.predictor, served, trained, self.learning), share)
+            evaluator = Evaluator(self.predictor, served, trained, self.learning)
+            evaluation = Evaluation(evaluator, share, all_places=all_places)
             async for batch in batches:
                 await evaluation.add(batch)
             return await evaluation.result()

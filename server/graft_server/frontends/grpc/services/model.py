@@ -121,7 +121,9 @@ class ModelService:
                 field="model",
             )
         batches = _batches(first, requests)
-        evaluated = await self._models.evaluate_model(first.model, selector(first), batches)
+        evaluated = await self._models.evaluate_model(
+            first.model, selector(first), batches, all_places=first.all_places
+        )
         return answers.evaluate_response(evaluated)
 
     async def ListBackbones(self, _: pb.ListBackbonesRequest, __: Context) -> pb.ListBackbonesResponse:

@@ -1,0 +1,1 @@
+"""`graft compare`: two versions on the same examples, or by their reports."""
