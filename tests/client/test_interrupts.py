@@ -102,7 +102,10 @@ def test_a_command_that_reads_examples_from_standard_input(server: Any, client: 
     until_stored(client, model, len(ROWS))
     adapt.send_signal(signal.SIGINT)
     said = ended(adapt)
-    assert f"{len(ROWS)} examples are stored, and nothing is being trained on them; go on, with the same input," in said
+    assert (
+        f"{len(ROWS)} examples are stored, and nothing is being trained on them; go on, with the same input,"
+        in said
+    )
     assert f"graft adapt {model} - --adaptation-id mine --server {server.target}\n" in said
     assert client.adaptation(model, "mine").state == "open"
 

@@ -34,7 +34,8 @@ _QUESTION: Final = (
     "The server is training. [s]top that, [l]eave it running and end here, or [w]ait on? "
     "(Ctrl-C again: leave at once) "
 )
-_CHOICES: Final = {"s": "stop", "l": "leave", "w": "wait"}
+_CHOICES: Final = ("leave", "stop", "wait")
+"""What may be answered, or the beginning of it; nothing at all is the first."""
 
 
 class Stopping:
@@ -65,7 +66,7 @@ class Stopping:
         self._going_on = go_on
         self._progress: AdaptProgress | None = None
         self._ended, self._end = os.pipe()
-        self._over = False
+        self._over = self._pressed = False
         self._asking = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -86,10 +87,12 @@ class Stopping:
         """Shows and notes how far it is."""
         self._bar.show(progress)
         self._progress = progress
-        self._terminal.interrupts.hint = self._runs_on() if progress.commit_id else self._go_on()
+        if not self._pressed:
+            self._terminal.interrupts.hint = self._runs_on() if progress.commit_id else self._go_on()
 
     def pressed(self) -> bool:
         """Finds out what Ctrl-C is meant to do, and does it; whether the command ends."""
+        self._pressed = True
         if not self._trains():
             self._terminal.interrupts.hint = self._go_on()
             return True
@@ -107,6 +110,7 @@ class Stopping:
             return True
         if choice == "wait":
             self._bar.unhide()
+        self._pressed = False
         return False
 
     def _trains(self) -> bool:
@@ -127,7 +131,7 @@ class Stopping:
             if self._ended in ready:
                 break
             answer = os.read(tty, 1024).decode(errors="replace").strip().lower()
-            if (choice := _CHOICES.get(answer[:1] or "l")) is not None:
+            if (choice := next((it for it in _CHOICES if it.startswith(answer)), None)) is not None:
                 return choice
         self._terminal.say("\nthe training ended meanwhile:")
         return ""
