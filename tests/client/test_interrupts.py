@@ -24,7 +24,7 @@ import pytest
 
 import graft
 from graft.cli.interrupts import Interrupts
-from graft.v1 import adaptation_pb2, adaptation_pb2_grpc
+from graft.v1 import adaptation_pb2, adaptation_pb2_grpc, model_pb2_grpc
 
 # Where tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
 DEAF = """
@@ -177,6 +177,9 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
     def __init__(self) -> None:
         self.committed = threading.Event()
 
+    def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+
     def Adapt(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         gone = threading.Event()
         context.add_callback(gone.set)
@@ -193,6 +196,18 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
         self.committed.set()
         gone.wait()
 
+    def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        training = adaptation_pb2.Publication(state=adaptation_pb2.PUBLICATION_STATE_TRAINING)
+        adaptation = adaptation_pb2.Adaptation(publications=[training])
+        return adaptation_pb2.GetAdaptationResponse(adaptation=adaptation)
+
+
+class NoModels(model_pb2_grpc.ModelServiceServicer):
+    """A server that has no model yet."""
+
+    def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.model}")
+
 
 @pytest.fixture
 def silent() -> Iterator[tuple[Silent, str]]:
@@ -200,6 +215,7 @@ def silent() -> Iterator[tuple[Silent, str]]:
     servicer = Silent()
     server = grpc.server(ThreadPoolExecutor(4))
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(servicer, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(NoModels(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield servicer, f"127.0.0.1:{port}"
@@ -217,7 +233,7 @@ def test_a_command_that_waits_for_its_version(silent: tuple[Silent, str], tmp_pa
     adapt = graft_command("adapt", "m", data_file(tmp_path), "--adaptation-id", "mine", "--server", target)
     assert servicer.committed.wait(60)
     adapt.send_signal(signal.SIGINT)
-    assert "--adaptation-id mine" in ended(adapt)
+    assert f"graft watch m mine --server {target}\n" in ended(adapt)
 
 
 def test_followed_lines_and_their_commit_end_at_the_second_signal(silent: tuple[Silent, str]) -> None:
@@ -227,7 +243,7 @@ def test_followed_lines_and_their_commit_end_at_the_second_signal(silent: tuple[
     follow.send_signal(signal.SIGTERM)
     assert servicer.committed.wait(60)
     follow.send_signal(signal.SIGINT)
-    assert "go on with --follow --adaptation-id mine" in ended(follow)
+    assert f"graft watch m mine --server {target}\n" in ended(follow)
 
 
 def test_a_command_that_waits_for_a_server_that_is_not_there(tmp_path: Path) -> None:

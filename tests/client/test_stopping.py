@@ -67,7 +67,7 @@ class Trainer(adaptation_pb2_grpc.AdaptationServiceServicer, model_pb2_grpc.Mode
             adaptation=self._adaptation(request), changed=self.cancelled, given_up=int(self.cancelled)
         )
 
-    def GetModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def GetModel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002, N802
         context.abort(grpc.StatusCode.NOT_FOUND, "There is no such model.")
 
     def _adaptation(self, request: Any) -> pb.Adaptation:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from graft._data_files.answers.columns import reason_of
+from graft._records.answer_columns import reason_of
 from graft._records.predictions import Prediction
 from graft._records.told import Event, Outcome
 from graft._report import words
@@ -83,7 +83,8 @@ class Terminal:
         """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
         extension = outcome.extension
         if extension is not None and outcome.version == extension.base_version:
-            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+            if outcome.commit_id.startswith(_AUTOMATIC):  # of its own commit the command says more
+                self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
         elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"

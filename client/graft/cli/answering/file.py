@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from graft._client.sync import Client
 from graft._data_files.answers.asked import AskedFolder, AskedRow, Source
-from graft._data_files.answers.columns import AnswerColumns
 from graft._data_files.answers.parquet import parquet_of
 from graft._data_files.answers.unfinished import Straight, Unfinished
 from graft._data_files.answers.writers import AnswerWriter, Layout
 from graft._data_files.columns import DataError
+from graft._records.answer_columns import AnswerColumns
 from graft.cli.answering.choice import Chosen, chosen
 from graft.cli.answering.output import Output, input_names, output_of, packed, writer_to
 from graft.cli.answering.run import Answering, Pace, Write
-from graft.cli.answering.source import asking_of, opened, read_twice
+from graft.cli.answering.source import AskedAhead, asking_of, opened, read_twice
 
 if TYPE_CHECKING:
     from graft.cli.bars import CountBar
@@ -60,7 +60,10 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
         data = stack.enter_context(opened(args, path, kind, source))
         output = output_of(args.output, args.output_format or ("jsonl" if args.json else ""), data.form)
         keys: list[str] = []
-        if not data.form.names and (path != "-" or output.output_format not in ("jsonl", "json")):
+        if not data.form.names and source is not None and output.output_format in ("jsonl", "json"):
+            ahead = AskedAhead(data)
+            data, keys = ahead, list(ahead.keys)
+        elif not data.form.names:
             data, keys = read_twice(args, path, data, stack)
         if isinstance(data, AskedFolder) and data.others:
             terminal.note(f"{path}: {data.others:,} files with other endings are left out")
