@@ -178,7 +178,11 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
         self.committed = threading.Event()
 
     def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+        if not self.committed.is_set():
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+        training = adaptation_pb2.Publication(state=adaptation_pb2.PUBLICATION_STATE_TRAINING)
+        adaptation = adaptation_pb2.Adaptation(publications=[training])
+        return adaptation_pb2.GetAdaptationResponse(adaptation=adaptation)
 
     def Adapt(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         gone = threading.Event()
@@ -195,11 +199,6 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
         yield adaptation_pb2.AdaptResponse(committed=committed)
         self.committed.set()
         gone.wait()
-
-    def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        training = adaptation_pb2.Publication(state=adaptation_pb2.PUBLICATION_STATE_TRAINING)
-        adaptation = adaptation_pb2.Adaptation(publications=[training])
-        return adaptation_pb2.GetAdaptationResponse(adaptation=adaptation)
 
 
 class NoModels(model_pb2_grpc.ModelServiceServicer):
