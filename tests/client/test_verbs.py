@@ -22,7 +22,7 @@ from graft._records.report_messages import report_of
 from graft.cli import main
 from graft.cli.live import live_then, not_live
 from graft.cli.tables import drawn, rows_of
-from graft.cli.verbs import adaptations, models, versions
+from graft.cli.verbs import adaptations, cancel, models, versions
 from graft.v1 import adaptation_pb2, report_pb2
 
 NOW = dt.datetime.now(tz=dt.UTC)
@@ -288,7 +288,7 @@ def test_adaptations_say_what_came_of_them(shell, known, wire, model, few):
     ]
     assert [it["adaptation_id"] for it in shell.lines("adaptations", known)] == ["third", "second", "first"]
     shell("adaptations", known, "fourth", code=1)
-    assert "'graft adaptations MODEL' lists them" in shell.said
+    assert "'graft adaptations MODEL' lists those it has" in shell.said
     call = wire.adapt(model=model, adaptation_id="a")
     call.examples(0, few[:1])
     call.commit("early")
@@ -327,6 +327,20 @@ def test_cancelling_stops_an_open_adaptation_once(shell, wire, model, few, serve
     with graft.Client(server.target) as client:
         again = client.cancel(model, "b")
     assert (again.state, again.changed) == ("cancelled", False)
+    assert "and had published nothing: nothing changed" in shell("cancel", model, "b", code=1)
+    wire.adapt(model=model, adaptation_id="c").next("started")
+    assert shell("cancel", model, "c") == f"{model}: adaptation c is cancelled\n"
+
+
+def test_what_was_given_up_is_said_in_words():
+    published = [graft.Publication("c", "published", it, None, NOW) for it in (3, 4)]
+    given_up = graft.Publication("d", "cancelled", 0, graft.FailedPreconditionError("it is cancelled"), NOW)
+    known = ("m", "a", "cancelled", "minilm", NOW, {"w": 9})
+    found = graft.CancelledAdaptation(*known, (*published, given_up), {}, changed=True, given_up=1)
+    words = "is cancelled; 1 publication given up; versions 3 and 4, which it published, stay"
+    assert cancel.became(found) == words
+    waiting = dataclasses.replace(found, publications=(given_up,), given_up=2)
+    assert cancel.became(waiting) == "is cancelled; 2 publications given up"
 
 
 # ------------------------------------------------------------------------------------------------------- delete
