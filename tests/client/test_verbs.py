@@ -22,6 +22,7 @@ from graft._records.report_messages import report_of
 from graft.cli import main
 from graft.cli.live import live_then, not_live
 from graft.cli.tables import drawn, rows_of
+from graft.cli.terminal import Terminal
 from graft.cli.verbs import adaptations, cancel, models, versions
 from graft.v1 import adaptation_pb2, report_pb2
 
@@ -274,6 +275,15 @@ def test_what_does_not_go_live_is_said_of_results_publications_and_events():
     assert live_then(graft.Publication("c", "published", 7, None, NOW, 0)) == "not promoted"
     assert live_then(graft.Publication("c", "published", 7, None, NOW, 7)) == ""
     assert live_then(graft.Publication("c", "failed", 0, None, NOW)) == ""
+
+
+def test_each_version_that_the_server_makes_by_itself_says_where_live_stays(capsys):
+    made = graft.Outcome("auto:1", 7, version(7, "x").report, None, live_version=5)
+    Terminal().outcome("m", made)
+    Terminal().outcome("m", dataclasses.replace(made, live_version=7))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("published version 7: ") == 2
+    assert said.count("live stays at version 5, as asked: 'graft promote m 7' moves it") == 1
 
 
 # ------------------------------------------------------------------------------------------ adaptations and cancel
