@@ -94,16 +94,9 @@ def table(folder: Path) -> Path:
 
 
 def test_a_command_says_so_elsewhere_than_on_a_terminal(server: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "graft.cli", "adapt", "tests/swapped", str(table(tmp_path)), "--check"]
     ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "graft.cli",
-            "adapt",
-            f"tests/swapped-{uuid.uuid4().hex}",
-            str(table(tmp_path)),
-        ]
-        + ["--input", "intent", "--label", "text", "--server", server.target, "--check"],
+        [*command, "--input", "intent", "--label", "text", "--server", server.target],
         capture_output=True,
         text=True,
         check=False,
