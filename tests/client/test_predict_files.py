@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +262,44 @@ def test_formats_change_by_the_name(predict: Callable[..., int], tmp_path: Path)
         ["the lock", "lock"],
         ["", ""],
         ['the "bill", twice', "bill"],
+    ]
+
+
+def test_standard_input_is_a_table_where_a_column_is_named(
+    server: Any, few_model: str, tmp_path: Path
+) -> None:
+    def run(text: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "graft.cli",
+                "predict",
+                few_model,
+                "-",
+                "--server",
+                server.target,
+                *options,
+            ],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    lines = '{"text": "the lock", "n": 1.50}\n{"text": "the bill", "label": "x"}\n'
+    ended = run(lines, "--input", "text")
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(it) for it in ended.stdout.splitlines()]
+    assert ended.stdout.startswith('{"text": "the lock", "n": 1.50, "predicted_label": "lock"')
+    assert [it["predicted_label"] for it in rows] == ["lock", "bill"]
+    assert rows[1]["label"] == "x"
+    ended = run(lines, "--input", "text", "--output", str(tmp_path / "out.csv"))
+    assert ended.returncode == 0, ended.stderr
+    assert [row[:4] for row in rows_of(tmp_path / "out.csv")] == [
+        ["text", "n", "label", "predicted_label"],
+        ["the lock", "1.5", "", "lock"],
+        ["the bill", "", "x", "bill"],
     ]
 
 

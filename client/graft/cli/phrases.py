@@ -16,6 +16,7 @@ from graft._records.reports import Report
 from graft._records.stored_examples import StoredExample
 from graft._records.told import AdaptProgress, Event
 from graft._report import words
+from graft.cli.live import live_then
 from graft.cli.spoken import spoken
 
 _SHOWN_LINES: Final = 10
@@ -30,7 +31,8 @@ def describe(event: Event) -> str:
                 f"; {spoken(first.detail)}" if first else ""
             )
         case "published":
-            return f"{_published(event)} (commit {event.commit_id})"
+            stayed = f"; {why}" if (why := live_then(event)) else ""
+            return f"{_published(event)} (commit {event.commit_id}){stayed}"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {spoken(str(event.error))}"
         case "state":

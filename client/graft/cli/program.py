@@ -113,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"graft {__version__}")
     add_connection(parser)
+    parser.set_defaults(grammar=parser)  # for what describes it
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for verb in VERBS:
         verb.add(verbs)

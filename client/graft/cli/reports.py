@@ -191,7 +191,7 @@ def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> t
     texts = dict.fromkeys(cut(" ".join(it.text.split()), _ROOM) for it in found if it.text)
     origins = dict.fromkeys(it.origin for it in found if it.origin)
     if not texts:
-        return (", ".join(origins) or ids, "" if not origins else ids)
+        return (", ".join(origins) or ids, "")
     return (" | ".join(texts), ", ".join(origins) or ids)
 
 

@@ -14,7 +14,7 @@ from graft._data_files.answers.asked import AskedRow
 from graft._data_files.columns import Row
 from graft._data_files.formats.records import Dialect
 from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
-from graft._records.answer_columns import cell_text
+from graft._records.answer_columns import PREFIX, cell_text
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _ENDS: Final = "\r\n\x1a"
@@ -233,9 +233,9 @@ class JsonWriter:
             return json_text(cells | answers)
         if not isinstance(whole.row, Row):
             return json_text({UNREAD: whole.text} | answers)
-        taken = [it for it in answers if it in whole.row.values]
-        for name in taken:  # the rows of a stream whose names come late
-            answers[f"predicted_{name}"] = answers.pop(name)
+        row = whole.row.values
+        # The names of a stream's later rows are not known when those of the answers are chosen.
+        answers = {f"{PREFIX}{name}" if name in row else name: it for name, it in answers.items()}
         body = one_line(whole.text)[:-1].rstrip()
         comma = "" if body == "{" else ", "
         return f"{body}{comma}{json_text(answers)[1:]}"

@@ -21,7 +21,7 @@ from graft._records.answer_columns import AnswerColumns
 from graft.cli.answering.choice import Chosen, chosen
 from graft.cli.answering.output import Output, input_names, output_of, packed, writer_to
 from graft.cli.answering.run import Answering, Pace, Write
-from graft.cli.answering.source import asking_of, opened, read_twice
+from graft.cli.answering.source import AskedAhead, asking_of, opened, read_twice
 
 if TYPE_CHECKING:
     from graft.cli.bars import CountBar
@@ -60,7 +60,10 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
         data = stack.enter_context(opened(args, path, kind, source))
         output = output_of(args.output, args.output_format or ("jsonl" if args.json else ""), data.form)
         keys: list[str] = []
-        if not data.form.names and (path != "-" or output.output_format not in ("jsonl", "json")):
+        if not data.form.names and source is not None and output.output_format in ("jsonl", "json"):
+            ahead = AskedAhead(data)
+            data, keys = ahead, list(ahead.keys)
+        elif not data.form.names:
             data, keys = read_twice(args, path, data, stack)
         if isinstance(data, AskedFolder) and data.others:
             terminal.note(f"{path}: {data.others:,} files with other endings are left out")
