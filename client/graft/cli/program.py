@@ -50,10 +50,8 @@ _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
 }
 _REMEDY_BY_REASON: Final = {
     "START_MISMATCH": "repeat the settings of the first call, or leave --adaptation-id away",
-    "ADAPTATION_NOT_FOUND": "'graft adaptations MODEL' lists them",
-    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases, 'graft versions MODEL' the versions",
+    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases",
     "ALIAS_REQUIRED": "'graft promote MODEL VERSION' moves live, 'graft delete MODEL' deletes the model",
-    "VERSION_IN_USE": "'graft promote MODEL VERSION' moves live, 'graft alias MODEL NAME --remove' removes others",
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 
@@ -71,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     try:
         args = build_parser().parse_args(argv)
+        args.given = list(sys.argv[1:] if argv is None else argv)
         with Interrupts() as interrupts:
             code = _run(args, interrupts)
     except SystemExit as left:  # of the parser, or of rich, whose reader has gone
