@@ -133,6 +133,15 @@ def test_several_labels_are_written_with_commas_or_as_a_list(answered):
     assert "bill,lock" in shown
 
 
+def test_a_text_does_nothing_to_the_terminal(monkeypatch):
+    terminal = Terminal()
+    terminal.err = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with Keys(terminal) as keys:
+        Review(terminal, keys, [item(0)], CLASSES, lambda _: "[bold]\x1b[2J\x9b1mtext\ttab").run("Adapt?")
+    assert "[bold]\ufffd[2J\ufffd1mtext" in terminal.err.file.getvalue()
+
+
 def test_a_number_is_corrected_to_a_number(answered):
     _, found, shown = answered([item(0, 2.5, None), item(1, 2.5, None)], "l many\nl 3\nl\n1e400\nl\n2.5\ny\n")
     assert changed(found) == [("i0", {"confirmed": True, "value": 3.0}), ("i1", {"confirmed": True})]

@@ -227,7 +227,7 @@ class Review:
         write = self._terminal.err.print
         origin = item.example.origin or item.example.id
         write(f"\n[dim]{at + 1} of {len(self._items)} · {escape(origin)}[/]")
-        write(escape(cut(self._shown(item), _ROOM)))
+        write(escape(cut(words.printable(self._shown(item)), _ROOM)))
         known = "" if item.probability is None else f"  {words.percent(item.probability)}"
         write(f"  label      [yellow]{escape(in_words(item.target))}[/][dim]{known}[/]")
         if item.suggested is not None:
