@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -58,8 +59,10 @@ class Layout:
             return [whole.row.values.get(it) for it in self.names]
         found = [*whole.cells] or self._cells_of_text(whole.text.rstrip(_ENDS))
         width = len(self.names)
+        if isinstance(whole.row, Row):  # empty cells behind the last column do not count
+            return [*found[:width], *[None] * (width - len(found))]
         if len(found) <= width:
-            return [*found, *[None if isinstance(whole.row, Row) else ""] * (width - len(found))]
+            return [*found, *[""] * (width - len(found))]
         dialect = self.form.text.dialect or Dialect()
         return [*found[: width - 1], dialect.delimiter.join(map(cell_text, found[width - 1 :]))]
 
@@ -70,7 +73,7 @@ class Layout:
             return [text]
         if dialect.quote:
             try:
-                lines = text.splitlines(keepends=True)
+                lines = io.StringIO(text, newline="")
                 rows = list(csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote))
             except csv.Error:
                 rows = []
@@ -119,7 +122,7 @@ class TableWriter:
         """Writes a row."""
         whole = asked.whole
         missing = len(self._layout.names) - len(whole.cells)
-        if self._alike and isinstance(whole.row, Row) and missing >= 0:
+        if self._alike and isinstance(whole.row, Row) and whole.is_plain and missing >= 0:
             self._copy(whole, values, missing)
         else:
             end = self._end_of(whole) if self._alike else self._end
