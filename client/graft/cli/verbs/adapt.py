@@ -264,7 +264,7 @@ def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, re
     known = {"task", "adaptation_id", *(() if args.backbone else ("backbone",))}
     known |= set() if args.labels else {"labels"}
     settings = {name: value for name, value in _how_to_adapt(args).items() if name not in known}
-    return adapt_by_list(args, client, terminal, settings, base)
+    return adapt_by_list(args, client, terminal, settings, base, go_on=same_command(args, resumed=resumed))
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
