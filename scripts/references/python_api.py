@@ -14,6 +14,7 @@ from typing import Any, Final
 from scripts.references import markdown
 
 import graft
+from graft import sklearn
 
 _INTRODUCTION: Final = (
     "`pip install graft-serve` installs it; it needs gRPC and protobuf, and neither torch nor NumPy. `AsyncClient` has "
@@ -38,6 +39,10 @@ def page() -> str:
             "## Functions",
             *(_function(f"graft.{name}", it, "###") for name, it in functions.items()),
             *(_class(name, it, methods=name != "AsyncClient") for name, it in clients.items()),
+            "## graft.sklearn",
+            markdown.prose(inspect.getdoc(sklearn) or ""),
+            _class("sklearn.GraftClassifier", sklearn.GraftClassifier, "###"),
+            _function("graft.sklearn.delete_scratch", sklearn.delete_scratch, "###"),
             "## Data",
             *(_class(name, it, "###") for name, it in data.items()),
             "## Errors",

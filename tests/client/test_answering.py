@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import graft
-from graft._data_files.answers.columns import AnswerColumns, cell_text
 from graft._data_files.columns import DataError
+from graft._records.answer_columns import AnswerColumns, cell_text
 from graft.cli import build_parser
 from graft.cli.answering.what import Given, given
 from graft.cli.terminal import Terminal

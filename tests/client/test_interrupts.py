@@ -24,7 +24,7 @@ import pytest
 
 import graft
 from graft.cli.interrupts import Interrupts
-from graft.v1 import adaptation_pb2, adaptation_pb2_grpc
+from graft.v1 import adaptation_pb2, adaptation_pb2_grpc, model_pb2_grpc
 
 # Where tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
 DEAF = """
@@ -169,6 +169,9 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
     def __init__(self) -> None:
         self.committed = threading.Event()
 
+    def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+
     def Adapt(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         gone = threading.Event()
         context.add_callback(gone.set)
@@ -186,12 +189,20 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
         gone.wait()
 
 
+class NoModels(model_pb2_grpc.ModelServiceServicer):
+    """A server that has no model yet."""
+
+    def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.model}")
+
+
 @pytest.fixture
 def silent() -> Iterator[tuple[Silent, str]]:
     """A silent server that serves, and its address."""
     servicer = Silent()
     server = grpc.server(ThreadPoolExecutor(4))
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(servicer, server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(NoModels(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield servicer, f"127.0.0.1:{port}"

@@ -576,7 +576,7 @@ def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None
     terminal.err = Console(file=terminal.out.file, width=1000, highlight=False)
     show_report(terminal, "m", 1, value, full=True)
     terminal.table(versions.COLUMNS, [versions.cells(version(value))])
-    terminal.outcome(graft.Outcome("c", version=1, report=value, error=None))
+    terminal.outcome("m", graft.Outcome("c", version=1, report=value, error=None))
     told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
     shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
     assert told.count("not measured: too few examples") >= (3 if task == "regression" else 4)

@@ -312,7 +312,16 @@ def test_an_id_column_that_is_not_unique_loses_no_row_unasked(server, client, mo
     assert result["report"]["examples"] == 20
     assert "20 rows were left out: an earlier row has their id" in result["notes"]
     replaced = graft_command(
-        server, "adapt", model, "-", "--id", "id", "--id-repeats", "replace", stdin=data.read_text()
+        server,
+        "adapt",
+        model,
+        "-",
+        "--id",
+        "id",
+        "--id-repeats",
+        "replace",
+        "--replace",
+        stdin=data.read_text(),
     )
     assert "20 examples were replaced by later ones with the same id and another input" in replaced.stdout
 

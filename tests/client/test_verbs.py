@@ -236,7 +236,7 @@ def test_metadata_of_versions_and_adaptations_is_in_json(shell, two):
 def test_adapt_keeps_metadata_and_does_not_promote_where_it_is_told_so(shell, two, tmp_path, few):
     data = tmp_path / "few.csv"
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in few))
-    start = ["adapt", two, str(data)]
+    start = ["adapt", two, str(data), "--replace"]
     shell(*start, "--no-promote", "--metadata", "source=few.csv", "--metadata", "by=ann")
     assert (
         f"published version 3; live stays at version 2, as asked: 'graft promote {two} 3' moves it"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from graft._records.fields import seconds_of
 from graft._records.shown import Shown
@@ -81,6 +83,10 @@ class Prediction:
         return self.scores[0].probability if self.scores else None
 
 
+NO_TIMES: Final = Timings(0.0, 0.0, 0.0, 0.0)
+"""Of predictions whose times are not known."""
+
+
 class Predictions(list[Prediction], Shown):
     """One prediction for each input, in order: a list with facts about its source.
 
@@ -94,9 +100,9 @@ class Predictions(list[Prediction], Shown):
     def __init__(
         self,
         predictions: Iterable[Prediction],
-        model: str,
-        version: int,
-        timings: Timings,
+        model: str = "",
+        version: int = 0,
+        timings: Timings = NO_TIMES,
         next_sequence: int = 0,
     ) -> None:
         super().__init__(predictions)
@@ -104,6 +110,27 @@ class Predictions(list[Prediction], Shown):
         self.model = model
         self.version = version
         self.timings = timings
+
+    def to_frame(self, library: str = "pandas", *, index: Any = None, top_k: int = 1) -> Any:
+        """Returns a data frame with a row for each prediction, in order.
+
+        The columns are label and probability (of a multi-label model: labels and probabilities, lists of those that
+        apply; of a regression: value, low and high), abstained, truncated, novelty, and error: why there is no answer,
+        in words. What there is no answer for is missing. Features are a column, too, if they were requested. What
+        `predict_stream` yields becomes one by `graft.Predictions(stream).to_frame()`.
+
+        Args:
+            library: "pandas" or "polars", which must be installed.
+            index: Of pandas, the frame's index, for example that of the frame that was asked about.
+            top_k: How many labels have columns: label_2, probability_2 and so on hold the next best, as far as they
+                were requested. Of a multi-label model: 1 for none, else label_1 and so on hold the best.
+
+        Raises:
+            ValueError: The library is another one, or has no index.
+            ModuleNotFoundError: It is not installed.
+        """
+        frames: Any = importlib.import_module("graft._records.frames")
+        return frames.frame_of(self, library, index, top_k)
 
 
 def predictions_of(message: prediction_pb2.PredictResponse) -> Predictions:
@@ -115,7 +142,7 @@ def predictions_of(message: prediction_pb2.PredictResponse) -> Predictions:
 
 def joined(parts: Iterable[Predictions], model: str) -> Predictions:
     """The answers to a request that had to be sent in parts, as one. Times add up."""
-    whole = Predictions([], model, 0, Timings(0.0, 0.0, 0.0, 0.0))
+    whole = Predictions([], model)
     for part in parts:
         whole.extend(part)
         whole.version, whole.next_sequence = part.version, part.next_sequence

@@ -15,7 +15,6 @@ A driver (`adapt_sync`, `adapt_async`) owns the exchange, its lock, its threads 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,14 +25,13 @@ from graft._records.extensions import Extension, extension_if
 from graft._records.records import NOTHING_TOLD, Progress, live_of, progress_of, rejection_of
 from graft._records.report_messages import report_of
 from graft._records.told import AdaptProgress, AdaptResult, Outcome, outcome_of
-from graft._streams.extending import far_fewer
+from graft._streams.extending import FEWER, far_fewer
 from graft._streams.limits import BATCH_BYTES, BATCH_EXAMPLES, BATCH_WAIT_S, Limits
 from graft._transport.progress_timeout import gave_up
 from graft._transport.retry import Backoff, is_resumable
 from graft.errors import DataLossError, GraftError, Rejection, UnavailableError, from_status
 from graft.v1 import adaptation_pb2, report_pb2
 
-LOG = logging.getLogger("graft")
 _LONGEST_LOOK_S: Final = 5.0
 _SHORTEST_LOOK_S: Final = 0.05
 _MAX_REJECTIONS: Final = 10_000
@@ -426,7 +424,7 @@ class AdaptExchange:
     def _result(self, version: int, report: report_pb2.Report, extension: Extension | None) -> AdaptResult:
         fewer = far_fewer(version, report, self._live) if self._base is None else ""
         if fewer:
-            LOG.warning("%s", fewer)
+            FEWER.warning("%s", fewer)
         return AdaptResult(
             model=self._start.model,
             version=version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Final
 
@@ -9,6 +10,8 @@ from graft._records.records import Adaptation, Model
 from graft._streams.options import AdaptOptions
 from graft.v1 import adaptation_pb2, report_pb2
 
+FEWER = logging.getLogger("graft.fewer_examples")
+"""Warns of versions with far fewer examples than the one that was live: a program that asked for that turns it off."""
 LIVE: Final = "live"
 _FEW: Final = 0.5
 """The share of the live version's examples below which a version has far fewer."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from graft._client.sync import Client
 from graft._data_files.columns import DataError
 from graft._records.extensions import Extension
 from graft._records.records import Model, Version
 from graft._records.told import AdaptResult
-from graft.errors import NotFoundError
+from graft._streams.extending import FEWER
+from graft.cli.reading import Known
+from graft.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 3
 _LIVE: Final = "live"
 _NONE: Final = "none"
 _TASKS: Final = {
@@ -37,8 +42,6 @@ class Ground:
     """The arguments of `adapt` and `check` that say so."""
     implied: bool = False
     """Whether nobody named the version: it is the live one of a model that exists."""
-    replaces: bool = False
-    """Whether there is a live version whose examples are left out."""
 
     @property
     def task(self) -> str:
@@ -47,10 +50,16 @@ class Ground:
 
     @property
     def said(self) -> str:
-        """What is gone on from, in words for the line that says what begins; "" if nothing is."""
+        """What is gone on from, in words; "" if nothing is."""
         if self.base is None:
             return ""
-        return f", extends version {self.base.version} ({_count(_examples(self.base))})"
+        return f"extends version {self.base.version} of {self.base.model}: {_count(_examples(self.base))}"
+
+    @property
+    def known(self) -> Known:
+        """What the version tells of the rows."""
+        labels = self.base.labels if self.base is not None else ()
+        return Known(self.task, tuple(label.name for label in labels))
 
     def require_task(self, task: str, data: str) -> None:
         """Raises DataError where rows are for another task than the version's."""
@@ -102,14 +111,15 @@ def ground_of(
     wanted = _NONE if args.replace else args.base_version or ""
     if resumed and not wanted:
         with suppress(NotFoundError):
-            client.adaptation(args.model, args.adaptation_id)
+            _waited(lambda: client.adaptation(args.model, args.adaptation_id))
             return Ground(arguments={"extend": True})
     model = _model(client, args.model)
     if wanted == _NONE or (not wanted and model is None):
         live = client.version(args.model) if model is not None and _LIVE in model.aliases else None
         if live is not None and args.replace and asks:
             _ask(live, terminal)
-        return Ground(replaces=live is not None)
+        FEWER.disabled = True  # it was asked for
+        return Ground()
     if not wanted and model is not None and _LIVE not in model.aliases:
         raise DataError(
             f"{args.model} has versions, but none of them is live: name one to go on from with --base-version N, or "
@@ -164,9 +174,17 @@ def _base(text: str) -> str:
 def _model(client: Client, name: str) -> Model | None:
     """The model, if it has a version."""
     with suppress(NotFoundError):
-        model = client.model(name)
+        model = _waited(lambda: client.model(name))
         return model if model.versions else None
     return None
+
+
+def _waited(call: Callable[[], T]) -> T:
+    """Waits for a server that is restarted, as an adaptation does: each attempt takes a few seconds."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(UnavailableError):
+            return call()
+    return call()
 
 
 def _ask(live: Version, terminal: Terminal) -> None:

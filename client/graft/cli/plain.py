@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf.message import Message
+
 from graft.errors import GraftError
 
 
@@ -16,8 +18,9 @@ def plain(value: Any) -> Any:
         return {"code": value.code.name, "reason": value.reason, "message": value.message}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dt.datetime | bytes):
-        return value.isoformat() if isinstance(value, dt.datetime) else None  # files are no matter of JSON
+    if isinstance(value, dt.datetime | bytes | Message):
+        # The content of files, and features as they can be sent again, are no matter of JSON.
+        return value.isoformat() if isinstance(value, dt.datetime) else None
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

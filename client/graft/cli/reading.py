@@ -36,6 +36,16 @@ _CHOICES: Final = {"r": "replace", "k": "keep", "n": "none"}
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What the server knows of a model whose examples a data file extends."""
+
+    task: str = ""
+    """The task where the file leaves it open; "" if there is none."""
+    labels: tuple[str, ...] = ()
+    """The model's labels."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a command wants of its data file."""
 
@@ -47,8 +57,8 @@ class Wanted:
     """Whether ids that lose rows are only told."""
     by_id: bool = True
     """Whether rows of the same id replace each other."""
-    usual_task: str = ""
-    """The task where the file leaves it open; "" if there is none."""
+    known: Callable[[], Known] = Known
+    """Asks the server; called when the file was looked at, so that a file that cannot be read is told first."""
 
 
 class ReadFile:
@@ -143,7 +153,6 @@ def read_file(
     """
     with opened(args, terminal) as data:
         wanted = wanting()
-        merge = MergedLabels(wanted.known_labels) if args.merge_labels else None
         columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
         survey = Survey(data, columns)
         whole = args.data != "-" and Path(args.data).is_file()
@@ -159,7 +168,10 @@ def read_file(
             survey.absent.require()
         else:
             rows = _Ahead(data, survey)
-        reading = survey.reading(wanted.task, args.label_cells, whole=whole, usual=wanted.usual_task)
+        known = wanted.known()
+        reading = survey.reading(wanted.task, args.label_cells, whole=whole, usual=known.task)
+        labels = dict.fromkeys((*wanted.known_labels, *known.labels))
+        merge = MergedLabels(tuple(labels)) if args.merge_labels else None
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
         notes = [*reading.notes]

@@ -106,7 +106,8 @@ def _classes(terminal: Terminal, classes: Sequence[ClassReport], *, full: bool, 
         cells = [entry.label, *([f"{entry.examples:,}"] if trained else [])]
         cells += [*([f"{entry.truncated:,}"] if cut else []), f"{entry.support:,}"]
         cells += [f"{entry.threshold:.2f}"] if sets else []
-        rows.append([*cells, *map(words.percent, (entry.precision, entry.recall, entry.f1))])
+        figures = [words.percent(it) for it in (entry.precision, entry.recall, entry.f1)]
+        rows.append([*cells, *(figures if entry.f1 is not None else [words.NOT_MEASURED, "", ""])])
     terminal.table((*heads, "precision", "recall", "F1"), rows)
     if len(shown) < len(ordered):
         kind = "labels" if sets else "classes"
@@ -187,7 +188,7 @@ def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> t
     texts = dict.fromkeys(cut(" ".join(it.text.split()), _ROOM) for it in found if it.text)
     origins = dict.fromkeys(it.origin for it in found if it.origin)
     if not texts:
-        return (", ".join(origins) or ids, "" if not origins else ids)
+        return (", ".join(origins) or ids, "")
     return (" | ".join(texts), ", ".join(origins) or ids)
 
 

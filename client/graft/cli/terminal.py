@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from graft._data_files.answers.columns import reason_of
+from graft._records.answer_columns import reason_of
 from graft._records.predictions import Prediction
 from graft._records.told import Event, Outcome
 from graft._report import words
@@ -20,7 +20,7 @@ from graft.cli.interrupts import Interrupts
 from graft.cli.live import not_live
 from graft.cli.plain import plain
 from graft.cli.spoken import spoken
-from graft.cli.tables import facts, row, table_of
+from graft.cli.tables import drawn, drawn_facts, fact_lines, lines, rows_of
 
 _UNLIMITED_WIDTH: Final = 1000
 _AUTOMATIC: Final = "auto:"
@@ -79,7 +79,8 @@ class Terminal:
         """The outcome of a commit, in one line; of one that the server made by itself also why it is not live."""
         extension = outcome.extension
         if extension is not None and outcome.version == extension.base_version:
-            self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
+            if outcome.commit_id.startswith(_AUTOMATIC):  # of its own commit the command says more
+                self.say(f"nothing new: version {outcome.version} stays (commit {outcome.commit_id})")
         elif outcome.report is not None:
             report = outcome.report
             what = f"version {outcome.version}: {report.examples:,} examples, {words.in_short(report)}"
@@ -114,7 +115,10 @@ class Terminal:
 
     def facts(self, named: Mapping[str, str]) -> None:
         """Names with their values."""
-        self.out.print(facts(named))
+        if self.out.is_terminal:
+            self.out.print(drawn_facts(named), soft_wrap=False)
+        else:
+            self._lines(fact_lines(named))
 
     def found(self, kind: Literal["advice", "warning"], text: str) -> None:
         """What a person should know of a result."""
@@ -125,20 +129,29 @@ class Terminal:
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Collection[str] = ()
     ) -> None:
         """A table, in which the columns `whole` are not broken into lines where another one can be."""
-        table = table_of(*columns, whole=whole)
-        for cells in rows:
-            row(table, *cells)
-        self.out.print(table)
+        cells = rows_of(rows)
+        if self.out.is_terminal:
+            self.out.print(drawn(columns, cells, self.out.width, whole=whole), soft_wrap=False)
+        else:
+            self._lines(lines(columns, cells))
+
+    def _lines(self, of_result: Iterable[str]) -> None:
+        for line in of_result:
+            self.line(line)
 
     def predictions(self, answered: Iterable[tuple[str, Prediction]]) -> None:
         """A table of inputs, as they are shown, with their predictions."""
-        table = table_of("input", "label", "probability", "next best", "")
-        for text, prediction in answered:
-            if prediction.error is not None:
-                row(table, _cut(text), "", "", "", f"error: {reason_of(prediction.error)}")
-                continue
-            row(table, _cut(text), *phrases.answer(prediction), phrases.remarks(prediction))
-        self.out.print(table)
+        rows: list[tuple[str, ...]] = [
+            (text, "", "", "", f"error: {reason_of(prediction.error)}")
+            if prediction.error is not None
+            else (text, *phrases.answer(prediction), phrases.remarks(prediction))
+            for text, prediction in answered
+        ]
+        columns = ["input", "label", "probability", "next best", ""]
+        if not any(cells[-1] for cells in rows):
+            columns.pop()
+            rows = [cells[:-1] for cells in rows]
+        self.table(columns, rows)
 
     def prediction_line(self, text: str, prediction: Prediction) -> None:
         """One prediction as tab-separated label, probability, input, and what to mind, if there is anything."""
@@ -154,7 +167,3 @@ class Terminal:
         """One event of an adaptation, as a line."""
         number = f"{event.number:>5}" if event.number else "     "
         self.line(f"{number}  {phrases.time(event.time)}  {phrases.describe(event)}".rstrip())
-
-
-def _cut(text: str, limit: int = 70) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Protocol
 
 from graft._data_files.answers.asked import AskedRow
-from graft._data_files.answers.columns import cell_text
 from graft._data_files.columns import Row
 from graft._data_files.formats.records import Dialect
 from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
+from graft._records.answer_columns import cell_text
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _ENDS: Final = "\r\n\x1a"

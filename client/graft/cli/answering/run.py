@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from graft._data_files.answers.asked import AskedRow
-from graft._data_files.answers.columns import AnswerColumns, reason_of
 from graft._data_files.columns import RowError
+from graft._records.answer_columns import AnswerColumns, reason_of
 from graft._records.examples import Input, sendable_input
 from graft._records.predictions import Prediction
 

@@ -21,7 +21,7 @@ from graft.cli.data_options import DATA_FILES, add_data, columns_of
 from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
 from graft.cli.following import FollowedLines
 from graft.cli.live import not_live
-from graft.cli.reading import ReadFile, Wanted, read_file, told_at_the_end
+from graft.cli.reading import Known, ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
 
@@ -213,22 +213,24 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     )
 
     name = "standard input" if args.data == "-" else args.data
+    said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
     ground = Ground()
-
-    def begin() -> None:
-        nonlocal ground
-        ground = ground_of(args, client, terminal, resumed=resumed)
-        terminal.say(f"adaptation {args.adaptation_id} of {args.model}{ground.said}; reading {name}")
-
     # Nothing may come of a stream for long; of a file that is not there nothing is read.
     waits = args.data == "-" or Path(args.data).is_fifo()
     if waits:
-        begin()
+        terminal.say(said)
+
+    def known() -> Known:
+        nonlocal ground
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        if ground.said:
+            terminal.say(ground.said)
+        return ground.known
 
     def wanted() -> Wanted:
         if not waits:
-            begin()
-        return _wanted(args, ground)
+            terminal.say(said)
+        return _wanted(args, known)
 
     with (
         refusals_told(terminal, rows, args),
@@ -247,11 +249,8 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     counts = data.counts(result.rows, rows)
     if args.json:
         terminal.json(with_refused(result, rows, notes, counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
@@ -275,16 +274,16 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     rows = RowsRead()
     interrupts = terminal.interrupts
     interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
-    ground = ground_of(args, client, terminal, resumed=resumed)
-    ground.require_task(_task(args), "standard input")
     with (
         refusals_told(terminal, rows, args),
         interrupts.ending_input_first(),
         terminal.adapt_bar() as bar,
     ):
-        terminal.say(
-            f"adaptation {args.adaptation_id} of {args.model}{ground.said}; following standard input"
-        )
+        terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
+        ground = ground_of(args, client, terminal, resumed=resumed)
+        ground.require_task(_task(args), "standard input")
+        if ground.said:
+            terminal.say(ground.said)
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
@@ -302,15 +301,21 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     counts = None if result.rows is None else result.rows.with_more(refused=rows.refused_count)
     if args.json:
         terminal.json(with_refused(result, rows, counts=counts))
-    elif result.nothing_new:
-        say_extension(result, ground, terminal)
     else:
-        say_extension(result, ground, terminal)
-        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
+        _show(args, client, terminal, result, ground)
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
+
+
+def _show(
+    args: argparse.Namespace, client: Client, terminal: Terminal, result: AdaptResult, ground: Ground
+) -> None:
+    """Shows what came of the rows, and the version if it is a new one."""
+    say_extension(result, ground, terminal)
+    if not result.nothing_new:
+        show_report(terminal, result.model, result.version, quoted(client, result), full=args.full)
 
 
 def _say_live(terminal: Terminal, result: AdaptResult) -> None:
@@ -338,14 +343,14 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     rows = RowsRead()
     ground = Ground()
 
-    def wanted() -> Wanted:
+    def known() -> Known:
         nonlocal ground
         ground = ground_of(args, client, terminal, resumed=resumed, asks=False)
-        return _wanted(args, ground)
+        return ground.known
 
     with (
         refusals_told(terminal, rows, args),
-        read_file(args, terminal, wanted) as data,
+        read_file(args, terminal, lambda: _wanted(args, known)) as data,
         terminal.adapt_bar() as bar,
     ):
         ground.require_task(data.task, args.data)
@@ -370,11 +375,9 @@ def _check(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     return 1 if result.rejected_count + rows.refused_count else 0
 
 
-def _wanted(args: argparse.Namespace, ground: Ground) -> Wanted:
+def _wanted(args: argparse.Namespace, known: Callable[[], Known]) -> Wanted:
     """What an adaptation or its check wants of the data file."""
-    known = (label.name for label in ground.base.labels) if ground.base is not None else ()
-    labels = tuple(dict.fromkeys((*(args.labels or ()), *known)))
-    return Wanted(_task(args), labels, checked=args.check, usual_task=ground.task)
+    return Wanted(_task(args), tuple(args.labels or ()), checked=args.check, known=known)
 
 
 def _task(args: argparse.Namespace) -> str:

@@ -56,14 +56,26 @@ def add(verbs: Verbs) -> None:
         "--output",
         metavar="FILE",
         help="write them to a file to be edited and sent back: CSV, or JSON lines if it ends with .jsonl; - is "
-        "standard output, as CSV, or as JSON lines with --json",
+        "standard output, as CSV, or as JSON lines with --json; default: show them",
     )
-    parser.add_argument("--label", default="", metavar="LABEL", help="only the examples of this label")
     parser.add_argument(
-        "--split", default="", choices=["train", "validation"], help="only the examples of this split"
+        "--label", default="", metavar="LABEL", help="only the examples of this label; default: of all"
     )
-    parser.add_argument("--subject", default="", metavar="WHO", help="only the examples of this subject")
-    parser.add_argument("--adaptation-id", default="", metavar="ID", help="only those of this adaptation")
+    parser.add_argument(
+        "--split",
+        default="",
+        choices=["train", "validation"],
+        help="only the examples of this split; default: of both",
+    )
+    parser.add_argument(
+        "--subject", default="", metavar="WHO", help="only the examples of this person; default: of all"
+    )
+    parser.add_argument(
+        "--adaptation-id",
+        default="",
+        metavar="ID",
+        help="only the examples of this adaptation; default: of all",
+    )
     parser.add_argument("--inputs", action="store_true", help="show the texts, too")
     parser.set_defaults(run=run)
 

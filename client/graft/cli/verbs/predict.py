@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
-from graft._data_files.answers.columns import reason_of
 from graft._data_files.columns import DataError
+from graft._records.answer_columns import reason_of
 from graft._records.predictions import Prediction
 from graft.cli.answering.file import answer_file
 from graft.cli.answering.output import FORMATS
