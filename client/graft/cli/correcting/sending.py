@@ -140,8 +140,8 @@ def compared(base: Version, number: int, report: Report) -> list[str]:
         f"each was measured on its own examples: where a label was wrong, right answers of version {base.version} "
         "counted as wrong, so that a part of the difference is the labels and not the model."
     )
-    how = f"graft evaluate {base.model} TEST.csv --version {base.version}, then --version {number}"
-    return [figures, why, f"To measure both on one test: {how}"]
+    how = f"graft compare {base.model} {base.version} {number} TEST.csv"
+    return [figures, why, f"to measure both on the same rows: {how}"]
 
 
 def _figure(report: Report) -> str:
