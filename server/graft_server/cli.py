@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from graft_server import environment
 from graft_server.app import App, place_of, trunks_of
 from graft_server.backbones.graphs.cache_folder import open_cache
+from graft_server.completion import SHELLS, completion_script
 from graft_server.domain.errors import DomainError
 from graft_server.frontends.grpc.targets import is_local, reached_by, through_proxy
 from graft_server.jobs.local.pool import LocalJobs
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     asked = parser.parse_args(arguments)
     try:
+        if asked.command == "completion":
+            print(completion_script(parser, asked.shell))
+            return 0
         if asked.command == "health":
             own = "" if asked.target else reached_by(load({}, os.environ, asked.config).addresses[0])
             return asyncio.run(_health(own or asked.target, direct=bool(own) or is_local(asked.target)))
@@ -146,7 +150,10 @@ async def _health(target: str, *, direct: bool) -> int:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         except grpc.aio.AioRpcError as error:
             way = "" if direct else through_proxy(os.environ)
-            print(f"{target}: {error.code().name}: {error.details()}{way}", file=sys.stderr)
+            helps = ""
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                helps = "no Graft server answers: start one with 'graft-server serve', or name another with --target; "
+            print(f"{target}: {helps}{error.code().name}: {error.details()}{way}", file=sys.stderr)
             return 1
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{target}: {name}")
@@ -169,6 +176,8 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "prepare", "export the backbones' encoders into the cache, so that the first start is quick"
     )
     _add_settings(prepare, _PREPARE)
+    completion = _add(commands, "completion", "print a script by which a shell completes graft-server")
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"the shell: {', '.join(SHELLS)}")
     check = _add(
         commands, "health", "ask a server whether it is serving; the exit code is 0 if it is, else 1"
     )

@@ -101,7 +101,12 @@ def test_a_command_that_reads_examples_from_standard_input(server: Any, client: 
     write(adapt, lines())
     until_stored(client, model, len(ROWS))
     adapt.send_signal(signal.SIGINT)
-    assert "go on by the same command with --adaptation-id mine" in ended(adapt)
+    said = ended(adapt)
+    assert (
+        f"{len(ROWS)} examples are stored, and nothing is being trained on them; go on, with the same input,"
+        in said
+    )
+    assert f"graft adapt {model} - --adaptation-id mine --server {server.target}\n" in said
     assert client.adaptation(model, "mine").state == "open"
 
 
@@ -119,7 +124,10 @@ def test_a_command_that_reads_a_pipe_with_a_name(
             writer.flush()
             until_stored(client, model, len(ROWS))
         adapt.send_signal(signal.SIGINT)
-        assert "go on by the same command with --adaptation-id mine" in ended(adapt)
+        said = ended(adapt)
+        stored = f"{len(ROWS)} examples are stored" if writes else "nothing was sent"
+        assert stored in said
+        assert f"graft adapt {model} {pipe} --adaptation-id mine --server {server.target}\n" in said
 
 
 def open_for_writing(pipe: Path) -> IO[str]:
@@ -170,7 +178,11 @@ class Silent(adaptation_pb2_grpc.AdaptationServiceServicer):
         self.committed = threading.Event()
 
     def GetAdaptation(self, request: Any, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+        if not self.committed.is_set():
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no adaptation {request.adaptation_id}")
+        training = adaptation_pb2.Publication(state=adaptation_pb2.PUBLICATION_STATE_TRAINING)
+        adaptation = adaptation_pb2.Adaptation(publications=[training])
+        return adaptation_pb2.GetAdaptationResponse(adaptation=adaptation)
 
     def Adapt(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         gone = threading.Event()
@@ -220,7 +232,7 @@ def test_a_command_that_waits_for_its_version(silent: tuple[Silent, str], tmp_pa
     adapt = graft_command("adapt", "m", data_file(tmp_path), "--adaptation-id", "mine", "--server", target)
     assert servicer.committed.wait(60)
     adapt.send_signal(signal.SIGINT)
-    assert "--adaptation-id mine" in ended(adapt)
+    assert f"graft watch m mine --server {target}\n" in ended(adapt)
 
 
 def test_followed_lines_and_their_commit_end_at_the_second_signal(silent: tuple[Silent, str]) -> None:
@@ -230,7 +242,7 @@ def test_followed_lines_and_their_commit_end_at_the_second_signal(silent: tuple[
     follow.send_signal(signal.SIGTERM)
     assert servicer.committed.wait(60)
     follow.send_signal(signal.SIGINT)
-    assert "go on with --follow --adaptation-id mine" in ended(follow)
+    assert f"graft watch m mine --server {target}\n" in ended(follow)
 
 
 def test_a_command_that_waits_for_a_server_that_is_not_there(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,40 @@ def test_the_encoding_stays(
     assert lines[4:] == [""]
 
 
+def test_labels_that_the_encoding_cannot_write_make_it_utf_8(
+    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = f"files/{tmp_path.name}"
+    with graft.Client(server.target) as client:
+        client.adapt(model, [(f"{it} {n}", f"錠 {it}") for n in range(6) for it in ("lock", "bill")])
+    (tmp_path / "in.csv").write_bytes('id,text\n1,"Schlösser, lock"\n'.encode("cp1252"))
+    arguments = [str(tmp_path / "in.csv"), "--encoding", "cp1252", "--output", str(tmp_path / "out.csv")]
+    assert main(["predict", model, *arguments, "--server", server.target]) == 0
+    assert rows_of(tmp_path / "out.csv")[1][:3] == ["1", "Schlösser, lock", "錠 lock"]
+    assert "is in UTF-8, because cp1252 has no way to write" in capsys.readouterr().err
+
+
+def test_a_table_of_one_column_needs_no_quotes(predict: Callable[..., int], tmp_path: Path) -> None:
+    lines = ["the lock, it is stuck", '"the bill, too"', 'the "lock", "it" is', "", "the bill,"]
+    (tmp_path / "in.csv").write_text("\n".join(["text", *lines]))
+    assert predict(tmp_path / "in.csv", "--output", tmp_path / "out.csv") == 0
+    found = rows_of(tmp_path / "out.csv")
+    assert [row[:2] for row in found[1:]] == [
+        ["the lock, it is stuck", "lock"],
+        ["the bill, too", "bill"],
+        ['the "lock", "it" is', "lock"],
+        [],
+        ["the bill", "bill"],
+    ]
+    assert {len(row) for row in found if row} == {7}
+    (tmp_path / "wide.csv").write_text("id,text\n1,the lock,,\n2,the bill\n")
+    assert predict(tmp_path / "wide.csv", "--output", tmp_path / "wide-out.csv") == 0
+    assert [row[:3] for row in rows_of(tmp_path / "wide-out.csv")[1:]] == [
+        ["1", "the lock", "lock"],
+        ["2", "the bill", "bill"],
+    ]
+
+
 def test_bytes_that_cannot_be_read_stay(predict: Callable[..., int], tmp_path: Path) -> None:
     lines = [b"id,text", *[f"{it},the lock".encode() for it in range(60)], b"x,b\xff\xfe d", b"y,the bill"]
     (tmp_path / "in.csv").write_bytes(b"\n".join(lines) + b"\n")
@@ -260,6 +296,44 @@ def test_formats_change_by_the_name(predict: Callable[..., int], tmp_path: Path)
         ["the lock", "lock"],
         ["", ""],
         ['the "bill", twice', "bill"],
+    ]
+
+
+def test_standard_input_is_a_table_where_a_column_is_named(
+    server: Any, few_model: str, tmp_path: Path
+) -> None:
+    def run(text: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "graft.cli",
+                "predict",
+                few_model,
+                "-",
+                "--server",
+                server.target,
+                *options,
+            ],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    lines = '{"text": "the lock", "n": 1.50}\n{"text": "the bill", "label": "x"}\n'
+    ended = run(lines, "--input", "text")
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(it) for it in ended.stdout.splitlines()]
+    assert ended.stdout.startswith('{"text": "the lock", "n": 1.50, "predicted_label": "lock"')
+    assert [it["predicted_label"] for it in rows] == ["lock", "bill"]
+    assert rows[1]["label"] == "x"
+    ended = run(lines, "--input", "text", "--output", str(tmp_path / "out.csv"))
+    assert ended.returncode == 0, ended.stderr
+    assert [row[:4] for row in rows_of(tmp_path / "out.csv")] == [
+        ["text", "n", "label", "predicted_label"],
+        ["the lock", "1.5", "", "lock"],
+        ["the bill", "", "x", "bill"],
     ]
 
 

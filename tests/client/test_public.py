@@ -58,7 +58,7 @@ def test_the_options_of_an_adaptation_are_the_arguments_of_adapt() -> None:
     options = {field.name: field.default for field in dataclasses.fields(AdaptOptions)}
     del options["validate_only"]  # what `check` is
     arguments = dict(inspect.signature(graft.Client.adapt).parameters)
-    for name in ("self", "model", "examples", "on_progress", "on_published", "columns"):
+    for name in ("self", "model", "examples", "on_progress", "progress", "on_published", "columns"):
         del arguments[name]
     assert {name: argument.default for name, argument in arguments.items()} == options
     checked = set(inspect.signature(graft.Client.check).parameters)

@@ -25,7 +25,6 @@ from graft._report.thumbnails import shown_content
 from graft.cli import phrases
 from graft.cli.reports import show_report
 from graft.cli.terminal import Terminal
-from graft.cli.verbs import versions
 from graft.v1 import report_pb2, types_pb2
 
 PLOTS = (
@@ -484,10 +483,7 @@ def test_an_accuracy_has_its_interval_beside_it_wherever_it_is_shown() -> None:
     event = graft.Event(1, None, "published", version=2, commit_id="c", report=value)
     assert phrases.describe(event) == f"published version 2, accuracy {shown} (commit c)"
     assert "95% interval 73.0 to 88.0" in page(version(value))
-    terminal = Terminal()
-    terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
-    terminal.table(versions.COLUMNS, [versions.cells(version(value))])
-    assert shown in terminal.out.file.getvalue()
+    assert shown == words.score(value, interval=True)
 
 
 def printed(value: graft.Report) -> str:
@@ -575,11 +571,11 @@ def test_where_no_accuracy_is_stated_words_stand_in_its_place(task: str) -> None
     terminal.out = Console(file=io.StringIO(), width=1000, highlight=False)
     terminal.err = Console(file=terminal.out.file, width=1000, highlight=False)
     show_report(terminal, "m", 1, value, full=True)
-    terminal.table(versions.COLUMNS, [versions.cells(version(value))])
+    assert words.score(value, interval=True) == words.NOT_MEASURED
     terminal.outcome("m", graft.Outcome("c", version=1, report=value, error=None))
     told = terminal.out.file.getvalue() + phrases.describe(graft.Event(1, None, "published", report=value))
     shown = Reader("<body" + page(version(value)).partition("<body")[2].replace("</html>", "")).text
-    assert told.count("not measured: too few examples") >= (3 if task == "regression" else 4)
+    assert told.count("not measured: too few examples") >= 3
     assert "too few examples to measure" in shown
     assert not re.search(r"\d\.\d%", told)
     assert not re.search(r"\d\.\d%", shown)

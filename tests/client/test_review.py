@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from rich.console import Console
 
 import graft
 from graft import cli
-from graft.cli.correcting.items import Item
+from graft.cli.correcting.items import Item, conflicts_of, duplicates_of
 from graft.cli.correcting.keys import CTRL_C, Keys, matching
 from graft.cli.correcting.review import Ending, Review
 from graft.cli.terminal import Terminal
@@ -28,7 +29,8 @@ CLASSES = ["bill", "card", "card lost", "lock"]
 
 def item(n: int, target: Any = "lock", suggested: Any = "bill") -> Item:
     facts = {"adaptation_id": "a", "writer_id": "w", "sequence": n, "split": "", "group": "", "subject": ""}
-    labels = {"label": None, "labels": target} if isinstance(target, tuple) else {"label": target}
+    fields = {tuple: "labels", float: "value", dict: "distribution"}
+    labels = {"label": None} | {fields.get(type(target), "label"): target}
     example = graft.StoredExample(
         **facts, **labels, deleted=False, text=None, id=f"i{n}", origin=f"a.csv:{n}"
     )
@@ -129,6 +131,12 @@ def test_several_labels_are_written_with_commas_or_as_a_list(answered):
         None,
     ]
     assert "bill,lock" in shown
+
+
+def test_a_number_is_corrected_to_a_number(answered):
+    _, found, shown = answered([item(0, 2.5, None), item(1, 2.5, None)], "l many\nl 3\nl\n1e400\nl\n2.5\ny\n")
+    assert changed(found) == [("i0", {"confirmed": True, "value": 3.0}), ("i1", {"confirmed": True})]
+    assert "'many' is not a number" in shown
 
 
 def test_words_that_begin_as_typed_come_before_those_that_have_it_within():
@@ -278,6 +286,41 @@ def read_all(fd: int, into: list[bytes]) -> None:
             into.append(data)
     except OSError:
         pass  # the program's end is closed
+
+
+def test_conflicts_and_duplicates_are_gone_through_without_what_was_confirmed(client, model, few):
+    text, label = few[0]
+    rows = [
+        *(graft.Example(*row, id=f"r{n}", origin=f"few.csv:{n + 2}") for n, row in enumerate(few)),
+        *(graft.Example(few[1][0], few[1][1], id="again"), graft.Example(text, label, id="twice")),
+        *(
+            graft.Example(text, "bill", id="other"),
+            graft.Example(text, "bill", id="looked at", confirmed=True),
+        ),
+    ]
+    client.adapt(model, rows)
+    version = client.version(model)
+    found = {it.example.id: it for it in conflicts_of(client, version)}
+    assert found.keys() == {"r0", "twice", "other"}
+    # A confirmed label is what the others are corrected to.
+    assert {id_: it.suggested for id_, it in found.items()} == {"r0": "bill", "twice": "bill", "other": None}
+    assert found["r0"].note == "the same input has lock × 2, bill × 2"
+    copies = duplicates_of(client, version)
+    assert {it.example.id for it in copies} == {"twice", "other", "again"}
+    assert {it.note for it in copies} == {"the same input as few.csv:2", "the same input as few.csv:3"}
+
+
+def test_the_asyncio_client_has_reports_with_quotes_and_probable_errors(server, client, planted):
+    async def asked() -> tuple[graft.Report, list[graft.ProbableError], graft.Version]:
+        async with graft.AsyncClient(server.target) as opened:
+            version = await opened.version(planted, quotes=True)
+            return await opened.report(planted), await opened.probable_errors(planted), version
+
+    report, errors, version = asyncio.run(asked())
+    assert report.quotes == version.report.quotes == client.report(planted).quotes
+    assert errors == client.probable_errors(planted)
+    with pytest.raises(graft.NotFoundError):
+        client.report(planted, 9)
 
 
 def test_examples_that_were_erased_keep_their_ids_in_the_report(server, client, planted, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import grpc
@@ -45,15 +46,22 @@ def test_after_a_roll_back_the_next_publication_does_not_take_over_and_says_so(w
         assert told.live_pinned_time == rolled_back.live_pinned_time
     assert wire.predict(model, ["x"]).version == 1
     assert known(wire, model).live_pinned_time == rolled_back.live_pinned_time
-    said = [it for it in server.log if model in it and "live stays at version 1" in it]
-    assert len(said) == 1
-    assert "pinned" in said[0]
+    (said,) = (it for it in server.log if model in it and "live=no" in it)
+    assert "live_stays=1 held_back=pinned" in said
 
     released = wire.model.SetAlias(move(model, latest=True)).model
     assert (released.live.version, released.HasField("live_pinned_time")) == (3, False)
+    assert wire.model.SetAlias(move(model, alias="canary", latest=True)).model.aliases["canary"] == 3
+    failure = wire.fails(wire.model.SetAlias, move(model, 1, latest=True))
+    assert (failure.code, failure.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["version"])
+    failure = wire.fails(wire.model.SetAlias, move(f"{model}/none", latest=True))
+    assert failure.reason == "MODEL_NOT_FOUND"
+    failure = wire.fails(wire.model.SetAlias, move(model, latest=True, expected_version=1))
+    assert failure.reason == "ALIAS_MOVED"
     following = wire.publish(model, few, adaptation_id="fourth")
     assert (following.live_version, following.HasField("live_pinned_time")) == (4, False)
     assert wire.predict(model, ["x"]).version == 4
+    assert known(wire, model).aliases["canary"] == 3
 
 
 def test_versions_that_are_not_promoted_are_asked_for_by_number(wire, model, few):
@@ -82,23 +90,21 @@ def test_a_start_that_promotes_is_not_resumed_as_one_that_does_not(wire, model, 
     wire.adapt(model=model, adaptation_id="a", publish=PROMOTE_NOTHING).next("started")
 
 
-def test_latest_is_what_is_newest_and_takes_no_version_beside_it(wire, model, few):
-    wire.publish(model, few)
-    wire.publish(model, few)
-    assert wire.model.SetAlias(move(model, alias="canary", latest=True)).model.aliases["canary"] == 2
-    failure = wire.fails(wire.model.SetAlias, move(model, 1, latest=True))
-    assert (failure.code, failure.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["version"])
-    failure = wire.fails(wire.model.SetAlias, move(f"{model}/none", latest=True))
-    assert failure.reason == "MODEL_NOT_FOUND"
-    failure = wire.fails(wire.model.SetAlias, move(model, latest=True, expected_version=1))
-    assert failure.reason == "ALIAS_MOVED"
+PAIRS = {"source": "tickets 2026.csv", "git/sha": "f00", "note": "ä\n\t"}
 
 
-def test_a_model_says_how_good_its_live_version_is(wire, model, few):
-    wire.publish(model, few, metadata={"source": "few.csv"})
-    listed = wire.model.ListModels(model_pb2.ListModelsRequest(prefix=model)).models[0]
-    versions = wire.model.ListVersions(model_pb2.ListVersionsRequest(model=model)).versions
-    assert dict(versions[0].metadata) == {"source": "few.csv"}
+@pytest.fixture(scope="module")
+def noted(shared_wire: Any, few: Any) -> str:
+    """A model whose adaptation "a" has metadata, and published version 1."""
+    model = f"tests/{uuid.uuid4().hex}"
+    shared_wire.publish(model, few, adaptation_id="a", metadata=PAIRS)
+    return model
+
+
+def test_a_model_says_how_good_its_live_version_is(wire, noted, few):
+    listed = wire.model.ListModels(model_pb2.ListModelsRequest(prefix=noted)).models[0]
+    versions = wire.model.ListVersions(model_pb2.ListVersionsRequest(model=noted)).versions
+    assert dict(versions[0].metadata) == PAIRS
     versions[0].ClearField("metadata")
     assert listed.live == versions[0]
     assert listed.live.report.examples == len(few)
@@ -128,15 +134,14 @@ def test_metadata_out_of_bounds_is_refused_with_its_field(wire, few_model, model
     assert failure.fields == [f"set_{field}"]
 
 
-def test_metadata_is_found_again_with_adaptation_versions_and_model(wire, model, few):
-    pairs = {"source": "tickets 2026.csv", "git/sha": "f00", "note": "ä\n\t"}
-    wire.publish(model, few, adaptation_id="a", metadata=pairs)
+def test_metadata_is_found_again_with_adaptation_versions_and_model(wire, noted):
+    model = noted
     request = adaptation_pb2.GetAdaptationRequest(model=model, adaptation_id="a")
-    assert dict(wire.adaptation.GetAdaptation(request).adaptation.metadata) == pairs
+    assert dict(wire.adaptation.GetAdaptation(request).adaptation.metadata) == PAIRS
     listed = wire.adaptation.ListAdaptations(adaptation_pb2.ListAdaptationsRequest(model=model)).adaptations
-    assert dict(listed[0].metadata) == pairs
+    assert dict(listed[0].metadata) == PAIRS
     found = wire.model.GetVersion(model_pb2.GetVersionRequest(model=model)).version
-    assert dict(found.metadata) == pairs
+    assert dict(found.metadata) == PAIRS
     assert dict(known(wire, model).metadata) == {}
 
     def update(**fields: Any) -> dict[str, str]:
@@ -191,15 +196,14 @@ def cancel(wire: Any, model: str) -> adaptation_pb2.CancelAdaptationResponse:
     return wire.adaptation.CancelAdaptation(request, timeout=60)
 
 
-def test_cancelling_what_is_published_changes_nothing_and_says_so(wire, model, few):
-    wire.publish(model, few, adaptation_id="a")
+def test_cancelling_what_is_published_changes_nothing_and_says_so(wire, noted):
     for _ in range(2):
-        answer = cancel(wire, model)
+        answer = cancel(wire, noted)
         assert (answer.changed, answer.given_up) == (False, 0)
         assert answer.adaptation.state == adaptation_pb2.ADAPTATION_STATE_CLOSED
         (found,) = answer.adaptation.publications
         assert (found.state, found.version) == (adaptation_pb2.PUBLICATION_STATE_PUBLISHED, 1)
-    assert wire.predict(model, ["x"]).version == 1
+    assert wire.predict(noted, ["x"]).version == 1
 
 
 def test_cancelling_an_open_adaptation_changes_it_once(wire, model, few):

@@ -130,8 +130,10 @@ def test_auto_keeps_the_frozen_head_where_labels_are_chance(client, intents):
     labels = [label for _, label in intents]
     shuffled = np.random.default_rng(0).permutation(labels).tolist()
     rows = [(text, label) for (text, _), label in zip(intents, shuffled, strict=True)]
-    result = client.adapt("tests/auto-chance", rows, method="auto", time_budget=600, fine_tuning=SHORT)
+    model = "tests/auto-chance"
+    result = client.adapt(model, rows, method="auto", time_budget=600, fine_tuning=SHORT, promote=False)
     assert (result.report.method, result.report.tuning.kept) == ("frozen", False)
+    assert client.model(model).aliases == {}, "neither the version on the way nor the last one is live"
 
 
 class Meanwhile:

@@ -255,6 +255,32 @@ def test_a_confirmation_holds_where_the_same_input_and_target_come_again(objects
     assert {it.example.id for it in listed_of_version if it.example.confirmed} == confirmed
 
 
+def test_confirmed_targets_that_a_later_adaptation_replaces_unconfirmed_are_noted(objects):
+    def sent(id_, label, *, confirmed=False):
+        return Change(Example(id_, Input(id_), label, confirmed=confirmed))
+
+    def stored_in(name, changes):
+        store = AdaptationStore.create(objects, "m", name, START)
+        segment = store.writer("w").append([Record(n + 1, it) for n, it in enumerate(changes)])
+        store.write_features(segment, "e", {"pooled": np.zeros((len(segment.upserts), 1), np.float16)})
+        return Source(name, {"w": len(changes)})
+
+    base = stored_in(
+        "base", [sent(it, "a", confirmed=it != "plain") for it in ("old", "mended", "same", "plain")]
+    )
+    later = [
+        sent("old", "b"),
+        sent("same", "a"),
+        sent("plain", "b"),
+        sent("mended", "b"),
+        sent("mended", "c"),
+    ]
+    later[4] = sent("mended", "c", confirmed=True)
+    lineage = read_rows(objects, "m", [base, stored_in("job", later)], "e").lineage
+    assert lineage.overruled == {"old"}
+    assert read_rows(objects, "m", [base], "e").lineage.overruled == set()
+
+
 def test_an_adaptation_that_is_not_there_is_not_found(objects):
     with pytest.raises(MissingError, match="has no adaptation"):
         StoredExamples(objects).of("m", "job")

@@ -36,6 +36,7 @@ from graft._client.exporting import Export
 from graft._client.given import GivenInputs, opened
 from graft._client.operations import Batcher, PredictSettings, Selector
 from graft._client.requests_async import AsyncRequests
+from graft._progress.adapting import shown
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import ChangeLike, ExampleLike, Input, LabelsLike, numbered_example_message
 from graft._records.predictions import Prediction
@@ -158,6 +159,7 @@ class AsyncClient(AsyncRequests):
         append: bool = False,
         id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        progress: bool | None = None,
         on_published: Callable[[Outcome], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> AdaptResult:
@@ -189,15 +191,18 @@ class AsyncClient(AsyncRequests):
         given = await opened(examples, columns, "adapt").coming(task=task, id_repeats=id_repeats)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
         exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
-        drive = AsyncAdapt(
-            exchange,
-            self._open_adapt,
-            ready.conversion.change,
-            on_progress,
-            on_published,
-            status_of=self._calls.status_of,
-        )
-        with given.placing(lambda: exchange.progress().first_sequence):
+        with (
+            shown(progress, on_progress) as told,
+            given.placing(lambda: exchange.progress().first_sequence),
+        ):
+            drive = AsyncAdapt(
+                exchange,
+                self._open_adapt,
+                ready.conversion.change,
+                told,
+                on_published,
+                status_of=self._calls.status_of,
+            )
             try:
                 result = await drive.run(ready.changes)
             finally:

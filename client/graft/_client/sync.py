@@ -22,6 +22,7 @@ from graft._client.exporting import Export
 from graft._client.given import GivenInputs, opened
 from graft._client.operations import PredictSettings, Selector
 from graft._client.requests_sync import SyncRequests
+from graft._progress.adapting import shown
 from graft._records.evaluations import EvaluationResult
 from graft._records.examples import LabelsLike, example_messages
 from graft._records.predictions import Prediction
@@ -149,6 +150,7 @@ class Client(SyncRequests):
         append: bool = False,
         id_repeats: str = "",
         on_progress: Callable[[AdaptProgress], None] | None = None,
+        progress: bool | None = None,
         on_published: Callable[[Outcome], None] | None = None,
         **columns: Unpack[TableColumns],
     ) -> AdaptResult:
@@ -209,7 +211,10 @@ class Client(SyncRequests):
                 such an id is none; of other iterables, which may be streams of corrections, later ones replace earlier
                 ones, and the report warns.
             on_published: Called with the outcome of each commit, including the server's own, like on_progress.
-            on_progress: Called during the work, from a background thread, one call at a time.
+            on_progress: Called during the work, from a background thread, one call at a time; while the server trains,
+                each second at least.
+            progress: Whether a line shows how far it is: in the output of a notebook's cell, else on standard error.
+                None: in a notebook alone, where it takes more than two seconds and there is no on_progress.
             columns: Of a table, the columns by name: input ("text") or path, label ("label") or labels_from or value,
                 and second, id, weight, group, split, subject, confirmed; and label_separator, label_cells, decimal: see
                 `graft.TableColumns`. A row that cannot be used is refused alone; a missing label leaves it unlabelled.
@@ -252,15 +257,18 @@ class Client(SyncRequests):
         given = opened(examples, columns, "adapt").examples(task=task, id_repeats=id_repeats)
         ready = prepared(replace(options, task=given.task), given.changes)
         exchange = new_exchange(model, self._based(model, ready.options), self._limits)
-        drive = SyncAdapt(
-            exchange,
-            self._open_adapt,
-            self._calls.connecting,
-            on_progress,
-            on_published,
-            error_of=self._calls.error_of,
-        )
-        with given.placing(lambda: exchange.progress().first_sequence):
+        with (
+            shown(progress, on_progress) as told,
+            given.placing(lambda: exchange.progress().first_sequence),
+        ):
+            drive = SyncAdapt(
+                exchange,
+                self._open_adapt,
+                self._calls.connecting,
+                told,
+                on_published,
+                error_of=self._calls.error_of,
+            )
             try:
                 with self._calls.stopping(drive.stop):
                     result = drive.run(ready.conversion.changes(ready.changes))

@@ -69,7 +69,10 @@ def score(report: Report, *, interval: bool = False) -> str:
         return NOT_MEASURED
     if report.regression is not None:
         return f"R² {percent(report.regression.r2)}"
-    return accuracy(report) if interval else percent(report.accuracy)
+    low, high = report.accuracy_low, report.accuracy_high
+    if not interval or low is None or high is None:
+        return percent(report.accuracy)
+    return f"{percent(report.accuracy)} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def in_short(report: Report) -> str:

@@ -280,6 +280,19 @@ class AdaptExchange:
             error.rejections, error.rejected_count = self._rejections(), self._rejected_count
             self.failure = error
 
+    def left_as(self) -> str:
+        """How things stand on the server for whoever leaves the exchange as it is, and what to do."""
+        which = f"({self._start.model!r}, {self._start.adaptation_id!r})"
+        if self._committed and not self.done:
+            return (
+                f"The server goes on training, and publishes the version when it is done: client.watch{which} follows "
+                f"it, client.cancel{which} stops it. [adaptation_id={self._start.adaptation_id!r}]"
+            )
+        return (
+            f"adaptation_id={self._start.adaptation_id!r} can be resumed: {self._durable:,} examples are stored, and "
+            f"the same call with this adaptation_id goes on. client.cancel{which} gives it up."
+        )
+
     def events_request(self) -> adaptation_pb2.WatchAdaptationRequest:
         """What to ask for the adaptation's events."""
         return adaptation_pb2.WatchAdaptationRequest(
@@ -306,7 +319,7 @@ class AdaptExchange:
     def progress(self) -> AdaptProgress:
         """The progress of the exchange."""
         server = self._server_progress
-        told = server or self._stream_progress
+        told = server or (NOTHING_TOLD if self._committed else self._stream_progress)
         return AdaptProgress(
             adaptation_id=self._start.adaptation_id,
             stage=self._stage(),

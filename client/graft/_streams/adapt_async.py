@@ -66,7 +66,7 @@ class AsyncAdapt:
             await talk
         except BaseException as error:
             if not isinstance(error, GraftError):
-                error.add_note(f"adaptation_id={self._exchange.progress().adaptation_id!r} can be resumed")
+                error.add_note(self._exchange.left_as())
             raise
         finally:
             await _cancelled(pump, talk)

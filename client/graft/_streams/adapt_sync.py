@@ -78,7 +78,7 @@ class SyncAdapt:
             return self._outcome()
         except BaseException as error:
             if not isinstance(error, GraftError):
-                error.add_note(f"adaptation_id={self._exchange.progress().adaptation_id!r} can be resumed")
+                error.add_note(self._exchange.left_as())
             raise
         finally:
             self._give_lock_back()

@@ -31,9 +31,10 @@ _DONE: Final = 0
 class Interrupts:
     """What Ctrl-C does to a command while this is entered, in the main thread.
 
-    The first Ctrl-C ends the command: standard input raises KeyboardInterrupt, and `cancel` is called. The second
-    one ends the process. Where the process was started with SIGINT ignored, as shells start what runs in the
-    background, it stays ignored. Elsewhere than on POSIX systems and in the main thread, Ctrl-C is Python's.
+    The first Ctrl-C ends the command: standard input raises KeyboardInterrupt, and `cancel` is called; or, within
+    `asking`, it asks first what is meant. The second one ends the process. Where the process was started with SIGINT
+    ignored, as shells start what runs in the background, it stays ignored. Elsewhere than on POSIX systems and in the
+    main thread, Ctrl-C is Python's.
 
     Attributes:
         pressed: Whether the command is to end.
@@ -48,6 +49,8 @@ class Interrupts:
         self._ending: _Ending | None = None
         self._stdin: TextIO | None = None
         self._input_first = False
+        self._question: Callable[[], bool] | None = None
+        self._asker: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -132,6 +135,21 @@ class Interrupts:
         finally:
             self._input_first = False
 
+    @contextlib.contextmanager
+    def asking(self, question: Callable[[], bool]) -> Iterator[None]:
+        """Meanwhile the first Ctrl-C that is to end the command calls `question`, which says whether it does.
+
+        It is called in a thread of its own, and over when the block is.
+        """
+        self._question = question
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._question, asker = None, self._asker
+            if asker is not None:
+                asker.join()
+
     def _mind(self, number: signal.Signals) -> None:
         previous = signal.signal(number, _note)
         self._handlers.setdefault(number, previous)
@@ -146,9 +164,28 @@ class Interrupts:
             if self._ending is not None and self._input_first and not self._ending.ended:
                 self._ending.end()
                 return
-            again, self.pressed = self.pressed, True
+            again = self.pressed or self._asker is not None
+            question = None if again else self._question
+            if question is not None:
+                self._asker = threading.Thread(
+                    target=self._ask, args=(question,), name="graft-question", daemon=True
+                )
+                self._asker.start()
+                return
+            self.pressed = True
         if again:
-            _end_at_once()
+            _end_at_once(self.hint)
+        self._end()
+
+    def _ask(self, question: Callable[[], bool]) -> None:
+        ends = question()
+        with self._lock:
+            self._asker = None
+            self.pressed = ends
+        if ends:
+            self._end()
+
+    def _end(self) -> None:
         if self._ending is not None:
             self._ending.interrupt()
         if self._cancel is not None:
@@ -211,8 +248,8 @@ def _note(_: int, __: FrameType | None) -> None:
     """Nothing: that there is a handler is enough for the signal to be written into the pipe."""
 
 
-def _end_at_once() -> None:
+def _end_at_once(hint: str) -> None:
     if os.isatty(2):
         os.write(2, b"\x1b[?25h")  # a bar hides the cursor
-    os.write(2, b"interrupted\n")
+    os.write(2, f"\ninterrupted: {hint}\n".encode() if hint else b"interrupted\n")
     os._exit(INTERRUPTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graft._records.live import local, stays
 from graft._records.records import Model, Publication
-from graft._records.told import AdaptResult, Outcome
+from graft._records.told import AdaptResult, Event, Outcome
 
 
 def pinned(model: Model) -> str:
@@ -23,10 +23,10 @@ def not_live(model: str, of: AdaptResult | Outcome) -> str:
     return why and f"published version {of.version}; {why}"
 
 
-def live_then(publication: Publication) -> str:
+def live_then(of: Publication | Event) -> str:
     """That a version did not go live as it was published; "" if it did."""
-    live = publication.live_version
-    if not publication.version or live is None or live == publication.version:
+    live = of.live_version
+    if not of.version or live is None or live == of.version:
         return ""
-    why = "live was pinned" if publication.live_pinned_time is not None else "not promoted"
+    why = "live was pinned" if of.live_pinned_time is not None else "not promoted"
     return f"{why}, and stayed at version {live}" if live else why

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from graft._data_files.refused import RowsRead
+from graft._progress.words import doing
 from graft._records.evaluations import EvaluationResult
 from graft._records.label_cells import cell_of
 from graft._records.predictions import Prediction
-from graft._records.records import Progress
 from graft._records.reports import Report
 from graft._records.stored_examples import StoredExample
-from graft._records.told import AdaptProgress, Event
+from graft._records.told import Event
 from graft._report import words
+from graft.cli.live import live_then
 from graft.cli.spoken import spoken
 
 _SHOWN_LINES: Final = 10
@@ -31,35 +32,20 @@ def describe(event: Event) -> str:
             )
         case "published":
             figure = f", {words.in_short(event.report)}" if event.report else ""
-            return f"published version {event.version}{figure} (commit {event.commit_id})"
+            stayed = f"; {why}" if (why := live_then(event)) else ""
+            return f"published version {event.version}{figure} (commit {event.commit_id}){stayed}"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {spoken(str(event.error))}"
         case "state":
             return f"the adaptation is {event.state}"
         case "progress" if event.progress is not None:
-            return _described(event.progress)
+            return doing(event.progress)
         case _:
             return (
                 f"{event.kind} (commit {event.commit_id})"
                 if event.commit_id
                 else event.kind or "unknown event"
             )
-
-
-def _described(progress: Progress) -> str:
-    """What the server does, in words."""
-    if progress.commit_id:
-        return f"{progress.stage or 'working'} {progress.fraction:.0%}"
-    return f"streaming: {progress.metrics.get('examples', 0.0):,.0f} examples learned{learned(progress)}"
-
-
-def learned(progress: AdaptProgress | Progress) -> str:
-    """How well a stream is being learned, where that is known."""
-    right = progress.metrics.get("prequential_accuracy")
-    few = progress.metrics.get("examples", words.LEAST_EXAMPLES) < words.LEAST_EXAMPLES
-    return (
-        "" if right is None or few else f", {words.percent(right)} predicted right before they were learned"
-    )
 
 
 def report_facts(report: Report) -> dict[str, str]:

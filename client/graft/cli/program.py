@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     try:
         args = build_parser().parse_args(argv)
+        args.given = list(sys.argv[1:] if argv is None else argv)
         with Interrupts() as interrupts:
             code = _run(args, interrupts)
     except SystemExit as left:  # of the parser, or of rich, whose reader has gone
@@ -113,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"graft {__version__}")
     add_connection(parser)
+    parser.set_defaults(grammar=parser)  # for what describes it
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for verb in VERBS:
         verb.add(verbs)

@@ -15,7 +15,7 @@ from graft._records.predictions import Prediction
 from graft._records.told import Event, Outcome
 from graft._report import words
 from graft.cli import phrases
-from graft.cli.bars import AdaptBar, CountBar
+from graft.cli.bars import AdaptBar, CountBar, WatchBar
 from graft.cli.interrupts import Interrupts
 from graft.cli.live import not_live
 from graft.cli.plain import plain
@@ -67,6 +67,10 @@ class Terminal:
         self.err.print(f"[bold]{escape(question)}[/]", end="")
         return self.interrupts.stdin.readline().strip()
 
+    def prompt(self, question: str) -> None:
+        """Asks; whoever asks reads the answer."""
+        self.err.print(f"[bold]{escape(question)}[/]", end="")
+
     def warning(self, text: str) -> None:
         """What was wrong, and passed over, in one line."""
         self.err.print(f"[yellow]passed over:[/] {escape(text)}")
@@ -98,7 +102,11 @@ class Terminal:
 
     def count_bar(self, what: str) -> CountBar:
         """Shows a count that grows."""
-        return CountBar(self.err, what)
+        return CountBar(self.err, self.say, what)
+
+    def watch_bar(self) -> WatchBar:
+        """Shows how far an adaptation is that is being watched."""
+        return WatchBar(self.err, self.say)
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ KEEP_ALIVE_S = 20.0
 """The silence after which an empty progress message is sent: proxies close idle calls after a minute or so."""
 FIRST_SIGN_S = 1.0
 """When a caller is told what is done before the start is answered, if that takes long."""
+LOADING_S = 2.0
+"""How often a caller is told that a backbone is being loaded, or exported."""
 MAX_CHANGES = 10_000
 CHANGES_AT_ONCE = 64
 """Of a message, between two turns of the event loop: reading and checking one takes 23 µs."""
@@ -96,10 +99,12 @@ async def _answers_to(
             messages = _beginning_with(second, messages)
         request = adaptations.check(request, backbone)
     trunk = adaptations.trunk(request.settings.backbone)
-    loading = waiting(trunk.ready(), every_s, lambda: trunk.activity, first_s=FIRST_SIGN_S)
+    began = time.monotonic()
+    told_s = min(every_s, LOADING_S)
+    loading = waiting(trunk.ready(), told_s, lambda: trunk.activity, first_s=FIRST_SIGN_S)
     async with aclosing(loading) as signs:
         async for activity in signs:
-            yield Progress(stage=activity.stage)
+            yield Progress(stage=activity.stage, elapsed_s=time.monotonic() - began)
     intake = _Intake(request, _targets(request), trunk)
     live = adaptations.live(request.model)
     if first.validate_only:

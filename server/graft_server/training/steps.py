@@ -75,7 +75,7 @@ class Steps:
         with self._lock:
             self._spend(self._step_left)
             self._step_left = 0.0
-            self._done += count
+            self._done += count if self._unit else 0
             self._total = max(self._total, self._done)
             self._say()
 

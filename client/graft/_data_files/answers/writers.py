@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from graft._data_files.answers.asked import AskedRow
 from graft._data_files.columns import Row
 from graft._data_files.formats.records import Dialect
 from graft._data_files.formats.whole import FileForm, TextForm, WholeRow
-from graft._records.answer_columns import cell_text
+from graft._records.answer_columns import PREFIX, cell_text
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _ENDS: Final = "\r\n\x1a"
@@ -58,8 +59,10 @@ class Layout:
             return [whole.row.values.get(it) for it in self.names]
         found = [*whole.cells] or self._cells_of_text(whole.text.rstrip(_ENDS))
         width = len(self.names)
+        if isinstance(whole.row, Row):  # empty cells behind the last column do not count
+            return [*found[:width], *[None] * (width - len(found))]
         if len(found) <= width:
-            return [*found, *[None if isinstance(whole.row, Row) else ""] * (width - len(found))]
+            return [*found, *[""] * (width - len(found))]
         dialect = self.form.text.dialect or Dialect()
         return [*found[: width - 1], dialect.delimiter.join(map(cell_text, found[width - 1 :]))]
 
@@ -70,7 +73,7 @@ class Layout:
             return [text]
         if dialect.quote:
             try:
-                lines = text.splitlines(keepends=True)
+                lines = io.StringIO(text, newline="")
                 rows = list(csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote))
             except csv.Error:
                 rows = []
@@ -119,7 +122,7 @@ class TableWriter:
         """Writes a row."""
         whole = asked.whole
         missing = len(self._layout.names) - len(whole.cells)
-        if self._alike and isinstance(whole.row, Row) and missing >= 0:
+        if self._alike and isinstance(whole.row, Row) and whole.is_plain and missing >= 0:
             self._copy(whole, values, missing)
         else:
             end = self._end_of(whole) if self._alike else self._end
@@ -233,9 +236,9 @@ class JsonWriter:
             return json_text(cells | answers)
         if not isinstance(whole.row, Row):
             return json_text({UNREAD: whole.text} | answers)
-        taken = [it for it in answers if it in whole.row.values]
-        for name in taken:  # the rows of a stream whose names come late
-            answers[f"predicted_{name}"] = answers.pop(name)
+        row = whole.row.values
+        # The names of a stream's later rows are not known when those of the answers are chosen.
+        answers = {f"{PREFIX}{name}" if name in row else name: it for name, it in answers.items()}
         body = one_line(whole.text)[:-1].rstrip()
         comma = "" if body == "{" else ", "
         return f"{body}{comma}{json_text(answers)[1:]}"

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
+from graft._data_files.formats.encodings import encoding_of
 from graft._data_files.options import Reading
 
 _MARKS: Final = frozenset({"suggested", "suggested_probability", "confirmed", "delete", "version"})
@@ -35,11 +36,15 @@ def are_of_list(columns: Collection[str]) -> bool:
 
 def _columns_ahead(head: bytes) -> tuple[tuple[str, ...], str]:
     """The columns of a table's first line with what separates them, or the keys of JSON's first object."""
-    line = head.decode("utf-8-sig", "replace").lstrip().partition("\n")[0].strip()
+    text = head.decode(encoding_of(head), "replace").lstrip("\ufeff \t\r\n")
+    line = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
     if line.startswith("{"):
         try:
             return tuple(json.loads(line)), ""
         except ValueError:
             return (), ""
     found = re.search(r"[,;\t|]", line)
-    return (tuple(next(csv.reader([line], delimiter=found[0]), ())), found[0]) if found else ((), "")
+    try:
+        return (tuple(next(csv.reader([line], delimiter=found[0]), ())), found[0]) if found else ((), "")
+    except csv.Error:
+        return (), ""

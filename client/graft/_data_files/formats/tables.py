@@ -53,6 +53,7 @@ class Table:
         self._lines = lines
         self._found: Found = found_dialect(beginning, reading, usual, columns)
         self._named = bool(reading.names)
+        self._delimited = bool(reading.delimiter)
         self.blank_rows = 0
         if self._found.wrong:
             raise DataError(f"{name}, {self._found.wrong}; this line must name the columns")
@@ -98,6 +99,9 @@ class Table:
                 yield WholeRow(None, record.cells, text, is_header=True)
             elif not record.wrong and not empty and self._is_header(record):
                 yield WholeRow(None, record.cells, text, is_header=True)
+            elif self._is_one_text(record, records):
+                value = text.rstrip("\r\n\x1a")
+                yield WholeRow(Row(record.line, self.header.values([value])), [value], text, is_plain=False)
             else:
                 yield WholeRow(None if empty else self._row(record, records), record.cells, text)
 
@@ -109,6 +113,11 @@ class Table:
         for _ in range(self._found.skipped):
             self._lines.next()
         return records
+
+    def _is_one_text(self, record: Record, records: Records) -> bool:
+        """Whether a row of a table of one column, which has no delimiters, holds commas without quotes around it."""
+        one = len(self.header.names) == 1 and not self._delimited
+        return one and not record.wrong and not records.fits(record.cells)
 
     def _row(self, record: Record, records: Records) -> Row | RowError:
         if record.wrong:

@@ -19,6 +19,8 @@ class WholeRow(NamedTuple):
     """The cells in the order of the columns, as far as they can be told; in JSON the object's values."""
     text: str = ""
     """The text of its lines, with their ends; in JSON the text of the object. Empty where the file is no text."""
+    is_plain: bool = True
+    """Whether `text` is how a table writes these cells, and cells may be written behind it."""
     is_header: bool = False
     """Whether it is the header, with what stands before it, or the header once more where files were joined."""
 

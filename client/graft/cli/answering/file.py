@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +19,9 @@ from graft._data_files.answers.writers import AnswerWriter, Layout
 from graft._data_files.columns import DataError
 from graft._records.answer_columns import AnswerColumns
 from graft.cli.answering.choice import Chosen, chosen
-from graft.cli.answering.output import Output, input_names, output_of, packed, writer_to
+from graft.cli.answering.output import Output, input_names, not_in, output_of, packed, writer_to
 from graft.cli.answering.run import Answering, Pace, Write
-from graft.cli.answering.source import asking_of, opened, read_twice
+from graft.cli.answering.source import AskedAhead, asking_of, opened, read_twice
 
 if TYPE_CHECKING:
     from graft.cli.bars import CountBar
@@ -60,7 +60,10 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
         data = stack.enter_context(opened(args, path, kind, source))
         output = output_of(args.output, args.output_format or ("jsonl" if args.json else ""), data.form)
         keys: list[str] = []
-        if not data.form.names and (path != "-" or output.output_format not in ("jsonl", "json")):
+        if not data.form.names and source is not None and output.output_format in ("jsonl", "json"):
+            ahead = AskedAhead(data)
+            data, keys = ahead, list(ahead.keys)
+        elif not data.form.names:
             data, keys = read_twice(args, path, data, stack)
         if isinstance(data, AskedFolder) and data.others:
             terminal.note(f"{path}: {data.others:,} files with other endings are left out")
@@ -76,7 +79,13 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
         )
         for usual, name in columns.renamed:
             terminal.note(f"the input has a column {usual!r}: what the model says is in {name!r}")
-        layout = Layout(data.form, names, columns.names)
+        form = data.form
+        if form.data_format == output.output_format and (lost := not_in(form, [*columns.names, *by.labels])):
+            terminal.note(
+                f"{output.name} is in UTF-8, because {form.text.encoding} has no way to write {lost!r}"
+            )
+            form = replace(form, text=replace(form.text, encoding="utf-8", mark=b""))
+        layout = Layout(form, names, columns.names)
         FileRun(args, client, terminal, data, output, layout, columns, by).answer(part)
 
 

@@ -90,6 +90,16 @@ def input_names(form: FileForm, found: Sequence[str], output_format: str) -> tup
     return tuple(names)
 
 
+def not_in(form: FileForm, texts: Sequence[str]) -> str:
+    """The first of these texts that the encoding of a table cannot write; "" if it can write all."""
+    for text in texts:
+        try:
+            text.encode(form.text.encoding)
+        except UnicodeEncodeError:
+            return text
+    return ""
+
+
 def writer_to(out: BinaryIO, output: Output, layout: Layout, *, begun: bool) -> AnswerWriter:
     """The writer of a format.
 

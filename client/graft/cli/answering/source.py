@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from types import TracebackType
+from typing import BinaryIO, Final, Self
 
-from graft._data_files.answers.asked import AskedFile, AskedFolder, AskedLines, Asking, Source
+from graft._data_files.answers.asked import AskedFile, AskedFolder, AskedLines, AskedRow, Asking, Source
 from graft._data_files.answers.writers import one_line
 from graft._data_files.columns import Columns, DataError, Row
 from graft._data_files.header import like, missing
 from graft._data_files.options import Reading
+from graft._streams.look_ahead import LookAhead
 from graft.cli.data_options import reading_of
 
+_LOOK_ROWS: Final = 1_000
 INPUT: Final = "text"
 """The column of inputs where none is named."""
 
@@ -87,3 +91,45 @@ def read_twice(
     copy.seek(0)
     again = AskedFile("-", replace(asking_of(args), reading=Reading("jsonl")), source=copy)
     return stack.enter_context(again), keys
+
+
+class AskedAhead:
+    """A stream of JSON whose first rows are looked at, for the names of their values.
+
+    Attributes:
+        name: What people call it.
+        form: What it is.
+        keys: The names of the values in the rows that were looked at.
+    """
+
+    def __init__(self, stream: Source) -> None:
+        """Looks at as many rows as are there."""
+        self.name, self.form = stream.name, stream.form
+        self._stream = stream
+        self._rest = stream.rows()
+        self._first: list[AskedRow] = []
+        self.keys: dict[str, None] = {}
+        ahead = LookAhead(_LOOK_ROWS)
+        while ahead.within and (asked := next(self._rest, None)) is not None:
+            self._first.append(asked)
+            values = asked.whole.row.values if isinstance(asked.whole.row, Row) else {}
+            self.keys.update(dict.fromkeys(values))
+            ahead.at(values.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    @property
+    def done(self) -> float:
+        """Which share of it has been read: unknown."""
+        return self._stream.done
+
+    def rows(self) -> Iterator[AskedRow]:
+        """The rows, as they are read."""
+        yield from self._first
+        yield from self._rest

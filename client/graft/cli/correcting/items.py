@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graft._client.sync import Client
@@ -12,8 +12,8 @@ from graft._records.records import Version
 from graft._records.reports import DuplicateGroup
 from graft._records.stored_examples import StoredExample
 
-Target = str | tuple[str, ...]
-"""A label, or the labels that apply."""
+Target = str | tuple[str, ...] | float
+"""A label, the labels that apply, or a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,17 @@ class Item:
 
     @property
     def target(self) -> Target:
-        """Its label, or the labels that apply; "" where it has neither."""
+        """Its label (of a distribution the likeliest), the labels that apply, or its number; "" where it has none."""
         found = self.example.target
-        if isinstance(found, str | tuple):
-            return found
-        return max(found, key=lambda it: found[it]) if isinstance(found, dict) and found else ""
+        if isinstance(found, Mapping):
+            return max(found, key=found.__getitem__, default="")
+        return "" if found is None else found
 
 
 def in_words(target: Target) -> str:
     """A target in one cell."""
+    if isinstance(target, float):
+        return f"{target:.6g}"
     return target if isinstance(target, str) else cell_of(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -140,8 +141,8 @@ class Review:
             if decision.kind is Kind.SKIP:
                 continue
             if decision.kind is Kind.CORRECT:
-                name = "label" if isinstance(decision.target, str) else "labels"
-                fields[name] = decision.target
+                names = {str: "label", tuple: "labels", float: "value"}
+                fields[names[type(decision.target)]] = decision.target
             kept = decision.kind is Kind.KEEP
             found.add(Edit(at + 1, item.example.id, fields, corrects=not kept, confirms=kept))
         return found
@@ -180,18 +181,30 @@ class Review:
         return Decision(Kind.KEEP) if target == item.target else Decision(Kind.CORRECT, target)
 
     def _target(self, item: Item, typed: str) -> Target | None:
-        """The label, or the labels, that a person writes; None if none after all."""
-        several = isinstance(item.target, tuple)
-        what = "labels, with commas between them:" if several else "label (Tab completes):"
-        text = typed.strip() or self._keys.text(what, self._classes)
+        """The label, the labels or the number that a person writes; None if none after all."""
+        questions = {tuple: "labels, with commas between them:", float: "number:"}
+        question = questions.get(type(item.target), "label (Tab completes):")
+        text = typed.strip() or self._keys.text(question, self._classes)
         if not text:
             return None
-        if not several:
+        if isinstance(item.target, float):
+            return self._number(text)
+        if isinstance(item.target, str):
             return self._label(text)
         listed = list_of(text)
         names = [str(it) for it in listed] if isinstance(listed, list) else text.split(",")
         labels = [self._label(it.strip()) for it in names if it.strip()]
         return None if None in labels else tuple(dict.fromkeys(it for it in labels if it is not None))
+
+    def _number(self, text: str) -> float | None:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value):
+            return value
+        self._terminal.say(f"{text!r} is not a number")
+        return None
 
     def _label(self, text: str) -> str | None:
         """The label that is meant: one that is known, by its beginning or a part of it, or a new one."""

@@ -20,6 +20,7 @@ from graft._report import words
 from graft.cli.live import not_live
 from graft.cli.refusals import say_refusals, with_refused
 from graft.cli.reports import quoted, show_report
+from graft.cli.stopping import Stopping
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -46,10 +47,11 @@ class Sending:
         """Adapts the base version with the changes; `rows` takes their lines."""
         report = self.base.report
         described = [(it.name, it.description) for it in self.base.labels]
-        self.terminal.interrupts.hint = (
-            f"what was stored stays; go on by the same command with --adaptation-id {self.adaptation_id}"
-        )
-        with self.terminal.adapt_bar() as bar:
+        hint = f"what was stored stays; go on by the same command with --adaptation-id {self.adaptation_id}"
+        with (
+            self.terminal.adapt_bar() as bar,
+            Stopping(self.args, self.client, self.terminal, bar, lambda _: hint) as stopping,
+        ):
             return self.client.adapt(
                 self.base.model,
                 self._changes(found, rows),
@@ -57,7 +59,7 @@ class Sending:
                 base_version=self.base.version,
                 match_content=True,
                 task=self.base.task,
-                on_progress=bar.show,
+                on_progress=stopping.show,
                 on_published=partial(self.terminal.outcome, self.base.model),
                 **{
                     "backbone": report.backbone,

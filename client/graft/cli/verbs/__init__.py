@@ -12,6 +12,7 @@ from graft.cli.verbs import (
     backbones,
     cancel,
     compare,
+    completion,
     delete,
     evaluate,
     examples,
@@ -47,5 +48,6 @@ VERBS: Final = (
     examples,
     forget,
     export,
+    completion,
 )
 """In the order of `graft --help`."""

@@ -24,6 +24,7 @@ from graft.cli.live import not_live
 from graft.cli.reading import Known, ReadFile, Wanted, read_file, told_at_the_end
 from graft.cli.refusals import refusals_told, say_refusals, say_rows, with_refused
 from graft.cli.reports import quoted, show_report
+from graft.cli.stopping import Stopping, same_command
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -198,6 +199,8 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Streams a data file in and prints the report of the version that comes of it. Returns the exit code."""
     resumed = bool(args.adaptation_id)
     args.adaptation_id = args.adaptation_id or uuid.uuid4().hex
+    if not args.check:
+        terminal.interrupts.hint = same_command(args, resumed=resumed)(None)
     if is_edited_list(args, terminal):
         return _by_list(args, client, terminal, resumed=resumed)
     if args.check:
@@ -208,10 +211,6 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
 
 def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
     rows = RowsRead()
-    terminal.interrupts.hint = (
-        f"what was stored stays; go on by the same command with --adaptation-id {args.adaptation_id}"
-    )
-
     name = "standard input" if args.data == "-" else args.data
     said = f"adaptation {args.adaptation_id} of {args.model}; reading {name}"
     ground = Ground()
@@ -236,13 +235,14 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
         refusals_told(terminal, rows, args),
         read_file(args, terminal, wanted) as data,
         terminal.adapt_bar() as bar,
+        Stopping(args, client, terminal, bar, same_command(args, resumed=resumed)) as stopping,
     ):
         ground.require_task(data.task, name)
         result = client.adapt(
             args.model,
             data.examples(bar.reading, rows),
             **{**_how_to_adapt(args), **ground.arguments, "task": data.task or ground.task},
-            on_progress=bar.show,
+            on_progress=stopping.show,
             on_published=partial(terminal.outcome, args.model),
         )
     notes = told_at_the_end(data, terminal)
@@ -273,11 +273,11 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     _require_followable(args)
     rows = RowsRead()
     interrupts = terminal.interrupts
-    interrupts.hint = f"what was stored stays; go on with --follow --adaptation-id {args.adaptation_id}"
     with (
         refusals_told(terminal, rows, args),
         interrupts.ending_input_first(),
         terminal.adapt_bar() as bar,
+        Stopping(args, client, terminal, bar, same_command(args, resumed=resumed)) as stopping,
     ):
         terminal.say(f"adaptation {args.adaptation_id} of {args.model}; following standard input")
         ground = ground_of(args, client, terminal, resumed=resumed)
@@ -287,7 +287,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
 
         def show(progress: AdaptProgress) -> None:
             rows.first_sequence = progress.first_sequence
-            bar.show(progress)
+            stopping.show(progress)
 
         result = client.adapt(
             args.model,

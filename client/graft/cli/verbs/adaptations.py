@@ -16,7 +16,7 @@ from graft.cli.live import live_then
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
-_COLUMNS: Final = ("adaptation", "state", "examples", "publications", "started")
+COLUMNS: Final = ("adaptation", "state", "examples", "publications", "started")
 _SHOWN_VERSIONS: Final = 3
 
 _EXAMPLES: Final = """\
@@ -52,12 +52,13 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         client.model(args.model)  # raises what is right where there is no such model
         terminal.line(f"{args.model}: no adaptations")
     elif args.adaptation is None:
-        terminal.table(_COLUMNS, map(_cells, found), whole=("adaptation",))
+        terminal.table(COLUMNS, map(cells, found), whole=("adaptation",))
     else:
         _describe(found[0], terminal)
 
 
-def _cells(adaptation: Adaptation) -> tuple[object, ...]:
+def cells(adaptation: Adaptation) -> tuple[object, ...]:
+    """An adaptation's row."""
     if adaptation.error is not None:
         return adaptation.adaptation_id, "damaged", "", str(adaptation.error), ""
     return (

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft._data_files.corrections.writing import Listed, written
+from graft._records.examples import TextPair
 from graft._records.stored_examples import StoredExample
 from graft._report import words
+from graft._report.charts import cut
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
-_COLUMNS: Final = ("adaptation", "writer", "sequence", "id", "from", "target", "subject", "state", "text")
-_ERROR_COLUMNS: Final = ("id", "from", "label", "probability", "more likely", "its probability", "text")
 _ROOM: Final = 100
 """Characters of a text in a table."""
 _HELP: Final = """\
@@ -91,9 +91,9 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     elif args.json:
         terminal.json_lines(it.error or it.example for it in listed)
     elif args.probable_errors:
-        terminal.table(_ERROR_COLUMNS, map(_error_cells, listed))
+        _show(terminal, [_error_row(it) for it in listed])
     else:
-        terminal.table(_COLUMNS, (_cells(it.example) for it in listed))
+        _show(terminal, [_row(it.example) for it in listed])
 
 
 def _listed(args: argparse.Namespace, client: Client, number: int | None) -> list[Listed]:
@@ -139,36 +139,49 @@ def _write(args: argparse.Namespace, terminal: Terminal, listed: list[Listed], n
         terminal.say(f"edit the column label, then: graft adapt {args.model} {args.output}")
 
 
-def _error_cells(listed: Listed) -> tuple[object, ...]:
+def _error_row(listed: Listed) -> dict[str, str]:
+    """The cells of a probable error, by column."""
     example, error = listed.example, listed.error
     if error is None:
-        return ()
-    return (
-        example.id,
-        example.origin,
-        phrases.target(example),
-        words.percent(error.probability),
-        error.suggested_cell,
-        words.percent(error.suggested_probability),
-        _text(example),
-    )
+        return {}
+    return {
+        "probability": words.percent(error.probability),
+        "label": phrases.target(example),
+        "more likely": error.suggested_cell,
+        "its probability": words.percent(error.suggested_probability),
+        "from": example.origin or example.id,
+        "text": _text(example),
+    }
 
 
-def _cells(example: StoredExample) -> tuple[object, ...]:
+def _row(example: StoredExample) -> dict[str, str]:
+    """The cells of an example, by column. Its place is in the id that the server derives; another id is beside it."""
+    place = f"{example.adaptation_id}/{example.writer_id}/{example.sequence}"
     states = {"replaced or removed": example.deleted, "confirmed": example.confirmed}
-    return (
-        example.adaptation_id,
-        example.writer_id,
-        example.sequence,
-        example.id,
-        example.origin,
-        phrases.target(example),
-        example.subject,
-        ", ".join(state for state, is_so in states.items() if is_so),
-        _text(example),
-    )
+    return {
+        "adaptation/writer/sequence": place,
+        "id": "" if example.id == place else example.id,
+        "from": example.origin,
+        "target": phrases.target(example),
+        "split": example.split,
+        "subject": example.subject,
+        "state": ", ".join(state for state, is_so in states.items() if is_so),
+        "text": _text(example),
+    }
+
+
+def _show(terminal: Terminal, rows: list[dict[str, str]]) -> None:
+    """A table of the columns in which there is something."""
+    columns = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+    terminal.table(columns, ([row[name] for name in columns] for row in rows))
 
 
 def _text(example: StoredExample) -> str:
-    text = " ".join((example.text or "").split())
-    return text if len(text) <= _ROOM else text[: _ROOM - 1] + "…"
+    match example.input:
+        case str(text):
+            shown = text
+        case TextPair(first, second):
+            shown = f"{first} | {second}"
+        case _:
+            shown = ""
+    return cut(" ".join(shown.split()), _ROOM)

@@ -14,7 +14,7 @@ from graft.cli.arguments import Verbs, add_verb
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
-_COLUMNS: Final = ("model", "live", "newest", "accuracy", "examples", "backbone", "published")
+COLUMNS: Final = ("model", "live", "newest", "accuracy", "examples", "backbone", "published")
 
 _EXAMPLES: Final = """\
 examples:
@@ -49,10 +49,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         named = f" whose name starts with {args.prefix}" if args.prefix else ""
         terminal.say(f"there is no model{named}: 'graft adapt MODEL train.csv' makes one")
     else:
-        terminal.table(_COLUMNS, map(_cells, models))
+        terminal.table(COLUMNS, map(cells, models))
 
 
-def _cells(model: Model) -> tuple[object, ...]:
+def cells(model: Model) -> tuple[object, ...]:
+    """A model's row."""
     live = model.live
     if live is None:
         return model.name, "none", model.latest_version or "", "", "", "", phrases.moment(model.create_time)

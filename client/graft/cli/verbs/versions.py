@@ -18,7 +18,7 @@ from graft.cli.live import pinned
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
 
-_COLUMNS: Final = ("version", "alias", "examples", "accuracy", "measured on", "published")
+COLUMNS: Final = ("version", "alias", "examples", "accuracy", "measured on", "published")
 
 _EXAMPLES: Final = """\
 examples:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.json_lines(versions)
         return
     letters = comparable(versions)
-    terminal.table(_COLUMNS, [_cells(it, letters.get(it.version, "")) for it in versions])
+    terminal.table(COLUMNS, [cells(it, letters.get(it.version, "")) for it in versions])
     if note := _not_comparable(args.model, versions, letters):
         terminal.say(note)
     if said := pinned(client.model(args.model)):
@@ -69,7 +69,8 @@ def _letters(place: int) -> str:
     return (_letters(before - 1) if before else "") + string.ascii_uppercase[last]
 
 
-def _cells(version: Version, letter: str) -> tuple[object, ...]:
+def cells(version: Version, letter: str) -> tuple[object, ...]:
+    """A version's row, with the letter of those that it compares with."""
     report = version.report
     return (
         version.version,

@@ -29,8 +29,14 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     """Follows an adaptation's events."""
-    for event in client.watch(args.model, args.adaptation, from_event=args.from_event):
-        if args.json:
-            terminal.json(event)
-        else:
-            terminal.event(event)
+    events = client.watch(args.model, args.adaptation, from_event=args.from_event)
+    if args.json:
+        terminal.json_lines(events)
+        return
+    with terminal.watch_bar() as bar:
+        for event in events:
+            if event.progress is not None:
+                bar.show(event.progress)
+            else:
+                bar.rest("watching")
+                terminal.event(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol, TypeVar
@@ -15,6 +16,9 @@ M = TypeVar("M", bound=Message)
 
 MAX_BYTES = 3 << 20
 """Of the entries of a page but the last; a message may have 4 MiB, and an entry is at most 1 MiB and a little."""
+
+AT_ONCE = 32
+"""Entries that are converted between two turns of the event loop: a model or a version takes 60 µs."""
 
 
 class _Request(Protocol):
@@ -40,4 +44,6 @@ async def page(entries: AsyncGenerator[Listed[T], None], convert: Callable[[T], 
             size, token = size + message.ByteSize(), entry.next_token
             if size >= MAX_BYTES:
                 break
+            if len(messages) % AT_ONCE == 0:
+                await asyncio.sleep(0)
     return messages, token

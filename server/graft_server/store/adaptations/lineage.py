@@ -63,11 +63,13 @@ class Lineage:
     Attributes:
         rows: The latest state of each example, by id.
         refused: How many changes of the last adaptation were refused, by the reason.
+        overruled: The ids whose confirmed target the last adaptation replaced by one that is not confirmed.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.refused: Counter[str] = Counter()
+        self.overruled: set[str] = set()
         self._source = ""
         self._base: Mapping[str, Row] = {}
         self._matched: dict[str, _Matched] = {}
@@ -80,7 +82,7 @@ class Lineage:
         self._source = source
         self._base = dict(self.rows)
         self._matched, self._unchanged, self._renamed = {}, set(), {}
-        self.refused = Counter()
+        self.refused, self.overruled = Counter(), set()
 
     def apply(self, recorded: Recorded, writer_id: str, features_key: str) -> None:
         """Takes the next record."""
@@ -107,6 +109,7 @@ class Lineage:
         origin = writer_id, recorded.sequence
         known = before or renamed
         example = still_confirmed(example, None if known is None else known.example)
+        self._note_confirmed(example, None if known is None else known.example)
         self.rows[example.id] = Row(example, origin, features_key, recorded.row, self._source, replaced)
 
     def extension(self, base: Extension) -> Extension:
@@ -137,6 +140,17 @@ class Lineage:
             unchanged=unchanged + same,
             deleted=deleted + sum(old in self._base and old not in self.rows for old in gone),
         )
+
+    def _note_confirmed(self, example: Example, before: Example | None) -> None:
+        if (
+            before is not None
+            and before.confirmed
+            and not example.confirmed
+            and example.target != before.target
+        ):
+            self.overruled.add(example.id)
+        elif example.confirmed:
+            self.overruled.discard(example.id)
 
     def _correct(self, example: Example, writer_id: str, sequence: int) -> Example:
         """Returns an example that was sent without its id, by the id of the base, or by one of its own."""

@@ -7,9 +7,9 @@ a page begins and which states later ones replaced. An index of a version says w
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -103,7 +103,7 @@ class ExampleIndex:
                         yield StoredExample(self._store.adaptation_id, *place, it.change.upsert, superseded)
                 start, ordinal = max(start, segment.next_sequence), segment.next_ordinal
 
-    def at(self, places: Sequence[Place]) -> Iterator[StoredExample]:
+    def at(self, places: Iterable[Place]) -> Iterator[StoredExample]:
         """Yields the examples at some places, which are in order, without erased ones; reads their segments alone."""
         segment: Segment | None = None
         for writer_id, sequence in places:
@@ -144,38 +144,42 @@ class VersionIndex:
             CorruptError: A segment is damaged.
         """
         labels = {label.name for label in manifest.labels}
-        order = {source.adaptation_id: n for n, source in enumerate(manifest.sources)}
-        # What was sent without a target or weight, or with a label beside a closed set, was left out.
-        states = [
-            it
-            for it in read_states(objects, manifest.model, manifest.sources)
-            if it.example.labelled and it.example.weight > 0 and labels.issuperset(it.example.labels)
-        ]
-        states.sort(key=lambda it: (order[it.adaptation_id], it.writer_id, it.sequence))
-        self._ids = [it.example.id for it in states]
-        self._places: list[FullPlace] = [it.place for it in states]
-        self._confirmed = {it.place for it in states if it.example.confirmed}
-        self.sources = tuple(order)
+        self._places: dict[str, list[Place]] = {source.adaptation_id: [] for source in manifest.sources}
+        self._ids: dict[str, list[str]] = {name: [] for name in self._places}
+        self._confirmed: set[FullPlace] = set()
+        states = read_states(objects, manifest.model, manifest.sources)
+        for it in sorted(states, key=lambda it: (it.writer_id, it.sequence)):
+            # What was sent without a target or weight, or with a label beside a closed set, was left out.
+            if it.example.labelled and it.example.weight > 0 and labels.issuperset(it.example.labels):
+                self._places[it.adaptation_id].append((it.writer_id, it.sequence))
+                self._ids[it.adaptation_id].append(it.example.id)
+                if it.example.confirmed:
+                    self._confirmed.add(it.place)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
         """The names that the adaptations are stored by, oldest first."""
+        return tuple(self._places)
 
     @property
     def weight(self) -> int:
         """How many ids' worth of memory it takes."""
-        return 1 + len(self._ids)
+        return 1 + sum(map(len, self._ids.values()))
 
-    def places(self, source: str, ids: Collection[str], first: Place) -> list[Place]:
-        """Returns the places of its examples in an adaptation from a place on, of those with some ids, or of all."""
-        return [
-            (writer_id, sequence)
-            for (name, writer_id, sequence), id_ in zip(self._places, self._ids, strict=True)
-            if name == source and (writer_id, sequence) >= first and (not ids or id_ in ids)
-        ]
+    def places(self, source: str, ids: Collection[str], first: Place) -> Iterator[tuple[Place, str]]:
+        """Yields where its examples of some ids, or all, lie in an adaptation, from a place on, with their ids."""
+        places, named = self._places[source], self._ids[source]
+        for at in range(bisect_left(places, first), len(places)):
+            if not ids or named[at] in ids:
+                yield places[at], named[at]
 
-    def confirmed(self, source: str, example: StoredExample) -> StoredExample:
-        """Returns the example, confirmed if it was when the version was made."""
-        if (source, example.writer_id, example.sequence) not in self._confirmed:
-            return example
-        return replace(example, example=replace(example.example, confirmed=True))
+    def as_made(self, source: str, stored: StoredExample, id_: str) -> StoredExample:
+        """Returns a stored example as it was when the version was made: by its id, and confirmed if it was."""
+        confirmed = (source, stored.writer_id, stored.sequence) in self._confirmed
+        example = stored.example
+        if example.id == id_ and example.confirmed == confirmed:
+            return stored
+        return replace(stored, example=replace(example, id=id_, confirmed=confirmed))
 
 
 class StoredExamples:
@@ -229,10 +233,16 @@ class StoredExamples:
         version = self._kept((model, number), VersionIndex, lambda: VersionIndex(self._objects, manifest))
 
         def of(name: str, begin: Place) -> Iterator[StoredExample]:
-            places = version.places(name, wanted.ids, begin)
-            if places:
-                for it in self.of(model, name).at(places):
-                    yield version.confirmed(name, it)
+            ids: dict[Place, str] = {}
+
+            def noted() -> Iterator[Place]:
+                for place, id_ in version.places(name, wanted.ids, begin):
+                    ids[place] = id_
+                    yield place
+
+            if next(version.places(name, wanted.ids, begin), None) is not None:
+                for it in self.of(model, name).at(noted()):
+                    yield version.as_made(name, it, ids.pop((it.writer_id, it.sequence)))
 
         yield from self._matching(wanted, version.sources, first, of)
 

@@ -85,6 +85,8 @@ class Seen:
     """Labelled examples whose labels are not among the closed ones."""
     replaced: int = 0
     """See `Rows`."""
+    overruled: int = 0
+    """Examples whose confirmed target was replaced by one that is not confirmed."""
     similar: tuple[SimilarLabels, ...] = ()
     """Labels that a person would read as one."""
     lists: tuple[str, ...] = ()
@@ -105,6 +107,11 @@ class Seen:
             warnings.append(
                 f"{self.replaced:,} examples were replaced by later ones with the same id and another input: if these "
                 "are no corrections, give each input an id of its own, or none."
+            )
+        if self.overruled:
+            warnings.append(
+                f"{self.overruled:,} {self.target}s that a person had confirmed were replaced by others that nobody "
+                "confirmed, as an older file has them: 'graft review' asks about those that are doubtful."
             )
         if self.similar:
             warnings.append(_asked(self.similar))
@@ -156,6 +163,7 @@ def assembled(rows: Rows, wanted: Wanted, build: Build[Set], nothing: NothingToT
         unlabelled=len(rows.examples) - len(labelled),
         others=len(labelled) - len(kept),
         replaced=rows.replaced,
+        overruled=sum(it in rows.lineage.rows for it in rows.lineage.overruled),
         similar=similar_labels(examples, wanted),
         lists=_lists(examples),
         target=nothing.target,

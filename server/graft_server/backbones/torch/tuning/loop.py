@@ -58,6 +58,8 @@ SLOWER = 0.3
 """What the learning rate is multiplied by after it diverged."""
 SETTLED_S = 1.0
 """How long hidden states are computed before it is judged how long all of them will take."""
+CACHED, TRAINED = 0.05, 0.95
+"""How much is done when what is computed once is kept, and when the training ends."""
 PROGRESS_S = 0.5
 CHECKPOINT_S = 60.0
 """A checkpoint is written after each evaluation, and as often between them: a kill costs no more."""
@@ -84,7 +86,7 @@ def tuned(ground: Ground, progress: OnProgress) -> Outcome:
     result = loop.run()
     outcome = Outcome(result)
     if result.best:
-        progress(Progress("encoding", 0.95))
+        progress(Progress("encoding", TRAINED))
         outcome = replace(outcome, top=ground.folder / TOP, features=loop.finish(), head=loop.head)
     progress(Progress("encoding", 1.0))
     return replace(outcome, tuned=replace(result, seconds=loop.seconds))
@@ -175,6 +177,7 @@ class Loop:
             hidden=self.hidden,
             preprocessor=self.preprocessor,
             threads=self.ground.threads,
+            told=self._encoded,
         )
 
     @property
@@ -426,7 +429,18 @@ class Loop:
             raise _NoTimeError
         if now - self._told > PROGRESS_S:
             self._told = now
-            self._progress(Progress("caching", 0.05 * done))
+            total = len(self.set.labels)
+            self._progress(
+                Progress("caching", CACHED * done, done=round(total * done), total=total, unit="examples")
+            )
+
+    def _encoded(self, done: int) -> None:
+        """Tells how many examples the tuned graph has encoded."""
+        now, total = time.monotonic(), len(self.set.labels)
+        if now - self._told > PROGRESS_S:
+            self._told = now
+            share = TRAINED + (1 - TRAINED) * done / total
+            self._progress(Progress("encoding", share, done=done, total=total, unit="examples"))
 
     def _tell(self, total: int) -> None:
         now = time.monotonic()
@@ -440,12 +454,23 @@ class Loop:
             eta_s = min(eta_s, max(self._left(), 0.0))
         metrics = {
             "epoch": state.step / self._steps,
+            "epochs": float(self.recipe.epochs),
             "train_loss": state.loss,
             "held_out_log_loss": last.log_loss,
             "held_out_accuracy": last.accuracy,
         }
-        done = 0.05 + 0.9 * state.step / total
-        self._progress(Progress("tuning", done, metrics, eta_s + self._reserved_s))
+        done = CACHED + (TRAINED - CACHED) * state.step / total
+        self._progress(
+            Progress(
+                "tuning",
+                done,
+                metrics,
+                eta_s + self._reserved_s,
+                done=state.step,
+                total=total,
+                unit="steps",
+            )
+        )
 
 
 class _NoTimeError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ PARITY_TEXTS = 64
 Array = NDArray[np.float32]
 
 
+def untold(_done: int) -> None:
+    """Tells nobody."""
+
+
 def write(
     path: Path,
     examples: Examples,
@@ -43,6 +47,7 @@ def write(
     hidden: Hidden | None,
     preprocessor: Preprocessor,
     threads: int,
+    told: Callable[[int], None] = untold,
 ) -> NDArray[np.float16]:
     """Writes the graph, and returns its features of all examples, shape (n, d).
 
@@ -55,6 +60,7 @@ def write(
         hidden: The hidden states at the cut; None where all is tuned.
         preprocessor: The backbone's.
         threads: How many batches are encoded at once.
+        told: Told how many examples have been encoded.
 
     Raises:
         FaultError: The graph computes something else than torch (TUNED_PARITY).
@@ -66,7 +72,7 @@ def write(
         # The exporter merges weights that begin equal, and normalisations into what they follow.
         _log.info("the tuned layers are exported anew: %s", error.message)
         _export(model, hidden, preprocessor, path)
-    features = _features(path, examples, hidden, preprocessor, threads)
+    features = _features(path, examples, hidden, preprocessor, threads=threads, told=told)
     _check(model, examples, hidden, preprocessor, features)
     return features.astype(np.float16)
 
@@ -115,7 +121,13 @@ class _Features(torch.nn.Module):
 
 
 def _features(
-    graph: Path, examples: Examples, hidden: Hidden | None, preprocessor: Preprocessor, threads: int
+    graph: Path,
+    examples: Examples,
+    hidden: Hidden | None,
+    preprocessor: Preprocessor,
+    *,
+    threads: int,
+    told: Callable[[int], None],
 ) -> Array:
     """The graph's features of all examples, shape (n, d)."""
     session = session_over(graph)
@@ -131,8 +143,11 @@ def _features(
         (features[rows],) = session.run([POOLED], {name: inputs[name] for name in kinds})
 
     order = by_length(examples, np.arange(len(features)))
+    batches, done = list(parts(examples, order, ENCODED_TOKENS)), 0
     with ThreadPoolExecutor(threads) as executor:
-        list(executor.map(encode, list(parts(examples, order, ENCODED_TOKENS))))
+        for rows, _ in zip(batches, executor.map(encode, batches), strict=True):
+            done += len(rows)
+            told(done)
     return features
 
 
