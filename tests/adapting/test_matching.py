@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from graft_server.adapting.intake import matching
 from graft_server.adapting.intake.incoming import Incoming
 from graft_server.adapting.intake.matching import KnownExamples, StoredMatching
 from graft_server.domain.adaptation import AdaptationSettings, Start
@@ -258,6 +259,18 @@ def test_equal_targets_are_matched_first():
     assert records[1].change.id == "a0/w/0"
 
 
+def test_very_many_copies_are_matched_one_by_one(monkeypatch):
+    monkeypatch.setattr(matching, "MOST_COPIES", 8)
+    bench = Bench()
+    bench.extended(*(sent("ok", "ab"[n % 2]) for n in range(200)))
+    assert bench.extended(*(sent("ok", "ab"[n % 2]) for n in range(201))) == came(
+        base_examples=200, unchanged=200, added=1
+    )
+    assert bench.extended(*(sent("ok", "c" if n else "b") for n in range(201))) == came(
+        base_examples=201, unchanged=1, replaced_by_content=200
+    )
+
+
 def test_what_was_matched_removed_or_replaced_is_not_matched_again(bench):
     stream = bench.begin()
     stream.send("w", sent("one", "b"), sent("one", "c"), delete("a0/w/1"), sent("two", "b"))
@@ -359,7 +372,7 @@ def test_segments_that_are_put_together_keep_what_was_matched(bench):
 
 def test_random_streams_end_with_the_rows_that_were_sent_and_what_was_not_sent_again():
     chance = random.Random(7)  # noqa: S311
-    for _ in range(150):
+    for _ in range(60):
         texts, labels = "xyz", "abc"
         bench = Bench()
         base = [(chance.choice(texts), chance.choice(labels)) for _ in range(chance.randint(0, 6))]

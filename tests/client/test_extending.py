@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import graft
+from graft._streams.extending import FEWER
 from graft.cli import main
 from graft.cli.extending import Ground
 
@@ -31,6 +32,12 @@ def client(target: str) -> Iterator[graft.Client]:
         yield client
 
 
+@pytest.fixture(autouse=True)
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line turns this warning off for good."""
+    monkeypatch.setattr(FEWER, "disabled", False)
+
+
 @pytest.fixture
 def name() -> str:
     return f"more/{uuid.uuid4().hex}"
@@ -38,6 +45,12 @@ def name() -> str:
 
 def few(count: int = 12) -> list[tuple[str, str]]:
     return [(f"{(LOCK, BILL)[n % 2]} {n}", ("lock", "bill")[n % 2]) for n in range(count)]
+
+
+def intents(file: str) -> list[tuple[str, str]]:
+    path = Path(__file__).resolve().parents[2] / "examples" / "intents" / file
+    with path.open(newline="") as rows:
+        return [(row["text"], row["intent"]) for row in csv.DictReader(rows)]
 
 
 def corrected(rows: list[tuple[str, str]], *places: int) -> list[tuple[str, str]]:
@@ -145,7 +158,10 @@ def command(
 
 
 def test_the_obvious_command_extends_the_live_version(
-    command: Callable[..., Any], client: graft.Client, name: str
+    command: Callable[..., Any],
+    client: graft.Client,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = few()
     code, out, said = command(name, rows)
@@ -170,11 +186,35 @@ def test_the_obvious_command_extends_the_live_version(
         "nothing new: version 2 stays: 13 examples, 5 that were there already",
     )
     assert "accuracy" not in out
+    assert main(["report", name, "--server", client.target]) == 0
+    assert main(["watch", name, client.version(name).adaptation_id, "--server", client.target]) == 0
+    out, _ = capsys.readouterr()
+    shown = " ".join(out.partition("trained on")[0].split())
+    assert "extends version 1: 12 examples + 1 new, 2 corrected by content" in shown
+    assert ", extends version 1: 12 examples + 1 new" in out.rpartition("published version 2")[2]
     code, out, _ = command(name, fixes, "--check", "--base-version", "live")
     assert "nothing would be new: version 2 would stay" in out
     code, out, _ = command(name, fixes, "--check", "--base-version", "1", "--json")
     assert json.loads(out)["extension"]["base_version"] == 1
     assert client.model(name).latest_version == 2
+
+
+@pytest.mark.slow
+def test_a_dozen_corrections_do_not_take_the_place_of_a_model(
+    command: Callable[..., Any], client: graft.Client, name: str
+) -> None:
+    rows = intents("train.csv")
+    labels = sorted({label for _, label in rows})
+    wrong = [(text, labels[labels.index(label) - 1]) for text, label in rows[:12]]
+    command(name, [*wrong, *rows[12:]])
+    before = client.evaluate(name, intents("test.csv")).accuracy
+    _, out, _ = command(name, rows[:12])
+    assert out.startswith(f"extends version 1: {len(rows)} examples + 0 new, 12 corrected by content")
+    after = client.evaluate(name, intents("test.csv"))
+    assert before is not None
+    assert after.accuracy is not None
+    assert (after.version, after.accuracy >= before) == (2, True)
+    assert client.version(name).report.examples == len(rows)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from graft._records.report_messages import report_of
 from graft.cli import main
 from graft.cli.live import live_then, not_live
 from graft.cli.tables import drawn, rows_of
-from graft.cli.verbs import adaptations, models, versions
+from graft.cli.terminal import Terminal
+from graft.cli.verbs import adaptations, cancel, models, versions
 from graft.v1 import adaptation_pb2, report_pb2
 
 NOW = dt.datetime.now(tz=dt.UTC)
@@ -276,6 +277,15 @@ def test_what_does_not_go_live_is_said_of_results_publications_and_events():
     assert live_then(graft.Publication("c", "failed", 0, None, NOW)) == ""
 
 
+def test_each_version_that_the_server_makes_by_itself_says_where_live_stays(capsys):
+    made = graft.Outcome("auto:1", 7, version(7, "x").report, None, live_version=5)
+    Terminal().outcome("m", made)
+    Terminal().outcome("m", dataclasses.replace(made, live_version=7))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("published version 7: ") == 2
+    assert said.count("live stays at version 5, as asked: 'graft promote m 7' moves it") == 1
+
+
 # ------------------------------------------------------------------------------------------ adaptations and cancel
 
 
@@ -288,7 +298,7 @@ def test_adaptations_say_what_came_of_them(shell, known, wire, model, few):
     ]
     assert [it["adaptation_id"] for it in shell.lines("adaptations", known)] == ["third", "second", "first"]
     shell("adaptations", known, "fourth", code=1)
-    assert "'graft adaptations MODEL' lists them" in shell.said
+    assert "'graft adaptations MODEL' lists those it has" in shell.said
     call = wire.adapt(model=model, adaptation_id="a")
     call.examples(0, few[:1])
     call.commit("early")
@@ -327,6 +337,20 @@ def test_cancelling_stops_an_open_adaptation_once(shell, wire, model, few, serve
     with graft.Client(server.target) as client:
         again = client.cancel(model, "b")
     assert (again.state, again.changed) == ("cancelled", False)
+    assert "and had published nothing: nothing changed" in shell("cancel", model, "b", code=1)
+    wire.adapt(model=model, adaptation_id="c").next("started")
+    assert shell("cancel", model, "c") == f"{model}: adaptation c is cancelled\n"
+
+
+def test_what_was_given_up_is_said_in_words():
+    published = [graft.Publication("c", "published", it, None, NOW) for it in (3, 4)]
+    given_up = graft.Publication("d", "cancelled", 0, graft.FailedPreconditionError("it is cancelled"), NOW)
+    known = ("m", "a", "cancelled", "minilm", NOW, {"w": 9})
+    found = graft.CancelledAdaptation(*known, (*published, given_up), {}, changed=True, given_up=1)
+    words = "is cancelled; 1 publication given up; versions 3 and 4, which it published, stay"
+    assert cancel.became(found) == words
+    waiting = dataclasses.replace(found, publications=(given_up,), given_up=2)
+    assert cancel.became(waiting) == "is cancelled; 2 publications given up"
 
 
 # ------------------------------------------------------------------------------------------------------- delete

@@ -116,6 +116,21 @@ def test_every_answer_says_what_came_of_the_rows(wire, taught, few):
     assert removed[1] == "bill"
 
 
+def test_labels_that_were_declared_stay_declared(wire, model, few):
+    labels = [types_pb2.Label(name=it, description=f"a {it}") for it in ("lock", "key", "bill")]
+    wire.publish(model, few, labels=labels)
+    start = {"model": model, "base_alias": "live", "match_content": True}
+    wire.publish(rows=[("a key that is lost", "key")], **start)
+    wire.publish(rows=[("the dog bites", "dog")], **start)
+    version = wire.model.GetVersion(model_pb2.GetVersionRequest(model=model)).version
+    assert [(it.name, it.description) for it in version.labels] == [
+        ("lock", "a lock"),
+        ("key", "a key"),
+        ("bill", "a bill"),
+        ("dog", ""),
+    ]
+
+
 def test_where_nothing_is_new_the_version_stays(wire, taught, few):
     start = {"model": taught, "base_alias": "live", "match_content": True}
     call = wire.adapt(adaptation_id="again", **start)

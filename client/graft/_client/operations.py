@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from graft._records.examples import MAX_MESSAGE_BYTES, Input, TextPair, sendable_input, split_number
-from graft._records.metadata import metadata_message
+from graft._records.metadata import checked_metadata
 from graft._records.predictions import Predictions, Timings, joined, predictions_of
 from graft._records.records import (
     Adaptation,
@@ -212,10 +212,11 @@ def get_version(model: str, selector: Selector) -> Operation[Version]:
 
 def set_metadata(model: str, metadata: Mapping[str, str | None]) -> Operation[Model]:
     """Sets and removes pairs of a model's metadata."""
+    named = checked_metadata(metadata, removable=True)
     request = model_pb2.UpdateModelRequest(
         model=model,
-        set_metadata=metadata_message({key: value for key, value in metadata.items() if value is not None}),
-        remove_metadata=[key for key, value in metadata.items() if value is None],
+        set_metadata={key: value for key, value in named.items() if value is not None},
+        remove_metadata=[key for key, value in named.items() if value is None],
     )
     response = yield Call(MODELS + "UpdateModel", request, model_pb2.UpdateModelResponse)
     return model_of(response.model)

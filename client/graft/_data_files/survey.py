@@ -15,6 +15,7 @@ from graft._data_files.examples import example_of
 from graft._data_files.targets import CODE, labels_in
 from graft._records.id_use import IdUse
 from graft._records.list_cells import list_of
+from graft._records.swapped import SwapGuess
 from graft._records.targets import is_collection, is_missing, plain
 from graft._records.task_guess import Guess, TaskGuess
 
@@ -64,6 +65,8 @@ class Survey:
         self._zeros_and_ones: set[int] = set()
         self._numbers = False
         self._guess = TaskGuess()
+        self.swap = SwapGuess()
+        """Whether inputs and labels look swapped."""
 
     def add(self, row: Row | RowError) -> None:
         """Looks at a row."""
@@ -82,6 +85,8 @@ class Survey:
         elif isinstance(value, str):
             if len(self._cells) < _MAX_CELLS:
                 self._cells[value] += 1
+            if self.swap.open and not (self._columns.path or self._columns.value):
+                self.swap.add(plain(cells.value(self._columns.input)), value)
         elif not self._columns.value:
             self._see_list(value)
             self.labels.update(set(labels_in(value, self._columns)))

@@ -11,7 +11,8 @@ from graft._records.id_use import IdUse
 from graft._records.label_forms import MAX_SIMILAR, similar
 from graft._records.list_cells import list_of
 from graft._records.live import stays
-from graft._records.row_counts import RowTally
+from graft._records.row_counts import RowCounts, RowTally
+from graft._records.swapped import SwapGuess
 from graft._records.task_guess import Guess
 from graft._records.told import AdaptResult, CheckResult
 from graft.v1 import adaptation_pb2
@@ -40,6 +41,7 @@ class Conversion:
         self._labels: Counter[str] = Counter()
         self._ids = IdUse()
         self._tally = RowTally()
+        self._swap = SwapGuess()
 
     def changes(self, changes: Iterable[ChangeLike]) -> Iterator[adaptation_pb2.ExampleChange]:
         """The protobuf form of all changes, one by one, as they arrive."""
@@ -50,6 +52,8 @@ class Conversion:
         """The protobuf form of change `number`, counted from 0 in errors."""
         message = numbered_change_message(number, change, self._task)
         self._tally.add(message)
+        if self._swap.open:
+            self._swap.add(message.upsert.input.text, message.upsert.label)
         if self._checked:
             self._count(message, change)
         return message
@@ -63,13 +67,13 @@ class Conversion:
         """
         places = (it.sequence - first_sequence for it in result.rejected)
         rows = self._tally.counts(places, result.rejected_count)
-        notices = (*self.notices, *result.notices, _stays(result))
+        notices = (*self.notices, *result.notices, _stays(result), _mostly_refused(result, rows))
         return replace(result, notices=tuple(filter(None, notices)), rows=rows)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a caller should know, in sentences."""
-        return tuple(filter(None, (self._guess.said(OVERRULED_BY),)))
+        return tuple(filter(None, (self._guess.said(OVERRULED_BY), self._swap.said())))
 
     def check_result(self, model: str, examples: int, found: AdaptResult) -> CheckResult:
         """The result of a check of some examples: what the server found, and what was counted here."""
@@ -132,3 +136,12 @@ def _stays(result: AdaptResult) -> str:
     """Says of a version that it is not live, and why; "" if it is."""
     why = stays(result.model, result.version, result.live_version, result.live_pinned_time, command=False)
     return why and f"version {result.version} was published; {why}"
+
+
+def _mostly_refused(result: AdaptResult, rows: RowCounts | None) -> str:
+    """That most examples were refused, and why; "" where that is not so."""
+    if rows is None or 2 * rows.refused <= rows.read:
+        return ""
+    reasons = Counter(it.reason for it in result.rejected)
+    named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+    return f"most examples were refused: {rows.refused:,} of {rows.read:,} ({named})"

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 
 from graft._records.examples import label_messages
-from graft._records.metadata import metadata_message
+from graft._records.metadata import checked_metadata
 from graft._streams.adapt import AdaptExchange
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions
@@ -46,7 +46,7 @@ def _start(model: str, options: AdaptOptions, keep_alive: float) -> adaptation_p
         match_content=options.match_content,
         seed=options.seed,
         publish=_policy(options.publish_every, options.publish_seconds, promote=options.promote),
-        metadata=metadata_message(options.metadata or {}),
+        metadata=checked_metadata({} if options.metadata is None else options.metadata),
         validate_only=options.validate_only,
     )
     start.keep_alive.FromNanoseconds(round(keep_alive * 1e9))

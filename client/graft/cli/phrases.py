@@ -31,9 +31,8 @@ def describe(event: Event) -> str:
                 f"; {spoken(first.detail)}" if first else ""
             )
         case "published":
-            figure = f", {words.in_short(event.report)}" if event.report else ""
             stayed = f"; {why}" if (why := live_then(event)) else ""
-            return f"published version {event.version}{figure} (commit {event.commit_id}){stayed}"
+            return f"{_published(event)} (commit {event.commit_id}){stayed}"
         case "publication_failed":
             return f"commit {event.commit_id} led to no version: {spoken(str(event.error))}"
         case "state":
@@ -46,6 +45,15 @@ def describe(event: Event) -> str:
                 if event.commit_id
                 else event.kind or "unknown event"
             )
+
+
+def _published(event: Event) -> str:
+    """A version, in words."""
+    extension = event.extension
+    if extension is not None and event.version == extension.base_version:
+        return f"nothing new: version {event.version} stays"
+    figure = f", {words.in_short(event.report)}" if event.report else ""
+    return f"published version {event.version}{figure}{f', extends {extension}' if extension else ''}"
 
 
 def report_facts(report: Report) -> dict[str, str]:

@@ -50,10 +50,8 @@ _REMEDY_BY_CLASS: Final[dict[type[Exception], str]] = {
 }
 _REMEDY_BY_REASON: Final = {
     "START_MISMATCH": "repeat the settings of the first call, or leave --adaptation-id away",
-    "ADAPTATION_NOT_FOUND": "'graft adaptations MODEL' lists them",
-    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases, 'graft versions MODEL' the versions",
+    "ALIAS_NOT_FOUND": "'graft alias MODEL' lists the aliases",
     "ALIAS_REQUIRED": "'graft promote MODEL VERSION' moves live, 'graft delete MODEL' deletes the model",
-    "VERSION_IN_USE": "'graft promote MODEL VERSION' moves live, 'graft alias MODEL NAME --remove' removes others",
     "BACKBONE_NOT_FOUND": "'graft backbones' lists them",
 }
 

@@ -155,6 +155,7 @@ def read_file(
         wanted = wanting()
         columns = FOLDER_COLUMNS if isinstance(data, FolderTree) else data.fitted(columns_of(args))
         survey = Survey(data, columns)
+        notes: list[str] = []
         whole = args.data != "-" and Path(args.data).is_file()
         rows: Rows = data
         if isinstance(data, FolderTree):
@@ -162,10 +163,10 @@ def read_file(
             whole = bool(args.merge_labels)
             look(data.rows() if whole else (), survey)
         elif whole:
-            with open_data(args.data, reading_of(args), columns_of(args)) as first:
-                first.fitted(columns)
-                look(first.rows(), survey)
-            survey.absent.require()
+            survey = _looked_at(args, columns)
+            if survey.swap.likely:
+                columns, survey = _unswapped(args, terminal, columns, survey, wanted)
+            notes += _of_swap(args, survey)
         else:
             rows = _Ahead(data, survey)
         known = wanted.known()
@@ -174,7 +175,7 @@ def read_file(
         merge = MergedLabels(tuple(labels)) if args.merge_labels else None
         if merge is not None and whole:
             merge.prefer_frequent(survey.labels)
-        notes = [*reading.notes]
+        notes += reading.notes
         policy = "replace"
         if columns.id is not None and wanted.by_id:
             policy = _policy(args, terminal, survey.ids, wanted, whole=whole)
@@ -184,6 +185,47 @@ def read_file(
         file = ReadFile(data, rows, replace(reading.columns, merge=merge), policy=policy, notes=notes)
         file.whole = whole
         yield file
+
+
+def _looked_at(args: argparse.Namespace, columns: Columns) -> Survey:
+    """Looks at all rows of a file."""
+    with open_data(args.data, reading_of(args), columns_of(args)) as data:
+        data.fitted(columns)
+        survey = Survey(data, columns)
+        look(data.rows(), survey)
+    survey.absent.require()
+    return survey
+
+
+def _unswapped(
+    args: argparse.Namespace, terminal: Terminal, columns: Columns, survey: Survey, wanted: Wanted
+) -> tuple[Columns, Survey]:
+    """Asks about columns that look swapped, and returns those that are meant, with what their rows show.
+
+    Raises:
+        DataError: Neither the columns as they are nor swapped ones are meant.
+    """
+    if wanted.checked:
+        return columns, survey
+    answer = terminal.ask(
+        f"{args.data}: {survey.swap.said()}. [s]wap them (--input {columns.label} --label {columns.input}), [t]ake "
+        "them as they are, or stop? "
+    )
+    if answer is None or answer[:1].lower() == "t":
+        return columns, survey
+    if answer[:1].lower() != "s":
+        raise DataError(
+            f"{args.data}: the columns of inputs and labels are to be named by --input and --label"
+        )
+    columns = replace(columns, input=columns.label, label=columns.input)
+    args.input, args.label = columns.input, columns.label
+    return columns, _looked_at(args, columns)
+
+
+def _of_swap(args: argparse.Namespace, survey: Survey) -> list[str]:
+    if not (said := survey.swap.said()):
+        return []
+    return [f"warning: {said}; is --input {args.label} --label {args.input} meant?"]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from graft._client.sync import Client
 from graft._records.evaluations import EvaluationResult
+from graft._records.extensions import Extension
 from graft._records.label_forms import named
 from graft._records.quotes import Quotes
 from graft._records.reports import ClassReport, Confusion, DataReport, ExampleRef, Report, SimilarLabels
@@ -34,11 +35,13 @@ def show_report(
     report: Report,
     *,
     aliases: Sequence[str] = (),
+    extension: Extension | None = None,
     full: bool = False,
 ) -> None:
-    """A version's report."""
+    """A version's report, and what it extends where that is not said already."""
     terminal.heading(model, version, f"({', '.join(aliases)})" if aliases else "")
-    terminal.facts(phrases.report_facts(report))
+    extends = {} if extension is None else {"extends": str(extension)}
+    terminal.facts({**extends, **phrases.report_facts(report)})
     _classes(terminal, report.per_class, full=full)
     _confusions(terminal, report.confusions, full=full)
     if full and report.head.candidates:

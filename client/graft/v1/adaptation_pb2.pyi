@@ -212,7 +212,7 @@ class AdaptStart(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Label]:
         """Classes known in advance, in output order. Classes seen in examples are appended, sorted by name,
-        unless closed_labels is set. Must be empty for TASK_REGRESSION.
+        unless closed_labels is set. Must be empty for TASK_REGRESSION. Empty with a base: those declared for it.
         """
 
     @_builtins.property

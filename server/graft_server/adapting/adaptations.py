@@ -388,6 +388,7 @@ class Adaptations:
             base.lineage if base else (),
             snapshot.entries,
             base.extension if base else None,
+            base.labels if base else (),
         )
         name = stored_name(request.adaptation_id, snapshot.deletions.get(request.model, 0))
         store = await asyncio.to_thread(AdaptationStore.create, objects, request.model, name, start)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from graft_server.domain.adaptation import StartRequest
 from graft_server.domain.errors import InvalidError, MissingError, StateError
+from graft_server.domain.examples import Label
 from graft_server.domain.extension import Extension
 from graft_server.domain.model import LIVE, Manifest, Source, Version
 from graft_server.domain.names import shown
 from graft_server.domain.report import Report
 from graft_server.domain.stream import LiveVersion
+from graft_server.store.adaptations.store import AdaptationStore
 from graft_server.store.catalogue.catalogue import Catalogue
 from graft_server.store.catalogue.snapshot import Snapshot
 from graft_server.store.catalogue.versions import read_report
@@ -26,6 +28,8 @@ class Base:
     """Its number, and how many examples it has."""
     backbone: str
     lineage: tuple[Source, ...]
+    labels: tuple[Label, ...] = ()
+    """The labels that were declared for it."""
 
 
 async def base_of(objects: Objects, catalogue: Catalogue, request: StartRequest) -> Base | None:
@@ -62,7 +66,8 @@ async def base_of(objects: Objects, catalogue: Catalogue, request: StartRequest)
             field=field,
         )
     extension = Extension(version.number, _examples(manifest, report), match_content=settings.match_content)
-    return Base(extension, manifest.backbone, manifest.sources)
+    labels = await asyncio.to_thread(_declared, objects, manifest)
+    return Base(extension, manifest.backbone, manifest.sources, labels)
 
 
 def live_version(snapshot: Snapshot, model: str) -> LiveVersion | None:
@@ -90,6 +95,14 @@ def _version(snapshot: Snapshot, request: StartRequest) -> tuple[Version, str]:
         if not settings.base_alias:
             raise
         raise MissingError(error.message, reason=error.reason, field=field, metadata=error.metadata) from None
+
+
+def _declared(objects: Objects, manifest: Manifest) -> tuple[Label, ...]:
+    newest = manifest.sources[-1].adaptation_id
+    try:
+        return AdaptationStore.load(objects, manifest.model, newest).start.labels
+    except MissingError:
+        return ()  # its examples are there, or the next commit says that they are not
 
 
 def _examples(manifest: Manifest, report: Report) -> int:

@@ -84,6 +84,14 @@ class Start:
     base: Extension | None = None
     """What it goes on from; None: nothing, or it began in a release that did not note it."""
 
+    base_labels: tuple[Label, ...] = ()
+    """The labels that were declared for what it goes on from."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels that were declared: its own, or where it names none those of what it goes on from."""
+        return self.settings.labels or self.base_labels
+
     @property
     def extends(self) -> Extension | None:
         """The version that it goes on from, and how many examples that has, as far as known; None: it began empty."""

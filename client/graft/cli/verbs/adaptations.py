@@ -12,6 +12,7 @@ from graft._report.words import plural
 from graft.cli import phrases
 from graft.cli.arguments import Verbs, add_verb
 from graft.cli.live import live_then
+from graft.cli.spoken import spoken
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
 def cells(adaptation: Adaptation) -> tuple[object, ...]:
     """An adaptation's row."""
     if adaptation.error is not None:
-        return adaptation.adaptation_id, "damaged", "", str(adaptation.error), ""
+        return adaptation.adaptation_id, "damaged", "", spoken(str(adaptation.error)), ""
     return (
         adaptation.adaptation_id,
         _state(adaptation),
@@ -116,7 +117,7 @@ def _publication(publication: Publication) -> tuple[object, ...]:
         publication.state,
         publication.version or "",
         phrases.moment(publication.create_time),
-        publication.error.message if publication.error is not None else live_then(publication),
+        live_then(publication) if publication.error is None else spoken(publication.error.message),
     )
 
 

@@ -42,15 +42,18 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     if args.json:
         terminal.json(cancelled)
     else:
-        terminal.line(f"{cancelled.model}: adaptation {cancelled.adaptation_id} {_became(cancelled)}")
+        terminal.line(f"{cancelled.model}: adaptation {cancelled.adaptation_id} {became(cancelled)}")
     return 0 if cancelled.changed or cancelled.given_up else NOTHING_CHANGED
 
 
-def _became(it: CancelledAdaptation) -> str:
+def became(it: CancelledAdaptation) -> str:
+    """What became of an adaptation, and of what it was doing."""
     versions = [publication.version for publication in it.publications if publication.version]
     published = f"published {phrases.versions(versions)}" if versions else "published nothing"
     if not it.changed and not it.given_up:
         return f"was {it.state} already, and had {published}: nothing changed"
     given_up = f"; {plural(it.given_up, 'publication')} given up" if it.given_up else ""
-    stays = f"; {phrases.versions(versions)}, which it published, {'stay' if len(versions) > 1 else 'stays'}"
-    return f"is cancelled{given_up}{stays if versions else ''}"
+    if not versions:
+        return f"is cancelled{given_up}"
+    stays = "stay" if len(versions) > 1 else "stays"
+    return f"is cancelled{given_up}; {phrases.versions(versions)}, which it published, {stays}"

@@ -40,5 +40,11 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
         terminal.line(args.html)
     else:
         show_report(
-            terminal, version.model, version.version, version.report, aliases=version.aliases, full=args.full
+            terminal,
+            version.model,
+            version.version,
+            version.report,
+            aliases=version.aliases,
+            extension=version.extension,
+            full=args.full,
         )

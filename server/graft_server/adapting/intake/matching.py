@@ -11,6 +11,7 @@ serves are matched together. What they send through several servers at once is p
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +31,9 @@ from graft_server.store.objects.objects import Objects
 
 FREE, SEEN, CHANGED = 0, 1, 2
 """What became of an example of the base: nothing, it was sent once more as it is, or it was replaced or removed."""
+
+MOST_COPIES = 4_096
+"""Of so many examples with the same input, the one with the same target is looked for; of more, among the first."""
 
 _Attributes = tuple[float, Split, str, str]
 """Weight, split, group and subject."""
@@ -54,10 +58,12 @@ class KnownExamples:
         self._confirmed = np.array([it.confirmed for it in examples], bool)
         derived = frozenset(adaptation_ids)
         self._derived = np.array([is_derived(it, derived) for it in self.ids], bool)
-        digests = _halves([it.input.data for it in examples])
-        self._order = np.lexsort((np.arange(len(examples)), digests[:, 1], digests[:, 0]))
-        self._digests = digests[self._order]
+        self._halves = _halves([it.input.data for it in examples])
+        self._order = np.lexsort((np.arange(len(examples)), self._halves[:, 1], self._halves[:, 0]))
+        self._digests = self._halves[self._order]
         self._firsts = np.ascontiguousarray(self._digests[:, 0])
+        self._following: dict[int, int] = {}
+        """Of copies: where those begin of which the first is free, by where all begin."""
 
     @classmethod
     def of(cls, examples: Sequence[Example], sources: Sequence[Source]) -> KnownExamples:
@@ -67,29 +73,43 @@ class KnownExamples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def copies(self, value: Input) -> list[int]:
-        """Returns the places of the examples with an input, in the order of the base."""
+    def copies(self, value: Input) -> Iterator[int]:
+        """Yields the places of the examples with an input, in the order of the base, from the first free one on."""
         first, second = _halves([value.digest()])[0]
-        begin, end = np.searchsorted(self._firsts, first), np.searchsorted(self._firsts, first, "right")
-        return [int(self._order[it]) for it in range(begin, end) if self._digests[it, 1] == second]
+        begin, end = (int(np.searchsorted(self._firsts, first, side)) for side in ("left", "right"))
+        following = self._following.get(begin, begin)
+        while following < end and self.state[self._order[following]] != FREE:
+            following += 1
+        if following > begin:
+            self._following[begin] = following
+        for it in range(following, end):
+            if self._digests[it, 1] == second:
+                yield int(self._order[it])
+
+    def has(self, place: int, value: Input) -> bool:
+        """Whether an example has an input."""
+        return bool((self._halves[place] == _halves([value.digest()])[0]).all())
 
     def completed(self, example: Example, place: int, *, weighted: bool) -> Example:
         """Returns an example with what it leaves out of the attributes, as the base has it."""
-        weight, split, group, subject = self._attributes[place]
-        return replace(
-            example,
-            weight=example.weight if weighted else weight,
-            split=split if example.split is Split.UNSPECIFIED else example.split,
-            group=example.group or group,
-            subject=example.subject or subject,
-        )
+        weight, split, group, subject = self._completed(example, place, weighted=weighted)
+        return replace(example, weight=weight, split=split, group=group, subject=subject)
 
-    def same(self, example: Example, place: int) -> bool:
+    def same(self, example: Example, place: int, *, weighted: bool) -> bool:
         """Whether the base has the target and the attributes of an example, and knows that it was confirmed."""
         return bool(
             self._targets[place] == _target(example)
-            and self._attributes[place] == _attributes(example)
+            and self._completed(example, place, weighted=weighted) == self._attributes[place]
             and (self._confirmed[place] or not example.confirmed)
+        )
+
+    def _completed(self, example: Example, place: int, *, weighted: bool) -> _Attributes:
+        weight, split, group, subject = self._attributes[place]
+        return (
+            example.weight if weighted else weight,
+            split if example.split is Split.UNSPECIFIED else example.split,
+            example.group or group,
+            example.subject or subject,
         )
 
     def free_copy(self, example: Example, *, weighted: bool, derived: bool) -> int | None:
@@ -100,13 +120,14 @@ class KnownExamples:
             weighted: Whether it came with a weight.
             derived: Whether the example of the base must have no id of its own.
         """
-        free = [
-            it
-            for it in self.copies(example.input)
-            if self.state[it] == FREE and (self._derived[it] or not derived)
-        ]
-        same = (it for it in free if self.same(self.completed(example, it, weighted=weighted), it))
-        return next(same, free[0] if free else None)
+        first = None
+        for it in itertools.islice(self.copies(example.input), MOST_COPIES):
+            if self.state[it] != FREE or (derived and not self._derived[it]):
+                continue
+            if self.same(example, it, weighted=weighted):
+                return it
+            first = it if first is None else first
+        return first
 
 
 class Matching:
@@ -146,12 +167,12 @@ class Matching:
         if place is None:
             return record
         id_ = base.ids[place]
-        example = base.completed(example, place, weighted=sent.weighted)
         # What comes without a target says nothing of the one that the base has.
-        same = base.same(example, place) or not example.labelled
+        same = base.same(example, place, weighted=sent.weighted) or not example.labelled
+        if same and not sent.own_id:
+            return Record(sent.digest, unchanged=id_)
+        example = base.completed(example, place, weighted=sent.weighted)
         if not sent.own_id:
-            if same:
-                return Record(sent.digest, unchanged=id_)
             change = Change(upsert=replace(example, id=id_))
             return Record(sent.digest, change=change, by_content=True)
         # The base has no id of its own for it: from now on it has this one.
@@ -167,12 +188,12 @@ class Matching:
 
     def _by_id(self, sent: Incoming, example: Example, place: int, record: Record) -> Record:
         base = self.base
-        if base.state[place] == CHANGED or place not in base.copies(example.input):
+        if base.state[place] == CHANGED or not base.has(place, example.input):
             return record
-        example = base.completed(example, place, weighted=sent.weighted)
-        if base.same(example, place):
+        if base.same(example, place, weighted=sent.weighted):
             return Record(sent.digest, unchanged=example.id)
-        return Record(sent.digest, change=Change(upsert=example))
+        change = Change(upsert=base.completed(example, place, weighted=sent.weighted))
+        return Record(sent.digest, change=change)
 
 
 class StoredMatching:

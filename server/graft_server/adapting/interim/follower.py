@@ -257,7 +257,7 @@ class Interim:
         if await asyncio.to_thread(self._store.missing_features, self._trunk.encoder_id):
             await self._feature_writer.complete()
         state = LEARNERS[settings.task](
-            self._trunk.backbone.dimension, settings.labels, closed_labels=settings.closed_labels
+            self._trunk.backbone.dimension, self._store.start.labels, closed_labels=settings.closed_labels
         )
         self._followed = {}
         for place, (source, store) in enumerate(zip(self._store.start.lineage, lineage, strict=True)):

@@ -254,7 +254,7 @@ class Publisher:
         label_features = await self._label_features(lineage, names, trunk)
         payload = Training(
             task=settings.task,
-            labels=settings.labels,
+            labels=store.start.labels,
             closed_labels=settings.closed_labels,
             label_features=label_features,
             model=store.model,
@@ -401,7 +401,7 @@ class Publisher:
 
     async def _names(self, lineage: Sequence[AdaptationStore]) -> list[str]:
         """The labels of a lineage, sorted; the last adaptation may describe some."""
-        names = {label.name for label in lineage[-1].start.settings.labels}
+        names = {label.name for label in lineage[-1].start.labels}
         for it in lineage:
             names |= await asyncio.to_thread(it.labels)
         return sorted(names)
@@ -412,7 +412,7 @@ class Publisher:
         """What the labels' names say to the backbone; the last of the lineage describes them."""
         if not names:
             return None
-        described = {label.name: label for label in lineage[-1].start.settings.labels}
+        described = {label.name: label for label in lineage[-1].start.labels}
         labels = [described.get(name, Label(name)) for name in names]
         caller = behind(f"{lineage[-1].model}/{lineage[-1].adaptation_id}")
         features = await self.names.features(labels, trunk, caller)

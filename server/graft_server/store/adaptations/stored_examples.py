@@ -71,7 +71,7 @@ class ExampleIndex:
     @property
     def weight(self) -> int:
         """How many ids' worth of memory it takes, its adaptation's declared labels included."""
-        return 1 + len(self._latest) + LABEL_IDS * len(self._store.start.settings.labels)
+        return 1 + len(self._latest) + LABEL_IDS * len(self._store.start.labels)
 
     def refresh(self) -> None:
         """Reads what was stored since the last read; reads everything if examples were erased."""
