@@ -11,6 +11,7 @@ import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import DATA
@@ -71,6 +72,17 @@ def test_the_readme_does_what_it_says(reader: pages.Reader, monkeypatch: pytest.
     assert (reader.folder / "bundle" / "model.onnx").exists()
     monkeypatch.setattr(sys, "argv", ["quickstart.py"])
     runpy.run_path(str(ROOT / "examples" / "quickstart.py"), run_name="__main__")
+
+
+def test_the_page_on_python_does_what_it_says(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pages.Reader(tmp_path, {"GRAFT_LISTEN": server.target})
+    read(ROOT / "docs" / "python.md", reader, monkeypatch)
+    assert (tmp_path / "report.html").exists()
+    assert reader.names["frame"]["answer"].tolist() == reader.names["frame"]["intent"].tolist()
+    assert len(reader.names["scores"]) == 2
+    reader.names["classifier"].close()
 
 
 CURL = """#!/bin/sh

@@ -175,8 +175,8 @@ class TableInputs(TableRows):
         """
         super().__init__(source)
         columns = replace(asked.columns, label="")
-        if not asked.named and isinstance(source, Frame) and len(source.names) == 1:
-            columns = replace(columns, input=source.names[0])
+        if not asked.named and isinstance(source, Frame) and source.only:
+            columns = replace(columns, input=source.only)
         self._columns = _fitted(source, columns)
         self._absent = Absent(source.name, self._columns)
 

@@ -62,6 +62,10 @@ class Source(Protocol):
         """The rows."""
 
 
+def _nothing(_: int) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A table with named columns."""
@@ -74,10 +78,10 @@ class Frame:
     """Gives the cells of the columns at these places, some rows at a time."""
     whole: bool = True
     """Whether its rows can be read more than once."""
-    label_of_row: Callable[[int], str] = lambda _: ""
+    label_of_row: Callable[[int], str] = _nothing
     """What a row is called where that is not its position; else ""."""
-    sampled: bool = True
-    """Whether its first rows may be read before all."""
+    only: str = ""
+    """The column, if it has one only."""
 
     folder = Path()
     unit = "row"
@@ -202,20 +206,44 @@ def _called(given: Any, what: str = "") -> str:
 
 
 def _of_pandas(given: Any) -> Frame:
+    """A data frame; levels of its index that have names of their own are columns, too, behind the others."""
+    index = given.index
+    names = [name_of(it) for it in given.columns]
+    levels = [
+        at
+        for at, name in enumerate(index.names)
+        if name is not None and name_of(name) not in names  # a column comes first
+    ]
+    own = len(names)
+
     def chunks(wanted: Sequence[int]) -> Iterator[Cells]:
         for start in range(0, len(given), _CHUNK):
             part = given.iloc[start : start + _CHUNK]
-            yield [part.iloc[:, at].tolist() for at in wanted]
+            yield [
+                part.iloc[:, at].tolist()
+                if at < own
+                else part.index.get_level_values(levels[at - own]).tolist()
+                for at in wanted
+            ]
 
     def label(position: int) -> str:
-        return f"index {plain(given.index[position])!r}"
+        return f"index {plain(index[position])!r}"
 
-    index = given.index
     usual = type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1
-    names = tuple(name_of(it) for it in given.columns)
-    if usual:
-        return Frame(_called(given), names, chunks)
-    return Frame(_called(given), names, chunks, label_of_row=label)
+    return Frame(
+        _called(given),
+        (*names, *(name_of(index.names[at]) for at in levels)),
+        chunks,
+        label_of_row=_nothing if usual else label,
+        only=names[0] if own == 1 else "",
+    )
+
+
+def _frame(
+    name: str, names: Iterable[str], chunks: Callable[[Sequence[int]], Iterable[Cells]], *, whole: bool = True
+) -> Frame:
+    named = tuple(names)
+    return Frame(name, named, chunks, whole=whole, only=named[0] if len(named) == 1 else "")
 
 
 def _of_polars(given: Any) -> Frame:
@@ -226,7 +254,7 @@ def _of_polars(given: Any) -> Frame:
             part = frame.slice(start, _CHUNK)
             yield [part.to_series(at).to_list() for at in wanted]
 
-    return Frame(_called(given), tuple(frame.columns), chunks)
+    return _frame(_called(given), frame.columns, chunks)
 
 
 def _of_arrow(given: Any) -> Frame:
@@ -240,7 +268,7 @@ def _of_arrow(given: Any) -> Frame:
                 yield [part.column(at).to_pylist() for at in wanted]
 
     whole = type(given).__name__ != "RecordBatchReader"
-    return Frame(_called(given), tuple(given.schema.names), chunks, whole=whole)
+    return _frame(_called(given), given.schema.names, chunks, whole=whole)
 
 
 def _of_stream(given: Any) -> Frame:
@@ -270,7 +298,7 @@ def _of_split(given: Any) -> Frame:
                 for at, name in zip(wanted, named, strict=True)
             ]
 
-    return Frame(_called(given), tuple(given.column_names), chunks)
+    return _frame(_called(given), given.column_names, chunks)
 
 
 def _of_streamed_split(given: Any) -> Records:
@@ -294,7 +322,7 @@ def _of_records(given: Any) -> Frame:
             part = given[start : start + _CHUNK]
             yield [part[names[at]].tolist() for at in wanted]
 
-    return Frame("the array of records", names, chunks)
+    return _frame("the array of records", names, chunks)
 
 
 def _are_columns(given: Mapping[Any, Any]) -> bool:
@@ -312,7 +340,7 @@ def _of_columns(given: Mapping[Any, Any]) -> Frame:
         if columns and len(columns[0]):
             yield [columns[at] for at in wanted]
 
-    return Frame("the dict of columns", tuple(lengths), chunks)
+    return _frame("the dict of columns", lengths, chunks)
 
 
 def values_of(column: Any) -> Sequence[Any]:

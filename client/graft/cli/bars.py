@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from graft._progress import words
 from graft._progress.display import LogLines
 from graft._progress.view import AdaptView, View, WatchView
 from graft._records.records import Progress
@@ -21,6 +22,8 @@ from graft._records.told import AdaptProgress
 _FRAMES_PER_S: Final = 5
 _WIDEST_BAR: Final = 40
 _NARROWEST_BAR: Final = 8
+_NARROW: Final = 60
+"""Columns below which the time that is left is left out."""
 
 
 class Bar:
@@ -74,13 +77,14 @@ class Bar:
 
     def _drawn(self) -> RenderableType:
         view = self._view
-        clock = view.clock
-        share = f"{view.share:.0%}" if view.share is not None else ""
+        narrow = self._console.width < _NARROW
+        clock = words.span(view.elapsed_s) if narrow else view.clock
+        share = f"{view.share:.1%}" if view.share is not None else ""
         line = Table.grid(padding=(0, 1))
         line.add_column(no_wrap=True)
-        line.add_column(no_wrap=True, overflow="ellipsis")
-        taken = len(view.what) + len(clock) + len(share) + 6
-        width = min(self._console.width - taken, _WIDEST_BAR)
+        others = len(clock) + len(share) + 6
+        line.add_column(no_wrap=True, overflow="ellipsis", max_width=max(self._console.width - others, 1))
+        width = min(self._console.width - others - len(view.what), _WIDEST_BAR)
         cells: list[RenderableType] = [self._spinner, Text(view.what)]
         if width >= _NARROWEST_BAR:
             line.add_column(no_wrap=True)
