@@ -133,6 +133,15 @@ def test_several_labels_are_written_with_commas_or_as_a_list(answered):
     assert "bill,lock" in shown
 
 
+def test_a_text_does_nothing_to_the_terminal(monkeypatch):
+    terminal = Terminal()
+    terminal.err = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with Keys(terminal) as keys:
+        Review(terminal, keys, [item(0)], CLASSES, lambda _: "[bold]\x1b[2J\x9b1mtext\ttab").run("Adapt?")
+    assert "[bold]\ufffd[2J\ufffd1mtext" in terminal.err.file.getvalue()
+
+
 def test_a_number_is_corrected_to_a_number(answered):
     _, found, shown = answered([item(0, 2.5, None), item(1, 2.5, None)], "l many\nl 3\nl\n1e400\nl\n2.5\ny\n")
     assert changed(found) == [("i0", {"confirmed": True, "value": 3.0}), ("i1", {"confirmed": True})]
@@ -239,7 +248,7 @@ def test_planted_errors_are_reviewed_corrected_and_not_asked_about_again(
     # The input ends before a yes: decisions are kept in a file, which says the same.
     left = graft_command(server, "review", planted, stdin="c\nk\n")
     saved = next(tmp_path.glob("*-review.csv"))
-    assert (left.returncode, str(saved.name) in left.stderr) == (0, True)
+    assert (left.returncode, str(saved.name) in left.stderr) == (1, True)
     assert client.version(planted).version == 1
     sent = graft_command(server, "adapt", planted, saved.name, "--json")
     assert sent.returncode == 0, sent.stderr

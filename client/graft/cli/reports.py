@@ -188,7 +188,7 @@ def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> t
     if quotes is None or quotes.reason:
         return (ids,)
     found = [quotes.of(it.id) for it in examples]
-    texts = dict.fromkeys(cut(" ".join(it.text.split()), _ROOM) for it in found if it.text)
+    texts = dict.fromkeys(cut(words.printable(" ".join(it.text.split())), _ROOM) for it in found if it.text)
     origins = dict.fromkeys(it.origin for it in found if it.origin)
     if not texts:
         return (", ".join(origins) or ids, "")
