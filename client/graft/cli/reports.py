@@ -143,7 +143,7 @@ def _data(terminal: Terminal, data: DataReport, quotes: Quotes | None, *, full: 
                     it.suggested,
                     words.percent(it.suggested_probability),
                 )
-                for it in sorted(data.label_errors, key=lambda it: it.probability)[:most]
+                for it in sorted(data.label_errors, key=lambda it: -it.suggested_probability)[:most]
             ),
         )
     if data.conflicts:
