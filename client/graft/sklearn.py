@@ -2,8 +2,8 @@
 
     from graft.sklearn import GraftClassifier
 
-    scores = cross_val_score(GraftClassifier("127.0.0.1:50051"), texts, labels)
-    classifier = GraftClassifier("127.0.0.1:50051", model="support/intents").fit(texts, labels)
+    scores = cross_val_score(GraftClassifier(), texts, labels)
+    classifier = GraftClassifier(model="support/intents").fit(texts, labels)
 
 A server does the work. What it makes in `fit` is for the estimator alone and is deleted with it, unless `model` names
 where to publish; a clone never publishes in `fit`. So a cross-validation or a search moves no alias and leaves no
@@ -38,7 +38,7 @@ from graft._records.shapes import several_inputs
 from graft._records.targets import is_missing, label_of
 from graft._streams.options import FineTuning
 from graft._tables.sources import source_of
-from graft._transport.targets import DEFAULT_TARGET
+from graft._transport.targets import default_target
 from graft.errors import GraftError, NotFoundError
 
 __all__ = ["SCRATCH", "GraftClassifier", "delete_scratch"]
@@ -70,7 +70,7 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | None = None,
         *,
         model: str | None = None,
         backbone: str = "",
@@ -83,7 +83,7 @@ class GraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Sets the parameters; nothing is connected.
 
         Args:
-            target: The server, as for `Client`.
+            target: The server, as for `Client`; None: what GRAFT_SERVER names, or the one of this machine.
             model: Where `fit` publishes. None: nowhere. What is fitted by a clone is published by `publish` alone.
             backbone: The backbone's name on the server. Empty: the server's default.
             method: "frozen", "partial", "full" or "auto", as for `Client.adapt`.
@@ -329,7 +329,7 @@ class _Scratch:
     A pickle keeps the model: it stays until `delete` is called.
     """
 
-    def __init__(self, target: str, connect: Connect | None, name: str = "") -> None:
+    def __init__(self, target: str | None, connect: Connect | None, name: str = "") -> None:
         self.name = name or f"{SCRATCH}{uuid.uuid4().hex}"
         self._target = target
         self._connect = connect
@@ -359,7 +359,7 @@ class _Scratch:
         _delete(self._target, self._connect, self.name)
 
 
-def _unpickled(target: str, connect: Connect | None, name: str) -> _Scratch:
+def _unpickled(target: str | None, connect: Connect | None, name: str) -> _Scratch:
     found = _KNOWN.get(name)
     if found is None:
         found = _Scratch(target, connect, name)
@@ -368,7 +368,7 @@ def _unpickled(target: str, connect: Connect | None, name: str) -> _Scratch:
 
 
 _KNOWN: weakref.WeakValueDictionary[str, _Scratch] = weakref.WeakValueDictionary()
-_LEFT: dict[str, tuple[str, Connect | None]] = {}
+_LEFT: dict[str, tuple[str | None, Connect | None]] = {}
 """The models that are to be deleted when the process ends."""
 
 
@@ -380,7 +380,7 @@ def _delete_left() -> None:
 multiprocessing.util.Finalize(None, _delete_left, exitpriority=100)
 
 
-def _delete_beside(target: str, connect: Connect | None, name: str) -> None:
+def _delete_beside(target: str | None, connect: Connect | None, name: str) -> None:
     """Deletes a model in a thread, and waits for that: what runs here may hold locks of the client."""
     thread = threading.Thread(target=_delete, args=(target, connect, name), name="graft-sklearn-delete")
     try:
@@ -391,7 +391,7 @@ def _delete_beside(target: str, connect: Connect | None, name: str) -> None:
         thread.join(_DELETING_S)
 
 
-def _delete(target: str, connect: Connect | None, name: str) -> None:
+def _delete(target: str | None, connect: Connect | None, name: str) -> None:
     _LEFT.pop(name, None)
     try:
         with _client_for(target, connect) as client:
@@ -408,7 +408,7 @@ def _delete(target: str, connect: Connect | None, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _client_for(target: str, connect: Connect | None) -> Iterator[Client]:
+def _client_for(target: str | None, connect: Connect | None) -> Iterator[Client]:
     if connect is None:
         yield _client_of(target)
     else:
@@ -419,10 +419,10 @@ def _client_for(target: str, connect: Connect | None) -> Iterator[Client]:
 _CLIENTS: dict[tuple[int, str], Client] = {}
 
 
-def _client_of(target: str) -> Client:
+def _client_of(target: str | None) -> Client:
     """The client for a server, one for each process."""
-    key = os.getpid(), target
-    return _CLIENTS.get(key) or _CLIENTS.setdefault(key, Client(target))
+    key = os.getpid(), target or default_target()
+    return _CLIENTS.get(key) or _CLIENTS.setdefault(key, Client(key[1]))
 
 
 def _inputs_of(X: Any) -> Sequence[Any]:
@@ -437,16 +437,13 @@ def _inputs_of(X: Any) -> Sequence[Any]:
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
         raise TypeError("X is a sparse matrix, but must hold texts, or features as a dense array")
     if (source := source_of(X, named=False)) is not None:
-        names = getattr(source, "names", None)
-        if names is None or len(names) != 1:
+        if not (column := getattr(source, "only", "")):
             raise ValueError(
                 f"X must be one column of inputs, not a {type(X).__name__} of several: give X['text']"
             )
         rows = source.rows()
-        found = [getattr(row, "values", {})[names[0]] for row in rows]
+        found = [getattr(row, "values", {})[column] for row in rows]
     else:
-        if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OSTU":
-            X = X[:, 0]
         found = list(several_inputs(X))
     if not found:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required by GraftClassifier.")

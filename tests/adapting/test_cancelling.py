@@ -28,11 +28,11 @@ REPORTED = Report(
 )
 
 
-def enter(it: Bench, commit_id: str) -> Version:
-    """Publishes a commit of adaptation "a", as another server does that dies before it notes the outcome."""
-    manifest = Manifest("m", "a", commit_id, "minilm", "e", (), (), 0, datetime(2026, 1, 2, tzinfo=UTC))
+def enter(it: Bench, commit_id: str, model: str = "m") -> Version:
+    """Publishes a commit of a model's adaptation "a", as another server does that dies before it notes the outcome."""
+    manifest = Manifest(model, "a", commit_id, "minilm", "e", (), (), 0, datetime(2026, 1, 2, tzinfo=UTC))
     ref = write_version(it.objects, manifest, {REPORT: stamped(REPORTED)})
-    return it.others.publish(model="m", adaptation_id="a", commit_id=commit_id, manifest=ref, summary={})
+    return it.others.publish(model=model, adaptation_id="a", commit_id=commit_id, manifest=ref, summary={})
 
 
 def test_a_commit_that_was_published_before_its_cancellation_is_not_called_cancelled(bench):
@@ -51,14 +51,10 @@ def test_a_commit_that_was_published_before_its_cancellation_is_not_called_cance
         assert raised.value.reason == "ADAPTATION_CANCELLED"
         assert await adaptation.cancel() == (False, 0)
 
-    bench(scenario)
-
-
-def test_what_is_over_is_left_as_it_is(bench):
-    async def scenario(it: Bench) -> None:
-        adaptation = await it.start("m")
+        # One that is over is left as it is.
+        adaptation = await it.start("over")
         adaptation.store.commit("c", {"w": 0}, close=True, writer_id="w")
-        adaptation.store.finish("c", version=enter(it, "c").number)
+        adaptation.store.finish("c", version=enter(it, "c", "over").number)
         entries = it.catalogue.refresh().entries
         assert await adaptation.cancel() == (False, 0)
         assert adaptation.store.state == "closed"

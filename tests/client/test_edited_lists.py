@@ -153,6 +153,22 @@ def test_an_edit_corrects_confirms_deletes_or_adds(tmp_path):
     assert examples[0].example(**corrected.fields).weight == 2.0
 
 
+def test_a_list_that_was_saved_as_a_workbook_is_known_and_read_as_well(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    examples = [stored(f"i{n}", f"text {n}", weight=2.0) for n in range(3)]
+    file = io.StringIO(newline="")
+    written(map(Listed, examples), file, version=3, as_json=False)
+    book = openpyxl.Workbook()
+    for n, cells in enumerate(csv.reader(io.StringIO(file.getvalue(), newline=""))):
+        book.active.append([{"2.0": 2, "3": 3}.get(it, it or None) for it in cells])
+        if n == 2:
+            book.active.cell(3, 4, True)
+    assert book.active.cell(1, 4).value == "confirmed"
+    book.save(tmp_path / "list.xlsx")
+    found, bad = read(tmp_path / "list.xlsx", examples)
+    assert (bad, found.said(), found.same) == ([], "1 confirmed", 2)
+
+
 def test_rows_that_were_removed_from_a_list_stay_as_they_are(tmp_path):
     examples = [stored(f"i{n}") for n in range(5)]
     path = edited(tmp_path, examples[:2], {}, {"label": "bill"})

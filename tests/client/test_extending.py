@@ -118,6 +118,30 @@ def test_another_version_may_be_extended_by_number_or_alias(client: graft.Client
 
 
 @pytest.mark.slow
+def test_what_others_published_meanwhile_is_told(client: graft.Client, name: str) -> None:
+    client.adapt(name, few())
+    client.adapt(name, few(14), extend=True)
+    client.set_alias(name, "live", 1)  # what was published before is nothing that came meanwhile
+
+    began = client.adapt(name, [("mine", "bill")], base_alias="live", adaptation_id="mine", close=False)
+    assert (began.version, began.meanwhile) == (3, ())
+    others = client.adapt(name, [("of somebody else", "lock")], base_version=1)
+    result = client.adapt(
+        name,
+        [("mine", "bill"), ("mine too", "bill")],
+        base_alias="live",
+        adaptation_id="mine",
+        commit_id="last",
+    )
+    assert (result.version, result.meanwhile) == (5, (others.version,))
+    told = (
+        "version 5 extends version 1, and others published 4 meanwhile: it does not have the examples that they added. "
+        "With base_version=4 the same examples make a version of both"
+    )
+    assert told in result.notices
+
+
+@pytest.mark.slow
 def test_far_fewer_examples_than_the_live_version_has_are_warned_of(
     client: graft.Client, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

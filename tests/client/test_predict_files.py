@@ -130,6 +130,15 @@ def test_a_table_of_tabs_and_json_lines_have_every_row_too(
     assert "no column 'text'" in json.loads(written[61])["error"]
 
 
+def test_an_object_with_the_input_is_a_row_whatever_it_holds(
+    predict: Callable[..., int], tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "the lock", "spans": [{"text": "lock"}, {"text": "the"}]}\n')
+    assert predict(tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl") == 0
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["text"], row["label"], len(row["spans"])) == ("the lock", "lock", 2)
+
+
 def test_a_bad_row_keeps_its_place(predict: Callable[..., int], tmp_path: Path) -> None:
     text = 'id,text,n\n1,the lock,1\n2,the bill\n3,the bill, it,3\n\n4,a "quote" inside,4\n,,\n5,the lock,5'
     (tmp_path / "in.csv").write_text(text)
@@ -407,9 +416,20 @@ def test_missing_files_are_rows_with_errors(predict: Callable[..., int], tmp_pat
     assert predict(tmp_path / "in.csv", "--path", "path", "--output", out) == 1
     found = rows_of(out)
     assert [row[:2] for row in found[1:]] == [["none.png", "1"], ["notes.png", "2"], ["", "3"]]
-    assert "cannot be read: No such file" in found[1][7]
+    assert "none.png: it cannot be read: No such file" in found[1][7]
     assert "neither an image" in found[2][7]
     assert found[3][7]
+
+
+def test_a_folder_is_its_pictures_in_order(predict: Callable[..., int], tmp_path: Path) -> None:
+    for name in ("b/2.png", "a.JPG", "b/1.png", "notes.md", ".hidden/3.png", "b/10.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert predict(tmp_path / "photos", "--output", tmp_path / "out.csv") == 1  # the model reads texts
+    found = rows_of(tmp_path / "out.csv")
+    assert found[0] == ["path", *ANSWERS]
+    assert [row[0] for row in found[1:]] == ["a.JPG", "b/1.png", "b/10.png", "b/2.png"]
+    assert all(row[6] for row in found[1:])
 
 
 def test_the_answers_go_to_standard_output_without_a_name(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import graft_server
+from graft.cli.program import build_parser
 from graft.cli.spoken import COMMANDS, spoken
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2
 
@@ -40,6 +41,12 @@ def messages() -> list[str]:
 
 def test_every_method_has_its_command() -> None:
     assert METHODS - COMMANDS.keys() == set()
+
+
+def test_the_commands_exist() -> None:
+    (verbs,) = [it for it in build_parser()._actions if it.dest == "command"]
+    assert verbs.choices is not None
+    assert {it.strip("'").split()[1] for it in COMMANDS.values()} <= {*verbs.choices}
 
 
 def test_no_message_of_the_server_reaches_a_shell_with_a_method_or_a_path_of_a_field() -> None:

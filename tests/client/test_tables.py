@@ -24,6 +24,7 @@ from PIL import Image
 import datasets
 import graft
 from graft._client.given import GivenInputs, opened
+from graft._records.examples import example_messages
 from graft._tables.options import as_arguments, asked_of
 
 TEXTS = ["the lock is stuck", None, "my bill is wrong", ""]
@@ -120,7 +121,8 @@ def test_columns_in_a_dict_are_a_table_where_they_are_named() -> None:
         taken({"q": ["a", "b"], "intent": ["x"]}, input="q", label="intent")
 
 
-def test_an_array_of_two_columns_holds_pairs() -> None:
+def test_an_array_of_one_column_holds_inputs_and_one_of_two_holds_pairs() -> None:
+    assert inputs(pd.DataFrame({"q": ["a", None]}).to_numpy()) == ["a", None]
     assert taken(np.array([("a", "x"), ("b", "y")])).changes == [["a", "x"], ["b", "y"]]
 
 
@@ -209,6 +211,20 @@ def test_true_and_false_are_names_of_classes_and_that_is_said_once(caplog: pytes
     assert caplog.messages == [found.notes[0]]
 
 
+def test_columns_that_look_swapped_are_asked_about_before_anything_is_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frame = pd.DataFrame(
+        {"text": ["spam", "ham"] * 10, "label": [f"a text of many words, {n}" for n in range(20)]}
+    )
+    taken(frame)
+    assert "inputs and labels look swapped" in caplog.text
+    assert "give input='label' and label='text', if these are meant" in caplog.text
+    caplog.clear()
+    taken(frame, input="label", label="text")
+    assert caplog.text == ""
+
+
 def test_codes_that_a_missing_one_made_floats_are_codes() -> None:
     frame = pd.DataFrame({"text": list("abcdefg"), "label": [0, 1, 2, 0, 1, 2, None]})
     found = taken(frame)
@@ -242,6 +258,53 @@ def test_rows_are_named_by_position_and_by_an_index_of_their_own() -> None:
     assert taken(frame).table.place(2) == "row 2"
     assert taken(frame[frame.text != "b"]).table.place(1) == "row 1 (index 2)"
     assert taken(frame.set_index(pd.Index(["p", "q", "r"]))).table.place(1) == "row 1 (index 'q')"
+
+
+class Watched(pd.DataFrame):  # type: ignore[misc]
+    """A frame that notes which columns are read."""
+
+    read: set[str] = set()  # noqa: RUF012
+
+    @property
+    def _constructor(self) -> Any:
+        return Watched
+
+    @property
+    def iloc(self) -> Any:
+        return self
+
+    def __getitem__(self, place: Any) -> Any:
+        rows = super().iloc
+        if isinstance(place, tuple):
+            Watched.read.add(self.columns[place[1]])
+        return rows[place]
+
+
+def test_columns_that_nobody_asks_for_are_not_read_but_the_first_rows() -> None:
+    Watched.read.clear()
+    frame = Watched({"text": ["a"] * 5, "label": ["x"] * 5, "others": [1] * 5, "more": [2] * 5})
+    found = taken(frame)
+    Watched.read.clear()
+    assert len(list(found.changes)) == 5
+    assert Watched.read == {"text", "label"}
+
+
+def test_levels_of_an_index_that_have_names_are_columns_too() -> None:
+    frame = pd.DataFrame({"key": ["k", "l"], "text": ["a", "b"], "label": ["x", "y"]}).set_index("key")
+    assert [it.id for it in taken(frame, id="key").changes] == ["k", "l"]
+    assert pairs(frame.set_index("label", append=True)) == [("a", "x"), ("b", "y")]
+    assert inputs(frame[["text"]].rename(columns={"text": "q"})) == ["a", "b"]
+    named = frame.rename_axis("text")
+    assert pairs(named) == [("a", "x"), ("b", "y")]
+
+
+def test_two_columns_that_are_no_pairs_are_told_how_to_become_some() -> None:
+    texts, labels = pd.Series(["a", "b", "c"]), pd.Series(["x", "y", "x"])
+    for given in ((texts, labels), [texts.to_numpy(), labels.to_numpy()], (texts.tolist(), labels.tolist())):
+        with pytest.raises(TypeError, match=r"put together by zip\(inputs, labels\)"):
+            list(example_messages(taken(given).changes))
+    with pytest.raises(TypeError, match=r"an input without a label is \(input, None\)"):
+        list(example_messages(taken(texts).changes))
 
 
 def test_names_of_columns_that_are_no_texts() -> None:

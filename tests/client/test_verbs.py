@@ -383,9 +383,7 @@ def test_what_goes_is_said_and_a_person_is_asked(shell, server, wire, model, few
     assert code == 1
     assert "22 examples in 2 adaptations. This cannot be undone. Delete? [y/N]" in said
     assert "nothing was deleted" in said
-    code, said = at_a_terminal(server.target, "delete", model, "--version", "1", typed="y\n")
-    assert code == 0
-    assert "version 1 is deleted" in said
+    assert shell("delete", model, "--version", "1", "--yes") == f"{model}: version 1 is deleted\n"
     assert shell.json("versions", model)["version"] == 2
     assert shell.json("delete", model, "--yes") == {"model": model, "version": None, "deleted": True}
     shell("delete", model, "--yes", code=1)

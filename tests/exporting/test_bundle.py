@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from graft_server.domain.errors import BackboneError, CorruptError, FaultError
-from graft_server.exporting.bundle import compose
+from graft_server.exporting.bundle import compose, with_nulls
 from graft_server.exporting.bundle_graph import oldest_ir
 from graft_server.exporting.parity import PROBES, probes
 from graft_server.exporting.runner.text import Classifier
@@ -313,3 +313,19 @@ def test_a_bundle_that_is_wanted_in_another_cache_comes_by_way_of_the_store(bund
     assert not objects.keys(folder)
     mine.drop(folder)
     assert not mine.local(folder).exists()
+
+
+def test_a_report_has_null_for_what_was_not_measured():
+    stored = {
+        "evaluation": {"method": "none"},
+        **dict.fromkeys(("accuracy", "macro_f1", "log_loss", "calibration_error", "accuracy_low"), 0.0),
+        "per_class": [{"label": "a", "support": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}],
+    }
+    shown = with_nulls(stored)
+    assert {
+        shown[it] for it in ("accuracy", "macro_f1", "log_loss", "calibration_error", "accuracy_low")
+    } == {None}
+    assert shown["per_class"] == [{"label": "a", "support": 0, "precision": None, "recall": None, "f1": None}]
+    measured = {**stored, "evaluation": {"method": "held_out"}}
+    measured["per_class"] = [{**stored["per_class"][0], "support": 2}]
+    assert with_nulls(measured) == measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from PIL import Image
 from tests.backbones.kinds import CLIPS, IMAGES, TYPICAL, each, rare
 from tests.conftest import check_for_older_runtimes
 
+from graft.cli import main
 from graft.v1 import adaptation_pb2, model_pb2, prediction_pb2, types_pb2
 from graft_server.backbones.source import DEFAULT_NAME, DEFAULT_SOURCE
 
@@ -643,3 +645,44 @@ def test_without_a_name_the_backbone_is_the_first_that_reads_the_first_example(m
     assert [backbone(it) for it in ("pictures", "sounds", "texts")] == [IMAGES[0], CLIPS[0], DEFAULT_NAME]
     again = media.adapt(model=model, adaptation_id="pictures")
     assert again.next("started").next_sequence == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet", "whisper"])
+def test_files_that_name_pictures_or_clips_and_folders_of_them_are_answered(
+    media, adapted, tmp_path, backbone
+):
+    labels = ("red", "green", "blue")
+    (tmp_path / "sub").mkdir()
+    ending = "png" if backbone in IMAGES else "wav"
+    names = [f"sub/{label} {seed}.{ending}" for seed in range(4) for label in labels]
+    for at, name in enumerate(names):
+        value = made(backbone, labels[at % 3], 1_000 + at // 3)
+        (tmp_path / name).write_bytes(value.image or value.audio)
+    (tmp_path / "sub" / f"broken.{ending}").write_text("none")
+    (tmp_path / "notes.md").write_text("none")
+    values = [made(backbone, labels[at % 3], 1_000 + at // 3) for at in range(len(names))]
+    answers = [it.single_label.scores[0] for it in predicted(media, adapted(backbone), values)]
+    expected = dict(zip(names, answers, strict=True))
+    rows = [["n", "file"], *([str(at), it] for at, it in enumerate([*names, "none.png", ""]))]
+    with (tmp_path / "in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+    def run(given, *options):
+        out = tmp_path.parent / f"{backbone}-out.csv"
+        command = ["predict", adapted(backbone), str(given), "--output", str(out), "--overwrite", *options]
+        assert main([*command, "--server", media.target]) == 1
+        with out.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    found = run(tmp_path / "in.csv", "--path", "file")
+    assert [(it["n"], it["file"]) for it in found] == [tuple(row) for row in rows[1:]]
+    for it in found[: len(names)]:
+        assert it["label"] == expected[it["file"]].label
+        assert float(it["probability"]) == pytest.approx(expected[it["file"]].probability, abs=1e-4)
+    assert all(it["error"] and not it["label"] for it in found[len(names) :])
+    found = run(tmp_path / "sub")
+    broken = f"broken.{ending}"
+    assert [it["path"] for it in found] == sorted([broken, *(it[4:] for it in names)])
+    assert [it["path"] for it in found if it["error"]] == [broken]
+    assert all(it["label"] == expected[f"sub/{it['path']}"].label for it in found if it["path"] != broken)

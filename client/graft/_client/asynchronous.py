@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import grpc
 import grpc.aio
 
 from graft._client import operations as ops
+from graft._client.bases import based_async, with_meanwhile_async
 from graft._client.bundle import Bundle, BundleWriter
 from graft._client.calls_async import AsyncCalls, Stubs, messages
 from graft._client.evaluating import Evaluation
@@ -44,7 +45,6 @@ from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_async import AsyncAdapt, Stream
-from graft._streams.extending import extending, going_on, require_one_base
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
@@ -57,7 +57,7 @@ from graft._tables.options import Examples, InputColumns, Inputs, TableColumns
 from graft._transport.authentication import AsyncAuth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.targets import default_target
-from graft.errors import GraftError, NotFoundError
+from graft.errors import GraftError
 from graft.v1 import adaptation_pb2
 
 T = TypeVar("T")
@@ -190,7 +190,8 @@ class AsyncClient(AsyncRequests):
         )
         given = await opened(examples, columns, "adapt").coming(task=task, id_repeats=id_repeats)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
+        exchange_options = await based_async(self._ask, model, ready.options)
+        exchange = new_exchange(model, exchange_options, self._limits)
         with (
             shown(progress, on_progress) as told,
             given.placing(lambda: exchange.progress().first_sequence),
@@ -209,7 +210,12 @@ class AsyncClient(AsyncRequests):
                 if exchange.may_lack_rejections:
                     await self._complete_rejections(exchange)
         first = exchange.progress().first_sequence
-        return given.adapted(ready.conversion.adapt_result(exchange.result or result, first), first)
+        result = await with_meanwhile_async(self._ask, exchange_options, exchange.result or result)
+        return given.adapted(ready.conversion.adapt_result(result, first), first)
+
+    async def _ask(self, operation: ops.Operation[Any]) -> Any:
+        """Asks what an adaptation has to know before it starts, or when it is done."""
+        return await self._calls.run(operation, self._limits.connect_timeout_s)
 
     async def check(
         self,
@@ -243,35 +249,13 @@ class AsyncClient(AsyncRequests):
         )
         given = await opened(examples, columns, "check").coming(task=task, checked=True)
         ready = await prepared_async(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, await self._based(model, ready.options), self._limits)
+        exchange = new_exchange(model, await based_async(self._ask, model, ready.options), self._limits)
         drive = AsyncAdapt(
             exchange, self._open_adapt, ready.conversion.change, on_progress, status_of=self._calls.status_of
         )
         result = await drive.run(ready.changes)
         found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
         return given.checked(found)
-
-    async def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
-        """The options with what `extend` means: for an adaptation that exists what it was started with."""
-        require_one_base(options)
-        if not options.extend:
-            return options
-        options = replace(options, match_content=True)
-        if options.adaptation_id is not None:
-            with suppress(NotFoundError):
-                return going_on(
-                    options,
-                    await self._calls.run(
-                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
-                    ),
-                )
-        if options.base_version or options.base_alias:
-            return options
-        with suppress(NotFoundError):
-            return extending(
-                options, await self._calls.run(ops.get_model(model), self._limits.connect_timeout_s)
-            )
-        return options
 
     def predict_stream(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self, Unpack
 import grpc
 
 from graft._client import operations as ops
+from graft._client.bases import based, with_meanwhile
 from graft._client.bundle import Bundle, BundleWriter
 from graft._client.calls_sync import ClientInterceptor, SyncCalls, messages
 from graft._client.evaluating import Evaluation
@@ -30,7 +31,6 @@ from graft._records.report_messages import evaluation_of
 from graft._records.told import AdaptProgress, AdaptResult, CheckResult, Event, Outcome
 from graft._streams.adapt import AdaptExchange
 from graft._streams.adapt_sync import SyncAdapt
-from graft._streams.extending import extending, going_on, require_one_base
 from graft._streams.limits import Limits
 from graft._streams.options import AdaptOptions, FineTuning
 from graft._streams.predict import PredictExchange
@@ -43,7 +43,7 @@ from graft._transport.authentication import Auth, Metadata
 from graft._transport.channel import CONNECT_TIMEOUT_S, KEEP_ALIVE_S
 from graft._transport.reading_sync import Incoming
 from graft._transport.targets import default_target
-from graft.errors import GraftError, NotFoundError
+from graft.errors import GraftError
 from graft.v1 import adaptation_pb2, prediction_pb2
 
 LOG = logging.getLogger("graft")
@@ -256,7 +256,8 @@ class Client(SyncRequests):
         )
         given = opened(examples, columns, "adapt").examples(task=task, id_repeats=id_repeats)
         ready = prepared(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
+        exchange_options = based(self._ask, model, ready.options)
+        exchange = new_exchange(model, exchange_options, self._limits)
         with (
             shown(progress, on_progress) as told,
             given.placing(lambda: exchange.progress().first_sequence),
@@ -276,7 +277,12 @@ class Client(SyncRequests):
                 if exchange.may_lack_rejections:
                     self._complete_rejections(exchange)
         first = exchange.progress().first_sequence
-        return given.adapted(ready.conversion.adapt_result(exchange.result or result, first), first)
+        result = with_meanwhile(self._ask, exchange_options, exchange.result or result)
+        return given.adapted(ready.conversion.adapt_result(result, first), first)
+
+    def _ask(self, operation: ops.Operation[Any]) -> Any:
+        """Asks what an adaptation has to know before it starts, or when it is done."""
+        return self._calls.run(operation, self._limits.connect_timeout_s)
 
     def check(
         self,
@@ -334,7 +340,7 @@ class Client(SyncRequests):
         )
         given = opened(examples, columns, "check").examples(task=task, checked=True)
         ready = prepared(replace(options, task=given.task), given.changes)
-        exchange = new_exchange(model, self._based(model, ready.options), self._limits)
+        exchange = new_exchange(model, based(self._ask, model, ready.options), self._limits)
         drive = SyncAdapt(
             exchange, self._open_adapt, self._calls.connecting, on_progress, error_of=self._calls.error_of
         )
@@ -342,26 +348,6 @@ class Client(SyncRequests):
             result = drive.run(ready.conversion.changes(ready.changes))
         found = ready.conversion.check_result(model, exchange.progress().acknowledged, result)
         return given.checked(found)
-
-    def _based(self, model: str, options: AdaptOptions) -> AdaptOptions:
-        """The options with what `extend` means: for an adaptation that exists what it was started with."""
-        require_one_base(options)
-        if not options.extend:
-            return options
-        options = replace(options, match_content=True)
-        if options.adaptation_id is not None:
-            with suppress(NotFoundError):
-                return going_on(
-                    options,
-                    self._calls.run(
-                        ops.get_adaptation(model, options.adaptation_id), self._limits.connect_timeout_s
-                    ),
-                )
-        if options.base_version or options.base_alias:
-            return options
-        with suppress(NotFoundError):
-            return extending(options, self._calls.run(ops.get_model(model), self._limits.connect_timeout_s))
-        return options
 
     def predict_stream(
         self,

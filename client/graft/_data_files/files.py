@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Self, TypeVar
 from graft._data_files.columns import Columns, DataError, Row, RowError
 from graft._data_files.content import Content
 from graft._data_files.formats.dialect import Beginning
-from graft._data_files.formats.edited_list import reading_of_list
+from graft._data_files.formats.edited_list import are_of_list, reading_of_list
 from graft._data_files.formats.encodings import byte_order_mark, encoding_of, known_encoding, likely_encoding
 from graft._data_files.formats.excel import Sheet
 from graft._data_files.formats.json_rows import JsonRows
@@ -73,10 +73,11 @@ class DataFile:
             self._content = Content(path, reading, source, self._stack)
             self.size = self._content.size
             of_list = reading_of_list(self._content.head, reading)
-            self.is_list = of_list is not None
             if of_list is not None:
                 reading, columns = of_list, None
             self._rows = self._opened(reading, columns)
+            header = getattr(self._rows, "header", None)
+            self.is_list = of_list is not None or (header is not None and are_of_list(header.names))
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             self._stack.close()
             raise DataError(f"{self.name}: not a whole compressed file ({error})") from None
@@ -183,7 +184,7 @@ class DataFile:
         lines = TextLines.of_bytes(content.stream, encoding, content.head)
         texts = [it.text for it in first]
         if content.data_format in ("json", "jsonl"):
-            return JsonRows(self.name, lines, texts)
+            return JsonRows(self.name, lines, texts, columns)
         usual = "\t" if content.data_format == "tsv" else ","
         return Table(
             self.name,

@@ -9,7 +9,7 @@ from dataclasses import field as field_
 from typing import Any, TypeAlias
 
 from graft._records.media import media_message
-from graft._records.shapes import Array, features_of, is_array, no_input
+from graft._records.shapes import Array, features_of, is_array, no_input, no_pair
 from graft._records.targets import distribution_of, is_missing, labels_of, number_of, target_fields, word_of
 from graft.v1 import adaptation_pb2, types_pb2
 
@@ -165,9 +165,7 @@ def label_messages(labels: LabelsLike | None) -> list[types_pb2.Label]:
 def _example_message(example: ExampleLike, task: str) -> types_pb2.Example:
     if not isinstance(example, Example):
         if not isinstance(example, tuple | list) or len(example) != 2:
-            raise TypeError(
-                f"an example must be a pair (input, label) or a graft.Example, not {example!r:.80}"
-            )
+            raise no_pair(example)
         example = Example(example[0], **target_fields(example[1], task))
     message = types_pb2.Example(
         id=word_of(example.id),

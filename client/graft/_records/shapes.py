@@ -77,7 +77,10 @@ def several_examples(given: T) -> T:
     if isinstance(given, AsyncIterable):
         return given
     if isinstance(given, str | bytes | bytearray | memoryview):
-        raise TypeError(f"examples must be several pairs (input, label), not one {type(given).__name__}")
+        absent = f": there is no file or folder {given!r:.80}" if isinstance(given, str) else ""
+        raise TypeError(
+            f"examples must be several pairs (input, label), not one {type(given).__name__}{absent}"
+        )
     _checked(given, "examples", "examples.items()", "zip(examples[{0!r}], examples[{1!r}])")
     return given
 
@@ -98,6 +101,18 @@ def features_of(array: Array) -> list[float]:
     return cast("list[float]", array.tolist())
 
 
+def no_pair(value: object) -> TypeError:
+    """Returns the error for something that is no example."""
+    remedy = ""
+    if isinstance(value, str):
+        remedy = "; an input without a label is (input, None)"
+    elif hasattr(value, "__array__") or (isinstance(value, tuple | list) and len(value) > 2):
+        remedy = "; inputs and labels that lie in two columns are put together by zip(inputs, labels)"
+    return TypeError(
+        f"an example must be a pair (input, label) or a graft.Example, not {value!r:.80}{remedy}"
+    )
+
+
 def no_input(value: object) -> TypeError:
     """Returns the error for something that is no input."""
     return TypeError(
@@ -116,6 +131,8 @@ def _inputs_of_array(array: Array) -> Iterable[Any]:
     if array.ndim == 0:
         return [array.tolist()]
     if array.dtype.kind in _TEXTS:
+        if array.ndim == 2 and array.shape[1] == 1:  # one column
+            return [value for (value,) in array.tolist()]
         if array.ndim > 1:
             raise TypeError(
                 f"inputs is an array of shape {array.shape} that holds no numbers: give one of shape (n,), with an "

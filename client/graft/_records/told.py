@@ -175,6 +175,9 @@ class AdaptResult(Saved):
     extension: Extension | None = None
     """What came of the examples beside those of the version that the adaptation goes on from; None: it started
     empty."""
+    meanwhile: tuple[int, ...] = ()
+    """Versions that others published between the version that was extended because it was live, and this one: it does
+    not go on from them."""
 
     @property
     def nothing_new(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -73,6 +74,11 @@ def score(report: Report, *, interval: bool = False) -> str:
     if not interval or low is None or high is None:
         return percent(report.accuracy)
     return f"{percent(report.accuracy)} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def printable(text: str) -> str:
+    """A text from outside, without what would move a terminal's cursor or change its colours."""
+    return "".join(it if it in "\n\t" or unicodedata.category(it) != "Cc" else "\ufffd" for it in text)
 
 
 def in_short(report: Report) -> str:
@@ -154,7 +160,8 @@ def useful_advice(report: Report) -> tuple[ClassAdvice, ...]:
 def gain(advice: ClassAdvice) -> str:
     """What more examples of a class would gain, with its uncertainty."""
     low, high = 100 * advice.low, 100 * advice.high
-    return f"{100 * advice.gain:.0f} points of its recall (80% interval {low:.0f} to {high:.0f})"
+    points = f"{100 * advice.gain:.0f}"
+    return f"{points} point{'s' * (points != '1')} of its recall (80% interval {low:.0f} to {high:.0f})"
 
 
 def advice(one: ClassAdvice) -> str:

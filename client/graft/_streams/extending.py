@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from graft._records.records import Adaptation, Model
+from graft._records.records import Adaptation, Model, Version
+from graft._records.told import AdaptResult
 from graft._streams.options import AdaptOptions
 from graft.v1 import adaptation_pb2, report_pb2
 
@@ -38,6 +40,36 @@ def extending(options: AdaptOptions, model: Model | None) -> AdaptOptions:
     if model is None or not model.versions:
         return options
     return replace(options, base_alias=LIVE, match_content=True)
+
+
+def may_be_overtaken(options: AdaptOptions, result: AdaptResult) -> bool:
+    """Whether others may have published between the live version that was extended and the result."""
+    extension = result.extension
+    if extension is None or options.base_alias != LIVE:
+        return False
+    return result.version > extension.base_version + 1
+
+
+def meanwhile(result: AdaptResult, began: Adaptation, versions: Iterable[Version]) -> AdaptResult:
+    """The result with the versions that others published since its adaptation began, and a notice of them."""
+    base = result.extension.base_version if result.extension is not None else result.version
+    between = sorted(
+        it.version
+        for it in versions
+        if base < it.version < result.version
+        and it.adaptation_id != result.adaptation_id
+        and it.create_time is not None
+        and began.create_time is not None
+        and it.create_time > began.create_time
+    )
+    if not between:
+        return result
+    shown = ", ".join(map(str, between))
+    notice = (
+        f"version {result.version} extends version {base}, and others published {shown} meanwhile: it does not have "
+        f"the examples that they added. With base_version={between[-1]} the same examples make a version of both"
+    )
+    return replace(result, meanwhile=tuple(between), notices=(*result.notices, notice))
 
 
 def far_fewer(version: int, report: report_pb2.Report, live: adaptation_pb2.LiveVersion | None) -> str:

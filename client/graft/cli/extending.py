@@ -149,6 +149,17 @@ def say_extension(result: AdaptResult, ground: Ground, terminal: Terminal) -> No
     terminal.line(f"nothing new: version {result.version} stays: {again}")
 
 
+def say_meanwhile(result: AdaptResult, terminal: Terminal) -> None:
+    """Says which versions others published meanwhile, whose examples the version does not have."""
+    if result.meanwhile and result.extension is not None:
+        *_, newest = result.meanwhile
+        terminal.remark(
+            f"version {result.version} extends version {result.extension.base_version}, and others published "
+            f"{', '.join(map(str, result.meanwhile))} meanwhile: it does not have the examples that they added; the "
+            f"same command with --base-version {newest} makes a version of both"
+        )
+
+
 def foreseen(extension: Extension) -> str:
     """What a check says would come of the rows."""
     if extension.nothing_new:

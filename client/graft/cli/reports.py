@@ -143,7 +143,7 @@ def _data(terminal: Terminal, data: DataReport, quotes: Quotes | None, *, full: 
                     it.suggested,
                     words.percent(it.suggested_probability),
                 )
-                for it in sorted(data.label_errors, key=lambda it: it.probability)[:most]
+                for it in sorted(data.label_errors, key=lambda it: -it.suggested_probability)[:most]
             ),
         )
     if data.conflicts:
@@ -188,7 +188,7 @@ def _named(examples: Sequence[ExampleRef], ids: str, quotes: Quotes | None) -> t
     if quotes is None or quotes.reason:
         return (ids,)
     found = [quotes.of(it.id) for it in examples]
-    texts = dict.fromkeys(cut(" ".join(it.text.split()), _ROOM) for it in found if it.text)
+    texts = dict.fromkeys(cut(words.printable(" ".join(it.text.split())), _ROOM) for it in found if it.text)
     origins = dict.fromkeys(it.origin for it in found if it.origin)
     if not texts:
         return (", ".join(origins) or ids, "")

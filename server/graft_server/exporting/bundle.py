@@ -28,6 +28,7 @@ from graft_server.backbones.text.preprocessor import (
 )
 from graft_server.domain.errors import BackboneError, CorruptError, InvalidError
 from graft_server.domain.model import Manifest, ManifestRef
+from graft_server.domain.report import EvaluationMethod
 from graft_server.domain.views import POOLED, names_of
 from graft_server.encoding.encoder import Encoder, Features
 from graft_server.encoding.tuned_layers import GraphPart
@@ -186,7 +187,23 @@ def _require_fit(head: Head, manifest: Manifest, encoder: Encoder | TunedEncoder
 
 def _texts(manifest: Manifest, report: bytes) -> dict[str, str]:
     """The small files that every bundle has, by name."""
-    return {LABELS: _json([label.name for label in manifest.labels]), REPORT: _json(json.loads(report))}
+    return {
+        LABELS: _json([label.name for label in manifest.labels]),
+        REPORT: _json(with_nulls(json.loads(report))),
+    }
+
+
+_FIGURES = ("accuracy", "macro_f1", "log_loss", "calibration_error", "accuracy_low", "accuracy_high")
+
+
+def with_nulls(report: dict[str, Any]) -> dict[str, Any]:
+    """A report as stored, with null for figures that were not measured, in place of 0."""
+    classes = [
+        {**it, "precision": None, "recall": None, "f1": None} if not it["support"] else it
+        for it in report.get("per_class", ())
+    ]
+    unmeasured = report["evaluation"]["method"] == EvaluationMethod.NONE
+    return {**report, "per_class": classes, **(dict.fromkeys(_FIGURES) if unmeasured else {})}
 
 
 def _of_text(task: _Task, manifest: Manifest, head: Head) -> dict[str, str]:

@@ -202,7 +202,7 @@ class AskedFolder:
             DataError: No file in it has the ending of a picture or a clip.
         """
         self.name = str(folder)
-        self.form = FileForm("csv", ("path",))
+        self.form = FileForm("folder", ("path",))
         self._folder = Path(folder)
         self._paths: list[str] = []
         self.others = 0

@@ -42,7 +42,7 @@ class FileForm:
     """What a data file is, as far as another is to be written like it."""
 
     data_format: str
-    """"csv", "tsv", "jsonl", "json", "parquet", "xlsx", or "lines": each line is a text."""
+    """"csv", "tsv", "jsonl", "json", "parquet", "xlsx", "lines" (each line is a text) or "folder"."""
     names: tuple[str, ...] = ()
     """The names of its columns, in order; "" for one without a name. Empty for JSON."""
     text: TextForm = TextForm()

@@ -77,8 +77,11 @@ def answer_file(args: argparse.Namespace, client: Client, terminal: Terminal, pa
             prefix=args.prefix,
             taken=names,
         )
-        for usual, name in columns.renamed:
-            terminal.note(f"the input has a column {usual!r}: what the model says is in {name!r}")
+        if columns.renamed:
+            both = ", ".join(f"{name!r} beside {usual!r}" for usual, name in columns.renamed)
+            terminal.note(
+                f"the input has columns of the same names, so that what the model says is in {both}"
+            )
         form = data.form
         if form.data_format == output.output_format and (lost := not_in(form, [*columns.names, *by.labels])):
             terminal.note(

@@ -12,6 +12,7 @@ from graft._data_files.answers.asked import AskedRow
 from graft._data_files.columns import RowError
 from graft._records.answer_columns import AnswerColumns, reason_of
 from graft._records.examples import Input, sendable_input
+from graft._records.media import unusable
 from graft._records.predictions import Prediction
 
 Write: TypeAlias = Callable[[AskedRow, "list[Any] | None", bool], None]
@@ -84,7 +85,9 @@ def _place(row: AskedRow) -> str:
     found = row.whole.row
     if isinstance(found, RowError):
         return found.place
-    return f"{found.unit} {found.line}" if found is not None else ""
+    if found is None:
+        return ""
+    return str(row.whole.cells[0]) if found.unit == "file" else f"{found.unit} {found.line}"
 
 
 def _question(row: AskedRow) -> tuple[Input | None, str]:
@@ -94,6 +97,8 @@ def _question(row: AskedRow) -> tuple[Input | None, str]:
         return None, row.error
     try:
         if isinstance(value, Path):
+            if reason := unusable(value):
+                return None, f"{value}: {reason}"
             value = value.read_bytes()
         elif isinstance(value, str) and len(value) < _LONG:
             return value, ""

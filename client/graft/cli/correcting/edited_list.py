@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from graft._data_files.reader import open_data
 from graft._data_files.refused import RowsRead
 from graft._records.records import Version
 from graft._records.stored_examples import StoredExample
+from graft._records.told import AdaptProgress
 from graft.cli.correcting.sending import Sending
 from graft.cli.data_options import columns_of, reading_of
 from graft.cli.refusals import say_refusals
@@ -65,7 +67,13 @@ def base_of_list(args: argparse.Namespace, client: Client, *, resumed: bool) -> 
 
 
 def adapt_by_list(
-    args: argparse.Namespace, client: Client, terminal: Terminal, settings: dict[str, Any], base: Version
+    args: argparse.Namespace,
+    client: Client,
+    terminal: Terminal,
+    settings: dict[str, Any],
+    base: Version,
+    *,
+    go_on: Callable[[AdaptProgress | None], str],
 ) -> int:
     """Sends what a person changed in a list, and shows the version that comes of it.
 
@@ -75,6 +83,7 @@ def adapt_by_list(
         terminal: Where it is shown.
         settings: How to adapt.
         base: The version to go on from.
+        go_on: Says how to go on, where the command ends before the server trains.
 
     Returns:
         The exit code: 1 for a check by which rows would be refused.
@@ -95,7 +104,7 @@ def adapt_by_list(
     if args.check or not found.said():
         _say_nothing_sent(terminal, args, found, rows)
         return int(args.check and rows.refused_count > 0)
-    sending = Sending(client, terminal, base, args.adaptation_id, settings, args)
+    sending = Sending(client, terminal, base, args, go_on, settings)
     sending.finish(sending.send(found, rows), found, rows)
     return 0
 

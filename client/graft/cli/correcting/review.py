@@ -85,6 +85,7 @@ class Review:
 
     Attributes:
         decisions: By the item's place.
+        cut_off: Whether the input ended before it was said what becomes of them.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Review:
             shown: Reads an item's input, and returns what to show of it.
         """
         self.decisions: dict[int, Decision] = {}
+        self.cut_off = False
         self._terminal = terminal
         self._keys = keys
         self._items = items
@@ -227,7 +229,7 @@ class Review:
         write = self._terminal.err.print
         origin = item.example.origin or item.example.id
         write(f"\n[dim]{at + 1} of {len(self._items)} · {escape(origin)}[/]")
-        write(escape(cut(self._shown(item), _ROOM)))
+        write(escape(cut(words.printable(self._shown(item)), _ROOM)))
         known = "" if item.probability is None else f"  {words.percent(item.probability)}"
         write(f"  label      [yellow]{escape(in_words(item.target))}[/][dim]{known}[/]")
         if item.suggested is not None:
@@ -265,6 +267,7 @@ class Review:
 
     def _ended(self) -> Ending:
         """The input has ended without a word of what becomes of the decisions."""
+        self.cut_off = True
         return Ending.SAVE if self._changed() else Ending.DROP
 
     def _summary(self) -> None:
@@ -283,7 +286,7 @@ class Review:
         while True:
             answer = self._keys.command(f"{question} [y]es, [n]o, [b]ack")
             if answer is None:
-                return Ending.SAVE
+                return self._ended()
             match answer.lower():
                 case "y" | "yes":
                     return Ending.SEND

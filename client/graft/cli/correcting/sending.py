@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ from graft._data_files.refused import RowsRead
 from graft._records.examples import ChangeLike, Delete
 from graft._records.records import Version
 from graft._records.reports import Report
-from graft._records.told import AdaptResult
+from graft._records.told import AdaptProgress, AdaptResult
 from graft._report import words
 from graft.cli.live import not_live
 from graft.cli.refusals import say_refusals, with_refused
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 20
 """Examples whose inputs are fetched at once: they may be large files."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sending:
     """Where changes go, and how it is adapted."""
 
@@ -37,32 +37,38 @@ class Sending:
     terminal: Terminal
     base: Version
     """The version whose examples are changed."""
-    adaptation_id: str
-    settings: dict[str, Any]
-    """Further arguments of `Client.adapt`."""
     args: argparse.Namespace
-    """The command's arguments."""
+    """The command's arguments, with the adaptation's id."""
+    go_on: Callable[[AdaptProgress | None], str]
+    """Says what is stored, and how to go on, where the command ends before the server trains."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `Client.adapt`."""
+    committed: bool = False
+    """Whether the server has the changes for good, and trains whatever happens here."""
 
     def send(self, found: Found, rows: RowsRead) -> AdaptResult:
         """Adapts the base version with the changes; `rows` takes their lines."""
-        report = self.base.report
         described = [(it.name, it.description) for it in self.base.labels]
-        hint = f"what was stored stays; go on by the same command with --adaptation-id {self.adaptation_id}"
         with (
             self.terminal.adapt_bar() as bar,
-            Stopping(self.args, self.client, self.terminal, bar, lambda _: hint) as stopping,
+            Stopping(self.args, self.client, self.terminal, bar, self.go_on) as stopping,
         ):
+
+            def show(progress: AdaptProgress) -> None:
+                self.committed = self.committed or bool(progress.commit_id)
+                stopping.show(progress)
+
             return self.client.adapt(
                 self.base.model,
                 self._changes(found, rows),
-                adaptation_id=self.adaptation_id,
+                adaptation_id=self.args.adaptation_id,
                 base_version=self.base.version,
                 match_content=True,
                 task=self.base.task,
-                on_progress=stopping.show,
+                on_progress=show,
                 on_published=partial(self.terminal.outcome, self.base.model),
                 **{
-                    "backbone": report.backbone,
+                    "backbone": self.base.report.backbone,
                     # A description is evidence of a label; without any, labels come of the examples alone.
                     "labels": described if any(text for _, text in described) else None,
                     **self.settings,
@@ -142,8 +148,8 @@ def compared(base: Version, number: int, report: Report) -> list[str]:
         f"each was measured on its own examples: where a label was wrong, right answers of version {base.version} "
         "counted as wrong, so that a part of the difference is the labels and not the model."
     )
-    how = f"graft evaluate {base.model} TEST.csv --version {base.version}, then --version {number}"
-    return [figures, why, f"To measure both on one test: {how}"]
+    how = f"graft compare {base.model} {base.version} {number} TEST.csv"
+    return [figures, why, f"to measure both on the same rows: {how}"]
 
 
 def _figure(report: Report) -> str:

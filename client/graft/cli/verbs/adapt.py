@@ -18,7 +18,7 @@ from graft._streams.options import FineTuning
 from graft.cli.arguments import Verbs, add_full, add_verb, names, pair, positive
 from graft.cli.correcting.edited_list import adapt_by_list, base_of_list, is_edited_list
 from graft.cli.data_options import DATA_FILES, add_data, columns_of
-from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension
+from graft.cli.extending import Ground, add_ground, foreseen, ground_of, say_extension, say_meanwhile
 from graft.cli.following import FollowedLines
 from graft.cli.live import not_live
 from graft.cli.reading import Known, ReadFile, Wanted, read_file, told_at_the_end
@@ -254,6 +254,7 @@ def _adapt(args: argparse.Namespace, client: Client, terminal: Terminal, *, resu
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
+    say_meanwhile(result, terminal)
 
 
 def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> int:
@@ -263,7 +264,7 @@ def _by_list(args: argparse.Namespace, client: Client, terminal: Terminal, *, re
     known = {"task", "adaptation_id", *(() if args.backbone else ("backbone",))}
     known |= set() if args.labels else {"labels"}
     settings = {name: value for name, value in _how_to_adapt(args).items() if name not in known}
-    return adapt_by_list(args, client, terminal, settings, base)
+    return adapt_by_list(args, client, terminal, settings, base, go_on=same_command(args, resumed=resumed))
 
 
 def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, resumed: bool) -> None:
@@ -306,6 +307,7 @@ def _follow(args: argparse.Namespace, client: Client, terminal: Terminal, *, res
     say_rows(terminal, counts)
     say_refusals(terminal, result.rejected, result.rejected_count, rows, args)
     _say_live(terminal, result)
+    say_meanwhile(result, terminal)
     terminal.say(f"the adaptation is open: go on with --follow --adaptation-id {args.adaptation_id}")
 
 

@@ -184,4 +184,4 @@ def _text(example: StoredExample) -> str:
             shown = f"{first} | {second}"
         case _:
             shown = ""
-    return cut(" ".join(shown.split()), _ROOM)
+    return cut(words.printable(" ".join(shown.split())), _ROOM)

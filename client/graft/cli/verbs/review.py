@@ -16,11 +16,13 @@ from graft._data_files.refused import RowsRead
 from graft._records.examples import TextPair
 from graft._records.media import ending_of
 from graft._records.records import Version
+from graft._records.told import AdaptProgress
 from graft.cli.arguments import Verbs, add_full, add_selector, add_verb
 from graft.cli.correcting.items import Item, conflicts_of, duplicates_of, errors_of
 from graft.cli.correcting.keys import Keys
 from graft.cli.correcting.review import Ending, Review
 from graft.cli.correcting.sending import Sending, newest_base
+from graft.cli.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from graft.cli.terminal import Terminal
@@ -68,8 +70,12 @@ def add(verbs: Verbs) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
-    """Goes through a version's doubtful labels, and adapts with what was decided."""
+def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Goes through a version's doubtful labels, and adapts with what was decided.
+
+    Returns:
+        The exit code: 1 where the input ended, and 130 where a signal ended it, before a word of what to do.
+    """
     version = client.version(args.model, args.version, alias=args.alias)
     kind = conflicts_of if args.conflicts else duplicates_of if args.duplicates else errors_of
     items = kind(client, version)
@@ -78,7 +84,7 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
             "conflict" if args.conflicts else "duplicate" if args.duplicates else "label worth a second look"
         )
         terminal.line(f"{version.model} version {version.version} has no {what} that is not confirmed")
-        return
+        return 0
     with (
         tempfile.TemporaryDirectory(prefix="graft-review-") as folder,
         terminal.interrupts.ending_input_first(),
@@ -91,13 +97,24 @@ def run(args: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     if ending is Ending.SAVE:
         _save(terminal, version, items, found)
     if ending is not Ending.SEND:
-        return
+        return INTERRUPTED if terminal.interrupts.input_ended else int(review.cut_off)
     chosen = args.version is not None or args.alias is not None
     base = newest_base(client, terminal, version, chosen=chosen)
     rows = RowsRead("example")
     args.data = "-"  # no file has the rows that a server refuses
-    sending = Sending(client, terminal, base, args.adaptation_id, {}, args)
-    sending.finish(sending.send(found, rows), found, rows)
+    sending = Sending(client, terminal, base, args, _nothing_trained)
+    try:
+        result = sending.send(found, rows)
+    except BaseException:
+        if not sending.committed:
+            _save(terminal, version, items, found)
+        raise
+    sending.finish(result, found, rows)
+    return 0
+
+
+def _nothing_trained(_: AdaptProgress | None) -> str:
+    return "nothing is being trained"
 
 
 class _Inputs:
@@ -151,7 +168,7 @@ def _save(terminal: Terminal, version: Version, items: list[Item], found: Found)
     with path.open("w", encoding="utf-8", newline="") as file:
         written(listed, file, version=version.version, as_json=False)
     terminal.say(
-        f"nothing was sent; the decisions are in {path}, and 'graft adapt {version.model} {path}' sends them"
+        f"no version was made; the decisions are in {path}, and 'graft adapt {version.model} {path}' sends them"
     )
 
 

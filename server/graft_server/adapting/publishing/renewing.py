@@ -3,8 +3,8 @@
 After an upgrade, or with other settings, a backbone may be another encoder than the one that a version was trained on.
 The newest version of each model is then made anew, one model after the other in the background, the most asked for
 first: features are computed again, a head is chosen again, and the aliases that point at the version follow to the new
-one. An alias that points at an older version was pinned there, and stays. The version before is served meanwhile
-wherever its encoder can still be loaded.
+one, as `store.catalogue.moves` says. An alias that points at an older version stays there. The version before is served
+meanwhile wherever its encoder can still be loaded.
 
 What is due follows from the catalogue alone, so a restart goes on where it was; and the catalogue enters a renewal
 once for each encoder, so servers that do the same get one version. A model that another server has moved on to its own

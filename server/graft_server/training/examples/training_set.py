@@ -53,6 +53,8 @@ class ExampleSet:
 
     def confirmed_among(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Returns whether a person has confirmed the target of each of some rows, shape (n,)."""
+        if not self.confirmed:
+            return np.zeros(len(rows), bool)
         return np.array([self.ids[row] in self.confirmed for row in rows], bool)
 
     def target(self, row: int) -> str:
