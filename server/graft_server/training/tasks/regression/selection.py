@@ -148,7 +148,7 @@ def select_regression(train: RegressionSet, *, seed: int, steps: Steps | None = 
     chosen = tried[0]
     steps.begin("fitting")
     features = chosen.valued.features.astype(np.float32)
-    with steps.step(costs.fitting(*features.shape, 1)):
+    with steps.step(costs.fitting(len(rows), features.shape[1], 1)):
         interval = fit_interval(features, targets - chosen.predicted, weights, fold_of)
         novelty = fit_novelty(
             features, kinds, np.zeros(len(rows), np.float32), np.ones(len(rows), bool), fold_of, seed=seed
@@ -164,7 +164,7 @@ def select_regression(train: RegressionSet, *, seed: int, steps: Steps | None = 
         novelty,
     )
     steps.begin("measuring", 1, "parts")
-    with steps.step(costs.curve(*features.shape, 1) + costs.figures(len(rows))):
+    with steps.step(costs.curve(len(rows), features.shape[1], 1) + costs.figures(len(rows))):
         report = _report(train, parts, head, tried, unit, interval=interval, kinds=kinds, seed=seed)
     return Selection(head, report)
 
