@@ -94,10 +94,10 @@ class TableExamples(TableRows):
         super().__init__(source)
         columns = _fitted(source, asked.columns)
         survey = Survey(source, columns)
-        self._rows = source.rows()
+        self._rows = _narrowed(source, columns).rows()
         self._first: list[Row | RowError] = []
         if source.whole:
-            look(source.rows(), survey)
+            look(_narrowed(source, columns).rows(), survey)
             with _arguments():
                 survey.absent.require()
         else:
@@ -111,6 +111,10 @@ class TableExamples(TableRows):
             )
         found = survey.reading(task, asked.label_cells, whole=source.whole)
         self.notes = (*source.remarks, *(as_arguments(it) for it in found.notes))
+        if said := survey.swap.said():
+            LOG.warning(
+                "%s: give input=%r and label=%r, if these are meant", said, columns.label, columns.input
+            )
         if found.doubt:
             LOG.warning("%s", as_arguments(found.doubt))
         self.task = found.columns.task
@@ -182,7 +186,7 @@ class TableInputs(TableRows):
 
     def __iter__(self) -> Iterator[Input]:
         """The inputs, one for each row; see `input` and `end`."""
-        for row in self.source.rows():
+        for row in _narrowed(self.source, self._columns).rows():
             yield self.input(row)
         self.end()
 
@@ -222,6 +226,13 @@ class _arguments:  # noqa: N801 - a context manager, written as others are
 def _fitted(source: Source, columns: Columns) -> Columns:
     with _arguments():
         return source.fitted(columns)
+
+
+def _narrowed(source: Source, columns: Columns) -> Source:
+    """The source with no more columns than these, if it is a frame."""
+    if not isinstance(source, Frame):
+        return source
+    return source.narrowed({*columns.named.values(), *columns.labels_from})
 
 
 def _input_of(source: Source, row: Row, columns: Columns) -> Input:
